@@ -1,0 +1,10 @@
+//! Pure data and decisions: no I/O, no async, no clock (`now` is always an argument).
+//!
+//! Everything else in the crate may use these types; they use nothing of the crate.
+
+pub mod event;
+pub mod id;
+pub mod snapshot;
+pub mod supervision;
+pub mod task;
+pub mod units;

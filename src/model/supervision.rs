@@ -1,0 +1,1 @@
+//! Supervision decides here, alone.

@@ -1,0 +1,291 @@
+//! A task's life: its states, the one transition function, and the data that travels with it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::id::{Target, TaskId};
+
+/// Where a task stands. The numbers are what the store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(i16)]
+pub enum TaskState {
+    /// Waits for the tasks it comes after.
+    Blocked = 0,
+    /// Waits for its time, or for the back-off before another attempt.
+    Scheduled = 1,
+    /// May be claimed.
+    Ready = 2,
+    /// Claimed by a node.
+    Running = 3,
+    /// Waits for a signal; holds no slot.
+    Waiting = 4,
+    /// Its target is paused, stopped or quarantined.
+    Parked = 5,
+    /// A `once` effect was interrupted: a person says what happened.
+    OutcomeUnknown = 6,
+    /// Ended well.
+    Succeeded = 10,
+    /// Ended badly: kept as a dead letter.
+    Failed = 11,
+    /// Ended by a person, or with its parent.
+    Cancelled = 12,
+}
+
+impl TaskState {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [TaskState; 10] = [
+        Self::Blocked,
+        Self::Scheduled,
+        Self::Ready,
+        Self::Running,
+        Self::Waiting,
+        Self::Parked,
+        Self::OutcomeUnknown,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The state that the store's number stands for.
+    pub fn from_code(code: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| *s as i16 == code)
+    }
+
+    /// The name used on every surface (`outcome_unknown`).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Scheduled => "scheduled",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Parked => "parked",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing but a person's retry can move it any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Why a task ended badly, as every surface shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskError {
+    /// One of the contract's codes: `refused`, `handler_failed`, `handler_crashed`, `timed_out`, `invalid`, `poison`, …
+    pub code: String,
+    /// What a person reads.
+    pub message: String,
+    /// The causes, outermost first.
+    #[serde(default)]
+    pub chain: Vec<String>,
+    /// The crash report that tells more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crash_id: Option<String>,
+    /// The message's own typed refusal, where `code` is `refused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<serde_json::Value>,
+}
+
+/// What to do with a child when a task it comes after did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnParentFailed {
+    /// The child is cancelled too.
+    #[default]
+    Cancel,
+    /// The child runs all the same.
+    Run,
+}
+
+/// Who is told when a task has ended: an agent receives `message` (a `Done<M>`) as a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// The agent.
+    pub target: Target,
+    /// The wire name of the message it receives, such as `Order.done`.
+    pub message: String,
+}
+
+/// A task as it is accepted.
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    /// Its identity, known before it is stored.
+    pub id: TaskId,
+    /// Whom it is for.
+    pub target: Target,
+    /// The message's wire name; empty for a tool.
+    pub message: String,
+    /// The input as JSON text.
+    pub input: Box<RawValue>,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Not before this moment.
+    pub run_at: Option<Timestamp>,
+    /// How many attempts may fail before the task does; at least 1.
+    pub max_attempts: u32,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// The tasks that must have ended before it is ready.
+    pub after: Vec<TaskId>,
+    /// What happens when one of `after` does not succeed.
+    pub on_parent_failed: OnParentFailed,
+    /// Who hears of its end.
+    pub notify: Option<Notify>,
+    /// The batch it is counted in.
+    pub batch: Option<TaskId>,
+    /// The task whose turn submitted it.
+    pub parent: Option<TaskId>,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// Cancelled if it has not started by then.
+    pub expires_at: Option<Timestamp>,
+    /// Under which key it was submitted.
+    pub idempotency_key: Option<String>,
+}
+
+impl NewTask {
+    /// A task with the defaults: priority 0, at once, `max_attempts` attempts, nobody told.
+    pub fn new(target: Target, message: impl Into<String>, input: Box<RawValue>, max_attempts: u32) -> Self {
+        Self {
+            id: TaskId::fresh(),
+            target,
+            message: message.into(),
+            input,
+            priority: 0,
+            run_at: None,
+            max_attempts: max_attempts.max(1),
+            timeout: None,
+            after: Vec::new(),
+            on_parent_failed: OnParentFailed::default(),
+            notify: None,
+            batch: None,
+            parent: None,
+            tags: Vec::new(),
+            expires_at: None,
+            idempotency_key: None,
+        }
+    }
+}
+
+/// A batch as it is accepted: when its last task has ended, `notify` receives a `Joined<M>`.
+#[derive(Debug, Clone)]
+pub struct NewBatch {
+    /// Its identity.
+    pub id: TaskId,
+    /// How many tasks it counts.
+    pub size: u64,
+    /// Who hears of its end, once.
+    pub notify: Option<Notify>,
+}
+
+/// A task that this node has claimed: what is needed to run and to end it.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Its identity.
+    pub id: TaskId,
+    /// The order in which the store accepted it.
+    pub seq: i64,
+    /// Whom it is for.
+    pub target: Target,
+    /// The message's wire name; empty for a tool.
+    pub message: String,
+    /// The input as JSON text.
+    pub input: Box<RawValue>,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Which attempt this is, from 1. Part of the claim's guard.
+    pub attempt: u32,
+    /// How many claims ended without an outcome (a node died).
+    pub lost: u32,
+    /// How many attempts may fail.
+    pub max_attempts: u32,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Who hears of its end.
+    pub notify: Option<Notify>,
+    /// The batch it is counted in.
+    pub batch: Option<TaskId>,
+}
+
+/// A task as every surface shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its identity.
+    pub id: TaskId,
+    /// Whom it is for.
+    pub target: Target,
+    /// The message's wire name; absent for a tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Claims so far.
+    pub attempt: u32,
+    /// Claims that ended without an outcome.
+    pub lost: u32,
+    /// How many attempts may fail.
+    pub max_attempts: u32,
+    /// Higher goes first.
+    pub priority: i16,
+    /// When it may run, or ran first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its last attempt began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// The reply, where it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<RawValue>>,
+    /// The last error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// How far it says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<serde_json::Value>,
+    /// The task whose turn submitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
+    /// The batch it is counted in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<TaskId>,
+    /// How many tasks it still comes after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<u32>,
+    /// The boot id of the node that runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Under which key it was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// One line of a task's history.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskEvent {
+    /// When.
+    pub at: Timestamp,
+    /// `accepted`, `started`, `retry`, `rescued`, `cancelled`, `succeeded`, …
+    pub event: String,
+    /// Which attempt it speaks of.
+    pub attempt: u32,
+    /// The boot id of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Why, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}

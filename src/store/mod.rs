@@ -1,0 +1,408 @@
+//! The durable truth behind one trait: group commits, reads, claims and repairs.
+//!
+//! [`Store`] is the extension point: SQLite is one file behind it, Postgres will be another. The
+//! rules that every store must keep stand in `tests/conformance`.
+//!
+//! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
+//! tasks it submitted, the idempotency keys it settled. Units of one call share a transaction but
+//! not a fate: each gets its own [`Verdict`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::model::{
+    id::{AgentId, TaskId},
+    task::{Claimed, NewBatch, NewTask, TaskError, TaskEvent, TaskState, TaskView},
+};
+
+/// An agent's new state, guarded by epoch and version.
+#[derive(Debug, Clone)]
+pub struct StateWrite {
+    /// Whose.
+    pub id: AgentId,
+    /// Its kind.
+    pub kind: Arc<str>,
+    /// Its key.
+    pub key: Arc<str>,
+    /// The epoch under which the writer owns the agent's partition.
+    pub epoch: i64,
+    /// The version that the state was built upon: 0 for an agent that has never committed.
+    /// The commit stores `base_version + 1`.
+    pub base_version: i64,
+    /// The schema version of the state ([`crate::Agent::VERSION`]).
+    pub schema_version: u32,
+    /// The framed snapshot ([`crate::model::snapshot`]); opaque to the store.
+    pub bytes: Arc<Vec<u8>>,
+}
+
+/// The end of a task, or of one attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Which task.
+    pub task: TaskId,
+    /// What must still be true of it.
+    pub guard: Guard,
+    /// How it ended.
+    pub outcome: FinishOutcome,
+    /// A line for its history, where the normal story does not tell it.
+    pub note: Option<String>,
+}
+
+/// What must be true of a task for a [`Finish`] to count; else the unit is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// It runs here, and this is its attempt.
+    Running {
+        /// The attempt that was claimed.
+        attempt: u32,
+    },
+    /// It is not running, and not final.
+    Idle,
+}
+
+/// How a task, or an attempt, ended.
+#[derive(Debug, Clone)]
+pub enum FinishOutcome {
+    /// It goes to the archive with its reply (JSON text).
+    Succeeded {
+        /// The reply as JSON text.
+        result: Vec<u8>,
+    },
+    /// It goes to the archive as a dead letter.
+    Failed {
+        /// Why.
+        error: TaskError,
+    },
+    /// It stays, scheduled for another attempt.
+    Retry {
+        /// When.
+        run_at: Timestamp,
+        /// Why this attempt failed.
+        error: TaskError,
+    },
+    /// It goes to the archive.
+    Cancelled,
+    /// A `once` effect was interrupted: it stays until a person resolves it.
+    OutcomeUnknown {
+        /// What is known.
+        error: TaskError,
+    },
+    /// It stays, parked until its target may run again. The attempt is given back.
+    Parked,
+}
+
+/// An idempotency key, settled in the same commit as what it stands for.
+#[derive(Debug, Clone)]
+pub struct KeyWrite {
+    /// The target's scope ([`crate::model::id::Target::scope`]).
+    pub scope: Uuid,
+    /// The caller's key.
+    pub key: String,
+    /// A hash of the request; another request under the same key is a conflict.
+    pub request: [u8; 16],
+    /// The task it stands for, when it was submitted.
+    pub task: Option<TaskId>,
+    /// The encoded outcome, when it was asked.
+    pub reply: Option<Vec<u8>>,
+    /// When it may be forgotten.
+    pub expires_at: Timestamp,
+}
+
+/// A stored idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The hash of the first request.
+    pub request: [u8; 16],
+    /// The task it stands for.
+    pub task: Option<TaskId>,
+    /// The encoded outcome.
+    pub reply: Option<Vec<u8>>,
+}
+
+/// What commits together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// The partition and epoch that the writer must still own. Absent for submissions from outside.
+    pub owner: Option<(i16, i64)>,
+    /// An agent's new state.
+    pub state: Option<StateWrite>,
+    /// Tasks that it ended.
+    pub finished: Vec<Finish>,
+    /// Tasks that it submitted.
+    pub accepted: Vec<NewTask>,
+    /// Batches that it opened; their tasks are in `accepted`.
+    pub batches: Vec<NewBatch>,
+    /// Idempotency keys that it settled.
+    pub keys: Vec<KeyWrite>,
+}
+
+/// What became of one unit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It is durable (perhaps since an earlier try).
+    Durable,
+    /// It left no trace.
+    Refused(Refusal),
+}
+
+/// Why a unit was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The partition's epoch or the agent's version is not what the writer thought.
+    #[error("fenced: another activation owns the agent or has moved it on")]
+    Fenced,
+    /// A task is not claimed by this node in this attempt any more.
+    #[error("the claim of task {0} was lost")]
+    ClaimLost(TaskId),
+    /// An idempotency key is taken.
+    #[error("the idempotency key is taken")]
+    KeyTaken(KeyRow),
+    /// `after` names a task that nobody knows.
+    #[error("task {0}, which is to be waited for, does not exist")]
+    ParentUnknown(TaskId),
+    /// The store cannot take this unit, whatever its neighbours are.
+    #[error("the store cannot take it: {0}")]
+    Bad(String),
+}
+
+/// Why a whole call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Nothing of it happened; it may be tried again.
+    #[error("the store did not take it: {0}")]
+    NotDone(String),
+    /// It may or may not have happened: send the same units again.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// No room is left on the device.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// The device did not keep what it was given: the process must end.
+    #[error("the device failed to keep a commit: {0}")]
+    Fatal(String),
+    /// What is stored cannot be understood.
+    #[error("the stored data cannot be read: {0}")]
+    Corrupt(String),
+    /// Another process uses it, or it was made by a newer version.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Operators' lasting decisions about an agent; everything else of its status is memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(i16)]
+pub enum StoredStatus {
+    /// It runs when it is needed.
+    #[default]
+    Normal = 0,
+    /// Messages wait.
+    Paused = 1,
+    /// Messages are refused, tasks parked.
+    Stopped = 2,
+    /// Its state could not be read.
+    Quarantined = 3,
+}
+
+/// An agent's row.
+#[derive(Debug, Clone)]
+pub struct AgentRow {
+    /// Its identity.
+    pub id: AgentId,
+    /// Its kind.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// Its lasting status.
+    pub status: StoredStatus,
+    /// Why it has that status, for a person.
+    pub reason: Option<String>,
+    /// The epoch of its last commit.
+    pub epoch: i64,
+    /// The version of its last commit; 0 where only a status is stored.
+    pub version: i64,
+    /// The schema version of its state.
+    pub schema_version: u32,
+    /// The framed snapshot; empty in listings and where `version` is 0.
+    pub bytes: Vec<u8>,
+    /// First commit.
+    pub created_at: Timestamp,
+    /// Last commit.
+    pub updated_at: Timestamp,
+}
+
+/// Which agents to list. Pages go by (kind, key).
+#[derive(Debug, Clone, Default)]
+pub struct AgentFilter {
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only this lasting status.
+    pub status: Option<StoredStatus>,
+    /// After this (kind, key).
+    pub after: Option<(String, String)>,
+    /// At most so many; 1 to 1,000.
+    pub limit: usize,
+}
+
+/// Which tasks to list. Pages go by id, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Only this state.
+    pub state: Option<TaskState>,
+    /// Only this target.
+    pub target: Option<String>,
+    /// Older than this id.
+    pub before: Option<TaskId>,
+    /// At most so many; 1 to 1,000.
+    pub limit: usize,
+}
+
+/// What a node owns after it has joined.
+#[derive(Debug, Clone)]
+pub struct Ownership {
+    /// The epoch of each partition, by number.
+    pub epochs: Vec<i64>,
+    /// Tasks that a dead boot was running and that are ready again.
+    pub rescued: u64,
+    /// Tasks lost too often while they ran alone: to be made dead letters.
+    pub poison: Vec<TaskId>,
+}
+
+/// How much to claim.
+#[derive(Debug, Clone, Default)]
+pub struct ClaimRequest {
+    /// At most so many tasks for agents.
+    pub agents: usize,
+    /// At most so many tasks for tools.
+    pub tools: usize,
+    /// Targets that have no room now.
+    pub except: Vec<String>,
+    /// Claim one suspect (lost twice or more), and nothing else.
+    pub alone: bool,
+}
+
+/// What a cancellation met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelFound {
+    /// It had not started; it is to be finished by the caller with [`Guard::Idle`].
+    Idle,
+    /// It runs; it has been flagged.
+    Running,
+    /// It had ended already.
+    Final(TaskState),
+}
+
+/// Figures for `status` and `/metrics`.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Tasks by state.
+    pub tasks: Vec<(TaskState, u64)>,
+    /// Agents by lasting status (an estimate where it is dear).
+    pub agents: Vec<(StoredStatus, u64)>,
+}
+
+/// What `db status` tells.
+#[derive(Debug, Clone)]
+pub struct Migrations {
+    /// Applied, by name.
+    pub applied: Vec<String>,
+    /// Known to this program and not applied.
+    pub pending: Vec<String>,
+    /// Applied, and not known to this program: it is older than the store.
+    pub unknown: Vec<String>,
+}
+
+/// The durable truth. Calls may come from any thread; none is dropped half way by its caller
+/// (the runtime runs them in tasks of their own).
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// `sqlite` or `postgres`, with its version.
+    fn name(&self) -> String;
+
+    /// How many writers may commit side by side: agents are spread over them by id.
+    fn writers(&self) -> usize;
+
+    /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
+    fn blocks(&self) -> bool;
+
+    /// Takes ownership under a fresh boot id: every partition gets a new epoch, and what a dead
+    /// boot was running becomes ready again (`lost + 1`).
+    async fn join(&self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, StoreError>;
+
+    /// Commits units in one transaction, each with its own verdict, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] must be answered by sending the same units again: a unit that is
+    /// durable already is recognised and judged [`Verdict::Durable`].
+    async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError>;
+
+    /// Agents' rows with their states, in the order asked for.
+    async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError>;
+
+    /// One page of agents, without their states.
+    async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError>;
+
+    /// The kept snapshots of an agent, newest first: version, when, framed bytes.
+    async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError>;
+
+    /// Keeps a lasting status; a row is made (version 0) where there was none. Guarded by the epoch.
+    async fn set_status(
+        &self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError>;
+
+    /// An idempotency key that has not expired.
+    async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError>;
+
+    /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
+    async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Makes due tasks ready and cancels expired ones; tells how many became ready and when the
+    /// next one is due.
+    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError>;
+
+    /// Gives claims back that did not start: ready again, `attempt - 1`.
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError>;
+
+    /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
+    async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;
+
+    /// A task, hot or archived.
+    async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError>;
+
+    /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`).
+    async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError>;
+
+    /// One page of tasks, newest first, hot and archived.
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError>;
+
+    /// A task's history, oldest first; empty where nobody knows it.
+    async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>, StoreError>;
+
+    /// Looks a task up for cancellation; flags it where it runs. `None`: nobody knows it.
+    async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>, StoreError>;
+
+    /// Brings a failed or cancelled task back with `attempt = lost = 0` and a new place in the
+    /// order; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
+    async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError>;
+
+    /// How many tasks are suspects (ready, lost twice or more).
+    async fn suspects(&self) -> Result<u64, StoreError>;
+
+    /// Figures, without counting big tables.
+    async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Forgets expired keys, old archived tasks and thinned snapshots, a bounded number a call; says how many.
+    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Checks that the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
