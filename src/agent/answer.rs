@@ -1,0 +1,257 @@
+//! What comes back: errors of asks, outcomes of tasks, and the messages that report them.
+
+use std::{marker::PhantomData, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::message::{Invalid, JsonRefusal, Message, Never};
+use crate::model::{id::TaskId, task::TaskError};
+
+/// A handler's failure, as its caller sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// The outermost error.
+    pub message: String,
+    /// Its causes, outermost first.
+    #[serde(default)]
+    pub chain: Vec<String>,
+    /// The crash report, where it was a crash and not an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crash_id: Option<String>,
+}
+
+impl Fault {
+    /// A fault with a message alone.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), chain: Vec::new(), crash_id: None }
+    }
+}
+
+impl From<&anyhow::Error> for Fault {
+    fn from(error: &anyhow::Error) -> Self {
+        Self {
+            message: error.to_string(),
+            chain: error.chain().skip(1).map(ToString::to_string).collect(),
+            crash_id: None,
+        }
+    }
+}
+
+/// Why an ask, a call or a submission was not answered. `E` is the message's own refusal.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError<E: std::error::Error + 'static = Never> {
+    /// The receiver's own, typed refusal. Nothing changed.
+    #[error(transparent)]
+    Refused(E),
+    /// The handler failed or crashed; its turn was undone.
+    #[error("failed and undone: {0}")]
+    Failed(Fault),
+    /// The content is wrong. Nothing changed.
+    #[error(transparent)]
+    Invalid(Invalid),
+    /// The mailbox, or a limit, is full. Nothing changed.
+    #[error("overloaded: {what}")]
+    Overloaded {
+        /// What is full.
+        what: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The store or the node cannot serve it now. Nothing changed.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// The disk is full. Nothing changed.
+    #[error("no room left: {0}")]
+    NoRoom(String),
+    /// The agent is stopped, paused or quarantined, or the tool may not be called here.
+    #[error("{0}")]
+    WrongState(String),
+    /// Nobody has that name.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The message, or the state that it led to, is over its limit. Nothing changed.
+    #[error("too large: {0}")]
+    TooLarge(String),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    Conflict,
+    /// The ask would wait for itself.
+    #[error("ask cycle: {}", .0.join(" asks "))]
+    Cycle(Vec<String>),
+    /// Not done in time; nothing happened.
+    #[error("not done in time; nothing happened")]
+    TimedOut,
+    /// No answer in time; it may or may not have happened. Retry with the same idempotency key.
+    #[error("no answer in time; the outcome is unknown")]
+    Unknown,
+}
+
+impl<E: std::error::Error + 'static> AskError<E> {
+    /// The contract's code for this error (`overloaded`, `refused`, …).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Failed(fault) if fault.crash_id.is_some() => "handler_crashed",
+            Self::Failed(_) => "handler_failed",
+            Self::Invalid(_) => "invalid",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Unavailable(_) => "unavailable",
+            Self::NoRoom(_) => "full",
+            Self::WrongState(_) => "wrong_state",
+            Self::NotFound(_) => "not_found",
+            Self::TooLarge(_) => "too_large",
+            Self::Conflict => "idempotency_conflict",
+            Self::Cycle(_) => "ask_cycle",
+            Self::TimedOut => "timed_out",
+            Self::Unknown => "outcome_unknown",
+        }
+    }
+
+    /// The same error with its refusal changed by `f`.
+    pub fn map<F: std::error::Error + 'static>(self, f: impl FnOnce(E) -> F) -> AskError<F> {
+        match self {
+            Self::Refused(e) => AskError::Refused(f(e)),
+            Self::Failed(x) => AskError::Failed(x),
+            Self::Invalid(x) => AskError::Invalid(x),
+            Self::Overloaded { what, retry_after } => AskError::Overloaded { what, retry_after },
+            Self::Unavailable(x) => AskError::Unavailable(x),
+            Self::NoRoom(x) => AskError::NoRoom(x),
+            Self::WrongState(x) => AskError::WrongState(x),
+            Self::NotFound(x) => AskError::NotFound(x),
+            Self::TooLarge(x) => AskError::TooLarge(x),
+            Self::Conflict => AskError::Conflict,
+            Self::Cycle(x) => AskError::Cycle(x),
+            Self::TimedOut => AskError::TimedOut,
+            Self::Unknown => AskError::Unknown,
+        }
+    }
+}
+
+impl AskError<Never> {
+    /// The same error for a message that may be refused.
+    pub fn widen<E: std::error::Error + 'static>(self) -> AskError<E> {
+        self.map(|never| match never {})
+    }
+}
+
+impl<E: std::error::Error + Serialize + 'static> AskError<E> {
+    /// The same error with its refusal as JSON.
+    pub fn into_json(self) -> AskError<JsonRefusal> {
+        self.map(|e| JsonRefusal {
+            message: e.to_string(),
+            value: serde_json::to_value(&e).unwrap_or(serde_json::Value::Null),
+        })
+    }
+}
+
+impl AskError<JsonRefusal> {
+    /// The same error as a task keeps it.
+    pub fn to_task_error(&self) -> TaskError {
+        let (chain, crash_id) = match self {
+            Self::Failed(fault) => (fault.chain.clone(), fault.crash_id.clone()),
+            _ => (Vec::new(), None),
+        };
+        let message = match self {
+            Self::Failed(fault) => fault.message.clone(),
+            other => other.to_string(),
+        };
+        let refusal = match self {
+            Self::Refused(refusal) => Some(refusal.value.clone()),
+            _ => None,
+        };
+        TaskError { code: self.code().to_owned(), message, chain, crash_id, refusal }
+    }
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "state", content = "value", rename_all = "snake_case")]
+pub enum Outcome<T, E> {
+    /// With this reply.
+    Succeeded(T),
+    /// With the message's own refusal.
+    Refused(E),
+    /// For good: it is a dead letter now.
+    Failed(Fault),
+    /// By a person, or with its parent.
+    Cancelled,
+    /// A `once` effect was interrupted: a person must say what happened.
+    #[serde(rename = "outcome_unknown")]
+    Unknown,
+}
+
+/// "The task that you submitted has ended": what `.notify()` brings back.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(bound = "")]
+#[schemars(bound = "M: Message")]
+pub struct Done<M: Message> {
+    /// The task.
+    pub task: TaskId,
+    /// What it was asked to do.
+    pub input: M,
+    /// How it ended.
+    pub outcome: Outcome<M::Reply, M::Error>,
+}
+
+impl<M: Message> Message for Done<M> {
+    type Reply = ();
+    type Error = Never;
+    const NAME: &'static str = Suffixed::<M>::DONE;
+}
+
+/// "All of the batch have ended": what `.notify_joined()` brings back, once.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(bound = "")]
+#[schemars(bound = "M: Message")]
+pub struct Joined<M: Message> {
+    /// The batch.
+    pub batch: TaskId,
+    /// How many of its tasks succeeded.
+    pub succeeded: u64,
+    /// How many did not.
+    pub failed: u64,
+    #[serde(skip)]
+    #[schemars(skip)]
+    _message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message> Message for Joined<M> {
+    type Reply = ();
+    type Error = Never;
+    const NAME: &'static str = Suffixed::<M>::JOINED;
+}
+
+/// Wire names of `Done` and `Joined`, joined at compile time.
+struct Suffixed<M>(PhantomData<M>);
+
+const NAME_ROOM: usize = 192;
+
+impl<M: Message> Suffixed<M> {
+    const DONE_BYTES: ([u8; NAME_ROOM], usize) = join(M::NAME, ".done");
+    const JOINED_BYTES: ([u8; NAME_ROOM], usize) = join(M::NAME, ".joined");
+    const DONE: &'static str = text(&Self::DONE_BYTES.0, Self::DONE_BYTES.1);
+    const JOINED: &'static str = text(&Self::JOINED_BYTES.0, Self::JOINED_BYTES.1);
+}
+
+const fn text(bytes: &'static [u8; NAME_ROOM], len: usize) -> &'static str {
+    match std::str::from_utf8(bytes.split_at(len).0) {
+        Ok(s) => s,
+        Err(_) => panic!("a message name is not UTF-8"), // at compile time alone
+    }
+}
+
+const fn join(a: &str, b: &str) -> ([u8; NAME_ROOM], usize) {
+    let (a, b, mut out, mut i) = (a.as_bytes(), b.as_bytes(), [0u8; NAME_ROOM], 0);
+    while i < a.len() {
+        out[i] = a[i];
+        i += 1;
+    }
+    while i < a.len() + b.len() {
+        out[i] = b[i - a.len()];
+        i += 1;
+    }
+    (out, i)
+}

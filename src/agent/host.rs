@@ -1,0 +1,98 @@
+//! What agents and tools need of the runtime, without knowing it.
+
+use std::{
+    any::{Any, TypeId},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    Agent,
+    answer::AskError,
+    lane::{Activator, Entrance, Lane, Name},
+    letter::Key,
+};
+use crate::{
+    model::{
+        id::{AgentId, TaskId, check_key},
+        task::{NewBatch, NewTask},
+    },
+    tool::ToolPort,
+};
+
+/// A submission from outside of any turn.
+pub(crate) struct Submission {
+    pub tasks: Vec<NewTask>,
+    pub batches: Vec<NewBatch>,
+    /// Only with exactly one task.
+    pub key: Option<Key>,
+}
+
+/// What was accepted.
+#[derive(Debug, Clone)]
+pub(crate) struct Submitted {
+    pub first: TaskId,
+    /// The key had been used for the same request: this is the first task.
+    pub replayed: bool,
+}
+
+/// The runtime, seen from an agent or a tool.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// The `Arc<Directory<A>>` of an agent type.
+    fn directory(&self, agent: TypeId) -> Option<&(dyn Any + Send + Sync)>;
+    /// The port of a tool.
+    fn tool(&self, name: &str) -> Option<&dyn ToolPort>;
+    fn resource(&self, of: TypeId) -> Option<&(dyn Any + Send + Sync)>;
+    fn settings(&self, of: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<Submitted, AskError>>;
+    /// The default for tasks that say nothing.
+    fn max_attempts(&self) -> u32;
+    /// The largest message, in bytes.
+    fn message_bytes(&self) -> usize;
+    /// Runs blocking code; `None`: it panicked, or the node is going down.
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
+    /// A tell released by a commit found its mailbox full or shut.
+    fn tell_dropped(&self, kind: &str, key: &str, message: &'static str);
+}
+
+/// The agents of one kind that have been spoken to, by key: senders look here once, and then go
+/// straight to the lane.
+pub(crate) struct Directory<A: Agent> {
+    pub kind: Arc<str>,
+    pub mailbox: usize,
+    pub ask_timeout: Duration,
+    pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
+    pub activator: Arc<dyn Activator<A>>,
+}
+
+impl<A: Agent> Directory<A> {
+    /// The lane of `key`, made where there was none.
+    pub(crate) fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {
+        if let Some(lane) = self.lanes.pin().get(key) {
+            return Ok(lane.clone());
+        }
+        check_key(key).map_err(|e| AskError::NotFound(e.to_string()))?;
+        let key: Arc<str> = key.into();
+        let lanes = self.lanes.pin();
+        let lane = lanes.get_or_insert_with(key.clone(), || {
+            let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, &key), key: key.clone() };
+            Arc::new(Lane::new(name, self.mailbox, Entrance::Open, self.activator.clone()))
+        });
+        Ok(lane.clone())
+    }
+}
+
+/// The directory of `A`, if the agent is registered.
+pub(crate) fn directory<A: Agent>(host: &dyn Host) -> Result<Arc<Directory<A>>, AskError> {
+    host.directory(TypeId::of::<A>())
+        .and_then(|any| any.downcast_ref::<Arc<Directory<A>>>())
+        .cloned()
+        .ok_or_else(|| {
+            AskError::NotFound(format!(
+                "the kind `{}` is not registered: add `.agent::<…>()` to the builder",
+                A::KIND
+            ))
+        })
+}

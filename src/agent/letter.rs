@@ -1,0 +1,284 @@
+//! A letter: one message on its way through a mailbox, with where its answer goes.
+//!
+//! A kept letter can be run again (its message is cloned for each run), and its answer is staged
+//! in it until the commit that covers the turn is durable: nobody sees what did not happen.
+
+use std::{sync::Arc, time::Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    Agent, Handler,
+    answer::{AskError, Fault},
+    message::{JsonRefusal, Message, Refused},
+    slot::ReplyTx,
+    turn::Turn,
+};
+use crate::model::task::Claimed;
+
+/// What an asker gets.
+pub(crate) type Answer<M> = Result<<M as Message>::Reply, AskError<<M as Message>::Error>>;
+
+/// What the JSON door gets: the reply as JSON text, with the receipt of its turn.
+pub(crate) type JsonAnswer = Result<JsonReply, AskError<JsonRefusal>>;
+
+/// A reply through the JSON door.
+#[derive(Debug, Clone)]
+pub struct JsonReply {
+    /// The reply as JSON text.
+    pub body: Box<RawValue>,
+    /// The version of the agent's state that covers the turn; 0 for a tool or a volatile agent.
+    pub version: i64,
+    /// The idempotency key had been used for the same request: this is the first outcome.
+    pub replayed: bool,
+}
+
+/// Where an answer goes.
+pub(crate) enum ReplyTo<M: Message> {
+    /// A tell: nowhere.
+    Nobody,
+    Ask(ReplyTx<Answer<M>>),
+    Json(ReplyTx<JsonAnswer>),
+}
+
+/// An idempotency key as it travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub text: String,
+    /// A hash of the message's name and body.
+    pub request: [u8; 16],
+}
+
+/// What most letters do not have: kept apart so that a tell stays small.
+#[derive(Debug, Default)]
+pub(crate) struct Meta {
+    pub id: Option<Uuid>,
+    pub deadline: Option<Instant>,
+    pub key: Option<Key>,
+    /// The task that this letter is an attempt of.
+    pub claim: Option<Arc<Claimed>>,
+    /// The agents that wait for this turn, outermost first.
+    pub chain: Vec<String>,
+    /// The size of the body where it came as JSON.
+    pub bytes: usize,
+    pub sent_at: Option<Timestamp>,
+}
+
+enum Staged<M: Message> {
+    Nothing,
+    Reply(M::Reply),
+    Error(AskError<M::Error>),
+}
+
+/// One message on its way.
+pub struct Letter<M: Message> {
+    message: Option<M>,
+    to: ReplyTo<M>,
+    staged: Staged<M>,
+    meta: Option<Box<Meta>>,
+}
+
+/// What a run left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// The handler answered; the state may have changed.
+    Done,
+    /// Refused before anything had changed.
+    Declined,
+    /// The handler returned an error; the state may have changed and is to be undone.
+    Failed,
+}
+
+impl<M: Message> Letter<M> {
+    pub(crate) fn new(message: M, to: ReplyTo<M>, meta: Option<Box<Meta>>) -> Self {
+        Self { message: Some(message), to, staged: Staged::Nothing, meta }
+    }
+
+    pub(crate) async fn run<A: Handler<M>>(&mut self, agent: &mut A, turn: &Turn<A>, keep: bool) -> Ran {
+        let message = if keep { self.message.clone() } else { self.message.take() };
+        let Some(message) = message else {
+            self.staged = Staged::Error(AskError::Unavailable("the message was consumed".to_owned()));
+            return Ran::Declined;
+        };
+        if let Err(error) = agent.check(&message) {
+            self.staged = Staged::Error(AskError::Refused(error));
+            return Ran::Declined;
+        }
+        match agent.handle(message, turn).await {
+            Ok(reply) => {
+                self.staged = Staged::Reply(reply);
+                Ran::Done
+            }
+            Err(error) => {
+                self.staged = Staged::Error(match error.downcast::<Refused<M::Error>>() {
+                    Ok(Refused(refusal)) => AskError::Refused(refusal),
+                    Err(error) => AskError::Failed(Fault::from(&error)),
+                });
+                Ran::Failed
+            }
+        }
+    }
+
+    /// Takes the message back out, for a caller whose letter was not accepted.
+    pub(crate) fn into_message(mut self) -> Option<M> {
+        self.message.take()
+    }
+}
+
+/// What the runtime does with a letter whatever its message is.
+pub trait AnyLetter: Send {
+    /// The message's wire name.
+    fn name(&self) -> &'static str;
+    #[doc(hidden)]
+    fn details(&self) -> Details<'_>;
+    /// Sends the staged answer; `version` is the state's version that covers the turn.
+    fn release(&mut self, version: i64);
+    /// Stages an error in place of an answer.
+    fn fail(&mut self, error: AskError);
+    /// The staged answer as JSON text.
+    ///
+    /// # Errors
+    /// The staged error, or why the reply cannot be written as JSON.
+    fn outcome(&self) -> Result<Vec<u8>, AskError<JsonRefusal>>;
+    /// Stages an outcome that an earlier request with the same idempotency key had.
+    fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>);
+    /// Begins the turn. `false`: the asker has withdrawn, and nothing may happen.
+    fn start(&self) -> bool;
+    /// The size of the message as JSON, in bytes; 0 where it was consumed.
+    fn size(&self) -> usize;
+}
+
+/// The rarely used part of a letter.
+pub struct Details<'a>(pub(crate) Option<&'a Meta>);
+
+impl<M: Message> AnyLetter for Letter<M> {
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn details(&self) -> Details<'_> {
+        Details(self.meta.as_deref())
+    }
+
+    fn release(&mut self, version: i64) {
+        let staged = std::mem::replace(&mut self.staged, Staged::Nothing);
+        let answer = match staged {
+            Staged::Reply(reply) => Ok(reply),
+            Staged::Error(error) => Err(error),
+            Staged::Nothing => return, // the dropped sender tells the asker
+        };
+        match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
+            ReplyTo::Nobody => {}
+            ReplyTo::Ask(tx) => tx.send(answer),
+            ReplyTo::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
+                let body = to_raw(&reply)?;
+                Ok(JsonReply { body, version, replayed: false })
+            })),
+        }
+    }
+
+    fn fail(&mut self, error: AskError) {
+        self.staged = Staged::Error(error.widen());
+    }
+
+    fn outcome(&self) -> Result<Vec<u8>, AskError<JsonRefusal>> {
+        match &self.staged {
+            Staged::Reply(reply) => serde_json::to_vec(reply).map_err(|e| {
+                AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
+            }),
+            Staged::Error(error) => Err(error.clone().into_json()),
+            Staged::Nothing => Err(AskError::Unknown),
+        }
+    }
+
+    fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>) {
+        match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
+            ReplyTo::Nobody => {}
+            ReplyTo::Json(tx) => tx.send(outcome.map(|body| JsonReply { body, version: 0, replayed: true })),
+            ReplyTo::Ask(tx) => tx.send(match outcome {
+                Ok(body) => serde_json::from_str(body.get()).map_err(|e| {
+                    AskError::Failed(Fault::new(format!("the first outcome cannot be read: {e}")))
+                }),
+                Err(error) => Err(from_json(error)),
+            }),
+        }
+    }
+
+    fn start(&self) -> bool {
+        match &self.to {
+            ReplyTo::Nobody => true,
+            ReplyTo::Ask(tx) => tx.start(),
+            ReplyTo::Json(tx) => tx.start(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match (&self.meta, &self.message) {
+            (Some(meta), _) if meta.bytes > 0 => meta.bytes,
+            (_, Some(message)) => serde_json::to_vec(message).map_or(0, |v| v.len()),
+            _ => 0,
+        }
+    }
+}
+
+/// A refusal that went through JSON, typed again.
+fn from_json<E: serde::de::DeserializeOwned + std::error::Error + 'static>(
+    error: AskError<JsonRefusal>,
+) -> AskError<E> {
+    if let AskError::Refused(refusal) = &error
+        && let Ok(typed) = serde_json::from_value::<E>(refusal.value.clone())
+    {
+        return AskError::Refused(typed);
+    }
+    match error {
+        AskError::Refused(refusal) => AskError::Failed(Fault::new(refusal.message)),
+        AskError::Failed(x) => AskError::Failed(x),
+        AskError::TooLarge(x) => AskError::TooLarge(x),
+        other => AskError::Failed(Fault::new(other.to_string())),
+    }
+}
+
+fn to_raw<T: Serialize>(value: &T) -> Result<Box<RawValue>, AskError<JsonRefusal>> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|e| AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}"))))
+}
+
+/// A letter for one of the messages of an agent: an enum for each arity of `Messages`.
+pub trait Envelope<A: Agent>: Send + Sized + 'static {
+    #[doc(hidden)]
+    fn letter(&self) -> &dyn AnyLetter;
+    #[doc(hidden)]
+    fn letter_mut(&mut self) -> &mut dyn AnyLetter;
+    /// Whether the message only reads.
+    fn read_only(&self) -> bool;
+    #[doc(hidden)]
+    fn run<'a>(
+        &'a mut self,
+        agent: &'a mut A,
+        turn: &'a Turn<A>,
+        keep: bool,
+    ) -> impl Future<Output = Ran> + Send + 'a;
+}
+
+impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
+    fn letter(&self) -> &dyn AnyLetter {
+        self
+    }
+    fn letter_mut(&mut self) -> &mut dyn AnyLetter {
+        self
+    }
+    fn read_only(&self) -> bool {
+        <A as Handler<M>>::READ_ONLY
+    }
+    fn run<'a>(
+        &'a mut self,
+        agent: &'a mut A,
+        turn: &'a Turn<A>,
+        keep: bool,
+    ) -> impl Future<Output = Ran> + Send + 'a {
+        Letter::run(self, agent, turn, keep)
+    }
+}

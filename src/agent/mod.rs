@@ -1,0 +1,210 @@
+//! Agents: what users write.
+//!
+//! An [`Agent`] is what it *does*; its fields are what it *remembers*. It handles one message at a
+//! time; each message handled is a *turn*, whose new state, outgoing tasks and reply commit
+//! together or not at all.
+
+pub(crate) mod answer;
+pub(crate) mod host;
+pub(crate) mod lane;
+pub(crate) mod letter;
+pub(crate) mod message;
+pub(crate) mod messages;
+pub(crate) mod policy;
+pub(crate) mod reference;
+pub(crate) mod slot;
+pub(crate) mod turn;
+
+use std::future::Future;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use answer::{AskError, Done, Fault, Joined, Outcome};
+pub use letter::{AnyLetter, Details, Envelope, JsonReply, Letter, Ran};
+pub use message::{Data, Invalid, JsonRefusal, Message, Never, Refused};
+pub use messages::{Accepts, At, Door, Entry, EnvelopeOf, Leaf, Lists, Messages, Shape};
+pub use policy::{OnFull, Persistence, Policy, Restart};
+pub use reference::{Address, AgentRef, Ask, Full, Pending, Tell};
+pub use turn::{Batch, Peer, Queued, ToolPeer, Turn};
+
+/// A supervised actor with durable state, addressed as `kind/key`.
+///
+/// ```
+/// use greenroom::prelude::*;
+///
+/// /// Counts the words it is sent, and never loses one.
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Tally {
+///     words: u64,
+/// }
+///
+/// #[derive(Clone, Serialize, Deserialize, JsonSchema)]
+/// struct Add {
+///     text: String,
+/// }
+/// message!(Add -> u64);
+///
+/// impl Agent for Tally {
+///     const KIND: &'static str = "tally";
+///     type Messages = Add;
+/// }
+///
+/// impl Handler<Add> for Tally {
+///     async fn handle(&mut self, add: Add, _: &Turn<Self>) -> Result<u64> {
+///         self.words += add.text.split_whitespace().count() as u64;
+///         Ok(self.words)
+///     }
+/// }
+/// ```
+///
+/// State is kept as JSON. It must read back as it was written: a field of the wrong name at
+/// restore quarantines the agent rather than lose what the field held.
+pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
+    /// The kind's stable name: `[a-z][a-z0-9]*(_[a-z0-9]+)*`.
+    const KIND: &'static str;
+    /// The messages that its mailbox, the JSON door, tasks and schedules may bring.
+    type Messages: Messages<Self>;
+    /// The schema version of the state. Raise it when the fields change, and say in
+    /// [`Agent::migrate`] how an older one is read.
+    const VERSION: u32 = 1;
+
+    /// Reads a state of an older schema version.
+    ///
+    /// # Errors
+    /// An error quarantines the agent: its state is kept as it is until somebody releases it.
+    fn migrate(old: Stored) -> anyhow::Result<Self> {
+        old.refuse()
+    }
+
+    /// How agents of this kind are kept, restarted and bounded.
+    fn policy() -> Policy {
+        Policy::default()
+    }
+
+    /// Checks a state that was read, before it is used.
+    ///
+    /// # Errors
+    /// An error quarantines the agent.
+    fn validate(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Runs after every decode of the state. May open resources into `#[serde(skip)]` fields; may
+    /// neither send nor change stored fields.
+    ///
+    /// # Errors
+    /// An error counts as a crash.
+    fn on_start(&mut self, turn: &Turn<Self>) -> impl Future<Output = anyhow::Result<()>> + Send {
+        let _ = turn;
+        async { Ok(()) }
+    }
+
+    /// Runs before the agent leaves memory in good order.
+    ///
+    /// # Errors
+    /// An error is reported, and changes nothing.
+    fn on_stop(&mut self, turn: &Turn<Self>) -> impl Future<Output = anyhow::Result<()>> + Send {
+        let _ = turn;
+        async { Ok(()) }
+    }
+}
+
+/// How an agent handles a message.
+pub trait Handler<M: Message>: Agent {
+    /// Looks before it leaps: a refusal here costs nothing, for nothing has changed.
+    ///
+    /// # Errors
+    /// The message's own refusal.
+    fn check(&self, message: &M) -> Result<(), M::Error> {
+        let _ = message;
+        Ok(())
+    }
+
+    /// Handles one message. What it changed, what it submitted and its reply commit together.
+    ///
+    /// # Errors
+    /// Any error undoes the turn and is the caller's answer; [`Message::refuse`] makes a typed one.
+    fn handle(
+        &mut self,
+        message: M,
+        turn: &Turn<Self>,
+    ) -> impl Future<Output = anyhow::Result<M::Reply>> + Send;
+
+    #[doc(hidden)]
+    const READ_ONLY: bool = false;
+}
+
+/// A message that only reads: it commits nothing.
+pub trait Query<M: Message>: Agent + Sync {
+    /// Answers from the state. The answer leaves when the turns that it saw are durable.
+    ///
+    /// # Errors
+    /// Any error is the caller's answer.
+    fn query(&self, message: M, turn: &Turn<Self>) -> impl Future<Output = anyhow::Result<M::Reply>> + Send;
+}
+
+impl<M: Message, A: Query<M>> Handler<M> for A {
+    fn handle(
+        &mut self,
+        message: M,
+        turn: &Turn<Self>,
+    ) -> impl Future<Output = anyhow::Result<M::Reply>> + Send {
+        self.query(message, turn)
+    }
+    const READ_ONLY: bool = true;
+}
+
+/// A stored state of an older schema version.
+pub struct Stored {
+    version: u32,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    pub(crate) fn new(version: u32, bytes: Vec<u8>) -> Self {
+        Self { version, bytes }
+    }
+
+    /// Its schema version.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Reads it as the struct that it was.
+    ///
+    /// # Errors
+    /// When it was another.
+    pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        Ok(serde_json::from_slice(&self.bytes)?)
+    }
+
+    /// Reads it as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn value(&self) -> anyhow::Result<serde_json::Value> {
+        self.parse()
+    }
+
+    /// Refuses to read it: the agent is quarantined, its state kept.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn refuse<T>(&self) -> anyhow::Result<T> {
+        anyhow::bail!("no migration from schema version {}", self.version)
+    }
+}
+
+/// A section of the configuration that belongs to the user's program: `app.SECTION.*`.
+pub trait Settings: DeserializeOwned + schemars::JsonSchema + Default + Send + Sync + 'static {
+    /// The section's name.
+    const SECTION: &'static str;
+
+    /// Checks what was configured.
+    ///
+    /// # Errors
+    /// What is wrong; the program then does not start.
+    fn validate(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}

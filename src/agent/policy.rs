@@ -1,0 +1,108 @@
+//! How an agent of a kind is kept, restarted and bounded. What is not set follows the configuration.
+
+use std::time::Duration;
+
+/// When an agent's state is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Persistence {
+    /// With every turn, before it is acknowledged.
+    #[default]
+    EveryTurn,
+    /// After so many turns or so much time, whichever is first; turns are acknowledged before, and
+    /// a crash loses those since the last commit. Turns that submit or end tasks commit at once.
+    Relaxed {
+        /// Commit after so many turns.
+        turns: u32,
+        /// Commit after this time.
+        every: Duration,
+    },
+    /// Never: a crash or a passivation starts from the default. A handler's error is not undone.
+    Volatile,
+}
+
+/// Which ends are followed by a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restart {
+    /// Every crash.
+    #[default]
+    Permanent,
+    /// Crashes, but not a failure of `on_start`.
+    Transient,
+    /// None: the next message starts it again.
+    Temporary,
+}
+
+/// What a full mailbox does to a typed `tell` or `ask`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// The sender waits for room.
+    #[default]
+    Wait,
+    /// The sender gets the message back.
+    Reject,
+}
+
+/// An agent kind's policy, declared in [`Agent::policy`](crate::Agent::policy). The configuration's
+/// `agents.KIND.*` goes before it, `agents.default.*` after it.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Policy {
+    pub(crate) mailbox: Option<usize>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) restarts: Option<(u32, Duration)>,
+    pub(crate) backoff: Option<(Duration, Duration)>,
+    pub(crate) persistence: Persistence,
+    pub(crate) restart: Restart,
+    pub(crate) turn_timeout: Option<Duration>,
+    pub(crate) on_full: OnFull,
+}
+
+impl Policy {
+    /// How many messages its mailbox holds.
+    pub fn mailbox(mut self, n: usize) -> Self {
+        self.mailbox = Some(n.max(1));
+        self
+    }
+
+    /// Leaves memory when it has had nothing to do for so long.
+    pub fn idle_timeout(mut self, d: Duration) -> Self {
+        self.idle_timeout = Some(d);
+        self
+    }
+
+    /// Restart intensity: more than `n` crashes `within` this time stop the agent.
+    pub fn max_restarts(mut self, n: u32, within: Duration) -> Self {
+        self.restarts = Some((n, within));
+        self
+    }
+
+    /// When its state is committed.
+    pub fn persistence(mut self, p: Persistence) -> Self {
+        self.persistence = p;
+        self
+    }
+
+    /// Which ends are followed by a restart.
+    pub fn restart(mut self, r: Restart) -> Self {
+        self.restart = r;
+        self
+    }
+
+    /// The delay before a restart, doubling from `min` to `max` with each crash in a row.
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.backoff = Some((min, max));
+        self
+    }
+
+    /// How long one turn may take. It ends a turn that waits; a handler that spins cannot be ended.
+    pub fn turn_timeout(mut self, d: Duration) -> Self {
+        self.turn_timeout = Some(d);
+        self
+    }
+
+    /// What a full mailbox does to its senders.
+    pub fn on_full(mut self, f: OnFull) -> Self {
+        self.on_full = f;
+        self
+    }
+}

@@ -1,0 +1,482 @@
+//! Addresses and references: pure data that names an agent, and the door to it.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Agent,
+    answer::AskError,
+    host::{Host, Submission, directory},
+    lane::{Lane, NotTaken},
+    letter::{Answer, Key, Letter, Meta, ReplyTo},
+    message::Message,
+    messages::{Accepts, EnvelopeOf},
+    policy::OnFull,
+    slot::{ReplyRx, slot},
+};
+use crate::model::{
+    id::{Target, TaskId},
+    task::NewTask,
+};
+
+/// Names an agent. Pure data: may be stored in state and sent in messages; opens no door by itself.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(transparent, bound = "")]
+#[schemars(transparent, bound = "")]
+pub struct Address<A> {
+    /// The agent's key.
+    pub key: String,
+    #[serde(skip)]
+    #[schemars(skip)]
+    _agent: PhantomData<fn() -> A>,
+}
+
+impl<A> Address<A> {
+    /// The agent of that key.
+    pub fn new(key: impl Into<String>) -> Self {
+        Self { key: key.into(), _agent: PhantomData }
+    }
+}
+impl<A> Clone for Address<A> {
+    fn clone(&self) -> Self {
+        Self::new(self.key.clone())
+    }
+}
+impl<A> PartialEq for Address<A> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+impl<A> fmt::Debug for Address<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)
+    }
+}
+
+/// The message that a full or shut mailbox did not take.
+#[derive(Debug, thiserror::Error)]
+#[error("the mailbox did not take it")]
+pub struct Full<M>(pub M);
+
+/// A future that may be tuned before it is awaited.
+#[must_use = "nothing is sent until it is awaited"]
+pub struct Pending<'c, T, E> {
+    options: Options,
+    stage: PendingStage<'c, T, E>,
+}
+
+type Start<'c, T, E> = Box<dyn FnOnce(Options) -> BoxFuture<'c, Result<T, E>> + Send + 'c>;
+
+enum PendingStage<'c, T, E> {
+    Tuning(Option<Start<'c, T, E>>),
+    Running(BoxFuture<'c, Result<T, E>>),
+}
+
+#[derive(Default)]
+pub(crate) struct Options {
+    pub timeout: Option<Duration>,
+    pub key: Option<String>,
+}
+
+impl<'c, T, E> Pending<'c, T, E> {
+    pub(crate) fn new<F>(start: impl FnOnce(Options) -> F + Send + 'c) -> Self
+    where
+        F: Future<Output = Result<T, E>> + Send + 'c,
+    {
+        let start: Start<'c, T, E> = Box::new(move |options| Box::pin(start(options)));
+        Self { options: Options::default(), stage: PendingStage::Tuning(Some(start)) }
+    }
+
+    /// Gives up after this time.
+    pub fn timeout(mut self, d: Duration) -> Self {
+        self.options.timeout = Some(d);
+        self
+    }
+
+    /// Makes a repetition safe: the same key and request get the first outcome. At most 255 bytes,
+    /// scoped to the target, kept for a day by default.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.options.key = Some(key.into());
+        self
+    }
+}
+
+impl<T, E> Unpin for Pending<'_, T, E> {}
+
+impl<T, E> Future for Pending<'_, T, E> {
+    type Output = Result<T, E>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let this = &mut *self;
+            match &mut this.stage {
+                PendingStage::Running(future) => return future.as_mut().poll(cx),
+                PendingStage::Tuning(start) => match start.take() {
+                    Some(start) => {
+                        this.stage = PendingStage::Running(start(std::mem::take(&mut this.options)))
+                    }
+                    None => return Poll::Pending,
+                },
+            }
+        }
+    }
+}
+
+/// The door to one agent from outside of a turn. Cheap to clone; valid for ever, across crashes,
+/// passivation and restarts.
+pub struct AgentRef<A: Agent> {
+    host: Arc<dyn Host>,
+    key: Arc<str>,
+    lane: Result<Arc<Lane<A>>, AskError>,
+}
+
+impl<A: Agent> Clone for AgentRef<A> {
+    fn clone(&self) -> Self {
+        Self { host: self.host.clone(), key: self.key.clone(), lane: self.lane.clone() }
+    }
+}
+
+impl<A: Agent> AgentRef<A> {
+    pub(crate) fn new(host: Arc<dyn Host>, key: impl Into<String>) -> Self {
+        let key: Arc<str> = key.into().into();
+        let lane = directory::<A>(&*host).and_then(|d| d.lane(&key));
+        Self { host, key, lane }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address<A> {
+        Address::new(&*self.key)
+    }
+
+    /// Sends `m` and waits for its reply, which comes when the turn is durable.
+    ///
+    /// # Errors
+    /// See [`AskError`]. Without a timeout the agent's `ask_timeout` bounds the turn, not the wait
+    /// in the mailbox.
+    pub fn ask<M: Message, I>(&self, m: M) -> Ask<A, M, I>
+    where
+        A: Accepts<M, I>,
+    {
+        Ask::new(self.lane.clone(), m)
+    }
+
+    /// Sends `m` and waits only until the mailbox has taken it. At most once: lost in a crash.
+    ///
+    /// # Errors
+    /// The message comes back from a mailbox that is shut, or full where the policy rejects.
+    pub fn tell<M: Message, I>(&self, m: M) -> Tell<A, M, I>
+    where
+        A: Accepts<M, I>,
+    {
+        let stage = match &self.lane {
+            Ok(lane) => {
+                TellStage::Sending(lane.clone(), Some(A::wrap(Letter::new(m, ReplyTo::Nobody, None))))
+            }
+            Err(_) => TellStage::Lost(Some(m)),
+        };
+        Tell { stage, _index: PhantomData }
+    }
+
+    /// Sends `m` without waiting at all.
+    ///
+    /// # Errors
+    /// The message comes back from a mailbox that is shut or full.
+    pub fn try_tell<M: Message, I>(&self, m: M) -> Result<(), Full<M>>
+    where
+        A: Accepts<M, I>,
+    {
+        let Ok(lane) = &self.lane else { return Err(Full(m)) };
+        lane.push(A::wrap(Letter::new(m, ReplyTo::Nobody, None)))
+            .map_err(|(_, envelope)| A::unwrap(envelope).and_then(Letter::into_message))
+            .or_else(|back| back.map_or(Ok(()), |m| Err(Full(m))))
+    }
+
+    /// Submits `m` as a durable task: once this returns, its effect on the agent happens exactly
+    /// once, or it ends visibly as a dead letter.
+    ///
+    /// # Errors
+    /// See [`AskError`]; nothing was accepted, but for [`AskError::Unknown`].
+    pub fn submit<M: Message, I>(&self, m: M) -> Pending<'static, TaskId, AskError>
+    where
+        A: Accepts<M, I>,
+    {
+        let host = self.host.clone();
+        let target = Target::agent(A::KIND, &*self.key);
+        let known = self.lane.as_ref().map(|_| ()).map_err(Clone::clone);
+        Pending::new(move |options| async move {
+            known?;
+            submit(&*host, target, m, options).await
+        })
+    }
+}
+
+pub(crate) async fn submit<M: Message>(
+    host: &dyn Host,
+    target: Target,
+    message: M,
+    options: Options,
+) -> Result<TaskId, AskError> {
+    message.validate().map_err(AskError::Invalid)?;
+    let input = serde_json::value::to_raw_value(&message)
+        .map_err(|e| AskError::Invalid(super::Invalid::at("", e.to_string())))?;
+    if input.get().len() > host.message_bytes() {
+        return Err(AskError::TooLarge(format!(
+            "the message has {} bytes, more than limits.message_bytes",
+            input.get().len()
+        )));
+    }
+    let name = if matches!(target, Target::Tool(_)) { "" } else { M::NAME };
+    let key = options.key.map(|text| Key { request: request_hash(name, input.get()), text });
+    let mut task = NewTask::new(target, name, input, host.max_attempts());
+    task.idempotency_key = key.as_ref().map(|k| k.text.clone());
+    let work = host.submit(Submission { tasks: vec![task], batches: Vec::new(), key });
+    let submitted = match options.timeout {
+        Some(d) => tokio::time::timeout(d, work).await.map_err(|_| AskError::Unknown)??,
+        None => work.await?,
+    };
+    Ok(submitted.first)
+}
+
+/// The hash by which a request under an idempotency key is told from another.
+pub(crate) fn request_hash(name: &str, body: &str) -> [u8; 16] {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(name.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(body.as_bytes());
+    hasher.digest128().to_be_bytes()
+}
+
+/// How long an asker waits for a turn that had begun when its time was up.
+const GRACE: Duration = Duration::from_millis(500);
+
+enum AskStage<A: Agent, M: Message> {
+    Start(Result<Arc<Lane<A>>, AskError>, M),
+    Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>, ReplyRx<Answer<M>>),
+    Waiting(ReplyRx<Answer<M>>),
+    Over,
+}
+
+/// An ask on its way: awaiting it gives the reply.
+#[must_use = "nothing is sent until it is awaited"]
+pub struct Ask<A: Agent, M: Message, I> {
+    stage: AskStage<A, M>,
+    timeout: Option<Duration>,
+    meta: Option<Box<Meta>>,
+    reject: bool,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    graced: bool,
+    _index: PhantomData<fn() -> I>,
+}
+
+impl<A: Agent, M: Message, I> Unpin for Ask<A, M, I> {}
+
+impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
+    pub(crate) fn new(lane: Result<Arc<Lane<A>>, AskError>, message: M) -> Self {
+        Self {
+            stage: AskStage::Start(lane, message),
+            timeout: None,
+            meta: None,
+            reject: false,
+            timer: None,
+            graced: false,
+            _index: PhantomData,
+        }
+    }
+
+    /// Gives up after this time. The callee's budget is what is left of it.
+    pub fn timeout(mut self, d: Duration) -> Self {
+        self.timeout = Some(d);
+        self
+    }
+
+    /// Makes a repetition safe: the same key and request get the first outcome. At most 255 bytes,
+    /// scoped to the agent, kept for a day by default.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        let text = key.into();
+        self.meta.get_or_insert_default().key = Some(Key { text, request: [0; 16] });
+        self
+    }
+
+    pub(crate) fn with_chain(mut self, chain: Vec<String>) -> Self {
+        if !chain.is_empty() {
+            self.meta.get_or_insert_default().chain = chain;
+        }
+        self
+    }
+
+    fn begin(&mut self, lane: Arc<Lane<A>>, message: M) -> Result<(), AskError<M::Error>> {
+        message.validate().map_err(AskError::Invalid)?;
+        self.reject = matches!(A::policy().on_full, OnFull::Reject);
+        if let Some(timeout) = self.timeout {
+            self.meta.get_or_insert_default().deadline = Some(Instant::now() + timeout);
+            self.timer = Some(Box::pin(tokio::time::sleep(timeout)));
+        }
+        if let Some(key) = self.meta.as_mut().and_then(|m| m.key.as_mut()) {
+            check_key_text(&key.text).map_err(AskError::widen)?;
+            let body = serde_json::to_string(&message)
+                .map_err(|e| AskError::Invalid(super::Invalid::at("", e.to_string())))?;
+            key.request = request_hash(M::NAME, &body);
+        }
+        let (tx, rx) = slot();
+        let letter = A::wrap(Letter::new(message, ReplyTo::Ask(tx), self.meta.take()));
+        self.stage = AskStage::Sending(lane, Some(letter), rx);
+        Ok(())
+    }
+}
+
+/// Whether `key` may be an idempotency key.
+pub(crate) fn check_key_text(key: &str) -> Result<(), AskError> {
+    let good = (1..=crate::model::id::MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len())
+        && !key.chars().any(char::is_control);
+    if good {
+        return Ok(());
+    }
+    let detail = "an idempotency key has 1 to 255 bytes and no control characters";
+    Err(AskError::Invalid(super::Invalid::at("/idempotency_key", detail)))
+}
+
+pub(crate) fn not_taken(why: NotTaken) -> AskError {
+    match why {
+        NotTaken::Full => AskError::Overloaded {
+            what: "the agent's mailbox is full".to_owned(),
+            retry_after: Duration::from_secs(1),
+        },
+        NotTaken::Shut(why) => AskError::WrongState(why.to_string()),
+        NotTaken::Closing => AskError::Unavailable("the node is going down".to_owned()),
+    }
+}
+
+pub(crate) fn unanswered() -> AskError {
+    AskError::Unavailable("the node dropped the message unanswered".to_owned())
+}
+
+impl<A: Accepts<M, I>, M: Message, I> Future for Ask<A, M, I> {
+    type Output = Answer<M>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                AskStage::Start(..) => {
+                    let AskStage::Start(lane, message) = std::mem::replace(&mut this.stage, AskStage::Over)
+                    else {
+                        return Poll::Pending;
+                    };
+                    let lane = match lane {
+                        Ok(lane) => lane,
+                        Err(e) => return Poll::Ready(Err(e.widen())),
+                    };
+                    if let Err(e) = this.begin(lane, message) {
+                        return Poll::Ready(Err(e));
+                    }
+                }
+                AskStage::Sending(lane, letter, _) => {
+                    let sent = if this.reject {
+                        match letter.take().map_or(Ok(()), |l| lane.push(l)) {
+                            Ok(()) => Poll::Ready(Ok(())),
+                            Err((why, _)) => Poll::Ready(Err(why)),
+                        }
+                    } else {
+                        lane.poll_push(letter, cx)
+                    };
+                    match sent {
+                        Poll::Ready(Ok(())) => {
+                            let AskStage::Sending(_, _, rx) =
+                                std::mem::replace(&mut this.stage, AskStage::Over)
+                            else {
+                                return Poll::Pending;
+                            };
+                            this.stage = AskStage::Waiting(rx);
+                        }
+                        Poll::Ready(Err(why)) => {
+                            this.stage = AskStage::Over;
+                            return Poll::Ready(Err(not_taken(why).widen()));
+                        }
+                        Poll::Pending => {
+                            if this.expired(cx) {
+                                this.stage = AskStage::Over;
+                                return Poll::Ready(Err(AskError::TimedOut));
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                AskStage::Waiting(rx) => {
+                    if let Poll::Ready(answer) = Pin::new(&mut *rx).poll(cx) {
+                        this.stage = AskStage::Over;
+                        return Poll::Ready(answer.unwrap_or_else(|| Err(unanswered().widen())));
+                    }
+                    if !this.expired(cx) {
+                        return Poll::Pending;
+                    }
+                    let AskStage::Waiting(rx) = &this.stage else { return Poll::Pending };
+                    if rx.withdraw() {
+                        this.stage = AskStage::Over;
+                        return Poll::Ready(Err(AskError::TimedOut));
+                    }
+                    if this.graced {
+                        this.stage = AskStage::Over;
+                        return Poll::Ready(Err(AskError::Unknown));
+                    }
+                    this.graced = true;
+                    this.timer = Some(Box::pin(tokio::time::sleep(GRACE)));
+                }
+                AskStage::Over => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<A: Agent, M: Message, I> Ask<A, M, I> {
+    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
+        self.timer.as_mut().is_some_and(|t| t.as_mut().poll(cx).is_ready())
+    }
+}
+
+enum TellStage<A: Agent, M> {
+    Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>),
+    Lost(Option<M>),
+}
+
+/// A tell on its way: awaiting it waits for room in the mailbox.
+#[must_use = "nothing is sent until it is awaited"]
+pub struct Tell<A: Agent, M, I> {
+    stage: TellStage<A, M>,
+    _index: PhantomData<fn() -> I>,
+}
+
+impl<A: Agent, M, I> Unpin for Tell<A, M, I> {}
+
+impl<A: Accepts<M, I>, M: Message, I> Future for Tell<A, M, I> {
+    type Output = Result<(), Full<M>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.stage {
+            TellStage::Lost(m) => m.take().map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m)))),
+            TellStage::Sending(lane, slot) => match lane.poll_push(slot, cx) {
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => {
+                    let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
+                    back.map_or(Poll::Ready(Ok(())), |m| Poll::Ready(Err(Full(m))))
+                }
+                Poll::Pending => match A::policy().on_full {
+                    OnFull::Wait => Poll::Pending,
+                    OnFull::Reject => {
+                        let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
+                        back.map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m))))
+                    }
+                },
+            },
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The documents that every surface shows: HTTP, the command line, and later the dashboard.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{model::task::OnParentFailed, tool::Effect};
+
+/// One page of a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give it back as `cursor` for the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// How the node is, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything works.
+    Ok,
+    /// It works, but somebody should look.
+    Degraded,
+    /// It does not serve.
+    Down,
+}
+
+/// Why the verdict is not `ok`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reason {
+    /// A stable code, such as `agent_stopped`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// `GET /api/v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// In a word.
+    pub verdict: Verdict,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// Of the program.
+    pub version: String,
+    /// Which node answers.
+    pub node: NodeInfo,
+    /// How many agents, by status.
+    pub agents: std::collections::BTreeMap<String, u64>,
+    /// How many tasks, by state.
+    pub tasks: std::collections::BTreeMap<String, u64>,
+    /// The store: `kind`, `up`, `commits`, …
+    pub store: Value,
+    /// The cache: `kind`, `up`, …
+    pub cache: Value,
+    /// How many crashes, and the last ones.
+    pub crashes: CrashSummary,
+    /// When this was true.
+    pub at: Timestamp,
+}
+
+/// A node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its boot id.
+    pub id: String,
+    /// Its label.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// For how long it has run.
+    pub uptime_ms: u64,
+    /// Resident memory.
+    pub rss_bytes: u64,
+}
+
+/// The crashes in short.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CrashSummary {
+    /// How many in the last hour.
+    pub last_hour: u64,
+    /// The last ones, newest first.
+    pub recent: Vec<CrashInfo>,
+}
+
+/// A crash, as it is shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CrashInfo {
+    /// Its id, which the caller got as `crash_id`.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// What crashed: `kind/key` or `tool:NAME`.
+    pub subject: String,
+    /// `panic`, `timeout`, `start_failed`, …
+    pub reason: String,
+    /// What it said.
+    pub message: String,
+    /// Where in the code, where that is known.
+    pub site: Option<String>,
+    /// On which message.
+    pub message_type: Option<String>,
+    /// Its id.
+    pub message_id: Option<String>,
+    /// Its size.
+    pub message_bytes: Option<u64>,
+    /// The state's version that was restored.
+    pub version: i64,
+    /// What supervision decided: `restart`, `stopped`, …
+    pub decision: String,
+    /// Which restart of the window this was.
+    pub attempt: u32,
+    /// How many the window allows.
+    pub max: u32,
+    /// The window.
+    pub within_ms: u64,
+    /// The back-off.
+    pub delay_ms: u64,
+}
+
+/// A node of the supervision tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TreeNode {
+    /// `orchestrator`, `persistence`, `agent`, `tool`, `task`, …
+    pub role: String,
+    /// What it is called.
+    pub name: String,
+    /// How it is.
+    pub status: String,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// Messages that wait.
+    pub depth: u64,
+    /// What it is at, and since when.
+    pub current: Option<String>,
+    /// Supervised by it. At most 1,000 a node: `more` says how many are left out.
+    pub children: Vec<TreeNode>,
+    /// Children left out.
+    pub more: u64,
+}
+
+/// A kind of agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KindInfo {
+    /// Its name.
+    pub kind: String,
+    /// The schema version of its state.
+    pub version: u32,
+    /// `every_turn`, `relaxed`, `volatile`.
+    pub persistence: String,
+    /// Its messages.
+    pub messages: Vec<MessageInfo>,
+}
+
+/// A message of a kind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MessageInfo {
+    /// Its wire name.
+    pub name: String,
+    /// Whether it only reads.
+    pub read_only: bool,
+    /// The message's JSON Schema.
+    pub schema: Value,
+    /// The reply's JSON Schema.
+    pub reply: Value,
+    /// The refusal's JSON Schema.
+    pub refusal: Value,
+}
+
+/// A tool.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ToolInfo {
+    /// Its name.
+    pub name: String,
+    /// What repeating it does.
+    pub effect: Effect,
+    /// The input's JSON Schema.
+    pub input: Value,
+    /// The output's JSON Schema.
+    pub output: Value,
+    /// How many calls may run at once.
+    pub concurrency: Option<usize>,
+    /// How long one may take.
+    pub timeout_ms: u64,
+    /// Running now.
+    pub running: u64,
+    /// Waiting now.
+    pub waiting: u64,
+    /// Calls so far.
+    pub calls: u64,
+    /// Of those, failed.
+    pub failed: u64,
+    /// Of those, crashed.
+    pub crashed: u64,
+}
+
+/// A mailbox.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct MailboxInfo {
+    /// Messages that wait.
+    pub depth: usize,
+    /// Its bound.
+    pub capacity: usize,
+}
+
+/// An agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Its kind.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// `starting`, `active`, `idle`, `passivated`, `restarting`, `paused`, `stopping`, `stopped`, `quarantined`.
+    pub status: String,
+    /// Why, where somebody or something decided it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its last durable version.
+    pub version: i64,
+    /// The epoch of that.
+    pub epoch: i64,
+    /// The node that owns it.
+    pub node: String,
+    /// What waits for it.
+    pub mailbox: MailboxInfo,
+    /// Restarts since the node started.
+    pub restarts: u64,
+    /// Its last commit.
+    pub updated_at: Option<Timestamp>,
+    /// Its first commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+    /// The size of its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<u64>,
+}
+
+/// A kept snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// Its version.
+    pub version: i64,
+    /// When it was committed.
+    pub at: Timestamp,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// An agent's state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StateInfo {
+    /// Its version.
+    pub version: i64,
+    /// Its schema version.
+    pub schema_version: u32,
+    /// The state.
+    pub state: Value,
+}
+
+/// What an operator does to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Stops it until it is restarted; what waits is refused, its tasks are parked.
+    Stop,
+    /// Starts it anew, with a fresh budget.
+    Restart,
+    /// Lets its messages wait.
+    Pause,
+    /// Ends a pause.
+    Resume,
+    /// Takes it out of service as unreadable states are.
+    Quarantine,
+    /// Ends a quarantine, after a successful decode.
+    Release,
+}
+
+/// `POST /api/v1/tasks`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRequest {
+    /// `KIND/KEY` or `tool:NAME`.
+    pub target: String,
+    /// The message's wire name, for an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// Not before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// Not before this time has passed (`"5m"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_in: Option<String>,
+    /// Higher goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i16>,
+    /// How many attempts may fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// How long one attempt may take (`"30s"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// The tasks that must have ended before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Cancelled if it has not started by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// What happens when one of `after` does not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_parent_failed: Option<OnParentFailed>,
+    /// Makes a repetition safe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}

@@ -1,0 +1,183 @@
+//! Tools: one capability each, with typed input and output, and an effect class.
+
+pub(crate) mod call;
+
+use std::{any::Any, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+
+pub use call::Call;
+
+use crate::{
+    Settings,
+    agent::{
+        AskError, Message, Pending,
+        host::Host,
+        letter::{Answer, JsonAnswer},
+        reference::{submit, unanswered},
+        slot::{ReplyTx, slot},
+    },
+    model::{id::Target, id::TaskId, task::Claimed},
+};
+
+/// What repeating a call of a tool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing: it only reads or computes. May be repeated at will.
+    Pure,
+    /// Nothing more, as long as the key is the same ([`Call::idempotency_key`]).
+    Idempotent,
+    /// Harm. It runs only as a task, and when it is interrupted a person decides.
+    Once,
+}
+
+/// A supervised actor that offers one capability.
+pub trait Tool: Send + Sync + 'static {
+    /// Its stable name: words joined by dots, such as `fs.read`.
+    const NAME: &'static str;
+    /// What repeating a call does.
+    const EFFECT: Effect;
+    /// What it is given; its reply and refusal are the message's.
+    type Input: Message;
+
+    /// How much of it may run at once, how often, how long.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Any error is the caller's answer; a task is tried again. [`Message::refuse`] makes a typed
+    /// refusal, which is final.
+    fn run(
+        &self,
+        input: Self::Input,
+        call: &Call,
+    ) -> impl Future<Output = anyhow::Result<<Self::Input as Message>::Reply>> + Send;
+}
+
+/// A tool's reply.
+pub type Out<T> = <<T as Tool>::Input as Message>::Reply;
+/// A tool's refusal.
+pub type Refusal<T> = <<T as Tool>::Input as Message>::Error;
+
+/// Bounds on a tool's use; what is not set is not bounded.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How many calls may run at once.
+    pub concurrency: Option<usize>,
+    /// How many calls may begin within a time.
+    pub rate: Option<(u32, Duration)>,
+    /// How long one call may take; 30 s when not set.
+    pub timeout: Option<Duration>,
+}
+
+/// How a call is to be made.
+pub(crate) struct CallMeta {
+    pub key: String,
+    pub attempt: u32,
+    pub task: Option<Arc<Claimed>>,
+    pub timeout: Option<Duration>,
+}
+
+/// A typed call on its way to its tool.
+pub(crate) struct Invocation<M: Message> {
+    pub input: M,
+    pub meta: CallMeta,
+    pub reply: InvocationReply<M>,
+}
+
+pub(crate) enum InvocationReply<M: Message> {
+    Typed(ReplyTx<Answer<M>>),
+    Json(ReplyTx<JsonAnswer>),
+}
+
+/// A registered tool, whatever its input is. `as_any` is the `TypedPort<M>`.
+pub(crate) trait ToolPort: Send + Sync {
+    fn as_any(&self) -> &(dyn Any + Send + Sync);
+}
+
+/// The way to a tool's cell.
+pub(crate) struct TypedPort<M: Message>(pub Box<dyn Fn(Invocation<M>) + Send + Sync>);
+
+/// Calls a tool and waits for its reply.
+pub(crate) async fn call_tool<T: Tool>(
+    host: Arc<dyn Host>,
+    input: T::Input,
+    key: String,
+    timeout: Option<Duration>,
+) -> Answer<T::Input> {
+    input.validate().map_err(AskError::Invalid)?;
+    let (tx, rx) = slot();
+    {
+        let port = host
+            .tool(T::NAME)
+            .and_then(|p| p.as_any().downcast_ref::<TypedPort<T::Input>>())
+            .ok_or_else(|| {
+                AskError::NotFound(format!(
+                    "the tool `{}` is not registered: add `.tool(…)` to the builder",
+                    T::NAME
+                ))
+            })?;
+        (port.0)(Invocation {
+            input,
+            meta: CallMeta { key, attempt: 1, task: None, timeout },
+            reply: InvocationReply::Typed(tx),
+        });
+    }
+    rx.await.unwrap_or_else(|| Err(unanswered().widen()))
+}
+
+/// The program's own settings, as they are now.
+pub(crate) fn settings<S: Settings>(host: &dyn Host) -> Arc<S> {
+    host.settings(std::any::TypeId::of::<S>())
+        .and_then(|any| any.downcast::<S>().ok())
+        .unwrap_or_else(|| Arc::new(S::default()))
+}
+
+/// The door to one tool from outside of a turn.
+pub struct ToolRef<T> {
+    host: Arc<dyn Host>,
+    _tool: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for ToolRef<T> {
+    fn clone(&self) -> Self {
+        Self { host: self.host.clone(), _tool: PhantomData }
+    }
+}
+
+impl<T: Tool> ToolRef<T> {
+    pub(crate) fn new(host: Arc<dyn Host>) -> Self {
+        Self { host, _tool: PhantomData }
+    }
+
+    /// Calls the tool and waits for its reply. A `once` tool runs only as a task: submit it.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn call(&self, input: T::Input) -> Pending<'static, Out<T>, AskError<Refusal<T>>> {
+        let host = self.host.clone();
+        Pending::new(move |options| async move {
+            if T::EFFECT == Effect::Once {
+                return Err(AskError::WrongState(format!(
+                    "`{}` takes effect once: submit it as a task",
+                    T::NAME
+                )));
+            }
+            let key = options.key.unwrap_or_else(|| TaskId::fresh().to_string());
+            call_tool::<T>(host, input, key, options.timeout).await
+        })
+    }
+
+    /// Submits a durable task for the tool.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn submit(&self, input: T::Input) -> Pending<'static, TaskId, AskError> {
+        let host = self.host.clone();
+        Pending::new(move |options| async move {
+            submit(&*host, Target::Tool(T::NAME.to_owned()), input, options).await
+        })
+    }
+}
