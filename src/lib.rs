@@ -3,6 +3,9 @@
 
 pub mod agent;
 pub mod app;
+pub mod cache;
+pub mod config;
+pub mod log;
 pub mod model;
 pub mod runtime;
 pub mod store;
