@@ -261,7 +261,7 @@ impl Core {
                 output.write(&report::crash(report, self.colour), file, must);
             }
             (Format::Compact, Some(report)) => {
-                output.write(&record.console_with(&report::headline(report), false), file, must);
+                output.write(&report::crash_line(report), file, must);
             }
             (Format::Pretty | Format::Compact, None) => {
                 output.write(&record.console(self.colour), file, must);
