@@ -345,11 +345,9 @@ impl Drop for Guard {
         core.limiter.lock().all(&mut done);
         core.tell(done);
         core.tell_dropped();
-        if let Some(output) = &core.output {
-            output.close();
+        if let (Some(output), Some(writer)) = (&core.output, self.writer.take()) {
+            output.close(writer);
         }
-        // Waits for the writer thread.
-        self.writer.take();
     }
 }
 

@@ -39,7 +39,7 @@ fn sample(n: u64) -> Event {
 }
 
 /// The number behind `count=`.
-fn count(line: &String) -> u64 {
+fn count(line: &str) -> u64 {
     line.split_once("count=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
 }
 
@@ -79,7 +79,8 @@ fn ten_thousand_crashes_are_few_lines_and_none_is_forgotten() {
     drop(guard);
     let lines = console.lines();
     assert!(lines.len() <= 20, "{} lines", lines.len());
-    let counted: u64 = lines.iter().filter(|line| line.contains("log.suppressed")).map(count).sum();
+    let counted: u64 =
+        lines.iter().filter(|line| line.contains("log.suppressed")).map(|line| count(line)).sum();
     let crashes = lines.iter().filter(|line| line.contains("agent.crashed tally/a")).count();
     assert_eq!(counted + crashes as u64, 10_000);
     assert!(lines.last().unwrap().ends_with("site=src/tally.rs:12"), "{lines:?}");
@@ -117,7 +118,8 @@ fn a_full_queue_drops_what_it_may_and_says_how_many() {
     let text = console.lines().join("\n");
     assert!(text.contains("agent.crashed"), "an error waits for room");
     let written = console.lines().iter().filter(|line| line.contains("n=")).count() as u64;
-    let dropped: u64 = console.lines().iter().filter(|line| line.contains("of=any")).map(count).sum();
+    let dropped: u64 =
+        console.lines().iter().filter(|line| line.contains("of=any")).map(|line| count(line)).sum();
     assert!(dropped > 0 && dropped + written == 6_000, "{dropped} + {written}");
 }
 
@@ -180,6 +182,26 @@ fn nothing_blocks_or_panics_after_the_end() {
     let before = Instant::now();
     logger.crash(&report());
     assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_console_that_takes_nothing_holds_nobody_for_ever() {
+    let (logger, guard, console) = start(Format::Compact);
+    let closed = console.gate.lock();
+    logger.set_levels(Level::Debug, &BTreeMap::new());
+    for n in 0..6_000 {
+        logger.emit(Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}")));
+    }
+    let error = || Event::new(Level::Error, event::STORE_DOWN, "store");
+    let time = |step: &dyn Fn()| {
+        let before = Instant::now();
+        step();
+        before.elapsed()
+    };
+    assert!(time(&|| logger.emit(error())) >= output::PATIENCE, "an error waits for room");
+    assert!(time(&|| logger.emit(error())) < output::PATIENCE, "one wait is enough to know");
+    drop(guard);
+    drop(closed);
 }
 
 #[test]
