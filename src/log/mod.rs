@@ -261,7 +261,7 @@ impl Core {
                 output.write(&report::crash(report, self.colour), file, must);
             }
             (Format::Compact, Some(report)) => {
-                output.write(&record.console_with(&report::headline(report), false), file, must);
+                output.write(&report::crash_line(report), file, must);
             }
             (Format::Pretty | Format::Compact, None) => {
                 output.write(&record.console(self.colour), file, must);
@@ -345,11 +345,9 @@ impl Drop for Guard {
         core.limiter.lock().all(&mut done);
         core.tell(done);
         core.tell_dropped();
-        if let Some(output) = &core.output {
-            output.close();
+        if let (Some(output), Some(writer)) = (&core.output, self.writer.take()) {
+            output.close(writer);
         }
-        // Waits for the writer thread.
-        self.writer.take();
     }
 }
 

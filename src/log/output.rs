@@ -3,7 +3,10 @@
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,7 @@ use slog_async::{AsyncCore, AsyncError, AsyncGuard};
 const QUEUE: usize = 4096;
 /// How long a record that must not be lost waits for room. A console that takes nothing for longer
 /// (a stopped terminal) must not hold the runtime.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// The key under which a record carries its JSON line to the file.
 const JSON: &str = "json";
 
@@ -38,6 +41,8 @@ pub(super) struct Output {
     /// Whether the file wants a JSON line besides the console's.
     pub(super) has_file: bool,
     closed: AtomicBool,
+    /// The writer took nothing for [`PATIENCE`]: nobody waits again until it has taken something.
+    stuck: AtomicBool,
     dropped: AtomicU64,
 }
 
@@ -52,8 +57,15 @@ impl Output {
         let drain = Writer(Mutex::new((console, file)));
         let builder = AsyncCore::custom(drain).chan_size(QUEUE).thread_name("greenroom-log".to_owned());
         let (queue, guard) = builder.build_with_guard();
-        let (closed, dropped) = (AtomicBool::new(false), AtomicU64::new(0));
-        Ok((Self { queue, values: o!().into(), has_file, closed, dropped }, guard))
+        let output = Self {
+            queue,
+            values: o!().into(),
+            has_file,
+            closed: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+        };
+        Ok((output, guard))
     }
 
     /// Queues a record. `must`: wait for room instead of dropping it.
@@ -65,8 +77,14 @@ impl Output {
                 .queue
                 .log(&slog::record!(Severity::Info, "", &format_args!("{console}"), values), &self.values);
             match queued {
-                Ok(()) => return,
-                Err(AsyncError::Full) if must && Instant::now() < deadline => {
+                Ok(()) => {
+                    self.stuck.store(false, Ordering::Relaxed);
+                    return;
+                }
+                Err(AsyncError::Full) if must && !self.stuck.load(Ordering::Relaxed) => {
+                    if Instant::now() > deadline {
+                        self.stuck.store(true, Ordering::Relaxed);
+                    }
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(_) => break,
@@ -81,9 +99,17 @@ impl Output {
         self.dropped.swap(0, Ordering::Relaxed)
     }
 
-    /// Takes nothing more: the writer is about to end.
-    pub(super) fn close(&self) {
+    /// Takes nothing more, and waits for the writer to end; not for ever, if it takes nothing.
+    pub(super) fn close(&self, writer: AsyncGuard) {
         self.closed.store(true, Ordering::Release);
+        let (ended, end) = mpsc::channel::<()>();
+        let finish = move || {
+            drop(writer);
+            drop(ended);
+        };
+        if std::thread::Builder::new().name("greenroom-log-end".to_owned()).spawn(finish).is_ok() {
+            let _ = end.recv_timeout(PATIENCE);
+        }
     }
 }
 

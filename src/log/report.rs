@@ -24,10 +24,22 @@ pub fn crash(report: &CrashReport, colour: bool) -> String {
     let record = Record::from(report.event());
     let paint = if colour { Paint::of(record.level) } else { Paint::NONE };
     let mut text = record.console_with(&headline(report), colour);
-    for (label, words) in [("on", on(report)), ("lost", escape(&report.lost())), ("next", next(report))] {
+    for (label, words) in parts(report) {
         text.push_str(&format!("\n             {}{label:<4}{}  {words}", paint.dim, paint.off));
     }
     text
+}
+
+/// The same in one line, for those who count lines.
+pub(super) fn crash_line(report: &CrashReport) -> String {
+    let facts = parts(report)
+        .iter()
+        .fold(headline(report), |facts, (label, words)| format!("{facts}; {label} {words}"));
+    Record::from(report.event()).console_with(&facts, false)
+}
+
+fn parts(report: &CrashReport) -> [(&'static str, String); 3] {
+    [("on", on(report)), ("lost", escape(&report.lost())), ("next", next(report))]
 }
 
 /// Why, and where: the facts of the first line.
