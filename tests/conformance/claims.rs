@@ -83,7 +83,7 @@ rules! {
         let other = greenroom::model::task::Claimed { attempt: 2, ..claimed.clone() };
         assert_eq!(w.end(&other, ok()).await, lost);
         let stranger = uuid::Uuid::now_v7();
-        assert_eq!(w.store.commit(stranger, &[ending(&claimed, ok())]).await.unwrap(), [lost.clone()]);
+        assert_eq!(w.store.commit(stranger, &[ending(&claimed, ok())]).await.unwrap(), [lost.clone()], "a stranger");
         let retry = FinishOutcome::Retry { run_at: Timestamp::now(), error: error("x") };
         assert_eq!(w.store.commit(stranger, &[ending(&claimed, retry)]).await.unwrap(), [lost]);
         w.must(ending(&claimed, ok())).await;

@@ -32,8 +32,10 @@ pub(super) fn connect(path: &Path, role: Role) -> Result<SqliteConnection, Store
                   PRAGMA mmap_size = 268435456;";
     let own = match role {
         Role::Writer(durability) => format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA cache_size = -8000; \
-             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;",
+            // small pages: a commit logs every page that it touches, and most states are small
+            "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; \
+             PRAGMA cache_size = -8000; PRAGMA wal_autocheckpoint = 8000; \
+             PRAGMA journal_size_limit = 67108864;",
             match durability {
                 Durability::Full => "FULL",
                 Durability::Relaxed => "NORMAL",
