@@ -215,7 +215,9 @@ mod tests {
             .flat_map(|s| I::ALL.map(|i| (s, i)))
             .filter_map(|(s, i)| next(s, i).ok().map(|to| (s, i, to)))
             .collect();
-        let row = |s: S| legal.iter().filter(|(from, ..)| *from == s).map(|(_, i, to)| (*i, *to)).collect::<Vec<_>>();
+        let row = |s: S| {
+            legal.iter().filter(|(from, ..)| *from == s).map(|(_, i, to)| (*i, *to)).collect::<Vec<_>>()
+        };
         assert_eq!(
             row(S::Blocked),
             [
