@@ -32,6 +32,8 @@ impl Handler<Put> for CacheActor {
     type Result = ();
     fn handle(&mut self, put: Put, ctx: &mut Self::Context) {
         let cache = self.cache.clone();
-        ctx.wait(wrap_future(async move { cache.put_state(put.id, put.epoch, put.version, put.bytes).await }));
+        ctx.wait(wrap_future(
+            async move { cache.put_state(put.id, put.epoch, put.version, put.bytes).await },
+        ));
     }
 }

@@ -20,10 +20,12 @@ enum Kept {
 /// An outcome as it is kept.
 pub(crate) fn write(outcome: &Result<Vec<u8>, AskError<JsonRefusal>>) -> Vec<u8> {
     let kept = match outcome {
-        Ok(reply) => match String::from_utf8(reply.clone()).ok().and_then(|t| RawValue::from_string(t).ok()) {
-            Some(raw) => Kept::Reply(raw),
-            None => Kept::Failed(Fault::new("the reply was no JSON")),
-        },
+        Ok(reply) => {
+            match String::from_utf8(reply.clone()).ok().and_then(|t| RawValue::from_string(t).ok()) {
+                Some(raw) => Kept::Reply(raw),
+                None => Kept::Failed(Fault::new("the reply was no JSON")),
+            }
+        }
         Err(AskError::Refused(refusal)) => Kept::Refused(refusal.clone()),
         Err(AskError::Failed(fault)) => Kept::Failed(fault.clone()),
         Err(AskError::TooLarge(why)) => Kept::TooLarge(why.clone()),
@@ -33,7 +35,10 @@ pub(crate) fn write(outcome: &Result<Vec<u8>, AskError<JsonRefusal>>) -> Vec<u8>
 }
 
 /// A kept outcome; a key that stands for a task gives the task's id.
-pub(crate) fn read(reply: Option<&[u8]>, task: Option<TaskId>) -> Result<Box<RawValue>, AskError<JsonRefusal>> {
+pub(crate) fn read(
+    reply: Option<&[u8]>,
+    task: Option<TaskId>,
+) -> Result<Box<RawValue>, AskError<JsonRefusal>> {
     if let (None, Some(task)) = (reply, task) {
         return Err(AskError::WrongState(format!("this key was used to submit task {task}")));
     }
@@ -54,7 +59,10 @@ mod tests {
     fn outcomes_read_back() {
         assert_eq!(read(Some(&write(&Ok(b"{\"n\":1}".to_vec()))), None).unwrap().get(), "{\"n\":1}");
         let refusal = JsonRefusal { message: "no".into(), value: serde_json::json!(1) };
-        assert_eq!(read(Some(&write(&Err(AskError::Refused(refusal.clone())))), None).unwrap_err(), AskError::Refused(refusal));
+        assert_eq!(
+            read(Some(&write(&Err(AskError::Refused(refusal.clone())))), None).unwrap_err(),
+            AskError::Refused(refusal)
+        );
         assert_eq!(read(Some(b"x"), None).unwrap_err().code(), "handler_failed");
     }
 }

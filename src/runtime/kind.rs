@@ -139,7 +139,7 @@ impl<A: Agent> Activator<A> for Starter<A> {
     fn activate(&self, lane: Arc<Lane<A>>) {
         let Some(kind) = self.0.upgrade() else { return };
         let Some(node) = kind.node.upgrade() else { return };
-        let arbiter = node.arbiter(lane.name.id);
+        let arbiter = node.arbiter(lane.name.id).cloned();
         kind.running.fetch_add(1, Ordering::AcqRel);
         let (there, at) = (lane.clone(), kind.clone());
         let started = arbiter.is_some_and(|a| {
@@ -277,9 +277,10 @@ impl<A: Agent> AnyKind for Kind<A> {
     fn list(&self, limit: usize) -> (Vec<(Arc<str>, LiveInfo)>, usize) {
         let Some(directory) = self.directory.get() else { return (Vec::new(), 0) };
         let (live, lanes) = (self.live.pin(), directory.lanes.pin());
-        let seen = live.iter().take(limit).filter_map(|(key, live)| {
-            lanes.get(key).map(|lane| (key.clone(), describe(&live.inbox, lane)))
-        });
+        let seen = live
+            .iter()
+            .take(limit)
+            .filter_map(|(key, live)| lanes.get(key).map(|lane| (key.clone(), describe(&live.inbox, lane))));
         (seen.collect(), self.running())
     }
 
@@ -347,9 +348,10 @@ fn mailbox<A: Agent>(lane: &Lane<A>) -> MailboxInfo {
 }
 
 fn describe<A: Agent>(inbox: &Inbox, lane: &Lane<A>) -> LiveInfo {
-    let current = inbox.current.lock().map(|(message, since)| {
-        format!("{message} for {} ms", super::millis(since.elapsed()))
-    });
+    let current = inbox
+        .current
+        .lock()
+        .map(|(message, since)| format!("{message} for {} ms", super::millis(since.elapsed())));
     LiveInfo {
         status: match lane.entrance() {
             Entrance::Paused => "paused",

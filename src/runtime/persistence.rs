@@ -22,7 +22,8 @@ use crate::{
     agent::slot::ReplyTx,
     log::Logger,
     model::event::{self, Event, Level},
-    store::{Refusal, Store, StoreError, Unit, Verdict},
+    model::task::NewTask,
+    store::{Finish, FinishOutcome, Refusal, Store, StoreError, Unit, Verdict},
 };
 
 /// At most so many units a transaction: more adds latency and hardly speed.
@@ -81,6 +82,8 @@ pub(crate) struct Persistence {
     writers: Arc<[Arc<Writer>]>,
     pub stats: Arc<CommitStats>,
     up: Arc<AtomicBool>,
+    /// Writers that have not ended.
+    running: Arc<AtomicU64>,
 }
 
 /// What a writer needs beside its queue.
@@ -90,8 +93,31 @@ struct Context {
     logger: Logger,
     stats: Arc<CommitStats>,
     up: Arc<AtomicBool>,
-    /// Ends the process when the device cannot be trusted any more.
-    fatal: Arc<dyn Fn(String) + Send + Sync>,
+    hooks: Hooks,
+    running: Arc<AtomicU64>,
+}
+
+/// Whom the writers tell.
+#[derive(Clone)]
+pub(crate) struct Hooks {
+    /// Ends the process: the device cannot be trusted any more.
+    pub fatal: Arc<dyn Fn(String) + Send + Sync>,
+    /// Tasks may be ready; `true`: due, expired and orphaned ones are to be looked at too.
+    pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
+}
+
+/// Whether the units touch tasks, and in a way that only a promotion sees.
+fn touches_tasks(units: &[Unit]) -> Option<bool> {
+    let mut any = false;
+    for unit in units {
+        any |= !unit.accepted.is_empty() || !unit.finished.is_empty();
+        let ends = |f: &Finish| !matches!(f.outcome, FinishOutcome::Succeeded { .. });
+        let waits = |t: &NewTask| t.run_at.is_some() || t.expires_at.is_some() || !t.after.is_empty();
+        if unit.finished.iter().any(ends) || unit.accepted.iter().any(waits) {
+            return Some(true);
+        }
+    }
+    any.then_some(false)
 }
 
 impl Persistence {
@@ -100,7 +126,7 @@ impl Persistence {
         store: Arc<dyn Store>,
         boot: Uuid,
         logger: Logger,
-        fatal: Arc<dyn Fn(String) + Send + Sync>,
+        hooks: Hooks,
     ) -> std::io::Result<Self> {
         let (stats, up) = (Arc::new(CommitStats::default()), Arc::new(AtomicBool::new(true)));
         let writers: Arc<[Arc<Writer>]> = (0..store.writers().max(1))
@@ -109,6 +135,7 @@ impl Persistence {
                 Arc::new(Writer { waiting, work, closed: AtomicBool::new(false) })
             })
             .collect();
+        let running = Arc::new(AtomicU64::new(writers.len() as u64));
         for (n, writer) in writers.iter().enumerate() {
             let cx = Context {
                 store: store.clone(),
@@ -116,7 +143,8 @@ impl Persistence {
                 logger: logger.clone(),
                 stats: stats.clone(),
                 up: up.clone(),
-                fatal: fatal.clone(),
+                hooks: hooks.clone(),
+                running: running.clone(),
             };
             let writer = writer.clone();
             if store.blocks() {
@@ -128,7 +156,7 @@ impl Persistence {
                 tokio::spawn(write(writer, cx));
             }
         }
-        Ok(Self { writers, stats, up })
+        Ok(Self { writers, stats, up, running })
     }
 
     /// Whether the last commit went well.
@@ -165,6 +193,14 @@ impl Persistence {
         rx.await.unwrap_or_else(|| Outcome::Failed("the writer has ended".to_owned()))
     }
 
+    /// Waits until the writers have ended, or the time is up.
+    pub(crate) async fn ended(&self, at_most: Duration) {
+        let begun = Instant::now();
+        while self.running.load(Ordering::Acquire) > 0 && begun.elapsed() < at_most {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Ends the writers once their queues are empty.
     pub(crate) fn close(&self) {
         for writer in self.writers.iter() {
@@ -187,6 +223,7 @@ async fn write(writer: Arc<Writer>, cx: Context) {
         };
         if batch.is_empty() {
             if writer.closed.load(Ordering::Acquire) {
+                cx.running.fetch_sub(1, Ordering::AcqRel);
                 return;
             }
             spare = batch;
@@ -218,6 +255,9 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                         None => missing(),
                     });
                 }
+                if let Some(promote) = touches_tasks(units) {
+                    (cx.hooks.tasks)(promote);
+                }
                 return;
             }
             Err(error) => error,
@@ -232,7 +272,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
             StoreError::Fatal(why) => {
-                (cx.fatal)(why.clone());
+                (cx.hooks.fatal)(why.clone());
                 return tickets.into_iter().for_each(|t| t.answer(Outcome::Failed(why.clone())));
             }
             StoreError::Full(why) => {

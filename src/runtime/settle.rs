@@ -19,7 +19,16 @@ pub(crate) type Attempt = Result<Vec<u8>, AskError<JsonRefusal>>;
 fn may_retry(code: &str) -> bool {
     !matches!(
         code,
-        "refused" | "invalid" | "too_large" | "not_found" | "idempotency_conflict" | "ask_cycle" | "poison" | "unknown_message" | "unknown_kind" | "outcome_unknown"
+        "refused"
+            | "invalid"
+            | "too_large"
+            | "not_found"
+            | "idempotency_conflict"
+            | "ask_cycle"
+            | "poison"
+            | "unknown_message"
+            | "unknown_kind"
+            | "outcome_unknown"
     )
 }
 
@@ -56,7 +65,8 @@ pub(crate) fn finish(claim: &Claimed, guard: Guard, outcome: FinishOutcome) -> (
 /// The `Done<M>` that a final outcome brings back.
 fn done(claim: &Claimed, outcome: &FinishOutcome) -> Option<NewTask> {
     let notify = claim.notify.as_ref()?;
-    let raw = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|t| RawValue::from_string(t.to_owned()).ok());
+    let raw =
+        |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|t| RawValue::from_string(t.to_owned()).ok());
     let fault = |e: &TaskError| json!({"message": e.message, "chain": e.chain, "crash_id": e.crash_id});
     let outcome = match outcome {
         FinishOutcome::Succeeded { result } => {
@@ -73,7 +83,8 @@ fn done(claim: &Claimed, outcome: &FinishOutcome) -> Option<NewTask> {
     };
     let text = format!(r#"{{"task":"{}","input":{},"outcome":{outcome}}}"#, claim.id, claim.input.get());
     let input = RawValue::from_string(text).ok()?;
-    let mut task = NewTask::new(notify.target.clone(), notify.message.clone(), input, claim.max_attempts.max(5));
+    let mut task =
+        NewTask::new(notify.target.clone(), notify.message.clone(), input, claim.max_attempts.max(5));
     task.parent = Some(claim.id);
     Some(task)
 }
@@ -120,7 +131,9 @@ mod tests {
     #[test]
     fn an_error_is_tried_again_until_the_attempts_are_used_up() {
         let now = Timestamp::UNIX_EPOCH;
-        assert!(matches!(settle(&claim(1, 0), failed(), now, 0.5), FinishOutcome::Retry { run_at, .. } if run_at > now));
+        assert!(
+            matches!(settle(&claim(1, 0), failed(), now, 0.5), FinishOutcome::Retry { run_at, .. } if run_at > now)
+        );
         assert!(matches!(settle(&claim(3, 0), failed(), now, 0.5), FinishOutcome::Failed { .. }));
         // a claim that was lost with its node is not a failed attempt
         assert!(matches!(settle(&claim(3, 1), failed(), now, 0.5), FinishOutcome::Retry { .. }));
@@ -129,7 +142,9 @@ mod tests {
     #[test]
     fn a_refusal_is_final_and_a_stopped_agent_parks() {
         let refusal = AskError::Refused(JsonRefusal { message: "no".into(), value: json!({"left": 1}) });
-        assert!(matches!(settle(&claim(1, 0), Err(refusal), Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Failed { error } if error.code == "refused"));
+        assert!(
+            matches!(settle(&claim(1, 0), Err(refusal), Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Failed { error } if error.code == "refused")
+        );
         let stopped = Err(AskError::WrongState("stopped".into()));
         assert!(matches!(settle(&claim(1, 0), stopped, Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Parked));
     }
@@ -138,7 +153,9 @@ mod tests {
     fn done_reads_back_as_the_typed_message() {
         let outcomes = [
             FinishOutcome::Succeeded { result: b"7".to_vec() },
-            FinishOutcome::Failed { error: AskError::<JsonRefusal>::Failed(Fault::new("broken")).to_task_error() },
+            FinishOutcome::Failed {
+                error: AskError::<JsonRefusal>::Failed(Fault::new("broken")).to_task_error(),
+            },
             FinishOutcome::Cancelled,
             FinishOutcome::OutcomeUnknown { error: AskError::<JsonRefusal>::Unknown.to_task_error() },
         ];

@@ -73,7 +73,12 @@ pub(crate) trait AnyTool: ToolPort {
     fn info(&self) -> ToolInfo;
     fn shape(&self) -> &Shape;
     /// Decodes the input and sends it to the cell; `cancel` drops the call.
-    fn invoke(&self, body: &RawValue, meta: CallMeta, tx: ReplyTx<JsonAnswer>) -> Result<(), AskError<JsonRefusal>>;
+    fn invoke(
+        &self,
+        body: &RawValue,
+        meta: CallMeta,
+        tx: ReplyTx<JsonAnswer>,
+    ) -> Result<(), AskError<JsonRefusal>>;
     /// Starts the cell, on the current arbiter.
     fn start(&self);
     /// Whether another call could begin at once.
@@ -104,7 +109,10 @@ impl<M: Typed> ToolHandle<M> {
 }
 
 fn overloaded() -> AskError {
-    AskError::Overloaded { what: "too many calls wait for the tool".to_owned(), retry_after: Duration::from_secs(1) }
+    AskError::Overloaded {
+        what: "too many calls wait for the tool".to_owned(),
+        retry_after: Duration::from_secs(1),
+    }
 }
 
 fn refuse<M: Typed>(invocation: Invocation<M>, error: AskError) {
@@ -115,8 +123,9 @@ fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>) {
     match reply {
         InvocationReply::Typed(tx) => tx.send(answer),
         InvocationReply::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
-            let body = serde_json::value::to_raw_value(&reply)
-                .map_err(|e| AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}"))))?;
+            let body = serde_json::value::to_raw_value(&reply).map_err(|e| {
+                AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
+            })?;
             Ok(JsonReply { body, version: 0, replayed: false })
         })),
     }
@@ -154,7 +163,12 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
         &self.shape
     }
 
-    fn invoke(&self, body: &RawValue, meta: CallMeta, tx: ReplyTx<JsonAnswer>) -> Result<(), AskError<JsonRefusal>> {
+    fn invoke(
+        &self,
+        body: &RawValue,
+        meta: CallMeta,
+        tx: ReplyTx<JsonAnswer>,
+    ) -> Result<(), AskError<JsonRefusal>> {
         let input = decode::<M>(body).map_err(AskError::Invalid)?;
         (self.port.0)(Invocation { input, meta, reply: InvocationReply::Json(tx) });
         Ok(())
@@ -174,7 +188,8 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
     }
 
     fn has_room(&self) -> bool {
-        let busy = self.figures.running.load(Ordering::Relaxed) + self.figures.waiting.load(Ordering::Relaxed);
+        let busy =
+            self.figures.running.load(Ordering::Relaxed) + self.figures.waiting.load(Ordering::Relaxed);
         self.spec.limits.concurrency.is_none_or(|n| busy < n as u64)
     }
 }
@@ -190,6 +205,9 @@ pub(crate) struct ToolCell<M: Typed> {
     begun: VecDeque<Instant>,
     crashes: u32,
 }
+
+// Inputs that wait are moved, never pinned in place.
+impl<M: Typed> Unpin for ToolCell<M> {}
 
 impl<M: Typed> Actor for ToolCell<M> {
     type Context = Context<Self>;
@@ -328,8 +346,11 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
         ),
         Ok(Err((message, site))) => {
             let id = Uuid::now_v7().to_string();
-            let fault =
-                Fault { message: format!("crashed: {message}"), chain: Vec::new(), crash_id: Some(id.clone()) };
+            let fault = Fault {
+                message: format!("crashed: {message}"),
+                chain: Vec::new(),
+                crash_id: Some(id.clone()),
+            };
             let error = if once { AskError::Unknown } else { AskError::Failed(fault) };
             (Err(error), Some((id, Some(message), site)))
         }

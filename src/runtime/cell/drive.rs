@@ -11,11 +11,7 @@ use tokio::time::Sleep;
 
 use super::window::Air;
 use crate::{
-    agent::{
-        Agent, Envelope, Ran, Turn,
-        messages::EnvelopeOf,
-        turn::Passage,
-    },
+    agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
     runtime::{crashes::guard, persistence::Outcome},
 };
 

@@ -4,8 +4,8 @@
 //! The actor owns the runner's life; the runner ([`runner`]) is the one loop of an agent's life:
 //! restore, run turns ahead of the disk, flush, release.
 
-pub(crate) mod restore;
 mod drive;
+pub(crate) mod restore;
 mod runner;
 mod window;
 
@@ -26,6 +26,9 @@ pub(crate) struct Cell<A: Agent> {
     runner: Option<Runner<A>>,
     inbox: Arc<Inbox>,
 }
+
+// Nothing in a cell is ever pinned in place: its runner is moved into a boxed future.
+impl<A: Agent> Unpin for Cell<A> {}
 
 impl<A: Agent> Cell<A> {
     /// Starts a cell for an attached lane, on the current arbiter.

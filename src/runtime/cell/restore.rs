@@ -31,7 +31,10 @@ pub(crate) fn decode<A: Agent>(row: &AgentRow) -> Result<Option<A>, RestoreError
     }
     guard(|| read::<A>(header.schema_version, body))
         .map_err(|(message, site)| {
-            RestoreError::Unreadable(format!("reading it panicked: {message} at {}", site.unwrap_or_default()))
+            RestoreError::Unreadable(format!(
+                "reading it panicked: {message} at {}",
+                site.unwrap_or_default()
+            ))
         })?
         .map(Some)
         .map_err(|e| RestoreError::Unreadable(format!("{e:#}")))
@@ -86,4 +89,3 @@ pub(super) fn reads_back<A: Agent>(body: &[u8]) -> Result<(), String> {
         Err((message, _)) => Err(message),
     }
 }
-

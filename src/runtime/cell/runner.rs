@@ -172,7 +172,10 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn next(&mut self) -> Next {
-        if !self.barrier && !self.batch.is_empty() && !self.inbox().has_outcome() && self.can_run()
+        if !self.barrier
+            && !self.batch.is_empty()
+            && !self.inbox().has_outcome()
+            && self.can_run()
             && self.inbox().control() < Control::Leave
         {
             return Next::Batch;
@@ -294,7 +297,9 @@ impl<A: Agent> Runner<A> {
             return self.admit_reach(letter);
         };
         let flying = self.air.flight.iter().flat_map(|f| &f.entries);
-        let same = |e: &Entry<A>| e.letter.letter().details().0.and_then(|m| m.key.as_ref()).is_some_and(|k| k.text == key.text);
+        let same = |e: &Entry<A>| {
+            e.letter.letter().details().0.and_then(|m| m.key.as_ref()).is_some_and(|k| k.text == key.text)
+        };
         if self.window.entries.iter().chain(flying).any(same) {
             self.barrier = true;
             self.batch.push_front(letter);
@@ -320,7 +325,10 @@ impl<A: Agent> Runner<A> {
     /// A message that is known to reach outside begins only when all before it is durable.
     fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         let outstanding = self.air.flight.is_some() || !self.window.is_empty();
-        if outstanding && !self.kind.reaching.is_empty() && self.kind.reaching.pin().contains(letter.letter().name()) {
+        if outstanding
+            && !self.kind.reaching.is_empty()
+            && self.kind.reaching.pin().contains(letter.letter().name())
+        {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;
@@ -415,7 +423,9 @@ impl<A: Agent> Runner<A> {
         let durable_effect = ran == Ran::Done && !letter.read_only() && !self.volatile();
         let urgent = {
             let meta = letter.letter().details().0;
-            meta.is_some_and(|m| m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only()))
+            meta.is_some_and(|m| {
+                m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only())
+            })
         };
         let outputs = !self.window.outbox.is_empty();
         let clear = self.air.flight.is_none() && self.window.entries.is_empty() && !outputs && !urgent;
@@ -488,7 +498,8 @@ impl<A: Agent> Runner<A> {
         let jitter = 0.5 + fastrand::f64() / 2.0;
         let decision = decide(&policy, &mut self.budget, self.streak, self.node.uptime(), jitter);
         let meta = letter.and_then(|l| l.details().0);
-        let message_id = meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
+        let message_id =
+            meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
         let report = CrashReport {
             id: Uuid::now_v7().to_string(),
             at: Timestamp::now(),
@@ -500,7 +511,9 @@ impl<A: Agent> Runner<A> {
             version: Some(self.air.version),
             lost: match self.kind.policy.persistence {
                 Persistence::EveryTurn => None,
-                Persistence::Relaxed { .. } => Some("nothing but this turn: the turns since the last snapshot ran again".to_owned()),
+                Persistence::Relaxed { .. } => {
+                    Some("nothing but this turn: the turns since the last snapshot ran again".to_owned())
+                }
                 Persistence::Volatile => Some("its state, which is volatile".to_owned()),
             },
             decision,
@@ -533,7 +546,9 @@ impl<A: Agent> Runner<A> {
     /// Goes back to the last image and runs again what is not covered by it and did not fail.
     async fn rewind(&mut self) -> Option<Exit> {
         if self.volatile() {
-            if self.agent.is_none() && let Some(exit) = self.revive().await {
+            if self.agent.is_none()
+                && let Some(exit) = self.revive().await
+            {
                 return Some(exit);
             }
             return None;
@@ -651,9 +666,11 @@ impl<A: Agent> Runner<A> {
         let sent = self.turn.take_outbox().is_some();
         let reason = |kind, message: String, site| CrashReason { kind, message, site };
         match started {
-            Ok(Ok(())) if sent => {
-                Err(reason(CrashKind::Start, "`on_start` may not send: move it to a handler".to_owned(), None))
-            }
+            Ok(Ok(())) if sent => Err(reason(
+                CrashKind::Start,
+                "`on_start` may not send: move it to a handler".to_owned(),
+                None,
+            )),
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(reason(CrashKind::Start, format!("on_start: {e:#}"), None)),
             Err((message, site)) => Err(reason(CrashKind::Start, format!("on_start: {message}"), site)),
@@ -784,7 +801,8 @@ impl<A: Agent> Runner<A> {
         }
         let name = &self.lane.name;
         let status = StoredStatus::Stopped;
-        let kept = self.node.store.set_status(name.id, &name.kind, &name.key, self.epoch, status, Some(&why)).await;
+        let kept =
+            self.node.store.set_status(name.id, &name.kind, &name.key, self.epoch, status, Some(&why)).await;
         let subject = self.subject();
         let event = Event::new(Level::Error, event::AGENT_STOPPED, &*subject)
             .field("reason", why.clone())
@@ -830,13 +848,18 @@ impl<A: Agent> Runner<A> {
         self.drop_agent();
         let single = self.air.flight.as_ref().is_some_and(|f| f.entries.len() <= 1);
         match &outcome {
-            Outcome::Refused(Refusal::KeyTaken(_) | Refusal::ClaimLost(_) | Refusal::ParentUnknown(_) | Refusal::Bad(_)) => {
+            Outcome::Refused(
+                Refusal::KeyTaken(_) | Refusal::ClaimLost(_) | Refusal::ParentUnknown(_) | Refusal::Bad(_),
+            ) => {
                 let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
                 let window = std::mem::take(&mut self.window);
                 for entry in window.entries.into_iter().rev() {
                     self.batch.push_front(entry.letter);
                 }
-                let lost_claim = |e: &Entry<A>| match (&outcome, e.letter.letter().details().0.and_then(|m| m.claim.as_ref())) {
+                let lost_claim = |e: &Entry<A>| match (
+                    &outcome,
+                    e.letter.letter().details().0.and_then(|m| m.claim.as_ref()),
+                ) {
                     (Outcome::Refused(Refusal::ClaimLost(id)), Some(claim)) => claim.id == *id,
                     _ => false,
                 };
@@ -855,7 +878,8 @@ impl<A: Agent> Runner<A> {
             }
             other => {
                 let other = describe(other);
-                let event = Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
+                let event =
+                    Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
                 self.node.logger.emit(event.hint("its callers were told that nothing happened"));
                 self.fail_all(&outcome);
             }
@@ -891,13 +915,18 @@ impl<A: Agent> Runner<A> {
         self.flushed_at = Instant::now();
         let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
         self.settle_entries(&mut unit);
-        let outputs = !unit.finished.is_empty() || !unit.keys.is_empty() || !self.window.outbox.tasks.is_empty();
+        let outputs =
+            !unit.finished.is_empty() || !unit.keys.is_empty() || !self.window.outbox.tasks.is_empty();
         let mut image = None;
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
             match self.serialise() {
                 Ok(bytes) => {
                     let body = |frame: &[u8]| frame.get(snapshot::HEADER_BYTES..).map(<[u8]>::to_vec);
-                    let same = self.air.image.as_ref().is_some_and(|old| old.len() == bytes.len() && body(old) == body(&bytes));
+                    let same = self
+                        .air
+                        .image
+                        .as_ref()
+                        .is_some_and(|old| old.len() == bytes.len() && body(old) == body(&bytes));
                     if outputs || !same {
                         image = Some(Arc::new(bytes));
                     }
@@ -957,7 +986,9 @@ impl<A: Agent> Runner<A> {
     fn key_row(&self, key: &Key, entry: &Entry<A>, now: Timestamp) -> Option<KeyWrite> {
         let outcome = entry.letter.letter().outcome();
         // Crashes and time-outs are not outcomes: the caller may try again.
-        if matches!(&outcome, Err(AskError::Failed(f)) if f.crash_id.is_some()) || matches!(outcome, Err(AskError::TimedOut)) {
+        if matches!(&outcome, Err(AskError::Failed(f)) if f.crash_id.is_some())
+            || matches!(outcome, Err(AskError::TimedOut))
+        {
             return None;
         }
         Some(KeyWrite {
@@ -1027,7 +1058,11 @@ impl<A: Agent> Runner<A> {
         match control {
             Control::None => None,
             Control::Flush => {
-                if self.window.is_empty() { None } else { Box::pin(self.flush()).await }
+                if self.window.is_empty() {
+                    None
+                } else {
+                    Box::pin(self.flush()).await
+                }
             }
             Control::Passivate => self.passivate().await,
             Control::Leave | Control::Drain => {
@@ -1035,7 +1070,9 @@ impl<A: Agent> Runner<A> {
                 self.close().await;
                 match self.lane.entrance() {
                     Entrance::Shut(why) => Some(Exit::Shut(why)),
-                    Entrance::Closing => Some(self.turn_away(AskError::Unavailable("the node is going down".to_owned()))),
+                    Entrance::Closing => {
+                        Some(self.turn_away(AskError::Unavailable("the node is going down".to_owned())))
+                    }
                     Entrance::Open | Entrance::Paused => {
                         self.lane.abandon(&mut self.batch);
                         self.detached = true;
@@ -1133,11 +1170,15 @@ async fn hook(
 }
 
 fn stopped_text(subject: &str, why: &str) -> Arc<str> {
-    format!("{subject} is stopped: {why}; when the cause is mended: greenroom agents restart {subject}").into()
+    format!("{subject} is stopped: {why}; when the cause is mended: greenroom agents restart {subject}")
+        .into()
 }
 
 fn quarantined_text(subject: &str, why: &str) -> Arc<str> {
-    format!("{subject} is quarantined: {why}; its state is kept; after repair: greenroom agents release {subject}").into()
+    format!(
+        "{subject} is quarantined: {why}; its state is kept; after repair: greenroom agents release {subject}"
+    )
+    .into()
 }
 
 fn describe(outcome: &Outcome) -> String {
@@ -1151,4 +1192,3 @@ fn describe(outcome: &Outcome) -> String {
 fn age_ms(at: Timestamp) -> i64 {
     Timestamp::now().as_millisecond().saturating_sub(at.as_millisecond())
 }
-

@@ -77,11 +77,7 @@ impl<A: Agent> Air<A> {
 }
 
 /// Sends staged answers and tells, in their order.
-pub(super) fn release<A: Agent>(
-    entries: Vec<Entry<A>>,
-    tells: Vec<Box<dyn FnOnce() + Send>>,
-    version: i64,
-) {
+pub(super) fn release<A: Agent>(entries: Vec<Entry<A>>, tells: Vec<Box<dyn FnOnce() + Send>>, version: i64) {
     for mut entry in entries {
         entry.letter.letter_mut().release(version);
     }
