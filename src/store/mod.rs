@@ -384,8 +384,9 @@ pub trait Store: Send + Sync + 'static {
     /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Makes due tasks ready and cancels expired ones; tells how many became ready and when the
-    /// next one is due.
+    /// Makes due tasks ready, and ends the expired and the doomed of which nobody is to be told
+    /// ([`Store::doomed`] has the others), a bounded number a call and one generation of children;
+    /// tells how many became ready and when the next one is due or expires.
     async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError>;
 
     /// Tasks that the runtime must end with [`Guard::Idle`] (poison failed, the others cancelled)

@@ -25,9 +25,9 @@ fn cause(error: &Sql) -> Cause {
     let any = |texts: &[&str]| texts.iter().any(|t| message.contains(t));
     if any(&["database or disk is full"]) {
         Cause::Full
-    } else if any(&["disk I/O error", "unable to open database file"]) {
+    } else if any(&["disk I/O error"]) {
         Cause::Io
-    } else if any(&["is locked", "locking protocol"]) {
+    } else if any(&["is locked", "locking protocol", "unable to open database file"]) {
         Cause::Busy
     } else if any(&["malformed", "file is not a database"]) {
         Cause::Corrupt

@@ -106,6 +106,9 @@ pub(super) fn migrate(path: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Which migrations the file has seen.
 pub(super) fn migration_status(path: &Path) -> Result<Migrations, StoreError> {
+    if !path.exists() {
+        return connect::nothing_applied();
+    }
     connect::status(&mut connect(path, Role::Writer(Durability::Full))?)
 }
 
