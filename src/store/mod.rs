@@ -369,10 +369,14 @@ pub trait Store: Send + Sync + 'static {
     /// One page of agents, without their states.
     async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError>;
 
-    /// The kept snapshots of an agent, newest first: version, when, framed bytes.
+    /// The kept snapshots of an agent, the current one among them, newest first: version, when,
+    /// framed bytes.
     async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError>;
 
     /// Keeps a lasting status; a row is made (version 0) where there was none. Guarded by the epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where the epoch is not the partition's any more.
     async fn set_status(
         &self,
         id: AgentId,
@@ -389,8 +393,9 @@ pub trait Store: Send + Sync + 'static {
     /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Makes due tasks ready and cancels expired ones; tells how many became ready and when the
-    /// next one is due.
+    /// Makes due tasks ready, and ends the expired and the doomed of which nobody is to be told
+    /// ([`Store::doomed`] has the others), a bounded number a call and one generation of children;
+    /// tells how many became ready and when the next one is due or expires.
     async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError>;
 
     /// Tasks that the runtime must end with [`Guard::Idle`] (poison failed, the others cancelled)

@@ -83,7 +83,8 @@ rules! {
         let other = greenroom::model::task::Claimed { attempt: 2, ..claimed.clone() };
         assert_eq!(w.end(&other, ok()).await, lost);
         let stranger = uuid::Uuid::now_v7();
-        assert_eq!(w.store.commit(stranger, &[ending(&claimed, ok())]).await.unwrap(), [lost.clone()], "a stranger");
+        let verdicts = w.store.commit(stranger, &[ending(&claimed, ok())]).await.unwrap();
+        assert_eq!(verdicts.first(), Some(&lost));
         let retry = FinishOutcome::Retry { run_at: Timestamp::now(), error: error("x") };
         assert_eq!(w.store.commit(stranger, &[ending(&claimed, retry)]).await.unwrap(), [lost]);
         w.must(ending(&claimed, ok())).await;
@@ -224,6 +225,9 @@ rules! {
         let soon = Some(Timestamp::now() + 1.hour());
         let waiting = w.submit(NewTask { expires_at: soon, ..task("a") }).await;
         let started = w.running(NewTask { expires_at: soon, priority: 9, ..task("b") }).await;
+        let again = w.running(NewTask { expires_at: soon, ..task("c") }).await;
+        let retry = FinishOutcome::Retry { run_at: Timestamp::now() + 90.minutes(), error: error("busy") };
+        w.must(ending(&again, retry)).await;
         // claimed together; the first never started
         w.store.give_back(w.boot, &[(waiting, 1)]).await.unwrap();
         assert_eq!(w.promote().await, 0);
@@ -232,6 +236,7 @@ rules! {
         assert_eq!(w.state_of(waiting).await, TaskState::Cancelled);
         assert_eq!(w.state_of(started.id).await, TaskState::Running);
         w.must(ending(&started, ok())).await;
+        assert_eq!(w.claim(9).await[0].id, again.id, "it started in time, and may be tried again");
     }
 
     async fn whoever_waits_for_an_expired_task_is_told_by_the_runtime(w: &mut World) {

@@ -156,9 +156,12 @@ rules! {
 
     async fn whoever_waits_for_a_doomed_child_is_told_by_the_runtime(w: &mut World) {
         let parent = w.running(task("parent")).await;
-        let one = w.submit(NewTask { notify: told("Add.done"), ..child("child", &[parent.id]) }).await;
+        let other = w.running(task("other")).await;
+        let one = child("child", &[parent.id, other.id]);
+        let one = w.submit(NewTask { notify: told("Add.done"), ..one }).await;
         let grandchild = w.submit(child("grandchild", &[one])).await;
         w.must(ending(&parent, failed())).await;
+        w.must(ending(&other, ok())).await;
         w.promote().await;
         assert_eq!(w.state_of(one).await, TaskState::Blocked, "the store does not end it");
         assert_eq!(w.store.doomed().await.unwrap(), [(one, Doom::ParentFailed)]);
@@ -199,6 +202,7 @@ rules! {
         // the failed one comes back: nobody is told twice
         w.store.retry(claimed[1].id).await.unwrap().unwrap().unwrap();
         let again = w.claim(9).await.pop().unwrap();
+        assert_eq!(again.batch, None, "the batch has ended without it");
         w.must(ending(&again, ok())).await;
         assert_eq!(w.claim(9).await.len(), 0);
     }

@@ -230,6 +230,8 @@ mod sqlite {
         let folder = tempfile::tempdir().unwrap();
         let nothing = folder.path().join("none.db");
         assert!(store::verify(&format!("sqlite://{}", nothing.display())).await.is_err());
-        assert!(!nothing.exists(), "verification makes no store");
+        let status = store::migration_status(&format!("sqlite://{}", nothing.display())).await.unwrap();
+        assert_eq!((status.applied.len(), status.pending.is_empty()), (0, false));
+        assert!(!nothing.exists(), "looking makes no store");
     }
 }

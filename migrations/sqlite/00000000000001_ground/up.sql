@@ -91,7 +91,8 @@ CREATE TABLE greenroom_tasks (
     error BLOB,
     input BLOB NOT NULL
 );
-CREATE INDEX greenroom_tasks_ready ON greenroom_tasks (lane, priority DESC, seq, target) WHERE state = 2;
+-- Covers the search for tasks to claim; `state` is there because SQLite looks it up otherwise.
+CREATE INDEX greenroom_tasks_ready ON greenroom_tasks (lane, priority DESC, seq, target, state) WHERE state = 2;
 CREATE INDEX greenroom_tasks_due ON greenroom_tasks (run_at) WHERE state = 1;
 CREATE INDEX greenroom_tasks_held ON greenroom_tasks (id) WHERE state >= 3;
 CREATE INDEX greenroom_tasks_expiry ON greenroom_tasks (expires_at) WHERE expires_at IS NOT NULL;

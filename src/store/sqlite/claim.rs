@@ -147,7 +147,14 @@ impl Writer {
             .first::<Option<i64>>(&mut self.conn)
             .optional()?
             .flatten();
-        Ok(due.map(moment))
+        let expires = dsl::greenroom_tasks
+            .filter(dsl::expires_at.is_not_null())
+            .order(dsl::expires_at.asc())
+            .select(dsl::expires_at)
+            .first::<Option<i64>>(&mut self.conn)
+            .optional()?
+            .flatten();
+        Ok(due.into_iter().chain(expires).min().map(moment))
     }
 }
 

@@ -74,9 +74,16 @@ impl Tx<'_> {
     fn clean_rest(&mut self, before: i64) -> QueryResult<usize> {
         use greenroom_batches::dsl as batches;
         use greenroom_nodes::dsl as nodes;
-        let ended =
-            batches::greenroom_batches.filter(batches::open.le(0)).filter(batches::created_at.lt(before));
-        let batches = diesel::delete(ended).execute(self.conn)?;
+        let ended: Vec<Id> = batches::greenroom_batches
+            .filter(batches::open.le(0))
+            .filter(batches::created_at.lt(before))
+            .limit(AT_ONCE)
+            .select(batches::id)
+            .load(self.conn)?;
+        for id in &ended {
+            diesel::delete(batches::greenroom_batches.filter(batches::id.eq(id))).execute(self.conn)?;
+        }
+        let batches = ended.len();
         let gone = nodes::greenroom_nodes.filter(nodes::ended_at.lt(before));
         Ok(batches + diesel::delete(gone).execute(self.conn)?)
     }

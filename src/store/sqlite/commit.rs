@@ -281,7 +281,7 @@ impl Tx<'_> {
             return Ok(());
         }
         match stored_key(self.conn, write.scope, &write.key, self.now)? {
-            Some(row) if is_own(&row, write) => Ok(()),
+            // if it is this unit's own, of an earlier try, `is_durable` will find out
             Some(row) => Err(Refusal::KeyTaken(row).into()),
             None => Err(Refusal::Bad("the idempotency key could not be written".to_owned()).into()),
         }

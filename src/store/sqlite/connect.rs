@@ -102,13 +102,26 @@ pub(super) fn migrate(conn: &mut SqliteConnection) -> Result<Vec<String>, StoreE
     Ok(status.pending)
 }
 
-/// Which migrations the database has seen.
-pub(super) fn status(conn: &mut SqliteConnection) -> Result<Migrations, StoreError> {
-    let of = |e: Box<dyn std::error::Error + Send + Sync>| StoreError::NotDone(e.to_string());
-    let known = MigrationSource::<Sqlite>::migrations(&MIGRATIONS).map_err(of)?;
+/// The migrations of this program: version and name, oldest first.
+fn known() -> Result<Vec<(String, String)>, StoreError> {
+    let known =
+        MigrationSource::<Sqlite>::migrations(&MIGRATIONS).map_err(|e| StoreError::NotDone(e.to_string()))?;
     let mut known: Vec<(String, String)> =
         known.iter().map(|m| (m.name().version().to_string(), m.name().to_string())).collect();
     known.sort();
+    Ok(known)
+}
+
+/// The status of a database that does not exist yet.
+pub(super) fn nothing_applied() -> Result<Migrations, StoreError> {
+    let pending = known()?.into_iter().map(|(_, name)| name).collect();
+    Ok(Migrations { applied: Vec::new(), pending, unknown: Vec::new() })
+}
+
+/// Which migrations the database has seen.
+pub(super) fn status(conn: &mut SqliteConnection) -> Result<Migrations, StoreError> {
+    let of = |e: Box<dyn std::error::Error + Send + Sync>| StoreError::NotDone(e.to_string());
+    let known = known()?;
     let applied: Vec<String> =
         conn.applied_migrations().map_err(of)?.into_iter().map(|v| v.to_string()).collect();
     let names = |has: bool| {

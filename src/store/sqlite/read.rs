@@ -56,22 +56,39 @@ pub(super) fn load(
 /// One page of agents by (kind, key).
 pub(super) fn agents(conn: &mut SqliteConnection, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
     use greenroom_agents::dsl;
-    let mut query = dsl::greenroom_agents.select(StoredAgent::as_select()).into_boxed();
-    if let Some(kind) = &filter.kind {
-        query = query.filter(dsl::kind.eq(kind));
-    }
-    match filter.status {
-        Some(StoredStatus::Normal) => query = query.filter(dsl::status.eq(Lit::<0>)),
-        Some(status) => query = query.filter(dsl::status.ne(Lit::<0>)).filter(dsl::status.eq(status as i16)),
-        None => {}
-    }
-    if let Some((kind, key)) = &filter.after {
-        // written so that SQLite seeks to the kind and then only skips within it
-        query = query.filter(dsl::kind.ge(kind)).filter(dsl::kind.gt(kind).or(dsl::key.gt(key)));
-    }
-    let rows =
-        query.order((dsl::kind.asc(), dsl::key.asc())).limit(page(filter.limit)).load(conn).map_err(sql)?;
-    rows.into_iter().map(|row| row.with_state(Vec::new())).collect()
+    let limit = page(filter.limit);
+    let ordered = |limit| {
+        let mut query = dsl::greenroom_agents.select(StoredAgent::as_select()).into_boxed();
+        match filter.status {
+            Some(StoredStatus::Normal) => query = query.filter(dsl::status.eq(Lit::<0>)),
+            Some(s) => query = query.filter(dsl::status.ne(Lit::<0>)).filter(dsl::status.eq(s as i16)),
+            None => {}
+        }
+        query.order((dsl::kind.asc(), dsl::key.asc())).limit(limit)
+    };
+    let rows = match (&filter.kind, &filter.after) {
+        (None, None) => ordered(limit).load(conn),
+        (Some(kind), None) => ordered(limit).filter(dsl::kind.eq(kind)).load(conn),
+        (Some(kind), Some((after, key))) if kind == after => {
+            ordered(limit).filter(dsl::kind.eq(kind)).filter(dsl::key.gt(key)).load(conn)
+        }
+        (Some(kind), Some((after, _))) if kind > after => {
+            ordered(limit).filter(dsl::kind.eq(kind)).load(conn)
+        }
+        (Some(_), Some(_)) => Ok(Vec::new()),
+        // the rest of the kind, then the kinds behind it: two seeks, where one condition would scan
+        (None, Some((kind, key))) => at_once(conn, |conn| {
+            let within = ordered(limit).filter(dsl::kind.eq(kind)).filter(dsl::key.gt(key));
+            let mut rows: Vec<StoredAgent> = within.load(conn).map_err(sql)?;
+            let left = limit - i64::try_from(rows.len()).unwrap_or(limit);
+            if left > 0 {
+                rows.extend(ordered(left).filter(dsl::kind.gt(kind)).load(conn).map_err(sql)?);
+            }
+            Ok(rows)
+        })
+        .map(Ok)?,
+    };
+    rows.map_err(sql)?.into_iter().map(|row: StoredAgent| row.with_state(Vec::new())).collect()
 }
 
 /// The current state and the kept earlier ones, newest first.

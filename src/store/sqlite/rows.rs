@@ -250,43 +250,32 @@ fn millis(ms: Option<i64>) -> Option<Duration> {
     ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
 }
 
-impl ClaimedRow {
-    pub(super) fn into_claimed(self) -> Result<Claimed, StoreError> {
-        Ok(Claimed {
-            id: self.id.into(),
-            seq: self.seq,
-            target: target_of(&self.target),
-            message: self.message,
-            input: json_of(self.input, self.id)?,
-            priority: self.priority,
-            attempt: count(self.attempt),
-            lost: count(self.lost),
-            max_attempts: count(self.max_attempts),
-            timeout: millis(self.timeout_ms),
-            notify: notify_of(self.notify.as_deref())?,
-            batch: self.batch.map(Into::into),
-        })
-    }
+/// The claim that a row stands for; the rows that can say it have the same columns for it.
+macro_rules! claimable {
+    ($($row:ty)*) => {$(
+        impl $row {
+            pub(super) fn into_claimed(self) -> Result<Claimed, StoreError> {
+                Ok(Claimed {
+                    id: self.id.into(),
+                    seq: self.seq,
+                    target: target_of(&self.target),
+                    message: self.message,
+                    input: json_of(self.input, self.id)?,
+                    priority: self.priority,
+                    attempt: count(self.attempt),
+                    lost: count(self.lost),
+                    max_attempts: count(self.max_attempts),
+                    timeout: millis(self.timeout_ms),
+                    notify: notify_of(self.notify.as_deref())?,
+                    batch: self.batch.map(Into::into),
+                })
+            }
+        }
+    )*};
 }
+claimable!(ClaimedRow TaskRow ArchivedRow);
 
 impl TaskRow {
-    pub(super) fn into_claimed(self) -> Result<Claimed, StoreError> {
-        Ok(Claimed {
-            id: self.id.into(),
-            seq: self.seq,
-            target: target_of(&self.target),
-            message: self.message,
-            input: json_of(self.input, self.id)?,
-            priority: self.priority,
-            attempt: count(self.attempt),
-            lost: count(self.lost),
-            max_attempts: count(self.max_attempts),
-            timeout: millis(self.timeout_ms),
-            notify: notify_of(self.notify.as_deref())?,
-            batch: self.batch.map(Into::into),
-        })
-    }
-
     pub(super) fn state(&self) -> Result<TaskState, StoreError> {
         state_of(self.state)
     }
@@ -355,23 +344,6 @@ impl TaskRow {
 }
 
 impl ArchivedRow {
-    pub(super) fn into_claimed(self) -> Result<Claimed, StoreError> {
-        Ok(Claimed {
-            id: self.id.into(),
-            seq: self.seq,
-            target: target_of(&self.target),
-            message: self.message,
-            input: json_of(self.input, self.id)?,
-            priority: self.priority,
-            attempt: count(self.attempt),
-            lost: count(self.lost),
-            max_attempts: count(self.max_attempts),
-            timeout: millis(self.timeout_ms),
-            notify: notify_of(self.notify.as_deref())?,
-            batch: self.batch.map(Into::into),
-        })
-    }
-
     pub(super) fn into_view(self) -> Result<TaskView, StoreError> {
         Ok(TaskView {
             id: self.id.into(),
