@@ -1,1 +1,247 @@
-//! Events.
+//! The one form in which the runtime reports: what happened, to whom, with which facts, and what a
+//! person might do next.
+//!
+//! ```
+//! use greenroom::model::event::{self, Event, Level};
+//!
+//! let event = Event::new(Level::Warn, event::MAILBOX_BACKLOG, "tally/a")
+//!     .field("depth", 900)
+//!     .hint("greenroom agents show tally/a");
+//! assert_eq!(event.fields["depth"], 900);
+//! ```
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Level {
+    /// For those who look for a fault.
+    Debug = 0,
+    /// The normal story.
+    Info = 1,
+    /// Something heals by itself, or soon will not.
+    Warn = 2,
+    /// Something failed.
+    Error = 3,
+    /// The process, or what it promises, is in danger.
+    Critical = 4,
+}
+
+impl Level {
+    /// Every level, least first.
+    pub const ALL: [Level; 5] = [Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Critical];
+
+    /// The name on every surface: `debug`, `info`, `warn`, `error`, `critical`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The four letters of a console line.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBG",
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERRO",
+            Self::Critical => "CRIT",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A level that nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a level: use debug, info, warn, error or critical")]
+pub struct UnknownLevel(pub String);
+
+impl FromStr for Level {
+    type Err = UnknownLevel;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(s.trim()));
+        found.ok_or_else(|| UnknownLevel(s.to_owned()))
+    }
+}
+
+/// What happened, to whom, with which facts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// How much it matters.
+    pub level: Level,
+    /// Which event: one of the constants of this module.
+    #[serde(rename = "event")]
+    pub name: Cow<'static, str>,
+    /// Whom it is about: `kind/key`, `tool:NAME`, `task:ID`, `node:NAME`.
+    pub subject: String,
+    /// The facts, in the order in which they were added.
+    #[serde(default)]
+    pub fields: Map<String, Value>,
+    /// What a person might do next: a command, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Event {
+    /// An event that happens now. (The one place of the model that reads the clock: an event is
+    /// made where it happens. [`Event::at`] takes the time from outside.)
+    pub fn new(level: Level, name: &'static str, subject: impl Into<String>) -> Self {
+        Self::at(Timestamp::now(), level, name, subject)
+    }
+
+    /// An event that happened at `at`.
+    pub fn at(at: Timestamp, level: Level, name: &'static str, subject: impl Into<String>) -> Self {
+        Self { at, level, name: Cow::Borrowed(name), subject: subject.into(), fields: Map::new(), hint: None }
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn field(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a fact if there is one.
+    #[must_use]
+    pub fn field_opt(self, key: &str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.field(key, value),
+            None => self,
+        }
+    }
+
+    /// Says what a person might do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        $($(#[$doc])* pub const $constant: &str = $name;)*
+        /// Every event name of the contract.
+        pub const NAMES: &[&str] = &[$($name),*];
+    };
+}
+
+names! {
+    /// The node has joined and takes work.
+    NODE_STARTED = "node.started";
+    /// The node drains.
+    NODE_STOPPING = "node.stopping";
+    /// The node has ended in order.
+    NODE_STOPPED = "node.stopped";
+    /// Another node came.
+    NODE_JOINED = "node.joined";
+    /// Another node went.
+    NODE_LEFT = "node.left";
+    /// The node lost what it owned.
+    NODE_FENCED = "node.fenced";
+    /// An agent has been activated.
+    AGENT_STARTED = "agent.started";
+    /// An agent has been stopped, by an operator or past its intensity.
+    AGENT_STOPPED = "agent.stopped";
+    /// An idle agent has been put away.
+    AGENT_PASSIVATED = "agent.passivated";
+    /// An agent's turn holds its thread.
+    AGENT_STUCK = "agent.stuck";
+    /// An agent's turn ended in a panic or past its deadline.
+    AGENT_CRASHED = "agent.crashed";
+    /// Supervision will restart it.
+    RESTART_PLANNED = "restart.planned";
+    /// It has crashed too often; supervision gave up.
+    RESTART_EXCEEDED = "restart.exceeded";
+    /// State came back from the store.
+    STATE_RESTORED = "state.restored";
+    /// State could not be read and is kept aside.
+    STATE_QUARANTINED = "state.quarantined";
+    /// A mailbox fills up.
+    MAILBOX_BACKLOG = "mailbox.backlog";
+    /// A mailbox has room again.
+    MAILBOX_CLEARED = "mailbox.cleared";
+    /// A message could not be delivered.
+    MESSAGE_DEAD_LETTER = "message.dead_letter";
+    /// A task is durable.
+    TASK_ACCEPTED = "task.accepted";
+    /// A task's attempt began.
+    TASK_STARTED = "task.started";
+    /// A task ended well.
+    TASK_SUCCEEDED = "task.succeeded";
+    /// A task is a dead letter.
+    TASK_FAILED = "task.failed";
+    /// A task will be attempted again.
+    TASK_RETRY = "task.retry";
+    /// A task was cancelled.
+    TASK_CANCELLED = "task.cancelled";
+    /// A task waits for a signal.
+    TASK_WAITING = "task.waiting";
+    /// A task's target may not run.
+    TASK_PARKED = "task.parked";
+    /// A `once` effect was interrupted.
+    TASK_OUTCOME_UNKNOWN = "task.outcome_unknown";
+    /// The store does not answer.
+    STORE_DOWN = "store.down";
+    /// The store answers again.
+    STORE_UP = "store.up";
+    /// The shared cache does not answer; the store does its work.
+    CACHE_DEGRADED = "cache.degraded";
+    /// The shared cache answers again.
+    CACHE_RECOVERED = "cache.recovered";
+    /// Settings have changed.
+    CONFIG_CHANGED = "config.changed";
+    /// Repeated or surplus log records were counted instead of written.
+    LOG_SUPPRESSED = "log.suppressed";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_ordered_and_named_as_the_contract_says() {
+        assert!(Level::Debug < Level::Info && Level::Error < Level::Critical);
+        for level in Level::ALL {
+            assert_eq!(level.name().parse::<Level>(), Ok(level));
+            assert_eq!(serde_json::to_value(level).unwrap(), level.name());
+            assert_eq!(level.short().len(), 4);
+        }
+        assert!("loud".parse::<Level>().unwrap_err().to_string().contains("use debug"));
+    }
+
+    #[test]
+    fn names_are_unique_and_dotted() {
+        let mut names = NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), NAMES.len());
+        assert!(NAMES.iter().all(|n| n.split('.').count() == 2));
+    }
+
+    #[test]
+    fn an_event_survives_json() {
+        let event = Event::new(Level::Error, AGENT_CRASHED, "counter/a").field("crash_id", "x").hint("look");
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(text.contains("\"event\":\"agent.crashed\""), "{text}");
+        let back: Event = serde_json::from_str(&text).unwrap();
+        assert_eq!((back.name, back.fields, back.hint), (event.name, event.fields, event.hint));
+    }
+}

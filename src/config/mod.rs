@@ -1,0 +1,154 @@
+//! Configuration: layers, validation, and where every value came from.
+//!
+//! Later wins: the built-in `config/default.toml` < `greenroom.toml` or the files that were given <
+//! what `config set` keeps in the store < the environment < what the program's code sets <
+//! `--set`. Each layer keeps its flat list of keys with origins; the `config` crate merges them;
+//! the structs of [`Settings`] say what is valid. Every error is reported, not the first.
+
+mod app;
+mod check;
+mod error;
+mod layer;
+mod secret;
+mod settings;
+mod show;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use self::{
+    check::Checked,
+    layer::{Entry, Key, Layer},
+};
+pub use self::{
+    error::{Errors, Problem},
+    secret::{HIDDEN, Secret, without_password},
+    settings::*,
+    show::{Origin, Shown},
+};
+
+/// The built-in defaults, every key with a comment.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+/// A commented example for a node in earnest.
+pub const PRODUCTION: &str = include_str!("../../config/production.toml");
+/// The file that is read from the working directory where no other is named.
+pub const FILE: &str = "greenroom.toml";
+
+/// Where a configuration comes from. Nothing else is read: no variable, no directory.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The working directory: where [`FILE`] is looked for, and what relative files start from.
+    pub cwd: PathBuf,
+    /// Files named with `--config`, in order; none: [`FILE`], if it is there.
+    pub files: Vec<PathBuf>,
+    /// What `config set` keeps in the store: dotted keys. Never `store.*` or `node.*`.
+    pub stored: Vec<(String, Value)>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// What the program's code sets: above the environment, so that a test is not diverted by a
+    /// variable; below `--set`, so that an operator has the last word.
+    pub overrides: Vec<(String, String)>,
+    /// `--set` arguments, `section.key=value`.
+    pub sets: Vec<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Sources {
+    /// The working directory and the environment of this process.
+    pub fn of_process() -> Self {
+        let env = std::env::vars_os()
+            .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
+            .collect();
+        Self { cwd: std::env::current_dir().unwrap_or_default(), env, ..Self::default() }
+    }
+}
+
+/// Reads, merges and checks all layers.
+///
+/// # Errors
+/// Everything that is wrong, with its place and key; exit code 9 is the caller's.
+pub fn load(sources: &Sources) -> Result<Settings, Errors> {
+    let mut problems = Vec::new();
+    let layers = layers(sources, &mut problems);
+    let checked = Checked::new(layers, &mut problems);
+    match checked.settings(&mut problems) {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(Errors(problems)),
+    }
+}
+
+/// The layers, least first.
+fn layers(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<Layer> {
+    let mut layers = vec![layer::from_toml(DEFAULTS, |_| Origin::Default, problems)];
+    layers.push(host_name(&sources.env));
+    if sources.files.is_empty() {
+        layers.push(layer::from_file(&sources.cwd, FILE.as_ref(), true, problems));
+    }
+    for file in &sources.files {
+        layers.push(layer::from_file(&sources.cwd, file, false, problems));
+    }
+    layers.push(stored(&sources.stored, problems));
+    layers.push(layer::from_environment(&sources.env));
+    layers.push(overrides(&sources.overrides, problems));
+    layers.push(layer::from_sets(&sources.sets, problems));
+    if let Some(dir) = &sources.data_dir {
+        let key = Key(vec!["node".to_owned(), "data_dir".to_owned()]);
+        let value = Value::String(dir.to_string_lossy().into_owned());
+        layers.push(Layer(vec![Entry { key, value, origin: Origin::Option("--data-dir") }]));
+    }
+    layers
+}
+
+/// A node is named for its host, where the environment tells it.
+fn host_name(env: &[(String, String)]) -> Layer {
+    let name = env.iter().find(|(name, text)| name == "HOSTNAME" && !text.trim().is_empty());
+    let entry = name.map(|(name, text)| Entry {
+        key: Key(vec!["node".to_owned(), "name".to_owned()]),
+        value: Value::String(text.trim().to_owned()),
+        origin: Origin::Environment(name.clone()),
+    });
+    Layer(entry.into_iter().collect())
+}
+
+fn stored(pairs: &[(String, Value)], problems: &mut Vec<Problem>) -> Layer {
+    let mut layer = Layer::default();
+    for (name, value) in pairs {
+        let key = Key::parse(name).filter(|key| {
+            let first = key.0.first().map(String::as_str);
+            first != Some("store") && first != Some("node")
+        });
+        match key {
+            Some(key) => layer.0.push(Entry { key, value: value.clone(), origin: Origin::Stored }),
+            None => problems.push(Problem {
+                origin: Some(Origin::Stored),
+                key: name.clone(),
+                message: "this key cannot be kept in the store".to_owned(),
+                hint: Some(format!("greenroom config unset {name}; set it in {FILE}")),
+            }),
+        }
+    }
+    layer
+}
+
+fn overrides(pairs: &[(String, String)], problems: &mut Vec<Problem>) -> Layer {
+    let mut layer = Layer::default();
+    for (name, text) in pairs {
+        match Key::parse(name) {
+            Some(key) => {
+                layer.0.push(Entry { key, value: layer::plain(text), origin: Origin::Program });
+            }
+            None => problems.push(Problem {
+                origin: Some(Origin::Program),
+                key: name.clone(),
+                message: "this is not a key".to_owned(),
+                hint: Some("write section.key".to_owned()),
+            }),
+        }
+    }
+    layer
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,452 @@
+//! What can be set: one struct a section, one field a key. `config/default.toml` explains them.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::{secret::Secret, show::Shown};
+use crate::model::{
+    event::Level,
+    supervision::{Restart, RestartPolicy},
+    units,
+};
+
+/// Everything that can be set, with what is in force.
+///
+/// Made by [`super::load`]; cheap enough to clone for a change at run time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `[node]`.
+    pub node: Node,
+    /// `[store]`.
+    pub store: Store,
+    /// `[cache]`.
+    pub cache: Cache,
+    /// `[http]`.
+    pub http: Http,
+    /// `[log]`.
+    pub log: Log,
+    /// `[supervision]`.
+    pub supervision: Supervision,
+    /// `[agents]`.
+    pub agents: Agents,
+    /// `[tools]`.
+    pub tools: Tools,
+    /// `[tasks]`.
+    pub tasks: Tasks,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[app.SECTION]`: what belongs to the program built on the library.
+    #[serde(default)]
+    pub app: BTreeMap<String, Value>,
+    /// Every key with its value and where it came from.
+    #[serde(skip)]
+    pub(super) shown: Vec<Shown>,
+}
+
+/// The process and its place in the cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// A label for people.
+    pub name: String,
+    /// Where the node keeps its files.
+    pub data_dir: PathBuf,
+    /// Threads that run agents; 0: one for each core.
+    pub threads: u16,
+    /// Whether the agent kind `counter` is there.
+    pub probe: bool,
+    /// How long a silent node keeps what it owns.
+    #[serde(with = "units::duration")]
+    pub lease: Duration,
+}
+
+/// The durable truth.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Where it is, with `{data_dir}` already replaced. May hold a password: shown without it.
+    pub url: String,
+    /// Connections.
+    pub pool_size: u32,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+}
+
+/// What an acknowledged commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A power cut.
+    Full,
+    /// The end of the process, perhaps not a power cut.
+    Relaxed,
+}
+
+/// The cache, which is never the truth.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// Where it is. May hold a password: shown without it.
+    pub url: String,
+    /// The most memory that the in-process cache takes.
+    #[serde(with = "units::size")]
+    pub max_size: u64,
+    /// How long an entry is kept after its last use.
+    #[serde(with = "units::duration")]
+    pub ttl: Duration,
+}
+
+/// The API and the dashboard.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address and port.
+    pub bind: SocketAddr,
+    /// The token that clients must show.
+    #[serde(deserialize_with = "unless_empty")]
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    #[serde(deserialize_with = "unless_empty")]
+    pub token_file: Option<PathBuf>,
+    /// Whether a proxy in front speaks TLS.
+    pub behind_proxy: bool,
+    /// TLS in this process.
+    pub tls: Tls,
+}
+
+/// Certificate and key; both or neither.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// A PEM file with the certificate chain.
+    #[serde(deserialize_with = "unless_empty")]
+    pub cert: Option<PathBuf>,
+    /// A PEM file with the private key.
+    #[serde(deserialize_with = "unless_empty")]
+    pub key: Option<PathBuf>,
+}
+
+/// The log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// What is written, and all above it.
+    pub level: Level,
+    /// Levels for parts of the program, by module.
+    #[serde(default)]
+    pub levels: BTreeMap<String, Level>,
+    /// How the console writes.
+    pub format: LogFormat,
+    /// A JSON file besides the console.
+    pub file: LogFile,
+}
+
+/// How the console writes the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people: colour on a terminal, crash reports over several lines.
+    Pretty,
+    /// One line a record, no colour.
+    Compact,
+    /// One JSON document a line.
+    Json,
+}
+
+/// A rotating log file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogFile {
+    /// Where; none, no file.
+    #[serde(deserialize_with = "unless_empty")]
+    pub path: Option<PathBuf>,
+    /// The size at which it is put aside.
+    #[serde(with = "units::size")]
+    pub max_size: u64,
+    /// How many old ones are kept.
+    pub keep: u32,
+}
+
+/// How often and how fast crashed agents are restarted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Supervision {
+    /// At most so many restarts …
+    pub max_restarts: u32,
+    /// … in any window of this length.
+    #[serde(with = "units::duration")]
+    pub within: Duration,
+    /// The wait before a restart.
+    #[serde(with = "units::duration")]
+    pub backoff_min: Duration,
+    /// The longest wait.
+    #[serde(with = "units::duration")]
+    pub backoff_max: Duration,
+}
+
+/// What holds for all agents, and what for kinds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Agents {
+    /// `[agents.default]`.
+    pub default: AgentDefaults,
+    /// `[agents.KIND]`.
+    #[serde(flatten)]
+    pub kinds: BTreeMap<String, AgentOverrides>,
+}
+
+/// `[agents.default]`: what holds for every agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentDefaults {
+    /// How many messages may wait.
+    pub mailbox: u32,
+    /// How long it may be idle.
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
+    /// How long a caller waits who does not say.
+    #[serde(with = "units::duration")]
+    pub ask_timeout: Duration,
+    /// What else was set for all agents.
+    #[serde(flatten)]
+    pub more: AgentOverrides,
+}
+
+/// `[agents.KIND]`: what was set for one kind; the rest is as for all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentOverrides {
+    /// How many messages may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<u32>,
+    /// How long it may be idle.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// How long a caller waits who does not say.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub ask_timeout: Option<Duration>,
+    /// How long a turn may take.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub turn_timeout: Option<Duration>,
+    /// At most so many restarts …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_restarts: Option<u32>,
+    /// … in any window of this length.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub within: Option<Duration>,
+    /// The wait before a restart.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub backoff_min: Option<Duration>,
+    /// The longest wait.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub backoff_max: Option<Duration>,
+    /// What may be restarted at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// When state is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// With relaxed persistence: a snapshot every so many turns …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_turns: Option<u32>,
+    /// … or after this long, whichever comes first.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub snapshot_every: Option<Duration>,
+}
+
+/// The keys that `[agents.KIND]` knows.
+pub(super) const AGENT_KEYS: [&str; 12] = [
+    "mailbox",
+    "idle_timeout",
+    "ask_timeout",
+    "turn_timeout",
+    "max_restarts",
+    "within",
+    "backoff_min",
+    "backoff_max",
+    "restart",
+    "persistence",
+    "snapshot_turns",
+    "snapshot_every",
+];
+
+/// When an agent's state is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Persistence {
+    /// With every turn.
+    EveryTurn,
+    /// After some turns, or some time.
+    Relaxed,
+    /// Never.
+    Volatile,
+}
+
+/// What is in force for one kind of agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentSettings {
+    /// How many messages may wait.
+    pub mailbox: u32,
+    /// How long it may be idle.
+    pub idle_timeout: Duration,
+    /// How long a caller waits who does not say.
+    pub ask_timeout: Duration,
+    /// How long a turn may take, where that was set.
+    pub turn_timeout: Option<Duration>,
+    /// How often and how fast it is restarted.
+    pub restart: RestartPolicy,
+    /// When its state is written, where that was set.
+    pub persistence: Option<Persistence>,
+    /// With relaxed persistence: a snapshot every so many turns …
+    pub snapshot_turns: u32,
+    /// … or after this long.
+    pub snapshot_every: Duration,
+}
+
+impl AgentSettings {
+    /// These settings, with `over` on top.
+    #[must_use]
+    pub fn with(&self, over: &AgentOverrides) -> Self {
+        Self {
+            mailbox: over.mailbox.unwrap_or(self.mailbox),
+            idle_timeout: over.idle_timeout.unwrap_or(self.idle_timeout),
+            ask_timeout: over.ask_timeout.unwrap_or(self.ask_timeout),
+            turn_timeout: over.turn_timeout.or(self.turn_timeout),
+            restart: RestartPolicy {
+                max_restarts: over.max_restarts.unwrap_or(self.restart.max_restarts),
+                within: over.within.unwrap_or(self.restart.within),
+                backoff_min: over.backoff_min.unwrap_or(self.restart.backoff_min),
+                backoff_max: over.backoff_max.unwrap_or(self.restart.backoff_max),
+                restart: over.restart.unwrap_or(self.restart.restart),
+            },
+            persistence: over.persistence.or(self.persistence),
+            snapshot_turns: over.snapshot_turns.unwrap_or(self.snapshot_turns),
+            snapshot_every: over.snapshot_every.unwrap_or(self.snapshot_every),
+        }
+    }
+}
+
+/// The built-in tools.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// `[tools.fs]`.
+    pub fs: Files,
+}
+
+/// The file tools.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The directories that they may read. Empty: they refuse.
+    #[serde(deserialize_with = "one_or_many")]
+    pub roots: Vec<PathBuf>,
+}
+
+/// Tasks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tasks {
+    /// How many run at the same time.
+    pub slots: u32,
+    /// How often one is attempted.
+    pub max_attempts: u32,
+    /// How often one may take the process down while it runs alone.
+    pub max_lost: u32,
+    /// How long a finished one can be looked up.
+    #[serde(with = "units::duration")]
+    pub retention: Duration,
+}
+
+/// Limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The largest message.
+    #[serde(with = "units::size")]
+    pub message_bytes: u64,
+    /// The largest state.
+    #[serde(with = "units::size")]
+    pub state_bytes: u64,
+    /// How long an idempotency key is remembered.
+    #[serde(with = "units::duration")]
+    pub idempotency_ttl: Duration,
+}
+
+impl Settings {
+    /// What holds for an agent whose kind says and sets nothing: the base under a kind's own policy
+    /// in code, with [`AgentSettings::with`]`(`[`Settings::overrides`]`(kind))` on top of both.
+    pub fn agent_base(&self) -> AgentSettings {
+        let (default, supervision) = (&self.agents.default, &self.supervision);
+        AgentSettings {
+            mailbox: default.mailbox,
+            idle_timeout: default.idle_timeout,
+            ask_timeout: default.ask_timeout,
+            turn_timeout: None,
+            restart: RestartPolicy {
+                max_restarts: supervision.max_restarts,
+                within: supervision.within,
+                backoff_min: supervision.backoff_min,
+                backoff_max: supervision.backoff_max,
+                restart: Restart::Permanent,
+            },
+            persistence: None,
+            snapshot_turns: 100,
+            snapshot_every: Duration::from_secs(1),
+        }
+        .with(&default.more)
+    }
+
+    /// What `[agents.KIND]` sets.
+    pub fn overrides(&self, kind: &str) -> AgentOverrides {
+        self.agents.kinds.get(kind).cloned().unwrap_or_default()
+    }
+
+    /// What is in force for a kind: `[agents.KIND]` over `[agents.default]` over `[supervision]`.
+    pub fn agent(&self, kind: &str) -> AgentSettings {
+        self.agent_base().with(&self.overrides(kind))
+    }
+
+    /// `[app.SECTION]` as it was set; an empty object where nothing was.
+    pub fn app(&self, section: &str) -> Value {
+        self.app.get(section).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+    }
+
+    /// Every key with its value and where it came from, by name; secrets as `***`.
+    pub fn show(&self) -> &[Shown] {
+        &self.shown
+    }
+}
+
+/// `""` is nothing.
+fn unless_empty<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: From<String>,
+{
+    let text = Option::<String>::deserialize(d)?.unwrap_or_default();
+    Ok(if text.is_empty() { None } else { Some(T::from(text)) })
+}
+
+/// One path, or a list of them.
+fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<PathBuf>, D::Error> {
+    struct Paths;
+    impl<'de> serde::de::Visitor<'de> for Paths {
+        type Value = Vec<PathBuf>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a path or a list of paths")
+        }
+        fn visit_str<E: serde::de::Error>(self, one: &str) -> Result<Self::Value, E> {
+            Ok(if one.is_empty() { Vec::new() } else { vec![PathBuf::from(one)] })
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut paths = Vec::new();
+            while let Some(path) = list.next_element()? {
+                paths.push(path);
+            }
+            Ok(paths)
+        }
+    }
+    d.deserialize_any(Paths)
+}

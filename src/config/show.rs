@@ -1,0 +1,61 @@
+//! What is in force, and where it came from.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The built-in defaults.
+    Default,
+    /// A configuration file.
+    File {
+        /// Which, as it was given.
+        path: PathBuf,
+        /// The line of the value, from 1.
+        line: usize,
+    },
+    /// What `config set` keeps in the store.
+    Stored,
+    /// An environment variable.
+    Environment(String),
+    /// The program's own code.
+    Program,
+    /// A `--set` argument, as it was given up to the `=`.
+    Set(String),
+    /// A command line option of its own, such as `--data-dir`.
+    Option(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Stored => f.write_str("config set"),
+            Self::Environment(name) => write!(f, "env {name}"),
+            Self::Program => f.write_str("program"),
+            Self::Set(key) => write!(f, "--set {key}"),
+            Self::Option(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Serialize for Origin {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+/// One key of `config show`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shown {
+    /// The dotted key.
+    pub key: String,
+    /// What is in force; a secret is `***`.
+    pub value: Value,
+    /// Where it came from.
+    pub origin: Origin,
+}

@@ -1,0 +1,262 @@
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use super::*;
+
+fn sources() -> (tempfile::TempDir, Sources) {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = Sources { cwd: dir.path().to_owned(), ..Sources::default() };
+    (dir, sources)
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+fn errors(sources: &Sources) -> Vec<String> {
+    load(sources).unwrap_err().0.iter().map(ToString::to_string).collect()
+}
+
+fn origin(settings: &Settings, key: &str) -> String {
+    settings.show().iter().find(|s| s.key == key).unwrap().origin.to_string()
+}
+
+#[test]
+fn the_defaults_are_valid_and_what_the_contract_says() {
+    let (_dir, sources) = sources();
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.node.name, "node");
+    assert_eq!(settings.store.url, "sqlite://./greenroom-data/greenroom.db");
+    assert_eq!(settings.http.bind.to_string(), "127.0.0.1:7710");
+    assert!(settings.http.token.is_none() && settings.log.file.path.is_none());
+    let agent = settings.agent("tally");
+    assert_eq!((agent.mailbox, agent.idle_timeout), (1024, Duration::from_secs(300)));
+    assert_eq!(agent.restart, crate::model::supervision::RestartPolicy::default());
+    assert_eq!(settings.tasks.retention, Duration::from_secs(7 * 86_400));
+    assert!(settings.tools.fs.roots.is_empty());
+}
+
+/// The keys that the structs write, and the keys that the file explains, are the same.
+#[test]
+fn the_file_of_defaults_and_the_structs_have_the_same_keys() {
+    fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                for (key, inner) in map {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    leaves(inner, &path, found);
+                }
+            }
+            Value::Object(_) => {}
+            _ => {
+                found.insert(path.to_owned());
+            }
+        }
+    }
+    let (_dir, sources) = sources();
+    let settings = load(&sources).unwrap();
+    let mut in_structs = BTreeSet::new();
+    leaves(&serde_json::to_value(&settings).unwrap(), "", &mut in_structs);
+    let in_file: BTreeSet<String> = settings.show().iter().map(|s| s.key.clone()).collect();
+    assert_eq!(in_structs, in_file);
+}
+
+#[test]
+fn every_default_has_a_comment_above_it() {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    for pair in lines.windows(2) {
+        if pair[1].contains('=') && !pair[1].starts_with('#') {
+            assert!(pair[0].starts_with("# "), "no comment above: {}", pair[1]);
+        }
+    }
+}
+
+#[test]
+fn the_production_example_is_valid_as_it_is_and_uncommented() {
+    let (dir, mut sources) = sources();
+    let uncommented: String = PRODUCTION
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") || rest.starts_with('[') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    fs::write(dir.path().join("a.toml"), PRODUCTION).unwrap();
+    fs::write(dir.path().join("b.toml"), uncommented).unwrap();
+    sources.files = vec!["a.toml".into(), "b.toml".into()];
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.agent("librarian").mailbox, 4096);
+    assert_eq!(settings.agent("other").idle_timeout, Duration::from_secs(900));
+}
+
+#[test]
+fn later_layers_win_and_origins_are_known() {
+    let (dir, mut sources) = sources();
+    fs::write(dir.path().join(FILE), "[tasks]\nslots = 1\nmax_lost = 7\n\n[http]\nbind = \"[::1]:1\"\n")
+        .unwrap();
+    let origin_of = |sources: &Sources| {
+        let settings = load(sources).unwrap();
+        (settings.tasks.slots, origin(&settings, "tasks.slots"))
+    };
+    assert_eq!(origin_of(&sources), (1, "greenroom.toml:2".into()));
+    sources.stored = vec![("tasks.slots".into(), 2.into())];
+    assert_eq!(origin_of(&sources), (2, "config set".into()));
+    sources.env = pairs(&[("GREENROOM_TASKS__SLOTS", "3"), ("GREENROOM_URL", "x"), ("HOSTNAME", "box")]);
+    assert_eq!(origin_of(&sources), (3, "env GREENROOM_TASKS__SLOTS".into()));
+    sources.overrides = pairs(&[("tasks.slots", "4")]);
+    assert_eq!(origin_of(&sources), (4, "program".into()));
+    sources.sets = vec!["tasks.slots=5".into()];
+    assert_eq!(origin_of(&sources), (5, "--set tasks.slots".into()));
+    sources.data_dir = Some("/d".into());
+    let settings = load(&sources).unwrap();
+    assert_eq!(
+        (settings.store.url.as_str(), settings.node.name.as_str()),
+        ("sqlite:///d/greenroom.db", "box")
+    );
+    assert_eq!((settings.tasks.max_lost, origin(&settings, "http.bind")), (7, "greenroom.toml:6".into()));
+}
+
+#[test]
+fn named_files_replace_the_one_in_the_directory() {
+    let (dir, mut sources) = sources();
+    fs::write(dir.path().join(FILE), "[tasks]\nslots = 1\n").unwrap();
+    fs::write(dir.path().join("a.toml"), "tasks.slots = 8\ntasks.max_lost = 9\n").unwrap();
+    fs::write(dir.path().join("b.toml"), "[tasks]\nslots = 10\n").unwrap();
+    sources.files = vec!["a.toml".into(), "b.toml".into()];
+    let settings = load(&sources).unwrap();
+    assert_eq!((settings.tasks.slots, settings.tasks.max_lost), (10, 9));
+    sources.files.push("gone.toml".into());
+    assert!(errors(&sources)[0].starts_with("cannot read gone.toml"));
+}
+
+#[test]
+fn all_errors_are_reported_at_once_with_their_places() {
+    let (dir, mut sources) = sources();
+    let text = "[tasks]\nslot = 1\nslots = \"many\"\n[node]\nlease = 30\n[log]\nlevel = \"loud\"\n";
+    fs::write(dir.path().join(FILE), text).unwrap();
+    sources.env = pairs(&[("GREENROOM_STORE__POOLSIZE", "3"), ("GREENROOM_STORE__URL", "mysql://x")]);
+    sources.sets = vec!["nonsense".into(), "supervision.backoff_min=1h".into(), "log=5".into()];
+    let said = errors(&sources).join("\n");
+    for part in [
+        "greenroom.toml:2: tasks.slot: there is no such key  → did you mean tasks.slots?",
+        "greenroom.toml:3: tasks.slots: invalid type: string \"many\", expected u32",
+        "greenroom.toml:5: node.lease: `30` has no unit: write \"30s\"",
+        "greenroom.toml:7: log.level: unknown variant `loud`",
+        "env GREENROOM_STORE__POOLSIZE: store.poolsize: there is no such key  → did you mean store.pool_size?",
+        "env GREENROOM_STORE__URL: store.url: `mysql://` is not supported  → use one of sqlite://",
+        "--set nonsense cannot be read  → write --set section.key=value",
+        "--set supervision.backoff_min: supervision.backoff_min: this is longer than backoff_max",
+        "--set log: log: this is a section, not a value",
+    ] {
+        assert!(said.contains(part), "{part}\nnot in:\n{said}");
+    }
+    assert_eq!(said.lines().count(), 9, "{said}");
+}
+
+#[test]
+fn broken_toml_is_told_with_its_line() {
+    let (dir, sources) = sources();
+    fs::write(dir.path().join(FILE), "[tasks]\nslots = = 3\n").unwrap();
+    let said = errors(&sources);
+    assert!(said[0].starts_with("greenroom.toml:2: this is not TOML:"), "{said:?}");
+}
+
+#[test]
+fn general_variables_give_way_to_ours() {
+    let (_dir, mut sources) = sources();
+    sources.env = pairs(&[
+        ("GREENROOM_CACHE__URL", "rediss://ours"),
+        ("DATABASE_URL", "postgres://me:pw@db/x"),
+        ("REDIS_URL", "redis://theirs"),
+    ]);
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.cache.url, "rediss://ours");
+    assert_eq!(settings.store.url, "postgres://me:pw@db/x");
+    assert_eq!(origin(&settings, "store.url"), "env DATABASE_URL");
+    let shown = serde_json::to_string(settings.show()).unwrap();
+    assert!(shown.contains("postgres://me:***@db/x") && !shown.contains("pw@"), "{shown}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let (_dir, mut sources) = sources();
+    sources.sets = vec!["http.token=hunter2".into(), "app.mail.api_key=hunter2".into()];
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.http.token.as_ref().unwrap().reveal(), "hunter2");
+    assert!(!serde_json::to_string(settings.show()).unwrap().contains("hunter2"));
+    assert!(!format!("{:?}", settings.http).contains("hunter2"));
+    sources.sets.push("http.token_file=/x".into());
+    assert_eq!(errors(&sources).len(), 1);
+}
+
+#[test]
+fn kinds_of_agents_lie_over_the_default() {
+    let (dir, mut sources) = sources();
+    let text = "[agents.default]\nmailbox = 7\nmax_restarts = 3\n[agents.shelf]\nidle_timeout = \"1s\"\n";
+    fs::write(dir.path().join(FILE), text).unwrap();
+    sources.sets = vec!["agents.shelf.persistence=relaxed".into(), "agents.shelf={\"within\":\"2s\"}".into()];
+    let settings = load(&sources).unwrap();
+    let shelf = settings.agent("shelf");
+    assert_eq!(
+        (shelf.mailbox, shelf.idle_timeout, shelf.restart.max_restarts),
+        (7, Duration::from_secs(1), 3)
+    );
+    assert_eq!(shelf.restart.within, Duration::from_secs(2));
+    assert_eq!(shelf.persistence, Some(Persistence::Relaxed));
+    assert_eq!(settings.agent("other").idle_timeout, Duration::from_secs(300));
+    sources.sets = vec!["agents.shelf.mailbx=1".into(), "agents.Shelf.mailbox=1".into()];
+    let said = errors(&sources);
+    assert!(said[0].contains("did you mean agents.shelf.mailbox?"), "{said:?}");
+    assert!(said[1].contains("`Shelf` is not a kind"), "{said:?}");
+}
+
+#[test]
+fn roots_are_one_path_or_a_list() {
+    let (_dir, mut sources) = sources();
+    for (given, expected) in [("docs", vec!["docs"]), ("[\"a\",\"b\"]", vec!["a", "b"]), ("", vec![])] {
+        sources.sets = vec![format!("tools.fs.roots={given}")];
+        let roots = load(&sources).unwrap().tools.fs.roots;
+        assert_eq!(roots, expected.into_iter().map(PathBuf::from).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_module_with_colons_or_dots_has_its_level() {
+    let (dir, mut sources) = sources();
+    fs::write(dir.path().join(FILE), "[log.levels]\n\"greenroom::store\" = \"debug\"\n").unwrap();
+    sources.sets = vec!["log.levels.\"a.b\"=WARN".into()];
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.log.levels["greenroom::store"].name(), "debug");
+    assert_eq!(settings.log.levels["a.b"].name(), "warn");
+}
+
+#[test]
+fn the_store_keeps_nothing_about_itself_or_the_node() {
+    let (_dir, mut sources) = sources();
+    sources.stored = vec![("store.url".into(), "memory://".into())];
+    assert!(errors(&sources)[0].contains("cannot be kept in the store"));
+}
+
+#[test]
+fn the_programs_own_section_is_read_with_its_errors_in_place() {
+    #[derive(Debug, serde::Deserialize, PartialEq)]
+    #[serde(default)]
+    struct Crawl {
+        depth: u32,
+        agent: String,
+    }
+    impl Default for Crawl {
+        fn default() -> Self {
+            Self { depth: 3, agent: "007".into() }
+        }
+    }
+    let (dir, mut sources) = sources();
+    assert_eq!(load(&sources).unwrap().app_as::<Crawl>("crawl").unwrap(), Crawl::default());
+    fs::write(dir.path().join(FILE), "[app.crawl]\nagent = \"x\"\n").unwrap();
+    sources.env = pairs(&[("GREENROOM_APP__CRAWL__DEPTH", "5")]);
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.app_as::<Crawl>("crawl").unwrap(), Crawl { depth: 5, agent: "x".into() });
+    assert_eq!(settings.app("crawl")["agent"], "x");
+    sources.env = pairs(&[("GREENROOM_APP__CRAWL__DEPTH", "deep"), ("GREENROOM_APP__CRAWL__DEPHT", "1")]);
+    let said = load(&sources).unwrap().app_as::<Crawl>("crawl").unwrap_err().to_string();
+    assert!(said.contains("env GREENROOM_APP__CRAWL__DEPTH: app.crawl.depth:"), "{said}");
+}
