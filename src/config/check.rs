@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{
     error::Problem,
     layer::{Entry, Key, Layer},
-    secret::{HIDDEN, without_password},
-    settings::{AGENT_KEYS, AgentSettings, Settings},
+    secret::{HIDDEN, Url, without_password},
+    settings::{AGENT_KEYS, AgentSettings, Hidden, Settings},
     show::{Origin, Shown},
 };
 use crate::model::id::check_kind;
@@ -67,12 +67,14 @@ impl Checked {
             }
         };
         let data_dir = settings.node.data_dir.to_string_lossy().into_owned();
-        settings.store.url = settings.store.url.replace("{data_dir}", &data_dir);
+        settings.store.url = Url(settings.store.url.replace("{data_dir}", &data_dir));
         for (key, message, hint) in together(&settings) {
             let key_parts = Key::parse(&key);
             let origin = key_parts.and_then(|key| self.winners.get(&key)).map(|(_, origin)| origin.clone());
             problems.push(Problem { origin, key, message, hint });
         }
+        let raw = self.winners.iter().map(|(key, (value, _))| (key.to_string(), value.clone()));
+        settings.raw = Hidden(raw.collect());
         settings.shown = self.shown(&settings);
         Some(settings)
     }

@@ -180,10 +180,10 @@ pub(super) fn from_file(cwd: &Path, given: &Path, optional: bool, problems: &mut
 
 /// Text from an environment variable or an argument: JSON where it is a list or an object.
 pub(super) fn plain(text: &str) -> Value {
-    if text.starts_with(['[', '{']) {
-        if let Ok(value) = serde_json::from_str(text) {
-            return value;
-        }
+    if text.starts_with(['[', '{'])
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return value;
     }
     Value::String(text.to_owned())
 }

@@ -23,9 +23,9 @@ use self::{
 };
 pub use self::{
     error::{Errors, Problem},
-    secret::{HIDDEN, Secret, without_password},
+    secret::{HIDDEN, Secret, Url, without_password},
     settings::*,
-    show::{Origin, Shown},
+    show::{Change, Origin, Shown, is_live},
 };
 
 /// The built-in defaults, every key with a comment.

@@ -43,6 +43,31 @@ impl Serialize for Secret {
     }
 }
 
+/// A URL that may hold a password: read it through [`std::ops::Deref`] (`&*url`); `{:?}` and JSON
+/// show it without.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Url(pub(super) String);
+
+impl std::ops::Deref for Url {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&without_password(&self.0), f)
+    }
+}
+
+impl Serialize for Url {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&without_password(&self.0))
+    }
+}
+
 /// A URL without the password between `:` and the last `@` of its authority.
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{secret::Secret, show::Shown};
+use super::{
+    secret::{HIDDEN, Secret, Url},
+    show::Shown,
+};
 use crate::model::{
     event::Level,
     supervision::{Restart, RestartPolicy},
@@ -38,12 +41,26 @@ pub struct Settings {
     pub tasks: Tasks,
     /// `[limits]`.
     pub limits: Limits,
-    /// `[app.SECTION]`: what belongs to the program built on the library.
-    #[serde(default)]
-    pub app: BTreeMap<String, Value>,
+    /// `[app.SECTION]`: what belongs to the program built on the library. It may hold secrets.
+    #[serde(default, skip_serializing)]
+    pub(super) app: Hidden,
     /// Every key with its value and where it came from.
     #[serde(skip)]
     pub(super) shown: Vec<Shown>,
+    /// The same with the secrets, to see what changes. Never printed.
+    #[serde(skip)]
+    pub(super) raw: Hidden,
+}
+
+/// Values by key that `{:?}` does not print.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Hidden(pub(super) BTreeMap<String, Value>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(HIDDEN)
+    }
 }
 
 /// The process and its place in the cluster.
@@ -67,8 +84,8 @@ pub struct Node {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Where it is, with `{data_dir}` already replaced. May hold a password: shown without it.
-    pub url: String,
+    /// Where it is, with `{data_dir}` already replaced. Shown without its password.
+    pub url: Url,
     /// Connections.
     pub pool_size: u32,
     /// What an acknowledgement means.
@@ -89,8 +106,8 @@ pub enum Durability {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// Where it is. May hold a password: shown without it.
-    pub url: String,
+    /// Where it is. Shown without its password.
+    pub url: Url,
     /// The most memory that the in-process cache takes.
     #[serde(with = "units::size")]
     pub max_size: u64,
@@ -410,7 +427,7 @@ impl Settings {
 
     /// `[app.SECTION]` as it was set; an empty object where nothing was.
     pub fn app(&self, section: &str) -> Value {
-        self.app.get(section).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+        self.app.0.get(section).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()))
     }
 
     /// Every key with its value and where it came from, by name; secrets as `***`.

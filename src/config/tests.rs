@@ -25,7 +25,7 @@ fn the_defaults_are_valid_and_what_the_contract_says() {
     let (_dir, sources) = sources();
     let settings = load(&sources).unwrap();
     assert_eq!(settings.node.name, "node");
-    assert_eq!(settings.store.url, "sqlite://./greenroom-data/greenroom.db");
+    assert_eq!(&*settings.store.url, "sqlite://./greenroom-data/greenroom.db");
     assert_eq!(settings.http.bind.to_string(), "127.0.0.1:7710");
     assert!(settings.http.token.is_none() && settings.log.file.path.is_none());
     let agent = settings.agent("tally");
@@ -108,10 +108,7 @@ fn later_layers_win_and_origins_are_known() {
     assert_eq!(origin_of(&sources), (5, "--set tasks.slots".into()));
     sources.data_dir = Some("/d".into());
     let settings = load(&sources).unwrap();
-    assert_eq!(
-        (settings.store.url.as_str(), settings.node.name.as_str()),
-        ("sqlite:///d/greenroom.db", "box")
-    );
+    assert_eq!((&*settings.store.url, settings.node.name.as_str()), ("sqlite:///d/greenroom.db", "box"));
     assert_eq!((settings.tasks.max_lost, origin(&settings, "http.bind")), (7, "greenroom.toml:6".into()));
 }
 
@@ -169,8 +166,8 @@ fn general_variables_give_way_to_ours() {
         ("REDIS_URL", "redis://theirs"),
     ]);
     let settings = load(&sources).unwrap();
-    assert_eq!(settings.cache.url, "rediss://ours");
-    assert_eq!(settings.store.url, "postgres://me:pw@db/x");
+    assert_eq!(&*settings.cache.url, "rediss://ours");
+    assert_eq!(&*settings.store.url, "postgres://me:pw@db/x");
     assert_eq!(origin(&settings, "store.url"), "env DATABASE_URL");
     let shown = serde_json::to_string(settings.show()).unwrap();
     assert!(shown.contains("postgres://me:***@db/x") && !shown.contains("pw@"), "{shown}");
@@ -259,4 +256,16 @@ fn the_programs_own_section_is_read_with_its_errors_in_place() {
     sources.env = pairs(&[("GREENROOM_APP__CRAWL__DEPTH", "deep"), ("GREENROOM_APP__CRAWL__DEPHT", "1")]);
     let said = load(&sources).unwrap().app_as::<Crawl>("crawl").unwrap_err().to_string();
     assert!(said.contains("env GREENROOM_APP__CRAWL__DEPTH: app.crawl.depth:"), "{said}");
+}
+
+#[test]
+fn a_change_says_whether_it_needs_a_restart() {
+    let (_dir, mut sources) = sources();
+    let before = load(&sources).unwrap();
+    sources.sets =
+        ["tasks.slots=3", "http.token=hunter2", "app.x.y=1", "log.format=PRETTY"].map(str::to_owned).to_vec();
+    let changes = before.changes(&load(&sources).unwrap());
+    let told: Vec<_> = changes.iter().map(|c| (c.key.as_str(), c.live)).collect();
+    assert_eq!(told, [("app.x.y", true), ("http.token", false), ("tasks.slots", true)]);
+    assert_eq!(changes[1].value, Some("***".into()));
 }

@@ -1,1 +1,355 @@
-//! The log.
+//! The log: events and other crates' records on the console, in a file, and in memory.
+//!
+//! A record passes: level filter → rate limit for its site → the ring of the last records and its
+//! followers → a bounded queue → the writer thread. What is filtered costs a load; what is limited
+//! is counted and reported in one `log.suppressed`; what finds the queue full is dropped and
+//! counted, except errors, which wait.
+//!
+//! ```
+//! use greenroom::log::{Logger, Options};
+//! use greenroom::model::event::{self, Event, Level};
+//!
+//! let (logger, guard) = Logger::start(Options::default()).unwrap();
+//! logger.emit(Event::new(Level::Info, event::NODE_STARTED, "node:eu-1").field("agents", 3));
+//! slog::info!(logger.slog(), "loaded"; "files" => 12);
+//! drop(guard); // the last thing of all: writes what waits
+//! ```
+
+mod bridge;
+mod filter;
+mod limit;
+mod output;
+mod record;
+mod report;
+mod ring;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, IsTerminal, Write},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Weak, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use self::{
+    bridge::{Bridge, Front},
+    filter::Filter,
+    limit::{Limiter, Suppressed},
+    output::Output,
+    ring::Ring,
+};
+pub use self::{
+    output::FileOptions,
+    record::{Origin, Record},
+    report::crash as crash_text,
+    ring::{KEPT, Line},
+};
+use crate::model::{
+    event::{self, Event, Level},
+    supervision::CrashReport,
+};
+
+/// How often counts of suppressed and dropped records are looked after.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How the console writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people: colour on a terminal, crash reports over several lines.
+    #[default]
+    Pretty,
+    /// One line a record, no colour.
+    Compact,
+    /// One JSON document a line.
+    Json,
+}
+
+/// What a log is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is written, and all above it.
+    pub level: Level,
+    /// Levels for parts of the program. Events count as `greenroom::` and their first word:
+    /// `greenroom::agent` for `agent.crashed`.
+    pub levels: BTreeMap<String, Level>,
+    /// How the console writes.
+    pub format: Format,
+    /// A JSON file besides the console.
+    pub file: Option<FileOptions>,
+    /// Whose log it is.
+    pub origin: Origin,
+    /// Colour or not; unset: on a terminal, unless `NO_COLOR` is set.
+    pub colour: Option<bool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            level: Level::Info,
+            levels: BTreeMap::new(),
+            format: Format::Pretty,
+            file: None,
+            origin: Origin::default(),
+            colour: None,
+        }
+    }
+}
+
+/// The one way to write the log. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Logger(Arc<Core>);
+
+struct Core {
+    filter: Filter,
+    limiter: Mutex<Limiter>,
+    ring: Ring,
+    output: Option<Output>,
+    format: Format,
+    colour: bool,
+    origin: Origin,
+}
+
+impl fmt::Debug for Logger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logger").field("format", &self.0.format).finish_non_exhaustive()
+    }
+}
+
+impl Logger {
+    /// Starts a log on stderr. Keep the guard to the very end of `main`.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn start(options: Options) -> io::Result<(Self, Guard)> {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colour = options.colour.unwrap_or_else(|| io::stderr().is_terminal() && !plain);
+        Self::start_on(Box::new(io::stderr()), Options { colour: Some(colour), ..options })
+    }
+
+    /// Starts a log that writes elsewhere than to stderr.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn start_on(console: Box<dyn Write + Send>, options: Options) -> io::Result<(Self, Guard)> {
+        let (output, writer) = Output::start(console, options.file.as_ref())?;
+        let logger = Self::build(options, Some(output));
+        let (stop, stopped) = mpsc::channel();
+        let core = Arc::downgrade(&logger.0);
+        let ticker = std::thread::Builder::new()
+            .name("greenroom-log-count".to_owned())
+            .spawn(move || tick(&core, &stopped))?;
+        let guard =
+            Guard { logger: logger.clone(), stop: Some(stop), ticker: Some(ticker), writer: Some(writer) };
+        Ok((logger, guard))
+    }
+
+    /// A log that writes nothing and keeps the last records only: for tests, and before there is one.
+    pub fn quiet(level: Level) -> Self {
+        Self::build(Options { level, ..Options::default() }, None)
+    }
+
+    fn build(options: Options, output: Option<Output>) -> Self {
+        Self(Arc::new(Core {
+            filter: Filter::new(options.level, &options.levels),
+            limiter: Mutex::new(Limiter::default()),
+            ring: Ring::new(),
+            output,
+            format: options.format,
+            colour: options.colour.unwrap_or(false) && options.format == Format::Pretty,
+            origin: options.origin,
+        }))
+    }
+
+    /// Writes an event, unless its level is off or its site has just been written too often.
+    pub fn emit(&self, event: Event) {
+        if self.wants(event.level, &event.name) {
+            let site = kind_of(&event);
+            self.admit(event.into(), &site, limit::EVENTS, None);
+        }
+    }
+
+    /// Writes a crash: over several lines where people read it, as `agent.crashed` elsewhere.
+    pub fn crash(&self, report: &CrashReport) {
+        let event = report.event();
+        if self.wants(event.level, &event.name) {
+            let site = report.reason.site.clone().unwrap_or_else(|| kind_of(&event));
+            self.admit(event.into(), &site, limit::EVENTS, Some(report));
+        }
+    }
+
+    /// Whether an event of this name and level would be written: ask before gathering dear facts.
+    pub fn wants(&self, level: Level, event: &str) -> bool {
+        if level < self.0.filter.least() {
+            return false;
+        }
+        let first = event.split('.').next().unwrap_or(event);
+        self.0.filter.lets(level, &format!("greenroom::{first}"))
+    }
+
+    /// A slog logger into this log, for code that brings its own records.
+    pub fn slog(&self) -> slog::Logger {
+        slog::Logger::root(Front(AssertUnwindSafe(self.clone())), slog::o!())
+    }
+
+    /// Takes in what other crates write with the `log` facade. Once a process; says whether this was it.
+    pub fn install(&self) -> bool {
+        let first = ::log::set_boxed_logger(Box::new(Bridge(self.clone()))).is_ok();
+        if first {
+            // The filter decides; this is the facade's own short cut.
+            ::log::set_max_level(::log::LevelFilter::Debug);
+        }
+        first
+    }
+
+    /// Puts other levels in force, at once.
+    pub fn set_levels(&self, level: Level, levels: &BTreeMap<String, Level>) {
+        self.0.filter.set(level, levels);
+    }
+
+    /// The last records that were written, oldest first; at most [`KEPT`].
+    pub fn recent(&self) -> Vec<Line> {
+        self.0.ring.recent()
+    }
+
+    /// The last records, and all that follow, without a gap. Who falls far behind is told so by the
+    /// receiver.
+    pub fn follow(&self) -> (Vec<Line>, broadcast::Receiver<Line>) {
+        self.0.ring.follow()
+    }
+
+    fn filter(&self) -> &Filter {
+        &self.0.filter
+    }
+
+    /// Passes the rate limit, then writes.
+    fn admit(&self, record: Record, site: &str, most: u32, report: Option<&CrashReport>) {
+        let mut done = Vec::new();
+        // Those who look for a fault want everything.
+        let admitted = record.level == Level::Debug || {
+            let clock = (Instant::now(), record.at);
+            self.0.limiter.lock().admit(&record.event, site, most, clock, &mut done)
+        };
+        self.0.tell(done);
+        if admitted {
+            self.0.write(&record, report);
+        }
+    }
+}
+
+impl Core {
+    fn write(&self, record: &Record, report: Option<&CrashReport>) {
+        let json: Arc<str> = match report {
+            Some(report) => {
+                let msg = format!("agent crashed: {}", report::headline(report));
+                Record { msg, ..record.clone() }.json(&self.origin).into()
+            }
+            None => record.json(&self.origin).into(),
+        };
+        self.ring.push(record.level, &record.event, &record.subject, json.clone());
+        let Some(output) = &self.output else { return };
+        let must = record.level >= Level::Error;
+        let file = output.has_file.then_some(&*json);
+        match (self.format, report) {
+            (Format::Json, _) => output.write(&json, file, must),
+            (Format::Pretty, Some(report)) => {
+                output.write(&report::crash(report, self.colour), file, must);
+            }
+            (Format::Compact, Some(report)) => {
+                output.write(&report::crash_line(report), file, must);
+            }
+            (Format::Pretty | Format::Compact, None) => {
+                output.write(&record.console(self.colour), file, must);
+            }
+        }
+    }
+
+    /// Reports what was counted instead of written.
+    fn tell(&self, counts: Vec<Suppressed>) {
+        for count in counts {
+            let event = Event::new(Level::Warn, event::LOG_SUPPRESSED, "log")
+                .field("of", count.event)
+                .field("site", count.site)
+                .field("count", count.count)
+                .field("since", count.since.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
+            self.write(&event.into(), None);
+        }
+    }
+
+    /// Reports what the queue had no room for.
+    fn tell_dropped(&self) {
+        let dropped = self.output.as_ref().map_or(0, Output::take_dropped);
+        if dropped > 0 {
+            let event = Event::new(Level::Warn, event::LOG_SUPPRESSED, "log")
+                .field("of", "any")
+                .field("count", dropped)
+                .field("cause", "the console or the file did not keep up");
+            self.write(&event.into(), None);
+        }
+    }
+}
+
+/// What an event's subject is one of: the agent's kind, the tool, `task`, `node`.
+fn kind_of(event: &Event) -> String {
+    if let Some(site) = event.fields.get("reason").and_then(|r| r.get("site")).and_then(Value::as_str) {
+        return site.to_owned();
+    }
+    let subject = event.subject.as_str();
+    match subject.split_once(['/', ':']) {
+        Some(("tool", _)) | None => subject.to_owned(),
+        Some((kind, _)) => kind.to_owned(),
+    }
+}
+
+/// Looks after the counts until the guard goes.
+fn tick(core: &Weak<Core>, stopped: &mpsc::Receiver<()>) {
+    while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let Some(core) = core.upgrade() else { return };
+        let mut done = Vec::new();
+        core.limiter.lock().due(Instant::now(), &mut done);
+        core.tell(done);
+        core.tell_dropped();
+    }
+}
+
+/// Writes what waits, when it goes: the last thing that `main` drops. Records that come later are
+/// counted as dropped.
+#[must_use = "the log ends when its guard is dropped"]
+pub struct Guard {
+    logger: Logger,
+    stop: Option<mpsc::Sender<()>>,
+    ticker: Option<JoinHandle<()>>,
+    writer: Option<slog_async::AsyncGuard>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(ticker) = self.ticker.take() {
+            // A ticker that panicked has nothing left to say.
+            let _ = ticker.join();
+        }
+        let core = &self.logger.0;
+        let mut done = Vec::new();
+        core.limiter.lock().all(&mut done);
+        core.tell(done);
+        core.tell_dropped();
+        if let (Some(output), Some(writer)) = (&core.output, self.writer.take()) {
+            output.close(writer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

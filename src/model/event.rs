@@ -91,7 +91,7 @@ pub struct Event {
     pub name: Cow<'static, str>,
     /// Whom it is about: `kind/key`, `tool:NAME`, `task:ID`, `node:NAME`.
     pub subject: String,
-    /// The facts, in the order in which they were added.
+    /// The facts, by name.
     #[serde(default)]
     pub fields: Map<String, Value>,
     /// What a person might do next: a command, if there is one.

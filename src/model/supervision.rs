@@ -179,7 +179,9 @@ fn delay(policy: &RestartPolicy, streak: u32, jitter: f64) -> Duration {
     let factor = 1u32.checked_shl(streak.saturating_sub(1)).unwrap_or(u32::MAX);
     let full = policy.backoff_min.checked_mul(factor).unwrap_or(policy.backoff_max).min(policy.backoff_max);
     let jitter = if jitter.is_finite() { jitter.clamp(0.5, 1.0) } else { 1.0 };
-    full.mul_f64(jitter)
+    // In whole numbers, so that no rounding leads past the bounds: the cast is of 0.5 to 1 million.
+    let nanos = full.as_nanos() * u128::from((jitter * 1e6) as u32) / 1_000_000;
+    u64::try_from(nanos).map_or(full, Duration::from_nanos)
 }
 
 /// In which way it crashed.

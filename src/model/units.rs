@@ -124,7 +124,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 
 /// Writes a size so that [`parse_size`] reads the same one, in the largest unit that divides it.
 pub fn print_size(bytes: u64) -> String {
-    let unit = SIZES.iter().find(|(_, factor)| bytes != 0 && bytes % factor == 0);
+    let unit = SIZES.iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor));
     match unit {
         Some((name, factor)) => format!("{}{name}", bytes / factor),
         None => format!("{bytes}B"),

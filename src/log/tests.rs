@@ -1,0 +1,232 @@
+use std::{fs, time::Duration};
+
+use super::{report::tests::report, *};
+
+/// A console that tests can read; `gate` holds the writer back.
+#[derive(Clone, Default)]
+struct Console {
+    text: Arc<Mutex<Vec<u8>>>,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _open = self.gate.lock();
+        self.text.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Console {
+    fn lines(&self) -> Vec<String> {
+        String::from_utf8(self.text.lock().clone()).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+fn start(format: Format) -> (Logger, Guard, Console) {
+    let console = Console::default();
+    let origin = Origin { node: "n1".into(), boot: "b1".into() };
+    let options = Options { format, origin, ..Options::default() };
+    let (logger, guard) = Logger::start_on(Box::new(console.clone()), options).unwrap();
+    (logger, guard, console)
+}
+
+fn sample(n: u64) -> Event {
+    Event::new(Level::Info, event::TASK_SUCCEEDED, format!("task:{n}")).field("n", n)
+}
+
+/// The number behind `count=`.
+fn count(line: &str) -> u64 {
+    line.split_once("count=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_crash_is_a_report_for_people_and_one_line_for_machines() {
+    let (logger, guard, console) = start(Format::Pretty);
+    logger.crash(&report());
+    drop(guard);
+    assert_eq!(console.lines().join("\n"), crash_text(&report(), false));
+
+    let (logger, guard, console) = start(Format::Compact);
+    logger.crash(&report());
+    drop(guard);
+    assert_eq!(
+        console.lines(),
+        ["14:05:06.789 ERRO agent.crashed tally/a  panicked: \"boom\" at src/tally.rs:12; \
+          on add 01af (18 bytes), crash 2 in a row; lost nothing: state restored at version 41; \
+          next restart 2 of 10 within 1m, in 5ms  → greenroom crashes show 0190"]
+    );
+
+    let (logger, guard, console) = start(Format::Json);
+    logger.crash(&report());
+    drop(guard);
+    let line: Value = serde_json::from_str(&console.lines()[0]).unwrap();
+    assert_eq!(line["reason"]["site"], "src/tally.rs:12");
+    assert_eq!(line["message_type"], "add");
+    assert_eq!((&line["level"], &line["node"], &line["boot"]), (&"error".into(), &"n1".into(), &"b1".into()));
+    assert_eq!(line["msg"], "agent crashed: panicked: \"boom\" at src/tally.rs:12");
+}
+
+#[test]
+fn ten_thousand_crashes_are_few_lines_and_none_is_forgotten() {
+    let (logger, guard, console) = start(Format::Compact);
+    for _ in 0..10_000 {
+        logger.crash(&report());
+    }
+    drop(guard);
+    let lines = console.lines();
+    assert!(lines.len() <= 20, "{} lines", lines.len());
+    let counted: u64 =
+        lines.iter().filter(|line| line.contains("log.suppressed")).map(|line| count(line)).sum();
+    let crashes = lines.iter().filter(|line| line.contains("agent.crashed tally/a")).count();
+    assert_eq!(counted + crashes as u64, 10_000);
+    assert!(lines.last().unwrap().ends_with("site=src/tally.rs:12"), "{lines:?}");
+}
+
+#[test]
+fn levels_change_at_run_time_and_debug_is_not_limited() {
+    let (logger, guard, console) = start(Format::Compact);
+    let debug = || Event::new(Level::Debug, event::AGENT_STARTED, "tally/a");
+    logger.emit(debug());
+    logger.set_levels(Level::Warn, &BTreeMap::from([("greenroom::agent".to_owned(), Level::Debug)]));
+    (0..20).for_each(|_| logger.emit(debug()));
+    logger.emit(sample(1));
+    assert!(!logger.wants(Level::Info, event::TASK_STARTED));
+    drop(guard);
+    assert_eq!(console.lines().len(), 20);
+}
+
+#[test]
+fn a_full_queue_drops_what_it_may_and_says_how_many() {
+    let (logger, guard, console) = start(Format::Compact);
+    let closed = console.gate.lock();
+    let logging = slog::Logger::clone(&logger.slog());
+    logger.set_levels(Level::Debug, &BTreeMap::new());
+    for n in 0..6_000 {
+        slog::debug!(logging, "line"; "n" => n);
+    }
+    let must = {
+        let logger = logger.clone();
+        std::thread::spawn(move || logger.crash(&report()))
+    };
+    drop(closed);
+    must.join().unwrap();
+    drop(guard);
+    let text = console.lines().join("\n");
+    assert!(text.contains("agent.crashed"), "an error waits for room");
+    let written = console.lines().iter().filter(|line| line.contains("n=")).count() as u64;
+    let dropped: u64 =
+        console.lines().iter().filter(|line| line.contains("of=any")).map(|line| count(line)).sum();
+    assert!(dropped > 0 && dropped + written == 6_000, "{dropped} + {written}");
+}
+
+#[test]
+fn slog_records_keep_their_facts() {
+    let (logger, guard, console) = start(Format::Json);
+    let log = logger.slog().new(slog::o!("subject" => "tally/a"));
+    slog::warn!(log, "it is {}", "late"; "event" => "mailbox.backlog", "depth" => 9u64, "ok" => true);
+    slog::info!(log, "plain"; "error" => %"no\ndisk");
+    slog::debug!(log, "not written");
+    drop(guard);
+    let lines: Vec<Value> = console.lines().iter().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["event"], &lines[0]["subject"]), (&"mailbox.backlog".into(), &"tally/a".into()));
+    assert_eq!((&lines[0]["depth"], &lines[0]["ok"]), (&9.into(), &true.into()));
+    assert_eq!((&lines[0]["msg"], &lines[1]["event"]), (&"it is late".into(), &"log".into()));
+    assert_eq!(lines[1]["module"], "greenroom::log::tests");
+}
+
+#[test]
+fn the_last_records_are_kept_and_followed_without_a_gap() {
+    let logger = Logger::quiet(Level::Debug);
+    let fact = |n: u64| Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}"));
+    (1..=3_000).for_each(|n| logger.emit(fact(n)));
+    let (seen, mut news) = logger.follow();
+    assert_eq!((seen.len(), seen[0].number, seen[KEPT - 1].number), (KEPT, 953, 3_000));
+    logger.emit(fact(3_001));
+    let next = news.try_recv().unwrap();
+    assert_eq!((next.number, &*next.subject), (3_001, "task:3001"));
+    assert_eq!(serde_json::from_str::<Value>(&next.json).unwrap()["event"], "task.started");
+}
+
+#[test]
+fn the_file_takes_json_and_is_put_aside_when_it_has_grown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("logs/greenroom.log");
+    let file = FileOptions { path: path.clone(), max_size: 4096, keep: 2 };
+    let options =
+        Options { file: Some(file), level: Level::Debug, format: Format::Compact, ..Options::default() };
+    let console = Console::default();
+    let (logger, guard) = Logger::start_on(Box::new(console.clone()), options).unwrap();
+    for n in 0..200 {
+        logger.emit(Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}")));
+    }
+    drop(guard);
+    let files: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!((2..=3).contains(&files.len()), "{files:?}");
+    for file in &files {
+        for line in fs::read_to_string(file).unwrap().lines() {
+            assert!(serde_json::from_str::<Value>(line).unwrap()["ts"].is_i64());
+        }
+    }
+    assert!(console.lines()[0].contains("DEBG task.started task:0"), "{:?}", console.lines()[0]);
+}
+
+#[test]
+fn nothing_blocks_or_panics_after_the_end() {
+    let (logger, guard, _console) = start(Format::Compact);
+    drop(guard);
+    let before = Instant::now();
+    logger.crash(&report());
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_console_that_takes_nothing_holds_nobody_for_ever() {
+    let (logger, guard, console) = start(Format::Compact);
+    let closed = console.gate.lock();
+    logger.set_levels(Level::Debug, &BTreeMap::new());
+    for n in 0..6_000 {
+        logger.emit(Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}")));
+    }
+    let error = || Event::new(Level::Error, event::STORE_DOWN, "store");
+    let time = |step: &dyn Fn()| {
+        let before = Instant::now();
+        step();
+        before.elapsed()
+    };
+    assert!(time(&|| logger.emit(error())) >= output::PATIENCE, "an error waits for room");
+    assert!(time(&|| logger.emit(error())) < output::PATIENCE, "one wait is enough to know");
+    drop(guard);
+    drop(closed);
+}
+
+#[test]
+fn subjects_of_one_kind_share_a_limit() {
+    for (subject, kind) in
+        [("tally/a", "tally"), ("task:1", "task"), ("tool:fs.read", "tool:fs.read"), ("log", "log")]
+    {
+        assert_eq!(kind_of(&Event::new(Level::Info, event::TASK_STARTED, subject)), kind);
+    }
+}
+
+#[test]
+fn records_of_other_crates_come_in_from_warn_up() {
+    let logger = Logger::quiet(Level::Info);
+    let bridge = Bridge(logger.clone());
+    for (target, level) in [
+        ("hyper::client", ::log::Level::Info),
+        ("hyper::client", ::log::Level::Warn),
+        ("greenroom::store", ::log::Level::Info),
+        ("greenroom::store", ::log::Level::Debug),
+    ] {
+        let args = format_args!("text");
+        ::log::Log::log(&bridge, &::log::Record::builder().args(args).target(target).level(level).build());
+    }
+    let lines = logger.recent();
+    assert_eq!(lines.iter().map(|l| l.level).collect::<Vec<_>>(), [Level::Warn, Level::Info]);
+    assert!(lines[0].json.contains("\"module\":\"hyper::client\""));
+}
