@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 
 use super::id::{Target, TaskId};
 
+mod machine;
+pub use machine::{Illegal, MAX_RETRY_DELAY, TaskInput, next, retry_delay};
+
 /// Where a task stands. The numbers are what the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -7,6 +7,12 @@
 //! tasks it submitted, the idempotency keys it settled. Units of one call share a transaction but
 //! not a fate: each gets its own [`Verdict`].
 
+mod open;
+mod schema;
+mod sqlite;
+
+pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -295,6 +301,19 @@ pub enum CancelFound {
     Final(TaskState),
 }
 
+/// Why a task is to be ended although nobody ran it to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doom {
+    /// A task that it came after did not succeed.
+    ParentFailed,
+    /// It expired before it started.
+    Expired,
+    /// It was lost too often while it ran alone: to be made a dead letter.
+    Poison,
+    /// It was cancelled while it ran, and the attempt ended without saying so.
+    Cancelled,
+}
+
 /// Figures for `status` and `/metrics`.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
@@ -365,9 +384,15 @@ pub trait Store: Send + Sync + 'static {
     /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Makes due tasks ready and cancels expired ones; tells how many became ready and when the
-    /// next one is due.
+    /// Makes due tasks ready, and ends the expired and the doomed of which nobody is to be told
+    /// ([`Store::doomed`] has the others), a bounded number a call and one generation of children;
+    /// tells how many became ready and when the next one is due or expires.
     async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError>;
+
+    /// Tasks that the runtime must end with [`Guard::Idle`] (poison failed, the others cancelled)
+    /// because somebody is to be told, a bounded number a call. Until then nobody can claim them.
+    /// The store itself ends those of which nobody is to be told, in [`Store::promote`].
+    async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError>;
 
     /// Gives claims back that did not start: ready again, `attempt - 1`.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError>;

@@ -1,0 +1,12 @@
+DROP TABLE greenroom_counts;
+DROP TABLE greenroom_task_events;
+DROP TABLE greenroom_idempotency;
+DROP TABLE greenroom_batches;
+DROP TABLE greenroom_task_archive;
+DROP TABLE greenroom_task_parents;
+DROP TABLE greenroom_tasks;
+DROP TABLE greenroom_snapshots;
+DROP TABLE greenroom_agents;
+DROP TABLE greenroom_partitions;
+DROP TABLE greenroom_nodes;
+DROP TABLE greenroom_meta;

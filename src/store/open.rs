@@ -1,0 +1,107 @@
+//! From a URL to a store: one arm for each scheme.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{Migrations, Store, StoreError, sqlite};
+
+/// What an acknowledged commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A power cut.
+    #[default]
+    Full,
+    /// The end of the process, but not a power cut.
+    Relaxed,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// What an acknowledged commit survives.
+    pub durability: Durability,
+    /// How many earlier states of an agent are kept.
+    pub history: usize,
+    /// An agent's state is kept at most once in so long.
+    pub history_every: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { durability: Durability::default(), history: 8, history_every: Duration::from_secs(60) }
+    }
+}
+
+/// What `db verify` found.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyReport {
+    /// Agents whose state was read.
+    pub agents: u64,
+    /// Earlier states that were read.
+    pub snapshots: u64,
+    /// Tasks, unfinished and ended, that were read.
+    pub tasks: u64,
+    /// What is wrong, a line each. Empty when all is well.
+    pub problems: Vec<String>,
+}
+
+enum Place {
+    Sqlite(PathBuf),
+}
+
+fn place(url: &str) -> Result<Place, StoreError> {
+    let refused = |why: &str| Err(StoreError::Refused(why.to_owned()));
+    match url.split_once("://") {
+        Some(("sqlite", "")) => refused("the store's URL names no file: write sqlite://PATH"),
+        Some(("sqlite", path)) if path.starts_with(":memory:") => {
+            refused("a store in memory would lose what it acknowledged: write sqlite://PATH")
+        }
+        Some(("sqlite", path)) => Ok(Place::Sqlite(PathBuf::from(path))),
+        Some(("postgres" | "postgresql", _)) => {
+            refused("this build keeps its data in SQLite; postgres:// comes with the Postgres store")
+        }
+        // the URL may hold a password: it is not repeated
+        _ => refused("the store's URL is not one that this program knows: write sqlite://PATH"),
+    }
+}
+
+/// Opens the store at `url` (`sqlite://PATH`) and brings its tables up to date. Blocks shortly.
+///
+/// # Errors
+/// [`StoreError::Refused`] where the URL names no store, where a newer program made the tables, or
+/// where the device cannot keep the durability that was asked for.
+pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+    match place(url)? {
+        Place::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(&path, options)?)),
+    }
+}
+
+/// Brings the tables at `url` up to date; the names of what was applied.
+///
+/// # Errors
+/// As [`open`].
+pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+    match place(url)? {
+        Place::Sqlite(path) => sqlite::migrate(&path),
+    }
+}
+
+/// Which migrations the store at `url` has seen.
+///
+/// # Errors
+/// As [`open`]; a store made by a newer program is no error here.
+pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
+    match place(url)? {
+        Place::Sqlite(path) => sqlite::migration_status(&path),
+    }
+}
+
+/// Reads all that is kept at `url`: the file's integrity, every state against its row, every
+/// payload, the counters.
+///
+/// # Errors
+/// Where it cannot be read at all; what is wrong with what it holds stands in the report.
+pub async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
+    match place(url)? {
+        Place::Sqlite(path) => sqlite::verify(&path),
+    }
+}

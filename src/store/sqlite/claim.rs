@@ -1,0 +1,384 @@
+//! Joining, claiming, giving back, promoting: how tasks move without having ended.
+
+use std::collections::HashSet;
+
+use diesel::prelude::*;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    commit::Stop,
+    error,
+    rows::ClaimedRow,
+    tx::{Sync, Tx, Writer},
+    values::{Id, Lit, READY, RUNNING, SCHEDULED, lane, moment},
+};
+use crate::{
+    model::{
+        id::TaskId,
+        task::{Claimed, TaskState},
+    },
+    store::{
+        ClaimRequest, Doom, Ownership, Refusal, StoreError,
+        schema::{greenroom_meta, greenroom_nodes, greenroom_partitions, greenroom_tasks},
+    },
+};
+
+/// How many tasks one pass of `promote` moves, per reason.
+const PROMOTED_AT_ONCE: i64 = 1_000;
+/// From so many losses on a task runs alone.
+const SUSPECT_FROM: i64 = 2;
+
+/// The error of work that is not a unit.
+pub(super) fn whole(stop: Stop) -> StoreError {
+    match stop {
+        Stop::Store(e) => e,
+        Stop::Sql(e) => error::of_statement(&e),
+        Stop::Refused(refusal @ Refusal::Bad(_)) => StoreError::Corrupt(refusal.to_string()),
+        Stop::Refused(refusal) => StoreError::NotDone(refusal.to_string()),
+        Stop::Already => StoreError::NotDone("it had happened already".to_owned()),
+    }
+}
+
+impl Writer {
+    /// Takes every partition under a new epoch and rescues what a dead boot was running.
+    pub(super) fn join(&mut self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| tx.join(boot, name, max_lost).map_err(whole))
+    }
+
+    /// Claims ready tasks.
+    pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+        self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
+            let mut claimed = Vec::new();
+            let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
+            let wanted = if request.alone {
+                vec![(lane::SUSPECTS, 1)]
+            } else {
+                vec![(lane::AGENTS, request.agents), (lane::TOOLS, request.tools)]
+            };
+            for (lane, limit) in wanted {
+                for rowid in tx.ready(lane, limit, &except).map_err(|e| error::of_statement(&e))? {
+                    claimed.push(tx.take(boot, rowid, request.alone).map_err(whole)?);
+                }
+            }
+            claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
+            Ok(claimed)
+        })
+    }
+
+    /// Gives back what did not start.
+    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+        use greenroom_tasks::dsl;
+        self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
+            for (id, attempt) in claims {
+                let mine = dsl::greenroom_tasks
+                    .filter(dsl::id.eq(Id::from(*id)))
+                    .filter(dsl::state.eq(RUNNING))
+                    .filter(dsl::attempt.eq(i64::from(*attempt)))
+                    .filter(dsl::node.eq(Id(boot)));
+                let given = diesel::update(mine)
+                    .set((
+                        dsl::state.eq(READY),
+                        dsl::attempt.eq(dsl::attempt - 1),
+                        dsl::node.eq(None::<Id>),
+                        dsl::alone.eq(false),
+                    ))
+                    .returning((dsl::rowid, dsl::cancel))
+                    .get_result::<(i64, bool)>(tx.conn)
+                    .optional()
+                    .map_err(|e| error::of_statement(&e))?;
+                let Some((rowid, cancel)) = given else { continue };
+                tx.deltas.task(TaskState::Running, -1);
+                tx.deltas.task(TaskState::Ready, 1);
+                if cancel {
+                    tx.doom(rowid, lane::CANCELLED).map_err(|e| error::of_statement(&e))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Moves what is due or doomed.
+    pub(super) fn promote(&mut self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+        if !self.has_work(now).map_err(|e| error::of_statement(&e))? {
+            return self.next_due().map(|due| (0, due)).map_err(|e| error::of_statement(&e));
+        }
+        self.transaction(Sync::Full, now, |tx| {
+            let promoted = tx.promote_due().map_err(|e| error::of_statement(&e))?;
+            tx.doom_expired().map_err(|e| error::of_statement(&e))?;
+            tx.end_untold().map_err(whole)?;
+            Ok(promoted)
+        })
+        .and_then(|promoted| self.next_due().map(|due| (promoted, due)).map_err(|e| error::of_statement(&e)))
+    }
+
+    /// Whether anything is due or doomed: an idle pass writes nothing.
+    fn has_work(&mut self, now: Timestamp) -> QueryResult<bool> {
+        use greenroom_tasks::dsl;
+        let now = now.as_microsecond();
+        let due = dsl::greenroom_tasks
+            .filter(dsl::state.eq(SCHEDULED))
+            .filter(dsl::run_at.le(now))
+            .select(dsl::rowid)
+            .first::<i64>(&mut self.conn)
+            .optional()?;
+        let expired = dsl::greenroom_tasks
+            .filter(dsl::expires_at.is_not_null())
+            .filter(dsl::expires_at.le(now))
+            .select(dsl::rowid)
+            .first::<i64>(&mut self.conn)
+            .optional()?;
+        let doomed = dsl::greenroom_tasks
+            .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
+            .filter(dsl::notify.is_null())
+            .select(dsl::rowid)
+            .first::<i64>(&mut self.conn)
+            .optional()?;
+        Ok(due.is_some() || expired.is_some() || doomed.is_some())
+    }
+
+    fn next_due(&mut self) -> QueryResult<Option<Timestamp>> {
+        use greenroom_tasks::dsl;
+        let due = dsl::greenroom_tasks
+            .filter(dsl::state.eq(SCHEDULED))
+            .filter(dsl::run_at.is_not_null())
+            .order(dsl::run_at.asc())
+            .select(dsl::run_at)
+            .first::<Option<i64>>(&mut self.conn)
+            .optional()?
+            .flatten();
+        let expires = dsl::greenroom_tasks
+            .filter(dsl::expires_at.is_not_null())
+            .order(dsl::expires_at.asc())
+            .select(dsl::expires_at)
+            .first::<Option<i64>>(&mut self.conn)
+            .optional()?
+            .flatten();
+        Ok(due.into_iter().chain(expires).min().map(moment))
+    }
+}
+
+impl Tx<'_> {
+    fn join(&mut self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, Stop> {
+        use greenroom_nodes::dsl as nodes;
+        use greenroom_partitions::dsl as partitions;
+        let epoch = {
+            use greenroom_meta::dsl;
+            diesel::update(dsl::greenroom_meta.filter(dsl::name.eq("epoch")))
+                .set(dsl::value.eq(dsl::value + 1))
+                .returning(dsl::value)
+                .get_result::<i64>(self.conn)?
+        };
+        diesel::update(nodes::greenroom_nodes.filter(nodes::ended_at.is_null()))
+            .set(nodes::ended_at.eq(self.now))
+            .execute(self.conn)?;
+        diesel::replace_into(nodes::greenroom_nodes)
+            .values((nodes::id.eq(Id(boot)), nodes::name.eq(name), nodes::started_at.eq(self.now)))
+            .execute(self.conn)?;
+        diesel::update(partitions::greenroom_partitions.filter(partitions::id.ge(0)))
+            .set((partitions::node.eq(Id(boot)), partitions::epoch.eq(epoch)))
+            .execute(self.conn)?;
+        let epochs = partitions::greenroom_partitions
+            .filter(partitions::id.ge(0))
+            .order(partitions::id.asc())
+            .select(partitions::epoch)
+            .load(self.conn)?;
+        let rescued = self.rescue()?;
+        let poison = self.find_poison(max_lost)?;
+        Ok(Ownership { epochs, rescued, poison })
+    }
+
+    fn rescue(&mut self) -> Result<u64, Stop> {
+        use greenroom_tasks::dsl;
+        let running = dsl::greenroom_tasks
+            .filter(dsl::state.ge(RUNNING))
+            .filter(dsl::state.eq(RUNNING))
+            .select((
+                dsl::id,
+                dsl::rowid,
+                dsl::lane,
+                dsl::attempt,
+                dsl::lost,
+                dsl::alone,
+                dsl::cancel,
+                dsl::node,
+            ))
+            .load::<(Id, i64, i16, i64, i64, bool, bool, Option<Id>)>(self.conn)?;
+        let rescued = running.len() as u64;
+        for (id, rowid, mut lane, attempt, lost, alone, cancel, node) in running {
+            if cancel {
+                lane = lane::CANCELLED;
+            } else if lost + 1 >= SUSPECT_FROM {
+                lane = lane::SUSPECTS;
+            }
+            diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+                .set((
+                    dsl::state.eq(READY),
+                    dsl::lane.eq(lane),
+                    dsl::lost.eq(lost + 1),
+                    dsl::lost_alone.eq(dsl::lost_alone + i64::from(alone)),
+                    dsl::alone.eq(false),
+                    dsl::node.eq(None::<Id>),
+                ))
+                .execute(self.conn)?;
+            self.event(id, "rescued", attempt, node.map(|n| n.0), Some("its node ended without a word"))?;
+            self.deltas.task(TaskState::Running, -1);
+            self.deltas.task(TaskState::Ready, 1);
+        }
+        Ok(rescued)
+    }
+
+    fn find_poison(&mut self, max_lost: u32) -> Result<Vec<TaskId>, Stop> {
+        use greenroom_tasks::dsl;
+        let found = dsl::greenroom_tasks
+            .filter(dsl::state.eq(READY))
+            .filter(dsl::lane.eq(Lit::<{ lane::SUSPECTS }>))
+            .filter(dsl::lost_alone.ge(i64::from(max_lost)))
+            .select((dsl::rowid, dsl::id))
+            .load::<(i64, Id)>(self.conn)?;
+        for (rowid, _) in &found {
+            self.doom(*rowid, lane::POISON)?;
+        }
+        let known = dsl::greenroom_tasks
+            .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
+            .filter(dsl::lane.eq(lane::POISON))
+            .order(dsl::rowid.asc())
+            .select(dsl::id)
+            .load::<Id>(self.conn)?;
+        Ok(known.into_iter().map(Into::into).collect())
+    }
+
+    fn doom(&mut self, rowid: i64, lane: i16) -> QueryResult<()> {
+        use greenroom_tasks::dsl;
+        diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+            .set(dsl::lane.eq(lane))
+            .execute(self.conn)?;
+        Ok(())
+    }
+
+    /// The best ready tasks of a lane. The index alone answers; it is read only as far as needed.
+    fn ready(&mut self, lane: i16, limit: usize, except: &HashSet<&str>) -> QueryResult<Vec<i64>> {
+        use greenroom_tasks::dsl;
+        let mut best = Vec::with_capacity(limit.min(1_024));
+        if limit == 0 {
+            return Ok(best);
+        }
+        let rows = dsl::greenroom_tasks
+            .filter(dsl::state.eq(READY))
+            .filter(dsl::lane.eq(lane))
+            .order((dsl::priority.desc(), dsl::seq.asc()))
+            .select((dsl::rowid, dsl::target))
+            .load_iter::<(i64, String), _>(self.conn)?;
+        for row in rows {
+            let (rowid, target) = row?;
+            if except.contains(target.as_str()) {
+                continue;
+            }
+            best.push(rowid);
+            if best.len() == limit {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    fn take(&mut self, boot: Uuid, rowid: i64, alone: bool) -> Result<Claimed, Stop> {
+        use greenroom_tasks::dsl;
+        let row = diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+            .set((
+                dsl::state.eq(RUNNING),
+                dsl::attempt.eq(dsl::attempt + 1),
+                dsl::node.eq(Id(boot)),
+                dsl::started_at.eq(self.now),
+                dsl::alone.eq(alone),
+            ))
+            .returning(ClaimedRow::as_returning())
+            .get_result(self.conn)?;
+        self.deltas.task(TaskState::Ready, -1);
+        self.deltas.task(TaskState::Running, 1);
+        Ok(row.into_claimed()?)
+    }
+
+    fn promote_due(&mut self) -> QueryResult<u64> {
+        use greenroom_tasks::dsl;
+        let due = dsl::greenroom_tasks
+            .filter(dsl::state.eq(SCHEDULED))
+            .filter(dsl::run_at.le(self.now))
+            .order(dsl::run_at.asc())
+            .limit(PROMOTED_AT_ONCE)
+            .select((dsl::rowid, dsl::lane))
+            .load::<(i64, i16)>(self.conn)?;
+        let mut promoted = 0;
+        for (rowid, lane) in due {
+            let seq = self.next_seq()?;
+            diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+                .set((dsl::state.eq(READY), dsl::seq.eq(seq)))
+                .execute(self.conn)?;
+            self.deltas.task(TaskState::Scheduled, -1);
+            self.deltas.task(TaskState::Ready, 1);
+            promoted += u64::from(lane < lane::DOOMED);
+        }
+        Ok(promoted)
+    }
+
+    /// Dooms what has expired before it was ever claimed.
+    fn doom_expired(&mut self) -> QueryResult<()> {
+        use greenroom_tasks::dsl;
+        let passed = dsl::greenroom_tasks
+            .filter(dsl::expires_at.is_not_null())
+            .filter(dsl::expires_at.le(self.now))
+            .limit(PROMOTED_AT_ONCE)
+            .select((dsl::rowid, dsl::lane, dsl::attempt))
+            .load::<(i64, i16, i64)>(self.conn)?;
+        for (rowid, lane, attempt) in passed {
+            let row = dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid));
+            if attempt == 0 && lane < lane::DOOMED {
+                diesel::update(row)
+                    .set((dsl::lane.eq(lane::EXPIRED), dsl::expires_at.eq(None::<i64>)))
+                    .execute(self.conn)?;
+            } else {
+                // it started in time: its expiry has no meaning any more
+                diesel::update(row).set(dsl::expires_at.eq(None::<i64>)).execute(self.conn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the doomed that nobody is to be told of.
+    fn end_untold(&mut self) -> Result<(), Stop> {
+        let doomed = doomed(self.conn, true)?;
+        for (id, doom) in doomed {
+            match doom {
+                Doom::ParentFailed => self.end_doomed(id, "a task it came after did not succeed")?,
+                Doom::Expired => self.end_doomed(id, "it expired before it started")?,
+                Doom::Cancelled => self.end_doomed(id, "it was cancelled while it ran")?,
+                Doom::Poison => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The doomed, oldest first: those that the store may end by itself, or those that it may not.
+pub(super) fn doomed(conn: &mut SqliteConnection, untold: bool) -> QueryResult<Vec<(TaskId, Doom)>> {
+    use greenroom_tasks::dsl;
+    let all = dsl::greenroom_tasks
+        .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
+        .filter(dsl::state.ne(RUNNING))
+        .order(dsl::lane.asc())
+        .limit(PROMOTED_AT_ONCE)
+        .select((dsl::id, dsl::lane));
+    let poison = Lit::<{ lane::POISON }>;
+    let rows = if untold {
+        all.filter(dsl::notify.is_null()).filter(dsl::lane.ne(poison)).load::<(Id, i16)>(conn)?
+    } else {
+        all.filter(dsl::notify.is_not_null().or(dsl::lane.eq(poison))).load::<(Id, i16)>(conn)?
+    };
+    let doom = |lane| match lane {
+        lane::PARENT_FAILED => Doom::ParentFailed,
+        lane::EXPIRED => Doom::Expired,
+        lane::POISON => Doom::Poison,
+        _ => Doom::Cancelled,
+    };
+    Ok(rows.into_iter().map(|(id, lane)| (id.into(), doom(lane))).collect())
+}

@@ -1,0 +1,244 @@
+//! The store on SQLite: one file, one writer, readers beside it.
+//!
+//! Every write goes through one connection behind a mutex; transactions begin `IMMEDIATE`, so that
+//! none fails for having read first. `commit` blocks the thread that calls it (the runtime gives it
+//! one of its own); the other writes run on tokio's blocking threads.
+
+mod claim;
+mod clean;
+mod commit;
+mod connect;
+mod error;
+mod finish;
+mod operate;
+mod read;
+mod rows;
+mod tx;
+mod values;
+mod verify;
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use diesel::SqliteConnection;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use self::{
+    connect::{Role, connect},
+    tx::{History, Writer},
+};
+use super::{
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Migrations,
+    Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+};
+use crate::model::{
+    id::{AgentId, TaskId},
+    task::{Claimed, TaskEvent, TaskState, TaskView},
+};
+
+/// Loads of up to so many agents are read in place: they take less time than a change of threads.
+const IN_PLACE: usize = 8;
+
+/// The store in one SQLite file.
+pub(super) struct SqliteStore {
+    rooms: Arc<Rooms>,
+}
+
+struct Rooms {
+    writer: Mutex<Writer>,
+    /// For short reads by key: never held up by a listing.
+    quick: Mutex<SqliteConnection>,
+    /// For everything else that only reads.
+    slow: Mutex<SqliteConnection>,
+}
+
+impl SqliteStore {
+    /// Opens the file, creating it and its tables where they are missing.
+    pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let mut conn = connect(path, Role::Writer(options.durability))?;
+        connect::migrate(&mut conn)?;
+        let writer = Writer {
+            conn,
+            path: path.to_owned(),
+            history: History::new(options.history_every, options.history),
+            full: options.durability == Durability::Full,
+        };
+        let rooms = Rooms {
+            writer: Mutex::new(writer),
+            quick: Mutex::new(connect(path, Role::Reader)?),
+            slow: Mutex::new(connect(path, Role::Reader)?),
+        };
+        Ok(Self { rooms: Arc::new(rooms) })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let rooms = Arc::clone(&self.rooms);
+        aside(move || work(&mut rooms.writer.lock())).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let rooms = Arc::clone(&self.rooms);
+        aside(move || work(&mut rooms.slow.lock())).await
+    }
+}
+
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(StoreError::NotDone(e.to_string())),
+    }
+}
+
+/// Brings the tables of the file up to date.
+pub(super) fn migrate(path: &Path) -> Result<Vec<String>, StoreError> {
+    connect::migrate(&mut connect(path, Role::Writer(Durability::Full))?)
+}
+
+/// Which migrations the file has seen.
+pub(super) fn migration_status(path: &Path) -> Result<Migrations, StoreError> {
+    if !path.exists() {
+        return connect::nothing_applied();
+    }
+    connect::status(&mut connect(path, Role::Writer(Durability::Full))?)
+}
+
+/// Reads everything in the file.
+pub(super) fn verify(path: &Path) -> Result<VerifyReport, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Refused(format!("there is no store at {}", path.display())));
+    }
+    verify::verify(&mut connect(path, Role::Reader)?)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn name(&self) -> String {
+        let version = libsqlite3_sys::SQLITE_VERSION.to_bytes();
+        format!("sqlite {}", String::from_utf8_lossy(version))
+    }
+
+    fn writers(&self) -> usize {
+        1
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    async fn join(&self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, StoreError> {
+        let name = name.to_owned();
+        self.write(move |w| w.join(boot, &name, max_lost)).await
+    }
+
+    async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError> {
+        self.rooms.writer.lock().commit(boot, units)
+    }
+
+    async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        if ids.len() <= IN_PLACE {
+            return read::load(&mut self.rooms.quick.lock(), ids);
+        }
+        let ids = ids.to_owned();
+        self.read(move |c| read::load(c, &ids)).await
+    }
+
+    async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |c| read::agents(c, &filter)).await
+    }
+
+    async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError> {
+        self.read(move |c| read::snapshots(c, id)).await
+    }
+
+    async fn set_status(
+        &self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let (kind, key, reason) = (kind.to_owned(), key.to_owned(), reason.map(str::to_owned));
+        self.write(move |w| w.set_status(id, &kind, &key, epoch, status, reason.as_deref())).await
+    }
+
+    async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
+        read::key(&mut self.rooms.quick.lock(), scope, key)
+    }
+
+    async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+        let request = request.clone();
+        self.write(move |w| w.claim(boot, &request)).await
+    }
+
+    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+        self.write(move |w| w.promote(now)).await
+    }
+
+    async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
+        self.read(|c| claim::doomed(c, false).map_err(|e| error::of_statement(&e))).await
+    }
+
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+        let claims = claims.to_owned();
+        self.write(move |w| w.give_back(boot, &claims)).await
+    }
+
+    async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
+        let target = target.to_owned();
+        self.write(move |w| w.park(&target, park)).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+        self.read(move |c| read::task(c, id)).await
+    }
+
+    async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError> {
+        self.read(move |c| read::task_data(c, id)).await
+    }
+
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |c| read::tasks(c, &filter)).await
+    }
+
+    async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>, StoreError> {
+        self.read(move |c| read::history(c, id)).await
+    }
+
+    async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>, StoreError> {
+        self.write(move |w| w.cancel(id)).await
+    }
+
+    async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError> {
+        self.write(move |w| w.retry(id)).await
+    }
+
+    async fn suspects(&self) -> Result<u64, StoreError> {
+        self.read(read::suspects).await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        self.read(read::counts).await
+    }
+
+    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |w| w.clean(now, archive_before)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read(read::ping).await
+    }
+}

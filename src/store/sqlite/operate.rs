@@ -1,0 +1,227 @@
+//! What people do to agents and tasks.
+
+use diesel::prelude::*;
+use jiff::Timestamp;
+
+use super::{
+    claim::whole,
+    commit::Stop,
+    rows::{self, ArchivedRow},
+    tx::{Sync, Tx, Writer},
+    values::{Id, Lit, OUTCOME_UNKNOWN, PARKED, READY, RUNNING, SCHEDULED, lane},
+};
+use crate::{
+    model::{
+        id::{AgentId, TaskId},
+        task::{TaskInput, TaskState, next},
+    },
+    store::{
+        CancelFound, StoreError, StoredStatus,
+        schema::{greenroom_agents, greenroom_batches, greenroom_task_archive, greenroom_tasks},
+    },
+};
+
+impl Writer {
+    /// Keeps a lasting status.
+    pub(super) fn set_status(
+        &mut self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| {
+            if tx.epoch(id.partition()).map_err(|e| whole(e.into()))? != Some(epoch) {
+                return Err(StoreError::Refused("fenced: another node owns the agent".to_owned()));
+            }
+            tx.set_status(id, kind, key, epoch, status, reason).map_err(whole)
+        })
+    }
+
+    /// Parks or unparks the tasks of a target.
+    pub(super) fn park(&mut self, target: &str, park: bool) -> Result<u64, StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| {
+            if park { tx.park(target) } else { tx.unpark(target) }.map_err(|e| whole(e.into()))
+        })
+    }
+
+    /// Looks a task up for cancellation, and flags it where it runs.
+    pub(super) fn cancel(&mut self, id: TaskId) -> Result<Option<CancelFound>, StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| tx.cancel(id.into()).map_err(whole))
+    }
+
+    /// Brings a task back.
+    pub(super) fn retry(&mut self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| tx.retry(id.into()).map_err(whole))
+    }
+}
+
+impl Tx<'_> {
+    fn set_status(
+        &mut self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), Stop> {
+        use greenroom_agents::dsl;
+        let row = dsl::greenroom_agents.filter(dsl::id.eq(Id(id.0)));
+        let before = row.select(dsl::status).first::<i16>(self.conn).optional()?;
+        self.deltas.agent(status, 1);
+        if let Some(before) = before {
+            self.deltas.agent(rows::status_of(before)?, -1);
+            diesel::update(row)
+                .set((dsl::status.eq(status as i16), dsl::reason.eq(reason)))
+                .execute(self.conn)?;
+            return Ok(());
+        }
+        diesel::insert_into(dsl::greenroom_agents)
+            .values((
+                dsl::id.eq(Id(id.0)),
+                dsl::partition.eq(id.partition()),
+                dsl::kind.eq(kind),
+                dsl::key.eq(key),
+                dsl::status.eq(status as i16),
+                dsl::reason.eq(reason),
+                dsl::epoch.eq(epoch),
+                dsl::version.eq(0),
+                dsl::schema_version.eq(0),
+                dsl::created_at.eq(self.now),
+                dsl::updated_at.eq(self.now),
+                dsl::state.eq(&[] as &[u8]),
+            ))
+            .execute(self.conn)?;
+        Ok(())
+    }
+
+    fn park(&mut self, target: &str) -> QueryResult<u64> {
+        use greenroom_tasks::dsl;
+        let doomed = Lit::<{ lane::DOOMED }>;
+        let of = dsl::greenroom_tasks.filter(dsl::target.eq(target)).filter(dsl::lane.lt(doomed));
+        let ready =
+            diesel::update(of.filter(dsl::state.eq(READY))).set(dsl::state.eq(PARKED)).execute(self.conn)?;
+        let scheduled = diesel::update(of.filter(dsl::state.eq(SCHEDULED)))
+            .set(dsl::state.eq(PARKED))
+            .execute(self.conn)?;
+        self.deltas.task(TaskState::Ready, -signed(ready));
+        self.deltas.task(TaskState::Scheduled, -signed(scheduled));
+        self.deltas.task(TaskState::Parked, signed(ready + scheduled));
+        Ok((ready + scheduled) as u64)
+    }
+
+    fn unpark(&mut self, target: &str) -> QueryResult<u64> {
+        use greenroom_tasks::dsl;
+        let parked: Vec<i64> = dsl::greenroom_tasks
+            .filter(dsl::state.ge(RUNNING))
+            .filter(dsl::state.eq(PARKED))
+            .filter(dsl::target.eq(target))
+            .order(dsl::seq.asc())
+            .select(dsl::rowid)
+            .load(self.conn)?;
+        for rowid in &parked {
+            let seq = self.next_seq()?;
+            diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(*rowid)))
+                .set((dsl::state.eq(READY), dsl::seq.eq(seq)))
+                .execute(self.conn)?;
+        }
+        self.deltas.task(TaskState::Parked, -signed(parked.len()));
+        self.deltas.task(TaskState::Ready, signed(parked.len()));
+        Ok(parked.len() as u64)
+    }
+
+    fn cancel(&mut self, id: Id) -> Result<Option<CancelFound>, Stop> {
+        use greenroom_task_archive::dsl as archive;
+        use greenroom_tasks::dsl;
+        let hot = dsl::greenroom_tasks
+            .filter(dsl::id.eq(id))
+            .select((dsl::state, dsl::attempt, dsl::cancel))
+            .first::<(i16, i64, bool)>(self.conn)
+            .optional()?;
+        let Some((state, attempt, flagged)) = hot else {
+            let ended = archive::greenroom_task_archive
+                .filter(archive::id.eq(id))
+                .select(archive::state)
+                .first::<i16>(self.conn)
+                .optional()?;
+            return Ok(ended.map(rows::state_of).transpose()?.map(CancelFound::Final));
+        };
+        if rows::state_of(state)? != TaskState::Running {
+            return Ok(Some(CancelFound::Idle));
+        }
+        if !flagged {
+            diesel::update(dsl::greenroom_tasks.filter(dsl::id.eq(id)))
+                .set(dsl::cancel.eq(true))
+                .execute(self.conn)?;
+            self.event(id, "cancel_requested", attempt, None, None)?;
+        }
+        Ok(Some(CancelFound::Running))
+    }
+
+    fn retry(&mut self, id: Id) -> Result<Option<Result<(), TaskState>>, Stop> {
+        use greenroom_task_archive::dsl as archive;
+        use greenroom_tasks::dsl;
+        let hot = dsl::greenroom_tasks
+            .filter(dsl::id.eq(id))
+            .select((dsl::state, dsl::attempt))
+            .first::<(i16, i64)>(self.conn)
+            .optional()?;
+        if let Some((state, attempt)) = hot {
+            let state = rows::state_of(state)?;
+            if next(state, TaskInput::RetryByPerson).is_err() {
+                return Ok(Some(Err(state)));
+            }
+            let seq = self.next_seq()?;
+            let row = dsl::greenroom_tasks.filter(dsl::id.eq(id)).filter(dsl::state.eq(OUTCOME_UNKNOWN));
+            diesel::update(row)
+                .set((
+                    dsl::state.eq(READY),
+                    dsl::seq.eq(seq),
+                    dsl::attempt.eq(0),
+                    dsl::lost.eq(0),
+                    dsl::lost_alone.eq(0),
+                    dsl::cancel.eq(false),
+                ))
+                .execute(self.conn)?;
+            self.event(id, "retried", attempt, None, Some("an operator confirmed another attempt"))?;
+            self.deltas.task(state, -1);
+            self.deltas.task(TaskState::Ready, 1);
+            return Ok(Some(Ok(())));
+        }
+        let ended = archive::greenroom_task_archive
+            .filter(archive::id.eq(id))
+            .select(ArchivedRow::as_select())
+            .first(self.conn)
+            .optional()?;
+        let Some(row) = ended else { return Ok(None) };
+        let state = rows::state_of(row.state)?;
+        let Ok(to) = next(state, TaskInput::RetryByPerson) else { return Ok(Some(Err(state))) };
+        diesel::delete(archive::greenroom_task_archive.filter(archive::id.eq(id))).execute(self.conn)?;
+        let batch = self.count_out_of_batch(row.batch)?;
+        let seq = self.next_seq()?;
+        diesel::insert_into(dsl::greenroom_tasks).values(row.revived(seq, batch)).execute(self.conn)?;
+        self.event(id, "retried", row.attempt, None, Some("an operator brought it back"))?;
+        self.deltas.task(state, -1);
+        self.deltas.task(to, 1);
+        Ok(Some(Ok(())))
+    }
+
+    /// A task that comes back is open again in its batch, unless that has been told to have ended:
+    /// then it has left the batch.
+    fn count_out_of_batch(&mut self, batch: Option<Id>) -> QueryResult<Option<Id>> {
+        use greenroom_batches::dsl;
+        let Some(id) = batch else { return Ok(None) };
+        let open = dsl::greenroom_batches.filter(dsl::id.eq(id)).filter(dsl::open.gt(0));
+        let met = diesel::update(open)
+            .set((dsl::open.eq(dsl::open + 1), dsl::failed.eq(dsl::failed - 1)))
+            .execute(self.conn)?;
+        Ok(batch.filter(|_| met == 1))
+    }
+}
+
+fn signed(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,257 @@
+//! Claiming, giving back, and what becomes of tasks whose node died.
+
+use greenroom::{
+    model::{
+        id::Target,
+        task::{NewTask, TaskState},
+    },
+    store::{CancelFound, ClaimRequest, Doom, FinishOutcome, Refusal, Verdict},
+};
+use jiff::{Timestamp, ToSpan};
+
+use crate::support::*;
+
+fn keys(claimed: &[greenroom::model::task::Claimed]) -> Vec<String> {
+    claimed.iter().map(|c| c.target.to_string().trim_start_matches("tally/").to_owned()).collect()
+}
+
+rules! {
+    async fn the_best_goes_first(w: &mut World) {
+        let tasks = [("a", 0), ("b", 5), ("c", 0), ("d", 5), ("e", -1)];
+        w.must(accepting(tasks.map(|(key, priority)| NewTask { priority, ..task(key) }))).await;
+        assert_eq!(keys(&w.claim(2).await), ["b", "d"]);
+        assert_eq!(keys(&w.claim(9).await), ["a", "c", "e"]);
+        assert_eq!(w.claim(9).await.len(), 0);
+    }
+
+    async fn the_store_gives_the_order_not_the_id(w: &mut World) {
+        let (early, late) = (task("early"), task("late"));
+        w.submit(late).await;
+        w.submit(early).await;
+        let claimed = w.claim(9).await;
+        assert_eq!(keys(&claimed), ["late", "early"]);
+        assert!(claimed[0].seq < claimed[1].seq);
+    }
+
+    async fn a_claim_carries_all_that_is_needed_to_run(w: &mut World) {
+        let mut new = task("a");
+        new.timeout = Some(std::time::Duration::from_millis(1500));
+        new.max_attempts = 7;
+        new.priority = 3;
+        let target = Target::agent("tally", "told");
+        new.notify = Some(greenroom::model::task::Notify { target, message: "Add.done".into() });
+        let claimed = w.running(new.clone()).await;
+        assert_eq!(claimed.target, new.target);
+        assert_eq!(claimed.message, "Add");
+        assert_eq!(claimed.input.get(), new.input.get());
+        assert_eq!((claimed.priority, claimed.attempt, claimed.lost, claimed.max_attempts), (3, 1, 0, 7));
+        assert_eq!(claimed.timeout, new.timeout);
+        assert_eq!(claimed.notify, new.notify);
+        let view = w.view(claimed.id).await;
+        assert_eq!(view.state, TaskState::Running);
+        assert_eq!(view.node, Some(w.boot.to_string()));
+        assert!(view.started_at.is_some());
+        let data = w.store.task_data(claimed.id).await.unwrap().unwrap();
+        assert_eq!((data.id, data.attempt, data.notify), (claimed.id, 1, new.notify));
+    }
+
+    async fn tools_and_agents_have_their_own_room(w: &mut World) {
+        w.submit(task("a")).await;
+        let tool = NewTask::new(Target::Tool("fs.read".into()), "", json("{}"), 5);
+        w.submit(tool).await;
+        let tools = ClaimRequest { tools: 5, ..ClaimRequest::default() };
+        let claimed = w.store.claim(w.boot, &tools).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        assert_eq!(claimed[0].target, Target::Tool("fs.read".into()));
+        assert_eq!(w.view(claimed[0].id).await.message, None);
+        assert_eq!(keys(&w.claim(5).await), ["a"]);
+    }
+
+    async fn targets_without_room_are_passed_over(w: &mut World) {
+        for key in ["a", "a", "b", "c"] {
+            w.submit(task(key)).await;
+        }
+        let except = vec!["tally/a".to_owned(), "tally/c".to_owned()];
+        let request = ClaimRequest { agents: 5, except, ..ClaimRequest::default() };
+        assert_eq!(keys(&w.store.claim(w.boot, &request).await.unwrap()), ["b"]);
+        assert_eq!(keys(&w.claim(9).await), ["a", "a", "c"]);
+    }
+
+    async fn only_the_claims_owner_may_end_it(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let lost = Verdict::Refused(Refusal::ClaimLost(claimed.id));
+        let other = greenroom::model::task::Claimed { attempt: 2, ..claimed.clone() };
+        assert_eq!(w.end(&other, ok()).await, lost);
+        let stranger = uuid::Uuid::now_v7();
+        let verdicts = w.store.commit(stranger, &[ending(&claimed, ok())]).await.unwrap();
+        assert_eq!(verdicts.first(), Some(&lost));
+        let retry = FinishOutcome::Retry { run_at: Timestamp::now(), error: error("x") };
+        assert_eq!(w.store.commit(stranger, &[ending(&claimed, retry)]).await.unwrap(), [lost]);
+        w.must(ending(&claimed, ok())).await;
+    }
+
+    async fn what_was_given_back_keeps_its_place_and_its_attempts(w: &mut World) {
+        w.submit(task("a")).await;
+        w.submit(task("b")).await;
+        let claimed = w.claim(1).await;
+        w.store.give_back(w.boot, &[(claimed[0].id, claimed[0].attempt)]).await.unwrap();
+        let again = w.claim(9).await;
+        assert_eq!(keys(&again), ["a", "b"]);
+        assert_eq!((again[0].attempt, again[0].seq), (1, claimed[0].seq));
+        // not by a stranger, not for another attempt
+        w.store.give_back(uuid::Uuid::now_v7(), &[(again[0].id, 1)]).await.unwrap();
+        w.store.give_back(w.boot, &[(again[1].id, 2)]).await.unwrap();
+        assert_eq!(w.counts().await, [(TaskState::Running, 2)]);
+    }
+
+    async fn a_retry_waits_and_takes_its_place_anew(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.submit(task("b")).await;
+        let run_at = Timestamp::now() + 1.hour();
+        w.must(ending(&claimed, FinishOutcome::Retry { run_at, error: error("not yet") })).await;
+        let view = w.view(claimed.id).await;
+        assert_eq!(view.state, TaskState::Scheduled);
+        assert_eq!(view.error, Some(error("not yet")));
+        let (promoted, due) = w.store.promote(Timestamp::now()).await.unwrap();
+        assert_eq!(promoted, 0);
+        assert_eq!(due.map(|d| d.as_microsecond()), Some(run_at.as_microsecond()));
+        assert_eq!(w.store.promote(run_at).await.unwrap(), (1, None));
+        let again = w.claim(9).await;
+        assert_eq!(keys(&again), ["b", "a"]);
+        assert_eq!((again[1].attempt, again[1].lost), (2, 0));
+    }
+
+    async fn what_is_for_later_waits(w: &mut World) {
+        let run_at = Timestamp::now() + 1.hour();
+        let id = w.submit(NewTask { run_at: Some(run_at), ..task("a") }).await;
+        let past = NewTask { run_at: Some(Timestamp::now() - 1.hour()), ..task("b") };
+        w.submit(past).await;
+        assert_eq!(keys(&w.claim(9).await), ["b"]);
+        assert_eq!(w.state_of(id).await, TaskState::Scheduled);
+        assert_eq!(w.store.promote(run_at).await.unwrap().0, 1);
+        assert_eq!(keys(&w.claim(9).await), ["a"]);
+    }
+
+    async fn a_dead_boots_work_is_ready_again(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.submit(task("b")).await;
+        assert_eq!(w.crash().await, (1, vec![]));
+        assert_eq!(w.counts().await, [(TaskState::Ready, 2)]);
+        // the zombie cannot end it any more
+        assert_eq!(w.end(&claimed, ok()).await, Verdict::Refused(Refusal::ClaimLost(claimed.id)));
+        let again = w.claim(9).await;
+        assert_eq!(keys(&again), ["a", "b"]);
+        assert_eq!((again[0].attempt, again[0].lost), (2, 1));
+        assert_eq!(w.end(&claimed, ok()).await, Verdict::Refused(Refusal::ClaimLost(claimed.id)));
+        w.must(ending(&again[0], ok())).await;
+    }
+
+    async fn a_suspect_runs_alone_and_poison_is_found(w: &mut World) {
+        let id = w.submit(task("poison")).await;
+        let innocent = w.submit(task("innocent")).await;
+        for _ in 0..2 {
+            assert_eq!(w.claim(9).await.len(), 2);
+            w.crash().await;
+        }
+        assert_eq!(w.store.suspects().await.unwrap(), 2);
+        assert_eq!(w.claim(9).await.len(), 0, "suspects are not claimed with others");
+        let first = w.claim_alone().await;
+        assert_eq!(first.len(), 1, "one, and nothing else");
+        assert_eq!(first[0].lost, 2);
+        // alone is alone: only these losses count
+        for lost in 1..=3 {
+            let (_, poison) = w.crash().await;
+            assert_eq!(poison, if lost == 3 { vec![id] } else { vec![] });
+            let next = w.claim_alone().await;
+            assert_eq!(next[0].id, if lost == 3 { innocent } else { id });
+            if lost == 3 {
+                w.must(ending(&next[0], ok())).await;
+            }
+        }
+        assert_eq!(w.store.suspects().await.unwrap(), 0);
+        assert_eq!(w.claim_alone().await.len(), 0);
+        assert_eq!(w.store.doomed().await.unwrap(), [(id, Doom::Poison)]);
+        // told again until it is ended
+        assert_eq!(w.crash().await.1, [id]);
+        w.promote().await;
+        w.must(ending_idle(id, FinishOutcome::Failed { error: error("poison") })).await;
+        assert_eq!(w.crash().await, (0, vec![]));
+        assert_eq!(w.state_of(id).await, TaskState::Failed);
+        assert_eq!(w.state_of(innocent).await, TaskState::Succeeded);
+    }
+
+    async fn an_idle_task_is_ended_by_its_cancellation(w: &mut World) {
+        let id = w.submit(task("a")).await;
+        assert_eq!(w.store.cancel(id).await.unwrap(), Some(CancelFound::Idle));
+        w.must(ending_idle(id, FinishOutcome::Cancelled)).await;
+        assert_eq!(w.store.cancel(id).await.unwrap(), Some(CancelFound::Final(TaskState::Cancelled)));
+        assert_eq!(w.claim(9).await.len(), 0);
+        assert_eq!(w.store.cancel(task("x").id).await.unwrap(), None);
+    }
+
+    async fn a_running_task_is_flagged_and_may_still_succeed(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        assert_eq!(w.store.cancel(claimed.id).await.unwrap(), Some(CancelFound::Running));
+        let idle = w.commit_one(ending_idle(claimed.id, FinishOutcome::Cancelled)).await;
+        assert_eq!(idle, Verdict::Refused(Refusal::ClaimLost(claimed.id)), "it is not idle");
+        w.must(ending(&claimed, ok())).await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Succeeded);
+        let claimed = w.running(task("a")).await;
+        w.store.cancel(claimed.id).await.unwrap();
+        w.must(ending(&claimed, FinishOutcome::Cancelled)).await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Cancelled);
+    }
+
+    async fn a_flagged_task_gets_no_other_attempt(w: &mut World) {
+        let retried = w.running(task("a")).await;
+        w.store.cancel(retried.id).await.unwrap();
+        let retry = FinishOutcome::Retry { run_at: Timestamp::now(), error: error("x") };
+        w.must(ending(&retried, retry)).await;
+        let given = w.running(task("b")).await;
+        w.store.cancel(given.id).await.unwrap();
+        w.store.give_back(w.boot, &[(given.id, given.attempt)]).await.unwrap();
+        let lost = w.running(task("c")).await;
+        w.store.cancel(lost.id).await.unwrap();
+        w.crash().await;
+        assert_eq!(w.claim(9).await.len(), 0);
+        w.promote().await;
+        assert_eq!(w.claim(9).await.len(), 0);
+        for id in [retried.id, given.id, lost.id] {
+            assert_eq!(w.state_of(id).await, TaskState::Cancelled);
+        }
+    }
+
+    async fn what_expired_before_it_started_is_cancelled(w: &mut World) {
+        let soon = Some(Timestamp::now() + 1.hour());
+        let waiting = w.submit(NewTask { expires_at: soon, ..task("a") }).await;
+        let started = w.running(NewTask { expires_at: soon, priority: 9, ..task("b") }).await;
+        let again = w.running(NewTask { expires_at: soon, ..task("c") }).await;
+        let retry = FinishOutcome::Retry { run_at: Timestamp::now() + 90.minutes(), error: error("busy") };
+        w.must(ending(&again, retry)).await;
+        // claimed together; the first never started
+        w.store.give_back(w.boot, &[(waiting, 1)]).await.unwrap();
+        assert_eq!(w.promote().await, 0);
+        assert_eq!(w.state_of(waiting).await, TaskState::Ready);
+        w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        assert_eq!(w.state_of(waiting).await, TaskState::Cancelled);
+        assert_eq!(w.state_of(started.id).await, TaskState::Running);
+        w.must(ending(&started, ok())).await;
+        assert_eq!(w.claim(9).await[0].id, again.id, "it started in time, and may be tried again");
+    }
+
+    async fn whoever_waits_for_an_expired_task_is_told_by_the_runtime(w: &mut World) {
+        let target = Target::agent("tally", "told");
+        let notify = Some(greenroom::model::task::Notify { target, message: "Add.done".into() });
+        let expires_at = Some(Timestamp::now() - 1.hour());
+        let id = w.submit(NewTask { expires_at, notify: notify.clone(), ..task("a") }).await;
+        w.promote().await;
+        assert_eq!(w.claim(9).await.len(), 0, "it may not start any more");
+        assert_eq!(w.store.doomed().await.unwrap(), [(id, Doom::Expired)]);
+        assert_eq!(w.store.task_data(id).await.unwrap().unwrap().notify, notify);
+        let mut unit = ending_idle(id, FinishOutcome::Cancelled);
+        unit.accepted.push(task("told"));
+        w.must(unit).await;
+        assert_eq!(w.store.doomed().await.unwrap(), []);
+        assert_eq!(keys(&w.claim(9).await), ["told"]);
+    }
+}

@@ -1,0 +1,138 @@
+//! Every way in which a task or an attempt ends.
+
+use greenroom::{
+    model::task::{Illegal, TaskInput, TaskState, next},
+    store::{Finish, FinishOutcome, Guard, Refusal, Unit, Verdict},
+};
+use jiff::Timestamp;
+
+use crate::support::*;
+
+rules! {
+    async fn a_failure_is_a_dead_letter_that_tells_why(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, failed())).await;
+        let view = w.view(claimed.id).await;
+        assert_eq!(view.state, TaskState::Failed);
+        assert_eq!(view.error, Some(error("it does not work")));
+        assert!(view.result.is_none());
+        // its input is still there
+        let data = w.store.task_data(claimed.id).await.unwrap().unwrap();
+        assert_eq!(data.input.get(), claimed.input.get());
+    }
+
+    async fn a_success_after_failures_shows_no_error(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, FinishOutcome::Retry { run_at: Timestamp::now(), error: error("x") })).await;
+        w.promote().await;
+        let again = w.claim(1).await;
+        w.must(ending(&again[0], ok())).await;
+        let view = w.view(claimed.id).await;
+        assert_eq!((view.state, view.error, view.attempt), (TaskState::Succeeded, None, 2));
+    }
+
+    async fn a_parked_attempt_is_given_back(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, FinishOutcome::Parked)).await;
+        let view = w.view(claimed.id).await;
+        assert_eq!((view.state, view.attempt), (TaskState::Parked, 0));
+        assert_eq!(w.claim(9).await.len(), 0);
+        assert_eq!(w.store.park("tally/a", false).await.unwrap(), 1);
+        assert_eq!(w.claim(9).await[0].attempt, 1);
+    }
+
+    async fn an_unknown_outcome_waits_for_a_person(w: &mut World) {
+        for resolved in [ok(), failed()] {
+            let claimed = w.running(task("a")).await;
+            w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("cut off") })).await;
+            assert_eq!(w.state_of(claimed.id).await, TaskState::OutcomeUnknown);
+            w.crash().await;
+            assert_eq!(w.claim(9).await.len(), 0);
+            w.must(ending_idle(claimed.id, resolved)).await;
+            assert!(w.state_of(claimed.id).await.is_final());
+        }
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("cut off") })).await;
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.claim(9).await[0].attempt, 1);
+    }
+
+    async fn an_end_that_makes_no_sense_is_refused(w: &mut World) {
+        let ready = w.submit(task("a")).await;
+        let verdict = w.commit_one(ending_idle(ready, ok())).await;
+        assert!(matches!(verdict, Verdict::Refused(Refusal::Bad(_))), "{verdict:?}");
+        let retry = FinishOutcome::Retry { run_at: Timestamp::now(), error: error("x") };
+        let verdict = w.commit_one(ending_idle(ready, retry)).await;
+        assert!(matches!(verdict, Verdict::Refused(Refusal::Bad(_))), "{verdict:?}");
+        assert_eq!(w.state_of(ready).await, TaskState::Ready);
+        let nobody = task("x").id;
+        let verdict = w.commit_one(ending_idle(nobody, FinishOutcome::Cancelled)).await;
+        assert_eq!(verdict, Verdict::Refused(Refusal::ClaimLost(nobody)));
+    }
+
+    /// The store does what the one transition function says, for every end from every state.
+    async fn the_store_moves_tasks_as_the_machine_says(w: &mut World) {
+        let outcomes = || {
+            [
+                (FinishOutcome::Succeeded { result: b"1".to_vec() }, TaskInput::Succeeded, TaskInput::ResolvedSucceeded),
+                (failed(), TaskInput::Failed, TaskInput::DeadLetter),
+                (FinishOutcome::Cancelled, TaskInput::CancelSeen, TaskInput::Cancel),
+                (FinishOutcome::Parked, TaskInput::TargetStopped, TaskInput::TargetStopped),
+                (
+                    FinishOutcome::OutcomeUnknown { error: error("x") },
+                    TaskInput::Interrupted,
+                    TaskInput::Interrupted,
+                ),
+            ]
+        };
+        for from in [TaskState::Ready, TaskState::Running, TaskState::Parked, TaskState::OutcomeUnknown] {
+            for (outcome, running, idle) in outcomes() {
+                let claimed = w.running(task("a")).await;
+                match from {
+                    TaskState::Ready => w.store.give_back(w.boot, &[(claimed.id, 1)]).await.unwrap(),
+                    TaskState::Parked => w.must(ending(&claimed, FinishOutcome::Parked)).await,
+                    TaskState::OutcomeUnknown => {
+                        w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("x") })).await;
+                    }
+                    _ => {}
+                }
+                assert_eq!(w.state_of(claimed.id).await, from);
+                let runs = from == TaskState::Running;
+                let guard = if runs { Guard::Running { attempt: 1 } } else { Guard::Idle };
+                let input = match (runs, idle) {
+                    (true, _) => running,
+                    (false, TaskInput::DeadLetter) if from == TaskState::OutcomeUnknown => TaskInput::ResolvedFailed,
+                    (false, idle) => idle,
+                };
+                let shown = format!("{from:?} {outcome:?}");
+                let same = matches!(
+                    (&outcome, from),
+                    (FinishOutcome::Parked, TaskState::Parked)
+                        | (FinishOutcome::OutcomeUnknown { .. }, TaskState::OutcomeUnknown)
+                );
+                let unit = Unit {
+                    finished: vec![Finish { task: claimed.id, guard, outcome, note: None }],
+                    ..Unit::default()
+                };
+                let verdict = w.commit_one(unit).await;
+                match next(from, input) {
+                    Ok(to) => {
+                        assert_eq!(verdict, Verdict::Durable, "{shown}");
+                        assert_eq!(w.state_of(claimed.id).await, to, "{shown}");
+                    }
+                    // where it stands there already, it was sent before
+                    Err(Illegal { .. }) if same => assert_eq!(verdict, Verdict::Durable, "{shown}"),
+                    Err(Illegal { .. }) => {
+                        assert!(matches!(verdict, Verdict::Refused(Refusal::Bad(_))), "{shown}: {verdict:?}");
+                        assert_eq!(w.state_of(claimed.id).await, from, "{shown}");
+                    }
+                }
+                if !w.state_of(claimed.id).await.is_final() {
+                    w.crash().await;
+                    let _ = w.commit_one(ending_idle(claimed.id, FinishOutcome::Cancelled)).await;
+                    assert_eq!(w.state_of(claimed.id).await, TaskState::Cancelled);
+                }
+            }
+        }
+    }
+}

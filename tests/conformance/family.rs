@@ -1,0 +1,257 @@
+//! Tasks that come after others, and batches.
+
+use greenroom::{
+    model::{
+        id::{Target, TaskId},
+        task::{NewBatch, NewTask, Notify, OnParentFailed, TaskState},
+    },
+    store::{Doom, FinishOutcome, Refusal, Unit, Verdict},
+};
+use jiff::{Timestamp, ToSpan};
+
+use crate::support::*;
+
+fn told(message: &str) -> Option<Notify> {
+    Some(Notify { target: Target::agent("tally", "told"), message: message.into() })
+}
+
+/// A batch of one task for each key.
+fn batch(keys: &[&str], notify: Option<Notify>) -> (Unit, TaskId) {
+    let id = TaskId::fresh();
+    let mut unit = accepting(keys.iter().map(|key| NewTask { batch: Some(id), ..task(key) }));
+    unit.batches.push(NewBatch { id, size: keys.len() as u64, notify });
+    (unit, id)
+}
+
+rules! {
+    async fn a_child_waits_for_every_parent(w: &mut World) {
+        let one = w.submit(task("one")).await;
+        let two = w.submit(task("two")).await;
+        let child = w.submit(child("child", &[one, two, one])).await;
+        assert_eq!(w.view(child).await.waiting_for, Some(2));
+        let parents = w.claim(9).await;
+        assert_eq!(parents.len(), 2);
+        w.must(ending(&parents[0], ok())).await;
+        assert_eq!(w.state_of(child).await, TaskState::Blocked);
+        assert_eq!(w.view(child).await.waiting_for, Some(1));
+        w.must(ending(&parents[1], ok())).await;
+        assert_eq!(w.claim(9).await[0].id, child);
+    }
+
+    async fn two_parents_that_end_in_one_call_free_their_child(w: &mut World) {
+        let one = w.submit(task("one")).await;
+        let two = w.submit(task("two")).await;
+        let child = w.submit(child("child", &[one, two])).await;
+        let parents = w.claim(9).await;
+        let units: Vec<Unit> = parents.iter().map(|p| ending(p, ok())).collect();
+        assert_eq!(w.commit(&units).await, [Verdict::Durable, Verdict::Durable]);
+        assert_eq!(w.state_of(child).await, TaskState::Ready);
+        assert_eq!(w.counts().await, [(TaskState::Ready, 1), (TaskState::Succeeded, 2)]);
+    }
+
+    async fn two_parents_that_end_in_one_unit_free_their_child(w: &mut World) {
+        let one = w.submit(task("one")).await;
+        let two = w.submit(task("two")).await;
+        let child = w.submit(child("child", &[one, two])).await;
+        let parents = w.claim(9).await;
+        let finished = parents.iter().map(|p| finish(p, ok())).collect();
+        w.must(Unit { finished, ..Unit::default() }).await;
+        assert_eq!(w.state_of(child).await, TaskState::Ready);
+    }
+
+    async fn a_refused_end_frees_nobody(w: &mut World) {
+        let parent = w.running(task("one")).await;
+        let child = w.submit(child("child", &[parent.id])).await;
+        let mut stale = w.turn("a", 5, "x");
+        stale.finished.push(finish(&parent, ok()));
+        assert_eq!(w.commit_one(stale).await, fenced());
+        assert_eq!(w.state_of(child).await, TaskState::Blocked);
+        w.must(ending(&parent, ok())).await;
+        assert_eq!(w.state_of(child).await, TaskState::Ready);
+    }
+
+    async fn a_parent_may_stand_behind_its_child(w: &mut World) {
+        let parent = task("parent");
+        let child = child("child", &[parent.id]);
+        let (parent_id, child_id) = (parent.id, child.id);
+        w.must(accepting([child, parent])).await;
+        let claimed = w.claim(9).await;
+        assert_eq!(claimed.iter().map(|c| c.id).collect::<Vec<_>>(), [parent_id]);
+        w.must(ending(&claimed[0], ok())).await;
+        assert_eq!(w.state_of(child_id).await, TaskState::Ready);
+    }
+
+    async fn a_parent_that_has_ended_is_done(w: &mut World) {
+        let parent = w.running(task("parent")).await;
+        w.must(ending(&parent, ok())).await;
+        let late = w.submit(child("child", &[parent.id])).await;
+        assert_eq!(w.state_of(late).await, TaskState::Ready);
+        // also when the child is submitted by the very turn that ends the parent
+        let parent = w.running(task("parent")).await;
+        let mut unit = ending(&parent, ok());
+        let after = child("child", &[parent.id]);
+        let after_id = after.id;
+        unit.accepted.push(after);
+        w.must(unit).await;
+        assert_eq!(w.state_of(after_id).await, TaskState::Ready);
+    }
+
+    async fn a_freed_child_still_waits_for_its_time(w: &mut World) {
+        let parent = w.running(task("parent")).await;
+        let run_at = Some(Timestamp::now() + 1.hour());
+        let child = w.submit(NewTask { run_at, ..child("child", &[parent.id]) }).await;
+        w.must(ending(&parent, ok())).await;
+        assert_eq!(w.state_of(child).await, TaskState::Scheduled);
+        w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        assert_eq!(w.state_of(child).await, TaskState::Ready);
+    }
+
+    async fn an_unknown_parent_is_refused(w: &mut World) {
+        let nobody = TaskId::fresh();
+        let known = w.submit(task("known")).await;
+        let orphan = child("child", &[known, nobody]);
+        let id = orphan.id;
+        let verdict = w.commit_one(accepting([task("sibling"), orphan])).await;
+        assert_eq!(verdict, Verdict::Refused(Refusal::ParentUnknown(nobody)));
+        assert!(w.store.task(id).await.unwrap().is_none());
+        assert_eq!(w.counts().await, [(TaskState::Ready, 1)]);
+        // and its known parent ends as if it had never been
+        let parent = w.claim(9).await;
+        w.must(ending(&parent[0], ok())).await;
+    }
+
+    async fn a_failed_parent_takes_its_children_with_it(w: &mut World) {
+        for outcome in [failed(), FinishOutcome::Cancelled] {
+            let parent = w.running(task("parent")).await;
+            let other = w.submit(task("other")).await;
+            let one = w.submit(child("child", &[parent.id, other])).await;
+            let grandchild = w.submit(child("grandchild", &[one])).await;
+            w.must(ending(&parent, outcome)).await;
+            // one level a pass
+            w.promote().await;
+            assert_eq!(w.state_of(one).await, TaskState::Cancelled);
+            w.promote().await;
+            assert_eq!(w.state_of(grandchild).await, TaskState::Cancelled);
+            // its other parent frees nobody
+            let other = w.claim(9).await.pop().unwrap();
+            w.must(ending(&other, ok())).await;
+            assert_eq!(w.claim(9).await.len(), 0);
+        }
+    }
+
+    async fn a_child_that_runs_all_the_same_runs(w: &mut World) {
+        let parent = w.running(task("parent")).await;
+        let brave = NewTask { on_parent_failed: OnParentFailed::Run, ..child("child", &[parent.id]) };
+        let brave = w.submit(brave).await;
+        w.must(ending(&parent, failed())).await;
+        assert_eq!(w.state_of(brave).await, TaskState::Ready);
+        // the same for those that come later
+        let late = NewTask { on_parent_failed: OnParentFailed::Run, ..child("child", &[parent.id]) };
+        assert_eq!({ let id = w.submit(late).await; w.state_of(id).await }, TaskState::Ready);
+        let late = w.submit(child("child", &[parent.id])).await;
+        assert_eq!(w.claim(9).await.len(), 2);
+        w.promote().await;
+        assert_eq!(w.state_of(late).await, TaskState::Cancelled);
+    }
+
+    async fn whoever_waits_for_a_doomed_child_is_told_by_the_runtime(w: &mut World) {
+        let parent = w.running(task("parent")).await;
+        let other = w.running(task("other")).await;
+        let one = child("child", &[parent.id, other.id]);
+        let one = w.submit(NewTask { notify: told("Add.done"), ..one }).await;
+        let grandchild = w.submit(child("grandchild", &[one])).await;
+        w.must(ending(&parent, failed())).await;
+        w.must(ending(&other, ok())).await;
+        w.promote().await;
+        assert_eq!(w.state_of(one).await, TaskState::Blocked, "the store does not end it");
+        assert_eq!(w.store.doomed().await.unwrap(), [(one, Doom::ParentFailed)]);
+        let mut unit = ending_idle(one, FinishOutcome::Cancelled);
+        unit.accepted.push(task("told"));
+        w.must(unit).await;
+        assert_eq!(w.store.doomed().await.unwrap(), []);
+        w.promote().await;
+        assert_eq!(w.state_of(grandchild).await, TaskState::Cancelled);
+        assert_eq!(w.claim(9).await.len(), 1);
+    }
+
+    async fn a_cancelled_child_is_not_freed_later(w: &mut World) {
+        let parent = w.running(task("parent")).await;
+        let child = w.submit(child("child", &[parent.id])).await;
+        w.must(ending_idle(child, FinishOutcome::Cancelled)).await;
+        w.must(ending(&parent, ok())).await;
+        assert_eq!(w.state_of(child).await, TaskState::Cancelled);
+        assert_eq!(w.counts().await, [(TaskState::Succeeded, 1), (TaskState::Cancelled, 1)]);
+    }
+
+    async fn the_end_of_a_batch_is_told_once(w: &mut World) {
+        let (unit, id) = batch(&["a", "b", "c"], told("Add.joined"));
+        w.must(unit).await;
+        let claimed = w.claim(9).await;
+        assert_eq!(claimed.len(), 3);
+        assert_eq!(claimed[0].batch, Some(id));
+        let units: Vec<Unit> = [ok(), failed()].into_iter().zip(&claimed).map(|(o, c)| ending(c, o)).collect();
+        w.commit(&units).await;
+        assert_eq!(w.claim(9).await.len(), 0);
+        w.must(ending(&claimed[2], ok())).await;
+        let joined = w.claim(9).await;
+        assert_eq!(joined.len(), 1);
+        assert_eq!(joined[0].target, Target::agent("tally", "told"));
+        assert_eq!(joined[0].message, "Add.joined");
+        let input: serde_json::Value = serde_json::from_str(joined[0].input.get()).unwrap();
+        assert_eq!(input, serde_json::json!({"batch": id.to_string(), "succeeded": 2, "failed": 1}));
+        // the failed one comes back: nobody is told twice
+        w.store.retry(claimed[1].id).await.unwrap().unwrap().unwrap();
+        let again = w.claim(9).await.pop().unwrap();
+        assert_eq!(again.batch, None, "the batch has ended without it");
+        w.must(ending(&again, ok())).await;
+        assert_eq!(w.claim(9).await.len(), 0);
+    }
+
+    async fn the_last_of_a_batch_may_end_in_the_call_of_the_others(w: &mut World) {
+        let (unit, _) = batch(&["a", "b", "c"], told("Add.joined"));
+        w.must(unit).await;
+        let units: Vec<Unit> = w.claim(9).await.iter().map(|c| ending(c, ok())).collect();
+        w.commit(&units).await;
+        w.commit(&units).await;
+        assert_eq!(w.claim(9).await.len(), 1);
+    }
+
+    async fn a_task_brought_back_is_open_again_in_its_batch(w: &mut World) {
+        let (unit, id) = batch(&["a", "b"], told("Add.joined"));
+        w.must(unit).await;
+        let claimed = w.claim(9).await;
+        w.must(ending(&claimed[0], failed())).await;
+        w.store.retry(claimed[0].id).await.unwrap().unwrap().unwrap();
+        w.must(ending(&claimed[1], ok())).await;
+        let again = w.claim(9).await;
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].batch, Some(id));
+        w.must(ending(&again[0], ok())).await;
+        let joined = w.claim(9).await;
+        let input: serde_json::Value = serde_json::from_str(joined[0].input.get()).unwrap();
+        assert_eq!(input, serde_json::json!({"batch": id.to_string(), "succeeded": 2, "failed": 0}));
+    }
+
+    async fn doomed_and_cancelled_tasks_count_in_their_batch(w: &mut World) {
+        let parent = w.running(task("parent")).await;
+        let (mut unit, id) = batch(&["a", "b"], told("Add.joined"));
+        unit.accepted[0].after = vec![parent.id];
+        let cancelled = unit.accepted[1].id;
+        w.must(unit).await;
+        w.must(ending(&parent, failed())).await;
+        w.must(ending_idle(cancelled, FinishOutcome::Cancelled)).await;
+        w.promote().await;
+        let joined = w.claim(9).await;
+        let input: serde_json::Value = serde_json::from_str(joined[0].input.get()).unwrap();
+        assert_eq!(input, serde_json::json!({"batch": id.to_string(), "succeeded": 0, "failed": 2}));
+    }
+
+    async fn a_batch_of_nothing_has_ended(w: &mut World) {
+        let (unit, _) = batch(&[], told("Add.joined"));
+        w.must(unit).await;
+        assert_eq!(w.claim(9).await.len(), 1);
+        let (unit, _) = batch(&[], None);
+        w.must(unit).await;
+        assert_eq!(w.claim(9).await.len(), 0);
+    }
+}

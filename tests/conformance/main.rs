@@ -1,0 +1,10 @@
+//! The rules that every store keeps. One line in `support::rules!` adds a store to all of them.
+
+mod agents;
+mod claims;
+mod ends;
+mod family;
+mod keys;
+mod operators;
+mod support;
+mod units;

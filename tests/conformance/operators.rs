@@ -1,0 +1,237 @@
+//! What people see and do: parking, retrying, listings, histories, cleaning, checking.
+
+use greenroom::{
+    model::task::{NewTask, TaskState},
+    store::{self, FinishOutcome, KeyWrite, StoreError, StoreOptions, TaskFilter, Unit},
+};
+use jiff::{Timestamp, ToSpan};
+
+use crate::support::*;
+
+rules! {
+    async fn parking_takes_ready_and_scheduled_tasks_of_one_target(w: &mut World) {
+        let running = w.running(task("a")).await;
+        let ready = w.submit(task("a")).await;
+        let run_at = Some(Timestamp::now() + 1.hour());
+        let scheduled = w.submit(NewTask { run_at, ..task("a") }).await;
+        let blocked = w.submit(child("a", &[running.id])).await;
+        let other = w.submit(task("b")).await;
+        assert_eq!(w.store.park("tally/a", true).await.unwrap(), 2);
+        let after = [
+            (running.id, TaskState::Running),
+            (ready, TaskState::Parked),
+            (scheduled, TaskState::Parked),
+            (blocked, TaskState::Blocked),
+            (other, TaskState::Ready),
+        ];
+        for (id, state) in after {
+            assert_eq!(w.state_of(id).await, state);
+        }
+        assert_eq!(w.claim(9).await.len(), 1);
+        assert_eq!(w.store.park("tally/b", false).await.unwrap(), 0);
+        // back in their old order, behind what came meanwhile
+        w.submit(task("c")).await;
+        assert_eq!(w.store.park("tally/a", false).await.unwrap(), 2);
+        let claimed: Vec<_> = w.claim(9).await.into_iter().map(|c| c.id).collect();
+        assert_eq!(claimed[1..], [ready, scheduled]);
+    }
+
+    async fn a_dead_letter_comes_back_as_new(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Err(TaskState::Running)));
+        w.must(ending(&claimed, failed())).await;
+        let later = w.submit(task("b")).await;
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Err(TaskState::Ready)));
+        let again = w.claim(9).await;
+        assert_eq!(again.iter().map(|c| c.id).collect::<Vec<_>>(), [later, claimed.id]);
+        assert_eq!((again[1].attempt, again[1].lost), (1, 0));
+        assert_eq!(again[1].input.get(), claimed.input.get());
+        assert!(again[1].seq > again[0].seq);
+        w.must(ending(&again[1], ok())).await;
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Err(TaskState::Succeeded)));
+        assert_eq!(w.store.retry(task("x").id).await.unwrap(), None);
+    }
+
+    async fn tasks_are_listed_newest_first_hot_and_archived(w: &mut World) {
+        let mut ids = Vec::new();
+        for n in 0..10 {
+            ids.push(w.submit(task(if n % 2 == 0 { "even" } else { "odd" })).await);
+        }
+        for (n, claimed) in w.claim(5).await.iter().enumerate() {
+            w.must(ending(claimed, if n == 0 { failed() } else { ok() })).await;
+        }
+        w.claim(1).await;
+        let mut seen = Vec::new();
+        let mut before = None;
+        loop {
+            let filter = TaskFilter { before, limit: 3, ..TaskFilter::default() };
+            let page = w.store.tasks(&filter).await.unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.id);
+            seen.extend(page.iter().map(|v| v.id));
+        }
+        ids.reverse();
+        assert_eq!(seen, ids);
+        let list = async |state, target: Option<&str>| {
+            let target = target.map(str::to_owned);
+            let filter = TaskFilter { state, target, before: None, limit: 100 };
+            w.store.tasks(&filter).await.unwrap().len()
+        };
+        assert_eq!(list(Some(TaskState::Succeeded), None).await, 4);
+        assert_eq!(list(Some(TaskState::Failed), None).await, 1);
+        assert_eq!(list(Some(TaskState::Cancelled), None).await, 0);
+        assert_eq!(list(Some(TaskState::Running), None).await, 1);
+        assert_eq!(list(Some(TaskState::Ready), None).await, 4);
+        assert_eq!(list(None, Some("tally/even")).await, 5);
+        assert_eq!(list(Some(TaskState::Succeeded), Some("tally/even")).await, 2);
+    }
+
+    async fn a_history_tells_the_story_in_order(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, FinishOutcome::Retry { run_at: Timestamp::now(), error: error("busy") })).await;
+        w.promote().await;
+        w.claim(1).await;
+        w.crash().await;
+        let again = w.claim(1).await.pop().unwrap();
+        w.store.cancel(again.id).await.unwrap();
+        w.must(ending(&again, failed())).await;
+        let told = w.store.history(claimed.id).await.unwrap();
+        let events: Vec<&str> = told.iter().map(|e| e.event.as_str()).collect();
+        assert_eq!(events, ["accepted", "retry", "rescued", "started", "cancel_requested", "failed"]);
+        assert_eq!(told[1].detail.as_deref(), Some("busy"));
+        assert_eq!(told[5].detail.as_deref(), Some("it does not work"));
+        assert_eq!(told[3].attempt, 3);
+        assert_eq!(w.store.history(task("x").id).await.unwrap().len(), 0);
+    }
+
+    async fn cleaning_forgets_what_is_old_and_nothing_else(w: &mut World) {
+        let hot = w.submit(task("hot")).await;
+        let ended = w.running(task("a")).await;
+        w.store.give_back(w.boot, &[(hot, 1)]).await.unwrap();
+        w.must(ending(&ended, failed())).await;
+        let key = |name: &str, expires_at| KeyWrite {
+            scope: uuid::Uuid::nil(),
+            key: name.into(),
+            request: [0; 16],
+            task: None,
+            reply: None,
+            expires_at,
+        };
+        let now = Timestamp::now();
+        let keys = vec![key("old", now - 1.hour()), key("new", now + 1.hour())];
+        w.must(Unit { keys, ..Unit::default() }).await;
+        assert_eq!(w.store.clean(now, now - 1.hour()).await.unwrap(), 1, "the expired key");
+        assert_eq!(w.state_of(ended.id).await, TaskState::Failed);
+        assert!(w.store.clean(now, now + 1.hour()).await.unwrap() >= 1);
+        assert!(w.store.task(ended.id).await.unwrap().is_none());
+        assert!(w.store.history(ended.id).await.unwrap().is_empty());
+        assert_eq!(w.state_of(hot).await, TaskState::Ready);
+        assert!(w.store.key(uuid::Uuid::nil(), "new").await.unwrap().is_some());
+        assert_eq!(w.counts().await, [(TaskState::Ready, 1)]);
+    }
+
+    async fn cleaning_is_bounded(w: &mut World) {
+        w.must(accepting((0..1_200).map(|_| task("a")))).await;
+        for claimed in w.claim(1_000).await.chunks(100) {
+            let units: Vec<Unit> = claimed.iter().map(|c| ending(c, ok())).collect();
+            w.commit(&units).await;
+        }
+        let future = Timestamp::now() + 1.hour();
+        let mut calls = Vec::new();
+        while let n @ 1.. = w.store.clean(Timestamp::now(), future).await.unwrap() {
+            calls.push(n);
+        }
+        assert!(calls.len() > 1 && calls.iter().sum::<u64>() >= 1_000, "{calls:?}");
+        assert_eq!(w.counts().await, [(TaskState::Ready, 200)]);
+    }
+
+    async fn a_store_that_answers_says_what_it_is(w: &mut World) {
+        w.store.ping().await.unwrap();
+        assert!(w.store.name().contains(' '));
+        assert!(w.store.writers() >= 1);
+    }
+
+    async fn opening_again_finds_nothing_to_migrate(w: &mut World) {
+        assert_eq!(store::migrate(&w.url).await.unwrap(), Vec::<String>::new());
+        let status = store::migration_status(&w.url).await.unwrap();
+        assert!(!status.applied.is_empty());
+        assert_eq!((status.pending.len(), status.unknown.len()), (0, 0));
+    }
+}
+
+/// SQLite alone: what its file may look like.
+mod sqlite {
+    use diesel::{connection::SimpleConnection, prelude::*};
+
+    use super::*;
+
+    fn raw(w: &World, sql: &str) {
+        let mut conn = SqliteConnection::establish(w.path().to_str().unwrap()).unwrap();
+        conn.batch_execute(sql).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_made_by_a_newer_program_is_refused() {
+        let w = World::sqlite().await;
+        raw(&w, "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')");
+        let refused = store::open(&w.url, &StoreOptions::default()).await.err();
+        assert!(matches!(&refused, Some(StoreError::Refused(why)) if why.contains("newer")), "{refused:?}");
+        let status = store::migration_status(&w.url).await.unwrap();
+        assert_eq!(status.unknown, ["99990101000000"]);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_the_process_did_not_live_to_see_is_nothing() {
+        let mut w = World::sqlite().await;
+        // a writer dies in the middle of its transaction
+        let mut conn = SqliteConnection::establish(w.path().to_str().unwrap()).unwrap();
+        conn.batch_execute(
+            "BEGIN IMMEDIATE; DELETE FROM greenroom_partitions; UPDATE greenroom_counts SET n = 7",
+        )
+        .unwrap();
+        drop(conn);
+        w.crash().await;
+        w.must(w.turn("a", 0, "1")).await;
+        assert_eq!(w.counts().await, []);
+    }
+
+    #[tokio::test]
+    async fn verification_finds_what_is_wrong() {
+        let w = World::sqlite().await;
+        w.must(w.turn("a", 0, "1")).await;
+        w.must(w.turn("a", 1, "2")).await;
+        w.submit(task("a")).await;
+        let fine = store::verify(&w.url).await.unwrap();
+        assert_eq!((fine.agents, fine.snapshots, fine.tasks, fine.problems.len()), (1, 1, 1, 0));
+        let spoil = [
+            ("UPDATE greenroom_agents SET version = version + 1", "version"),
+            ("UPDATE greenroom_agents SET version = 2, state = CAST(state || 'x' AS BLOB)", "cut off"),
+            ("UPDATE greenroom_snapshots SET agent = randomblob(16)", "belongs to agent"),
+            ("UPDATE greenroom_tasks SET input = x'7b'", "not JSON"),
+            ("UPDATE greenroom_counts SET n = 3 WHERE id = 2", "counter 2"),
+        ];
+        for (sql, word) in spoil {
+            raw(&w, sql);
+            let problems = store::verify(&w.url).await.unwrap().problems;
+            assert!(problems.iter().any(|p| p.contains(word)), "{sql}: {problems:?}");
+        }
+        std::mem::forget(w);
+    }
+
+    #[tokio::test]
+    async fn a_url_that_names_no_store_is_refused() {
+        for url in
+            ["postgres://u:secret@h/db", "sqlite://", "sqlite://:memory:", "greenroom.db", "mysql://secret@h"]
+        {
+            let error = store::open(url, &StoreOptions::default()).await.err();
+            assert!(matches!(&error, Some(StoreError::Refused(why)) if !why.contains("secret")), "{error:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let nothing = folder.path().join("none.db");
+        assert!(store::verify(&format!("sqlite://{}", nothing.display())).await.is_err());
+        let status = store::migration_status(&format!("sqlite://{}", nothing.display())).await.unwrap();
+        assert_eq!((status.applied.len(), status.pending.is_empty()), (0, false));
+        assert!(!nothing.exists(), "looking makes no store");
+    }
+}

@@ -1,0 +1,246 @@
+//! A store of its own for each test, and short ways to say what a test is about.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use greenroom::{
+    model::{
+        id::{AgentId, Target, TaskId},
+        snapshot::{self, Codec, Header},
+        task::{Claimed, NewTask, TaskError, TaskState, TaskView},
+    },
+    store::{
+        self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Refusal, StateWrite, Store,
+        StoreOptions, Unit, Verdict,
+    },
+};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// Writes every rule as one test per store.
+macro_rules! rules {
+    ($($(#[$meta:meta])* async fn $name:ident($world:ident: $mut:ty) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            $(#[$meta])*
+            async fn rule($world: $mut) $body
+
+            #[tokio::test]
+            async fn sqlite() {
+                rule(&mut World::sqlite().await).await;
+            }
+        }
+    )*};
+}
+pub(crate) use rules;
+
+/// A store that a node has joined.
+pub struct World {
+    pub store: Arc<dyn Store>,
+    pub boot: Uuid,
+    pub epochs: Vec<i64>,
+    pub url: String,
+    options: StoreOptions,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub async fn sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("greenroom.db").display());
+        let options =
+            StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
+        let store = store::open(&url, &options).await.unwrap();
+        let mut world = Self { store, boot: Uuid::nil(), epochs: Vec::new(), url, options, _dir: dir };
+        world.join().await;
+        world
+    }
+
+    /// The path of the database, for stores in files.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(self.url.trim_start_matches("sqlite://"))
+    }
+
+    /// A new boot takes over; tells how many tasks it rescued and which are poison.
+    pub async fn join(&mut self) -> (u64, Vec<TaskId>) {
+        self.boot = Uuid::now_v7();
+        let owned = self.store.join(self.boot, "test", 3).await.unwrap();
+        self.epochs = owned.epochs;
+        (owned.rescued, owned.poison)
+    }
+
+    /// The process ends without a word and starts again.
+    pub async fn crash(&mut self) -> (u64, Vec<TaskId>) {
+        self.store = store::open(&self.url, &self.options).await.unwrap();
+        self.join().await
+    }
+
+    pub fn epoch(&self, id: AgentId) -> i64 {
+        self.epochs[id.partition() as usize]
+    }
+
+    /// A unit that writes `body` as the state of `tally/key` upon `base`.
+    pub fn turn(&self, key: &str, base: i64, body: &str) -> Unit {
+        let id = AgentId::of("tally", key);
+        let epoch = self.epoch(id);
+        let mut bytes = Vec::new();
+        let header = Header { codec: Codec::Json, agent: id, version: base + 1, epoch, schema_version: 1 };
+        snapshot::begin(&header, &mut bytes);
+        bytes.extend_from_slice(body.as_bytes());
+        snapshot::seal(&mut bytes).unwrap();
+        let state = StateWrite {
+            id,
+            kind: "tally".into(),
+            key: key.into(),
+            epoch,
+            base_version: base,
+            schema_version: 1,
+            bytes: Arc::new(bytes),
+        };
+        Unit { owner: Some((id.partition(), epoch)), state: Some(state), ..Unit::default() }
+    }
+
+    pub async fn commit(&self, units: &[Unit]) -> Vec<Verdict> {
+        self.store.commit(self.boot, units).await.unwrap()
+    }
+
+    pub async fn commit_one(&self, unit: Unit) -> Verdict {
+        self.commit(&[unit]).await.pop().unwrap()
+    }
+
+    pub async fn must(&self, unit: Unit) {
+        assert_eq!(self.commit_one(unit).await, Verdict::Durable);
+    }
+
+    /// The state of `tally/key`: version and body.
+    pub async fn state(&self, key: &str) -> Option<(i64, String)> {
+        let row = self.store.load(&[AgentId::of("tally", key)]).await.unwrap().pop().unwrap()?;
+        if row.version == 0 {
+            return Some((0, String::new()));
+        }
+        let (header, body) = snapshot::open(&row.bytes).unwrap();
+        header.matches(row.id, row.epoch, row.version).unwrap();
+        Some((row.version, String::from_utf8(body.to_vec()).unwrap()))
+    }
+
+    pub async fn submit(&self, task: NewTask) -> TaskId {
+        let id = task.id;
+        self.must(accepting([task])).await;
+        id
+    }
+
+    pub async fn claim(&self, agents: usize) -> Vec<Claimed> {
+        let request = ClaimRequest { agents, tools: 0, ..ClaimRequest::default() };
+        self.store.claim(self.boot, &request).await.unwrap()
+    }
+
+    pub async fn claim_alone(&self) -> Vec<Claimed> {
+        let request = ClaimRequest { agents: 9, tools: 9, alone: true, ..ClaimRequest::default() };
+        self.store.claim(self.boot, &request).await.unwrap()
+    }
+
+    /// Submits and claims one task.
+    pub async fn running(&self, task: NewTask) -> Claimed {
+        let id = self.submit(task).await;
+        let claimed = self.claim(1_000).await;
+        claimed.into_iter().find(|c| c.id == id).expect("the task is claimed")
+    }
+
+    pub async fn end(&self, claimed: &Claimed, outcome: FinishOutcome) -> Verdict {
+        self.commit_one(ending(claimed, outcome)).await
+    }
+
+    pub async fn view(&self, id: TaskId) -> TaskView {
+        self.store.task(id).await.unwrap().expect("the task is known")
+    }
+
+    pub async fn state_of(&self, id: TaskId) -> TaskState {
+        self.view(id).await.state
+    }
+
+    pub async fn promote(&self) -> u64 {
+        self.store.promote(Timestamp::now()).await.unwrap().0
+    }
+
+    /// The counters, without the zeros; and they must be what verification counts.
+    pub async fn counts(&self) -> Vec<(TaskState, u64)> {
+        let report = store::verify(&self.url).await.unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+        let counts = self.store.counts().await.unwrap();
+        counts.tasks.into_iter().filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // whatever a test did, the store must still be sound
+        let url = self.url.clone();
+        let checked = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(store::verify(&url)).map(|r| r.problems)
+        });
+        if let Ok(Ok(problems)) = checked.join() {
+            assert_eq!(problems, Vec::<String>::new());
+        }
+    }
+}
+
+pub fn json(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).unwrap()
+}
+
+/// A task for `tally/key`.
+pub fn task(key: &str) -> NewTask {
+    NewTask::new(Target::agent("tally", key), "Add", json(r#"{"text":"a b"}"#), 5)
+}
+
+/// A child of `parents`.
+pub fn child(key: &str, parents: &[TaskId]) -> NewTask {
+    NewTask { after: parents.to_vec(), ..task(key) }
+}
+
+/// A submission from outside.
+pub fn accepting(tasks: impl IntoIterator<Item = NewTask>) -> Unit {
+    Unit { accepted: tasks.into_iter().collect(), ..Unit::default() }
+}
+
+pub fn finish(claimed: &Claimed, outcome: FinishOutcome) -> Finish {
+    Finish { task: claimed.id, guard: Guard::Running { attempt: claimed.attempt }, outcome, note: None }
+}
+
+/// A unit that only ends an attempt.
+pub fn ending(claimed: &Claimed, outcome: FinishOutcome) -> Unit {
+    Unit { finished: vec![finish(claimed, outcome)], ..Unit::default() }
+}
+
+/// A unit that ends a task that does not run.
+pub fn ending_idle(task: TaskId, outcome: FinishOutcome) -> Unit {
+    let finish = Finish { task, guard: Guard::Idle, outcome, note: None };
+    Unit { finished: vec![finish], ..Unit::default() }
+}
+
+pub fn ok() -> FinishOutcome {
+    FinishOutcome::Succeeded { result: br#"{"total":2}"#.to_vec() }
+}
+
+pub fn error(message: &str) -> TaskError {
+    TaskError {
+        code: "handler_failed".into(),
+        message: message.into(),
+        chain: vec!["because".into()],
+        crash_id: None,
+        refusal: None,
+    }
+}
+
+pub fn failed() -> FinishOutcome {
+    FinishOutcome::Failed { error: error("it does not work") }
+}
+
+pub fn fenced() -> Verdict {
+    Verdict::Refused(Refusal::Fenced)
+}
