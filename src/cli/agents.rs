@@ -152,7 +152,8 @@ fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     }
     let agent: AgentInfo = reply.read()?;
     let paint = out::Paint::of_stdout();
-    let mut lines = vec![format!("{}  {}", paint.bold(&format!("{}/{}", agent.kind, agent.key)), agent.status)];
+    let mut lines =
+        vec![format!("{}  {}", paint.bold(&format!("{}/{}", agent.kind, agent.key)), agent.status)];
     let mut fact = |name: &str, text: String| lines.push(format!("{name:>10}: {}", out::plain(&text)));
     if let Some(reason) = agent.reason {
         fact("reason", reason);
@@ -181,9 +182,9 @@ fn send(session: &Session<'_>, args: &SendArgs) -> Result<(), Failure> {
         _ => "ask",
     };
     let pairs = [("mode", Some(mode.to_owned())), ("timeout", args.timeout.map(print_duration))];
-    let path =
-        format!("{}/messages/{}{}", agent_path(&args.agent), encode(&args.message), query(&pairs));
-    let patience = args.timeout.filter(|_| mode == "ask").map_or(LONG, |timeout| timeout.saturating_add(GRACE));
+    let path = format!("{}/messages/{}{}", agent_path(&args.agent), encode(&args.message), query(&pairs));
+    let patience =
+        args.timeout.filter(|_| mode == "ask").map_or(LONG, |timeout| timeout.saturating_add(GRACE));
     let key = args.idempotency_key.as_deref();
     let reply = session.client()?.post_with(&path, body, key, patience)?;
     match mode {
@@ -225,4 +226,3 @@ fn act(session: &Session<'_>, name: &AgentName, action: &str) -> Result<(), Fail
     out::note(&format!("{}/{}: {action} accepted", name.kind, name.key));
     Ok(())
 }
-

@@ -143,7 +143,11 @@ impl Client {
         request
     }
 
-    fn finish(&self, sent: Result<http::Response<ureq::Body>, Error>, writes: bool) -> Result<Reply, Failure> {
+    fn finish(
+        &self,
+        sent: Result<http::Response<ureq::Body>, Error>,
+        writes: bool,
+    ) -> Result<Reply, Failure> {
         let mut response = sent.map_err(|error| self.unanswered(&error, writes))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec();
@@ -179,7 +183,8 @@ impl Client {
                     .hint("go through a proxy on this machine, or a tunnel")
             }
             Error::BadUri(_) | Error::Http(_) => {
-                Failure::usage(format!("cannot use `{}`: {error}", self.url)).hint("write --url http://HOST:PORT")
+                Failure::usage(format!("cannot use `{}`: {error}", self.url))
+                    .hint("write --url http://HOST:PORT")
             }
             Error::Io(io) if never_reached(io) => self.unreachable(&io.to_string()),
             _ if writes => lost(&format!("the connection to {} broke off ({error})", self.url)),

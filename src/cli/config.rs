@@ -39,7 +39,9 @@ pub(super) fn run(session: &Session<'_>, command: Config) -> Result<(), Failure>
                 shown.iter().map(|one| line(&one.key, &one.value, one.origin.to_string())).collect();
             Ok(out::line(&lines.join("\n"))?)
         }
-        Config::Check if session.json() => Ok(out::line(&json!({"valid": true, "keys": shown.len()}).to_string())?),
+        Config::Check if session.json() => {
+            Ok(out::line(&json!({"valid": true, "keys": shown.len()}).to_string())?)
+        }
         Config::Check => {
             out::note(&format!("the configuration is valid: {} keys", shown.len()));
             Ok(())

@@ -39,7 +39,8 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
             Ok(())
         }
         Db::Status => {
-            let seen = waiter.block_on(store::migration_status(&url)).map_err(|error| failed(&error, &url))?;
+            let seen =
+                waiter.block_on(store::migration_status(&url)).map_err(|error| failed(&error, &url))?;
             if session.json() {
                 let document =
                     json!({"applied": seen.applied, "pending": seen.pending, "unknown": seen.unknown});

@@ -130,7 +130,9 @@ impl Failure {
             )),
             ("unknown_kind", _) => Some(format!("{program} kinds ls")),
             ("unknown_message", _) => Some(format!("{program} kinds show KIND")),
-            ("overloaded" | "unavailable", _) => Some(format!("try again shortly; {program} status says why")),
+            ("overloaded" | "unavailable", _) => {
+                Some(format!("try again shortly; {program} status says why"))
+            }
             ("full", _) => Some("make room on the node's disk".to_owned()),
             ("outcome_unknown", _) => {
                 Some("to repeat it safely, give both attempts the same --idempotency-key".to_owned())

@@ -24,7 +24,10 @@ pub(super) fn json(given: Option<&str>) -> Result<Vec<u8>, Failure> {
         Some(text) => match text.strip_prefix('@') {
             Some(file) => {
                 let read = fs::read(file);
-                (read.map_err(|error| Failure::usage(format!("cannot read {file}: {error}")))?, file.to_owned())
+                (
+                    read.map_err(|error| Failure::usage(format!("cannot read {file}: {error}")))?,
+                    file.to_owned(),
+                )
             }
             None => (text.as_bytes().to_vec(), format!("`{text}`")),
         },

@@ -35,7 +35,12 @@ pub(super) fn run(session: &Session<'_>, command: Kinds) -> Result<(), Failure> 
             let mut table = Table::new(&["KIND", "VERSION", "PERSISTENCE", "MESSAGES"]);
             for kind in reply.read::<Page<KindInfo>>()?.items {
                 let names: Vec<&str> = kind.messages.iter().map(|message| message.name.as_str()).collect();
-                table.row([kind.kind.clone(), kind.version.to_string(), kind.persistence.clone(), names.join(", ")]);
+                table.row([
+                    kind.kind.clone(),
+                    kind.version.to_string(),
+                    kind.persistence.clone(),
+                    names.join(", "),
+                ]);
             }
             Ok(table.print("this program has no kinds of agents")?)
         }

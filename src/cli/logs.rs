@@ -72,10 +72,7 @@ pub(super) fn logs(session: &Session<'_>, args: &LogsArgs) -> Result<(), Failure
     print(&found.items, as_json)?;
     let mut gone = false;
     while args.follow {
-        let news = [
-            ("after", Some(found.last.to_string())),
-            ("wait", Some(print_duration(WAIT))),
-        ];
+        let news = [("after", Some(found.last.to_string())), ("wait", Some(print_duration(WAIT)))];
         let next = query(&[&filter[..], &news[..]].concat());
         match client.get_within(&format!("/api/v1/logs{next}"), WAIT * 2) {
             Ok(reply) => {

@@ -95,8 +95,7 @@ fn wanted() -> bool {
 
 /// A size for people: `1.5 MiB`.
 pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, f64); 3] =
-        [("GiB", 1_073_741_824.0), ("MiB", 1_048_576.0), ("KiB", 1_024.0)];
+    const UNITS: [(&str, f64); 3] = [("GiB", 1_073_741_824.0), ("MiB", 1_048_576.0), ("KiB", 1_024.0)];
     // Beyond 2^53 bytes the last digits are not shown anyway.
     let exact = bytes as f64;
     match UNITS.iter().find(|(_, unit)| exact >= *unit) {

@@ -51,7 +51,10 @@ fn render(status: &Status, url: &str, paint: Paint) -> String {
     let mut fact = |name: &str, text: String| lines.push(format!("{name:>9}: {text}"));
     fact("node", format!("{} · pid {} · {url}", out::plain(&node.id), node.pid));
     let up = when::span(node.uptime_ms);
-    fact("up", format!("{up} · version {} · {} in memory", out::plain(&status.version), out::size(node.rss_bytes)));
+    fact(
+        "up",
+        format!("{up} · version {} · {} in memory", out::plain(&status.version), out::size(node.rss_bytes)),
+    );
     fact("agents", counts(&status.agents));
     fact("tasks", counts(&status.tasks));
     fact("store", facts(&status.store));

@@ -151,7 +151,11 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
             } else if let Some(result) = task.result.as_ref().filter(|_| task.state == TaskState::Succeeded) {
                 out::json(result.get().as_bytes())?;
             }
-            if task.state == TaskState::Succeeded { Ok(()) } else { Err(unsuccessful(&task, session.program)) }
+            if task.state == TaskState::Succeeded {
+                Ok(())
+            } else {
+                Err(unsuccessful(&task, session.program))
+            }
         }
     }
 }
@@ -162,7 +166,8 @@ fn request(args: SubmitArgs) -> Result<TaskRequest, Failure> {
     let (message, input) = match &args.target {
         Target::Agent { .. } => {
             let message = rest.next().ok_or_else(|| {
-                Failure::usage("which message? write tasks submit KIND/KEY MESSAGE [JSON]").hint("kinds ls lists them")
+                Failure::usage("which message? write tasks submit KIND/KEY MESSAGE [JSON]")
+                    .hint("kinds ls lists them")
             })?;
             (Some(message), rest.next())
         }
@@ -353,7 +358,9 @@ mod tests {
 
     #[test]
     fn a_submission_is_what_the_arguments_say() {
-        let task = read(&["tasks", "submit", "counter/a", "Add", "{\"n\":1}", "--in", "5m", "--priority", "-3"]).unwrap();
+        let task =
+            read(&["tasks", "submit", "counter/a", "Add", "{\"n\":1}", "--in", "5m", "--priority", "-3"])
+                .unwrap();
         assert_eq!((task.target.as_str(), task.message.as_deref()), ("counter/a", Some("Add")));
         assert_eq!((task.input.unwrap()["n"].as_i64(), task.run_in.as_deref()), (Some(1), Some("5m")));
         assert_eq!(task.priority, Some(-3));
