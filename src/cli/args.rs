@@ -47,7 +47,14 @@ pub(super) struct Common {
     #[arg(long, value_name = "DIR", global = true, help_heading = "Configuration")]
     pub data_dir: Option<PathBuf>,
     /// The node to talk to [default: the configuration's http.bind]
-    #[arg(long, env = "GREENROOM_URL", value_name = "URL", global = true, help_heading = "Connection")]
+    #[arg(
+        long,
+        env = "GREENROOM_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        global = true,
+        help_heading = "Connection"
+    )]
     pub url: Option<String>,
     /// The token to show [default: the file `token` in the data directory]
     #[arg(

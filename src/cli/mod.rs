@@ -29,7 +29,7 @@ mod when;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use clap::{ArgMatches, Args as _, FromArgMatches as _};
+use clap::{ArgMatches, Args as _, FromArgMatches as _, error::ErrorKind};
 
 use self::{
     args::{Cli, Command, Common},
@@ -69,13 +69,9 @@ pub fn main(app: impl App) -> ExitCode {
 /// Does what `args` say, the program's name first.
 pub fn main_with(app: impl App, args: Vec<OsString>) -> Exit {
     let program = program_name(args.first());
-    let matches = match parse(&app, args) {
+    let matches = match parse(&app, args.clone()) {
         Ok(matches) => matches,
-        Err(error) => {
-            // Where stdout is closed, nobody wants to know.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-        }
+        Err(error) => return misunderstood(&app, args, &error),
     };
     match dispatch(app, &matches, &program) {
         Ok(()) => Exit::Ok,
@@ -97,6 +93,20 @@ fn parse(app: &impl App, args: Vec<OsString>) -> Result<ArgMatches, clap::Error>
         command = command.subcommand(DemoArgs::augment_args(clap::Command::new("demo")));
     }
     command.try_get_matches_from(args)
+}
+
+/// Help that was asked for goes to stdout; what is wrong, and help in its place, to stderr.
+fn misunderstood(app: &impl App, mut args: Vec<OsString>, error: &clap::Error) -> Exit {
+    if error.kind() == ErrorKind::MissingSubcommand {
+        args.push("--help".into());
+        if let Err(help) = parse(app, args) {
+            out::note(help.to_string().trim_end());
+            return Exit::Usage;
+        }
+    }
+    // Where the stream is closed, nobody wants to know.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
 }
 
 fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Failure> {

@@ -122,6 +122,10 @@ impl ResponseError for Problem {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
         response.content_type(PROBLEM_JSON);
+        if matches!(self.code, "too_large" | "slow") {
+            // The rest of the body is not read.
+            response.force_close();
+        }
         if let Some(after) = self.retry_after {
             // Whole seconds, and never 0: "at once" would be an invitation to spin.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
