@@ -4,7 +4,9 @@
 pub mod agent;
 pub mod app;
 pub mod cache;
+pub mod cli;
 pub mod config;
+pub mod http;
 pub mod log;
 pub mod model;
 pub mod runtime;

@@ -1,0 +1,228 @@
+//! `agents`: look at them, send to them, act on them.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    Session,
+    client::{LONG, agent_path, document, encode, query, typed},
+    exit::Failure,
+    input::{self, AgentName},
+    out,
+    table::Table,
+    when,
+};
+use crate::{
+    model::{task::TaskView, units::print_duration},
+    runtime::views::{AgentInfo, Page, SnapshotInfo, StateInfo},
+};
+
+/// What a node's answer may take longer than the ask itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Agents {
+    /// List agents
+    #[command(alias = "list")]
+    Ls(ListArgs),
+    /// Show an agent
+    #[command(alias = "get", alias = "describe")]
+    Show(One),
+    /// Send an agent a message; prints the reply as JSON
+    Send(SendArgs),
+    /// Print an agent's state as JSON
+    State {
+        #[command(flatten)]
+        agent: One,
+        /// At this kept version [default: the last]
+        #[arg(long, value_name = "N")]
+        version: Option<i64>,
+    },
+    /// List an agent's kept snapshots
+    Snapshots(One),
+    /// Stop an agent until it is restarted
+    Stop(One),
+    /// Start an agent anew, with a fresh restart budget
+    Restart(One),
+    /// Let an agent's messages wait
+    Pause(One),
+    /// End a pause
+    Resume(One),
+    /// Take an agent out of service
+    Quarantine(One),
+    /// End a quarantine
+    Release(One),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// The agent
+    #[arg(value_name = "KIND/KEY", value_parser = input::agent)]
+    pub agent: AgentName,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only this kind
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Only this status
+    #[arg(long)]
+    pub status: Option<String>,
+    /// At most this many
+    #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SendArgs {
+    /// The agent
+    #[arg(value_name = "KIND/KEY", value_parser = input::agent)]
+    pub agent: AgentName,
+    /// The message's name
+    #[arg(value_name = "MESSAGE")]
+    pub message: String,
+    /// Its content: JSON, `-` for stdin, @FILE
+    #[arg(value_name = "JSON")]
+    pub body: Option<String>,
+    /// Do not wait for a reply; it may be lost
+    #[arg(long, conflicts_with_all = ["submit", "timeout", "idempotency_key"])]
+    pub tell: bool,
+    /// As a durable task; prints its id
+    #[arg(long)]
+    pub submit: bool,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", value_parser = input::duration)]
+    pub timeout: Option<Duration>,
+    /// Makes a repetition safe
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure> {
+    match command {
+        Agents::Ls(args) => list(session, &args),
+        Agents::Show(one) => show(session, &one.agent),
+        Agents::Send(args) => send(session, &args),
+        Agents::State { agent, version } => state(session, &agent.agent, version),
+        Agents::Snapshots(one) => snapshots(session, &one.agent),
+        Agents::Stop(one) => act(session, &one.agent, "stop"),
+        Agents::Restart(one) => act(session, &one.agent, "restart"),
+        Agents::Pause(one) => act(session, &one.agent, "pause"),
+        Agents::Resume(one) => act(session, &one.agent, "resume"),
+        Agents::Quarantine(one) => act(session, &one.agent, "quarantine"),
+        Agents::Release(one) => act(session, &one.agent, "release"),
+    }
+}
+
+fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
+    let wanted = [("kind", args.kind.clone()), ("status", args.status.clone())];
+    let limit = if args.all { None } else { Some(args.limit) };
+    let (items, more) = session.client()?.pages("/api/v1/agents", &wanted, limit)?;
+    if session.json() {
+        return Ok(out::json(document(&items).to_string().as_bytes())?);
+    }
+    let mut table = Table::new(&["AGENT", "STATUS", "VERSION", "WAITING", "RESTARTS", "UPDATED", "REASON"]);
+    for agent in typed::<AgentInfo>(items)? {
+        table.row([
+            format!("{}/{}", agent.kind, agent.key),
+            agent.status,
+            agent.version.to_string(),
+            agent.mailbox.depth.to_string(),
+            agent.restarts.to_string(),
+            agent.updated_at.map(when::ago).unwrap_or_default(),
+            agent.reason.unwrap_or_default(),
+        ]);
+    }
+    table.print("no agents")?;
+    if more {
+        out::note("there are more: --all shows them");
+    }
+    Ok(())
+}
+
+fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
+    let reply = session.client()?.get(&agent_path(name))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let agent: AgentInfo = reply.read()?;
+    let paint = out::Paint::of_stdout();
+    let mut lines =
+        vec![format!("{}  {}", paint.bold(&format!("{}/{}", agent.kind, agent.key)), agent.status)];
+    let mut fact = |name: &str, text: String| lines.push(format!("{name:>10}: {}", out::plain(&text)));
+    if let Some(reason) = agent.reason {
+        fact("reason", reason);
+    }
+    fact("version", format!("{} (epoch {})", agent.version, agent.epoch));
+    fact("node", agent.node);
+    fact("mailbox", format!("{} of {}", agent.mailbox.depth, agent.mailbox.capacity));
+    fact("restarts", agent.restarts.to_string());
+    if let Some(bytes) = agent.state_bytes {
+        fact("state", out::size(bytes));
+    }
+    if let Some(at) = agent.updated_at {
+        fact("updated", format!("{at} ({})", when::ago(at)));
+    }
+    if let Some(at) = agent.created_at {
+        fact("created", format!("{at} ({})", when::ago(at)));
+    }
+    Ok(out::line(&lines.join("\n"))?)
+}
+
+fn send(session: &Session<'_>, args: &SendArgs) -> Result<(), Failure> {
+    let body = input::json(args.body.as_deref())?;
+    let mode = match (args.tell, args.submit) {
+        (true, _) => "tell",
+        (_, true) => "submit",
+        _ => "ask",
+    };
+    let pairs = [("mode", Some(mode.to_owned())), ("timeout", args.timeout.map(print_duration))];
+    let path = format!("{}/messages/{}{}", agent_path(&args.agent), encode(&args.message), query(&pairs));
+    let patience =
+        args.timeout.filter(|_| mode == "ask").map_or(LONG, |timeout| timeout.saturating_add(GRACE));
+    let key = args.idempotency_key.as_deref();
+    let reply = session.client()?.post_with(&path, body, key, patience)?;
+    match mode {
+        "tell" if !session.json() => Ok(()),
+        "submit" if !session.json() => Ok(out::line(&reply.read::<TaskView>()?.id.to_string())?),
+        _ => Ok(out::json(&reply.body)?),
+    }
+}
+
+fn state(session: &Session<'_>, name: &AgentName, version: Option<i64>) -> Result<(), Failure> {
+    let at = query(&[("version", version.map(|version| version.to_string()))]);
+    let reply = session.client()?.get(&format!("{}/state{at}", agent_path(name)))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let info: StateInfo = reply.read()?;
+    out::note(&format!("version {}, schema {}", info.version, info.schema_version));
+    Ok(out::value_pretty(&info.state)?)
+}
+
+fn snapshots(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
+    let reply = session.client()?.get(&format!("{}/snapshots", agent_path(name)))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let mut table = Table::new(&["VERSION", "AT", "", "SIZE"]);
+    for snapshot in reply.read::<Page<SnapshotInfo>>()?.items {
+        let (at, size) = (snapshot.at, out::size(snapshot.bytes));
+        table.row([snapshot.version.to_string(), at.to_string(), when::ago(at), size]);
+    }
+    Ok(table.print("no snapshots are kept")?)
+}
+
+fn act(session: &Session<'_>, name: &AgentName, action: &str) -> Result<(), Failure> {
+    let reply = session.client()?.post(&format!("{}/{action}", agent_path(name)), Vec::new())?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    out::note(&format!("{}/{}: {action} accepted", name.kind, name.key));
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The tree of commands, and the options that all of them have.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use super::{agents, config, crashes, db, kinds, logs, node, status, tasks, tools};
+use crate::config::Sources;
+
+/// A durable actor runtime for agents.
+#[derive(Debug, Parser)]
+#[command(
+    name = "greenroom",
+    version,
+    about = "A durable actor runtime for agents",
+    arg_required_else_help = true,
+    subcommand_required = true,
+    infer_subcommands = false,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 refused by state · 5 not authorised · \
+                  6 unreachable · 7 degraded · 8 timed out, outcome unknown · 9 configuration invalid · 10 busy"
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The tree as clap sees it.
+    pub fn command_tree() -> clap::Command {
+        Self::command()
+    }
+}
+
+/// The options that every command has.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Common {
+    /// Read this configuration file (may be repeated; later ones win)
+    #[arg(long = "config", value_name = "FILE", global = true, help_heading = "Configuration")]
+    pub config: Vec<PathBuf>,
+    /// Set a configuration key
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
+    pub set: Vec<String>,
+    /// Where the node keeps its files
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Configuration")]
+    pub data_dir: Option<PathBuf>,
+    /// The node to talk to [default: the configuration's http.bind]
+    #[arg(
+        long,
+        env = "GREENROOM_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub url: Option<String>,
+    /// The token to show [default: the file `token` in the data directory]
+    #[arg(
+        long,
+        env = "GREENROOM_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub token: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Common {
+    /// Where the settings come from.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            files: self.config.clone(),
+            sets: self.set.clone(),
+            data_dir: self.data_dir.clone(),
+            ..Sources::of_process()
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Launch the runtime; SIGINT and SIGTERM end it in good order
+    Run,
+    /// Show how the node is, and what to do about it
+    Status(status::StatusArgs),
+    /// Show the supervision tree
+    Tree,
+    /// Stop the node in good order
+    Stop(node::StopArgs),
+    /// Kinds of agents and their messages
+    #[command(subcommand, alias = "kind")]
+    Kinds(kinds::Kinds),
+    /// Agents: look at them, send to them, act on them
+    #[command(subcommand, alias = "agent")]
+    Agents(agents::Agents),
+    /// Tasks: durable work
+    #[command(subcommand, alias = "task")]
+    Tasks(tasks::Tasks),
+    /// Tools: look at them, call them
+    #[command(subcommand, alias = "tool")]
+    Tools(tools::Tools),
+    /// Crashes, and what supervision did
+    #[command(subcommand, alias = "crash")]
+    Crashes(crashes::Crashes),
+    /// Show the node's log
+    #[command(alias = "log")]
+    Logs(logs::LogsArgs),
+    /// The configuration, as it is read on this machine
+    #[command(subcommand)]
+    Config(config::Config),
+    /// The store: migrate it, check it (on this machine, without a node)
+    #[command(subcommand)]
+    Db(db::Db),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::parse_for_test as parse;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command_tree().debug_assert();
+    }
+
+    #[test]
+    fn commands_and_their_aliases_are_understood() {
+        for line in [
+            "run --config a.toml --config b.toml --set http.bind=127.0.0.1:0 --data-dir d",
+            "status --strict --json",
+            "tree",
+            "stop",
+            "kinds ls",
+            "kind get counter",
+            "agents ls --kind counter --status active -n 5 --all",
+            "agents list",
+            "agent describe counter/a",
+            "agents send counter/a Add {\"n\":1} --timeout 5s --idempotency-key k",
+            "agents send counter/a Get --submit",
+            "agents state counter/a --version 3",
+            "agents snapshots counter/a",
+            "agents stop counter/a",
+            "agents restart counter/a",
+            "agents pause counter/a",
+            "agents resume counter/a",
+            "agents quarantine counter/a",
+            "agents release counter/a",
+            "tasks submit counter/a Add {\"n\":1} --in 5m --priority 3 --max-attempts 2 --timeout 5s --after x --wait",
+            "tasks submit tool:fs.read @in.json",
+            "tasks ls --state failed --target counter/a -n 3",
+            "tasks show x",
+            "tasks history x",
+            "tasks wait x y --timeout 10s",
+            "task cancel x y",
+            "tasks retry x",
+            "tools ls",
+            "tool show fs.read",
+            "tools call fs.read -",
+            "crashes ls",
+            "crashes show x",
+            "logs -f -n 20 --level warn --subject counter/a --since 10m",
+            "config show --origin",
+            "config check",
+            "db migrate",
+            "db status",
+            "db verify",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(parse(&words).is_ok(), "{line}: {}", parse(&words).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_a_usage_error() {
+        for line in [
+            "agents show counter",
+            "agents show tool:fs.read",
+            "agents show Counter/a",
+            "agents send counter/a",
+            "agents send counter/a Add {} --tell --submit",
+            "agents send counter/a Add {} --tell --idempotency-key k",
+            "agents send counter/a Add {} --timeout 30",
+            "tasks submit nowhere Add",
+            "tasks submit counter/a Add --at 2030-01-01T00:00:00Z --in 5m",
+            "tasks wait",
+            "nonsense",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            let error = parse(&words).map(|_| ()).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse(&["--help"]).map(|_| ()).unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,256 @@
+//! The client of a node's HTTP API.
+
+use std::{io, time::Duration};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use ureq::{Agent, Error, Timeout, http};
+
+use super::{
+    Session,
+    exit::{Exit, Failure},
+    input::AgentName,
+};
+use crate::http::{Announcement, Token, url_of};
+
+/// How long an answer may take that does not wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an ask may take that names no timeout: longer than any sensible `ask_timeout`.
+pub(super) const LONG: Duration = Duration::from_secs(900);
+/// How long the connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The largest answer.
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
+/// What stays as it is in a part of a path or a query.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A node's API.
+pub(super) struct Client {
+    agent: Agent,
+    url: String,
+    token: Option<String>,
+    program: String,
+}
+
+/// What the node answered, where that was no problem.
+pub(super) struct Reply {
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The body as `T`.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::new(Exit::Failed, format!("the node's answer cannot be understood: {error}"))
+                .hint("is it a node, and of the same version? --json prints what it says")
+        })
+    }
+}
+
+/// A part of a path or a query, encoded.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+/// The path of an agent.
+pub(super) fn agent_path(name: &AgentName) -> String {
+    format!("/api/v1/agents/{}/{}", encode(&name.kind), encode(&name.key))
+}
+
+/// `?a=1&b=2` of what there is.
+pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
+    let given = pairs.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_ref()?))));
+    let text = given.collect::<Vec<_>>().join("&");
+    if text.is_empty() { text } else { format!("?{text}") }
+}
+
+impl Client {
+    /// The node that the arguments, the environment or the configuration name.
+    pub fn of(session: &Session<'_>) -> Result<Self, Failure> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let (url, token) = (given(&session.common.url), given(&session.common.token));
+        let (url, token) = match (url, token) {
+            (Some(url), Some(token)) => (url, Some(token)),
+            (url, token) => {
+                let settings = session.settings()?;
+                let bind = settings.http.bind;
+                // Port 0 means "any": the node says which one it took.
+                let announced = || (bind.port() == 0).then(|| Announcement::read(&settings.node.data_dir));
+                let own = || announced().flatten().map_or_else(|| url_of(bind), |there| there.url);
+                let token = match token {
+                    Some(token) => Some(token),
+                    None => Token::find(&settings)?.map(|token| token.reveal().to_owned()),
+                };
+                (url.unwrap_or_else(own), token)
+            }
+        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("greenroom/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let url = url.trim().trim_end_matches('/').to_owned();
+        Ok(Self { agent: config.new_agent(), url, token, program: session.program.to_owned() })
+    }
+
+    /// Where the node is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Reads.
+    pub fn get(&self, path: &str) -> Result<Reply, Failure> {
+        self.get_within(path, PATIENCE)
+    }
+
+    /// Reads what may wait for `wait` before it answers.
+    pub fn get_within(&self, path: &str, wait: Duration) -> Result<Reply, Failure> {
+        let request = self.request("GET", path).body(()).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
+        self.finish(self.agent.run(request), false)
+    }
+
+    /// Does something.
+    pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Reply, Failure> {
+        self.post_with(path, body, None, PATIENCE)
+    }
+
+    /// Does something, with an idempotency key, and with an answer that may take `wait`.
+    pub fn post_with(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+        wait: Duration,
+    ) -> Result<Reply, Failure> {
+        let mut request = self.request("POST", path).header("Content-Type", "application/json");
+        if let Some(key) = idempotency_key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let request = request.body(body).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
+        self.finish(self.agent.run(request), true)
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        request
+    }
+
+    fn finish(
+        &self,
+        sent: Result<http::Response<ureq::Body>, Error>,
+        writes: bool,
+    ) -> Result<Reply, Failure> {
+        let mut response = sent.map_err(|error| self.unanswered(&error, writes))?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec();
+        let body = body.map_err(|error| self.unanswered(&error, writes))?;
+        if (200..300).contains(&status) {
+            return Ok(Reply { body });
+        }
+        let document = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Err(Failure::of_problem(status, &document, &self.program))
+    }
+
+    fn bad_url(&self, error: &http::Error) -> Failure {
+        Failure::usage(format!("cannot use `{}`: {error}", self.url)).hint("write --url http://HOST:PORT")
+    }
+
+    /// No answer: not reached at all, or reached and then silent.
+    fn unanswered(&self, error: &Error, writes: bool) -> Failure {
+        let lost = |why: &str| {
+            if writes {
+                Failure::new(Exit::TimedOut, format!("{why}: whether it was done is not known"))
+                    .hint("to repeat it safely, give both attempts the same --idempotency-key")
+            } else {
+                Failure::new(Exit::TimedOut, why.to_owned()).hint(format!("{} status", self.program))
+            }
+        };
+        match error {
+            Error::Timeout(Timeout::Connect | Timeout::Resolve) => self.unreachable("no connection in time"),
+            Error::Timeout(_) => lost(&format!("{} has not answered in time", self.url)),
+            Error::HostNotFound => self.unreachable("no such host"),
+            Error::ConnectionFailed => self.unreachable("no connection"),
+            Error::TlsRequired | Error::Tls(_) => {
+                Failure::usage(format!("`{}`: this program speaks http:// only", self.url))
+                    .hint("go through a proxy on this machine, or a tunnel")
+            }
+            Error::BadUri(_) | Error::Http(_) => {
+                Failure::usage(format!("cannot use `{}`: {error}", self.url))
+                    .hint("write --url http://HOST:PORT")
+            }
+            Error::Io(io) if never_reached(io) => self.unreachable(&io.to_string()),
+            _ if writes => lost(&format!("the connection to {} broke off ({error})", self.url)),
+            _ => self.unreachable(&error.to_string()),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> Failure {
+        Failure::new(Exit::Unreachable, format!("cannot reach a node at {}: {why}", self.url)).hint(format!(
+            "is it running? start it with `{} run`, or name another with --url or GREENROOM_URL",
+            self.program
+        ))
+    }
+
+    /// Pages of a list, joined: up to `limit`, or all. The flag: there is more.
+    pub fn pages(
+        &self,
+        path: &str,
+        pairs: &[(&str, Option<String>)],
+        limit: Option<usize>,
+    ) -> Result<(Vec<Value>, bool), Failure> {
+        const PAGE: usize = 1_000;
+        let (mut items, mut cursor) = (Vec::new(), None);
+        loop {
+            let left = limit.map_or(PAGE, |limit| limit.saturating_sub(items.len()));
+            if left == 0 {
+                return Ok((items, cursor.is_some()));
+            }
+            let mut all = pairs.to_vec();
+            all.push(("limit", Some(left.min(PAGE).to_string())));
+            all.push(("cursor", cursor.take()));
+            let page: Value = self.get(&format!("{path}{}", query(&all)))?.read()?;
+            items.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
+            cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                return Ok((items, false));
+            }
+        }
+    }
+}
+
+/// Items as a list's document.
+pub(super) fn document(items: &[Value]) -> Value {
+    json!({"items": items, "next_cursor": null})
+}
+
+/// Items as `T`.
+pub(super) fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Failure> {
+    let reply = Reply { body: Value::Array(items).to_string().into_bytes() };
+    reply.read()
+}
+
+fn never_reached(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded() {
+        let name = AgentName { kind: "counter".into(), key: "grün b+c".into() };
+        assert_eq!(agent_path(&name), "/api/v1/agents/counter/gr%C3%BCn%20b%2Bc");
+        assert_eq!(query(&[("a", Some("x&y".into())), ("b", None), ("c", Some("1".into()))]), "?a=x%26y&c=1");
+        assert_eq!(query(&[("a", None)]), "");
+    }
+}

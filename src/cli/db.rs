@@ -1,0 +1,90 @@
+//! `db`: the store, on this machine and without a node.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{
+    Session,
+    exit::{Exit, Failure},
+    out,
+};
+use crate::{
+    config::without_password,
+    store::{self, StoreError},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Db {
+    /// Bring the store's tables up to date
+    Migrate,
+    /// Say which migrations the store has seen; exit 4 where it needs some
+    Status,
+    /// Read all that is kept and check it; exit 1 where something is wrong
+    Verify,
+}
+
+pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
+    let url = session.settings()?.store.url;
+    let waiter = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match command {
+        Db::Migrate => {
+            let applied = waiter.block_on(store::migrate(&url)).map_err(|error| failed(&error, &url))?;
+            if session.json() {
+                return Ok(out::line(&json!({"applied": applied}).to_string())?);
+            }
+            match applied.as_slice() {
+                [] => out::note("the store was up to date"),
+                names => out::line(&names.join("\n"))?,
+            }
+            Ok(())
+        }
+        Db::Status => {
+            let seen =
+                waiter.block_on(store::migration_status(&url)).map_err(|error| failed(&error, &url))?;
+            if session.json() {
+                let document =
+                    json!({"applied": seen.applied, "pending": seen.pending, "unknown": seen.unknown});
+                out::line(&document.to_string())?;
+            } else {
+                for (state, names) in
+                    [("applied", &seen.applied), ("pending", &seen.pending), ("unknown", &seen.unknown)]
+                {
+                    for name in names {
+                        out::line(&format!("{state}  {name}"))?;
+                    }
+                }
+            }
+            if !seen.unknown.is_empty() {
+                return Err(Failure::new(Exit::Refused, "the store was made by a newer program")
+                    .hint("use that one, or a newer one"));
+            }
+            if !seen.pending.is_empty() {
+                return Err(Failure::new(Exit::Refused, "the store is not up to date")
+                    .hint(format!("{} db migrate (`run` does it too)", session.program)));
+            }
+            Ok(())
+        }
+        Db::Verify => {
+            let report = waiter.block_on(store::verify(&url)).map_err(|error| failed(&error, &url))?;
+            let (agents, snapshots, tasks) = (report.agents, report.snapshots, report.tasks);
+            if session.json() {
+                let document = json!({
+                    "agents": agents, "snapshots": snapshots, "tasks": tasks, "problems": report.problems
+                });
+                out::line(&document.to_string())?;
+            } else {
+                out::line(&format!("read {agents} agents, {snapshots} snapshots, {tasks} tasks"))?;
+            }
+            if report.problems.is_empty() {
+                return Ok(());
+            }
+            let many = report.problems.len();
+            let failure = Failure::new(Exit::Failed, format!("{many} problems were found"));
+            Err(report.problems.into_iter().fold(failure, Failure::detail))
+        }
+    }
+}
+
+fn failed(error: &StoreError, url: &str) -> Failure {
+    Failure::new(Exit::Failed, format!("{}: {error}", without_password(url)))
+}

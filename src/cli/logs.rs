@@ -1,0 +1,108 @@
+//! `logs`: the last records, and those that follow.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Session,
+    client::query,
+    exit::{Exit, Failure},
+    input,
+    out::{self, Paint},
+};
+use crate::{
+    log::Record,
+    model::{event::Level, units::print_duration},
+};
+
+/// How long one request waits for news.
+const WAIT: Duration = Duration::from_secs(20);
+/// How long to wait before a node that has gone is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Go on with what follows
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// The last N records
+    #[arg(short = 'n', long = "tail", value_name = "N", default_value_t = 100)]
+    pub tail: usize,
+    /// This level and above
+    #[arg(long, value_name = "LEVEL")]
+    pub level: Option<Level>,
+    /// Only about this subject (KIND/KEY, tool:NAME, task:ID)
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// Only what is younger than this
+    #[arg(long, value_name = "TIME", value_parser = input::duration)]
+    pub since: Option<Duration>,
+    /// One JSON document a line
+    #[arg(long)]
+    pub jsonl: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Found {
+    items: Vec<Value>,
+    last: u64,
+}
+
+pub(super) fn logs(session: &Session<'_>, args: &LogsArgs) -> Result<(), Failure> {
+    let client = session.client()?;
+    let filter = [("level", args.level.map(|level| level.to_string())), ("subject", args.subject.clone())];
+    let first = query(&[&filter[..], &[("tail", Some(args.tail.to_string()))]].concat());
+    let reply = client.get(&format!("/api/v1/logs{first}"))?;
+    if session.json() && !args.follow {
+        return Ok(out::json(&reply.body)?);
+    }
+    let as_json = args.jsonl || session.json();
+    let mut found: Found = reply.read()?;
+    let youngest = args.since.map(|since| {
+        let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::now().as_millisecond().saturating_sub(millis)
+    });
+    found.items.retain(|item| {
+        youngest.is_none_or(|youngest| item.get("ts").and_then(Value::as_i64).unwrap_or_default() >= youngest)
+    });
+    print(&found.items, as_json)?;
+    let mut gone = false;
+    while args.follow {
+        let news = [("after", Some(found.last.to_string())), ("wait", Some(print_duration(WAIT)))];
+        let next = query(&[&filter[..], &news[..]].concat());
+        match client.get_within(&format!("/api/v1/logs{next}"), WAIT * 2) {
+            Ok(reply) => {
+                gone = false;
+                found = reply.read()?;
+                print(&found.items, as_json)?;
+            }
+            Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::TimedOut | Exit::Busy) => {
+                if !gone {
+                    out::note("the node does not answer; waiting until it does");
+                }
+                gone = true;
+                std::thread::sleep(PAUSE);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}
+
+fn print(items: &[Value], as_json: bool) -> Result<(), Failure> {
+    let colour = Paint::of_stdout().is_on();
+    for item in items {
+        if as_json {
+            out::line(&item.to_string())?;
+        } else {
+            let mut record = Record::from_json(item);
+            record.fields.remove("seq");
+            out::line(&record.console(colour))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The command line: what a person or a script at a terminal does with a node.
+//!
+//! Every group of commands is a file with its arguments and its functions. Commands that look at or
+//! change a node are clients of its HTTP API; `run`, `config` and `db` work on this machine. Data
+//! goes to stdout, everything else to stderr; [`Exit`] says what the exit codes mean, [`exit`] decides
+//! which one an error has. Only this room names clap.
+//!
+//! [`main`] is given an [`App`]: how to load the settings, how to run the node. So a user's own
+//! binary offers the same commands as `greenroom` itself.
+
+mod agents;
+mod args;
+mod client;
+mod config;
+mod crashes;
+mod db;
+mod demo;
+mod exit;
+mod input;
+mod kinds;
+mod logs;
+mod node;
+mod out;
+mod status;
+mod table;
+mod tasks;
+mod tools;
+mod when;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use clap::{ArgMatches, Args as _, FromArgMatches as _, error::ErrorKind};
+
+use self::{
+    args::{Cli, Command, Common},
+    client::Client,
+};
+pub use self::{
+    demo::DemoArgs,
+    exit::{Exit, Failure},
+};
+use crate::config::{Errors, Settings, Sources};
+
+/// What a program gives its command line.
+pub trait App {
+    /// Loads the settings and checks them, with those that the program has declared itself.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    fn settings(&self, sources: &Sources) -> Result<Settings, Errors>;
+
+    /// Runs a node until it is told to stop. `sources` is where the settings came from, for reloading.
+    ///
+    /// # Errors
+    /// Why it could not start, or did not end well, with the exit code.
+    fn run(self, settings: Settings, sources: Sources) -> Result<(), Failure>;
+
+    /// Runs the demo. A program that has none does not offer the command.
+    fn demo(&self) -> Option<fn(DemoArgs) -> Result<(), Failure>> {
+        None
+    }
+}
+
+/// Parses the arguments of this process and does what they say.
+pub fn main(app: impl App) -> ExitCode {
+    ExitCode::from(main_with(app, std::env::args_os().collect()) as u8)
+}
+
+/// Does what `args` say, the program's name first.
+pub fn main_with(app: impl App, args: Vec<OsString>) -> Exit {
+    let program = program_name(args.first());
+    let matches = match parse(&app, args.clone()) {
+        Ok(matches) => matches,
+        Err(error) => return misunderstood(&app, args, &error),
+    };
+    match dispatch(app, &matches, &program) {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            failure.print();
+            failure.exit
+        }
+    }
+}
+
+fn program_name(arg: Option<&OsString>) -> String {
+    let name = arg.and_then(|arg| Path::new(arg).file_stem());
+    name.map_or_else(|| "greenroom".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn parse(app: &impl App, args: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut command = Cli::command_tree();
+    if app.demo().is_some() {
+        command = command.subcommand(DemoArgs::augment_args(clap::Command::new("demo")));
+    }
+    command.try_get_matches_from(args)
+}
+
+/// Help that was asked for goes to stdout; what is wrong, and help in its place, to stderr.
+fn misunderstood(app: &impl App, mut args: Vec<OsString>, error: &clap::Error) -> Exit {
+    if error.kind() == ErrorKind::MissingSubcommand {
+        args.push("--help".into());
+        if let Err(help) = parse(app, args) {
+            out::note(help.to_string().trim_end());
+            return Exit::Usage;
+        }
+    }
+    // Where the stream is closed, nobody wants to know.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Failure> {
+    if let (Some(("demo", given)), Some(demo)) = (matches.subcommand(), app.demo()) {
+        let common = Common::from_arg_matches(given).map_err(Failure::usage)?;
+        let args = DemoArgs::from_arg_matches(given).map_err(Failure::usage)?;
+        return demo(DemoArgs { data_dir: common.data_dir, ..args });
+    }
+    let cli = Cli::from_arg_matches(matches).map_err(Failure::usage)?;
+    if let Command::Run = cli.command {
+        let sources = cli.common.sources();
+        let settings = app.settings(&sources)?;
+        return app.run(settings, sources);
+    }
+    let load = |sources: &Sources| app.settings(sources);
+    let session = Session { common: &cli.common, program, load: &load };
+    match cli.command {
+        Command::Run => Ok(()), // done above
+        Command::Status(args) => status::status(&session, &args),
+        Command::Tree => status::tree(&session),
+        Command::Stop(args) => node::stop(&session, &args),
+        Command::Kinds(command) => kinds::run(&session, command),
+        Command::Agents(command) => agents::run(&session, command),
+        Command::Tasks(command) => tasks::run(&session, command),
+        Command::Tools(command) => tools::run(&session, command),
+        Command::Crashes(command) => crashes::run(&session, command),
+        Command::Logs(args) => logs::logs(&session, &args),
+        Command::Config(command) => config::run(&session, command),
+        Command::Db(command) => db::run(&session, command),
+    }
+}
+
+/// What every command may use.
+struct Session<'a> {
+    common: &'a Common,
+    program: &'a str,
+    load: &'a dyn Fn(&Sources) -> Result<Settings, Errors>,
+}
+
+impl Session<'_> {
+    fn settings(&self) -> Result<Settings, Failure> {
+        Ok((self.load)(&self.common.sources())?)
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        Client::of(self)
+    }
+
+    fn json(&self) -> bool {
+        self.common.json
+    }
+}
+
+/// Reads a command line of its own, for tests.
+#[cfg(test)]
+fn parse_for_test(args: &[&str]) -> Result<Cli, clap::Error> {
+    let mut words = vec!["greenroom"];
+    words.extend(args);
+    let matches = Cli::command_tree().try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}

@@ -1,0 +1,119 @@
+//! Writing: to stdout what was asked for, to stderr what is said about it.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::Value;
+
+/// Writes a line, or lines, to stdout. A closed pipe is an error here, and silent further up.
+pub(super) fn line(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// Says something on stderr, for the person and not for the script.
+pub(super) fn note(text: &str) {
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes a JSON document as it came; on a terminal, indented.
+pub(super) fn json(bytes: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(bytes);
+    if io::stdout().is_terminal() {
+        if let Ok(value) = serde_json::from_str::<Value>(&text) {
+            return value_pretty(&value);
+        }
+    }
+    line(text.trim_end())
+}
+
+/// Writes a value, indented.
+pub(super) fn value_pretty(value: &Value) -> io::Result<()> {
+    line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()))
+}
+
+/// Text from elsewhere in one line, with its control characters made harmless.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
+}
+
+/// The same, but line breaks stay.
+pub(super) fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// Colour, where somebody looks who has not asked for none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paint(bool);
+
+impl Paint {
+    /// For stdout.
+    pub fn of_stdout() -> Self {
+        Self(io::stdout().is_terminal() && wanted())
+    }
+
+    /// For stderr.
+    pub fn of_stderr() -> Self {
+        Self(io::stderr().is_terminal() && wanted())
+    }
+
+    /// None at all.
+    #[cfg(test)]
+    pub const NONE: Self = Self(false);
+
+    /// Whether there is colour.
+    pub fn is_on(self) -> bool {
+        self.0
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub fn red(self, text: &str) -> String {
+        self.with("31", text)
+    }
+    pub fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+    pub fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+}
+
+fn wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A size for people: `1.5 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [(&str, f64); 3] = [("GiB", 1_073_741_824.0), ("MiB", 1_048_576.0), ("KiB", 1_024.0)];
+    // Beyond 2^53 bytes the last digits are not shown anyway.
+    let exact = bytes as f64;
+    match UNITS.iter().find(|(_, unit)| exact >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", exact / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short_and_text_is_harmless() {
+        for (bytes, text) in [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (3 << 30, "3.0 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(plain("a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(plain_lines("a\nb\x07"), "a\nb\\u{7}");
+    }
+}

@@ -1,0 +1,373 @@
+//! `tasks`: submit them, look at them, wait for them.
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use super::{
+    Session,
+    client::{Client, document, encode, query, typed},
+    exit::{Exit, Failure},
+    input, out,
+    table::Table,
+    when,
+};
+use crate::{
+    model::{
+        id::Target,
+        task::{TaskEvent, TaskState, TaskView},
+        units::print_duration,
+    },
+    runtime::views::{Page, TaskRequest},
+};
+
+/// How long one request waits; the next one goes on.
+const WAIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Tasks {
+    /// Submit a task; prints its id
+    #[command(alias = "add")]
+    Submit(SubmitArgs),
+    /// List tasks, newest first
+    #[command(alias = "list")]
+    Ls(ListArgs),
+    /// Show a task
+    #[command(alias = "get", alias = "describe")]
+    Show {
+        /// The task
+        id: String,
+    },
+    /// Show what happened to a task
+    History {
+        /// The task
+        id: String,
+    },
+    /// Wait until tasks have ended; exit 1 unless all succeeded
+    Wait {
+        /// The tasks
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Give up after this time
+        #[arg(long, value_name = "TIME", value_parser = input::duration)]
+        timeout: Option<Duration>,
+    },
+    /// Cancel tasks
+    Cancel {
+        /// The tasks
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Bring dead letters back
+    Retry {
+        /// The tasks
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SubmitArgs {
+    /// KIND/KEY or tool:NAME
+    #[arg(value_name = "TARGET", value_parser = input::target)]
+    pub target: Target,
+    /// For an agent: the message's name, then its content as JSON, `-` or @FILE; for a tool: the input
+    #[arg(value_name = "MESSAGE|JSON", num_args = 0..=2)]
+    pub rest: Vec<String>,
+    /// Not before this moment (RFC 3339)
+    #[arg(long, value_name = "TIME", conflicts_with = "run_in")]
+    pub at: Option<Timestamp>,
+    /// Not before this time has passed
+    #[arg(long = "in", value_name = "DURATION", value_parser = input::duration)]
+    pub run_in: Option<Duration>,
+    /// Higher goes first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub priority: Option<i16>,
+    /// How many attempts may fail
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<u32>,
+    /// How long one attempt may take
+    #[arg(long, value_name = "DURATION", value_parser = input::duration)]
+    pub timeout: Option<Duration>,
+    /// Only when this task has ended (may be repeated)
+    #[arg(long, value_name = "ID")]
+    pub after: Vec<String>,
+    /// Makes a repetition safe
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Wait for its end, and print its result; exit 1 unless it succeeded
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only this state
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only this target
+    #[arg(long)]
+    pub target: Option<String>,
+    /// At most this many
+    #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+}
+
+pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> {
+    match command {
+        Tasks::Submit(args) => submit(session, args),
+        Tasks::Ls(args) => list(session, &args),
+        Tasks::Show { id } => show(session, &id),
+        Tasks::History { id } => history(session, &id),
+        Tasks::Wait { ids, timeout } => wait(session, &ids, timeout),
+        Tasks::Cancel { ids } => act(session, &ids, "cancel"),
+        Tasks::Retry { ids } => act(session, &ids, "retry"),
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/api/v1/tasks/{}", encode(id))
+}
+
+fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
+    let (wait, json) = (args.wait, session.json());
+    let request = request(args)?;
+    let client = session.client()?;
+    let body = serde_json::to_vec(&request).map_err(Failure::usage)?;
+    let reply = client.post("/api/v1/tasks", body)?;
+    let accepted: TaskView = reply.read()?;
+    match (wait, json) {
+        (false, true) => Ok(out::json(&reply.body)?),
+        (false, false) => Ok(out::line(&accepted.id.to_string())?),
+        (true, _) => {
+            let id = accepted.id.to_string();
+            let (task, body) = ended(&client, &id, None)?;
+            if json {
+                out::json(&body)?;
+            } else if let Some(result) = task.result.as_ref().filter(|_| task.state == TaskState::Succeeded) {
+                out::json(result.get().as_bytes())?;
+            }
+            if task.state == TaskState::Succeeded {
+                Ok(())
+            } else {
+                Err(unsuccessful(&task, session.program))
+            }
+        }
+    }
+}
+
+/// The request that the arguments say.
+fn request(args: SubmitArgs) -> Result<TaskRequest, Failure> {
+    let mut rest = args.rest.into_iter();
+    let (message, input) = match &args.target {
+        Target::Agent { .. } => {
+            let message = rest.next().ok_or_else(|| {
+                Failure::usage("which message? write tasks submit KIND/KEY MESSAGE [JSON]")
+                    .hint("kinds ls lists them")
+            })?;
+            (Some(message), rest.next())
+        }
+        Target::Tool(_) => (None, rest.next()),
+    };
+    if rest.next().is_some() {
+        return Err(Failure::usage("a tool takes its input alone: tasks submit tool:NAME [JSON]"));
+    }
+    Ok(TaskRequest {
+        target: args.target.to_string(),
+        message,
+        input: input::value(input.as_deref())?,
+        run_at: args.at,
+        run_in: args.run_in.map(print_duration),
+        priority: args.priority,
+        max_attempts: args.max_attempts,
+        timeout: args.timeout.map(print_duration),
+        after: args.after,
+        idempotency_key: args.idempotency_key,
+        ..TaskRequest::default()
+    })
+}
+
+/// Waits for a task's end, or until a person must decide.
+fn ended(client: &Client, id: &str, until: Option<Instant>) -> Result<(TaskView, Vec<u8>), Failure> {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = left.map_or(WAIT, |left| left.min(WAIT));
+        let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(wait)))]));
+        let reply = client.get_within(&asked, wait + WAIT)?;
+        let task: TaskView = reply.read()?;
+        if task.state.is_final() || task.state == TaskState::OutcomeUnknown {
+            return Ok((task, reply.body));
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Failure::new(Exit::TimedOut, format!("task {id} is still {}", task.state.name())));
+        }
+    }
+}
+
+fn unsuccessful(task: &TaskView, program: &str) -> Failure {
+    let failure = Failure::new(Exit::Failed, format!("task {} ended as {}", task.id, task.state.name()));
+    let Some(error) = &task.error else { return failure };
+    let mut failure = failure.detail(format!("{}: {}", error.code, error.message));
+    for cause in &error.chain {
+        failure = failure.detail(format!("because {cause}"));
+    }
+    match &error.crash_id {
+        Some(crash) => failure.hint(format!("{program} crashes show {crash}")),
+        None => failure.hint(format!("{program} tasks history {}", task.id)),
+    }
+}
+
+fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
+    let wanted = [("state", args.state.clone()), ("target", args.target.clone())];
+    let limit = if args.all { None } else { Some(args.limit) };
+    let (items, more) = session.client()?.pages("/api/v1/tasks", &wanted, limit)?;
+    if session.json() {
+        return Ok(out::json(document(&items).to_string().as_bytes())?);
+    }
+    let mut table = Table::new(&["ID", "STATE", "TARGET", "MESSAGE", "ATTEMPT", "ACCEPTED", "ERROR"]);
+    for task in typed::<TaskView>(items)? {
+        table.row([
+            task.id.to_string(),
+            task.state.name().to_owned(),
+            task.target.to_string(),
+            task.message.unwrap_or_default(),
+            format!("{} of {}", task.attempt, task.max_attempts),
+            when::ago(task.created_at),
+            task.error.map(|error| format!("{}: {}", error.code, error.message)).unwrap_or_default(),
+        ]);
+    }
+    table.print("no tasks")?;
+    if more {
+        out::note("there are more: --all shows them");
+    }
+    Ok(())
+}
+
+fn show(session: &Session<'_>, id: &str) -> Result<(), Failure> {
+    let reply = session.client()?.get(&path(id))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let task: TaskView = reply.read()?;
+    let paint = out::Paint::of_stdout();
+    let state = match task.state {
+        TaskState::Succeeded => paint.green(task.state.name()),
+        TaskState::Failed | TaskState::OutcomeUnknown => paint.red(task.state.name()),
+        _ => paint.yellow(task.state.name()),
+    };
+    let mut lines = vec![format!("{}  {state}", paint.bold(&task.id.to_string()))];
+    let mut fact = |name: &str, text: String| lines.push(format!("{name:>9}: {}", out::plain(&text)));
+    fact("target", task.target.to_string());
+    if let Some(message) = task.message {
+        fact("message", message);
+    }
+    fact("attempt", format!("{} of {}", task.attempt, task.max_attempts));
+    fact("priority", task.priority.to_string());
+    let moments = [
+        ("accepted", Some(task.created_at)),
+        ("due", task.run_at),
+        ("started", task.started_at),
+        ("ended", task.finished_at),
+    ];
+    for (name, at) in moments {
+        if let Some(at) = at {
+            fact(name, format!("{at} ({})", when::ago(at)));
+        }
+    }
+    if let Some(count) = task.waiting_for {
+        fact("waits for", format!("{count} tasks"));
+    }
+    if let Some(progress) = task.progress {
+        fact("progress", progress.to_string());
+    }
+    if let Some(result) = task.result {
+        fact("result", result.get().to_owned());
+    }
+    if let Some(error) = task.error {
+        fact("error", format!("{}: {}", error.code, error.message));
+        for cause in error.chain {
+            fact("because", cause);
+        }
+        if let Some(crash) = error.crash_id {
+            fact("crash", crash);
+        }
+    }
+    Ok(out::line(&lines.join("\n"))?)
+}
+
+fn history(session: &Session<'_>, id: &str) -> Result<(), Failure> {
+    let reply = session.client()?.get(&format!("{}/history", path(id)))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let mut table = Table::new(&["AT", "EVENT", "ATTEMPT", "NODE", "DETAIL"]);
+    for event in reply.read::<Page<TaskEvent>>()?.items {
+        let (node, detail) = (event.node.unwrap_or_default(), event.detail.unwrap_or_default());
+        table.row([event.at.to_string(), event.event, event.attempt.to_string(), node, detail]);
+    }
+    Ok(table.print("nothing is known of it")?)
+}
+
+fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
+    let client = session.client()?;
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut failed = None;
+    for id in ids {
+        let (task, body) = ended(&client, id, until)?;
+        if session.json() {
+            out::json(&body)?;
+        } else {
+            out::line(&format!("{}  {}", task.id, task.state.name()))?;
+        }
+        if task.state != TaskState::Succeeded {
+            failed.get_or_insert(unsuccessful(&task, session.program));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn act(session: &Session<'_>, ids: &[String], action: &str) -> Result<(), Failure> {
+    let client = session.client()?;
+    for id in ids {
+        let reply = client.post(&format!("{}/{action}", path(id)), Vec::new())?;
+        if session.json() {
+            out::json(&reply.body)?;
+        } else {
+            let task: TaskView = reply.read()?;
+            out::line(&format!("{}  {}", task.id, task.state.name()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{args::Command, parse_for_test};
+
+    fn read(line: &[&str]) -> Result<TaskRequest, Failure> {
+        match parse_for_test(line).unwrap().command {
+            Command::Tasks(Tasks::Submit(args)) => request(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_submission_is_what_the_arguments_say() {
+        let task =
+            read(&["tasks", "submit", "counter/a", "Add", "{\"n\":1}", "--in", "5m", "--priority", "-3"])
+                .unwrap();
+        assert_eq!((task.target.as_str(), task.message.as_deref()), ("counter/a", Some("Add")));
+        assert_eq!((task.input.unwrap()["n"].as_i64(), task.run_in.as_deref()), (Some(1), Some("5m")));
+        assert_eq!(task.priority, Some(-3));
+        let task = read(&["tasks", "submit", "tool:fs.read", "{\"path\":\"x\"}"]).unwrap();
+        assert_eq!((task.message, task.input.is_some()), (None, true));
+        assert_eq!(read(&["tasks", "submit", "counter/a"]).unwrap_err().exit, Exit::Usage);
+        assert_eq!(read(&["tasks", "submit", "tool:fs.read", "{}", "{}"]).unwrap_err().exit, Exit::Usage);
+        assert_eq!(read(&["tasks", "submit", "counter/a", "Add", "{"]).unwrap_err().exit, Exit::Usage);
+    }
+}

@@ -1,0 +1,106 @@
+//! `tools`: what there is, and calling one.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::{
+    Session,
+    client::{LONG, encode, query},
+    exit::Failure,
+    input,
+    out::{self, Paint},
+    table::Table,
+    when,
+};
+use crate::{
+    model::units::print_duration,
+    runtime::views::{Page, ToolInfo},
+    tool::Effect,
+};
+
+/// What a node's answer may take longer than the call itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Tools {
+    /// List the tools
+    #[command(alias = "list")]
+    Ls,
+    /// Show a tool with its schemas
+    #[command(alias = "get", alias = "describe")]
+    Show {
+        /// The tool
+        name: String,
+    },
+    /// Call a tool; prints its output as JSON
+    Call {
+        /// The tool
+        name: String,
+        /// The input: JSON, `-` for stdin, @FILE
+        #[arg(value_name = "JSON")]
+        body: Option<String>,
+        /// Give up after this time
+        #[arg(long, value_name = "TIME", value_parser = input::duration)]
+        timeout: Option<Duration>,
+        /// Makes a repetition safe
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+    },
+}
+
+pub(super) fn run(session: &Session<'_>, command: Tools) -> Result<(), Failure> {
+    match command {
+        Tools::Ls => list(session),
+        Tools::Show { name } => show(session, &name),
+        Tools::Call { name, body, timeout, idempotency_key } => {
+            let body = input::json(body.as_deref())?;
+            let pairs = [("timeout", timeout.map(print_duration))];
+            let path = format!("/api/v1/tools/{}/call{}", encode(&name), query(&pairs));
+            let patience = timeout.map_or(LONG, |timeout| timeout.saturating_add(GRACE));
+            let client = session.client()?;
+            let reply = client.post_with(&path, body, idempotency_key.as_deref(), patience)?;
+            Ok(out::json(&reply.body)?)
+        }
+    }
+}
+
+fn effect(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Pure => "pure",
+        Effect::Idempotent => "idempotent",
+        Effect::Once => "once",
+    }
+}
+
+fn list(session: &Session<'_>) -> Result<(), Failure> {
+    let reply = session.client()?.get("/api/v1/tools")?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let mut table = Table::new(&["TOOL", "EFFECT", "RUNNING", "WAITING", "CALLS", "FAILED", "CRASHED"]);
+    for tool in reply.read::<Page<ToolInfo>>()?.items {
+        let counts = [tool.running, tool.waiting, tool.calls, tool.failed, tool.crashed];
+        let named = [tool.name, effect(tool.effect).to_owned()];
+        table.row(named.into_iter().chain(counts.map(|n| n.to_string())));
+    }
+    Ok(table.print("this program has no tools")?)
+}
+
+fn show(session: &Session<'_>, name: &str) -> Result<(), Failure> {
+    let reply = session.client()?.get(&format!("/api/v1/tools/{}", encode(name)))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let tool: ToolInfo = reply.read()?;
+    let most = tool.concurrency.map_or_else(|| "any number".to_owned(), |n| n.to_string());
+    let lines = [
+        format!("{}  {}", Paint::of_stdout().bold(&tool.name), effect(tool.effect)),
+        format!("    takes: {}", tool.input),
+        format!("  answers: {}", tool.output),
+        format!("   limits: {most} at once, {} each", when::span(tool.timeout_ms)),
+        format!("      now: {} running, {} waiting", tool.running, tool.waiting),
+        format!("   so far: {} calls, {} failed, {} crashed", tool.calls, tool.failed, tool.crashed),
+    ];
+    Ok(out::line(&lines.join("\n"))?)
+}

@@ -1,0 +1,61 @@
+//! `/agents`: agents, their states, and what an operator does to them.
+
+use actix_web::{HttpRequest, HttpResponse, web::Data};
+
+use super::{
+    body::{accepted_plain, list as listed, ok},
+    params::Params,
+    path,
+    problem::Problem,
+    server::Ctx,
+};
+use crate::runtime::{operator::AgentQuery, views::Action};
+
+type Answer = Result<HttpResponse, Problem>;
+
+/// `GET /agents?kind=&status=&cursor=&limit=`.
+pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
+    let query = AgentQuery {
+        kind: params.owned("kind")?,
+        status: params.owned("status")?,
+        cursor: params.owned("cursor")?,
+        limit: params.limit()?,
+    };
+    ok(&ctx.operator.agents(&query).await?)
+}
+
+/// `GET /agents/{kind}/{key}`.
+pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    ok(&ctx.operator.agent(&kind, &key).await?)
+}
+
+/// `GET …/state[?version=N]`.
+pub(super) async fn state(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    let version = params.parsed("version", "a number")?;
+    ok(&ctx.operator.state(&kind, &key, version).await?)
+}
+
+/// `GET …/snapshots`.
+pub(super) async fn snapshots(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    listed(&ctx.operator.snapshots(&kind, &key).await?)
+}
+
+/// `POST …/{stop|restart|pause|resume|quarantine|release}`.
+pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    let named = path::part(&request, "action")?;
+    let action = match named.as_str() {
+        "stop" => Action::Stop,
+        "restart" => Action::Restart,
+        "pause" => Action::Pause,
+        "resume" => Action::Resume,
+        "quarantine" => Action::Quarantine,
+        "release" => Action::Release,
+        other => return Err(Problem::not_found(format!("there is no action `{}`", other.escape_debug()))),
+    };
+    ctx.operator.act(&kind, &key, action).await?;
+    accepted_plain()
+}

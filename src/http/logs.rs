@@ -1,0 +1,134 @@
+//! `/logs`: the last records, and the next ones for those who wait.
+
+use std::{collections::VecDeque, time::Duration};
+
+use actix_web::{HttpResponse, web::Data};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{body::ok, params::Params, problem::Problem, server::Ctx};
+use crate::{log::Line, model::event::Level};
+
+/// How many records are given that were not asked for by number.
+const TAIL: usize = 100;
+/// The most that one answer holds.
+const MOST: usize = 2_048;
+/// The longest wait of one request.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// Which records are wanted.
+#[derive(Debug, Default)]
+struct Wanted {
+    level: Option<Level>,
+    subject: Option<String>,
+    /// Those after this number; else the last `tail`.
+    after: Option<u64>,
+    tail: usize,
+}
+
+/// `GET /logs?level=&subject=&tail=100&after=N&wait=20s`.
+///
+/// Each item is the record's JSON line with its number as `seq`; `last` is the number to go on from.
+/// With `after`, at most `wait` passes until there is something. A number that this boot has not
+/// reached comes from an earlier one: then all is given that is there.
+pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse, Problem> {
+    let wanted = Wanted {
+        level: params.parsed("level", "debug, info, warn, error or critical")?,
+        subject: params.owned("subject")?,
+        after: params.parsed("after", "the number of a record")?,
+        tail: match params.parsed("tail", "a number")? {
+            Some(tail) => tail,
+            None => params.parsed("n", "a number")?.unwrap_or(TAIL),
+        },
+    };
+    let wait = params.duration("wait")?.unwrap_or_default().min(MAX_WAIT);
+    let (kept, mut news) = ctx.logger.follow();
+    let (mut items, mut last) = wanted.select(&kept);
+    if items.is_empty() && wanted.after.is_some() && !wait.is_zero() {
+        let next = async {
+            loop {
+                match news.recv().await {
+                    Ok(line) => {
+                        last = line.number;
+                        if wanted.takes(&line) {
+                            items.push(item(&line));
+                            return;
+                        }
+                    }
+                    // Fallen behind or ended: the next request finds what the ring still holds.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = next => {}
+            () = actix_web::rt::time::sleep(wait) => {}
+            () = ctx.stop.cancelled() => {}
+        }
+    }
+    ok(&json!({"items": items, "next_cursor": null, "last": last}))
+}
+
+impl Wanted {
+    fn takes(&self, line: &Line) -> bool {
+        self.level.is_none_or(|least| line.level >= least)
+            && self.subject.as_deref().is_none_or(|subject| &*line.subject == subject)
+    }
+
+    /// Those that are wanted, and the number to go on from.
+    fn select(&self, kept: &[Line]) -> (Vec<Value>, u64) {
+        let newest = kept.last().map_or(0, |line| line.number);
+        let after = self.after.map(|after| if after > newest { 0 } else { after });
+        let found =
+            kept.iter().filter(|line| after.is_none_or(|after| line.number > after) && self.takes(line));
+        let most = if after.is_some() { MOST } else { self.tail.min(MOST) };
+        let mut lines: VecDeque<&Line> = VecDeque::new();
+        for line in found {
+            lines.push_back(line);
+            if lines.len() > most {
+                lines.pop_front();
+            }
+        }
+        (lines.into_iter().map(item).collect(), newest)
+    }
+}
+
+/// The record's line as JSON, with its number.
+fn item(line: &Line) -> Value {
+    let mut record: Value = serde_json::from_str(&line.json).unwrap_or_default();
+    if let Value::Object(members) = &mut record {
+        members.insert("seq".to_owned(), line.number.into());
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: u64, level: Level, subject: &str) -> Line {
+        Line { number, level, event: "e".into(), subject: subject.into(), json: r#"{"event":"e"}"#.into() }
+    }
+
+    fn numbers(wanted: &Wanted, kept: &[Line]) -> (Vec<u64>, u64) {
+        let (items, last) = wanted.select(kept);
+        (items.iter().map(|item| item["seq"].as_u64().unwrap()).collect(), last)
+    }
+
+    #[test]
+    fn the_tail_and_what_follows_are_found() {
+        let kept = [line(3, Level::Info, "a/1"), line(4, Level::Error, "a/2"), line(5, Level::Warn, "a/1")];
+        let all = Wanted { tail: 100, ..Wanted::default() };
+        assert_eq!(numbers(&all, &kept), (vec![3, 4, 5], 5));
+        assert_eq!(numbers(&Wanted { tail: 2, ..Wanted::default() }, &kept), (vec![4, 5], 5));
+        assert_eq!(numbers(&Wanted { tail: 0, ..Wanted::default() }, &kept), (vec![], 5));
+        assert_eq!(numbers(&Wanted { after: Some(4), ..Wanted::default() }, &kept), (vec![5], 5));
+        assert_eq!(numbers(&Wanted { after: Some(5), ..Wanted::default() }, &kept), (vec![], 5));
+        assert_eq!(numbers(&Wanted { after: Some(99), ..Wanted::default() }, &kept).0, [3, 4, 5]);
+        let warn = Wanted { level: Some(Level::Warn), tail: 9, ..Wanted::default() };
+        assert_eq!(numbers(&warn, &kept).0, [4, 5]);
+        let subject = Wanted { subject: Some("a/1".into()), tail: 9, ..Wanted::default() };
+        assert_eq!(numbers(&subject, &kept).0, [3, 5]);
+        assert_eq!(numbers(&all, &[]), (vec![], 0));
+    }
+}

@@ -1,0 +1,45 @@
+//! `/status`, `/tree`, `/kinds`, `/nodes`: the node as a whole.
+
+use actix_web::{HttpRequest, HttpResponse, web::Data};
+
+use super::{
+    body::{accepted_plain, list, ok},
+    path,
+    problem::Problem,
+    server::Ctx,
+};
+
+type Answer = Result<HttpResponse, Problem>;
+
+/// `GET /status`.
+pub(super) async fn status(ctx: Data<Ctx>) -> Answer {
+    ok(&ctx.operator.status().await)
+}
+
+/// `GET /tree`.
+pub(super) async fn tree(ctx: Data<Ctx>) -> Answer {
+    ok(&ctx.operator.tree().await)
+}
+
+/// `GET /kinds`.
+pub(super) async fn kinds(ctx: Data<Ctx>) -> Answer {
+    list(&ctx.operator.kinds())
+}
+
+/// `GET /kinds/{kind}`.
+pub(super) async fn kind(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ok(&ctx.operator.kind(&path::part(&request, "kind")?)?)
+}
+
+/// `POST /nodes/{id}/stop`: `self`, or this node's boot id.
+pub(super) async fn stop(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let id = path::part(&request, "id")?;
+    if id != "self" && id != ctx.operator.status().await.node.id {
+        return Err(Problem::not_found(format!(
+            "there is no node `{}`; `self` is this one",
+            id.escape_debug()
+        )));
+    }
+    ctx.operator.stop();
+    accepted_plain()
+}

@@ -1,0 +1,83 @@
+//! The server: what its handlers share, how it runs, how it ends.
+
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
+
+use actix_web::{App, HttpServer, middleware::from_fn, web};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{guard, router, token::Token};
+use crate::{config::Settings, log::Logger, runtime::operator::Operator};
+
+/// Threads that parse requests; the agents' work is done elsewhere.
+const WORKERS: usize = 2;
+/// Connections at the same time, for each worker.
+const MAX_CONNECTIONS: usize = 2_048;
+/// How long a client may take for the head of its request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection without a request is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long requests that are under way may go on when the node ends.
+const DRAIN_SECONDS: u64 = 10;
+/// How often the histograms are tidied, whether somebody reads them or not.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What every handler may use.
+#[derive(Clone)]
+pub struct Ctx {
+    /// The door to the node.
+    pub operator: Operator,
+    /// What is in force.
+    pub settings: Arc<Settings>,
+    /// The log, for `/logs`.
+    pub logger: Logger,
+    /// The metrics, where a recorder is installed.
+    pub metrics: Option<PrometheusHandle>,
+    /// What clients must show.
+    pub token: Token,
+    /// Cancelled when the node ends: long polls are answered at once, and the server ends.
+    pub stop: CancellationToken,
+}
+
+/// Serves on `listener` (see [`bind`](super::bind)) until [`Ctx::stop`] is cancelled and the requests
+/// that are under way have been answered. Runs on an actix `System`.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve(ctx: Ctx, listener: TcpListener) -> io::Result<()> {
+    let stop = ctx.stop.clone();
+    let upkeep = ctx.metrics.clone().map(|metrics| {
+        actix_web::rt::spawn(async move {
+            loop {
+                actix_web::rt::time::sleep(UPKEEP).await;
+                metrics.run_upkeep();
+            }
+        })
+    });
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(ctx.clone()))
+            .configure(router::routes)
+            .default_service(web::to(router::nowhere))
+            .wrap(from_fn(guard::front))
+    })
+    .workers(WORKERS)
+    .max_connections(MAX_CONNECTIONS)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(DRAIN_SECONDS)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    let ender = actix_web::rt::spawn(async move {
+        stop.cancelled().await;
+        handle.stop(true).await;
+    });
+    let ended = server.await;
+    ender.abort();
+    if let Some(upkeep) = upkeep {
+        upkeep.abort();
+    }
+    ended
+}

@@ -1,0 +1,120 @@
+//! `/tasks`: durable work, from its acceptance to its end.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Data};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    body::{Body, accepted, check_idempotency_key, idempotency_key, list as listed, ok},
+    params::Params,
+    path,
+    problem::Problem,
+    server::Ctx,
+};
+use crate::{
+    model::{
+        id::Target,
+        task::{TaskState, TaskView},
+    },
+    runtime::{operator::TaskQuery, views::TaskRequest},
+};
+
+type Answer = Result<HttpResponse, Problem>;
+
+/// The longest wait of one request: proxies lose patience.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    tasks: Vec<TaskRequest>,
+}
+
+/// `GET /tasks?state=&target=&cursor=&limit=`.
+pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
+    let query = TaskQuery {
+        state: params.text("state")?.map(state).transpose()?,
+        target: params.text("target")?.map(target).transpose()?,
+        cursor: params.owned("cursor")?,
+        limit: params.limit()?,
+    };
+    ok(&ctx.operator.tasks(&query).await?)
+}
+
+fn state(name: &str) -> Result<TaskState, Problem> {
+    TaskState::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+        let names = TaskState::ALL.map(TaskState::name).join(", ");
+        Problem::malformed(format!("`state={}` is none of {names}", name.escape_debug()))
+    })
+}
+
+fn target(text: &str) -> Result<String, Problem> {
+    Ok(text.parse::<Target>()?.to_string())
+}
+
+/// `POST /tasks`.
+pub(super) async fn submit(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let mut submission: TaskRequest = body.read()?;
+    match (idempotency_key(&request)?, &submission.idempotency_key) {
+        (Some(header), Some(field)) if header != *field => {
+            return Err(Problem::malformed("the header and the field give different idempotency keys"));
+        }
+        (Some(header), _) => submission.idempotency_key = Some(header),
+        (None, Some(field)) => check_idempotency_key(field)?,
+        (None, None) => {}
+    }
+    submitted(ctx.operator.submit(submission).await?)
+}
+
+/// 202 with the task and its place; the flag: it is the first one under its key.
+pub(super) fn submitted((task, replayed): (TaskView, bool)) -> Answer {
+    let mut response = accepted(&task)?;
+    let place = format!("/api/v1/tasks/{}", task.id);
+    if let Ok(value) = place.parse() {
+        response.headers_mut().insert(actix_web::http::header::LOCATION, value);
+    }
+    if replayed {
+        let name = actix_web::http::header::HeaderName::from_static("idempotency-replayed");
+        response.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// `POST /tasks/batch`: all or none.
+pub(super) async fn submit_batch(ctx: Data<Ctx>, body: Body) -> Answer {
+    let batch: Batch = body.read()?;
+    if let Some(key) = batch.tasks.iter().find_map(|task| task.idempotency_key.as_deref()) {
+        check_idempotency_key(key)?;
+    }
+    let tasks = ctx.operator.submit_batch(batch.tasks).await?;
+    super::body::answer(StatusCode::ACCEPTED, &json!({"items": tasks, "next_cursor": null}))
+}
+
+/// `GET /tasks/{id}[?wait=30s]`: at once, or when it has ended; at the latest after the wait, or a minute.
+pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
+    let id = path::task(&request)?;
+    match params.duration("wait")? {
+        Some(wait) if !wait.is_zero() => tokio::select! {
+            task = ctx.operator.wait(id, wait.min(MAX_WAIT)) => ok(&task?),
+            () = ctx.stop.cancelled() => ok(&ctx.operator.task(id).await?),
+        },
+        _ => ok(&ctx.operator.task(id).await?),
+    }
+}
+
+/// `GET /tasks/{id}/history`.
+pub(super) async fn history(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    listed(&ctx.operator.history(path::task(&request)?).await?)
+}
+
+/// `POST /tasks/{id}/cancel`.
+pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    accepted(&ctx.operator.cancel(path::task(&request)?).await?)
+}
+
+/// `POST /tasks/{id}/retry`.
+pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    accepted(&ctx.operator.retry(path::task(&request)?).await?)
+}
