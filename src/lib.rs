@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod app;
+pub mod demo;
 pub mod model;
 pub mod runtime;
 pub mod store;

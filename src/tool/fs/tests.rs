@@ -127,7 +127,7 @@ fn an_unreadable_directory_is_counted_and_costs_only_itself() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tree(&[("a", "a"), ("shut/x", "x"), ("z", "z")]);
     let shut = dir.path().join("shut");
-    fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(&shut).is_err() {
         let listing = all(&Roots::new([dir.path()]), "");
         assert_eq!((paths(&listing), listing.skipped), (vec!["a", "z"], 1));
