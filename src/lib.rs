@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod log;
+pub mod demo;
 pub mod model;
 pub mod runtime;
 pub mod store;
