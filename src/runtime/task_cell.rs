@@ -21,7 +21,7 @@ use super::{
     settle::{Attempt, finish, settle},
 };
 use crate::{
-    agent::{letter::JsonAnswer, slot::ReplyRx},
+    agent::{AskError, letter::JsonAnswer, slot::ReplyRx},
     model::{
         event::{self, Event, Level},
         id::Target,
@@ -79,10 +79,12 @@ async fn live(
     let for_agent = matches!(claim.target, Target::Agent { .. });
     let attempt: Attempt = match step {
         Step::Answer(None) => return How::Unsettled,
-        Step::Answer(Some(answer)) if for_agent => {
-            tell(&node, &claim, &answer.map(|reply| reply.body.get().as_bytes().to_vec()), begun);
+        Step::Answer(Some(Ok(reply))) if for_agent => {
+            tell(&node, &claim, &Ok(reply.body.get().as_bytes().to_vec()), begun);
             return How::Settled;
         }
+        // The node goes down before the turn began: the next boot has it at once.
+        Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => return How::Unsettled,
         Step::Answer(Some(answer)) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
         Step::Cancelled => {
             if for_agent && !rx.withdraw() {
@@ -97,6 +99,8 @@ async fn live(
         }
     };
     tell(&node, &claim, &attempt, begun);
+    // An agent's commit may have recorded its error already: then the claim is not there any more,
+    // and this changes nothing.
     let outcome = settle(&claim, attempt, Timestamp::now(), fastrand::f64());
     record(&node, &claim, outcome).await
 }
