@@ -364,10 +364,14 @@ pub trait Store: Send + Sync + 'static {
     /// One page of agents, without their states.
     async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError>;
 
-    /// The kept snapshots of an agent, newest first: version, when, framed bytes.
+    /// The kept snapshots of an agent, the current one among them, newest first: version, when,
+    /// framed bytes.
     async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError>;
 
     /// Keeps a lasting status; a row is made (version 0) where there was none. Guarded by the epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where the epoch is not the partition's any more.
     async fn set_status(
         &self,
         id: AgentId,

@@ -79,3 +79,65 @@ fn is_full(database: &Path) -> bool {
     let _ = fs::remove_file(&probe);
     full
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use diesel::{connection::SimpleConnection, prelude::*, result::DatabaseErrorKind};
+
+    use super::*;
+
+    /// The texts are SQLite's: should a new release change one, this tells.
+    #[test]
+    fn sqlites_own_texts_are_understood() {
+        let known = [
+            (libsqlite3_sys::SQLITE_BUSY, Cause::Busy),
+            (libsqlite3_sys::SQLITE_LOCKED, Cause::Busy),
+            (libsqlite3_sys::SQLITE_PROTOCOL, Cause::Busy),
+            (libsqlite3_sys::SQLITE_CANTOPEN, Cause::Busy),
+            (libsqlite3_sys::SQLITE_FULL, Cause::Full),
+            (libsqlite3_sys::SQLITE_IOERR, Cause::Io),
+            (libsqlite3_sys::SQLITE_CORRUPT, Cause::Corrupt),
+            (libsqlite3_sys::SQLITE_NOTADB, Cause::Corrupt),
+            (libsqlite3_sys::SQLITE_NOMEM, Cause::Memory),
+            (libsqlite3_sys::SQLITE_INTERRUPT, Cause::Memory),
+            (libsqlite3_sys::SQLITE_READONLY, Cause::ReadOnly),
+            (libsqlite3_sys::SQLITE_TOOBIG, Cause::Statement),
+            (libsqlite3_sys::SQLITE_CONSTRAINT, Cause::Statement),
+        ];
+        for (code, expected) in known {
+            // SAFETY: SQLite answers a static, NUL-terminated text for any code.
+            let text = unsafe { CStr::from_ptr(libsqlite3_sys::sqlite3_errstr(code)) };
+            let text = text.to_str().unwrap().to_owned();
+            let error = Sql::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.clone()));
+            assert_eq!(cause(&error), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_database_and_a_locked_one_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let mut one = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        let mut two = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        one.batch_execute("CREATE TABLE t (b BLOB UNIQUE); PRAGMA max_page_count = 5; BEGIN IMMEDIATE")
+            .unwrap();
+        let locked = two.batch_execute("BEGIN IMMEDIATE").unwrap_err();
+        assert!(matches!(of_statement(&locked), StoreError::NotDone(_)), "{locked}");
+        let full = one.batch_execute("INSERT INTO t VALUES (zeroblob(100000))").unwrap_err();
+        assert!(matches!(of_statement(&full), StoreError::Full(_)), "{full}");
+        assert!(matches!(of_commit(&full, &path), StoreError::Full(_)));
+        let twice = one.batch_execute("INSERT INTO t VALUES (1); INSERT INTO t VALUES (1)").unwrap_err();
+        assert!(is_statements(&twice), "{twice}");
+    }
+
+    #[test]
+    fn a_device_that_failed_a_commit_ends_it_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let failed = Sql::DatabaseError(DatabaseErrorKind::Unknown, Box::new("disk I/O error".to_owned()));
+        assert!(matches!(of_commit(&failed, &dir.path().join("t.db")), StoreError::Fatal(_)));
+        assert!(matches!(of_statement(&failed), StoreError::NotDone(_)));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the probe is gone");
+    }
+}

@@ -242,3 +242,44 @@ impl Store for SqliteStore {
         self.read(read::ping).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::prelude::*;
+
+    use super::*;
+    use crate::store::ClaimRequest;
+
+    #[derive(QueryableByName)]
+    struct Level {
+        #[diesel(sql_type = diesel::sql_types::Integer)]
+        synchronous: i32,
+    }
+
+    fn level(store: &SqliteStore) -> i32 {
+        let mut writer = store.rooms.writer.lock();
+        let row: Level = diesel::sql_query("PRAGMA synchronous").get_result(&mut writer.conn).unwrap();
+        row.synchronous
+    }
+
+    #[tokio::test]
+    async fn a_lazy_claim_leaves_the_writer_as_durable_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("a.db"), &StoreOptions::default()).unwrap();
+        assert_eq!(level(&store), 2);
+        let boot = Uuid::now_v7();
+        store.join(boot, "test", 3).await.unwrap();
+        store.claim(boot, &ClaimRequest { agents: 5, ..ClaimRequest::default() }).await.unwrap();
+        assert_eq!(level(&store), 2);
+        let failed: Result<(), StoreError> =
+            store.rooms.writer.lock().transaction(tx::Sync::Lazy, Timestamp::now(), |_| {
+                Err(StoreError::NotDone("not today".to_owned()))
+            });
+        assert!(failed.is_err());
+        assert_eq!(level(&store), 2);
+        let options = StoreOptions { durability: Durability::Relaxed, ..StoreOptions::default() };
+        let relaxed = SqliteStore::open(&dir.path().join("b.db"), &options).unwrap();
+        relaxed.claim(boot, &ClaimRequest::default()).await.unwrap();
+        assert_eq!(level(&relaxed), 1);
+    }
+}
