@@ -5,9 +5,11 @@
 //! together or not at all.
 
 pub(crate) mod answer;
+pub mod counter;
 pub(crate) mod host;
 pub(crate) mod lane;
 pub(crate) mod letter;
+pub mod library;
 pub(crate) mod message;
 pub(crate) mod messages;
 pub(crate) mod policy;

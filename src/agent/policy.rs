@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use crate::model::supervision::Restart;
+
 /// When an agent's state is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Persistence {
@@ -18,18 +20,6 @@ pub enum Persistence {
     },
     /// Never: a crash or a passivation starts from the default. A handler's error is not undone.
     Volatile,
-}
-
-/// Which ends are followed by a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Restart {
-    /// Every crash.
-    #[default]
-    Permanent,
-    /// Crashes, but not a failure of `on_start`.
-    Transient,
-    /// None: the next message starts it again.
-    Temporary,
 }
 
 /// What a full mailbox does to a typed `tell` or `ask`.
@@ -52,7 +42,7 @@ pub struct Policy {
     pub(crate) restarts: Option<(u32, Duration)>,
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) persistence: Persistence,
-    pub(crate) restart: Restart,
+    pub(crate) restart: Option<Restart>,
     pub(crate) turn_timeout: Option<Duration>,
     pub(crate) on_full: OnFull,
 }
@@ -84,7 +74,7 @@ impl Policy {
 
     /// Which ends are followed by a restart.
     pub fn restart(mut self, r: Restart) -> Self {
-        self.restart = r;
+        self.restart = Some(r);
         self
     }
 

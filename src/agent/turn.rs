@@ -134,6 +134,11 @@ impl Gate {
         self.asked.load(Ordering::Acquire) && !self.is_clear()
     }
 
+    /// Whether the turn stands at the gate, clear or not.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.asked.load(Ordering::Acquire) && !self.is_passed()
+    }
+
     /// Whether the turn has reached outside.
     pub(crate) fn is_passed(&self) -> bool {
         self.passed.load(Ordering::Acquire)

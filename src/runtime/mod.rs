@@ -1,13 +1,43 @@
 //! The runtime: the only room that knows actix.
+//!
+//! ```text
+//! orchestrator ─┬─ persistence   the writers' door: group commit
+//!               ├─ cache         states for the next activation
+//!               ├─ dispatcher ─── task cells
+//!               ├─ tool cells
+//!               └─ agent cells   each attached to a lane, on one of the arbiters
+//! ```
 
+mod boot;
+mod cache_actor;
+mod cell;
+mod crashes;
+mod dispatcher;
+mod inbox;
+mod keys;
+mod kind;
+mod metrics;
 pub(crate) mod node;
 pub mod operator;
+mod orchestrator;
+pub(crate) mod persistence;
+pub(crate) mod registry;
+mod settle;
+mod task_cell;
+mod tool_cell;
 pub mod views;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::agent::{Agent, AgentRef, host::Host};
-use crate::tool::{Tool, ToolRef};
+pub use boot::StartError;
+pub(crate) use boot::{Running, start};
+pub use persistence::CommitStats;
+
+use crate::{
+    agent::{Agent, AgentRef, Message, Outcome, host::Host},
+    model::id::TaskId,
+    tool::{Tool, ToolRef},
+};
 use operator::Operator;
 
 /// The one door to a running node, for code. Cheap to clone; usable from any thread.
@@ -28,8 +58,62 @@ impl Handle {
         ToolRef::new(self.host.clone())
     }
 
+    /// Asks an agent (`kind/key`) through the JSON door.
+    ///
+    /// # Errors
+    /// See [`operator::OperatorError`].
+    pub async fn ask_json(
+        &self,
+        to: &str,
+        message: &str,
+        body: serde_json::Value,
+    ) -> Result<serde_json::Value, operator::OperatorError> {
+        let (kind, key) = to
+            .split_once('/')
+            .ok_or_else(|| operator::OperatorError::Malformed(format!("`{to}` is not KIND/KEY")))?;
+        let reply =
+            self.operator.ask(kind, key, message, body.to_string().as_bytes(), Default::default()).await?;
+        serde_json::from_str(reply.body.get()).map_err(|e| operator::OperatorError::Malformed(e.to_string()))
+    }
+
+    /// Waits until a task that was submitted as `M` has ended.
+    ///
+    /// # Errors
+    /// When nobody knows the task, or its outcome is not one of `M`.
+    pub async fn wait<M: Message>(&self, task: TaskId) -> anyhow::Result<Outcome<M::Reply, M::Error>> {
+        use crate::model::task::TaskState;
+        loop {
+            let view = self.operator.wait(task, Duration::from_secs(60)).await?;
+            return Ok(match view.state {
+                TaskState::Succeeded => {
+                    let body = view.result.as_ref().map_or("null", |r| r.get());
+                    Outcome::Succeeded(serde_json::from_str(body)?)
+                }
+                TaskState::Failed => match view.error {
+                    Some(error) => match error.refusal {
+                        Some(refusal) => Outcome::Refused(serde_json::from_value(refusal)?),
+                        None => Outcome::Failed(crate::Fault {
+                            message: error.message,
+                            chain: error.chain,
+                            crash_id: error.crash_id,
+                        }),
+                    },
+                    None => Outcome::Failed(crate::Fault::new("it failed")),
+                },
+                TaskState::Cancelled => Outcome::Cancelled,
+                TaskState::OutcomeUnknown => Outcome::Unknown,
+                _ => continue,
+            });
+        }
+    }
+
     /// The operators' door, as HTTP and the command line have it.
     pub fn operator(&self) -> &Operator {
         &self.operator
     }
+}
+
+/// A duration in whole milliseconds.
+pub(crate) fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,388 @@
 //! What the parts of a node share.
 
+use std::{
+    any::{Any, TypeId},
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::Addr;
+use actix_rt::ArbiterHandle;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    cache_actor::{CacheActor, Put},
+    crashes::Crashes,
+    dispatcher::{CLAIM, Dispatcher, PROMOTE, RunningTasks, Wake},
+    kind::AnyKind,
+    metrics::Metrics,
+    orchestrator::{Notice, Orchestrator},
+    persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
+    settle::later,
+    tool_cell::AnyTool,
+};
+use crate::{
+    agent::{
+        AskError,
+        host::{Host, Submission, Submitted},
+    },
+    cache::Cache,
+    config,
+    log::Logger,
+    model::{
+        event::{self, Event, Level},
+        id::{AgentId, TaskId},
+        supervision::CrashReport,
+        task::NewTask,
+    },
+    store::{AgentRow, KeyRow, KeyWrite, Refusal, Store, StoreError, Unit},
+    tool::{Call, ToolPort},
+};
+
+/// The actors that supervise the rest, known once they have started.
+pub(crate) struct Actors {
+    pub orchestrator: Addr<Orchestrator>,
+    pub dispatcher: Addr<Dispatcher>,
+    pub cache: Addr<CacheActor>,
+    pub persistence: Addr<PersistenceActor>,
+}
+
 /// What the parts of a node share.
-pub(crate) struct Node {}
+pub(crate) struct Node {
+    pub me: Weak<Node>,
+    pub boot: Uuid,
+    pub started: Instant,
+    pub started_at: Timestamp,
+    pub settings: Arc<config::Settings>,
+    pub logger: Logger,
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<dyn Cache>,
+    pub persistence: Persistence,
+    pub epochs: Vec<i64>,
+    pub arbiters: Vec<ArbiterHandle>,
+    pub kinds: Vec<Arc<dyn AnyKind>>,
+    pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
+    pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    pub metrics: Metrics,
+    pub crashes: Crashes,
+    pub runtime: tokio::runtime::Handle,
+    pub actors: OnceLock<Actors>,
+    /// Ends the node in good order.
+    pub stop: CancellationToken,
+    /// Why the node must end with an error.
+    pub fatal: Arc<OnceLock<String>>,
+    /// Tool calls of running tasks, for their progress.
+    pub calls: papaya::HashMap<TaskId, Call>,
+    /// Ids of tasks whose state changed.
+    pub moved: broadcast::Sender<TaskId>,
+    /// A wake-up is on its way to the dispatcher.
+    pub waking: AtomicU8,
+    tick: AtomicU32,
+    closing: AtomicBool,
+}
+
+/// What [`Node::new`] is given beside what it makes itself.
+pub(crate) struct Parts {
+    pub settings: Arc<config::Settings>,
+    pub logger: Logger,
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<dyn Cache>,
+    pub boot: Uuid,
+    pub persistence: Persistence,
+    pub epochs: Vec<i64>,
+    pub arbiters: Vec<ArbiterHandle>,
+    pub registry: super::registry::Registry,
+    pub stop: CancellationToken,
+    pub fatal: Arc<OnceLock<String>>,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new_cyclic(|me| {
+            let built = parts.registry.build(me, &parts.settings);
+            Self {
+                me: me.clone(),
+                boot: parts.boot,
+                started: Instant::now(),
+                started_at: Timestamp::now(),
+                settings: parts.settings,
+                logger: parts.logger,
+                store: parts.store,
+                cache: parts.cache,
+                persistence: parts.persistence,
+                epochs: parts.epochs,
+                arbiters: parts.arbiters,
+                kinds: built.kinds,
+                directories: built.directories,
+                tools: built.tools,
+                resources: built.resources,
+                app: built.app,
+                metrics: Metrics,
+                crashes: Crashes::default(),
+                runtime: tokio::runtime::Handle::current(),
+                actors: OnceLock::new(),
+                stop: parts.stop,
+                fatal: parts.fatal,
+                calls: papaya::HashMap::new(),
+                moved: broadcast::channel(1_024).0,
+                waking: AtomicU8::new(0),
+                tick: AtomicU32::new(0),
+                closing: AtomicBool::new(false),
+            }
+        })
+    }
+
+    pub(crate) fn host(&self) -> Arc<dyn Host> {
+        match self.me.upgrade() {
+            Some(node) => node,
+            None => Arc::new(Gone),
+        }
+    }
+
+    /// The arbiter that an agent lives on.
+    pub(crate) fn arbiter(&self, id: AgentId) -> Option<&ArbiterHandle> {
+        let n = usize::from(id.0.as_bytes()[13]) % self.arbiters.len().max(1);
+        self.arbiters.get(n)
+    }
+
+    /// The epoch under which the node owns an agent's partition.
+    pub(crate) fn epoch(&self, id: AgentId) -> i64 {
+        usize::try_from(id.partition()).ok().and_then(|p| self.epochs.get(p)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Whole seconds since the start, as coarse as the sweeper's steps.
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn advance(&self) -> u32 {
+        self.tick.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<(usize, &Arc<dyn AnyKind>)> {
+        self.kinds.iter().enumerate().find(|(_, k)| k.name() == name)
+    }
+
+    /// Reads an agent's row: from the cache where the store says that it holds the same commit.
+    pub(crate) async fn load(&self, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
+        if let Some(cached) = self.cache.get_state(id).await {
+            let head = self.store.heads(&[id]).await?.pop().flatten();
+            match head {
+                None => return Ok(None),
+                Some(mut row) if cached.is(row.epoch, row.version) => {
+                    row.bytes = cached.bytes.to_vec();
+                    return Ok(Some(row));
+                }
+                Some(_) => self.cache.invalidate(id).await,
+            }
+        }
+        Ok(self.store.load(&[id]).await?.pop().flatten())
+    }
+
+    /// Keeps a durable state for the next activation.
+    pub(crate) fn cache_state(&self, id: AgentId, epoch: i64, version: i64, bytes: &Arc<Vec<u8>>) {
+        if let Some(actors) = self.actors.get() {
+            // A full mailbox means a herd of passivations: the cache may miss some of it.
+            let _ = actors.cache.try_send(Put { id, epoch, version, bytes: bytes.clone() });
+        }
+    }
+
+    /// Keeps and logs a crash with its decision.
+    pub(crate) fn crashed(&self, report: CrashReport) {
+        self.logger.crash(&report);
+        self.crashes.add(report);
+    }
+
+    pub(crate) fn notice(&self, notice: Notice) {
+        if let Some(actors) = self.actors.get() {
+            let _ = actors.orchestrator.try_send(notice);
+        }
+    }
+
+    /// Wakes the dispatcher, once for many.
+    pub(crate) fn wake_dispatcher(&self, promote: bool) {
+        let bits = if promote { CLAIM | PROMOTE } else { CLAIM };
+        if self.waking.fetch_or(bits, Ordering::AcqRel) & CLAIM == 0
+            && let Some(actors) = self.actors.get()
+            && actors.dispatcher.try_send(Wake).is_err()
+        {
+            self.waking.fetch_and(!CLAIM, Ordering::AcqRel);
+        }
+    }
+
+    /// Tells those who wait for a task.
+    pub(crate) fn task_moved(&self, id: TaskId) {
+        let _ = self.moved.send(id);
+    }
+
+    pub(crate) fn tasks_accepted(&self, tasks: &[NewTask]) {
+        if self.logger.wants(Level::Debug, event::TASK_ACCEPTED) {
+            for task in tasks {
+                let event = Event::new(Level::Debug, event::TASK_ACCEPTED, format!("task:{}", task.id));
+                self.logger.emit(
+                    event.field("target", task.target.to_string()).field("message", task.message.clone()),
+                );
+            }
+        }
+    }
+
+    /// Accepts tasks from outside of any turn.
+    pub(crate) async fn accept(self: Arc<Self>, submission: Submission) -> Result<Submitted, AskError> {
+        if self.is_closing() {
+            return Err(AskError::Unavailable("the node is going down".to_owned()));
+        }
+        if self.persistence.waiting() > MAX_WAITING {
+            let what = "the store is behind".to_owned();
+            return Err(AskError::Overloaded { what, retry_after: Duration::from_secs(1) });
+        }
+        let Some(task) = submission.tasks.first() else {
+            return Err(AskError::Invalid(crate::Invalid::at("/tasks", "there are none")));
+        };
+        let (id, scope) = (task.id, task.target.scope());
+        let mut unit = Unit { batches: submission.batches, ..Unit::default() };
+        if let Some(key) = &submission.key {
+            match self.store.key(scope, &key.text).await {
+                Ok(None) => {}
+                Ok(Some(row)) => return replayed(&row, key.request),
+                Err(e) => return Err(AskError::Unavailable(e.to_string())),
+            }
+            unit.keys.push(KeyWrite {
+                scope,
+                key: key.text.clone(),
+                request: key.request,
+                task: Some(id),
+                reply: None,
+                expires_at: later(Timestamp::now(), self.settings.limits.idempotency_ttl),
+            });
+        }
+        self.tasks_accepted(&submission.tasks);
+        unit.accepted = submission.tasks;
+        match self.persistence.commit(id.0, unit).await {
+            Outcome::Durable => Ok(Submitted { first: id, replayed: false }),
+            Outcome::Refused(Refusal::KeyTaken(row)) => {
+                replayed(&row, submission.key.map(|k| k.request).unwrap_or_default())
+            }
+            Outcome::Refused(Refusal::ParentUnknown(parent)) => {
+                Err(AskError::Invalid(crate::Invalid::at("/after", format!("task {parent} does not exist"))))
+            }
+            Outcome::Refused(refusal) => Err(AskError::Unavailable(refusal.to_string())),
+            Outcome::Full(why) => Err(AskError::NoRoom(why)),
+            Outcome::Failed(why) => Err(AskError::Unavailable(why)),
+        }
+    }
+
+    /// How many tasks run here.
+    pub(crate) async fn running_tasks(&self) -> usize {
+        match self.actors.get() {
+            Some(actors) => actors.dispatcher.send(RunningTasks).await.map_or(0, |tasks| tasks.len()),
+            None => 0,
+        }
+    }
+}
+
+fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
+    match row.task {
+        Some(first) if row.request == request => Ok(Submitted { first, replayed: true }),
+        _ => Err(AskError::Conflict),
+    }
+}
+
+impl Host for Node {
+    fn directory(&self, agent: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        self.directories.get(&agent).map(|d| &**d)
+    }
+
+    fn tool(&self, name: &str) -> Option<&dyn ToolPort> {
+        self.tools.get(name).map(|t| &**t as &dyn ToolPort)
+    }
+
+    fn resource(&self, of: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        self.resources.get(&of).map(|r| &**r)
+    }
+
+    fn settings(&self, of: TypeId) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.app.get(&of).cloned()
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
+        let me = self.me.upgrade();
+        Box::pin(async move {
+            match me {
+                Some(node) => node.accept(submission).await,
+                None => Err(AskError::Unavailable("the node has ended".to_owned())),
+            }
+        })
+    }
+
+    fn max_attempts(&self) -> u32 {
+        self.settings.tasks.max_attempts
+    }
+
+    fn message_bytes(&self) -> usize {
+        usize::try_from(self.settings.limits.message_bytes).unwrap_or(usize::MAX)
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
+        let running = self.runtime.spawn_blocking(work);
+        Box::pin(async move { running.await.is_ok() })
+    }
+
+    fn tell_dropped(&self, kind: &str, key: &str, message: &'static str) {
+        self.metrics.tell_dropped(kind);
+        let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
+        self.logger.emit(event.field("message_type", message).field("reason", "its mailbox is full or shut"));
+    }
+}
+
+/// The host of what outlives its node.
+struct Gone;
+
+impl Host for Gone {
+    fn directory(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        None
+    }
+    fn tool(&self, _: &str) -> Option<&dyn ToolPort> {
+        None
+    }
+    fn resource(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        None
+    }
+    fn settings(&self, _: TypeId) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
+        Box::pin(async { Err(AskError::Unavailable("the node has ended".to_owned())) })
+    }
+    fn max_attempts(&self) -> u32 {
+        1
+    }
+    fn message_bytes(&self) -> usize {
+        0
+    }
+    fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
+    fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
+}

@@ -361,6 +361,11 @@ pub trait Store: Send + Sync + 'static {
     /// Agents' rows with their states, in the order asked for.
     async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError>;
 
+    /// Agents' rows in the order asked for; the states may be left out.
+    async fn heads(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        self.load(ids).await
+    }
+
     /// One page of agents, without their states.
     async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError>;
 

@@ -1,6 +1,7 @@
 //! Tools: one capability each, with typed input and output, and an effect class.
 
 pub(crate) mod call;
+pub mod fs;
 
 use std::{any::Any, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 

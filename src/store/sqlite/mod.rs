@@ -152,6 +152,14 @@ impl Store for SqliteStore {
         self.read(move |c| read::load(c, &ids)).await
     }
 
+    async fn heads(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        if ids.len() <= IN_PLACE {
+            return read::heads(&mut self.rooms.quick.lock(), ids);
+        }
+        let ids = ids.to_owned();
+        self.read(move |c| read::heads(c, &ids)).await
+    }
+
     async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
         let filter = filter.clone();
         self.read(move |c| read::agents(c, &filter)).await

@@ -53,6 +53,21 @@ pub(super) fn load(
     Ok(found)
 }
 
+/// Agents without their states, in the order asked for.
+pub(super) fn heads(
+    conn: &mut SqliteConnection,
+    ids: &[AgentId],
+) -> Result<Vec<Option<AgentRow>>, StoreError> {
+    use greenroom_agents::dsl;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        let query = dsl::greenroom_agents.filter(dsl::id.eq(Id(id.0))).select(StoredAgent::as_select());
+        let row = query.first(conn).optional().map_err(sql)?;
+        found.push(row.map(|agent: StoredAgent| agent.with_state(Vec::new())).transpose()?);
+    }
+    Ok(found)
+}
+
 /// One page of agents by (kind, key).
 pub(super) fn agents(conn: &mut SqliteConnection, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
     use greenroom_agents::dsl;

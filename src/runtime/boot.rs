@@ -1,0 +1,258 @@
+//! Start and end of a node.
+//!
+//! Start: lock the data directory → open the store → take ownership → writers → arbiters → actors.
+//! End: refuse new work → drain the agents → give claims back → close the writers → end the threads.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Handle,
+    cache_actor::CacheActor,
+    crashes::install_hook,
+    dispatcher::{Dispatcher, Quiesce},
+    node::{Actors, Node, Parts},
+    operator::Operator,
+    orchestrator::{Drain, Orchestrator},
+    persistence::{Close, Hooks, Persistence, PersistenceActor},
+    registry::Registry,
+};
+use crate::{
+    cache::{Cache, MemoryCache},
+    config::{Durability, Settings},
+    log::Logger,
+    model::event::{self, Event, Level},
+    store::{self, StoreError, StoreOptions},
+};
+
+/// How long the agents have to end what runs.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The program's own parts do not fit together, or its settings are wrong (exit 9).
+    #[error("the program cannot start: {}", .0.join("; "))]
+    Program(Vec<String>),
+    /// Another process uses the data directory (exit 4).
+    #[error(
+        "the data directory {0} is in use by another process: stop it first (`greenroom stop`), or choose another one with --data-dir"
+    )]
+    InUse(PathBuf),
+    /// The data directory cannot be used (exit 1).
+    #[error("the data directory {path} cannot be used: {error}; choose another one with --data-dir")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The store cannot be opened (exit 1; 4 where it refuses).
+    #[error("the store cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// A thread could not be started (exit 1).
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running node.
+pub(crate) struct Running {
+    pub node: Arc<Node>,
+    pub handle: Handle,
+    thread: Option<std::thread::JoinHandle<()>>,
+    quit: Option<oneshot::Sender<()>>,
+    arbiters: Vec<Arbiter>,
+    _lock: File,
+}
+
+/// Locks the data directory for this process.
+fn lock(dir: &Path) -> Result<File, StartError> {
+    let unusable = |error| StartError::DataDir { path: dir.to_owned(), error };
+    fs::create_dir_all(dir).map_err(unusable)?;
+    let path = dir.join("lock");
+    let mut file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {
+            let _ = file.set_len(0);
+            let _ = writeln!(file, "{}", std::process::id());
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// Starts a node. Must be called on a multi-thread tokio runtime, which becomes the node's own.
+pub(crate) async fn start(
+    settings: Settings,
+    mut registry: Registry,
+    logger: Logger,
+    boot: Uuid,
+) -> Result<Running, StartError> {
+    install_hook();
+    registry.check(&settings).map_err(StartError::Program)?;
+    let lock = lock(&settings.node.data_dir)?;
+    let durability = match settings.store.durability {
+        Durability::Full => store::Durability::Full,
+        Durability::Relaxed => store::Durability::Relaxed,
+    };
+    let options = StoreOptions { durability, ..StoreOptions::default() };
+    let store = store::open(&settings.store.url, &options).await?;
+    let ownership = store.join(boot, &settings.node.name, settings.tasks.max_lost).await?;
+    let suspects = store.suspects().await? > 0;
+
+    let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+    let me: Arc<OnceLock<Weak<Node>>> = Arc::default();
+    let hooks = Hooks {
+        fatal: {
+            let (stop, fatal, logger) = (stop.clone(), fatal.clone(), logger.clone());
+            Arc::new(move |why: String| {
+                let event =
+                    Event::new(Level::Critical, event::NODE_STOPPING, "node").field("reason", why.clone());
+                logger
+                    .emit(event.hint(
+                        "the device did not keep a commit: look at the disk before you start it again",
+                    ));
+                let _ = fatal.set(why);
+                stop.cancel();
+            })
+        },
+        tasks: {
+            let me = me.clone();
+            Arc::new(move |promote| {
+                if let Some(node) = me.get().and_then(Weak::upgrade) {
+                    node.wake_dispatcher(promote);
+                }
+            })
+        },
+    };
+    let persistence = Persistence::start(store.clone(), boot, logger.clone(), hooks)?;
+    let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(settings.cache.max_size, settings.cache.ttl));
+
+    // The system thread holds the supervising actors; the agents live on arbiters of their own.
+    let threads = usize::from(settings.node.threads).max(1);
+    let (ready_tx, ready) = oneshot::channel();
+    let (quit, quit_rx) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name("orchestrator".to_owned()).spawn(move || {
+        let system = System::new();
+        system.block_on(async move {
+            let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
+            let _ = ready_tx.send((arbiters, Arbiter::current()));
+            let _ = quit_rx.await;
+        });
+    })?;
+    let (arbiters, root) =
+        ready.await.map_err(|_| std::io::Error::other("the actor system did not start"))?;
+    let node = Node::new(Parts {
+        settings: Arc::new(settings),
+        logger,
+        store,
+        cache: cache.clone(),
+        boot,
+        persistence: persistence.clone(),
+        epochs: ownership.epochs,
+        arbiters: arbiters.iter().map(Arbiter::handle).collect(),
+        registry,
+        stop,
+        fatal,
+    });
+    let _ = me.set(Arc::downgrade(&node));
+
+    let (started_tx, started) = oneshot::channel();
+    let there = node.clone();
+    root.spawn_fn(move || {
+        let actors = Actors {
+            persistence: PersistenceActor { persistence }.start(),
+            cache: CacheActor { cache }.start(),
+            orchestrator: Orchestrator::new(there.clone()).start(),
+            dispatcher: Dispatcher::new(there.clone(), suspects).start(),
+        };
+        let _ = there.actors.set(actors);
+        let _ = started_tx.send(());
+    });
+    started.await.map_err(|_| std::io::Error::other("the supervising actors did not start"))?;
+
+    let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
+        .field("store", node.store.name())
+        .field("kinds", node.kinds.len())
+        .field("tools", node.tools.len())
+        .field("rescued", ownership.rescued)
+        .field("start_ms", super::millis(node.uptime()));
+    node.logger.emit(event);
+    let handle = Handle { host: node.host(), operator: Operator { node: node.clone() } };
+    Ok(Running { node, handle, thread: Some(thread), quit: Some(quit), arbiters, _lock: lock })
+}
+
+impl Running {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.node.settings
+    }
+
+    pub(crate) fn logger(&self) -> &Logger {
+        &self.node.logger
+    }
+
+    pub(crate) fn boot(&self) -> Uuid {
+        self.node.boot
+    }
+
+    /// Ends the node in good order. `false`: something did not end in time; nothing that was
+    /// acknowledged is lost all the same.
+    pub(crate) async fn shutdown(mut self) -> bool {
+        let begun = Instant::now();
+        let node = self.node.clone();
+        let subject = format!("node:{}", node.settings.node.name);
+        node.logger.emit(Event::new(Level::Info, event::NODE_STOPPING, &*subject));
+        node.set_closing();
+        if let Some(actors) = node.actors.get() {
+            let _ = actors.dispatcher.send(Quiesce).await;
+            let _ = actors.orchestrator.send(Drain).await;
+        }
+        let mut clean = true;
+        loop {
+            let running: usize = node.kinds.iter().map(|k| k.running()).sum();
+            let tasks = node.running_tasks().await;
+            if running == 0 && (tasks == 0 || begun.elapsed() > DRAIN / 2) {
+                break;
+            }
+            if begun.elapsed() > DRAIN {
+                clean = false;
+                break;
+            }
+            // A cell that was starting while the others were told is told now.
+            node.kinds.iter().for_each(|k| k.drain());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if let Some(actors) = node.actors.get() {
+            let _ = actors.persistence.send(Close).await;
+        }
+        while node.persistence.waiting() > 0 && begun.elapsed() < DRAIN + Duration::from_secs(3) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node.persistence.ended(Duration::from_secs(2)).await;
+        let event = Event::new(Level::Info, event::NODE_STOPPED, subject);
+        node.logger.emit(event.field("clean", clean).field("took_ms", super::millis(begun.elapsed())));
+        for arbiter in std::mem::take(&mut self.arbiters) {
+            arbiter.stop();
+            if clean {
+                let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
+            }
+        }
+        drop(self.quit.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        clean
+    }
+}

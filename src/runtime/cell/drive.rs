@@ -1,0 +1,86 @@
+//! Drives one turn to its end: panics caught, deadline kept, outcomes of commits taken in on the way.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::time::Sleep;
+
+use super::window::Air;
+use crate::{
+    agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
+    runtime::{crashes::guard, persistence::Outcome},
+};
+
+/// How a turn ended.
+pub(super) enum End {
+    Ran(Ran),
+    Panicked {
+        message: String,
+        site: Option<String>,
+    },
+    TimedOut,
+    /// It wants to reach outside, and turns that it saw are not even on their way to the store.
+    Blocked,
+    /// A commit under its feet was not durable: it never happened.
+    Lost(Outcome),
+}
+
+/// Runs `letter` on `agent`. `uncovered`: earlier turns wait for a flush.
+pub(super) async fn drive<A: Agent>(
+    agent: &mut A,
+    letter: &mut EnvelopeOf<A>,
+    turn: &Turn<A>,
+    air: &mut Air<A>,
+    keep: bool,
+    uncovered: bool,
+    budget: Duration,
+) -> End {
+    let name = letter.letter().name();
+    let mut slot = pin!(Some(letter.run(agent, turn, keep)));
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let end = std::future::poll_fn(|cx| {
+        loop {
+            let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
+            match guard(|| future.poll(cx)) {
+                Err((message, site)) => return Poll::Ready(End::Panicked { message, site }),
+                Ok(Poll::Ready(ran)) => return Poll::Ready(End::Ran(ran)),
+                Ok(Poll::Pending) => {}
+            }
+            if turn.gate.is_asked() && uncovered {
+                return Poll::Ready(End::Blocked);
+            }
+            air.inbox.waker.register(cx.waker());
+            if let Some(outcome) = air.inbox.take_outcome() {
+                if let Err(outcome) = air.land(outcome) {
+                    return Poll::Ready(End::Lost(outcome));
+                }
+                if !uncovered {
+                    turn.gate.set(Passage::Clear);
+                    if turn.gate.is_standing() {
+                        continue;
+                    }
+                }
+            }
+            let timer = timer.get_or_insert_with(|| {
+                *air.inbox.current.lock() = Some((name, Instant::now()));
+                Box::pin(tokio::time::sleep(budget))
+            });
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::TimedOut);
+            }
+            return Poll::Pending;
+        }
+    })
+    .await;
+    if timer.is_some() {
+        *air.inbox.current.lock() = None;
+    }
+    match guard(|| slot.set(None)) {
+        Ok(()) => end,
+        Err((message, site)) => End::Panicked { message, site },
+    }
+}

@@ -1,0 +1,64 @@
+//! The agent cell: the actix actor around an agent.
+//!
+//! Two ways in: control comes through its actix mailbox, messages through its [lane](crate::agent).
+//! The actor owns the runner's life; the runner ([`runner`]) is the one loop of an agent's life:
+//! restore, run turns ahead of the disk, flush, release.
+
+mod drive;
+pub(crate) mod restore;
+mod runner;
+mod window;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use actix::{fut::wrap_future, prelude::*};
+
+use super::{
+    inbox::{Control, Inbox},
+    kind::{Kind, Live},
+    node::Node,
+};
+use crate::agent::{Agent, lane::Lane};
+use runner::Runner;
+
+/// The actor around one agent.
+pub(crate) struct Cell<A: Agent> {
+    runner: Option<Runner<A>>,
+    inbox: Arc<Inbox>,
+}
+
+// Nothing in a cell is ever pinned in place: its runner is moved into a boxed future.
+impl<A: Agent> Unpin for Cell<A> {}
+
+impl<A: Agent> Cell<A> {
+    /// Starts a cell for an attached lane, on the current arbiter.
+    pub(crate) fn launch(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>) {
+        let inbox = Arc::new(Inbox::new());
+        inbox.active_at.store(node.tick(), Ordering::Relaxed);
+        let key = lane.name.key.clone();
+        let runner = Runner::new(node, kind.clone(), lane, inbox.clone());
+        let addr = Self { runner: Some(runner), inbox: inbox.clone() }.start();
+        kind.live.pin().insert(key, Live { inbox, addr });
+    }
+}
+
+impl<A: Agent> Actor for Cell<A> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(runner) = self.runner.take() {
+            ctx.spawn(wrap_future::<_, Self>(runner.run()).map(|(), _, ctx| ctx.stop()));
+        }
+    }
+}
+
+impl Message for Control {
+    type Result = ();
+}
+
+impl<A: Agent> Handler<Control> for Cell<A> {
+    type Result = ();
+    fn handle(&mut self, control: Control, _: &mut Self::Context) {
+        self.inbox.tell(control);
+    }
+}

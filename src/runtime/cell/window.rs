@@ -1,0 +1,95 @@
+//! The window: turns that have run and are not durable yet, and the commit that is under way.
+
+use std::sync::Arc;
+
+use super::super::{inbox::Inbox, persistence::Outcome};
+use crate::agent::{Agent, AskError, Envelope, Ran, messages::EnvelopeOf, turn::Outbox};
+
+/// A turn that has run.
+pub(super) struct Entry<A: Agent> {
+    pub letter: EnvelopeOf<A>,
+    pub ran: Ran,
+}
+
+/// A commit under way, with what it will release.
+pub(super) struct Flight<A: Agent> {
+    pub entries: Vec<Entry<A>>,
+    pub tells: Vec<Box<dyn FnOnce() + Send>>,
+    /// The image that it writes, where it writes one.
+    pub image: Option<Arc<Vec<u8>>>,
+}
+
+/// Turns that have run since the last flush.
+pub(super) struct Window<A: Agent> {
+    pub entries: Vec<Entry<A>>,
+    pub outbox: Outbox,
+    /// Whether the state may differ from the last image.
+    pub changed: bool,
+    /// Whether an entry must be durable before it is answered.
+    pub urgent: bool,
+}
+
+impl<A: Agent> Default for Window<A> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), outbox: Outbox::default(), changed: false, urgent: false }
+    }
+}
+
+impl<A: Agent> Window<A> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Whether a later turn that reaches outside would show what is not on its way to the store.
+    pub(super) fn is_uncovered(&self) -> bool {
+        self.changed || !self.outbox.is_empty()
+    }
+}
+
+/// What is in the air: at most one commit, and what it is built on.
+pub(super) struct Air<A: Agent> {
+    pub inbox: Arc<Inbox>,
+    pub flight: Option<Flight<A>>,
+    /// The last image handed to the store; `None`: the state before any commit.
+    pub image: Option<Arc<Vec<u8>>>,
+    /// The last durable version.
+    pub version: i64,
+}
+
+impl<A: Agent> Air<A> {
+    /// Takes in the outcome of the flight: releases what is durable.
+    ///
+    /// # Errors
+    /// The outcome, where it is not durable; the flight is left as it is.
+    pub(super) fn land(&mut self, outcome: Outcome) -> Result<(), Outcome> {
+        if !matches!(outcome, Outcome::Durable) {
+            return Err(outcome);
+        }
+        if let Some(flight) = self.flight.take() {
+            if flight.image.is_some() {
+                self.version += 1;
+                self.inbox.version.store(self.version, std::sync::atomic::Ordering::Relaxed);
+            }
+            release(flight.entries, flight.tells, self.version);
+        }
+        Ok(())
+    }
+}
+
+/// Sends staged answers and tells, in their order.
+pub(super) fn release<A: Agent>(entries: Vec<Entry<A>>, tells: Vec<Box<dyn FnOnce() + Send>>, version: i64) {
+    for mut entry in entries {
+        entry.letter.letter_mut().release(version);
+    }
+    for tell in tells {
+        tell();
+    }
+}
+
+/// Answers letters with an error.
+pub(super) fn fail<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: &AskError) {
+    for mut letter in letters {
+        letter.letter_mut().fail(error.clone());
+        letter.letter_mut().release(0);
+    }
+}

@@ -1,0 +1,152 @@
+//! Crashes: where a panic came from, and the list of the last ones.
+
+use std::{any::Any, cell::RefCell, collections::VecDeque, panic, sync::Once};
+
+use jiff::{Timestamp, ToSpan};
+use parking_lot::Mutex;
+
+use super::views::{CrashInfo, CrashSummary};
+use crate::model::supervision::{CrashReport, Decision};
+
+/// How many crashes are kept in memory.
+const KEPT: usize = 1_024;
+
+thread_local! {
+    /// `Some(_)` while user code is polled on this thread: the hook leaves the site here.
+    static SITE: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
+}
+
+/// Installs the panic hook that notes the site of panics in user code in place of printing them.
+pub(crate) fn install_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let ours = SITE.with(|site| {
+                let Ok(mut site) = site.try_borrow_mut() else { return false };
+                match &mut *site {
+                    Some(place) => {
+                        *place = info.location().map(|l| format!("{}:{}", shorten(l.file()), l.line()));
+                        true
+                    }
+                    None => false,
+                }
+            });
+            if !ours {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// `src/tally.rs` in place of an absolute path into a registry.
+fn shorten(file: &str) -> &str {
+    match file.rfind("/src/") {
+        Some(at) => {
+            let start = file[..at].rfind('/').map_or(0, |slash| slash + 1);
+            file.get(start..).unwrap_or(file)
+        }
+        None => file,
+    }
+}
+
+/// Runs user code, catching a panic with its message and site.
+pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, (String, Option<String>)> {
+    let outer = SITE.with(|site| site.replace(Some(None)));
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
+    let place = SITE.with(|site| site.replace(outer)).flatten();
+    result.map_err(|payload| (text(&*payload), place))
+}
+
+fn text(payload: &(dyn Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned());
+    text.chars().take(2_000).collect()
+}
+
+/// The last crashes.
+#[derive(Default)]
+pub(crate) struct Crashes {
+    kept: Mutex<VecDeque<CrashReport>>,
+    total: std::sync::atomic::AtomicU64,
+}
+
+impl Crashes {
+    pub(crate) fn add(&self, report: CrashReport) {
+        self.total.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut kept = self.kept.lock();
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(report);
+    }
+
+    /// Newest first.
+    pub(crate) fn list(&self) -> Vec<CrashInfo> {
+        self.kept.lock().iter().rev().map(show).collect()
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<CrashInfo> {
+        self.kept.lock().iter().rev().find(|c| c.id == id).map(show)
+    }
+
+    pub(crate) fn summary(&self, now: Timestamp) -> CrashSummary {
+        let kept = self.kept.lock();
+        let since = now.checked_sub(1.hour()).unwrap_or(Timestamp::MIN);
+        let last_hour = kept.iter().filter(|c| c.at >= since).count() as u64;
+        CrashSummary { last_hour, recent: kept.iter().rev().take(5).map(show).collect() }
+    }
+}
+
+fn show(report: &CrashReport) -> CrashInfo {
+    let (decision, attempt, delay) = match report.decision {
+        Decision::Restart { attempt, delay } => ("restart", attempt, delay),
+        Decision::Exceeded { attempts } => ("stopped", attempts, std::time::Duration::ZERO),
+        Decision::Leave => ("left", 0, std::time::Duration::ZERO),
+    };
+    CrashInfo {
+        id: report.id.clone(),
+        at: report.at,
+        subject: report.subject.clone(),
+        reason: report.reason.kind.name().to_owned(),
+        message: report.reason.message.clone(),
+        site: report.reason.site.clone(),
+        message_type: report.message_type.clone(),
+        message_id: report.message_id.clone(),
+        message_bytes: report.message_bytes,
+        version: report.version.unwrap_or(0),
+        decision: decision.to_owned(),
+        attempt,
+        max: report.max_restarts,
+        within_ms: super::millis(report.within),
+        delay_ms: super::millis(delay),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_caught_with_its_site() {
+        install_hook();
+        let (message, site) = guard(|| panic!("boom {}", 1)).unwrap_err();
+        assert_eq!(message, "boom 1");
+        assert!(site.is_some_and(|s| s.contains("src/runtime/crashes.rs:")));
+        let (message, _) = guard(|| panic::panic_any(7u8)).unwrap_err();
+        assert_eq!(message, "a panic without a text");
+    }
+
+    #[test]
+    fn guards_nest() {
+        install_hook();
+        let outer = guard(|| {
+            assert!(guard(|| panic!("inner")).is_err());
+            panic!("outer")
+        });
+        assert_eq!(outer.map(|()| ()).unwrap_err().0, "outer");
+    }
+}

@@ -1,0 +1,498 @@
+//! The dispatcher: promotes due tasks, claims ready ones in batches, and hands them to lanes and
+//! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use actix::{fut::wrap_future, prelude::*};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    kind::PostError,
+    node::Node,
+    persistence::Outcome,
+    settle::{finish, settle},
+    task_cell::{TaskCell, record},
+};
+use crate::{
+    agent::{AskError, letter::Meta, slot::slot},
+    model::{
+        event::{self, Event, Level},
+        id::{Target, TaskId},
+        task::{Claimed, TaskError},
+    },
+    store::{ClaimRequest, Doom, Finish, FinishOutcome, Guard, StoreError, Unit},
+    tool::{CallMeta, Effect},
+};
+
+/// At most so many tasks for agents are claimed at once.
+const MAX_AGENT_CLAIMS: usize = 2_048;
+/// At most so many of them for one agent.
+const MAX_CLAIMS_EACH: usize = 128;
+/// At most so many in one claim.
+const CLAIM_BATCH: usize = 256;
+/// The backstop: how often the store is asked although nobody woke the dispatcher.
+const POLL: Duration = Duration::from_secs(5);
+/// How long a full lane is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+
+/// A wake-up is on its way.
+pub(crate) const CLAIM: u8 = 1;
+/// It must look at due, expired and orphaned tasks too.
+pub(crate) const PROMOTE: u8 = 2;
+
+/// Something may be ready.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wake;
+
+/// How a running task left its cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Its end, or its retry, is recorded.
+    Settled,
+    /// It did not start, or nobody knows: the claim goes back.
+    Unsettled,
+}
+
+/// A task's cell has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Ended {
+    pub claim: Arc<Claimed>,
+    pub how: How,
+}
+
+/// Asks a running task to end. `false`: it does not run here.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(crate) struct Cancel(pub TaskId);
+
+/// Claims nothing more; answers when nothing runs any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Quiesce;
+
+/// Asks what runs: id, target, attempt.
+#[derive(Message)]
+#[rtype(result = "Vec<(TaskId, String, u32)>")]
+pub(crate) struct RunningTasks;
+
+struct Running {
+    claim: Arc<Claimed>,
+    cancel: CancellationToken,
+}
+
+/// The dispatcher actor.
+pub(crate) struct Dispatcher {
+    node: Arc<Node>,
+    running: HashMap<TaskId, Running>,
+    /// Claimed tasks by target, running or waiting for room.
+    by_target: HashMap<String, usize>,
+    agent_claims: usize,
+    tool_claims: usize,
+    /// Claimed, and their lane is full: in the order of their acceptance.
+    full: HashMap<String, VecDeque<Arc<Claimed>>>,
+    claiming: bool,
+    again: bool,
+    /// The store may hold ready tasks that have not been claimed.
+    ready: bool,
+    promoting: bool,
+    promote_again: bool,
+    /// Tasks lost twice or more wait to run alone.
+    suspects: bool,
+    draining: bool,
+    due: Option<SpawnHandle>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(node: Arc<Node>, suspects: bool) -> Self {
+        Self {
+            node,
+            running: HashMap::new(),
+            by_target: HashMap::new(),
+            agent_claims: 0,
+            tool_claims: 0,
+            full: HashMap::new(),
+            claiming: false,
+            again: false,
+            ready: true,
+            promoting: false,
+            promote_again: false,
+            suspects,
+            draining: false,
+            due: None,
+        }
+    }
+
+    /// Makes due tasks ready, and comes back when the next one is due.
+    fn promote(&mut self, ctx: &mut Context<Self>) {
+        if self.promoting {
+            self.promote_again = true;
+            return;
+        }
+        self.promoting = true;
+        let node = self.node.clone();
+        let work = async move {
+            let promoted = node.store.promote(Timestamp::now()).await?;
+            let doomed = node.store.doomed().await?;
+            for (id, doom) in &doomed {
+                end_doomed(&node, *id, *doom).await?;
+            }
+            Ok::<_, StoreError>((promoted, !doomed.is_empty()))
+        };
+        ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
+            this.promoting = false;
+            let again = std::mem::take(&mut this.promote_again);
+            match result {
+                Ok(((ready, next), doomed)) => {
+                    if let Some(old) = this.due.take() {
+                        ctx.cancel_future(old);
+                    }
+                    if again || doomed {
+                        this.promote(ctx);
+                    } else if let Some(next) = next {
+                        let wait = Timestamp::now().duration_until(next);
+                        let wait = Duration::try_from(wait)
+                            .unwrap_or_default()
+                            .clamp(Duration::from_millis(5), POLL);
+                        this.due = Some(ctx.run_later(wait, Self::promote));
+                    }
+                    if ready > 0 {
+                        this.ready = true;
+                        this.claim(ctx);
+                    }
+                }
+                Err(e) => {
+                    this.store_failed(&e);
+                    ctx.run_later(Duration::from_millis(500), Self::promote);
+                }
+            }
+        }));
+    }
+
+    fn store_failed(&self, error: &StoreError) {
+        let event =
+            Event::new(Level::Warn, event::STORE_DOWN, "dispatcher").field("error", error.to_string());
+        self.node.logger.emit(event.hint("tasks wait; they are claimed when it is back"));
+    }
+
+    /// Claims what there is room for.
+    fn claim(&mut self, ctx: &mut Context<Self>) {
+        if self.draining {
+            return;
+        }
+        if self.claiming {
+            self.again = true;
+            return;
+        }
+        let Some(request) = self.request() else { return };
+        self.claiming = true;
+        self.again = false;
+        let (node, asked) = (self.node.clone(), request.agents + request.tools);
+        let (alone, limited) = (request.alone, !request.except.is_empty());
+        let work = async move { node.store.claim(node.boot, &request).await };
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |result, this, ctx| {
+            this.claiming = false;
+            match result {
+                Ok(claims) => {
+                    if alone && claims.is_empty() {
+                        this.suspects = false;
+                        this.again = true;
+                    }
+                    let more = !alone && claims.len() >= asked.min(CLAIM_BATCH);
+                    this.again |= more;
+                    this.ready = more || limited || this.again;
+                    for claim in claims {
+                        this.start(Arc::new(claim), ctx);
+                    }
+                    if std::mem::take(&mut this.again) {
+                        this.claim(ctx);
+                    }
+                }
+                Err(e) => {
+                    this.store_failed(&e);
+                    ctx.run_later(Duration::from_millis(500), Self::claim);
+                }
+            }
+        }));
+    }
+
+    /// How much there is room for; `None`: for nothing.
+    fn request(&self) -> Option<ClaimRequest> {
+        if self.suspects {
+            // One that may kill the process runs when nothing else does.
+            let alone = self.running.is_empty() && self.full.is_empty();
+            return alone.then(|| ClaimRequest { agents: 1, tools: 1, except: Vec::new(), alone: true });
+        }
+        let slots = self.node.settings.tasks.slots as usize;
+        let agents = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims).min(CLAIM_BATCH);
+        let tools = slots.saturating_sub(self.tool_claims).min(CLAIM_BATCH);
+        if agents + tools == 0 {
+            return None;
+        }
+        let full = |(target, n): (&String, &usize)| {
+            let tool = target.strip_prefix("tool:").and_then(|name| self.node.tools.get(name));
+            let busy = *n >= MAX_CLAIMS_EACH
+                || tool.is_some_and(|t| t.info().concurrency.is_some_and(|c| *n >= c * 2));
+            busy.then(|| target.clone())
+        };
+        let except = self.by_target.iter().filter_map(full).collect();
+        Some(ClaimRequest { agents, tools, except, alone: false })
+    }
+
+    /// Takes a claimed task in.
+    fn start(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        let target = claim.target.to_string();
+        *self.by_target.entry(target.clone()).or_default() += 1;
+        match &claim.target {
+            Target::Agent { .. } => self.agent_claims += 1,
+            Target::Tool(_) => self.tool_claims += 1,
+        }
+        if self.full.contains_key(&target) {
+            self.full.entry(target).or_default().push_back(claim);
+            return;
+        }
+        self.hand_over(claim, ctx);
+    }
+
+    /// Hands a task to its lane or tool.
+    fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        let (tx, rx) = slot();
+        let cancel = CancellationToken::new();
+        let posted = match &claim.target {
+            Target::Agent { kind, key } => match self.node.kind(kind) {
+                None => Err(gone(&claim, "unknown_kind", format!("no kind `{kind}` is registered"))),
+                Some((_, kind)) => {
+                    let meta = Meta {
+                        claim: Some(claim.clone()),
+                        bytes: claim.input.get().len(),
+                        ..Meta::default()
+                    };
+                    match kind.post(key, &claim.message, &claim.input, Some(tx), Some(Box::new(meta))) {
+                        Ok(()) => Ok(()),
+                        Err(PostError::Full) => {
+                            let target = claim.target.to_string();
+                            if self.full.insert(target, VecDeque::from([claim])).is_none() {
+                                ctx.run_later(FULL_PAUSE, Self::retry_full);
+                            }
+                            return;
+                        }
+                        Err(PostError::UnknownMessage) => Err(gone(
+                            &claim,
+                            "unknown_message",
+                            format!("`{}` takes no message `{}`", kind.name(), claim.message),
+                        )),
+                        Err(PostError::Ask(AskError::Unavailable(_))) => return self.give_back(claim, ctx),
+                        Err(PostError::Ask(error)) => {
+                            Err(settle(&claim, Err(error), Timestamp::now(), fastrand::f64()))
+                        }
+                    }
+                }
+            },
+            Target::Tool(name) => match self.node.tools.get(name.as_str()) {
+                None => Err(gone(&claim, "not_found", format!("no tool `{name}` is registered"))),
+                // It may have begun before the node died: a person must say what happened.
+                Some(tool) if tool.effect() == Effect::Once && claim.lost > 0 => {
+                    Err(FinishOutcome::OutcomeUnknown {
+                        error: AskError::<crate::JsonRefusal>::Unknown.to_task_error(),
+                    })
+                }
+                Some(tool) => {
+                    let meta = CallMeta {
+                        key: claim.id.to_string(),
+                        attempt: claim.attempt,
+                        task: Some(claim.clone()),
+                        timeout: claim.timeout,
+                    };
+                    tool.invoke(&claim.input, meta, tx)
+                        .map_err(|error| settle(&claim, Err(error), Timestamp::now(), fastrand::f64()))
+                }
+            },
+        };
+        if let Err(outcome) = posted {
+            return self.end_at_once(claim, outcome, ctx);
+        }
+        self.running.insert(claim.id, Running { claim: claim.clone(), cancel: cancel.clone() });
+        let (node, dispatcher) = (self.node.clone(), ctx.address());
+        TaskCell { node, dispatcher, claim, rx: Some(rx), cancel }.start();
+    }
+
+    /// Ends a task that cannot begin.
+    fn end_at_once(&mut self, claim: Arc<Claimed>, outcome: FinishOutcome, ctx: &mut Context<Self>) {
+        let node = self.node.clone();
+        let there = claim.clone();
+        let work = async move { record(&node, &there, outcome).await };
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |how, _, ctx| ctx.notify(Ended { claim, how })));
+    }
+
+    /// Tries the lanes that were full.
+    fn retry_full(&mut self, ctx: &mut Context<Self>) {
+        let full = std::mem::take(&mut self.full);
+        for (_, mut waiting) in full {
+            while let Some(claim) = waiting.pop_front() {
+                let target = claim.target.to_string();
+                self.hand_over(claim, ctx);
+                if let Some(queue) = self.full.get_mut(&target) {
+                    queue.append(&mut waiting);
+                }
+            }
+        }
+    }
+
+    /// Gives a claim back that did not start.
+    fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
+        let work = async move {
+            // On failure the claim stays with this boot, and the next one finds it lost.
+            let _ = node.store.give_back(node.boot, &[back]).await;
+        };
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |(), _, ctx| {
+            ctx.notify(Ended { claim, how: How::Settled });
+        }));
+    }
+}
+
+fn gone(claim: &Claimed, code: &str, message: String) -> FinishOutcome {
+    let error =
+        TaskError { code: code.to_owned(), message, chain: Vec::new(), crash_id: None, refusal: None };
+    let _ = claim;
+    FinishOutcome::Failed { error }
+}
+
+/// Ends a task that the store has given up, so that its submitter hears of it.
+async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<(), StoreError> {
+    let Some(data) = node.store.task_data(id).await? else { return Ok(()) };
+    let failed = |code: &str, message: &str| FinishOutcome::Failed {
+        error: TaskError {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            chain: Vec::new(),
+            crash_id: None,
+            refusal: None,
+        },
+    };
+    let (outcome, note) = match doom {
+        Doom::ParentFailed => (FinishOutcome::Cancelled, "a task that it came after did not succeed"),
+        Doom::Expired => (FinishOutcome::Cancelled, "it expired before it started"),
+        Doom::Cancelled => (FinishOutcome::Cancelled, "it was cancelled while it ran"),
+        Doom::Poison => (failed("poison", "its node died each time it ran alone"), "poison"),
+    };
+    let (ended, done) = finish(&data, Guard::Idle, outcome);
+    let ended = Finish { note: Some(note.to_owned()), ..ended };
+    let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
+    if doom == Doom::Poison {
+        let event = Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);
+        node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
+    }
+    match node.persistence.commit(id.0, unit).await {
+        Outcome::Durable | Outcome::Refused(_) => {
+            node.task_moved(id);
+            Ok(())
+        }
+        Outcome::Full(why) | Outcome::Failed(why) => Err(StoreError::NotDone(why)),
+    }
+}
+
+impl Actor for Dispatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(16_384);
+        self.promote(ctx);
+        self.claim(ctx);
+        ctx.run_interval(POLL, |this, ctx| {
+            this.promote(ctx);
+            this.ready = true;
+            this.claim(ctx);
+        });
+        ctx.run_interval(Duration::from_secs(60), |this, ctx| {
+            let node = this.node.clone();
+            ctx.spawn(wrap_future::<_, Self>(async move {
+                let now = Timestamp::now();
+                let before = now.checked_sub(node.settings.tasks.retention).unwrap_or(Timestamp::MIN);
+                let _ = node.store.clean(now, before).await;
+            }));
+        });
+    }
+}
+
+impl Handler<Wake> for Dispatcher {
+    type Result = ();
+    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        if self.node.waking.swap(0, Ordering::AcqRel) & PROMOTE != 0 {
+            self.promote(ctx);
+        }
+        self.ready = true;
+        self.claim(ctx);
+    }
+}
+
+impl Handler<Ended> for Dispatcher {
+    type Result = ();
+    fn handle(&mut self, Ended { claim, how }: Ended, ctx: &mut Self::Context) {
+        self.running.remove(&claim.id);
+        if how == How::Unsettled && !self.draining {
+            return self.give_back(claim, ctx);
+        }
+        if how == How::Unsettled {
+            let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
+            ctx.spawn(wrap_future(async move {
+                let _ = node.store.give_back(node.boot, &[back]).await;
+            }));
+        }
+        let target = claim.target.to_string();
+        if let Some(n) = self.by_target.get_mut(&target) {
+            *n -= 1;
+            if *n == 0 {
+                self.by_target.remove(&target);
+            }
+        }
+        match &claim.target {
+            Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(1),
+            Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(1),
+        }
+        self.node.task_moved(claim.id);
+        if self.ready || self.suspects {
+            self.claim(ctx);
+        }
+    }
+}
+
+impl Handler<Cancel> for Dispatcher {
+    type Result = bool;
+    fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
+        match self.running.get(&id) {
+            Some(running) => {
+                running.cancel.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Handler<RunningTasks> for Dispatcher {
+    type Result = MessageResult<RunningTasks>;
+    fn handle(&mut self, _: RunningTasks, _: &mut Self::Context) -> Self::Result {
+        let row = |r: &Running| (r.claim.id, r.claim.target.to_string(), r.claim.attempt);
+        MessageResult(self.running.values().take(1_000).map(row).collect())
+    }
+}
+
+impl Handler<Quiesce> for Dispatcher {
+    type Result = ResponseActFuture<Self, ()>;
+    fn handle(&mut self, _: Quiesce, _: &mut Self::Context) -> Self::Result {
+        self.draining = true;
+        let waiting: Vec<_> =
+            std::mem::take(&mut self.full).into_values().flatten().map(|c| (c.id, c.attempt)).collect();
+        let node = self.node.clone();
+        Box::pin(wrap_future(async move {
+            let _ = node.store.give_back(node.boot, &waiting).await;
+        }))
+    }
+}

@@ -1,0 +1,133 @@
+//! What reaches a running cell beside its messages: the outcome of its commit, and control.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::persistence::Outcome;
+
+/// What a cell is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Starting = 0,
+    Active = 1,
+    Idle = 2,
+    Restarting = 3,
+    Stopping = 4,
+}
+
+impl Phase {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    fn from(code: u8) -> Self {
+        match code {
+            1 => Self::Active,
+            2 => Self::Idle,
+            3 => Self::Restarting,
+            4 => Self::Stopping,
+            _ => Self::Starting,
+        }
+    }
+}
+
+/// What a cell is told to do. A later one of a higher rank goes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Control {
+    None = 0,
+    /// Write what is relaxed.
+    Flush = 1,
+    /// Leave memory if there is nothing to do.
+    Passivate = 2,
+    /// Leave memory after what runs; the lane stays as it is.
+    Leave = 3,
+    /// The node is going down: answer what waits, persist, end.
+    Drain = 4,
+}
+
+/// One activation's letterbox.
+pub(crate) struct Inbox {
+    outcome: Mutex<Option<Outcome>>,
+    has_outcome: AtomicBool,
+    control: AtomicU8,
+    pub waker: AtomicWaker,
+    phase: AtomicU8,
+    /// The node's tick at the last turn.
+    pub active_at: AtomicU32,
+    pub version: AtomicI64,
+    pub restarts: AtomicU32,
+    /// What a turn that waits is at.
+    pub current: Mutex<Option<(&'static str, std::time::Instant)>>,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            outcome: Mutex::new(None),
+            has_outcome: AtomicBool::new(false),
+            control: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            phase: AtomicU8::new(0),
+            active_at: AtomicU32::new(0),
+            version: AtomicI64::new(0),
+            restarts: AtomicU32::new(0),
+            current: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn land(&self, outcome: Outcome) {
+        *self.outcome.lock() = Some(outcome);
+        self.has_outcome.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(crate) fn has_outcome(&self) -> bool {
+        self.has_outcome.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_outcome(&self) -> Option<Outcome> {
+        if !self.has_outcome() {
+            return None;
+        }
+        self.has_outcome.store(false, Ordering::Relaxed);
+        self.outcome.lock().take()
+    }
+
+    pub(crate) fn tell(&self, control: Control) {
+        self.control.fetch_max(control as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    pub(crate) fn control(&self) -> Control {
+        match self.control.load(Ordering::Acquire) {
+            0 => Control::None,
+            1 => Control::Flush,
+            2 => Control::Passivate,
+            3 => Control::Leave,
+            _ => Control::Drain,
+        }
+    }
+
+    /// Takes back a wish that was fulfilled or cannot be.
+    pub(crate) fn done(&self, control: Control) {
+        let _ = self.control.compare_exchange(control as u8, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::from(self.phase.load(Ordering::Relaxed))
+    }
+}

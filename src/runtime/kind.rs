@@ -1,0 +1,365 @@
+//! A kind at run time: its lanes, its running cells, its JSON door.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::prelude::*;
+use serde_json::value::RawValue;
+
+use super::{
+    cell::Cell,
+    inbox::{Control, Inbox},
+    node::Node,
+    views::{KindInfo, MailboxInfo, MessageInfo},
+};
+use crate::{
+    agent::{
+        Agent, AskError, Door, Envelope, JsonRefusal, Persistence, Shape,
+        host::Directory,
+        lane::{Activator, Entrance, Lane},
+        letter::{JsonAnswer, Meta},
+        messages::EnvelopeOf,
+        policy::Policy,
+        reference::not_taken,
+        slot::ReplyTx,
+    },
+    config::{self, AgentSettings},
+    model::supervision::RestartPolicy,
+    store::AgentRow,
+};
+
+/// What is in force for a kind: configuration over code over defaults.
+#[derive(Debug, Clone)]
+pub(crate) struct KindPolicy {
+    pub mailbox: usize,
+    pub idle_timeout: Duration,
+    pub turn_timeout: Duration,
+    pub ask_timeout: Duration,
+    pub restart: RestartPolicy,
+    pub persistence: Persistence,
+}
+
+impl KindPolicy {
+    pub(crate) fn of(code: &Policy, settings: &config::Settings, kind: &str) -> Self {
+        let mut base = settings.agent_base();
+        base.mailbox = code.mailbox.map_or(base.mailbox, |n| u32::try_from(n).unwrap_or(u32::MAX));
+        base.idle_timeout = code.idle_timeout.unwrap_or(base.idle_timeout);
+        base.turn_timeout = code.turn_timeout.or(base.turn_timeout);
+        if let Some((max, within)) = code.restarts {
+            (base.restart.max_restarts, base.restart.within) = (max, within);
+        }
+        if let Some((min, max)) = code.backoff {
+            (base.restart.backoff_min, base.restart.backoff_max) = (min, max);
+        }
+        base.restart.restart = code.restart.unwrap_or(base.restart.restart);
+        let over: AgentSettings = base.with(&settings.overrides(kind));
+        let persistence = match over.persistence {
+            None => code.persistence,
+            Some(config::Persistence::EveryTurn) => Persistence::EveryTurn,
+            Some(config::Persistence::Volatile) => Persistence::Volatile,
+            Some(config::Persistence::Relaxed) => {
+                Persistence::Relaxed { turns: over.snapshot_turns, every: over.snapshot_every }
+            }
+        };
+        Self {
+            mailbox: over.mailbox as usize,
+            idle_timeout: over.idle_timeout,
+            turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
+            ask_timeout: over.ask_timeout,
+            restart: over.restart,
+            persistence,
+        }
+    }
+}
+
+/// A running cell, for control.
+pub(crate) struct Live<A: Agent> {
+    pub inbox: Arc<Inbox>,
+    pub addr: Addr<Cell<A>>,
+}
+
+impl<A: Agent> Clone for Live<A> {
+    fn clone(&self) -> Self {
+        Self { inbox: self.inbox.clone(), addr: self.addr.clone() }
+    }
+}
+
+/// A kind at run time.
+pub(crate) struct Kind<A: Agent> {
+    pub node: std::sync::Weak<Node>,
+    pub policy: KindPolicy,
+    pub door: Door<A>,
+    pub directory: std::sync::OnceLock<Arc<Directory<A>>>,
+    pub live: papaya::HashMap<Arc<str>, Live<A>>,
+    /// How many cells run or are about to.
+    pub running: AtomicUsize,
+    /// Messages whose handlers reach outside: they start only when the window is clear.
+    pub reaching: papaya::HashSet<&'static str>,
+}
+
+impl<A: Agent> Kind<A> {
+    pub(crate) fn new(node: std::sync::Weak<Node>, policy: KindPolicy) -> Arc<Self> {
+        let kind = Arc::new(Self {
+            node,
+            door: Door::of(),
+            directory: std::sync::OnceLock::new(),
+            live: papaya::HashMap::new(),
+            running: AtomicUsize::new(0),
+            reaching: papaya::HashSet::new(),
+            policy,
+        });
+        let directory = Arc::new(Directory {
+            kind: A::KIND.into(),
+            mailbox: kind.policy.mailbox,
+            ask_timeout: kind.policy.ask_timeout,
+            lanes: papaya::HashMap::new(),
+            activator: Arc::new(Starter(Arc::downgrade(&kind))),
+        });
+        let _ = kind.directory.set(directory);
+        kind
+    }
+
+    fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {
+        match self.directory.get() {
+            Some(directory) => directory.lane(key),
+            None => Err(AskError::Unavailable("the node is starting".to_owned())),
+        }
+    }
+}
+
+/// Starts cells. Held by the lanes, so it must not keep the kind alive.
+struct Starter<A: Agent>(std::sync::Weak<Kind<A>>);
+
+impl<A: Agent> Activator<A> for Starter<A> {
+    fn activate(&self, lane: Arc<Lane<A>>) {
+        let Some(kind) = self.0.upgrade() else { return };
+        let Some(node) = kind.node.upgrade() else { return };
+        let arbiter = node.arbiter(lane.name.id).cloned();
+        kind.running.fetch_add(1, Ordering::AcqRel);
+        let (there, at) = (lane.clone(), kind.clone());
+        let started = arbiter.is_some_and(|a| {
+            a.spawn_fn(move || {
+                Cell::launch(node, at, there);
+            })
+        });
+        if !started {
+            kind.running.fetch_sub(1, Ordering::AcqRel);
+            lane.set_entrance(Entrance::Closing);
+        }
+    }
+}
+
+/// Why a JSON message was not posted.
+pub(crate) enum PostError {
+    UnknownMessage,
+    /// The mailbox is full: a task waits for room, everybody else is refused.
+    Full,
+    Ask(AskError<JsonRefusal>),
+}
+
+/// What is seen of a running agent.
+pub(crate) struct LiveInfo {
+    pub status: &'static str,
+    pub mailbox: MailboxInfo,
+    pub restarts: u64,
+    pub version: i64,
+    pub current: Option<String>,
+}
+
+/// A kind, whatever its agent is.
+pub(crate) trait AnyKind: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn info(&self) -> KindInfo;
+    fn policy(&self) -> &KindPolicy;
+    fn shape(&self, message: &str) -> Option<Arc<Shape>>;
+    fn message_names(&self) -> Vec<String>;
+    /// Decodes a message and puts it in the agent's lane.
+    fn post(
+        &self,
+        key: &str,
+        message: &str,
+        body: &RawValue,
+        tx: Option<ReplyTx<JsonAnswer>>,
+        meta: Option<Box<Meta>>,
+    ) -> Result<(), PostError>;
+    fn live(&self, key: &str) -> Option<LiveInfo>;
+    /// What waits in a lane whose cell does not run.
+    fn mailbox(&self, key: &str) -> MailboxInfo;
+    /// At most `limit` running agents, and how many run.
+    fn list(&self, limit: usize) -> (Vec<(Arc<str>, LiveInfo)>, usize);
+    /// Tells a running cell. `false`: none runs.
+    fn control(&self, key: &str, control: Control) -> bool;
+    fn set_entrance(&self, key: &str, entrance: Entrance);
+    fn check_state(&self, row: &AgentRow) -> anyhow::Result<()>;
+    /// Passivates what has been idle since before the tick, and flushes what is relaxed.
+    fn sweep(&self, tick: u32);
+    fn drain(&self);
+    fn running(&self) -> usize;
+    /// Messages that wait, in all lanes.
+    fn backlog(&self) -> usize;
+}
+
+impl<A: Agent> AnyKind for Kind<A> {
+    fn name(&self) -> &'static str {
+        A::KIND
+    }
+
+    fn info(&self) -> KindInfo {
+        let messages = self.door.entries.iter().map(|e| MessageInfo {
+            name: e.shape.name.to_owned(),
+            read_only: e.shape.read_only,
+            schema: e.shape.input.clone(),
+            reply: e.shape.reply.clone(),
+            refusal: e.shape.error.clone(),
+        });
+        let persistence = match self.policy.persistence {
+            Persistence::EveryTurn => "every_turn",
+            Persistence::Relaxed { .. } => "relaxed",
+            Persistence::Volatile => "volatile",
+        };
+        KindInfo {
+            kind: A::KIND.to_owned(),
+            version: A::VERSION,
+            persistence: persistence.to_owned(),
+            messages: messages.collect(),
+        }
+    }
+
+    fn policy(&self) -> &KindPolicy {
+        &self.policy
+    }
+
+    fn shape(&self, message: &str) -> Option<Arc<Shape>> {
+        self.door.find(message).map(|e| e.shape.clone())
+    }
+
+    fn message_names(&self) -> Vec<String> {
+        self.door.entries.iter().map(|e| e.shape.name.to_owned()).collect()
+    }
+
+    fn post(
+        &self,
+        key: &str,
+        message: &str,
+        body: &RawValue,
+        tx: Option<ReplyTx<JsonAnswer>>,
+        meta: Option<Box<Meta>>,
+    ) -> Result<(), PostError> {
+        let entry = self.door.find(message).ok_or(PostError::UnknownMessage)?;
+        let lane = self.lane(key).map_err(|e| PostError::Ask(e.widen()))?;
+        let letter: EnvelopeOf<A> =
+            (entry.decode)(body, tx, meta).map_err(|e| PostError::Ask(AskError::Invalid(e)))?;
+        lane.push(letter).map_err(|(why, letter)| {
+            drop(letter);
+            match why {
+                crate::agent::lane::NotTaken::Full => PostError::Full,
+                other => PostError::Ask(not_taken(other).widen()),
+            }
+        })
+    }
+
+    fn live(&self, key: &str) -> Option<LiveInfo> {
+        let live = self.live.pin().get(key).cloned()?;
+        let lane = self.directory.get()?.lanes.pin().get(key).cloned()?;
+        Some(describe(&live.inbox, &lane))
+    }
+
+    fn mailbox(&self, key: &str) -> MailboxInfo {
+        let lane = self.directory.get().and_then(|d| d.lanes.pin().get(key).cloned());
+        lane.map_or(MailboxInfo { depth: 0, capacity: self.policy.mailbox }, |lane| mailbox(&lane))
+    }
+
+    fn list(&self, limit: usize) -> (Vec<(Arc<str>, LiveInfo)>, usize) {
+        let Some(directory) = self.directory.get() else { return (Vec::new(), 0) };
+        let (live, lanes) = (self.live.pin(), directory.lanes.pin());
+        let seen = live
+            .iter()
+            .take(limit)
+            .filter_map(|(key, live)| lanes.get(key).map(|lane| (key.clone(), describe(&live.inbox, lane))));
+        (seen.collect(), self.running())
+    }
+
+    fn control(&self, key: &str, control: Control) -> bool {
+        match self.live.pin().get(key) {
+            Some(live) => live.addr.try_send(control).is_ok(),
+            None => false,
+        }
+    }
+
+    fn set_entrance(&self, key: &str, entrance: Entrance) {
+        let Ok(lane) = self.lane(key) else { return };
+        let why = match &entrance {
+            Entrance::Shut(why) => Some(why.clone()),
+            _ => None,
+        };
+        for mut letter in lane.set_entrance(entrance) {
+            let why = why.as_deref().unwrap_or("it takes no messages");
+            letter.letter_mut().fail(AskError::WrongState(why.to_owned()));
+            letter.letter_mut().release(0);
+        }
+    }
+
+    fn check_state(&self, row: &AgentRow) -> anyhow::Result<()> {
+        super::cell::restore::decode::<A>(row).map(|_| ()).map_err(|e| anyhow::anyhow!("{e}"))
+    }
+
+    fn sweep(&self, tick: u32) {
+        let idle = u32::try_from(self.policy.idle_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
+        let relaxed = matches!(self.policy.persistence, Persistence::Relaxed { .. });
+        for live in self.live.pin().values() {
+            let age = tick.saturating_sub(live.inbox.active_at.load(Ordering::Relaxed));
+            if age >= idle {
+                let _ = live.addr.try_send(Control::Passivate);
+            } else if relaxed {
+                let _ = live.addr.try_send(Control::Flush);
+            }
+        }
+    }
+
+    fn drain(&self) {
+        if let Some(directory) = self.directory.get() {
+            for lane in directory.lanes.pin().values() {
+                lane.set_entrance(Entrance::Closing);
+            }
+        }
+        for live in self.live.pin().values() {
+            live.inbox.tell(Control::Drain);
+        }
+    }
+
+    fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    fn backlog(&self) -> usize {
+        let Some(directory) = self.directory.get() else { return 0 };
+        let lanes = directory.lanes.pin();
+        self.live.pin().keys().filter_map(|key| lanes.get(key)).map(|lane| lane.depth()).sum()
+    }
+}
+
+fn mailbox<A: Agent>(lane: &Lane<A>) -> MailboxInfo {
+    MailboxInfo { depth: lane.depth(), capacity: lane.capacity() }
+}
+
+fn describe<A: Agent>(inbox: &Inbox, lane: &Lane<A>) -> LiveInfo {
+    let current = inbox
+        .current
+        .lock()
+        .map(|(message, since)| format!("{message} for {} ms", super::millis(since.elapsed())));
+    LiveInfo {
+        status: match lane.entrance() {
+            Entrance::Paused => "paused",
+            _ => inbox.phase().name(),
+        },
+        mailbox: mailbox(lane),
+        restarts: u64::from(inbox.restarts.load(Ordering::Relaxed)),
+        version: inbox.version.load(Ordering::Relaxed),
+        current,
+    }
+}

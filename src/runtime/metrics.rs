@@ -1,0 +1,57 @@
+//! The runtime's figures, by their contract names.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+/// The one place that names the runtime's metrics.
+#[derive(Default)]
+pub(crate) struct Metrics;
+
+impl Metrics {
+    pub(crate) fn turns(&self, kind: &'static str, outcome: &'static str, n: u64) {
+        counter!("greenroom_messages_total", "kind" => kind, "outcome" => outcome).increment(n);
+    }
+
+    pub(crate) fn restart(&self, kind: &'static str, reason: &'static str) {
+        counter!("greenroom_agent_restarts_total", "kind" => kind, "reason" => reason).increment(1);
+    }
+
+    pub(crate) fn restored(&self, took: Duration) {
+        histogram!("greenroom_state_restore_duration_seconds").record(took.as_secs_f64());
+    }
+
+    pub(crate) fn attempt(&self, outcome: &'static str, waited: Option<Duration>, ran: Duration) {
+        counter!("greenroom_task_attempts_total", "outcome" => outcome).increment(1);
+        histogram!("greenroom_task_run_duration_seconds").record(ran.as_secs_f64());
+        if let Some(waited) = waited {
+            histogram!("greenroom_task_wait_duration_seconds").record(waited.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn tell_dropped(&self, kind: &str) {
+        counter!("greenroom_messages_total", "kind" => kind.to_owned(), "outcome" => "dropped").increment(1);
+    }
+
+    /// Gauges, set when they are looked at.
+    pub(crate) fn gauges(
+        &self,
+        agents: &[(String, String, u64)],
+        backlog: &[(String, u64)],
+        tasks: &[(&'static str, u64)],
+        store_up: bool,
+    ) {
+        gauge!("greenroom_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        for (kind, status, n) in agents {
+            gauge!("greenroom_agents", "kind" => kind.clone(), "status" => status.clone()).set(*n as f64);
+        }
+        for (kind, n) in backlog {
+            gauge!("greenroom_mailbox_messages", "kind" => kind.clone()).set(*n as f64);
+        }
+        for (state, n) in tasks {
+            gauge!("greenroom_tasks", "state" => *state).set(*n as f64);
+        }
+        gauge!("greenroom_store_up").set(f64::from(u8::from(store_up)));
+        gauge!("greenroom_cache_up").set(1.0);
+    }
+}

@@ -1,0 +1,127 @@
+//! The orchestrator: the root of the supervision tree.
+//!
+//! Control passes through its mailbox; messages do not: senders go straight to the lanes. It never
+//! awaits I/O.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use jiff::Timestamp;
+
+use super::{inbox::Control, node::Node};
+use crate::agent::lane::Entrance;
+
+/// How many stopped agents are remembered for `status`.
+const KEPT: usize = 256;
+
+/// What happened to a child.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub(crate) enum Notice {
+    /// An agent was stopped by supervision.
+    Stopped { subject: String, reason: String },
+    /// An agent was taken back into service.
+    Healed { subject: String },
+}
+
+/// An agent that supervision has stopped.
+#[derive(Debug, Clone)]
+pub(crate) struct Casualty {
+    pub subject: String,
+    pub reason: String,
+    pub since: Timestamp,
+}
+
+/// Asks for the agents that supervision has stopped since the node started.
+#[derive(Message)]
+#[rtype(result = "Vec<Casualty>")]
+pub(crate) struct Casualties;
+
+/// Changes what an agent's senders meet, and tells its cell.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Command {
+    pub kind: usize,
+    pub key: String,
+    pub entrance: Option<Entrance>,
+    pub control: Control,
+}
+
+/// Begins to drain every agent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drain;
+
+/// The root of the supervision tree.
+pub(crate) struct Orchestrator {
+    pub node: Arc<Node>,
+    casualties: VecDeque<Casualty>,
+}
+
+impl Orchestrator {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node, casualties: VecDeque::new() }
+    }
+}
+
+impl Actor for Orchestrator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(4_096);
+        for tool in self.node.tools.values() {
+            tool.start();
+        }
+        ctx.run_interval(Duration::from_secs(1), |this, _| {
+            let tick = this.node.advance();
+            for kind in &this.node.kinds {
+                kind.sweep(tick);
+            }
+        });
+    }
+}
+
+impl Handler<Notice> for Orchestrator {
+    type Result = ();
+    fn handle(&mut self, notice: Notice, _: &mut Self::Context) {
+        match notice {
+            Notice::Stopped { subject, reason } => {
+                self.casualties.retain(|c| c.subject != subject);
+                if self.casualties.len() == KEPT {
+                    self.casualties.pop_front();
+                }
+                self.casualties.push_back(Casualty { subject, reason, since: Timestamp::now() });
+            }
+            Notice::Healed { subject } => self.casualties.retain(|c| c.subject != subject),
+        }
+    }
+}
+
+impl Handler<Casualties> for Orchestrator {
+    type Result = MessageResult<Casualties>;
+    fn handle(&mut self, _: Casualties, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.casualties.iter().cloned().collect())
+    }
+}
+
+impl Handler<Command> for Orchestrator {
+    type Result = ();
+    fn handle(&mut self, command: Command, _: &mut Self::Context) {
+        let Some(kind) = self.node.kinds.get(command.kind) else { return };
+        if let Some(entrance) = command.entrance {
+            kind.set_entrance(&command.key, entrance);
+        }
+        if command.control != Control::None {
+            kind.control(&command.key, command.control);
+        }
+    }
+}
+
+impl Handler<Drain> for Orchestrator {
+    type Result = ();
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) {
+        for kind in &self.node.kinds {
+            kind.drain();
+        }
+    }
+}

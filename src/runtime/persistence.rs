@@ -1,0 +1,335 @@
+//! The persistence actor and its writers: group commit.
+//!
+//! While one transaction runs, the next batch gathers: a lone caller never waits for a timer, and
+//! the busier it is the larger the batches become. The hot loop of a writer is a plain task (a
+//! thread of its own where the store blocks); the actor is its door and its supervisor.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::inbox::Inbox;
+use crate::{
+    agent::slot::ReplyTx,
+    log::Logger,
+    model::event::{self, Event, Level},
+    model::task::NewTask,
+    store::{Finish, FinishOutcome, Refusal, Store, StoreError, Unit, Verdict},
+};
+
+/// At most so many units a transaction: more adds latency and hardly speed.
+const MAX_BATCH: usize = 256;
+/// At most so many units wait; further submissions from outside are refused.
+pub(crate) const MAX_WAITING: usize = 50_000;
+
+/// What became of a unit.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Durable,
+    Refused(Refusal),
+    /// It did not happen: no room on the device.
+    Full(String),
+    /// It did not happen, and will not.
+    Failed(String),
+}
+
+/// Who is answered.
+pub(crate) enum Ticket {
+    Cell(Arc<Inbox>),
+    Caller(ReplyTx<Outcome>),
+}
+
+impl Ticket {
+    fn answer(self, outcome: Outcome) {
+        match self {
+            Self::Cell(inbox) => inbox.land(outcome),
+            Self::Caller(tx) => tx.send(outcome),
+        }
+    }
+}
+
+/// Figures of the writers, for `status`, `/metrics` and the benchmarks.
+#[derive(Default)]
+pub struct CommitStats {
+    /// Transactions so far.
+    pub commits: AtomicU64,
+    /// Units so far.
+    pub units: AtomicU64,
+    /// Bytes of state so far.
+    pub bytes: AtomicU64,
+    /// Units refused because their writer was fenced.
+    pub fenced: AtomicU64,
+}
+
+struct Writer {
+    waiting: Mutex<Vec<(Unit, Ticket)>>,
+    work: Notify,
+    closed: AtomicBool,
+}
+
+/// The way to the writers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Persistence {
+    writers: Arc<[Arc<Writer>]>,
+    pub stats: Arc<CommitStats>,
+    up: Arc<AtomicBool>,
+    /// Writers that have not ended.
+    running: Arc<AtomicU64>,
+}
+
+/// What a writer needs beside its queue.
+struct Context {
+    store: Arc<dyn Store>,
+    boot: Uuid,
+    logger: Logger,
+    stats: Arc<CommitStats>,
+    up: Arc<AtomicBool>,
+    hooks: Hooks,
+    running: Arc<AtomicU64>,
+}
+
+/// Whom the writers tell.
+#[derive(Clone)]
+pub(crate) struct Hooks {
+    /// Ends the process: the device cannot be trusted any more.
+    pub fatal: Arc<dyn Fn(String) + Send + Sync>,
+    /// Tasks may be ready; `true`: due, expired and orphaned ones are to be looked at too.
+    pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
+}
+
+/// Whether the units touch tasks, and in a way that only a promotion sees.
+fn touches_tasks(units: &[Unit]) -> Option<bool> {
+    let mut any = false;
+    for unit in units {
+        any |= !unit.accepted.is_empty() || !unit.finished.is_empty();
+        let ends = |f: &Finish| !matches!(f.outcome, FinishOutcome::Succeeded { .. });
+        let waits = |t: &NewTask| t.run_at.is_some() || t.expires_at.is_some() || !t.after.is_empty();
+        if unit.finished.iter().any(ends) || unit.accepted.iter().any(waits) {
+            return Some(true);
+        }
+    }
+    any.then_some(false)
+}
+
+impl Persistence {
+    /// Starts the writers; must be called on the multi-thread runtime.
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        boot: Uuid,
+        logger: Logger,
+        hooks: Hooks,
+    ) -> std::io::Result<Self> {
+        let (stats, up) = (Arc::new(CommitStats::default()), Arc::new(AtomicBool::new(true)));
+        let writers: Arc<[Arc<Writer>]> = (0..store.writers().max(1))
+            .map(|_| {
+                let (waiting, work) = (Mutex::new(Vec::new()), Notify::new());
+                Arc::new(Writer { waiting, work, closed: AtomicBool::new(false) })
+            })
+            .collect();
+        let running = Arc::new(AtomicU64::new(writers.len() as u64));
+        for (n, writer) in writers.iter().enumerate() {
+            let cx = Context {
+                store: store.clone(),
+                boot,
+                logger: logger.clone(),
+                stats: stats.clone(),
+                up: up.clone(),
+                hooks: hooks.clone(),
+                running: running.clone(),
+            };
+            let writer = writer.clone();
+            if store.blocks() {
+                let runtime = tokio::runtime::Handle::current();
+                std::thread::Builder::new()
+                    .name(format!("writer-{n}"))
+                    .spawn(move || runtime.block_on(write(writer, cx)))?;
+            } else {
+                tokio::spawn(write(writer, cx));
+            }
+        }
+        Ok(Self { writers, stats, up, running })
+    }
+
+    /// Whether the last commit went well.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// How many units wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.writers.iter().map(|w| w.waiting.lock().len()).sum()
+    }
+
+    /// Puts a unit in the queue of its writer (by `id`).
+    pub(crate) fn write(&self, id: Uuid, unit: Unit, ticket: Ticket) {
+        let index = usize::from(id.as_bytes()[14]) % self.writers.len().max(1);
+        let Some(writer) = self.writers.get(index) else { return };
+        if writer.closed.load(Ordering::Acquire) {
+            return ticket.answer(Outcome::Failed("the node is going down".to_owned()));
+        }
+        let first = {
+            let mut waiting = writer.waiting.lock();
+            waiting.push((unit, ticket));
+            waiting.len() == 1
+        };
+        if first {
+            writer.work.notify_one();
+        }
+    }
+
+    /// Writes a unit and waits for its outcome.
+    pub(crate) async fn commit(&self, id: Uuid, unit: Unit) -> Outcome {
+        let (tx, rx) = crate::agent::slot::slot();
+        self.write(id, unit, Ticket::Caller(tx));
+        rx.await.unwrap_or_else(|| Outcome::Failed("the writer has ended".to_owned()))
+    }
+
+    /// Waits until the writers have ended, or the time is up.
+    pub(crate) async fn ended(&self, at_most: Duration) {
+        let begun = Instant::now();
+        while self.running.load(Ordering::Acquire) > 0 && begun.elapsed() < at_most {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Ends the writers once their queues are empty.
+    pub(crate) fn close(&self) {
+        for writer in self.writers.iter() {
+            writer.closed.store(true, Ordering::Release);
+            writer.work.notify_one();
+        }
+    }
+}
+
+async fn write(writer: Arc<Writer>, cx: Context) {
+    let mut spare = Vec::new();
+    loop {
+        let mut batch = {
+            let mut waiting = writer.waiting.lock();
+            if waiting.len() <= MAX_BATCH {
+                std::mem::replace(&mut *waiting, std::mem::take(&mut spare))
+            } else {
+                waiting.drain(..MAX_BATCH).collect()
+            }
+        };
+        if batch.is_empty() {
+            if writer.closed.load(Ordering::Acquire) {
+                cx.running.fetch_sub(1, Ordering::AcqRel);
+                return;
+            }
+            spare = batch;
+            writer.work.notified().await;
+            continue;
+        }
+        let (units, tickets): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        spare = batch;
+        commit(&cx, &units, tickets).await;
+    }
+}
+
+async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let begun = Instant::now();
+        let error = match cx.store.commit(cx.boot, units).await {
+            Ok(verdicts) => {
+                if !cx.up.swap(true, Ordering::Relaxed) {
+                    cx.logger.emit(Event::new(Level::Info, event::STORE_UP, "node"));
+                }
+                count(cx, units, &verdicts, begun.elapsed());
+                let missing = || Outcome::Failed("the store gave no verdict".to_owned());
+                let mut verdicts = verdicts.into_iter();
+                for ticket in tickets {
+                    ticket.answer(match verdicts.next() {
+                        Some(Verdict::Durable) => Outcome::Durable,
+                        Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),
+                        None => missing(),
+                    });
+                }
+                if let Some(promote) = touches_tasks(units) {
+                    (cx.hooks.tasks)(promote);
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if cx.up.swap(false, Ordering::Relaxed) {
+            let event = Event::new(Level::Error, event::STORE_DOWN, "node").field("error", error.to_string());
+            cx.logger.emit(event.hint("nothing acknowledged is lost; it is tried again by itself"));
+        }
+        match error {
+            StoreError::NotDone(_) | StoreError::Unknown(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            StoreError::Fatal(why) => {
+                (cx.hooks.fatal)(why.clone());
+                return tickets.into_iter().for_each(|t| t.answer(Outcome::Failed(why.clone())));
+            }
+            StoreError::Full(why) => {
+                return tickets.into_iter().for_each(|t| t.answer(Outcome::Full(why.clone())));
+            }
+            other => {
+                let why = other.to_string();
+                return tickets.into_iter().for_each(|t| t.answer(Outcome::Failed(why.clone())));
+            }
+        }
+    }
+}
+
+fn count(cx: &Context, units: &[Unit], verdicts: &[Verdict], took: Duration) {
+    let bytes: usize = units.iter().filter_map(|u| u.state.as_ref()).map(|s| s.bytes.len()).sum();
+    cx.stats.commits.fetch_add(1, Ordering::Relaxed);
+    cx.stats.units.fetch_add(units.len() as u64, Ordering::Relaxed);
+    cx.stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    metrics::histogram!("greenroom_commit_duration_seconds").record(took.as_secs_f64());
+    let fenced = verdicts.iter().filter(|v| matches!(v, Verdict::Refused(Refusal::Fenced))).count() as u64;
+    if fenced > 0 {
+        cx.stats.fenced.fetch_add(fenced, Ordering::Relaxed);
+        metrics::counter!("greenroom_commits_fenced_total").increment(fenced);
+    }
+}
+
+/// The persistence actor: the door of the writers in the supervision tree.
+pub(crate) struct PersistenceActor {
+    pub persistence: Persistence,
+}
+
+impl Actor for PersistenceActor {
+    type Context = Context_;
+}
+type Context_ = actix::Context<PersistenceActor>;
+
+/// Asks how the writers are: whether the last commit went well, and how many units wait.
+#[derive(Message)]
+#[rtype(result = "(bool, usize)")]
+pub(crate) struct Health;
+
+impl Handler<Health> for PersistenceActor {
+    type Result = MessageResult<Health>;
+    fn handle(&mut self, _: Health, _: &mut Self::Context) -> Self::Result {
+        MessageResult((self.persistence.is_up(), self.persistence.waiting()))
+    }
+}
+
+/// Ends the writers once their queues are empty.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close;
+
+impl Handler<Close> for PersistenceActor {
+    type Result = ();
+    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+        self.persistence.close();
+        ctx.stop();
+    }
+}

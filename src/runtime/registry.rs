@@ -1,0 +1,135 @@
+//! What a program is made of: its agents, tools, resources and settings, before it runs.
+
+use std::{
+    any::{Any, TypeId},
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    sync::{Arc, Weak},
+};
+
+use super::{
+    kind::{AnyKind, Kind, KindPolicy},
+    node::Node,
+    tool_cell::{AnyTool, Spec, ToolHandle},
+};
+use crate::{
+    agent::{Agent, Message, Settings, host::Directory},
+    config,
+    model::id::{NameError, check_kind, check_tool},
+    tool::{Call, Effect, Limits, Tool},
+};
+
+type MakeKind =
+    Box<dyn FnOnce(Weak<Node>, &config::Settings) -> (Arc<dyn AnyKind>, Box<dyn Any + Send + Sync>) + Send>;
+type MakeTool = Box<dyn FnOnce(Weak<Node>) -> Arc<dyn AnyTool> + Send>;
+type Section = (&'static str, fn(&config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String>);
+
+/// What a program is made of.
+#[derive(Default)]
+pub(crate) struct Registry {
+    kinds: Vec<(&'static str, TypeId, MakeKind)>,
+    tools: Vec<(&'static str, MakeTool)>,
+    resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    sections: Vec<(TypeId, Section)>,
+    app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+/// The same, built for a node.
+pub(crate) struct Built {
+    pub kinds: Vec<Arc<dyn AnyKind>>,
+    pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
+    pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+impl Registry {
+    pub(crate) fn agent<A: Agent>(&mut self) {
+        let make: MakeKind = Box::new(|node, settings| {
+            let policy = KindPolicy::of(&A::policy(), settings, A::KIND);
+            let kind = Kind::<A>::new(node, policy);
+            let directory: Option<Arc<Directory<A>>> = kind.directory.get().cloned();
+            let directory: Box<dyn Any + Send + Sync> = match directory {
+                Some(directory) => Box::new(directory),
+                None => Box::new(()),
+            };
+            (kind, directory)
+        });
+        self.kinds.push((A::KIND, TypeId::of::<A>(), make));
+    }
+
+    pub(crate) fn tool<T: Tool>(&mut self, tool: T) {
+        let tool = Arc::new(tool);
+        let limits = tool.limits();
+        self.add_tool::<T::Input, _, _>(T::NAME, T::EFFECT, limits, move |input, call| {
+            let tool = tool.clone();
+            async move { tool.run(input, &call).await }
+        });
+    }
+
+    pub(crate) fn add_tool<M, F, R>(&mut self, name: &'static str, effect: Effect, limits: Limits, f: F)
+    where
+        M: Message,
+        F: Fn(M, Call) -> R + Send + Sync + 'static,
+        R: Future<Output = anyhow::Result<M::Reply>> + Send + 'static,
+    {
+        let make: MakeTool = Box::new(move |node| {
+            let run = Arc::new(move |input, call| Box::pin(f(input, call)) as _);
+            ToolHandle::<M>::new(Spec { name, effect, limits, run }, node)
+        });
+        self.tools.push((name, make));
+    }
+
+    pub(crate) fn resource<T: Send + Sync + 'static>(&mut self, resource: T) {
+        self.resources.insert(TypeId::of::<T>(), Box::new(resource));
+    }
+
+    pub(crate) fn settings<S: Settings>(&mut self) {
+        fn read<S: Settings>(settings: &config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String> {
+            let section: S = settings.app_as(S::SECTION).map_err(|e| e.to_string())?;
+            section.validate().map_err(|e| format!("app.{}: {e:#}", S::SECTION))?;
+            Ok(Arc::new(section))
+        }
+        self.sections.push((TypeId::of::<S>(), (S::SECTION, read::<S>)));
+    }
+
+    /// Checks names, and reads the program's own settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub(crate) fn check(&mut self, settings: &config::Settings) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        let mut note = |result: Result<(), NameError>| wrong.extend(result.err().map(|e| e.to_string()));
+        for (kind, ..) in &self.kinds {
+            note(check_kind(kind));
+        }
+        for (tool, _) in &self.tools {
+            note(check_tool(tool));
+        }
+        let mut names: Vec<_> =
+            self.kinds.iter().map(|k| k.0).chain(self.tools.iter().map(|t| t.0)).collect();
+        names.sort_unstable();
+        let twice = names.iter().zip(names.iter().skip(1)).filter(|(a, b)| a == b);
+        wrong.extend(twice.map(|(name, _)| format!("`{name}` is registered twice")));
+        for (of, (_, read)) in &self.sections {
+            match read(settings) {
+                Ok(section) => {
+                    self.app.insert(*of, section);
+                }
+                Err(e) => wrong.push(e),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    pub(crate) fn build(self, node: &Weak<Node>, settings: &config::Settings) -> Built {
+        let (mut kinds, mut directories) = (Vec::new(), HashMap::new());
+        for (_, of, make) in self.kinds {
+            let (kind, directory) = make(node.clone(), settings);
+            kinds.push(kind);
+            directories.insert(of, directory);
+        }
+        let tools = self.tools.into_iter().map(|(name, make)| (name, make(node.clone()))).collect();
+        Built { kinds, directories, tools, resources: self.resources, app: self.app }
+    }
+}

@@ -1,0 +1,178 @@
+//! How an attempt's outcome becomes the task's: succeeded, tried again, or a dead letter; and what
+//! its submitter hears.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{json, value::RawValue};
+
+use crate::{
+    agent::{AskError, JsonRefusal},
+    model::task::{Claimed, NewTask, TaskError, retry_delay},
+    store::{Finish, FinishOutcome, Guard},
+};
+
+/// What an attempt came to: the reply as JSON text, or the error.
+pub(crate) type Attempt = Result<Vec<u8>, AskError<JsonRefusal>>;
+
+/// Whether another attempt could end otherwise.
+fn may_retry(code: &str) -> bool {
+    !matches!(
+        code,
+        "refused"
+            | "invalid"
+            | "too_large"
+            | "not_found"
+            | "idempotency_conflict"
+            | "ask_cycle"
+            | "poison"
+            | "unknown_message"
+            | "unknown_kind"
+            | "outcome_unknown"
+    )
+}
+
+/// Decides what an attempt's outcome makes of its task.
+///
+/// `jitter` is from 0 to 1.
+pub(crate) fn settle(claim: &Claimed, attempt: Attempt, now: Timestamp, jitter: f64) -> FinishOutcome {
+    let error = match attempt {
+        Ok(result) => return FinishOutcome::Succeeded { result },
+        Err(AskError::WrongState(_)) => return FinishOutcome::Parked,
+        Err(error) => error.to_task_error(),
+    };
+    if error.code == "outcome_unknown" {
+        return FinishOutcome::OutcomeUnknown { error };
+    }
+    let failures = claim.attempt.saturating_sub(claim.lost);
+    if !may_retry(&error.code) || failures >= claim.max_attempts {
+        return FinishOutcome::Failed { error };
+    }
+    let delay = retry_delay(failures.max(1), jitter);
+    FinishOutcome::Retry { run_at: later(now, delay), error }
+}
+
+pub(crate) fn later(now: Timestamp, delay: Duration) -> Timestamp {
+    now.checked_add(delay).unwrap_or(Timestamp::MAX)
+}
+
+/// The end of a claimed task, with the `Done` that its submitter asked for where it is final.
+pub(crate) fn finish(claim: &Claimed, guard: Guard, outcome: FinishOutcome) -> (Finish, Option<NewTask>) {
+    let done = done(claim, &outcome);
+    (Finish { task: claim.id, guard, outcome, note: None }, done)
+}
+
+/// The `Done<M>` that a final outcome brings back.
+fn done(claim: &Claimed, outcome: &FinishOutcome) -> Option<NewTask> {
+    let notify = claim.notify.as_ref()?;
+    let raw =
+        |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|t| RawValue::from_string(t.to_owned()).ok());
+    let fault = |e: &TaskError| json!({"message": e.message, "chain": e.chain, "crash_id": e.crash_id});
+    let outcome = match outcome {
+        FinishOutcome::Succeeded { result } => {
+            let value = raw(result)?;
+            format!(r#"{{"state":"succeeded","value":{}}}"#, value.get())
+        }
+        FinishOutcome::Failed { error } => match &error.refusal {
+            Some(refusal) => json!({"state": "refused", "value": refusal}).to_string(),
+            None => json!({"state": "failed", "value": fault(error)}).to_string(),
+        },
+        FinishOutcome::Cancelled => json!({"state": "cancelled"}).to_string(),
+        FinishOutcome::OutcomeUnknown { .. } => json!({"state": "outcome_unknown"}).to_string(),
+        FinishOutcome::Retry { .. } | FinishOutcome::Parked => return None,
+    };
+    let text = format!(r#"{{"task":"{}","input":{},"outcome":{outcome}}}"#, claim.id, claim.input.get());
+    let input = RawValue::from_string(text).ok()?;
+    let mut task =
+        NewTask::new(notify.target.clone(), notify.message.clone(), input, claim.max_attempts.max(5));
+    task.parent = Some(claim.id);
+    Some(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::{Done, Fault, Outcome},
+        message,
+        model::{
+            id::{Target, TaskId},
+            task::Notify,
+        },
+    };
+
+    #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Read {
+        path: String,
+    }
+    message!(Read -> u64);
+
+    fn claim(attempt: u32, lost: u32) -> Claimed {
+        Claimed {
+            id: TaskId::fresh(),
+            seq: 1,
+            target: Target::agent("shelf", "a"),
+            message: "Read".into(),
+            input: RawValue::from_string(r#"{"path":"a b"}"#.into()).unwrap(),
+            priority: 0,
+            attempt,
+            lost,
+            max_attempts: 3,
+            timeout: None,
+            notify: Some(Notify { target: Target::agent("librarian", "x"), message: "Read.done".into() }),
+            batch: None,
+        }
+    }
+
+    fn failed() -> Attempt {
+        Err(AskError::Failed(Fault::new("no")))
+    }
+
+    #[test]
+    fn an_error_is_tried_again_until_the_attempts_are_used_up() {
+        let now = Timestamp::UNIX_EPOCH;
+        assert!(
+            matches!(settle(&claim(1, 0), failed(), now, 0.5), FinishOutcome::Retry { run_at, .. } if run_at > now)
+        );
+        assert!(matches!(settle(&claim(3, 0), failed(), now, 0.5), FinishOutcome::Failed { .. }));
+        // a claim that was lost with its node is not a failed attempt
+        assert!(matches!(settle(&claim(3, 1), failed(), now, 0.5), FinishOutcome::Retry { .. }));
+    }
+
+    #[test]
+    fn a_refusal_is_final_and_a_stopped_agent_parks() {
+        let refusal = AskError::Refused(JsonRefusal { message: "no".into(), value: json!({"left": 1}) });
+        assert!(
+            matches!(settle(&claim(1, 0), Err(refusal), Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Failed { error } if error.code == "refused")
+        );
+        let stopped = Err(AskError::WrongState("stopped".into()));
+        assert!(matches!(settle(&claim(1, 0), stopped, Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Parked));
+    }
+
+    #[test]
+    fn done_reads_back_as_the_typed_message() {
+        let outcomes = [
+            FinishOutcome::Succeeded { result: b"7".to_vec() },
+            FinishOutcome::Failed {
+                error: AskError::<JsonRefusal>::Failed(Fault::new("broken")).to_task_error(),
+            },
+            FinishOutcome::Cancelled,
+            FinishOutcome::OutcomeUnknown { error: AskError::<JsonRefusal>::Unknown.to_task_error() },
+        ];
+        let read: Vec<Outcome<u64, crate::Never>> = outcomes
+            .into_iter()
+            .map(|o| {
+                let (_, task) = finish(&claim(1, 0), Guard::Running { attempt: 1 }, o);
+                let task = task.unwrap();
+                assert_eq!(task.message, <Done<Read> as crate::Message>::NAME);
+                let done: Done<Read> = serde_json::from_str(task.input.get()).unwrap();
+                assert_eq!(done.input.path, "a b");
+                done.outcome
+            })
+            .collect();
+        assert_eq!(read[0], Outcome::Succeeded(7));
+        assert!(matches!(&read[1], Outcome::Failed(f) if f.message == "broken"));
+        assert_eq!(read[2], Outcome::Cancelled);
+        assert_eq!(read[3], Outcome::Unknown);
+    }
+}

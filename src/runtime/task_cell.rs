@@ -1,0 +1,147 @@
+//! The task cell: the actor of one running task. It waits for the attempt, records what a tool's
+//! attempt came to, and tells the dispatcher.
+//!
+//! An agent's attempt is recorded by the agent's own commit: state and end of the task together.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use actix::{fut::wrap_future, prelude::*};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    dispatcher::{Dispatcher, Ended, How},
+    node::Node,
+    persistence::Outcome,
+    settle::{Attempt, finish, settle},
+};
+use crate::{
+    agent::{AskError, letter::JsonAnswer, slot::ReplyRx},
+    model::{
+        event::{self, Event, Level},
+        id::Target,
+        task::Claimed,
+    },
+    store::{FinishOutcome, Guard, Unit},
+};
+
+/// The actor of one running task.
+pub(crate) struct TaskCell {
+    pub node: Arc<Node>,
+    pub dispatcher: Addr<Dispatcher>,
+    pub claim: Arc<Claimed>,
+    pub rx: Option<ReplyRx<JsonAnswer>>,
+    pub cancel: CancellationToken,
+}
+
+impl Actor for TaskCell {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(rx) = self.rx.take() else { return ctx.stop() };
+        let (node, claim, cancel) = (self.node.clone(), self.claim.clone(), self.cancel.clone());
+        let work = async move { live(node, claim, rx, cancel).await };
+        ctx.spawn(wrap_future::<_, Self>(work).map(|how, this, ctx| {
+            this.dispatcher.do_send(Ended { claim: this.claim.clone(), how });
+            ctx.stop();
+        }));
+    }
+}
+
+enum Step {
+    Answer(Option<JsonAnswer>),
+    Cancelled,
+}
+
+async fn live(
+    node: Arc<Node>,
+    claim: Arc<Claimed>,
+    mut rx: ReplyRx<JsonAnswer>,
+    cancel: CancellationToken,
+) -> How {
+    let begun = Instant::now();
+    let mut cancelled = std::pin::pin!(cancel.cancelled());
+    let step = std::future::poll_fn(|cx| {
+        if let Poll::Ready(answer) = Pin::new(&mut rx).poll(cx) {
+            return Poll::Ready(Step::Answer(answer));
+        }
+        match cancelled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Step::Cancelled),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    let for_agent = matches!(claim.target, Target::Agent { .. });
+    let attempt: Attempt = match step {
+        Step::Answer(None) => return How::Unsettled,
+        Step::Answer(Some(Ok(reply))) if for_agent => {
+            tell(&node, &claim, &Ok(reply.body.get().as_bytes().to_vec()), begun);
+            return How::Settled;
+        }
+        // The node goes down before the turn began: the next boot has it at once.
+        Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => return How::Unsettled,
+        Step::Answer(Some(answer)) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
+        Step::Cancelled => {
+            if for_agent && !rx.withdraw() {
+                // The turn runs: it ends the task itself, and may still succeed.
+                return match rx.await {
+                    Some(_) => How::Settled,
+                    None => How::Unsettled,
+                };
+            }
+            drop(rx);
+            return record(&node, &claim, FinishOutcome::Cancelled).await;
+        }
+    };
+    tell(&node, &claim, &attempt, begun);
+    // An agent's commit may have recorded its error already: then the claim is not there any more,
+    // and this changes nothing.
+    let outcome = settle(&claim, attempt, Timestamp::now(), fastrand::f64());
+    record(&node, &claim, outcome).await
+}
+
+/// Commits the end of an attempt that no agent's turn commits.
+pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome) -> How {
+    let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
+    let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
+    loop {
+        match node.persistence.commit(claim.id.0, unit.clone()).await {
+            Outcome::Durable | Outcome::Refused(_) => return How::Settled,
+            // The task is still claimed by this boot: a later one would find it lost.
+            Outcome::Failed(_) if node.is_closing() => return How::Unsettled,
+            Outcome::Full(_) | Outcome::Failed(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+fn tell(node: &Node, claim: &Claimed, attempt: &Attempt, begun: Instant) {
+    let (name, outcome, level) = match attempt {
+        Ok(_) => (event::TASK_SUCCEEDED, "ok", Level::Debug),
+        Err(e) if e.code() == "refused" => (event::TASK_FAILED, "refused", Level::Debug),
+        Err(e) if e.code() == "outcome_unknown" => (event::TASK_OUTCOME_UNKNOWN, "unknown", Level::Error),
+        Err(e) if e.code() == "wrong_state" => (event::TASK_PARKED, "parked", Level::Debug),
+        Err(_) if claim.attempt.saturating_sub(claim.lost) < claim.max_attempts => {
+            (event::TASK_RETRY, "retry", Level::Info)
+        }
+        Err(_) => (event::TASK_FAILED, "failed", Level::Error),
+    };
+    node.metrics.attempt(outcome, None, begun.elapsed());
+    if node.logger.wants(level, name) {
+        let mut event = Event::new(level, name, format!("task:{}", claim.id))
+            .field("target", claim.target.to_string())
+            .field("attempt", claim.attempt)
+            .field("max_attempts", claim.max_attempts);
+        if let Err(e) = attempt {
+            event = event.field("error", e.to_string());
+        }
+        if name == event::TASK_FAILED && level == Level::Error {
+            event = event.hint(format!("greenroom tasks show {}", claim.id));
+        }
+        node.logger.emit(event);
+    }
+}

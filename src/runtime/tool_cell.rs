@@ -1,0 +1,376 @@
+//! The tool cell: the actix actor of one tool. It keeps the tool's limits, runs calls beside each
+//! other on the multi-thread runtime, and survives whatever they do.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context as Cx, Poll},
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{crashes::guard, node::Node, views::ToolInfo};
+use crate::{
+    agent::{
+        AskError, Fault, JsonRefusal, JsonReply, Message as Typed, Refused, Shape,
+        letter::{Answer, JsonAnswer},
+        messages::decode,
+        slot::ReplyTx,
+    },
+    model::supervision::{CrashKind, CrashReason, CrashReport, Decision},
+    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
+};
+
+/// How long a call may take when its tool does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// At most so many calls wait for a tool.
+const MAX_WAITING: usize = 4_096;
+
+type Run<M> = dyn Fn(M, Call) -> BoxFuture<'static, anyhow::Result<<M as Typed>::Reply>> + Send + Sync;
+
+/// What a tool is, whatever its type was.
+pub(crate) struct Spec<M: Typed> {
+    pub name: &'static str,
+    pub effect: Effect,
+    pub limits: Limits,
+    pub run: Arc<Run<M>>,
+}
+
+#[derive(Default)]
+struct Figures {
+    running: AtomicU64,
+    waiting: AtomicU64,
+    calls: AtomicU64,
+    failed: AtomicU64,
+    crashed: AtomicU64,
+}
+
+/// A registered tool at run time: the way to its cell, and what is seen of it.
+pub(crate) struct ToolHandle<M: Typed> {
+    spec: Arc<Spec<M>>,
+    shape: Shape,
+    figures: Arc<Figures>,
+    addr: Arc<OnceLock<Addr<ToolCell<M>>>>,
+    node: Weak<Node>,
+    port: TypedPort<M>,
+}
+
+/// A tool, whatever its input is.
+pub(crate) trait AnyTool: ToolPort {
+    fn effect(&self) -> Effect;
+    fn info(&self) -> ToolInfo;
+    fn shape(&self) -> &Shape;
+    /// Decodes the input and sends it to the cell; `cancel` drops the call.
+    fn invoke(
+        &self,
+        body: &RawValue,
+        meta: CallMeta,
+        tx: ReplyTx<JsonAnswer>,
+    ) -> Result<(), AskError<JsonRefusal>>;
+    /// Starts the cell, on the current arbiter.
+    fn start(&self);
+    /// Whether another call could begin at once.
+    fn has_room(&self) -> bool;
+}
+
+impl<M: Typed> ToolHandle<M> {
+    pub(crate) fn new(spec: Spec<M>, node: Weak<Node>) -> Arc<Self> {
+        let addr: Arc<OnceLock<Addr<ToolCell<M>>>> = Arc::default();
+        let there = addr.clone();
+        let port = TypedPort(Box::new(move |invocation: Invocation<M>| {
+            // A cell that is not there drops the invocation, which tells its caller.
+            if let Some(addr) = there.get() {
+                let _ = addr.try_send(Invoke(invocation)).map_err(|e| match e {
+                    SendError::Full(invoke) | SendError::Closed(invoke) => refuse(invoke.0, overloaded()),
+                });
+            }
+        }));
+        Arc::new(Self {
+            shape: Shape::of::<M>(spec.effect == Effect::Pure),
+            spec: Arc::new(spec),
+            figures: Arc::default(),
+            addr,
+            node,
+            port,
+        })
+    }
+}
+
+fn overloaded() -> AskError {
+    AskError::Overloaded {
+        what: "too many calls wait for the tool".to_owned(),
+        retry_after: Duration::from_secs(1),
+    }
+}
+
+fn refuse<M: Typed>(invocation: Invocation<M>, error: AskError) {
+    answer(invocation.reply, Err(error.widen()));
+}
+
+fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>) {
+    match reply {
+        InvocationReply::Typed(tx) => tx.send(answer),
+        InvocationReply::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
+            let body = serde_json::value::to_raw_value(&reply).map_err(|e| {
+                AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
+            })?;
+            Ok(JsonReply { body, version: 0, replayed: false })
+        })),
+    }
+}
+
+impl<M: Typed> ToolPort for ToolHandle<M> {
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        &self.port
+    }
+}
+
+impl<M: Typed> AnyTool for ToolHandle<M> {
+    fn effect(&self) -> Effect {
+        self.spec.effect
+    }
+
+    fn info(&self) -> ToolInfo {
+        let figure = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        ToolInfo {
+            name: self.spec.name.to_owned(),
+            effect: self.spec.effect,
+            input: self.shape.input.clone(),
+            output: self.shape.reply.clone(),
+            concurrency: self.spec.limits.concurrency,
+            timeout_ms: super::millis(self.spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT)),
+            running: figure(&self.figures.running),
+            waiting: figure(&self.figures.waiting),
+            calls: figure(&self.figures.calls),
+            failed: figure(&self.figures.failed),
+            crashed: figure(&self.figures.crashed),
+        }
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn invoke(
+        &self,
+        body: &RawValue,
+        meta: CallMeta,
+        tx: ReplyTx<JsonAnswer>,
+    ) -> Result<(), AskError<JsonRefusal>> {
+        let input = decode::<M>(body).map_err(AskError::Invalid)?;
+        (self.port.0)(Invocation { input, meta, reply: InvocationReply::Json(tx) });
+        Ok(())
+    }
+
+    fn start(&self) {
+        let cell = ToolCell {
+            spec: self.spec.clone(),
+            figures: self.figures.clone(),
+            node: self.node.clone(),
+            waiting: VecDeque::new(),
+            running: 0,
+            begun: VecDeque::new(),
+            crashes: 0,
+        };
+        let _ = self.addr.set(cell.start());
+    }
+
+    fn has_room(&self) -> bool {
+        let busy =
+            self.figures.running.load(Ordering::Relaxed) + self.figures.waiting.load(Ordering::Relaxed);
+        self.spec.limits.concurrency.is_none_or(|n| busy < n as u64)
+    }
+}
+
+/// The actor of one tool.
+pub(crate) struct ToolCell<M: Typed> {
+    spec: Arc<Spec<M>>,
+    figures: Arc<Figures>,
+    node: Weak<Node>,
+    waiting: VecDeque<Invocation<M>>,
+    running: usize,
+    /// When the calls of the current rate window began.
+    begun: VecDeque<Instant>,
+    crashes: u32,
+}
+
+// Inputs that wait are moved, never pinned in place.
+impl<M: Typed> Unpin for ToolCell<M> {}
+
+impl<M: Typed> Actor for ToolCell<M> {
+    type Context = Context<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAX_WAITING);
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Invoke<M: Typed>(Invocation<M>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Ended {
+    failed: bool,
+    crash: Option<(String, Option<String>, Option<String>)>,
+}
+
+impl<M: Typed> Handler<Invoke<M>> for ToolCell<M> {
+    type Result = ();
+    fn handle(&mut self, Invoke(invocation): Invoke<M>, ctx: &mut Self::Context) {
+        if self.waiting.len() >= MAX_WAITING {
+            return refuse(invocation, overloaded());
+        }
+        self.waiting.push_back(invocation);
+        self.begin(ctx);
+    }
+}
+
+impl<M: Typed> Handler<Ended> for ToolCell<M> {
+    type Result = ();
+    fn handle(&mut self, ended: Ended, ctx: &mut Self::Context) {
+        self.running = self.running.saturating_sub(1);
+        self.figures.running.store(self.running as u64, Ordering::Relaxed);
+        if ended.failed {
+            self.figures.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        match ended.crash {
+            Some((id, message, site)) => self.crashed(id, message.unwrap_or_default(), site),
+            None if !ended.failed => self.crashes = 0,
+            None => {}
+        }
+        self.begin(ctx);
+    }
+}
+
+impl<M: Typed> ToolCell<M> {
+    /// Begins what the limits allow.
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        let Some(node) = self.node.upgrade() else { return };
+        while self.spec.limits.concurrency.is_none_or(|n| self.running < n) && !self.waiting.is_empty() {
+            if let Some(wait) = self.rate_wait() {
+                ctx.run_later(wait, Self::begin);
+                break;
+            }
+            let Some(invocation) = self.waiting.pop_front() else { break };
+            self.running += 1;
+            self.figures.calls.fetch_add(1, Ordering::Relaxed);
+            let (spec, cell, host) = (self.spec.clone(), ctx.address(), node.clone());
+            node.runtime.spawn(async move {
+                let ended = run(spec, invocation, host).await;
+                let _ = cell.send(ended).await;
+            });
+        }
+        self.figures.running.store(self.running as u64, Ordering::Relaxed);
+        self.figures.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
+    }
+
+    /// How long the rate limit asks to wait.
+    fn rate_wait(&mut self) -> Option<Duration> {
+        let (n, within) = self.spec.limits.rate?;
+        let now = Instant::now();
+        while self.begun.front().is_some_and(|t| now.duration_since(*t) >= within) {
+            self.begun.pop_front();
+        }
+        if self.begun.len() < n.max(1) as usize {
+            self.begun.push_back(now);
+            return None;
+        }
+        self.begun.front().map(|t| within.saturating_sub(now.duration_since(*t)))
+    }
+
+    /// A tool keeps no state: the call is answered as a crash, and the tool goes on.
+    fn crashed(&mut self, id: String, message: String, site: Option<String>) {
+        self.figures.crashed.fetch_add(1, Ordering::Relaxed);
+        self.crashes = self.crashes.saturating_add(1);
+        let Some(node) = self.node.upgrade() else { return };
+        let supervision = &node.settings.supervision;
+        node.crashed(CrashReport {
+            id,
+            at: Timestamp::now(),
+            subject: format!("tool:{}", self.spec.name),
+            reason: CrashReason { kind: CrashKind::Panic, message, site },
+            message_type: Some(M::NAME.to_owned()),
+            message_id: None,
+            message_bytes: None,
+            repeat: self.crashes,
+            version: None,
+            lost: Some("nothing: a tool keeps no state".to_owned()),
+            decision: Decision::Restart { attempt: self.crashes, delay: Duration::ZERO },
+            max_restarts: supervision.max_restarts,
+            within: supervision.within,
+        });
+    }
+}
+
+/// Runs one call to its end.
+async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<Node>) -> Ended {
+    let Invocation { input, meta, reply } = invocation;
+    let cancel = CancellationToken::new();
+    let guard = cancel.clone().drop_guard();
+    let call = Call::new(node.host(), meta.key, meta.attempt, cancel);
+    if let Some(task) = &meta.task {
+        node.calls.pin().insert(task.id, call.clone());
+    }
+    let limit = spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let limit = meta.timeout.map_or(limit, |t| if spec.limits.timeout.is_some() { t.min(limit) } else { t });
+    let begin = spec.run.clone();
+    // The first poll builds the future, so that a panic there is caught too.
+    let work = Guarded(Box::pin(async move { begin(input, call).await }));
+    let result = tokio::time::timeout(limit, work).await;
+    drop(guard);
+    if let Some(task) = &meta.task {
+        node.calls.pin().remove(&task.id);
+    }
+    let once = spec.effect == Effect::Once;
+    let (outcome, crash) = match result {
+        Ok(Ok(Ok(value))) => (Ok(value), None),
+        Ok(Ok(Err(error))) => (
+            Err(match error.downcast::<Refused<M::Error>>() {
+                Ok(Refused(refusal)) => AskError::Refused(refusal),
+                Err(error) => AskError::Failed(Fault::from(&error)),
+            }),
+            None,
+        ),
+        Ok(Err((message, site))) => {
+            let id = Uuid::now_v7().to_string();
+            let fault = Fault {
+                message: format!("crashed: {message}"),
+                chain: Vec::new(),
+                crash_id: Some(id.clone()),
+            };
+            let error = if once { AskError::Unknown } else { AskError::Failed(fault) };
+            (Err(error), Some((id, Some(message), site)))
+        }
+        Err(_) => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
+    };
+    let failed = outcome.is_err();
+    answer(reply, outcome);
+    Ended { failed, crash }
+}
+
+/// Catches panics of the future it polls.
+struct Guarded<T>(Pin<Box<dyn Future<Output = T> + Send>>);
+
+impl<T> Future for Guarded<T> {
+    type Output = Result<T, (String, Option<String>)>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<Self::Output> {
+        match guard(|| self.0.as_mut().poll(cx)) {
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
