@@ -1,90 +1,190 @@
 //! The builder: what a user's `main` calls. Ties the runtime, HTTP and the command line together.
 
+mod node;
+mod program;
+
 use std::{future::Future, process::ExitCode};
 
 use crate::{
     Handle,
-    agent::{Agent, Message, Settings},
-    tool::{Call, Effect, Tool},
+    agent::{
+        Agent, Message, Settings,
+        counter::Counter,
+        library::{Librarian, Shelf},
+    },
+    cli, config,
+    log::{Guard, Logger},
+    runtime::{self, registry::Registry},
+    tool::{
+        Call, Effect, Limits, Tool,
+        fs::{FsList, FsRead, Roots},
+    },
 };
+use program::Program;
 
-/// A running node.
+type Ready =
+    Box<dyn FnOnce(Handle) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send>;
+
+/// A node that runs in this process, without HTTP and without a command line.
 pub struct Runtime {
-    handle: Handle,
+    running: Option<runtime::Running>,
+    tokio: Option<tokio::runtime::Runtime>,
+    _log: Guard,
 }
 
 impl Runtime {
     /// Begins to describe a program.
     pub fn builder() -> Builder {
-        Builder {}
+        Builder::default()
     }
 
     /// The door to it.
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        match &self.running {
+            Some(running) => running.handle.clone(),
+            // Only `shutdown` takes it, and that takes the runtime.
+            None => unreachable!("a runtime that was shut down has no handle"),
+        }
     }
 
     /// Ends it in good order: finishes what runs, persists, frees everything.
     ///
     /// # Errors
-    /// When something could not be ended in time.
-    pub async fn shutdown(self) -> anyhow::Result<()> {
-        todo!()
+    /// When something could not be ended in time. Nothing that was acknowledged is lost all the same.
+    pub async fn shutdown(mut self) -> anyhow::Result<()> {
+        let (Some(running), Some(tokio)) = (self.running.take(), self.tokio.take()) else { return Ok(()) };
+        let clean = tokio.spawn(running.shutdown()).await?;
+        tokio.shutdown_background();
+        anyhow::ensure!(clean, "some agents did not end in time");
+        Ok(())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(tokio) = self.tokio.take() {
+            tokio.shutdown_background();
+        }
     }
 }
 
 /// Describes a program: its agents, tools, resources and settings.
+#[derive(Default)]
 #[must_use = "nothing runs until `main` or `start`"]
-pub struct Builder {}
+pub struct Builder {
+    registry: Registry,
+    overrides: Vec<(String, String)>,
+    ready: Vec<Ready>,
+    crew: bool,
+}
 
-#[allow(unused_variables)]
 impl Builder {
     /// Adds a kind of agent.
-    pub fn agent<A: Agent>(self) -> Self {
-        todo!()
+    pub fn agent<A: Agent>(mut self) -> Self {
+        self.registry.agent::<A>();
+        self
     }
+
     /// Adds a tool.
-    pub fn tool<T: Tool>(self, tool: T) -> Self {
-        todo!()
+    pub fn tool<T: Tool>(mut self, tool: T) -> Self {
+        self.registry.tool(tool);
+        self
     }
-    /// Adds an async function as a tool.
-    pub fn tool_fn<M, F, R>(self, name: &'static str, effect: Effect, f: F) -> Self
+
+    /// Adds an async function as a tool, without limits but the usual time-out.
+    pub fn tool_fn<M, F, R>(mut self, name: &'static str, effect: Effect, f: F) -> Self
     where
         M: Message,
         F: Fn(M, Call) -> R + Send + Sync + 'static,
         R: Future<Output = anyhow::Result<M::Reply>> + Send + 'static,
     {
-        todo!()
+        self.registry.add_tool(name, effect, Limits::default(), f);
+        self
     }
-    /// Adds something that every turn may use.
-    pub fn resource<T: Send + Sync + 'static>(self, resource: T) -> Self {
-        todo!()
+
+    /// Adds something that every turn may use: [`Turn::resource`](crate::Turn::resource).
+    pub fn resource<T: Send + Sync + 'static>(mut self, resource: T) -> Self {
+        self.registry.resource(resource);
+        self
     }
+
     /// Declares the program's own section of the configuration.
-    pub fn settings<S: Settings>(self) -> Self {
-        todo!()
+    pub fn settings<S: Settings>(mut self) -> Self {
+        self.registry.settings::<S>();
+        self
     }
-    /// Runs when the node is ready.
-    pub fn on_ready<F, R>(self, f: F) -> Self
+
+    /// Runs when the node is ready. An error ends the node.
+    pub fn on_ready<F, R>(mut self, f: F) -> Self
     where
         F: FnOnce(Handle) -> R + Send + 'static,
         R: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        todo!()
+        self.ready.push(Box::new(move |handle| Box::pin(f(handle))));
+        self
     }
-    /// Sets a configuration key, as `--set` would.
-    pub fn set(self, key: &str, value: &str) -> Self {
-        todo!()
+
+    /// Sets a configuration key, as `--set` would; `--set` goes before it.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.overrides.push((key.to_owned(), value.to_owned()));
+        self
     }
+
+    /// Adds the library crew: `librarian`, `shelf`, `fs.list` and `fs.read`.
+    pub fn library(mut self) -> Self {
+        self.crew = true;
+        self
+    }
+
     /// Parses the command line and does what it says.
     pub fn main(self) -> ExitCode {
-        todo!()
+        cli::main(Program::new(self))
     }
-    /// Starts a node in this process, without HTTP and without a command line.
+
+    /// Starts a node in this process, without HTTP and without a command line. The configuration is
+    /// the built-in one with the environment and [`Builder::set`] on top.
     ///
     /// # Errors
     /// When the configuration is invalid, the data directory is in use, or the store cannot be opened.
     pub async fn start(self) -> anyhow::Result<Runtime> {
-        todo!()
+        let mut sources = config::Sources::of_process();
+        sources.overrides = self.overrides.clone();
+        let settings = config::load(&sources)?;
+        let tokio = node::runtime(&settings)?;
+        let boot = uuid::Uuid::now_v7();
+        let (logger, log) = Logger::start(node::log_options(&settings, boot))?;
+        let running = tokio.spawn(self.launch(settings, logger, boot)).await??;
+        Ok(Runtime { running: Some(running), tokio: Some(tokio), _log: log })
+    }
+
+    /// Starts the node, and runs what is to be run when it is ready.
+    async fn launch(
+        mut self,
+        settings: config::Settings,
+        logger: Logger,
+        boot: uuid::Uuid,
+    ) -> Result<runtime::Running, runtime::StartError> {
+        if self.crew {
+            self.registry.agent::<Librarian>();
+            self.registry.agent::<Shelf>();
+            let roots = Roots::new(settings.tools.fs.roots.clone());
+            self.registry.tool(FsList::new(roots.clone()));
+            self.registry.tool(FsRead::new(roots));
+        }
+        if settings.node.probe {
+            self.registry.agent::<Counter>();
+        }
+        let running = runtime::start(settings, self.registry, logger, boot).await?;
+        for ready in self.ready {
+            let (handle, stop) = (running.handle.clone(), running.handle.operator().clone());
+            let logger = running.node.logger.clone();
+            tokio::spawn(async move {
+                if let Err(error) = ready(handle).await {
+                    node::on_ready_failed(&logger, &error);
+                    stop.stop();
+                }
+            });
+        }
+        Ok(running)
     }
 }

@@ -13,7 +13,7 @@ mod screen;
 mod show;
 mod stop;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -56,18 +56,18 @@ enum Failure {
 
 /// Runs the demo. 0: the agents were right; 1: they were not, or something broke; 2: the options
 /// are wrong; 4: another demo works there.
-pub fn run(options: &Options) -> ExitCode {
+pub fn run(options: &Options) -> u8 {
     let screen = screen::Screen::new();
     match show::run(options, &screen) {
-        Ok(true) | Err(Failure::Interrupted) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(true) | Err(Failure::Interrupted) => 0,
+        Ok(false) => 1,
         Err(failure) => {
             screen.line(&format!("greenroom demo: {failure}"));
-            ExitCode::from(match failure {
+            match failure {
                 Failure::Usage(_) => 2,
                 Failure::InUse(_) => 4,
                 Failure::Interrupted | Failure::Broken(_) => 1,
-            })
+            }
         }
     }
 }

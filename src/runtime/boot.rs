@@ -98,6 +98,7 @@ pub(crate) async fn start(
     settings: Settings,
     mut registry: Registry,
     logger: Logger,
+    boot: Uuid,
 ) -> Result<Running, StartError> {
     install_hook();
     registry.check(&settings).map_err(StartError::Program)?;
@@ -108,7 +109,6 @@ pub(crate) async fn start(
     };
     let options = StoreOptions { durability, ..StoreOptions::default() };
     let store = store::open(&settings.store.url, &options).await?;
-    let boot = Uuid::now_v7();
     let ownership = store.join(boot, &settings.node.name, settings.tasks.max_lost).await?;
     let suspects = store.suspects().await? > 0;
 
@@ -195,6 +195,18 @@ pub(crate) async fn start(
 }
 
 impl Running {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.node.settings
+    }
+
+    pub(crate) fn logger(&self) -> &Logger {
+        &self.node.logger
+    }
+
+    pub(crate) fn boot(&self) -> Uuid {
+        self.node.boot
+    }
+
     /// Ends the node in good order. `false`: something did not end in time; nothing that was
     /// acknowledged is lost all the same.
     pub(crate) async fn shutdown(mut self) -> bool {

@@ -1,0 +1,106 @@
+//! What a node needs around it: threads, log, HTTP, signals.
+
+use std::{net::TcpListener, sync::Arc};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    config::{LogFormat, Settings},
+    http::{self, Announcement, Ctx, Token},
+    log::{FileOptions, Format, Logger, Options, Origin},
+    model::event::{self, Event, Level},
+    runtime::Running,
+};
+
+/// The multi-thread runtime: connections, tools, HTTP clients; the agents live on arbiters.
+pub(super) fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(settings.node.threads).max(1))
+        .thread_name("greenroom")
+        .enable_all()
+        .build()
+}
+
+/// The log that the settings describe.
+pub(super) fn log_options(settings: &Settings, boot: Uuid) -> Options {
+    let log = &settings.log;
+    Options {
+        level: log.level,
+        levels: log.levels.clone(),
+        format: match log.format {
+            LogFormat::Pretty => Format::Pretty,
+            LogFormat::Compact => Format::Compact,
+            LogFormat::Json => Format::Json,
+        },
+        file: log.file.path.clone().map(|path| FileOptions {
+            path,
+            max_size: log.file.max_size,
+            keep: log.file.keep,
+        }),
+        origin: Origin { node: settings.node.name.clone(), boot: boot.to_string() },
+        colour: None,
+    }
+}
+
+pub(super) fn on_ready_failed(logger: &Logger, error: &anyhow::Error) {
+    let event = Event::new(Level::Error, event::NODE_STOPPING, "node")
+        .field("reason", format!("on_ready: {error:#}"));
+    logger.emit(event);
+}
+
+/// Installs the process's metrics; `None` where somebody has installed others.
+pub(super) fn metrics() -> Option<PrometheusHandle> {
+    let buckets = [
+        0.000_01, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+        0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    ];
+    PrometheusBuilder::new().set_buckets(&buckets).ok()?.install_recorder().ok()
+}
+
+/// Serves HTTP on a thread of its own until `stop`.
+pub(super) fn serve(
+    running: &Running,
+    listener: TcpListener,
+    token: Token,
+    metrics: Option<PrometheusHandle>,
+    stop: CancellationToken,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let ctx = Ctx {
+        operator: running.handle.operator().clone(),
+        settings: Arc::new(running.settings().clone()),
+        logger: running.logger().clone(),
+        metrics,
+        token,
+        stop,
+    };
+    let logger = running.logger().clone();
+    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let served = actix_rt::System::new().block_on(http::serve(ctx, listener));
+        if let Err(error) = served {
+            let event =
+                Event::new(Level::Error, event::NODE_STOPPING, "http").field("error", error.to_string());
+            logger.emit(event);
+        }
+    })
+}
+
+/// Waits until somebody asks the node to end: a signal, an operator, or the node itself.
+pub(super) async fn asked_to_end(running: &Running) -> std::io::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = running.handle.operator().stopping() => {}
+    }
+    Ok(())
+}
+
+/// Writes where the node can be reached.
+pub(super) fn announce(running: &Running, listener: &TcpListener) -> std::io::Result<Announcement> {
+    let announcement = Announcement::new(listener.local_addr()?, running.boot().to_string());
+    announcement.write(&running.settings().node.data_dir)?;
+    Ok(announcement)
+}

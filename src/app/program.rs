@@ -1,0 +1,109 @@
+//! A program as its command line sees it.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Builder, node};
+use crate::{
+    cli::{App, DemoArgs, Exit, Failure},
+    config::{self, Errors, Settings, Sources},
+    demo,
+    http::{self, Token},
+    log::Logger,
+    runtime::StartError,
+    store::StoreError,
+};
+
+/// A program as its command line sees it.
+pub(super) struct Program {
+    builder: Builder,
+}
+
+impl Program {
+    pub(super) fn new(builder: Builder) -> Self {
+        Self { builder }
+    }
+}
+
+impl App for Program {
+    fn settings(&self, sources: &Sources) -> Result<Settings, Errors> {
+        let mut sources = sources.clone();
+        sources.overrides.splice(0..0, self.builder.overrides.iter().cloned());
+        config::load(&sources)
+    }
+
+    fn run(self, settings: Settings, _: Sources) -> Result<(), Failure> {
+        let boot = Uuid::now_v7();
+        let failed =
+            |what: &str, e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{what}: {e}"));
+        let listener = http::bind(&settings)?;
+        let (logger, log) =
+            Logger::start(node::log_options(&settings, boot)).map_err(|e| failed("the log", &e))?;
+        logger.install();
+        let metrics = node::metrics();
+        let tokio = node::runtime(&settings).map_err(|e| failed("the threads", &e))?;
+        let ended = tokio.block_on(async {
+            let (there, data_dir) = (settings.clone(), settings.node.data_dir.clone());
+            let running = self.builder.launch(settings, logger, boot).await.map_err(start_failure)?;
+            let token = Token::establish(&there)?;
+            let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
+            let stop = CancellationToken::new();
+            let server = node::serve(&running, listener, token, metrics, stop.clone())
+                .map_err(|e| failed("HTTP", &e))?;
+            node::asked_to_end(&running).await.map_err(|e| failed("signals", &e))?;
+            let fatal = running.handle.operator().fatal();
+            announcement.remove(&data_dir);
+            // New connections are refused while what runs is finished; then the agents drain.
+            stop.cancel();
+            let clean = running.shutdown().await;
+            let _ = tokio::time::timeout(
+                Duration::from_secs(2),
+                tokio::task::spawn_blocking(move || server.join()),
+            )
+            .await;
+            match (fatal, clean) {
+                (Some(why), _) => Err(Failure::new(Exit::Failed, why)),
+                (None, false) => Err(Failure::new(
+                    Exit::Failed,
+                    "some agents did not end in time; nothing that was acknowledged is lost",
+                )),
+                (None, true) => Ok(()),
+            }
+        });
+        tokio.shutdown_timeout(Duration::from_secs(1));
+        drop(log);
+        ended
+    }
+
+    fn demo(&self) -> Option<fn(DemoArgs) -> Result<(), Failure>> {
+        self.builder.crew.then_some(run_demo as fn(DemoArgs) -> Result<(), Failure>)
+    }
+}
+
+/// The exit code of each way not to start.
+fn start_failure(error: StartError) -> Failure {
+    let exit = match &error {
+        StartError::Program(_) => Exit::Config,
+        StartError::InUse(_) | StartError::Store(StoreError::Refused(_)) => Exit::Refused,
+        StartError::DataDir { .. } | StartError::Store(_) | StartError::Thread(_) => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn run_demo(args: DemoArgs) -> Result<(), Failure> {
+    let options = demo::Options {
+        dir: args.dir,
+        kills: args.kills,
+        once: args.once,
+        data_dir: args.data_dir,
+        limit: args.limit as u64,
+    };
+    match demo::run(&options) {
+        0 => Ok(()),
+        2 => Err(Failure::silent(Exit::Usage)),
+        4 => Err(Failure::silent(Exit::Refused)),
+        _ => Err(Failure::silent(Exit::Failed)),
+    }
+}
