@@ -15,7 +15,7 @@ use super::{
     persistence::{Health, Outcome},
     settle::finish,
     views::{
-        Action, AgentInfo, CrashInfo, KindInfo, NodeInfo, Page, Reason, SnapshotInfo, StateInfo, Status,
+        Action, AgentInfo, KindInfo, NodeInfo, Page, Reason, SnapshotInfo, StateInfo, Status,
         TaskRequest, ToolInfo, TreeNode, Verdict,
     },
 };
@@ -32,6 +32,7 @@ use crate::{
         event::{self, Event, Level},
         id::{AgentId, Target, TaskId, check_key},
         snapshot,
+        supervision::CrashReport,
         task::{NewTask, TaskEvent, TaskState, TaskView},
         units::parse_duration,
     },
@@ -979,7 +980,7 @@ impl Operator {
     }
 
     /// The last crashes, newest first.
-    pub fn crashes(&self) -> Vec<CrashInfo> {
+    pub fn crashes(&self) -> Vec<CrashReport> {
         self.node.crashes.list()
     }
 
@@ -987,7 +988,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AskError::NotFound`] where it is not among the last 1,024.
-    pub fn crash(&self, id: &str) -> Result<CrashInfo> {
+    pub fn crash(&self, id: &str) -> Result<CrashReport> {
         self.node.crashes.find(id).ok_or_else(|| not_found(format!("no crash {id} among the last ones")))
     }
 
