@@ -200,7 +200,9 @@ impl<M: Message> AnyLetter for Letter<M> {
     fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>) {
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
             ReplyTo::Nobody => {}
-            ReplyTo::Json(tx) => tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true })),
+            ReplyTo::Json(tx) => {
+                tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true }))
+            }
             ReplyTo::Ask(tx) => tx.send(match outcome {
                 Ok(body) => serde_json::from_str(body.get()).map_err(|e| {
                     AskError::Failed(Fault::new(format!("the first outcome cannot be read: {e}")))
