@@ -32,6 +32,8 @@ pub struct JsonReply {
     pub body: Box<RawValue>,
     /// The version of the agent's state that covers the turn; 0 for a tool or a volatile agent.
     pub version: i64,
+    /// The id of the turn that answered; absent for a tool and for a replay.
+    pub turn: Option<Uuid>,
     /// The idempotency key had been used for the same request: this is the first outcome.
     pub replayed: bool,
 }
@@ -170,12 +172,13 @@ impl<M: Message> AnyLetter for Letter<M> {
             Staged::Error(error) => Err(error),
             Staged::Nothing => return, // the dropped sender tells the asker
         };
+        let turn = self.meta.as_ref().and_then(|m| m.id);
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
             ReplyTo::Nobody => {}
             ReplyTo::Ask(tx) => tx.send(answer),
             ReplyTo::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
                 let body = to_raw(&reply)?;
-                Ok(JsonReply { body, version, replayed: false })
+                Ok(JsonReply { body, version, turn, replayed: false })
             })),
         }
     }
@@ -197,7 +200,9 @@ impl<M: Message> AnyLetter for Letter<M> {
     fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>) {
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
             ReplyTo::Nobody => {}
-            ReplyTo::Json(tx) => tx.send(outcome.map(|body| JsonReply { body, version: 0, replayed: true })),
+            ReplyTo::Json(tx) => {
+                tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true }))
+            }
             ReplyTo::Ask(tx) => tx.send(match outcome {
                 Ok(body) => serde_json::from_str(body.get()).map_err(|e| {
                     AskError::Failed(Fault::new(format!("the first outcome cannot be read: {e}")))

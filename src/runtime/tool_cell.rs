@@ -126,7 +126,7 @@ fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>) {
             let body = serde_json::value::to_raw_value(&reply).map_err(|e| {
                 AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
             })?;
-            Ok(JsonReply { body, version: 0, replayed: false })
+            Ok(JsonReply { body, version: 0, turn: None, replayed: false })
         })),
     }
 }

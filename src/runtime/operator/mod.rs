@@ -8,14 +8,10 @@ mod tools;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    kind::AnyKind,
-    node::Node,
-    views::{CrashInfo, KindInfo},
-};
+use super::{kind::AnyKind, node::Node, views::KindInfo};
 use crate::{
     agent::{AskError, JsonRefusal},
-    model::{id::check_key, task::TaskState},
+    model::{id::check_key, supervision::CrashReport, task::TaskState},
     store::StoreError,
 };
 
@@ -128,7 +124,7 @@ impl Operator {
     }
 
     /// The last crashes, newest first.
-    pub fn crashes(&self) -> Vec<CrashInfo> {
+    pub fn crashes(&self) -> Vec<CrashReport> {
         self.node.crashes.list()
     }
 
@@ -136,7 +132,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AskError::NotFound`] where it is not among the last 1,024.
-    pub fn crash(&self, id: &str) -> Result<CrashInfo> {
+    pub fn crash(&self, id: &str) -> Result<CrashReport> {
         self.node.crashes.find(id).ok_or_else(|| not_found(format!("no crash {id} among the last ones")))
     }
 
