@@ -3,7 +3,6 @@
 use std::{
     any::{Any, TypeId},
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -62,7 +61,6 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
-    pub ask_timeout: Duration,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
     pub activator: Arc<dyn Activator<A>>,
 }

@@ -95,10 +95,6 @@ impl<A: Agent> Lane<A> {
         self.queue.lock().letters.len()
     }
 
-    pub(crate) fn is_attached(&self) -> bool {
-        self.queue.lock().attached
-    }
-
     /// Puts a letter in, and starts a cell where there is none.
     pub(crate) fn push(self: &Arc<Self>, letter: EnvelopeOf<A>) -> Result<(), (NotTaken, EnvelopeOf<A>)> {
         let (wake, start) = {
@@ -250,14 +246,6 @@ impl<A: Agent> Lane<A> {
 
     pub(crate) fn entrance(&self) -> Entrance {
         self.queue.lock().entrance.clone()
-    }
-
-    /// Wakes the cell, if one waits.
-    pub(crate) fn wake(&self) {
-        let waker = self.queue.lock().cell.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 }
 
