@@ -41,7 +41,9 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
             for crash in reply.read::<Page<CrashReport>>()?.items {
                 let at = when::ago(crash.at);
                 let decision = match crash.decision {
-                    Decision::Restart { attempt, .. } => format!("restart {attempt} of {}", crash.max_restarts),
+                    Decision::Restart { attempt, .. } => {
+                        format!("restart {attempt} of {}", crash.max_restarts)
+                    }
                     Decision::Exceeded { .. } => "stopped".to_owned(),
                     Decision::Leave => "left".to_owned(),
                 };

@@ -15,8 +15,8 @@ use super::{
     persistence::{Health, Outcome},
     settle::finish,
     views::{
-        Action, AgentInfo, KindInfo, NodeInfo, Page, Reason, SnapshotInfo, StateInfo, Status,
-        TaskRequest, ToolInfo, TreeNode, Verdict,
+        Action, AgentInfo, KindInfo, NodeInfo, Page, Reason, SnapshotInfo, StateInfo, Status, TaskRequest,
+        ToolInfo, TreeNode, Verdict,
     },
 };
 use crate::{

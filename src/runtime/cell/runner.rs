@@ -142,6 +142,13 @@ impl<A: Agent> Runner<A> {
             Exit::Detached => {}
             Exit::Shut(why) => self.shut(&why),
         }
+        // What failed has its answer; nothing else is left here in good order.
+        for mut entry in std::mem::take(&mut self.window).entries {
+            if entry.ran != Ran::Failed {
+                entry.letter.letter_mut().fail(AskError::Unavailable("the agent has left memory".to_owned()));
+            }
+            release([entry], Vec::new(), 0);
+        }
     }
 
     async fn live(&mut self) -> Exit {
@@ -157,10 +164,11 @@ impl<A: Agent> Runner<A> {
             if let Some(exit) = step {
                 return exit;
             }
-            if self.flush_is_due()
-                && let Some(exit) = self.flush().await
-            {
-                return exit;
+            // Again after a flush that came to nothing: what it left is to be flushed as well.
+            while self.flush_is_due() {
+                if let Some(exit) = self.flush().await {
+                    return exit;
+                }
             }
         }
     }
@@ -208,7 +216,7 @@ impl<A: Agent> Runner<A> {
                 _ if self.air.flight.is_none() => return Poll::Ready(Next::Control(Control::Flush)),
                 _ => return Poll::Pending,
             }
-            if self.retire && quiet && self.batch.is_empty() {
+            if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
             }
             if self.can_run() {
@@ -325,10 +333,11 @@ impl<A: Agent> Runner<A> {
     /// A message that is known to reach outside begins only when all before it is durable.
     fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         let outstanding = self.air.flight.is_some() || !self.window.is_empty();
-        if outstanding
-            && !self.kind.reaching.is_empty()
-            && self.kind.reaching.pin().contains(letter.letter().name())
-        {
+        // A volatile turn cannot be run again, so it must not find the gate shut.
+        let shut = self.volatile() && self.window.is_uncovered();
+        let reaches =
+            || !self.kind.reaching.is_empty() && self.kind.reaching.pin().contains(letter.letter().name());
+        if shut || (outstanding && reaches()) {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;
@@ -562,7 +571,7 @@ impl<A: Agent> Runner<A> {
             let mut entries = window.entries.into_iter();
             let mut failed = false;
             while let Some(mut entry) = entries.next() {
-                if entry.ran != Ran::Done {
+                if entry.ran == Ran::Failed {
                     self.keep_again(entry);
                     continue;
                 }
@@ -589,10 +598,8 @@ impl<A: Agent> Runner<A> {
                     End::Blocked => {
                         // It reaches outside this time: it and what came after it wait for the flush.
                         self.kind.reaching.pin().insert(entry.letter.letter().name());
-                        let rest: Vec<_> = std::iter::once(entry).chain(entries.by_ref()).collect();
-                        for entry in rest.into_iter().rev() {
-                            self.batch.push_front(entry.letter);
-                        }
+                        let rest = std::iter::once(entry).chain(entries.by_ref()).collect();
+                        self.run_again(rest);
                         self.barrier = true;
                         failed = true;
                     }
@@ -612,6 +619,21 @@ impl<A: Agent> Runner<A> {
             }
             let _ = self.turn.take_outbox();
             self.limit = 1;
+        }
+    }
+
+    /// Puts turns back in front of what waits. One that failed stays failed: it does not crash twice.
+    fn run_again(&mut self, entries: Vec<Entry<A>>) {
+        let mut failed = Vec::new();
+        for entry in entries.into_iter().rev() {
+            if entry.ran == Ran::Failed {
+                failed.push(entry);
+            } else {
+                self.batch.push_front(entry.letter);
+            }
+        }
+        for entry in failed.into_iter().rev() {
+            self.keep_again(entry);
         }
     }
 
@@ -705,9 +727,11 @@ impl<A: Agent> Runner<A> {
         match row.status {
             StoredStatus::Normal => {}
             StoredStatus::Paused => {
-                self.lane.set_entrance(Entrance::Paused);
-                self.lane.put_back(&mut self.batch);
-                return Some(self.detach());
+                self.batch.extend(self.lane.set_entrance(Entrance::Paused));
+                self.park_batch();
+                self.lane.abandon(&mut self.batch);
+                self.detached = true;
+                return Some(Exit::Detached);
             }
             StoredStatus::Stopped => return Some(Exit::Shut(stopped_text(&self.subject(), &why))),
             StoredStatus::Quarantined => return Some(Exit::Shut(quarantined_text(&self.subject(), &why))),
@@ -765,7 +789,13 @@ impl<A: Agent> Runner<A> {
 
     /// Takes the agent out of service: its state cannot be read, and is kept as it is.
     async fn quarantine(&mut self, why: String) -> Exit {
-        let entries = std::mem::take(&mut self.window.entries);
+        if self.air.flight.is_some() {
+            let outcome = self.outcome().await;
+            if let Err(outcome) = self.air.land(outcome) {
+                self.fail_all(&outcome);
+            }
+        }
+        let entries = std::mem::take(&mut self.window).entries;
         let text = quarantined_text(&self.subject(), &why);
         let name = &self.lane.name;
         let kept = self
@@ -853,9 +883,6 @@ impl<A: Agent> Runner<A> {
             ) => {
                 let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
                 let window = std::mem::take(&mut self.window);
-                for entry in window.entries.into_iter().rev() {
-                    self.batch.push_front(entry.letter);
-                }
                 let lost_claim = |e: &Entry<A>| match (
                     &outcome,
                     e.letter.letter().details().0.and_then(|m| m.claim.as_ref()),
@@ -863,17 +890,14 @@ impl<A: Agent> Runner<A> {
                     (Outcome::Refused(Refusal::ClaimLost(id)), Some(claim)) => claim.id == *id,
                     _ => false,
                 };
-                for entry in flight.into_iter().rev() {
-                    if lost_claim(&entry) {
-                        continue; // somebody else ended the task
-                    }
-                    if single && !matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
-                        let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
-                        fail::<A>([entry.letter], &AskError::Failed(fault));
-                    } else {
-                        self.batch.push_front(entry.letter);
-                    }
+                // Whose claim was lost: somebody else has ended the task.
+                let mut flight: Vec<_> = flight.into_iter().filter(|e| !lost_claim(e)).collect();
+                if single && !matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
+                    let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
+                    fail::<A>(flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
                 }
+                flight.extend(window.entries);
+                self.run_again(flight);
                 self.limit = 1;
             }
             other => {
@@ -902,12 +926,15 @@ impl<A: Agent> Runner<A> {
         if self.air.flight.is_some() || self.window.is_empty() {
             return false;
         }
+        if !self.can_run() || self.barrier {
+            return true;
+        }
         if let Persistence::Relaxed { turns, every } = self.kind.policy.persistence
             && !self.window.urgent
         {
             return self.window.entries.len() >= turns as usize || self.flushed_at.elapsed() >= every;
         }
-        self.batch.is_empty() || !self.can_run() || self.barrier
+        self.batch.is_empty()
     }
 
     /// Hands the window to the store, or answers it where there is nothing to write.
@@ -919,7 +946,8 @@ impl<A: Agent> Runner<A> {
             !unit.finished.is_empty() || !unit.keys.is_empty() || !self.window.outbox.tasks.is_empty();
         let mut image = None;
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
-            match self.serialise() {
+            let written = if self.window.changed { self.serialise() } else { self.same_again() };
+            match written {
                 Ok(bytes) => {
                     let body = |frame: &[u8]| frame.get(snapshot::HEADER_BYTES..).map(<[u8]>::to_vec);
                     let same = self
@@ -1006,13 +1034,7 @@ impl<A: Agent> Runner<A> {
         let Some(agent) = self.agent.as_deref() else {
             return Err(AskError::Unavailable("the agent is not there".to_owned()));
         };
-        let header = Header {
-            codec: Codec::Json,
-            agent: self.lane.name.id,
-            version: self.air.version + 1,
-            epoch: self.epoch,
-            schema_version: A::VERSION,
-        };
+        let header = self.header();
         let mut buffer = Vec::with_capacity(self.air.image.as_ref().map_or(256, |i| i.len() + 64));
         snapshot::begin(&header, &mut buffer);
         let fault = |why: String| AskError::Failed(Fault::new(why));
@@ -1032,6 +1054,27 @@ impl<A: Agent> Runner<A> {
         Ok(buffer)
     }
 
+    /// The last image as the next version: nothing has changed since, and outputs need a commit of
+    /// their own.
+    fn same_again(&self) -> Result<Vec<u8>, AskError> {
+        let body = self.air.image.as_ref().and_then(|i| i.get(snapshot::HEADER_BYTES..)).unwrap_or_default();
+        let mut buffer = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
+        snapshot::begin(&self.header(), &mut buffer);
+        buffer.extend_from_slice(body);
+        snapshot::seal(&mut buffer).map_err(|e| AskError::Failed(Fault::new(e.to_string())))?;
+        Ok(buffer)
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            codec: Codec::Json,
+            agent: self.lane.name.id,
+            version: self.air.version + 1,
+            epoch: self.epoch,
+            schema_version: A::VERSION,
+        }
+    }
+
     /// A state that cannot be kept: the turn that made it so fails; its neighbours run again.
     async fn unwritable(&mut self, error: AskError) -> Option<Exit> {
         let done = self.window.entries.iter().filter(|e| e.ran == Ran::Done && !e.letter.read_only()).count();
@@ -1046,9 +1089,7 @@ impl<A: Agent> Runner<A> {
         } else {
             // Which of them it was shows when each is kept alone.
             let entries = std::mem::take(&mut self.window).entries;
-            for entry in entries.into_iter().rev() {
-                self.batch.push_front(entry.letter);
-            }
+            self.run_again(entries);
         }
         self.limit = 1;
         Box::pin(self.rewind()).await
@@ -1073,7 +1114,10 @@ impl<A: Agent> Runner<A> {
                     Entrance::Closing => {
                         Some(self.turn_away(AskError::Unavailable("the node is going down".to_owned())))
                     }
-                    Entrance::Open | Entrance::Paused => {
+                    entrance => {
+                        if entrance == Entrance::Paused {
+                            self.park_batch();
+                        }
                         self.lane.abandon(&mut self.batch);
                         self.detached = true;
                         Some(Exit::Detached)
@@ -1103,10 +1147,16 @@ impl<A: Agent> Runner<A> {
         self.revive().await
     }
 
-    fn detach(&mut self) -> Exit {
-        self.lane.detach();
-        self.detached = true;
-        Exit::Detached
+    /// A pause: messages wait in the lane, tasks in the store.
+    fn park_batch(&mut self) {
+        let error = AskError::WrongState(format!("{} is paused", self.subject()));
+        for letter in std::mem::take(&mut self.batch) {
+            if letter.letter().is_task() {
+                fail::<A>([letter], &error);
+            } else {
+                self.batch.push_back(letter);
+            }
+        }
     }
 
     /// Runs `on_stop` and drops the agent.
@@ -1134,6 +1184,9 @@ impl<A: Agent> Drop for Runner<A> {
     fn drop(&mut self) {
         self.report_turns();
         self.drop_agent();
+        if let Some(flight) = self.air.flight.take() {
+            fail::<A>(flight.entries.into_iter().map(|e| e.letter), &AskError::Unknown);
+        }
         if !self.detached {
             self.lane.abandon(&mut self.batch);
         }
