@@ -2,7 +2,10 @@
 
 use std::{
     any::{Any, TypeId},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::future::BoxFuture;
@@ -62,6 +65,8 @@ pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
+    /// The node is going down: lanes that are made now are closed.
+    pub closing: AtomicBool,
     pub activator: Arc<dyn Activator<A>>,
 }
 
@@ -78,6 +83,10 @@ impl<A: Agent> Directory<A> {
             let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, &key), key: key.clone() };
             Arc::new(Lane::new(name, self.mailbox, Entrance::Open, self.activator.clone()))
         });
+        // Whoever closes raises the flag before it looks for lanes: one of us sees the other.
+        if self.closing.load(Ordering::SeqCst) {
+            lane.set_entrance(Entrance::Closing);
+        }
         Ok(lane.clone())
     }
 }

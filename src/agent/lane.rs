@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Agent, messages::EnvelopeOf};
+use super::{Agent, Envelope as _, messages::EnvelopeOf};
 use crate::model::id::AgentId;
 
 /// Who an agent is.
@@ -100,6 +100,11 @@ impl<A: Agent> Lane<A> {
         let (wake, start) = {
             let mut q = self.queue.lock();
             match &q.entrance {
+                // A task waits in the store.
+                Entrance::Paused if letter.letter().is_task() => {
+                    let why = format!("{} is paused", self.name.subject());
+                    return Err((NotTaken::Shut(why.into()), letter));
+                }
                 Entrance::Open | Entrance::Paused if q.letters.len() >= self.capacity => {
                     return Err((NotTaken::Full, letter));
                 }
@@ -175,10 +180,10 @@ impl<A: Agent> Lane<A> {
         true
     }
 
-    /// For the cell: lets go of the lane if it is empty or not open. `false`: there is work, stay.
+    /// For the cell: lets go of the lane if it is empty or paused. `false`: there is work, stay.
     pub(crate) fn detach(&self) -> bool {
         let mut q = self.queue.lock();
-        if q.entrance == Entrance::Open && !q.letters.is_empty() {
+        if q.entrance != Entrance::Paused && !q.letters.is_empty() {
             return false;
         }
         q.attached = false;
@@ -206,26 +211,34 @@ impl<A: Agent> Lane<A> {
         }
     }
 
-    /// Gives a batch back to the front of the queue.
-    pub(crate) fn put_back(&self, batch: &mut VecDeque<EnvelopeOf<A>>) {
-        let mut q = self.queue.lock();
-        while let Some(letter) = batch.pop_back() {
-            q.letters.push_front(letter);
-        }
+    /// For a cell that could not be started: closes the lane, and hands back what waited.
+    pub(crate) fn orphaned(self: &Arc<Self>) -> VecDeque<EnvelopeOf<A>> {
+        self.queue.lock().attached = false;
+        self.set_entrance(Entrance::Closing)
     }
 
-    /// Changes what senders meet. Shutting hands back what waited; opening starts a cell where
-    /// there is work.
+    /// Changes what senders meet; once it is closing that stays. Shutting hands back what waited,
+    /// pausing the tasks of it, closing what no cell will answer; opening starts a cell where there
+    /// is work.
     pub(crate) fn set_entrance(self: &Arc<Self>, entrance: Entrance) -> VecDeque<EnvelopeOf<A>> {
         let (handed_back, wakers, start) = {
             let mut q = self.queue.lock();
-            q.entrance = entrance;
+            let mut handed_back = VecDeque::new();
+            match &entrance {
+                Entrance::Shut(_) => handed_back = std::mem::take(&mut q.letters),
+                Entrance::Closing if !q.attached => handed_back = std::mem::take(&mut q.letters),
+                Entrance::Paused => {
+                    for letter in std::mem::take(&mut q.letters) {
+                        let to = if letter.letter().is_task() { &mut handed_back } else { &mut q.letters };
+                        to.push_back(letter);
+                    }
+                }
+                Entrance::Open | Entrance::Closing => {}
+            }
+            if q.entrance != Entrance::Closing {
+                q.entrance = entrance;
+            }
             let shut = matches!(q.entrance, Entrance::Shut(_) | Entrance::Closing);
-            let handed_back = if matches!(q.entrance, Entrance::Shut(_)) {
-                std::mem::take(&mut q.letters)
-            } else {
-                VecDeque::new()
-            };
             let mut wakers = VecDeque::new();
             if shut {
                 wakers = std::mem::take(&mut q.senders);

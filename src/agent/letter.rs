@@ -70,6 +70,8 @@ pub(crate) struct Meta {
 enum Staged<M: Message> {
     Nothing,
     Reply(M::Reply),
+    /// A reply that is wanted as JSON, and could be written.
+    Text(Box<RawValue>),
     Error(AskError<M::Error>),
 }
 
@@ -108,10 +110,16 @@ impl<M: Message> Letter<M> {
             return Ran::Declined;
         }
         match agent.handle(message, turn).await {
-            Ok(reply) => {
-                self.staged = Staged::Reply(reply);
-                Ran::Done
-            }
+            Ok(reply) => match self.stage(reply) {
+                Ok(staged) => {
+                    self.staged = staged;
+                    Ran::Done
+                }
+                Err(error) => {
+                    self.staged = Staged::Error(error.widen());
+                    Ran::Failed
+                }
+            },
             Err(error) => {
                 self.staged = Staged::Error(match error.downcast::<Refused<M::Error>>() {
                     Ok(Refused(refusal)) => AskError::Refused(refusal),
@@ -119,6 +127,18 @@ impl<M: Message> Letter<M> {
                 });
                 Ran::Failed
             }
+        }
+    }
+
+    /// Keeps the reply. Where it will be wanted as JSON it must be writable now, while its turn can
+    /// still be undone.
+    fn stage(&self, reply: M::Reply) -> Result<Staged<M>, AskError> {
+        match &self.to {
+            ReplyTo::Json(_) => to_raw(&reply).map(Staged::Text),
+            _ if self.meta.as_ref().is_some_and(|m| m.key.is_some()) => {
+                to_raw(&reply).map(|_| Staged::Reply(reply))
+            }
+            _ => Ok(Staged::Reply(reply)),
         }
     }
 
@@ -149,6 +169,10 @@ pub trait AnyLetter: Send {
     fn start(&self) -> bool;
     /// The size of the message as JSON, in bytes; 0 where it was consumed.
     fn size(&self) -> usize;
+    /// Whether it is an attempt of a task.
+    fn is_task(&self) -> bool {
+        self.details().0.is_some_and(|meta| meta.claim.is_some())
+    }
 }
 
 /// The rarely used part of a letter.
@@ -165,19 +189,15 @@ impl<M: Message> AnyLetter for Letter<M> {
 
     fn release(&mut self, version: i64) {
         let staged = std::mem::replace(&mut self.staged, Staged::Nothing);
-        let answer = match staged {
-            Staged::Reply(reply) => Ok(reply),
-            Staged::Error(error) => Err(error),
-            Staged::Nothing => return, // the dropped sender tells the asker
-        };
         let turn = self.meta.as_ref().and_then(|m| m.id);
-        match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
-            ReplyTo::Nobody => {}
-            ReplyTo::Ask(tx) => tx.send(answer),
-            ReplyTo::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
-                let body = to_raw(&reply)?;
-                Ok(JsonReply { body, version, turn, replayed: false })
-            })),
+        let json = |body| JsonReply { body, version, turn, replayed: false };
+        match (std::mem::replace(&mut self.to, ReplyTo::Nobody), staged) {
+            // In all other cases the dropped sender tells the asker.
+            (ReplyTo::Ask(tx), Staged::Reply(reply)) => tx.send(Ok(reply)),
+            (ReplyTo::Ask(tx), Staged::Error(error)) => tx.send(Err(error)),
+            (ReplyTo::Json(tx), Staged::Text(body)) => tx.send(Ok(json(body))),
+            (ReplyTo::Json(tx), Staged::Error(error)) => tx.send(Err(error.into_json())),
+            _ => {}
         }
     }
 
@@ -190,6 +210,7 @@ impl<M: Message> AnyLetter for Letter<M> {
             Staged::Reply(reply) => serde_json::to_vec(reply).map_err(|e| {
                 AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
             }),
+            Staged::Text(body) => Ok(body.get().as_bytes().to_vec()),
             Staged::Error(error) => Err(error.clone().into_json()),
             Staged::Nothing => Err(AskError::Unknown),
         }
@@ -244,7 +265,7 @@ fn from_json<E: serde::de::DeserializeOwned + std::error::Error + 'static>(
     }
 }
 
-fn to_raw<T: Serialize>(value: &T) -> Result<Box<RawValue>, AskError<JsonRefusal>> {
+fn to_raw<T: Serialize>(value: &T) -> Result<Box<RawValue>, AskError> {
     serde_json::value::to_raw_value(value)
         .map_err(|e| AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}"))))
 }

@@ -225,7 +225,7 @@ impl Running {
         let mut clean = true;
         loop {
             let running: usize = node.kinds.iter().map(|k| k.running()).sum();
-            let tasks = node.running_tasks().await;
+            let tasks = node.held_tasks().await;
             if running == 0 && (tasks == 0 || begun.elapsed() > DRAIN / 2) {
                 break;
             }

@@ -29,12 +29,15 @@ impl<A: Agent> Runner<A> {
         if self.air.flight.is_some() || self.window.is_empty() {
             return false;
         }
+        if !self.can_run() || self.barrier {
+            return true;
+        }
         if let Persistence::Relaxed { turns, every } = self.kind.policy.persistence
             && !self.window.urgent
         {
             return self.window.entries.len() >= turns as usize || self.flushed_at.elapsed() >= every;
         }
-        self.batch.is_empty() || !self.can_run() || self.barrier
+        self.batch.is_empty()
     }
 
     /// Hands the window to the store, or answers it where there is nothing to write.
@@ -46,7 +49,8 @@ impl<A: Agent> Runner<A> {
             !unit.finished.is_empty() || !unit.keys.is_empty() || !self.window.outbox.tasks.is_empty();
         let mut image = None;
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
-            match self.serialise() {
+            let written = if self.window.changed { self.serialise() } else { self.same_again() };
+            match written {
                 Ok(bytes) => {
                     let body = |frame: &[u8]| frame.get(snapshot::HEADER_BYTES..).map(<[u8]>::to_vec);
                     let same = self
@@ -133,13 +137,7 @@ impl<A: Agent> Runner<A> {
         let Some(agent) = self.agent.as_deref() else {
             return Err(AskError::Unavailable("the agent is not there".to_owned()));
         };
-        let header = Header {
-            codec: Codec::Json,
-            agent: self.lane.name.id,
-            version: self.air.version + 1,
-            epoch: self.epoch,
-            schema_version: A::VERSION,
-        };
+        let header = self.header();
         let mut buffer = Vec::with_capacity(self.air.image.as_ref().map_or(256, |i| i.len() + 64));
         snapshot::begin(&header, &mut buffer);
         let fault = |why: String| AskError::Failed(Fault::new(why));
@@ -159,6 +157,27 @@ impl<A: Agent> Runner<A> {
         Ok(buffer)
     }
 
+    /// The last image as the next version: nothing has changed since, and outputs need a commit of
+    /// their own.
+    fn same_again(&self) -> Result<Vec<u8>, AskError> {
+        let body = self.air.image.as_ref().and_then(|i| i.get(snapshot::HEADER_BYTES..)).unwrap_or_default();
+        let mut buffer = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
+        snapshot::begin(&self.header(), &mut buffer);
+        buffer.extend_from_slice(body);
+        snapshot::seal(&mut buffer).map_err(|e| AskError::Failed(Fault::new(e.to_string())))?;
+        Ok(buffer)
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            codec: Codec::Json,
+            agent: self.lane.name.id,
+            version: self.air.version + 1,
+            epoch: self.epoch,
+            schema_version: A::VERSION,
+        }
+    }
+
     /// A state that cannot be kept: the turn that made it so fails; its neighbours run again.
     async fn unwritable(&mut self, error: AskError) -> Option<Exit> {
         let done = self.window.entries.iter().filter(|e| e.ran == Ran::Done && !e.letter.read_only()).count();
@@ -173,9 +192,7 @@ impl<A: Agent> Runner<A> {
         } else {
             // Which of them it was shows when each is kept alone.
             let entries = std::mem::take(&mut self.window).entries;
-            for entry in entries.into_iter().rev() {
-                self.batch.push_front(entry.letter);
-            }
+            self.run_again(entries);
         }
         self.limit = 1;
         Box::pin(self.rewind()).await
@@ -210,9 +227,6 @@ impl<A: Agent> Runner<A> {
             ) => {
                 let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
                 let window = std::mem::take(&mut self.window);
-                for entry in window.entries.into_iter().rev() {
-                    self.batch.push_front(entry.letter);
-                }
                 let lost_claim = |e: &Entry<A>| match (
                     &outcome,
                     e.letter.letter().details().0.and_then(|m| m.claim.as_ref()),
@@ -220,17 +234,14 @@ impl<A: Agent> Runner<A> {
                     (Outcome::Refused(Refusal::ClaimLost(id)), Some(claim)) => claim.id == *id,
                     _ => false,
                 };
-                for entry in flight.into_iter().rev() {
-                    if lost_claim(&entry) {
-                        continue; // somebody else ended the task
-                    }
-                    if single && !matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
-                        let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
-                        fail::<A>([entry.letter], &AskError::Failed(fault));
-                    } else {
-                        self.batch.push_front(entry.letter);
-                    }
+                // Whose claim was lost: somebody else has ended the task.
+                let mut flight: Vec<_> = flight.into_iter().filter(|e| !lost_claim(e)).collect();
+                if single && !matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
+                    let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
+                    fail::<A>(flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
                 }
+                flight.extend(window.entries);
+                self.run_again(flight);
                 self.limit = 1;
             }
             other => {

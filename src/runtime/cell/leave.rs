@@ -8,7 +8,7 @@ use super::{
     window::fail,
 };
 use crate::{
-    agent::{Agent, AskError, lane::Entrance, turn::Passage},
+    agent::{Agent, AskError, Envelope as _, lane::Entrance, turn::Passage},
     model::event::{self, Event, Level},
     runtime::{inbox::Control, orchestrator::Notice},
     store::StoredStatus,
@@ -30,7 +30,13 @@ impl<A: Agent> Runner<A> {
 
     /// Takes the agent out of service: its state cannot be read, and is kept as it is.
     pub(super) async fn quarantine(&mut self, why: String) -> Exit {
-        let entries = std::mem::take(&mut self.window.entries);
+        if self.air.flight.is_some() {
+            let outcome = self.outcome().await;
+            if let Err(outcome) = self.air.land(outcome) {
+                self.fail_all(&outcome);
+            }
+        }
+        let entries = std::mem::take(&mut self.window).entries;
         let text = quarantined_text(&self.subject(), &why);
         let name = &self.lane.name;
         let kept = self
@@ -109,10 +115,16 @@ impl<A: Agent> Runner<A> {
         self.revive().await
     }
 
-    pub(super) fn detach(&mut self) -> Exit {
-        self.lane.detach();
-        self.detached = true;
-        Exit::Detached
+    /// A pause: messages wait in the lane, tasks in the store.
+    pub(super) fn park_batch(&mut self) {
+        let error = AskError::WrongState(format!("{} is paused", self.subject()));
+        for letter in std::mem::take(&mut self.batch) {
+            if letter.letter().is_task() {
+                fail::<A>([letter], &error);
+            } else {
+                self.batch.push_back(letter);
+            }
+        }
     }
 
     /// Runs `on_stop` and drops the agent.

@@ -67,9 +67,11 @@ impl<A: Agent> Runner<A> {
         match row.status {
             StoredStatus::Normal => {}
             StoredStatus::Paused => {
-                self.lane.set_entrance(Entrance::Paused);
-                self.lane.put_back(&mut self.batch);
-                return Some(self.detach());
+                self.batch.extend(self.lane.set_entrance(Entrance::Paused));
+                self.park_batch();
+                self.lane.abandon(&mut self.batch);
+                self.detached = true;
+                return Some(Exit::Detached);
             }
             StoredStatus::Stopped => return Some(Exit::Shut(stopped_text(&self.subject(), &why))),
             StoredStatus::Quarantined => return Some(Exit::Shut(quarantined_text(&self.subject(), &why))),

@@ -140,7 +140,7 @@ impl<A: Agent> Runner<A> {
             let mut entries = window.entries.into_iter();
             let mut failed = false;
             while let Some(mut entry) = entries.next() {
-                if entry.ran != Ran::Done {
+                if entry.ran == Ran::Failed {
                     self.keep_again(entry);
                     continue;
                 }
@@ -167,10 +167,8 @@ impl<A: Agent> Runner<A> {
                     End::Blocked => {
                         // It reaches outside this time: it and what came after it wait for the flush.
                         self.kind.reaching.pin().insert(entry.letter.letter().name());
-                        let rest: Vec<_> = std::iter::once(entry).chain(entries.by_ref()).collect();
-                        for entry in rest.into_iter().rev() {
-                            self.batch.push_front(entry.letter);
-                        }
+                        let rest = std::iter::once(entry).chain(entries.by_ref()).collect();
+                        self.run_again(rest);
                         self.barrier = true;
                         failed = true;
                     }
@@ -190,6 +188,21 @@ impl<A: Agent> Runner<A> {
             }
             let _ = self.turn.take_outbox();
             self.limit = 1;
+        }
+    }
+
+    /// Puts turns back in front of what waits. One that failed stays failed: it does not crash twice.
+    pub(super) fn run_again(&mut self, entries: Vec<Entry<A>>) {
+        let mut failed = Vec::new();
+        for entry in entries.into_iter().rev() {
+            if entry.ran == Ran::Failed {
+                failed.push(entry);
+            } else {
+                self.batch.push_front(entry.letter);
+            }
+        }
+        for entry in failed.into_iter().rev() {
+            self.keep_again(entry);
         }
     }
 

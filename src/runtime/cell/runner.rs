@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::window::{Air, Window};
+use super::window::{Air, Window, fail, release};
 use crate::{
     agent::{
-        Agent, AskError, Persistence, Turn,
+        Agent, AskError, Envelope as _, Persistence, Ran, Turn,
         lane::{Entrance, Lane},
         messages::EnvelopeOf,
     },
@@ -121,6 +121,13 @@ impl<A: Agent> Runner<A> {
             Exit::Detached => {}
             Exit::Shut(why) => self.shut(&why),
         }
+        // What failed has its answer; nothing else is left here in good order.
+        for mut entry in std::mem::take(&mut self.window).entries {
+            if entry.ran != Ran::Failed {
+                entry.letter.letter_mut().fail(AskError::Unavailable("the agent has left memory".to_owned()));
+            }
+            release([entry], Vec::new(), 0);
+        }
     }
 
     async fn live(&mut self) -> Exit {
@@ -136,10 +143,11 @@ impl<A: Agent> Runner<A> {
             if let Some(exit) = step {
                 return exit;
             }
-            if self.flush_is_due()
-                && let Some(exit) = self.flush().await
-            {
-                return exit;
+            // Again after a flush that came to nothing: what it left is to be flushed as well.
+            while self.flush_is_due() {
+                if let Some(exit) = self.flush().await {
+                    return exit;
+                }
             }
         }
     }
@@ -187,7 +195,7 @@ impl<A: Agent> Runner<A> {
                 _ if self.air.flight.is_none() => return Poll::Ready(Next::Control(Control::Flush)),
                 _ => return Poll::Pending,
             }
-            if self.retire && quiet && self.batch.is_empty() {
+            if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
             }
             if self.can_run() {
@@ -277,7 +285,10 @@ impl<A: Agent> Runner<A> {
                     Entrance::Closing => {
                         Some(self.turn_away(AskError::Unavailable("the node is going down".to_owned())))
                     }
-                    Entrance::Open | Entrance::Paused => {
+                    entrance => {
+                        if entrance == Entrance::Paused {
+                            self.park_batch();
+                        }
                         self.lane.abandon(&mut self.batch);
                         self.detached = true;
                         Some(Exit::Detached)
@@ -292,6 +303,9 @@ impl<A: Agent> Drop for Runner<A> {
     fn drop(&mut self) {
         self.report_turns();
         self.drop_agent();
+        if let Some(flight) = self.air.flight.take() {
+            fail::<A>(flight.entries.into_iter().map(|e| e.letter), &AskError::Unknown);
+        }
         if !self.detached {
             self.lane.abandon(&mut self.batch);
         }

@@ -60,10 +60,11 @@ impl<A: Agent> Runner<A> {
     /// A message that is known to reach outside begins only when all before it is durable.
     fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         let outstanding = self.air.flight.is_some() || !self.window.is_empty();
-        if outstanding
-            && !self.kind.reaching.is_empty()
-            && self.kind.reaching.pin().contains(letter.letter().name())
-        {
+        // A volatile turn cannot be run again, so it must not find the gate shut.
+        let shut = self.volatile() && self.window.is_uncovered();
+        let reaches =
+            || !self.kind.reaching.is_empty() && self.kind.reaching.pin().contains(letter.letter().name());
+        if shut || (outstanding && reaches()) {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;

@@ -1,0 +1,9 @@
+//! What the runtime promises to a program, proved through the public API: a node in this process,
+//! a real store on disk, agents defined here.
+
+mod ahead;
+mod keys;
+mod lifecycle;
+mod persistence;
+mod support;
+mod turns;
