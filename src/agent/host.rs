@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -65,7 +64,6 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
-    pub ask_timeout: Duration,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
     /// The node is going down: lanes that are made now are closed.
     pub closing: AtomicBool,

@@ -95,10 +95,6 @@ impl<A: Agent> Lane<A> {
         self.queue.lock().letters.len()
     }
 
-    pub(crate) fn is_attached(&self) -> bool {
-        self.queue.lock().attached
-    }
-
     /// Puts a letter in, and starts a cell where there is none.
     pub(crate) fn push(self: &Arc<Self>, letter: EnvelopeOf<A>) -> Result<(), (NotTaken, EnvelopeOf<A>)> {
         let (wake, start) = {
@@ -160,8 +156,8 @@ impl<A: Agent> Lane<A> {
         }
     }
 
-    /// For the cell: swaps the waiting letters into an empty `batch`. `false`: there are none, and
-    /// the waker is kept.
+    /// For the cell: takes the waiting letters, behind those that `batch` holds. `false`: there are
+    /// none, and the waker is kept.
     pub(crate) fn poll_batch(&self, batch: &mut VecDeque<EnvelopeOf<A>>, cx: &mut Context<'_>) -> bool {
         let mut q = self.queue.lock();
         if q.letters.is_empty() || q.entrance == Entrance::Paused {
@@ -171,7 +167,11 @@ impl<A: Agent> Lane<A> {
             }
             return false;
         }
-        std::mem::swap(&mut q.letters, batch);
+        if batch.is_empty() {
+            std::mem::swap(&mut q.letters, batch);
+        } else {
+            batch.append(&mut q.letters);
+        }
         let senders = if q.senders.is_empty() { VecDeque::new() } else { std::mem::take(&mut q.senders) };
         drop(q);
         for waker in senders {
@@ -260,12 +260,89 @@ impl<A: Agent> Lane<A> {
     pub(crate) fn entrance(&self) -> Entrance {
         self.queue.lock().entrance.clone()
     }
+}
 
-    /// Wakes the cell, if one waits.
-    pub(crate) fn wake(&self) {
-        let waker = self.queue.lock().cell.take();
-        if let Some(waker) = waker {
-            waker.wake();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{
+        Handler, Turn,
+        letter::{Letter, ReplyTo},
+    };
+
+    #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Tick(u8);
+    crate::message!(Tick -> ());
+
+    #[derive(Default, serde::Serialize, serde::Deserialize)]
+    struct Clock;
+    impl Agent for Clock {
+        const KIND: &'static str = "clock";
+        type Messages = Tick;
+    }
+    impl Handler<Tick> for Clock {
+        async fn handle(&mut self, _: Tick, _: &Turn<Self>) -> anyhow::Result<()> {
+            Ok(())
         }
+    }
+
+    struct Nobody;
+    impl Activator<Clock> for Nobody {
+        fn activate(&self, _: Arc<Lane<Clock>>) {}
+    }
+
+    fn lane(capacity: usize) -> Arc<Lane<Clock>> {
+        let name = Name { kind: "clock".into(), key: "a".into(), id: AgentId::of("clock", "a") };
+        Arc::new(Lane::new(name, capacity, Entrance::Open, Arc::new(Nobody)))
+    }
+
+    fn letter(n: u8) -> Letter<Tick> {
+        Letter::new(Tick(n), ReplyTo::Nobody, None)
+    }
+
+    fn take(lane: &Lane<Clock>, batch: &mut VecDeque<Letter<Tick>>) -> bool {
+        lane.poll_batch(batch, &mut Context::from_waker(Waker::noop()))
+    }
+
+    fn numbers(batch: VecDeque<Letter<Tick>>) -> Vec<u8> {
+        batch.into_iter().filter_map(|l| l.into_message().map(|t| t.0)).collect()
+    }
+
+    #[test]
+    fn letters_that_a_cell_holds_stay_in_front_of_those_that_wait() {
+        let (lane, mut batch) = (lane(8), VecDeque::new());
+        assert!(lane.push(letter(1)).is_ok() && lane.push(letter(2)).is_ok());
+        assert!(take(&lane, &mut batch));
+        assert!(lane.push(letter(3)).is_ok());
+        assert!(take(&lane, &mut batch));
+        assert_eq!(lane.depth(), 0, "a letter left behind here would never be answered");
+        assert_eq!(numbers(batch), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_letter_back() {
+        let lane = lane(1);
+        assert!(lane.push(letter(1)).is_ok());
+        let Err((NotTaken::Full, back)) = lane.push(letter(2)) else { panic!("it took a second one") };
+        assert_eq!(back.into_message().map(|t| t.0), Some(2));
+    }
+
+    #[test]
+    fn a_lane_with_work_is_not_let_go() {
+        let (lane, mut batch) = (lane(8), VecDeque::new());
+        assert!(lane.push(letter(1)).is_ok());
+        assert!(!lane.detach());
+        assert!(take(&lane, &mut batch));
+        assert!(lane.detach());
+    }
+
+    #[test]
+    fn a_paused_lane_keeps_and_a_shut_one_hands_back() {
+        let (lane, mut batch) = (lane(8), VecDeque::new());
+        assert!(lane.set_entrance(Entrance::Paused).is_empty());
+        assert!(lane.push(letter(1)).is_ok());
+        assert!(!take(&lane, &mut batch));
+        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [1]);
+        assert!(matches!(lane.push(letter(2)), Err((NotTaken::Shut(_), _))));
     }
 }

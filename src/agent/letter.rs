@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -66,7 +65,6 @@ pub(crate) struct Meta {
     pub chain: Vec<String>,
     /// The size of the body where it came as JSON.
     pub bytes: usize,
-    pub sent_at: Option<Timestamp>,
 }
 
 enum Staged<M: Message> {

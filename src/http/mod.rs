@@ -34,6 +34,6 @@ pub use self::{
     announce::{Announcement, url_of},
     bind::{BindError, bind},
     problem::{PROBLEM_JSON, Problem, status_of},
-    server::{Ctx, serve},
+    server::{Ctx, spawn},
     token::{Token, TokenError},
 };

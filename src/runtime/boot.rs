@@ -73,11 +73,14 @@ pub(crate) struct Running {
     thread: Option<std::thread::JoinHandle<()>>,
     quit: Option<oneshot::Sender<()>>,
     arbiters: Vec<Arbiter>,
-    _lock: File,
+    _lock: DataDir,
 }
 
-/// Locks the data directory for this process.
-fn lock(dir: &Path) -> Result<File, StartError> {
+/// The data directory, held by this process alone.
+pub(crate) struct DataDir(#[allow(dead_code, reason = "held for its lock")] File);
+
+/// Makes the data directory where there is none, and locks it for this process.
+pub(crate) fn lock(dir: &Path) -> Result<DataDir, StartError> {
     let unusable = |error| StartError::DataDir { path: dir.to_owned(), error };
     fs::create_dir_all(dir).map_err(unusable)?;
     let path = dir.join("lock");
@@ -86,7 +89,7 @@ fn lock(dir: &Path) -> Result<File, StartError> {
         Ok(()) => {
             let _ = file.set_len(0);
             let _ = writeln!(file, "{}", std::process::id());
-            Ok(file)
+            Ok(DataDir(file))
         }
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(unusable(error)),
@@ -99,10 +102,10 @@ pub(crate) async fn start(
     mut registry: Registry,
     logger: Logger,
     boot: Uuid,
+    lock: DataDir,
 ) -> Result<Running, StartError> {
     install_hook();
     registry.check(&settings).map_err(StartError::Program)?;
-    let lock = lock(&settings.node.data_dir)?;
     let durability = match settings.store.durability {
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,

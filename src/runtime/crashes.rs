@@ -118,10 +118,10 @@ mod tests {
     #[test]
     fn guards_nest() {
         install_hook();
-        let outer = guard(|| {
+        let outer: Result<(), _> = guard(|| {
             assert!(guard(|| panic!("inner")).is_err());
             panic!("outer")
         });
-        assert_eq!(outer.map(|()| ()).unwrap_err().0, "outer");
+        assert_eq!(outer.unwrap_err().0, "outer");
     }
 }

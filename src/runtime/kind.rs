@@ -116,7 +116,6 @@ impl<A: Agent> Kind<A> {
         let directory = Arc::new(Directory {
             kind: A::KIND.into(),
             mailbox: kind.policy.mailbox,
-            ask_timeout: kind.policy.ask_timeout,
             lanes: papaya::HashMap::new(),
             closing: AtomicBool::new(false),
             activator: Arc::new(Starter(Arc::downgrade(&kind))),

@@ -30,7 +30,7 @@ pub mod views;
 use std::{sync::Arc, time::Duration};
 
 pub use boot::StartError;
-pub(crate) use boot::{Running, start};
+pub(crate) use boot::{DataDir, Running, lock, start};
 pub use persistence::CommitStats;
 
 use crate::{

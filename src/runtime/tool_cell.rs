@@ -81,8 +81,6 @@ pub(crate) trait AnyTool: ToolPort {
     ) -> Result<(), AskError<JsonRefusal>>;
     /// Starts the cell, on the current arbiter.
     fn start(&self);
-    /// Whether another call could begin at once.
-    fn has_room(&self) -> bool;
 }
 
 impl<M: Typed> ToolHandle<M> {
@@ -196,12 +194,6 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
             crashes: 0,
         };
         let _ = self.addr.set(cell.start());
-    }
-
-    fn has_room(&self) -> bool {
-        let busy =
-            self.figures.running.load(Ordering::Relaxed) + self.figures.waiting.load(Ordering::Relaxed);
-        self.spec.limits.concurrency.is_none_or(|n| busy < n as u64)
     }
 }
 

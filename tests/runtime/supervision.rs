@@ -63,7 +63,7 @@ actor!(Shy {}, "shy", 1, thrice(), {
     }
 });
 actor!(Light {}, "light", 1, thrice().persistence(Persistence::Volatile), {});
-/// `Frail`, as a newer program has it.
+// `Frail`, as a newer program has it.
 actor!(Newer { #[serde(default)] extra: Option<String>, }, "frail", 2, thrice(), {
     fn migrate(old: Stored) -> Result<Self> {
         MIGRATIONS.fetch_add(1, SeqCst);
