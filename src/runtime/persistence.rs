@@ -116,7 +116,7 @@ pub(crate) struct Hooks {
 fn touches_tasks(units: &[Unit]) -> Option<bool> {
     let mut any = false;
     for unit in units {
-        any |= !unit.accepted.is_empty() || !unit.finished.is_empty();
+        any |= !unit.accepted.is_empty() || !unit.batches.is_empty() || !unit.finished.is_empty();
         let ends = |f: &Finish| !matches!(f.outcome, FinishOutcome::Succeeded { .. });
         let waits = |t: &NewTask| t.run_at.is_some() || t.expires_at.is_some() || !t.after.is_empty();
         if unit.finished.iter().any(ends) || unit.accepted.iter().any(waits) {

@@ -4,6 +4,10 @@
 mod ahead;
 mod keys;
 mod lifecycle;
+mod model;
 mod persistence;
+mod shutdown;
+mod supervision;
 mod support;
+mod tasks;
 mod turns;

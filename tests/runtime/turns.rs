@@ -44,6 +44,7 @@ enum How {
     Late,
     NotANumber,
     TooLarge,
+    Hoard,
 }
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Give {
@@ -111,6 +112,11 @@ impl Handler<Bad> for Purse {
             How::Late => std::future::pending::<()>().await,
             How::NotANumber => self.ratio = f64::NAN,
             How::TooLarge => self.padding = "x".repeat(200_000),
+            How::Hoard => {
+                self.coins = i64::MAX;
+                self.padding = "x".repeat(200_000);
+                return Ok(0);
+            }
         }
         Ok(self.coins)
     }
@@ -239,6 +245,24 @@ async fn ten_poisons_among_ten_thousand_asks_crash_for_ten_callers() {
     assert_eq!(crashed.len(), 10);
     assert_eq!(handle.operator().crashes().len(), 10, "one report a crash");
     assert_eq!(soon(purse.ask(Get {})).await.unwrap(), 9_990);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_is_not_judged_by_a_state_that_never_was() {
+    let world = world().await;
+    let purse = world.handle().agent::<Purse>("a");
+    for _ in 0..10 {
+        // The first leaves i64::MAX coins and a state that is too large to keep.
+        let hoard = purse.ask(Bad { how: How::Hoard });
+        let adds = join_all((0..5).map(|_| purse.ask(Add { n: 1 })));
+        let spend = purse.ask(Spend { n: 1_000_000 });
+        let (hoard, adds, spend) = soon(async { tokio::join!(hoard, adds, spend) }).await;
+        assert_eq!(hoard.unwrap_err().code(), "too_large");
+        assert!(adds.iter().all(Result::is_ok), "{adds:?}");
+        assert_eq!(spend.unwrap_err().code(), "refused");
+    }
+    assert_eq!(soon(purse.ask(Get {})).await.unwrap(), 50);
+    assert!(world.handle().operator().crashes().is_empty());
 }
 
 /// A crash and a state that cannot be kept in one window: the crash happens once.

@@ -23,7 +23,8 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.tells.is_empty() && self.tasks.is_empty() && !self.retire && self.fault.is_none()
+        let tasks = self.tasks.is_empty() && self.batches.is_empty();
+        tasks && self.tells.is_empty() && !self.retire && self.fault.is_none()
     }
 
     /// Takes in what a later turn of the same commit leaves.

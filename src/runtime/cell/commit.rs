@@ -45,8 +45,9 @@ impl<A: Agent> Runner<A> {
         self.flushed_at = Instant::now();
         let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
         self.settle_entries(&mut unit);
-        let outputs =
-            !unit.finished.is_empty() || !unit.keys.is_empty() || !self.window.outbox.tasks.is_empty();
+        let outbox = &self.window.outbox;
+        let submits = !outbox.tasks.is_empty() || !outbox.batches.is_empty();
+        let outputs = submits || !unit.finished.is_empty() || !unit.keys.is_empty();
         let mut image = None;
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
             let written = if self.window.changed { self.serialise() } else { self.same_again() };
@@ -133,7 +134,7 @@ impl<A: Agent> Runner<A> {
     }
 
     /// Writes the state as a framed snapshot, and proves that it reads back.
-    fn serialise(&self) -> Result<Vec<u8>, AskError> {
+    pub(super) fn serialise(&self) -> Result<Vec<u8>, AskError> {
         let Some(agent) = self.agent.as_deref() else {
             return Err(AskError::Unavailable("the agent is not there".to_owned()));
         };
@@ -179,7 +180,7 @@ impl<A: Agent> Runner<A> {
     }
 
     /// A state that cannot be kept: the turn that made it so fails; its neighbours run again.
-    async fn unwritable(&mut self, error: AskError) -> Option<Exit> {
+    pub(super) async fn unwritable(&mut self, error: AskError) -> Option<Exit> {
         let done = self.window.entries.iter().filter(|e| e.ran == Ran::Done && !e.letter.read_only()).count();
         if done <= 1 {
             for entry in &mut self.window.entries {

@@ -22,20 +22,50 @@ use crate::{
 impl<A: Agent> Runner<A> {
     /// A handler's error: its turn is undone, its neighbours are not.
     pub(super) async fn undo(&mut self, letter: EnvelopeOf<A>) -> Option<Exit> {
+        let back = self.step_back().await;
+        if let Ok(Some(error)) = back {
+            self.batch.push_front(letter);
+            return self.unwritable(error).await;
+        }
         self.keep(letter, Ran::Failed);
-        if self.volatile() { None } else { self.rewind().await }
+        back.err()
+    }
+
+    /// Goes back to what a failed turn found. The error: that can never be written, so that the turn
+    /// must not be judged by it, and runs again.
+    pub(super) async fn step_back(&mut self) -> Result<Option<AskError>, Exit> {
+        let suspect = self.window.changed && !self.volatile();
+        match self.rewind().await {
+            Some(exit) => Err(exit),
+            None if suspect => Ok(self.serialise().err()),
+            None => Ok(None),
+        }
     }
 
     /// A crash: reported, decided, undone.
     pub(super) async fn crash(&mut self, mut letter: EnvelopeOf<A>, reason: CrashReason) -> Option<Exit> {
         self.failures += 1;
         let _ = self.turn.take_outbox();
+        self.drop_agent();
+        let mut exit = None;
+        if self.window.changed && !self.volatile() {
+            match self.step_back().await {
+                Ok(None) => {}
+                Ok(Some(error)) => {
+                    self.batch.push_front(letter);
+                    return self.unwritable(error).await;
+                }
+                Err(e) => exit = Some(e),
+            }
+        }
         let timed_out = reason.kind == CrashKind::Timeout;
         let (decision, fault) = self.report(Some(letter.letter()), reason);
         letter.letter_mut().fail(if timed_out { AskError::TimedOut } else { AskError::Failed(fault) });
         self.keep(letter, Ran::Failed);
-        self.drop_agent();
-        self.after_crash(decision).await
+        match exit {
+            Some(exit) => Some(exit),
+            None => self.after_crash(decision).await,
+        }
     }
 
     async fn after_crash(&mut self, decision: Decision) -> Option<Exit> {
@@ -45,10 +75,10 @@ impl<A: Agent> Runner<A> {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
-                self.rewind().await
+                self.rewind_if_gone().await
             }
             Decision::Exceeded { attempts } => {
-                if let Some(exit) = self.rewind().await {
+                if let Some(exit) = self.rewind_if_gone().await {
                     return Some(exit);
                 }
                 let within = self.kind.policy.restart.within;
@@ -56,13 +86,17 @@ impl<A: Agent> Runner<A> {
                 Some(self.stop(why).await)
             }
             Decision::Leave => {
-                if let Some(exit) = self.rewind().await {
+                if let Some(exit) = self.rewind_if_gone().await {
                     return Some(exit);
                 }
                 self.retire = true;
                 None
             }
         }
+    }
+
+    async fn rewind_if_gone(&mut self) -> Option<Exit> {
+        if self.agent.is_none() { self.rewind().await } else { None }
     }
 
     /// Reports a crash and decides what follows. The caller's fault carries the report's id.
