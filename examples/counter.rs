@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example counter -- run
-//! cargo run --example counter -- agents ask tally/me add '{"text":"one two"}'
+//! cargo run --example counter -- agents send tally/me Add '{"text":"one two"}'
 //! ```
 //!
 //! Kill the first process with `kill -9`, start it again, ask again: the count goes on.

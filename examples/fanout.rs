@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example fanout -- run
-//! cargo run --example fanout -- agents ask crew/a start '{"paths":["Cargo.toml","README.md"]}'
+//! cargo run --example fanout -- agents send crew/a Start '{"paths":["Cargo.toml","README.md"]}'
 //! cargo run --example fanout -- tasks ls
 //! ```
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example nested -- run
-//! cargo run --example nested -- agents ask x/one a
+//! cargo run --example nested -- agents send x/one A
 //! ```
 
 use greenroom::prelude::*;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example readme -- run
-//! cargo run --example readme -- agents ask pantry/home take '{"jars":10}'
+//! cargo run --example readme -- agents send pantry/home Take '{"jars":10}'
 //! cargo run --example readme -- tasks ls
 //! ```
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example resource -- run
-//! cargo run --example resource -- agents ask journal/notes.txt line '{"text":"hello"}'
+//! cargo run --example resource -- agents send journal/notes.txt Line '{"text":"hello"}'
 //! ```
 
 use greenroom::prelude::*;

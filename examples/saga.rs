@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! cargo run --example saga -- run
-//! cargo run --example saga -- agents ask order/7 place '{"sku":"lamp","n":1,"cents":900}'
-//! cargo run --example saga -- agents ask order/7 get_stage
+//! cargo run --example saga -- agents send order/7 Place '{"sku":"lamp","n":1,"cents":900}'
+//! cargo run --example saga -- agents send order/7 GetStage
 //! ```
 
 use greenroom::prelude::*;

@@ -2,7 +2,7 @@
 //!
 //! Every group of commands is a file with its arguments and its functions. Commands that look at or
 //! change a node are clients of its HTTP API; `run`, `config` and `db` work on this machine. Data
-//! goes to stdout, everything else to stderr; [`Exit`] says what the exit codes mean, [`exit`] decides
+//! goes to stdout, everything else to stderr; [`Exit`] says what the exit codes mean, `exit.rs` decides
 //! which one an error has. Only this room names clap.
 //!
 //! [`main`] is given an [`App`]: how to load the settings, how to run the node. So a user's own

@@ -44,7 +44,7 @@ pub struct Ctx {
     pub stop: CancellationToken,
 }
 
-/// Serves on `listener` (see [`bind`](super::bind)), on a thread of its own, until [`Ctx::stop`] is
+/// Serves on `listener` (see `bind`), on a thread of its own, until [`Ctx::stop`] is
 /// cancelled and the requests that are under way have been answered.
 ///
 /// # Errors

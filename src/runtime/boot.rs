@@ -4,8 +4,9 @@
 //! End: refuse new work → drain the agents → give claims back → close the writers → end the threads.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     io::Write,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
@@ -82,7 +83,8 @@ pub(crate) struct DataDir(#[allow(dead_code, reason = "held for its lock")] File
 /// Makes the data directory where there is none, and locks it for this process.
 pub(crate) fn lock(dir: &Path) -> Result<DataDir, StartError> {
     let unusable = |error| StartError::DataDir { path: dir.to_owned(), error };
-    fs::create_dir_all(dir).map_err(unusable)?;
+    // What agents remember is nobody else's to read.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
     let path = dir.join("lock");
     let mut file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
     match file.try_lock() {

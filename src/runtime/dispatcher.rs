@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    doom::end_doomed,
     kind::PostError,
     node::Node,
-    persistence::Outcome,
-    settle::{finish, settle},
+    settle::settle,
     task_cell::{TaskCell, record},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         id::{Target, TaskId},
         task::{Claimed, TaskError},
     },
-    store::{ClaimRequest, Doom, Finish, FinishOutcome, Guard, StoreError, Unit},
+    store::{ClaimRequest, FinishOutcome, StoreError},
     tool::{CallMeta, Effect},
 };
 
@@ -386,40 +386,6 @@ fn gone(claim: &Claimed, code: &str, message: String) -> FinishOutcome {
         TaskError { code: code.to_owned(), message, chain: Vec::new(), crash_id: None, refusal: None };
     let _ = claim;
     FinishOutcome::Failed { error }
-}
-
-/// Ends a task that the store has given up, so that its submitter hears of it.
-async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<(), StoreError> {
-    let Some(data) = node.store.task_data(id).await? else { return Ok(()) };
-    let failed = |code: &str, message: &str| FinishOutcome::Failed {
-        error: TaskError {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            chain: Vec::new(),
-            crash_id: None,
-            refusal: None,
-        },
-    };
-    let (outcome, note) = match doom {
-        Doom::ParentFailed => (FinishOutcome::Cancelled, "a task that it came after did not succeed"),
-        Doom::Expired => (FinishOutcome::Cancelled, "it expired before it started"),
-        Doom::Cancelled => (FinishOutcome::Cancelled, "it was cancelled while it ran"),
-        Doom::Poison => (failed("poison", "its node died each time it ran alone"), "poison"),
-    };
-    let (ended, done) = finish(&data, Guard::Idle, outcome);
-    let ended = Finish { note: Some(note.to_owned()), ..ended };
-    let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
-    if doom == Doom::Poison {
-        let event = Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);
-        node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
-    }
-    match node.persistence.commit(id.0, unit).await {
-        Outcome::Durable | Outcome::Refused(_) => {
-            node.task_moved(id);
-            Ok(())
-        }
-        Outcome::Full(why) | Outcome::Failed(why) => Err(StoreError::NotDone(why)),
-    }
 }
 
 impl Actor for Dispatcher {

@@ -13,6 +13,7 @@ mod cache_actor;
 mod cell;
 mod crashes;
 mod dispatcher;
+mod doom;
 mod inbox;
 mod keys;
 mod kind;

@@ -171,7 +171,9 @@ fn tell(node: &Node, claim: &Claimed, attempt: &Attempt, begun: Instant) {
         }
         Err(_) => (event::TASK_FAILED, "failed", Level::Error),
     };
-    node.metrics.attempt(outcome, None, begun.elapsed());
+    let ran = begun.elapsed();
+    let waited = claim.waited(Timestamp::now()).map(|w| w.saturating_sub(ran));
+    node.metrics.attempt(outcome, waited, ran);
     if node.logger.wants(level, name) {
         let mut event = Event::new(level, name, format!("task:{}", claim.id))
             .field("target", claim.target.to_string())

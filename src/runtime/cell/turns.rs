@@ -13,6 +13,9 @@ use crate::{
     runtime::keys,
 };
 
+/// Of so many turns in a row, the first is timed for the metrics.
+const TIMED: u32 = 64;
+
 impl<A: Agent> Runner<A> {
     /// Whether the letter's turn may begin now; `None`: it has been answered, or waits.
     pub(super) async fn admit(&mut self, mut letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
@@ -87,7 +90,12 @@ impl<A: Agent> Runner<A> {
         };
         self.turn.begin(details.0, if blocked { Passage::Blocked } else { Passage::Clear });
         let keep = !self.volatile();
+        // One of many is timed: the clock would cost more than a short turn.
+        let begun = self.turns.is_multiple_of(TIMED).then(Instant::now);
         let end = drive(&mut *agent, letter, &self.turn, &mut self.air, keep, uncovered, budget).await;
+        if let Some(begun) = begun {
+            self.node.metrics.handled(A::KIND, begun.elapsed());
+        }
         self.agent = Some(agent);
         self.turns += 1;
         end

@@ -62,7 +62,7 @@ impl Operator {
     /// One agent.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where it has never been spoken to.
+    /// [`AskError::NotFound`](crate::AskError::NotFound) where it has never been spoken to.
     pub async fn agent(&self, kind: &str, key: &str) -> Result<AgentInfo> {
         let (_, found, key) = self.key_of(kind, key)?;
         let row = self.row(kind, key).await?;
@@ -75,7 +75,7 @@ impl Operator {
     /// Its durable state, now or at a kept version.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where there is none; [`AskError::WrongState`] where it cannot be read.
+    /// [`AskError::NotFound`](crate::AskError::NotFound) where there is none; [`AskError::WrongState`](crate::AskError::WrongState) where it cannot be read.
     pub async fn state(&self, kind: &str, key: &str, version: Option<i64>) -> Result<StateInfo> {
         self.key_of(kind, key)?;
         let row = self.row(kind, key).await?.filter(|r| r.version > 0);
@@ -115,7 +115,7 @@ impl Operator {
     /// Acts on an agent.
     ///
     /// # Errors
-    /// [`AskError::WrongState`] where the action does not fit its status.
+    /// [`AskError::WrongState`](crate::AskError::WrongState) where the action does not fit its status.
     pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
         let (index, found, key) = self.key_of(kind, key)?;
         let node = &self.node;
