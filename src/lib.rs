@@ -74,14 +74,13 @@
 //!    that covers it is durable.
 //! 2. One turn of an agent at a time, in the order of its lane.
 //! 3. A commit names the agent's version and its owner's epoch, and the store refuses it where either
-//!    is old. So do claims, ends of tasks, status changes and clean-ups.
+//!    is old. Claims and ends of tasks name their boot and attempt, changes of status the epoch.
 //! 4. A turn that fails harms no neighbour: what ran beside it runs again without it.
 //! 5. A commit whose outcome is unknown is sent again as it was; its guards make that safe.
 //! 6. Calls into user code are guarded: a panic, in a handler or a `Drop`, ends a turn, never a thread.
 //! 7. A state that cannot be read is quarantined: never reset, never replaced by an older one.
-//! 8. A restart is decided in one place,
-//!    [`model::supervision::decide`], a task's next state in another,
-//!    [`model::task::next`]; both are pure functions.
+//! 8. Restarts are decided in one place, [`model::supervision::decide`], and a task's next state in
+//!    another, [`model::task::next`]; both are pure functions.
 //! 9. Everything has a limit: mailboxes, turns ahead, outputs, slots, retries, bodies, deadlines.
 //!
 //! # What is deliberately absent

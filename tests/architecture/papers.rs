@@ -92,6 +92,14 @@ fn the_readme_points_at_files_that_exist() {
     assert!(gone.is_empty(), "{gone:?}");
 }
 
+/// The command by which the README has people test is the one by which changes are tested.
+#[test]
+fn ci_tests_as_the_readme_says() {
+    let command = "cargo test --locked";
+    assert!(read("README.md").contains(&format!("```sh\n{command}\n```")));
+    assert!(read(".ci/run").contains(command));
+}
+
 /// Whoever clones this needs the public registry and nothing of anybody's own machine.
 #[test]
 fn it_builds_anywhere() {
