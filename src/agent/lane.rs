@@ -57,6 +57,8 @@ pub(crate) enum NotTaken {
 struct Queue<E> {
     letters: VecDeque<E>,
     entrance: Entrance,
+    /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
+    decided: u64,
     attached: bool,
     cell: Option<Waker>,
     senders: VecDeque<Waker>,
@@ -80,6 +82,7 @@ impl<A: Agent> Lane<A> {
         let queue = Queue {
             letters: VecDeque::new(),
             entrance,
+            decided: 0,
             attached: false,
             cell: None,
             senders: VecDeque::new(),
@@ -194,14 +197,19 @@ impl<A: Agent> Lane<A> {
         true
     }
 
-    /// For a cell that goes without its own will: gives back what it had taken, in front, and
-    /// starts another cell where there is work.
+    /// For a cell that goes: gives back what it had taken, in front, and starts another cell where
+    /// there is work. What nobody will run is left in `batch`, to be answered.
     pub(crate) fn abandon(self: &Arc<Self>, batch: &mut VecDeque<EnvelopeOf<A>>) {
         let start = {
             let mut q = self.queue.lock();
-            while let Some(letter) = batch.pop_back() {
-                q.letters.push_front(letter);
-            }
+            batch.append(&mut q.letters);
+            let runs = |letter: &EnvelopeOf<A>| match q.entrance {
+                Entrance::Open => true,
+                Entrance::Paused => !letter.letter().is_task(),
+                Entrance::Shut(_) | Entrance::Closing => false,
+            };
+            let (back, rest): (VecDeque<_>, _) = std::mem::take(batch).into_iter().partition(runs);
+            (q.letters, *batch) = (back, rest);
             q.cell = None;
             q.attached = q.entrance == Entrance::Open && !q.letters.is_empty();
             q.attached
@@ -209,6 +217,26 @@ impl<A: Agent> Lane<A> {
         if start {
             self.activator.activate(self.clone());
         }
+    }
+
+    /// How often an operator has decided on the entrance.
+    pub(crate) fn decided(&self) -> u64 {
+        self.queue.lock().decided
+    }
+
+    /// An operator's decision: as [`Lane::set_entrance`].
+    pub(crate) fn decide(self: &Arc<Self>, entrance: Entrance) -> VecDeque<EnvelopeOf<A>> {
+        self.queue.lock().decided += 1;
+        self.set_entrance(entrance)
+    }
+
+    /// A cell's finding: as [`Lane::set_entrance`], unless an operator has `decided` since.
+    pub(crate) fn found(
+        self: &Arc<Self>,
+        decided: u64,
+        entrance: Entrance,
+    ) -> Option<VecDeque<EnvelopeOf<A>>> {
+        self.change(entrance, Some(decided))
     }
 
     /// For a cell that could not be started: closes the lane, and hands back what waited.
@@ -221,8 +249,15 @@ impl<A: Agent> Lane<A> {
     /// pausing the tasks of it, closing what no cell will answer; opening starts a cell where there
     /// is work.
     pub(crate) fn set_entrance(self: &Arc<Self>, entrance: Entrance) -> VecDeque<EnvelopeOf<A>> {
+        self.change(entrance, None).unwrap_or_default()
+    }
+
+    fn change(self: &Arc<Self>, entrance: Entrance, decided: Option<u64>) -> Option<VecDeque<EnvelopeOf<A>>> {
         let (handed_back, wakers, start) = {
             let mut q = self.queue.lock();
+            if decided.is_some_and(|seen| seen != q.decided) {
+                return None;
+            }
             let mut handed_back = VecDeque::new();
             match &entrance {
                 Entrance::Shut(_) => handed_back = std::mem::take(&mut q.letters),
@@ -254,7 +289,7 @@ impl<A: Agent> Lane<A> {
         if start {
             self.activator.activate(self.clone());
         }
-        handed_back
+        Some(handed_back)
     }
 
     pub(crate) fn entrance(&self) -> Entrance {
@@ -344,5 +379,31 @@ mod tests {
         assert!(!take(&lane, &mut batch));
         assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [1]);
         assert!(matches!(lane.push(letter(2)), Err((NotTaken::Shut(_), _))));
+    }
+
+    #[test]
+    fn a_cell_does_not_undo_what_an_operator_has_decided_meanwhile() {
+        let (lane, mut batch) = (lane(8), VecDeque::from([letter(1)]));
+        let seen = lane.decided();
+        lane.decide(Entrance::Open);
+        assert!(lane.found(seen, Entrance::Shut("it was stopped".into())).is_none());
+        lane.abandon(&mut batch);
+        assert_eq!((lane.entrance(), lane.depth(), batch.len()), (Entrance::Open, 1, 0));
+        assert!(
+            lane.found(lane.decided(), Entrance::Shut("it is stopped".into())).is_some_and(|l| l.len() == 1)
+        );
+        batch.push_back(letter(2));
+        lane.abandon(&mut batch);
+        assert_eq!((lane.depth(), numbers(batch)), (0, vec![2]), "nobody would run it: it is to be answered");
+    }
+
+    #[test]
+    fn a_closed_lane_stays_closed_and_keeps_nothing_that_nobody_answers() {
+        let lane = lane(8);
+        lane.set_entrance(Entrance::Paused);
+        assert!(lane.push(letter(1)).is_ok());
+        assert_eq!(numbers(lane.set_entrance(Entrance::Closing)), [1]);
+        lane.decide(Entrance::Open);
+        assert!(matches!(lane.push(letter(2)), Err((NotTaken::Closing, _))));
     }
 }

@@ -239,6 +239,8 @@ impl Running {
             node.kinds.iter().for_each(|k| k.drain());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // What the last cells left behind is answered.
+        node.kinds.iter().for_each(|k| k.drain());
         if let Some(actors) = node.actors.get() {
             let _ = actors.persistence.send(Close).await;
         }

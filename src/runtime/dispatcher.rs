@@ -489,6 +489,7 @@ impl Handler<Quiesce> for Dispatcher {
 impl Handler<Held> for Dispatcher {
     type Result = usize;
     fn handle(&mut self, _: Held, _: &mut Self::Context) -> usize {
-        self.agent_claims + self.tool_claims
+        // A claim on its way may bring tasks that are to be given back.
+        self.agent_claims + self.tool_claims + usize::from(self.claiming)
     }
 }

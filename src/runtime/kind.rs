@@ -305,7 +305,7 @@ impl<A: Agent> AnyKind for Kind<A> {
             Entrance::Shut(why) => why.to_string(),
             _ => format!("{} is paused", lane.name.subject()),
         };
-        turn_away::<A>(lane.set_entrance(entrance), &AskError::WrongState(why));
+        turn_away::<A>(lane.decide(entrance), &AskError::WrongState(why));
     }
 
     fn is_open(&self, key: &str) -> bool {

@@ -214,7 +214,19 @@ impl Persistence {
     }
 }
 
+/// A writer that ends by a panic leaves cells that wait for ever: the process must end.
+struct Watch(Hooks);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0.fatal)("a writer panicked".to_owned());
+        }
+    }
+}
+
 async fn write(writer: Arc<Writer>, cx: Context) {
+    let _watch = Watch(cx.hooks.clone());
     let mut spare = Vec::new();
     loop {
         let (mut batch, closed) = {

@@ -62,6 +62,11 @@ actor!(Shy {}, "shy", 1, thrice(), {
         Ok(())
     }
 });
+actor!(Stubborn {}, "stubborn", 1, thrice(), {
+    async fn on_start(&mut self, _: &Turn<Self>) -> Result<()> {
+        bail!("never")
+    }
+});
 actor!(Light {}, "light", 1, thrice().persistence(Persistence::Volatile), {});
 // `Frail`, as a newer program has it.
 actor!(Newer { #[serde(default)] extra: Option<String>, }, "frail", 2, thrice(), {
@@ -155,14 +160,58 @@ async fn an_agent_that_cannot_start_is_stopped_and_its_callers_are_told() {
     assert_eq!(soon(shy.ask(Get {})).await.unwrap(), 2);
 }
 
+/// One that crashed, and one that cannot start: both wait for an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_back_off_holds_up_neither_operators_nor_shutdown() {
+    let slow = || {
+        let sets = ["agents.frail", "agents.stubborn"]
+            .map(|kind| [(format!("{kind}.backoff_min"), "1h"), (format!("{kind}.backoff_max"), "2h")]);
+        sets.iter()
+            .flatten()
+            .fold(Runtime::builder().agent::<Frail>().agent::<Stubborn>(), |b, (k, v)| b.set(k, v))
+    };
+    let mut world = World::start(slow()).await;
+    let handle = world.handle();
+    let (frail, stubborn) = (handle.agent::<Frail>("a"), handle.agent::<Stubborn>("a"));
+    soon(frail.ask(Add { n: 2 })).await.unwrap();
+    for round in 0..2 {
+        let waiting = tokio::spawn(frail.ask(Crash {}).into_future());
+        let crash = soon(async {
+            until("it waits", || async { status(&handle, "frail", "a").await == "restarting" }).await;
+            handle.operator().act("frail", "a", Action::Restart).await.unwrap();
+            waiting.await.unwrap()
+        })
+        .await;
+        assert_eq!(crash.unwrap_err().code(), "handler_crashed");
+        assert_eq!(soon(frail.ask(Get {})).await.unwrap(), 2, "{round}");
+    }
+    let crash = tokio::spawn(frail.ask(Crash {}).into_future());
+    let start = tokio::spawn(stubborn.ask(Get {}).into_future());
+    until("both wait", || async {
+        status(&handle, "frail", "a").await == "restarting"
+            && status(&handle, "stubborn", "a").await == "restarting"
+    })
+    .await;
+    let began = std::time::Instant::now();
+    world.end().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(soon(crash).await.unwrap().unwrap_err().code(), "handler_crashed");
+    assert_eq!(soon(start).await.unwrap().unwrap_err().code(), "unavailable");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volatile_agent_is_stopped_as_others_are() {
-    let world = World::start(program()).await;
+    let mut world = World::start(program()).await;
     let light = world.handle().agent::<Light>("a");
     for _ in 0..4 {
         soon(light.ask(Crash {})).await.unwrap_err();
     }
     assert_eq!(soon(light.ask(Get {})).await.unwrap_err().code(), "wrong_state");
+    drop(light);
+    world.end().await;
+    world.start_again(program()).await;
+    let light = world.handle().agent::<Light>("a");
+    assert_eq!(soon(light.ask(Get {})).await.unwrap_err().code(), "wrong_state", "it lasts");
     world.handle().operator().act("light", "a", Action::Restart).await.unwrap();
     assert_eq!(soon(light.ask(Add { n: 1 })).await.unwrap(), 1);
 }

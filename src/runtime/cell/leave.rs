@@ -8,7 +8,7 @@ use super::{
     window::fail,
 };
 use crate::{
-    agent::{Agent, AskError, Envelope as _, lane::Entrance, turn::Passage},
+    agent::{Agent, AskError, lane::Entrance, turn::Passage},
     model::event::{self, Event, Level},
     runtime::{inbox::Control, orchestrator::Notice},
     store::StoredStatus,
@@ -36,6 +36,7 @@ impl<A: Agent> Runner<A> {
                 self.fail_all(&outcome);
             }
         }
+        self.decided = self.lane.decided();
         let entries = std::mem::take(&mut self.window).entries;
         let text = quarantined_text(&self.subject(), &why);
         let name = &self.lane.name;
@@ -70,6 +71,7 @@ impl<A: Agent> Runner<A> {
                 }
             }
         }
+        self.decided = self.lane.decided();
         let name = &self.lane.name;
         let status = StoredStatus::Stopped;
         let kept =
@@ -86,13 +88,26 @@ impl<A: Agent> Runner<A> {
 
     /// Shuts the lane and answers what waits.
     pub(super) fn shut(&mut self, why: &Arc<str>) {
-        let handed_back = self.lane.set_entrance(Entrance::Shut(why.clone()));
-        let error = AskError::WrongState(why.to_string());
-        fail::<A>(self.batch.drain(..), &error);
-        fail::<A>(handed_back, &error);
-        self.lane.detach();
-        self.detached = true;
         self.drop_agent();
+        if let Some(handed_back) = self.lane.found(self.decided, Entrance::Shut(why.clone())) {
+            self.batch.extend(handed_back);
+        }
+        self.let_go();
+    }
+
+    /// Lets go of the lane as it is now, and answers what nobody will run.
+    pub(super) fn let_go(&mut self) -> Exit {
+        self.lane.abandon(&mut self.batch);
+        self.detached = true;
+        let error = match self.lane.entrance() {
+            Entrance::Shut(why) => AskError::WrongState(why.to_string()),
+            Entrance::Open | Entrance::Paused => {
+                AskError::WrongState(format!("{} is paused", self.subject()))
+            }
+            Entrance::Closing => AskError::Unavailable("the node is going down".to_owned()),
+        };
+        fail::<A>(self.batch.drain(..), &error);
+        Exit::Detached
     }
 
     pub(super) async fn passivate(&mut self) -> Option<Exit> {
@@ -113,18 +128,6 @@ impl<A: Agent> Runner<A> {
             return Some(Exit::Detached);
         }
         self.revive().await
-    }
-
-    /// A pause: messages wait in the lane, tasks in the store.
-    pub(super) fn park_batch(&mut self) {
-        let error = AskError::WrongState(format!("{} is paused", self.subject()));
-        for letter in std::mem::take(&mut self.batch) {
-            if letter.letter().is_task() {
-                fail::<A>([letter], &error);
-            } else {
-                self.batch.push_back(letter);
-            }
-        }
     }
 
     /// Runs `on_stop` and drops the agent.

@@ -47,9 +47,7 @@ impl<A: Agent> Runner<A> {
         self.epoch = self.node.epoch(id);
         self.air.image = None;
         self.air.version = 0;
-        if self.volatile() {
-            return self.revive().await;
-        }
+        self.decided = self.lane.decided();
         let mut tries = 0;
         let row = loop {
             match self.node.load(id).await {
@@ -67,14 +65,14 @@ impl<A: Agent> Runner<A> {
         match row.status {
             StoredStatus::Normal => {}
             StoredStatus::Paused => {
-                self.batch.extend(self.lane.set_entrance(Entrance::Paused));
-                self.park_batch();
-                self.lane.abandon(&mut self.batch);
-                self.detached = true;
-                return Some(Exit::Detached);
+                self.batch.extend(self.lane.found(self.decided, Entrance::Paused).unwrap_or_default());
+                return Some(self.let_go());
             }
             StoredStatus::Stopped => return Some(Exit::Shut(stopped_text(&self.subject(), &why))),
             StoredStatus::Quarantined => return Some(Exit::Shut(quarantined_text(&self.subject(), &why))),
+        }
+        if self.volatile() {
+            return self.revive().await;
         }
         match decode::<A>(&row) {
             Ok(None) => self.revive().await,
@@ -139,11 +137,23 @@ impl<A: Agent> Runner<A> {
         match decision {
             Decision::Restart { delay, .. } => {
                 self.inbox().set_phase(Phase::Restarting);
-                tokio::time::sleep(delay).await;
-                None
+                if self.back_off(delay).await {
+                    return None;
+                }
+                // Whoever asks it to leave decides what follows; what was not durable never was.
+                if self.air.flight.is_some() {
+                    let outcome = self.outcome().await;
+                    if let Err(outcome) = self.air.land(outcome) {
+                        self.fail_all(&outcome);
+                    }
+                }
+                let entries = std::mem::take(&mut self.window).entries;
+                let error = AskError::Unavailable("the agent did not start".to_owned());
+                fail::<A>(entries.into_iter().map(|e| e.letter), &error);
+                Some(self.let_go())
             }
             Decision::Exceeded { .. } | Decision::Leave => {
-                let entries = std::mem::take(&mut self.window.entries);
+                let entries = std::mem::take(&mut self.window).entries;
                 fail::<A>(entries.into_iter().map(|e| e.letter), &AskError::Failed(fault.clone()));
                 Some(self.stop(format!("it could not start: {}", fault.message)).await)
             }

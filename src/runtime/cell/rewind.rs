@@ -1,6 +1,6 @@
 //! When a turn fails: its crash is reported and decided, and it alone is undone.
 
-use std::sync::atomic::Ordering;
+use std::{future::Future as _, sync::atomic::Ordering, task::Poll, time::Duration};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -16,7 +16,10 @@ use crate::{
         event::{Event, Level},
         supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
     },
-    runtime::{crashes::guard, inbox::Phase},
+    runtime::{
+        crashes::guard,
+        inbox::{Control, Phase},
+    },
 };
 
 impl<A: Agent> Runner<A> {
@@ -72,9 +75,7 @@ impl<A: Agent> Runner<A> {
         match decision {
             Decision::Restart { delay, .. } => {
                 self.inbox().set_phase(Phase::Restarting);
-                if !delay.is_zero() {
-                    tokio::time::sleep(delay).await;
-                }
+                self.back_off(delay).await;
                 self.rewind_if_gone().await
             }
             Decision::Exceeded { attempts } => {
@@ -93,6 +94,20 @@ impl<A: Agent> Runner<A> {
                 None
             }
         }
+    }
+
+    /// Waits, unless an operator or the end of the node asks it to leave. `false`: it is asked.
+    pub(super) async fn back_off(&self, delay: Duration) -> bool {
+        let mut timer = std::pin::pin!(tokio::time::sleep(delay));
+        std::future::poll_fn(|cx| {
+            self.inbox().waker.register(cx.waker());
+            match self.inbox().control() {
+                Control::Leave | Control::Drain => Poll::Ready(false),
+                _ if delay.is_zero() => Poll::Ready(true),
+                _ => timer.as_mut().poll(cx).map(|()| true),
+            }
+        })
+        .await
     }
 
     async fn rewind_if_gone(&mut self) -> Option<Exit> {

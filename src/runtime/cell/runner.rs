@@ -20,7 +20,7 @@ use super::window::{Air, Window, fail, release};
 use crate::{
     agent::{
         Agent, AskError, Envelope as _, Persistence, Ran, Turn,
-        lane::{Entrance, Lane},
+        lane::Lane,
         messages::EnvelopeOf,
     },
     model::supervision::Budget,
@@ -73,6 +73,8 @@ pub(super) struct Runner<A: Agent> {
     /// Crashes since the last successful turn.
     pub(super) streak: u32,
     pub(super) retire: bool,
+    /// How often operators had decided on the lane's entrance when this cell last looked.
+    pub(super) decided: u64,
     pub(super) flushed_at: Instant,
     pub(super) detached: bool,
     pub(super) turns: u32,
@@ -93,6 +95,7 @@ impl<A: Agent> Runner<A> {
             budget: Budget::new(),
             streak: 0,
             retire: false,
+            decided: 0,
             flushed_at: Instant::now(),
             detached: false,
             turns: 0,
@@ -280,20 +283,7 @@ impl<A: Agent> Runner<A> {
             Control::Leave | Control::Drain => {
                 self.inbox().set_phase(Phase::Stopping);
                 self.close().await;
-                match self.lane.entrance() {
-                    Entrance::Shut(why) => Some(Exit::Shut(why)),
-                    Entrance::Closing => {
-                        Some(self.turn_away(AskError::Unavailable("the node is going down".to_owned())))
-                    }
-                    entrance => {
-                        if entrance == Entrance::Paused {
-                            self.park_batch();
-                        }
-                        self.lane.abandon(&mut self.batch);
-                        self.detached = true;
-                        Some(Exit::Detached)
-                    }
-                }
+                Some(self.let_go())
             }
         }
     }
@@ -307,7 +297,7 @@ impl<A: Agent> Drop for Runner<A> {
             fail::<A>(flight.entries.into_iter().map(|e| e.letter), &AskError::Unknown);
         }
         if !self.detached {
-            self.lane.abandon(&mut self.batch);
+            self.let_go();
         }
         let (inbox, key) = (self.air.inbox.clone(), self.lane.name.key.clone());
         let _ = self.kind.live.pin().remove_if(&key, |_, live| Arc::ptr_eq(&live.inbox, &inbox));
