@@ -18,11 +18,7 @@ use std::{
 
 use super::window::{Air, Window, fail, release};
 use crate::{
-    agent::{
-        Agent, AskError, Envelope as _, Persistence, Ran, Turn,
-        lane::Lane,
-        messages::EnvelopeOf,
-    },
+    agent::{Agent, AskError, Envelope as _, Persistence, Ran, Turn, lane::Lane, messages::EnvelopeOf},
     model::supervision::Budget,
     runtime::{
         inbox::{Control, Inbox, Phase},
