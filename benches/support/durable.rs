@@ -1,6 +1,7 @@
 //! Durable turns on SQLite: many agents, one hot agent, and one ask at a time.
 
 use std::{
+    cell::RefCell,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use super::{
     bare::Bare,
     doc::{Bump, Doc},
     ground::{Ground, directory},
-    measure::{Better, Plan, Row, Unit, median, p50, rounds},
+    measure::{Better, Disk, Plan, Row, Unit, median, p50, probed, rounds},
 };
 
 const CALLERS: usize = 256;
@@ -25,6 +26,7 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     let mut bare = Bare::new(&data.path().join("bare.db"), AGENTS)?;
     let many: Vec<_> = (0..AGENTS).map(|n| ground.handle.agent::<Doc>(n.to_string())).collect();
     let stretch = plan.stretch();
+    let disk = RefCell::new(Disk::new(data.path())?);
 
     for batched in [false, true] {
         let peer = if batched { "bare loop, 200 to a commit" } else { "bare loop, one commit each" };
@@ -35,37 +37,57 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
         let mut spent = Spent::default();
         let (theirs, ours) = rounds(
             plan.rounds(),
-            || if batched { bare.batched(BATCH, stretch) } else { bare.one_by_one(stretch) },
-            || turns(&ground, &many, stretch, &mut spent),
+            || {
+                probed(&mut disk.borrow_mut(), || {
+                    if batched { bare.batched(BATCH, stretch) } else { bare.one_by_one(stretch) }
+                })
+            },
+            || probed(&mut disk.borrow_mut(), || turns(&ground, &many, stretch, &mut spent)),
         )?;
         let goal = Some(if batched { 0.5 } else { 15.0 });
         let (unit, better, peer) = (Unit::PerSecond, Better::More, Some((peer, theirs)));
-        plan.add(Row { name, unit, better, peer, ours, goal, note: spent.note() });
+        plan.add(Row { name, unit, better, peer, ours, goal, note: spent.note(&mut disk.borrow_mut()) });
     }
 
     let name = format!("durable turns, {CALLERS} callers, one hot agent");
     if plan.wants(&name) {
         let mut spent = Spent::default();
         let hot = [ground.handle.agent::<Doc>("hot")];
-        let (theirs, ours) =
-            rounds(plan.rounds(), || bare.one_by_one(stretch), || turns(&ground, &hot, stretch, &mut spent))?;
+        let (theirs, ours) = rounds(
+            plan.rounds(),
+            || probed(&mut disk.borrow_mut(), || bare.one_by_one(stretch)),
+            || probed(&mut disk.borrow_mut(), || turns(&ground, &hot, stretch, &mut spent)),
+        )?;
         let (unit, better) = (Unit::PerSecond, Better::More);
         let peer = Some(("bare loop, one commit each", theirs));
-        plan.add(Row { name, unit, better, peer, ours, goal: Some(30.0), note: spent.note() });
+        plan.add(Row {
+            name,
+            unit,
+            better,
+            peer,
+            ours,
+            goal: Some(30.0),
+            note: spent.note(&mut disk.borrow_mut()),
+        });
     }
 
     let name = "durable ask, one by one, p50".to_owned();
     if plan.wants(&name) {
-        let n = plan.scaled(800);
+        // short rounds, so that the disk keeps its pace within one
+        let n = plan.scaled(200);
         let one = ground.handle.agent::<Doc>("one");
         let (theirs, ours) = rounds(
-            plan.rounds(),
-            || bare.commit_p50(n),
-            || ground.runtime.block_on(ground.runtime.spawn(one_by_one(one.clone(), n)))?,
+            plan.rounds() * 4,
+            || probed(&mut disk.borrow_mut(), || bare.commit_p50(n)),
+            || {
+                let asks = one_by_one(one.clone(), n);
+                probed(&mut disk.borrow_mut(), || ground.runtime.block_on(ground.runtime.spawn(asks))?)
+            },
         )?;
         let (unit, better) = (Unit::Micros, Better::Less);
         let peer = Some(("one bare commit", theirs));
-        plan.add(Row { name, unit, better, peer, ours, goal: Some(1.5), note: String::new() });
+        let note = disk.borrow_mut().note();
+        plan.add(Row { name, unit, better, peer, ours, goal: Some(1.5), note });
     }
     ground.end()
 }
@@ -81,11 +103,11 @@ struct Spent {
 }
 
 impl Spent {
-    fn note(&self) -> String {
+    fn note(&self, disk: &mut Disk) -> String {
         let per = |n: u64, of: u64| n as f64 / of.max(1) as f64;
         format!(
             "p50 {:.1} ms; {} commits, {:.1} MB of state for {} turns: {:.0} turns a commit, {:.0} agents a \
-             commit, {:.0} B a turn",
+             commit, {:.0} B a turn; {}",
             median(self.p50.clone()) / 1e3,
             self.commits,
             self.bytes as f64 / 1e6,
@@ -93,6 +115,7 @@ impl Spent {
             per(self.turns, self.commits),
             per(self.units, self.commits),
             per(self.bytes, self.turns),
+            disk.note(),
         )
     }
 }

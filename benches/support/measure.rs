@@ -1,6 +1,12 @@
 //! Rounds, medians and the table.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::{Seek as _, SeekFrom, Write as _},
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// What is to be measured, how long, and what came out.
 pub struct Plan {
@@ -167,6 +173,54 @@ pub fn rounds(
         }
     }
     Ok(figures)
+}
+
+/// Runs one side after a probe of the disk: how long a sync took goes to `syncs`.
+///
+/// A disk changes its pace (a virtual one by twenty times, for seconds): a durable figure means
+/// something only beside what a sync cost while it was taken.
+pub fn probed<T>(disk: &mut Disk, side: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    disk.probe()?;
+    side()
+}
+
+/// The disk under the data directories.
+pub struct Disk {
+    file: File,
+    syncs: Vec<f64>,
+}
+
+/// A sync of the slowest round may take so many times that of the fastest.
+const STEADY: f64 = 2.0;
+
+impl Disk {
+    pub fn new(directory: &Path) -> anyhow::Result<Self> {
+        let mut file = File::create(directory.join("probe"))?;
+        file.write_all(&[0; 1 << 16])?;
+        file.sync_all()?;
+        Ok(Self { file, syncs: Vec::new() })
+    }
+
+    fn probe(&mut self) -> anyhow::Result<()> {
+        let mut took = Vec::new();
+        for _ in 0..15 {
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(&[1; 4_096])?;
+            let begun = Instant::now();
+            self.file.sync_data()?;
+            took.push(begun.elapsed());
+        }
+        self.syncs.push(p50(took));
+        Ok(())
+    }
+
+    /// What syncs cost since the last call, and whether the disk kept its pace.
+    pub fn note(&mut self) -> String {
+        let syncs = std::mem::take(&mut self.syncs);
+        let (least, most) = syncs.iter().fold((f64::MAX, 0.0_f64), |(a, b), s| (a.min(*s), b.max(*s)));
+        let warning = if most > STEADY * least { ", UNSTEADY: do not quote" } else { "" };
+        format!("sync p50 {:.0} µs ({least:.0}–{most:.0}{warning})", median(syncs))
+    }
 }
 
 /// The median of durations, in microseconds.
