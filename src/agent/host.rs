@@ -62,6 +62,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
+    pub rejects: bool,
     pub ask_timeout: Duration,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
     pub activator: Arc<dyn Activator<A>>,
@@ -78,7 +79,7 @@ impl<A: Agent> Directory<A> {
         let lanes = self.lanes.pin();
         let lane = lanes.get_or_insert_with(key.clone(), || {
             let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, &key), key: key.clone() };
-            Arc::new(Lane::new(name, self.mailbox, Entrance::Open, self.activator.clone()))
+            Arc::new(Lane::new(name, self.mailbox, self.rejects, Entrance::Open, self.activator.clone()))
         });
         Ok(lane.clone())
     }

@@ -66,6 +66,8 @@ struct Queue<E> {
 pub struct Lane<A: Agent> {
     pub(crate) name: Name,
     capacity: usize,
+    /// A full mailbox gives the message back in place of making the sender wait.
+    rejects: bool,
     queue: Mutex<Queue<EnvelopeOf<A>>>,
     activator: Arc<dyn Activator<A>>,
 }
@@ -74,6 +76,7 @@ impl<A: Agent> Lane<A> {
     pub(crate) fn new(
         name: Name,
         capacity: usize,
+        rejects: bool,
         entrance: Entrance,
         activator: Arc<dyn Activator<A>>,
     ) -> Self {
@@ -84,7 +87,7 @@ impl<A: Agent> Lane<A> {
             cell: None,
             senders: VecDeque::new(),
         };
-        Self { name, capacity: capacity.max(1), queue: Mutex::new(queue), activator }
+        Self { name, capacity: capacity.max(1), rejects, queue: Mutex::new(queue), activator }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -128,7 +131,8 @@ impl<A: Agent> Lane<A> {
         Ok(())
     }
 
-    /// As [`Lane::push`], waiting for room; the letter stays in `slot` until it is taken.
+    /// As [`Lane::push`], waiting for room where the policy waits; the letter stays in `slot` until
+    /// it is taken.
     pub(crate) fn poll_push(
         self: &Arc<Self>,
         slot: &mut Option<EnvelopeOf<A>>,
@@ -137,7 +141,7 @@ impl<A: Agent> Lane<A> {
         let Some(letter) = slot.take() else { return Poll::Ready(Ok(())) };
         match self.push(letter) {
             Ok(()) => Poll::Ready(Ok(())),
-            Err((NotTaken::Full, letter)) => {
+            Err((NotTaken::Full, letter)) if !self.rejects => {
                 *slot = Some(letter);
                 let mut q = self.queue.lock();
                 if q.letters.len() < self.capacity {

@@ -70,7 +70,8 @@ pub(crate) struct Meta {
 enum Staged<M: Message> {
     Nothing,
     Reply(M::Reply),
-    Error(AskError<M::Error>),
+    /// Boxed: it is rare and large, and a letter is moved often.
+    Error(Box<AskError<M::Error>>),
 }
 
 /// One message on its way.
@@ -100,11 +101,11 @@ impl<M: Message> Letter<M> {
     pub(crate) async fn run<A: Handler<M>>(&mut self, agent: &mut A, turn: &Turn<A>, keep: bool) -> Ran {
         let message = if keep { self.message.clone() } else { self.message.take() };
         let Some(message) = message else {
-            self.staged = Staged::Error(AskError::Unavailable("the message was consumed".to_owned()));
+            self.stage_error(AskError::Unavailable("the message was consumed".to_owned()));
             return Ran::Declined;
         };
         if let Err(error) = agent.check(&message) {
-            self.staged = Staged::Error(AskError::Refused(error));
+            self.stage_error(AskError::Refused(error));
             return Ran::Declined;
         }
         match agent.handle(message, turn).await {
@@ -113,13 +114,17 @@ impl<M: Message> Letter<M> {
                 Ran::Done
             }
             Err(error) => {
-                self.staged = Staged::Error(match error.downcast::<Refused<M::Error>>() {
+                self.stage_error(match error.downcast::<Refused<M::Error>>() {
                     Ok(Refused(refusal)) => AskError::Refused(refusal),
                     Err(error) => AskError::Failed(Fault::from(&error)),
                 });
                 Ran::Failed
             }
         }
+    }
+
+    fn stage_error(&mut self, error: AskError<M::Error>) {
+        self.staged = Staged::Error(Box::new(error));
     }
 
     /// Takes the message back out, for a caller whose letter was not accepted.
@@ -167,7 +172,7 @@ impl<M: Message> AnyLetter for Letter<M> {
         let staged = std::mem::replace(&mut self.staged, Staged::Nothing);
         let answer = match staged {
             Staged::Reply(reply) => Ok(reply),
-            Staged::Error(error) => Err(error),
+            Staged::Error(error) => Err(*error),
             Staged::Nothing => return, // the dropped sender tells the asker
         };
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
@@ -181,7 +186,7 @@ impl<M: Message> AnyLetter for Letter<M> {
     }
 
     fn fail(&mut self, error: AskError) {
-        self.staged = Staged::Error(error.widen());
+        self.stage_error(error.widen());
     }
 
     fn outcome(&self) -> Result<Vec<u8>, AskError<JsonRefusal>> {
@@ -189,7 +194,7 @@ impl<M: Message> AnyLetter for Letter<M> {
             Staged::Reply(reply) => serde_json::to_vec(reply).map_err(|e| {
                 AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
             }),
-            Staged::Error(error) => Err(error.clone().into_json()),
+            Staged::Error(error) => Err(AskError::clone(error).into_json()),
             Staged::Nothing => Err(AskError::Unknown),
         }
     }

@@ -22,7 +22,6 @@ use super::{
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
-    policy::OnFull,
     slot::{ReplyRx, slot},
 };
 use crate::model::{
@@ -272,7 +271,6 @@ pub struct Ask<A: Agent, M: Message, I> {
     stage: AskStage<A, M>,
     timeout: Option<Duration>,
     meta: Option<Box<Meta>>,
-    reject: bool,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
     graced: bool,
     _index: PhantomData<fn() -> I>,
@@ -286,7 +284,6 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
             stage: AskStage::Start(lane, message),
             timeout: None,
             meta: None,
-            reject: false,
             timer: None,
             graced: false,
             _index: PhantomData,
@@ -316,7 +313,6 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
 
     fn begin(&mut self, lane: Arc<Lane<A>>, message: M) -> Result<(), AskError<M::Error>> {
         message.validate().map_err(AskError::Invalid)?;
-        self.reject = matches!(A::policy().on_full, OnFull::Reject);
         if let Some(timeout) = self.timeout {
             self.meta.get_or_insert_default().deadline = Some(Instant::now() + timeout);
             self.timer = Some(Box::pin(tokio::time::sleep(timeout)));
@@ -380,37 +376,26 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Ask<A, M, I> {
                         return Poll::Ready(Err(e));
                     }
                 }
-                AskStage::Sending(lane, letter, _) => {
-                    let sent = if this.reject {
-                        match letter.take().map_or(Ok(()), |l| lane.push(l)) {
-                            Ok(()) => Poll::Ready(Ok(())),
-                            Err((why, _)) => Poll::Ready(Err(why)),
-                        }
-                    } else {
-                        lane.poll_push(letter, cx)
-                    };
-                    match sent {
-                        Poll::Ready(Ok(())) => {
-                            let AskStage::Sending(_, _, rx) =
-                                std::mem::replace(&mut this.stage, AskStage::Over)
-                            else {
-                                return Poll::Pending;
-                            };
-                            this.stage = AskStage::Waiting(rx);
-                        }
-                        Poll::Ready(Err(why)) => {
-                            this.stage = AskStage::Over;
-                            return Poll::Ready(Err(not_taken(why).widen()));
-                        }
-                        Poll::Pending => {
-                            if this.expired(cx) {
-                                this.stage = AskStage::Over;
-                                return Poll::Ready(Err(AskError::TimedOut));
-                            }
+                AskStage::Sending(lane, letter, _) => match lane.poll_push(letter, cx) {
+                    Poll::Ready(Ok(())) => {
+                        let AskStage::Sending(_, _, rx) = std::mem::replace(&mut this.stage, AskStage::Over)
+                        else {
                             return Poll::Pending;
-                        }
+                        };
+                        this.stage = AskStage::Waiting(rx);
                     }
-                }
+                    Poll::Ready(Err(why)) => {
+                        this.stage = AskStage::Over;
+                        return Poll::Ready(Err(not_taken(why).widen()));
+                    }
+                    Poll::Pending => {
+                        if this.expired(cx) {
+                            this.stage = AskStage::Over;
+                            return Poll::Ready(Err(AskError::TimedOut));
+                        }
+                        return Poll::Pending;
+                    }
+                },
                 AskStage::Waiting(rx) => {
                     if let Poll::Ready(answer) = Pin::new(&mut *rx).poll(cx) {
                         this.stage = AskStage::Over;
@@ -469,13 +454,7 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Tell<A, M, I> {
                     let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
                     back.map_or(Poll::Ready(Ok(())), |m| Poll::Ready(Err(Full(m))))
                 }
-                Poll::Pending => match A::policy().on_full {
-                    OnFull::Wait => Poll::Pending,
-                    OnFull::Reject => {
-                        let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
-                        back.map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m))))
-                    }
-                },
+                Poll::Pending => Poll::Pending,
             },
         }
     }

@@ -177,7 +177,7 @@ pub struct Turn<A: Agent> {
     given_key: Option<String>,
     key: OnceLock<String>,
     calls: Mutex<HashMap<[u8; 16], u32>>,
-    cancel: CancellationToken,
+    cancel: Option<CancellationToken>,
 }
 
 impl<A: Agent> Turn<A> {
@@ -196,7 +196,7 @@ impl<A: Agent> Turn<A> {
             given_key: None,
             key: OnceLock::new(),
             calls: Mutex::default(),
-            cancel: CancellationToken::new(),
+            cancel: None,
         }
     }
 
@@ -243,7 +243,7 @@ impl<A: Agent> Turn<A> {
     }
 
     pub(crate) fn set_cancel(&mut self, cancel: CancellationToken) {
-        self.cancel = cancel;
+        self.cancel = Some(cancel);
     }
 
     fn name(&self) -> &Name {
@@ -298,7 +298,7 @@ impl<A: Agent> Turn<A> {
 
     /// Whether an operator, or a shutdown, asks the turn to end.
     pub fn cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Another agent, by key.

@@ -145,14 +145,16 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn live(&mut self) -> Exit {
-        if let Some(exit) = self.restore().await {
+        // What happens seldom is boxed here and below: an agent at rest is as large as the largest
+        // future of its loop.
+        if let Some(exit) = Box::pin(self.restore()).await {
             return exit;
         }
         loop {
             let step = match self.next().await {
                 Next::Outcome(outcome) => self.landed(outcome).await,
                 Next::Batch => self.work().await,
-                Next::Control(control) => self.controlled(control).await,
+                Next::Control(control) => Box::pin(self.controlled(control)).await,
             };
             if let Some(exit) = step {
                 return exit;
@@ -247,7 +249,12 @@ impl<A: Agent> Runner<A> {
         self.inbox().set_phase(Phase::Active);
         let (mut left, mut check, mut until, mut since) = (BUDGET, 1u32, 1u32, Instant::now());
         while let Some(letter) = self.batch.pop_front() {
-            if let Some(letter) = self.admit(letter).await
+            // Most letters say nothing beside their message.
+            let admitted = match letter.letter().details().0 {
+                Some(_) => Box::pin(self.admit(letter)).await,
+                None => self.admit_reach(letter),
+            };
+            if let Some(letter) = admitted
                 && let Some(exit) = self.take_turn(letter).await
             {
                 return Some(exit);
@@ -281,8 +288,7 @@ impl<A: Agent> Runner<A> {
 
     /// Whether the letter's turn may begin now; `None`: it has been answered, or waits.
     async fn admit(&mut self, mut letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
-        let details = letter.letter().details();
-        let Some(meta) = details.0 else {
+        let Some(meta) = letter.letter().details().0 else {
             return self.admit_reach(letter);
         };
         if meta.deadline.is_some_and(|d| Instant::now() >= d) {
@@ -369,7 +375,7 @@ impl<A: Agent> Runner<A> {
                 }
                 if ran == Ran::Failed {
                     self.failures += 1;
-                    return self.undo(letter).await;
+                    return Box::pin(self.undo(letter)).await;
                 }
                 self.streak = 0;
                 self.keep(letter, ran);
@@ -377,23 +383,23 @@ impl<A: Agent> Runner<A> {
             }
             End::Panicked { message, site } => {
                 let reason = CrashReason { kind: CrashKind::Panic, message, site };
-                self.crash(letter, reason).await
+                Box::pin(self.crash(letter, reason)).await
             }
             End::TimedOut => {
                 let message = "the turn ran past its deadline".to_owned();
                 let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
-                self.crash(letter, reason).await
+                Box::pin(self.crash(letter, reason)).await
             }
             End::Blocked => {
                 self.kind.reaching.pin().insert(letter.letter().name());
                 self.batch.push_front(letter);
                 self.barrier = true;
                 let _ = self.turn.take_outbox();
-                self.rewind().await
+                Box::pin(self.rewind()).await
             }
             End::Lost(outcome) => {
                 self.batch.push_front(letter);
-                self.lost(outcome).await
+                Box::pin(self.lost(outcome)).await
             }
         }
     }
@@ -838,7 +844,7 @@ impl<A: Agent> Runner<A> {
                 self.limit = (self.limit * 2).min(MAX_WINDOW);
                 None
             }
-            Err(outcome) => self.lost(outcome).await,
+            Err(outcome) => Box::pin(self.lost(outcome)).await,
         }
     }
 
@@ -921,17 +927,13 @@ impl<A: Agent> Runner<A> {
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
             match self.serialise() {
                 Ok(bytes) => {
-                    let body = |frame: &[u8]| frame.get(snapshot::HEADER_BYTES..).map(<[u8]>::to_vec);
-                    let same = self
-                        .air
-                        .image
-                        .as_ref()
-                        .is_some_and(|old| old.len() == bytes.len() && body(old) == body(&bytes));
+                    let before = self.air.image.as_deref().map(|old| body(old));
+                    let same = before == Some(body(&bytes));
                     if outputs || !same {
                         image = Some(Arc::new(bytes));
                     }
                 }
-                Err(error) => return self.unwritable(error).await,
+                Err(error) => return Box::pin(self.unwritable(error)).await,
             }
         }
         let window = std::mem::take(&mut self.window);
@@ -1026,8 +1028,7 @@ impl<A: Agent> Runner<A> {
                 "the state would have {bytes} bytes, more than limits.state_bytes ({limit})"
             )));
         }
-        let body = buffer.get(snapshot::HEADER_BYTES..).unwrap_or_default();
-        reads_back::<A>(body).map_err(|e| fault(format!("the state would not read back: {e}")))?;
+        reads_back::<A>(body(&buffer)).map_err(|e| fault(format!("the state would not read back: {e}")))?;
         snapshot::seal(&mut buffer).map_err(|e| fault(e.to_string()))?;
         Ok(buffer)
     }
@@ -1167,6 +1168,11 @@ async fn hook(
     })
     .await;
     guard(|| slot.set(None)).and(end)
+}
+
+/// The state in a frame, without the header, which differs with each version.
+fn body(frame: &[u8]) -> &[u8] {
+    frame.get(snapshot::HEADER_BYTES..).unwrap_or_default()
 }
 
 fn stopped_text(subject: &str, why: &str) -> Arc<str> {
