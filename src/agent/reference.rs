@@ -173,14 +173,12 @@ impl<A: Agent> AgentRef<A> {
     ///
     /// # Errors
     /// The message comes back from a mailbox that is shut, or full where the policy rejects.
-    pub fn tell<M: Message, I>(&self, m: M) -> Tell<A, M, I>
+    pub fn tell<M: Message, I>(&self, m: M) -> Tell<'_, A, M, I>
     where
         A: Accepts<M, I>,
     {
         let stage = match &self.lane {
-            Ok(lane) => {
-                TellStage::Sending(lane.clone(), Some(A::wrap(Letter::new(m, ReplyTo::Nobody, None))))
-            }
+            Ok(lane) => TellStage::Fresh(lane, m),
             Err(_) => TellStage::Lost(Some(m)),
         };
         Tell { stage, _index: PhantomData }
@@ -259,7 +257,7 @@ pub(crate) fn request_hash(name: &str, body: &str) -> [u8; 16] {
 const GRACE: Duration = Duration::from_millis(500);
 
 enum AskStage<A: Agent, M: Message> {
-    Start(Result<Arc<Lane<A>>, AskError>, M),
+    Start(Result<Arc<Lane<A>>, Box<AskError>>, M),
     Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>, ReplyRx<Answer<M>>),
     Waiting(ReplyRx<Answer<M>>),
     Over,
@@ -281,7 +279,7 @@ impl<A: Agent, M: Message, I> Unpin for Ask<A, M, I> {}
 impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
     pub(crate) fn new(lane: Result<Arc<Lane<A>>, AskError>, message: M) -> Self {
         Self {
-            stage: AskStage::Start(lane, message),
+            stage: AskStage::Start(lane.map_err(Box::new), message),
             timeout: None,
             meta: None,
             timer: None,
@@ -324,8 +322,10 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
             key.request = request_hash(M::NAME, &body);
         }
         let (tx, rx) = slot();
-        let letter = A::wrap(Letter::new(message, ReplyTo::Ask(tx), self.meta.take()));
-        self.stage = AskStage::Sending(lane, Some(letter), rx);
+        self.stage = match lane.push(A::wrap(Letter::new(message, ReplyTo::Ask(tx), self.meta.take()))) {
+            Ok(()) => AskStage::Waiting(rx),
+            Err((_, letter)) => AskStage::Sending(lane, Some(letter), rx),
+        };
         Ok(())
     }
 }
@@ -428,25 +428,36 @@ impl<A: Agent, M: Message, I> Ask<A, M, I> {
     }
 }
 
-enum TellStage<A: Agent, M> {
-    Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>),
+enum TellStage<'r, A: Agent, M> {
+    /// The letter is made when it is sent: until then there is less to move.
+    Fresh(&'r Arc<Lane<A>>, M),
+    Sending(&'r Arc<Lane<A>>, Option<EnvelopeOf<A>>),
     Lost(Option<M>),
 }
 
 /// A tell on its way: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
-pub struct Tell<A: Agent, M, I> {
-    stage: TellStage<A, M>,
+pub struct Tell<'r, A: Agent, M, I> {
+    stage: TellStage<'r, A, M>,
     _index: PhantomData<fn() -> I>,
 }
 
-impl<A: Agent, M, I> Unpin for Tell<A, M, I> {}
+impl<A: Agent, M, I> Unpin for Tell<'_, A, M, I> {}
 
-impl<A: Accepts<M, I>, M: Message, I> Future for Tell<A, M, I> {
+impl<A: Accepts<M, I>, M: Message, I> Future for Tell<'_, A, M, I> {
     type Output = Result<(), Full<M>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.stage, TellStage::Fresh(..))
+            && let TellStage::Fresh(lane, m) = std::mem::replace(&mut self.stage, TellStage::Lost(None))
+        {
+            match lane.push(A::wrap(Letter::new(m, ReplyTo::Nobody, None))) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err((_, letter)) => self.stage = TellStage::Sending(lane, Some(letter)),
+            }
+        }
         match &mut self.stage {
+            TellStage::Fresh(..) => Poll::Pending,
             TellStage::Lost(m) => m.take().map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m)))),
             TellStage::Sending(lane, slot) => match lane.poll_push(slot, cx) {
                 Poll::Ready(Ok(())) => Poll::Ready(Ok(())),

@@ -137,10 +137,14 @@ impl<A: Agent> Runner<A> {
     }
 
     /// Lives until the agent leaves memory.
-    pub(super) async fn run(mut self) {
-        match self.live().await {
-            Exit::Detached => {}
-            Exit::Shut(why) => self.shut(&why),
+    pub(super) fn run(self) -> impl Future<Output = ()> {
+        // An `async fn` would hold it twice: as its argument and as its variable.
+        let mut me = self;
+        async move {
+            match me.live().await {
+                Exit::Detached => {}
+                Exit::Shut(why) => me.shut(&why),
+            }
         }
     }
 
@@ -254,10 +258,13 @@ impl<A: Agent> Runner<A> {
                 Some(_) => Box::pin(self.admit(letter)).await,
                 None => self.admit_reach(letter),
             };
-            if let Some(letter) = admitted
-                && let Some(exit) = self.take_turn(letter).await
-            {
-                return Some(exit);
+            if let Some(mut letter) = admitted {
+                let end = self.drive(&mut letter).await;
+                if !self.is_answered(&mut letter, &end)
+                    && let Some(exit) = self.take_turn(letter, end).await
+                {
+                    return Some(exit);
+                }
             }
             if self.inbox().has_outcome() || !self.can_run() || self.retire {
                 break;
@@ -363,8 +370,21 @@ impl<A: Agent> Runner<A> {
         end
     }
 
-    async fn take_turn(&mut self, mut letter: EnvelopeOf<A>) -> Option<Exit> {
-        let end = self.drive(&mut letter).await;
+    /// Answers a turn that ended well, left nothing behind and waits for nothing: the letter is not
+    /// moved again, which is what a short turn costs.
+    fn is_answered(&mut self, letter: &mut EnvelopeOf<A>, end: &End) -> bool {
+        let well = matches!(end, End::Ran(Ran::Done | Ran::Declined));
+        if !well || self.turn.gate.is_passed() || self.turn.has_outbox() {
+            return false;
+        }
+        let End::Ran(ran) = end else { return false };
+        let Some(version) = self.releases(letter, *ran) else { return false };
+        self.streak = 0;
+        letter.letter_mut().release(version);
+        true
+    }
+
+    async fn take_turn(&mut self, mut letter: EnvelopeOf<A>, end: End) -> Option<Exit> {
         let reached = self.turn.gate.is_passed();
         match end {
             End::Ran(ran) => {
@@ -424,27 +444,38 @@ impl<A: Agent> Runner<A> {
         ran
     }
 
+    /// Whether the turn's effect on the state is to be made durable.
+    fn has_effect(&self, letter: &EnvelopeOf<A>, ran: Ran) -> bool {
+        ran == Ran::Done && !letter.read_only() && !self.volatile()
+    }
+
+    /// Whether something beside the state waits for the turn's commit.
+    fn is_urgent(letter: &EnvelopeOf<A>, ran: Ran) -> bool {
+        letter.letter().details().0.is_some_and(|m| {
+            m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only())
+        })
+    }
+
+    /// The version under which a turn is answered at once; `None`: something holds it.
+    fn releases(&self, letter: &EnvelopeOf<A>, ran: Ran) -> Option<i64> {
+        if !self.window.outbox.is_empty() || Self::is_urgent(letter, ran) {
+            return None;
+        }
+        if self.volatile() {
+            return Some(0);
+        }
+        let clear = self.air.flight.is_none() && self.window.entries.is_empty();
+        (clear && !self.has_effect(letter, ran)).then_some(self.air.version)
+    }
+
     /// Keeps a turn that ran until it is durable, or answers it where nothing holds it.
     fn keep(&mut self, mut letter: EnvelopeOf<A>, ran: Ran) {
-        let durable_effect = ran == Ran::Done && !letter.read_only() && !self.volatile();
-        let urgent = {
-            let meta = letter.letter().details().0;
-            meta.is_some_and(|m| {
-                m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only())
-            })
-        };
-        let outputs = !self.window.outbox.is_empty();
-        let clear = self.air.flight.is_none() && self.window.entries.is_empty() && !outputs && !urgent;
-        if clear && !durable_effect {
-            letter.letter_mut().release(self.air.version);
-            return;
+        if let Some(version) = self.releases(&letter, ran) {
+            return letter.letter_mut().release(version);
         }
-        if self.volatile() && !outputs && !urgent {
-            letter.letter_mut().release(0);
-            return;
-        }
-        self.window.changed |= durable_effect;
-        if matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) && !outputs && !urgent {
+        self.window.changed |= self.has_effect(&letter, ran);
+        let outputs = !self.window.outbox.is_empty() || Self::is_urgent(&letter, ran);
+        if matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) && !outputs {
             letter.letter_mut().release(self.air.version);
         } else {
             self.window.urgent = true;
