@@ -63,7 +63,7 @@ pub struct Turn<A: Agent> {
     given_key: Option<String>,
     key: OnceLock<String>,
     calls: Mutex<HashMap<[u8; 16], u32>>,
-    cancel: CancellationToken,
+    cancel: Option<CancellationToken>,
 }
 
 impl<A: Agent> Turn<A> {
@@ -82,7 +82,7 @@ impl<A: Agent> Turn<A> {
             given_key: None,
             key: OnceLock::new(),
             calls: Mutex::default(),
-            cancel: CancellationToken::new(),
+            cancel: None,
         }
     }
 
@@ -119,6 +119,11 @@ impl<A: Agent> Turn<A> {
     pub(crate) fn take_outbox(&mut self) -> Option<Outbox> {
         let outbox = self.outbox.get_mut();
         if outbox.is_empty() { None } else { Some(std::mem::take(outbox)) }
+    }
+
+    /// For the cell: whether the turn leaves anything behind.
+    pub(crate) fn has_outbox(&mut self) -> bool {
+        !self.outbox.get_mut().is_empty()
     }
 
     fn name(&self) -> &Name {
@@ -173,7 +178,7 @@ impl<A: Agent> Turn<A> {
 
     /// Whether an operator, or a shutdown, asks the turn to end.
     pub fn cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Another agent, by key.

@@ -79,6 +79,9 @@ pub(super) async fn drive<A: Agent>(
     if timer.is_some() {
         *air.inbox.current.lock() = None;
     }
+    if let End::Ran(_) = end {
+        return end; // the handler's future ended, and took its own values with it
+    }
     match guard(|| slot.set(None)) {
         Ok(()) => end,
         Err((message, site)) => End::Panicked { message, site },
