@@ -352,7 +352,7 @@ impl<A: Agent> Runner<A> {
     /// Runs one letter.
     async fn drive(&mut self, letter: &mut EnvelopeOf<A>) -> End {
         let Some(mut agent) = self.agent.take() else {
-            return End::Panicked { message: "the agent is not there".to_owned(), site: None };
+            return End::panicked("the agent is not there".to_owned(), None);
         };
         let uncovered = self.window.is_uncovered();
         let blocked = uncovered || self.air.flight.is_some();
@@ -401,10 +401,7 @@ impl<A: Agent> Runner<A> {
                 self.keep(letter, ran);
                 None
             }
-            End::Panicked { message, site } => {
-                let reason = CrashReason { kind: CrashKind::Panic, message, site };
-                Box::pin(self.crash(letter, reason)).await
-            }
+            End::Panicked(reason) => Box::pin(self.crash(letter, *reason)).await,
             End::TimedOut => {
                 let message = "the turn ran past its deadline".to_owned();
                 let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
@@ -419,7 +416,7 @@ impl<A: Agent> Runner<A> {
             }
             End::Lost(outcome) => {
                 self.batch.push_front(letter);
-                Box::pin(self.lost(outcome)).await
+                Box::pin(self.lost(*outcome)).await
             }
         }
     }
@@ -609,9 +606,8 @@ impl<A: Agent> Runner<A> {
                         failed = entry.ran == Ran::Failed;
                         self.keep_again(entry);
                     }
-                    End::Panicked { message, site } => {
-                        let reason = CrashReason { kind: CrashKind::Panic, message, site };
-                        let (_, fault) = self.report(Some(entry.letter.letter()), reason);
+                    End::Panicked(reason) => {
+                        let (_, fault) = self.report(Some(entry.letter.letter()), *reason);
                         entry.letter.letter_mut().fail(AskError::Failed(fault));
                         entry.ran = Ran::Failed;
                         failed = true;
@@ -636,7 +632,7 @@ impl<A: Agent> Runner<A> {
                     End::Lost(outcome) => {
                         let rest: Vec<_> = std::iter::once(entry).chain(entries).collect();
                         self.window.entries.extend(rest);
-                        return Box::pin(self.lost(outcome)).await;
+                        return Box::pin(self.lost(*outcome)).await;
                     }
                 }
                 if failed {
