@@ -1,3 +1,12 @@
+//! The smallest agent: one field of state, one message.
+//!
+//! ```text
+//! cargo run --example counter -- run
+//! cargo run --example counter -- agents send tally/me Add '{"text":"one two"}'
+//! ```
+//!
+//! Kill the first process with `kill -9`, start it again, ask again: the count goes on.
+
 use greenroom::prelude::*;
 
 /// Counts the words it is sent, and never loses one.
@@ -10,6 +19,7 @@ struct Tally {
 struct Add {
     text: String,
 }
+
 message!(Add -> u64);
 
 impl Agent for Tally {

@@ -1,22 +1,37 @@
+//! Many tasks from one turn: each outcome comes back as `Done`, the end of all of them as `Joined`.
+//! The second message makes several calls out of one turn at the same time.
+//!
+//! ```text
+//! cargo run --example fanout -- run
+//! cargo run --example fanout -- agents send crew/a Start '{"paths":["Cargo.toml","README.md"]}'
+//! cargo run --example fanout -- tasks ls
+//! ```
+
 use greenroom::prelude::*;
+
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Start {
     paths: Vec<String>,
 }
+
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Read {
     path: String,
 }
+
 message! { Start -> (); Read -> u64 }
+
 #[derive(Default, Serialize, Deserialize)]
 struct Crew {
     words: u64,
     pending: u64,
 }
+
 impl Agent for Crew {
     const KIND: &'static str = "crew";
     type Messages = (Start, Probe, Done<Read>, Joined<Read>);
 }
+
 impl Handler<Start> for Crew {
     async fn handle(&mut self, s: Start, turn: &Turn<Self>) -> Result<()> {
         turn.tool::<Reader>()
@@ -27,6 +42,7 @@ impl Handler<Start> for Crew {
         Ok(())
     }
 }
+
 impl Handler<Done<Read>> for Crew {
     async fn handle(&mut self, d: Done<Read>, _: &Turn<Self>) -> Result<()> {
         if let Outcome::Succeeded(n) = d.outcome {
@@ -35,18 +51,21 @@ impl Handler<Done<Read>> for Crew {
         Ok(())
     }
 }
+
 impl Handler<Joined<Read>> for Crew {
     async fn handle(&mut self, j: Joined<Read>, _: &Turn<Self>) -> Result<()> {
-        println!("{} of {}", j.failed, j.succeeded);
+        println!("{} read, {} failed", j.succeeded, j.failed);
         Ok(())
     }
 }
+
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Probe {
     hosts: Vec<String>,
 }
+
 message!(Probe -> u64);
-// concurrency within a turn: only possible because Turn takes &self
+// `Turn` takes `&self`: several calls of one turn may be awaited together.
 impl Handler<Probe> for Crew {
     async fn handle(&mut self, p: Probe, turn: &Turn<Self>) -> Result<u64> {
         let all = futures_util::future::join_all(
@@ -61,7 +80,9 @@ impl Handler<Probe> for Crew {
         Ok(a? + b?)
     }
 }
+
 struct Reader;
+
 impl Tool for Reader {
     const NAME: &'static str = "read";
     const EFFECT: Effect = Effect::Pure;
@@ -70,6 +91,7 @@ impl Tool for Reader {
         Ok(tokio::fs::read_to_string(r.path).await.context("read")?.split_whitespace().count() as u64)
     }
 }
+
 fn main() -> ExitCode {
     Runtime::builder().agent::<Crew>().tool(Reader).main()
 }

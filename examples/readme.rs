@@ -1,3 +1,12 @@
+//! A pantry that orders jars when it runs low: an agent, a tool whose effect happens once, and the
+//! order's outcome brought back as a message.
+//!
+//! ```text
+//! cargo run --example readme -- run
+//! cargo run --example readme -- agents send pantry/home Take '{"jars":10}'
+//! cargo run --example readme -- tasks ls
+//! ```
+
 use greenroom::prelude::*;
 
 /// What the agent remembers. One for each pantry; saved at every turn.
@@ -6,6 +15,7 @@ struct Pantry {
     jars: u32,
     ordered: bool,
 }
+
 impl Default for Pantry {
     fn default() -> Self {
         Self { jars: 12, ordered: false }
@@ -16,10 +26,12 @@ impl Default for Pantry {
 struct Take {
     jars: u32,
 }
+
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Order {
     jars: u32,
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("only {left} left")]
 struct Short {
@@ -58,6 +70,7 @@ impl Handler<Done<Order>> for Pantry {
 }
 
 struct Supplier;
+
 impl Tool for Supplier {
     const NAME: &'static str = "supplier.order";
     const EFFECT: Effect = Effect::Once; // interrupted? a person decides; it never runs twice by itself

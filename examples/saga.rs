@@ -1,3 +1,12 @@
+//! An order that spans agents and a tool with an effect that happens once: reserve, charge, ship,
+//! with compensation where a step is refused.
+//!
+//! ```text
+//! cargo run --example saga -- run
+//! cargo run --example saga -- agents send order/7 Place '{"sku":"lamp","n":1,"cents":900}'
+//! cargo run --example saga -- agents send order/7 GetStage
+//! ```
+
 use greenroom::prelude::*;
 use std::collections::BTreeMap;
 
@@ -7,25 +16,30 @@ struct Reserve {
     sku: String,
     n: u32,
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct Release {
     order: String,
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct Charge {
     order: String,
     cents: u64,
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct Receipt {
     id: String,
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct Place {
     sku: String,
     n: u32,
     cents: u64,
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct GetStage {}
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -38,11 +52,13 @@ enum OutOf {
     #[error("only {left} left")]
     Stock { left: u32 },
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 enum Declined {
     #[error("card declined: {0}")]
     Card(String),
 }
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("already placed")]
 struct AlreadyPlaced;
@@ -72,10 +88,12 @@ struct Order {
     stage: Stage,
     placed: Option<Place>,
 }
+
 impl Agent for Order {
     const KIND: &'static str = "order";
     type Messages = (Place, GetStage, Done<Reserve>, Done<Charge>);
 }
+
 impl Handler<Place> for Order {
     fn check(&self, _: &Place) -> Result<(), AlreadyPlaced> {
         if self.stage != Stage::New {
@@ -92,6 +110,7 @@ impl Handler<Place> for Order {
         Ok(())
     }
 }
+
 impl Handler<Done<Reserve>> for Order {
     async fn handle(&mut self, done: Done<Reserve>, turn: &Turn<Self>) -> Result<()> {
         let cents = self.placed.as_ref().context("no order")?.cents;
@@ -109,6 +128,7 @@ impl Handler<Done<Reserve>> for Order {
         Ok(())
     }
 }
+
 impl Handler<Done<Charge>> for Order {
     async fn handle(&mut self, done: Done<Charge>, turn: &Turn<Self>) -> Result<()> {
         let sku = &self.placed.as_ref().context("no order")?.sku;
@@ -126,21 +146,30 @@ impl Handler<Done<Charge>> for Order {
         Ok(())
     }
 }
+
 impl Query<GetStage> for Order {
     async fn query(&self, _: GetStage, _: &Turn<Self>) -> Result<Stage> {
         Ok(self.stage.clone())
     }
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Stock {
     left: u32,
     held: BTreeMap<String, u32>,
 }
+
+impl Default for Stock {
+    fn default() -> Self {
+        Self { left: 3, held: BTreeMap::new() }
+    }
+}
+
 impl Agent for Stock {
     const KIND: &'static str = "stock";
     type Messages = (Reserve, Release);
 }
+
 impl Handler<Reserve> for Stock {
     fn check(&self, r: &Reserve) -> Result<(), OutOf> {
         if self.left < r.n {
@@ -154,6 +183,7 @@ impl Handler<Reserve> for Stock {
         Ok(())
     }
 }
+
 impl Handler<Release> for Stock {
     async fn handle(&mut self, r: Release, _: &Turn<Self>) -> Result<()> {
         self.left += self.held.remove(&r.order).unwrap_or(0);
@@ -165,10 +195,12 @@ impl Handler<Release> for Stock {
 struct Shipping {
     queue: Vec<String>,
 }
+
 impl Agent for Shipping {
     const KIND: &'static str = "shipping";
     type Messages = Ship;
 }
+
 impl Handler<Ship> for Shipping {
     async fn handle(&mut self, s: Ship, _: &Turn<Self>) -> Result<()> {
         self.queue.push(s.order);
@@ -177,18 +209,18 @@ impl Handler<Ship> for Shipping {
 }
 
 struct Payments {
-    api: String,
+    limit_cents: u64,
 }
+
 impl Tool for Payments {
     const NAME: &'static str = "payments.charge";
     const EFFECT: Effect = Effect::Once;
     type Input = Charge;
-    async fn run(&self, c: Charge, turn: &Call) -> Result<Receipt> {
-        if c.cents > 1_000_00 {
-            return Err(Charge::refuse(Declined::Card("limit".into())));
+    async fn run(&self, c: Charge, call: &Call) -> Result<Receipt> {
+        if c.cents > self.limit_cents {
+            return Err(Charge::refuse(Declined::Card("over its limit".into())));
         }
-        let _body = std::fs::read(&self.api)?; // any error, with `?`
-        Ok(Receipt { id: turn.idempotency_key().into() })
+        Ok(Receipt { id: call.idempotency_key().into() })
     }
 }
 
@@ -213,7 +245,7 @@ fn main() -> ExitCode {
         .agent::<Order>()
         .agent::<Stock>()
         .agent::<Shipping>()
-        .tool(Payments { api: "x".into() })
+        .tool(Payments { limit_cents: 100_000 })
         .on_ready(client)
         .main()
 }

@@ -2,8 +2,10 @@
 
 use std::{
     any::{Any, TypeId},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::future::BoxFuture;
@@ -62,9 +64,11 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
+    /// A full mailbox gives the message back in place of making the sender wait.
     pub rejects: bool,
-    pub ask_timeout: Duration,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
+    /// The node is going down: lanes that are made now are closed.
+    pub closing: AtomicBool,
     pub activator: Arc<dyn Activator<A>>,
 }
 
@@ -81,6 +85,10 @@ impl<A: Agent> Directory<A> {
             let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, &key), key: key.clone() };
             Arc::new(Lane::new(name, self.mailbox, self.rejects, Entrance::Open, self.activator.clone()))
         });
+        // Whoever closes raises the flag before it looks for lanes: one of us sees the other.
+        if self.closing.load(Ordering::SeqCst) {
+            lane.set_entrance(Entrance::Closing);
+        }
         Ok(lane.clone())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Agent, messages::EnvelopeOf};
+use super::{Agent, Envelope as _, messages::EnvelopeOf};
 use crate::model::id::AgentId;
 
 /// Who an agent is.
@@ -57,6 +57,8 @@ pub(crate) enum NotTaken {
 struct Queue<E> {
     letters: VecDeque<E>,
     entrance: Entrance,
+    /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
+    decided: u64,
     attached: bool,
     cell: Option<Waker>,
     senders: VecDeque<Waker>,
@@ -83,6 +85,7 @@ impl<A: Agent> Lane<A> {
         let queue = Queue {
             letters: VecDeque::new(),
             entrance,
+            decided: 0,
             attached: false,
             cell: None,
             senders: VecDeque::new(),
@@ -98,15 +101,16 @@ impl<A: Agent> Lane<A> {
         self.queue.lock().letters.len()
     }
 
-    pub(crate) fn is_attached(&self) -> bool {
-        self.queue.lock().attached
-    }
-
     /// Puts a letter in, and starts a cell where there is none.
     pub(crate) fn push(self: &Arc<Self>, letter: EnvelopeOf<A>) -> Result<(), (NotTaken, EnvelopeOf<A>)> {
         let (wake, start) = {
             let mut q = self.queue.lock();
             match &q.entrance {
+                // A task waits in the store.
+                Entrance::Paused if letter.letter().is_task() => {
+                    let why = format!("{} is paused", self.name.subject());
+                    return Err((NotTaken::Shut(why.into()), letter));
+                }
                 Entrance::Open | Entrance::Paused if q.letters.len() >= self.capacity => {
                     return Err((NotTaken::Full, letter));
                 }
@@ -159,8 +163,8 @@ impl<A: Agent> Lane<A> {
         }
     }
 
-    /// For the cell: swaps the waiting letters into an empty `batch`. `false`: there are none, and
-    /// the waker is kept.
+    /// For the cell: takes the waiting letters, behind those that `batch` holds. `false`: there are
+    /// none, and the waker is kept.
     pub(crate) fn poll_batch(&self, batch: &mut VecDeque<EnvelopeOf<A>>, cx: &mut Context<'_>) -> bool {
         let mut q = self.queue.lock();
         if q.letters.is_empty() || q.entrance == Entrance::Paused {
@@ -170,7 +174,11 @@ impl<A: Agent> Lane<A> {
             }
             return false;
         }
-        std::mem::swap(&mut q.letters, batch);
+        if batch.is_empty() {
+            std::mem::swap(&mut q.letters, batch);
+        } else {
+            batch.append(&mut q.letters);
+        }
         let senders = if q.senders.is_empty() { VecDeque::new() } else { std::mem::take(&mut q.senders) };
         drop(q);
         for waker in senders {
@@ -179,10 +187,10 @@ impl<A: Agent> Lane<A> {
         true
     }
 
-    /// For the cell: lets go of the lane if it is empty or not open. `false`: there is work, stay.
+    /// For the cell: lets go of the lane if it is empty or paused. `false`: there is work, stay.
     pub(crate) fn detach(&self) -> bool {
         let mut q = self.queue.lock();
-        if q.entrance == Entrance::Open && !q.letters.is_empty() {
+        if q.entrance != Entrance::Paused && !q.letters.is_empty() {
             return false;
         }
         q.attached = false;
@@ -193,14 +201,19 @@ impl<A: Agent> Lane<A> {
         true
     }
 
-    /// For a cell that goes without its own will: gives back what it had taken, in front, and
-    /// starts another cell where there is work.
+    /// For a cell that goes: gives back what it had taken, in front, and starts another cell where
+    /// there is work. What nobody will run is left in `batch`, to be answered.
     pub(crate) fn abandon(self: &Arc<Self>, batch: &mut VecDeque<EnvelopeOf<A>>) {
         let start = {
             let mut q = self.queue.lock();
-            while let Some(letter) = batch.pop_back() {
-                q.letters.push_front(letter);
-            }
+            batch.append(&mut q.letters);
+            let runs = |letter: &EnvelopeOf<A>| match q.entrance {
+                Entrance::Open => true,
+                Entrance::Paused => !letter.letter().is_task(),
+                Entrance::Shut(_) | Entrance::Closing => false,
+            };
+            let (back, rest): (VecDeque<_>, _) = std::mem::take(batch).into_iter().partition(runs);
+            (q.letters, *batch) = (back, rest);
             q.cell = None;
             q.attached = q.entrance == Entrance::Open && !q.letters.is_empty();
             q.attached
@@ -210,26 +223,61 @@ impl<A: Agent> Lane<A> {
         }
     }
 
-    /// Gives a batch back to the front of the queue.
-    pub(crate) fn put_back(&self, batch: &mut VecDeque<EnvelopeOf<A>>) {
-        let mut q = self.queue.lock();
-        while let Some(letter) = batch.pop_back() {
-            q.letters.push_front(letter);
-        }
+    /// How often an operator has decided on the entrance.
+    pub(crate) fn decided(&self) -> u64 {
+        self.queue.lock().decided
     }
 
-    /// Changes what senders meet. Shutting hands back what waited; opening starts a cell where
-    /// there is work.
+    /// An operator's decision: as [`Lane::set_entrance`].
+    pub(crate) fn decide(self: &Arc<Self>, entrance: Entrance) -> VecDeque<EnvelopeOf<A>> {
+        self.queue.lock().decided += 1;
+        self.set_entrance(entrance)
+    }
+
+    /// A cell's finding: as [`Lane::set_entrance`], unless an operator has `decided` since.
+    pub(crate) fn found(
+        self: &Arc<Self>,
+        decided: u64,
+        entrance: Entrance,
+    ) -> Option<VecDeque<EnvelopeOf<A>>> {
+        self.change(entrance, Some(decided))
+    }
+
+    /// For a cell that could not be started: closes the lane, and hands back what waited.
+    pub(crate) fn orphaned(self: &Arc<Self>) -> VecDeque<EnvelopeOf<A>> {
+        self.queue.lock().attached = false;
+        self.set_entrance(Entrance::Closing)
+    }
+
+    /// Changes what senders meet; once it is closing that stays. Shutting hands back what waited,
+    /// pausing the tasks of it, closing what no cell will answer; opening starts a cell where there
+    /// is work.
     pub(crate) fn set_entrance(self: &Arc<Self>, entrance: Entrance) -> VecDeque<EnvelopeOf<A>> {
+        self.change(entrance, None).unwrap_or_default()
+    }
+
+    fn change(self: &Arc<Self>, entrance: Entrance, decided: Option<u64>) -> Option<VecDeque<EnvelopeOf<A>>> {
         let (handed_back, wakers, start) = {
             let mut q = self.queue.lock();
-            q.entrance = entrance;
+            if decided.is_some_and(|seen| seen != q.decided) {
+                return None;
+            }
+            let mut handed_back = VecDeque::new();
+            match &entrance {
+                Entrance::Shut(_) => handed_back = std::mem::take(&mut q.letters),
+                Entrance::Closing if !q.attached => handed_back = std::mem::take(&mut q.letters),
+                Entrance::Paused => {
+                    for letter in std::mem::take(&mut q.letters) {
+                        let to = if letter.letter().is_task() { &mut handed_back } else { &mut q.letters };
+                        to.push_back(letter);
+                    }
+                }
+                Entrance::Open | Entrance::Closing => {}
+            }
+            if q.entrance != Entrance::Closing {
+                q.entrance = entrance;
+            }
             let shut = matches!(q.entrance, Entrance::Shut(_) | Entrance::Closing);
-            let handed_back = if matches!(q.entrance, Entrance::Shut(_)) {
-                std::mem::take(&mut q.letters)
-            } else {
-                VecDeque::new()
-            };
             let mut wakers = VecDeque::new();
             if shut {
                 wakers = std::mem::take(&mut q.senders);
@@ -245,18 +293,121 @@ impl<A: Agent> Lane<A> {
         if start {
             self.activator.activate(self.clone());
         }
-        handed_back
+        Some(handed_back)
     }
 
     pub(crate) fn entrance(&self) -> Entrance {
         self.queue.lock().entrance.clone()
     }
+}
 
-    /// Wakes the cell, if one waits.
-    pub(crate) fn wake(&self) {
-        let waker = self.queue.lock().cell.take();
-        if let Some(waker) = waker {
-            waker.wake();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{
+        Handler, Turn,
+        letter::{Letter, ReplyTo},
+    };
+
+    #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Tick(u8);
+    crate::message!(Tick -> ());
+
+    #[derive(Default, serde::Serialize, serde::Deserialize)]
+    struct Clock;
+    impl Agent for Clock {
+        const KIND: &'static str = "clock";
+        type Messages = Tick;
+    }
+    impl Handler<Tick> for Clock {
+        async fn handle(&mut self, _: Tick, _: &Turn<Self>) -> anyhow::Result<()> {
+            Ok(())
         }
+    }
+
+    struct Nobody;
+    impl Activator<Clock> for Nobody {
+        fn activate(&self, _: Arc<Lane<Clock>>) {}
+    }
+
+    fn lane(capacity: usize) -> Arc<Lane<Clock>> {
+        let name = Name { kind: "clock".into(), key: "a".into(), id: AgentId::of("clock", "a") };
+        Arc::new(Lane::new(name, capacity, Entrance::Open, Arc::new(Nobody)))
+    }
+
+    fn letter(n: u8) -> Letter<Tick> {
+        Letter::new(Tick(n), ReplyTo::Nobody, None)
+    }
+
+    fn take(lane: &Lane<Clock>, batch: &mut VecDeque<Letter<Tick>>) -> bool {
+        lane.poll_batch(batch, &mut Context::from_waker(Waker::noop()))
+    }
+
+    fn numbers(batch: VecDeque<Letter<Tick>>) -> Vec<u8> {
+        batch.into_iter().filter_map(|l| l.into_message().map(|t| t.0)).collect()
+    }
+
+    #[test]
+    fn letters_that_a_cell_holds_stay_in_front_of_those_that_wait() {
+        let (lane, mut batch) = (lane(8), VecDeque::new());
+        assert!(lane.push(letter(1)).is_ok() && lane.push(letter(2)).is_ok());
+        assert!(take(&lane, &mut batch));
+        assert!(lane.push(letter(3)).is_ok());
+        assert!(take(&lane, &mut batch));
+        assert_eq!(lane.depth(), 0, "a letter left behind here would never be answered");
+        assert_eq!(numbers(batch), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_letter_back() {
+        let lane = lane(1);
+        assert!(lane.push(letter(1)).is_ok());
+        let Err((NotTaken::Full, back)) = lane.push(letter(2)) else { panic!("it took a second one") };
+        assert_eq!(back.into_message().map(|t| t.0), Some(2));
+    }
+
+    #[test]
+    fn a_lane_with_work_is_not_let_go() {
+        let (lane, mut batch) = (lane(8), VecDeque::new());
+        assert!(lane.push(letter(1)).is_ok());
+        assert!(!lane.detach());
+        assert!(take(&lane, &mut batch));
+        assert!(lane.detach());
+    }
+
+    #[test]
+    fn a_paused_lane_keeps_and_a_shut_one_hands_back() {
+        let (lane, mut batch) = (lane(8), VecDeque::new());
+        assert!(lane.set_entrance(Entrance::Paused).is_empty());
+        assert!(lane.push(letter(1)).is_ok());
+        assert!(!take(&lane, &mut batch));
+        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [1]);
+        assert!(matches!(lane.push(letter(2)), Err((NotTaken::Shut(_), _))));
+    }
+
+    #[test]
+    fn a_cell_does_not_undo_what_an_operator_has_decided_meanwhile() {
+        let (lane, mut batch) = (lane(8), VecDeque::from([letter(1)]));
+        let seen = lane.decided();
+        lane.decide(Entrance::Open);
+        assert!(lane.found(seen, Entrance::Shut("it was stopped".into())).is_none());
+        lane.abandon(&mut batch);
+        assert_eq!((lane.entrance(), lane.depth(), batch.len()), (Entrance::Open, 1, 0));
+        assert!(
+            lane.found(lane.decided(), Entrance::Shut("it is stopped".into())).is_some_and(|l| l.len() == 1)
+        );
+        batch.push_back(letter(2));
+        lane.abandon(&mut batch);
+        assert_eq!((lane.depth(), numbers(batch)), (0, vec![2]), "nobody would run it: it is to be answered");
+    }
+
+    #[test]
+    fn a_closed_lane_stays_closed_and_keeps_nothing_that_nobody_answers() {
+        let lane = lane(8);
+        lane.set_entrance(Entrance::Paused);
+        assert!(lane.push(letter(1)).is_ok());
+        assert_eq!(numbers(lane.set_entrance(Entrance::Closing)), [1]);
+        lane.decide(Entrance::Open);
+        assert!(matches!(lane.push(letter(2)), Err((NotTaken::Closing, _))));
     }
 }

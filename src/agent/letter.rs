@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -32,6 +31,8 @@ pub struct JsonReply {
     pub body: Box<RawValue>,
     /// The version of the agent's state that covers the turn; 0 for a tool or a volatile agent.
     pub version: i64,
+    /// The id of the turn that answered; absent for a tool and for a replay.
+    pub turn: Option<Uuid>,
     /// The idempotency key had been used for the same request: this is the first outcome.
     pub replayed: bool,
 }
@@ -64,12 +65,13 @@ pub(crate) struct Meta {
     pub chain: Vec<String>,
     /// The size of the body where it came as JSON.
     pub bytes: usize,
-    pub sent_at: Option<Timestamp>,
 }
 
 enum Staged<M: Message> {
     Nothing,
     Reply(M::Reply),
+    /// A reply that is wanted as JSON, and could be written.
+    Text(Box<RawValue>),
     /// Boxed: it is rare and large, and a letter is moved often.
     Error(Box<AskError<M::Error>>),
 }
@@ -109,10 +111,16 @@ impl<M: Message> Letter<M> {
             return Ran::Declined;
         }
         match agent.handle(message, turn).await {
-            Ok(reply) => {
-                self.staged = Staged::Reply(reply);
-                Ran::Done
-            }
+            Ok(reply) => match self.stage(reply) {
+                Ok(staged) => {
+                    self.staged = staged;
+                    Ran::Done
+                }
+                Err(error) => {
+                    self.stage_error(error.widen());
+                    Ran::Failed
+                }
+            },
             Err(error) => {
                 self.stage_error(match error.downcast::<Refused<M::Error>>() {
                     Ok(Refused(refusal)) => AskError::Refused(refusal),
@@ -125,6 +133,18 @@ impl<M: Message> Letter<M> {
 
     fn stage_error(&mut self, error: AskError<M::Error>) {
         self.staged = Staged::Error(Box::new(error));
+    }
+
+    /// Keeps the reply. Where it will be wanted as JSON it must be writable now, while its turn can
+    /// still be undone.
+    fn stage(&self, reply: M::Reply) -> Result<Staged<M>, AskError> {
+        match &self.to {
+            ReplyTo::Json(_) => to_raw(&reply).map(Staged::Text),
+            _ if self.meta.as_ref().is_some_and(|m| m.key.is_some()) => {
+                to_raw(&reply).map(|_| Staged::Reply(reply))
+            }
+            _ => Ok(Staged::Reply(reply)),
+        }
     }
 
     /// Takes the message back out, for a caller whose letter was not accepted.
@@ -154,6 +174,10 @@ pub trait AnyLetter: Send {
     fn start(&self) -> bool;
     /// The size of the message as JSON, in bytes; 0 where it was consumed.
     fn size(&self) -> usize;
+    /// Whether it is an attempt of a task.
+    fn is_task(&self) -> bool {
+        self.details().0.is_some_and(|meta| meta.claim.is_some())
+    }
 }
 
 /// The rarely used part of a letter.
@@ -170,18 +194,15 @@ impl<M: Message> AnyLetter for Letter<M> {
 
     fn release(&mut self, version: i64) {
         let staged = std::mem::replace(&mut self.staged, Staged::Nothing);
-        let answer = match staged {
-            Staged::Reply(reply) => Ok(reply),
-            Staged::Error(error) => Err(*error),
-            Staged::Nothing => return, // the dropped sender tells the asker
-        };
-        match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
-            ReplyTo::Nobody => {}
-            ReplyTo::Ask(tx) => tx.send(answer),
-            ReplyTo::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
-                let body = to_raw(&reply)?;
-                Ok(JsonReply { body, version, replayed: false })
-            })),
+        let turn = self.meta.as_ref().and_then(|m| m.id);
+        let json = |body| JsonReply { body, version, turn, replayed: false };
+        match (std::mem::replace(&mut self.to, ReplyTo::Nobody), staged) {
+            // In all other cases the dropped sender tells the asker.
+            (ReplyTo::Ask(tx), Staged::Reply(reply)) => tx.send(Ok(reply)),
+            (ReplyTo::Ask(tx), Staged::Error(error)) => tx.send(Err(*error)),
+            (ReplyTo::Json(tx), Staged::Text(body)) => tx.send(Ok(json(body))),
+            (ReplyTo::Json(tx), Staged::Error(error)) => tx.send(Err(error.into_json())),
+            _ => {}
         }
     }
 
@@ -194,6 +215,7 @@ impl<M: Message> AnyLetter for Letter<M> {
             Staged::Reply(reply) => serde_json::to_vec(reply).map_err(|e| {
                 AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
             }),
+            Staged::Text(body) => Ok(body.get().as_bytes().to_vec()),
             Staged::Error(error) => Err(AskError::clone(error).into_json()),
             Staged::Nothing => Err(AskError::Unknown),
         }
@@ -202,7 +224,9 @@ impl<M: Message> AnyLetter for Letter<M> {
     fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>) {
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
             ReplyTo::Nobody => {}
-            ReplyTo::Json(tx) => tx.send(outcome.map(|body| JsonReply { body, version: 0, replayed: true })),
+            ReplyTo::Json(tx) => {
+                tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true }))
+            }
             ReplyTo::Ask(tx) => tx.send(match outcome {
                 Ok(body) => serde_json::from_str(body.get()).map_err(|e| {
                     AskError::Failed(Fault::new(format!("the first outcome cannot be read: {e}")))
@@ -246,7 +270,7 @@ fn from_json<E: serde::de::DeserializeOwned + std::error::Error + 'static>(
     }
 }
 
-fn to_raw<T: Serialize>(value: &T) -> Result<Box<RawValue>, AskError<JsonRefusal>> {
+fn to_raw<T: Serialize>(value: &T) -> Result<Box<RawValue>, AskError> {
     serde_json::value::to_raw_value(value)
         .map_err(|e| AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}"))))
 }

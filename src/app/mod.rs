@@ -153,7 +153,8 @@ impl Builder {
         let tokio = node::runtime(&settings)?;
         let boot = uuid::Uuid::now_v7();
         let (logger, log) = Logger::start(node::log_options(&settings, boot))?;
-        let running = tokio.spawn(self.launch(settings, logger, boot)).await??;
+        let lock = runtime::lock(&settings.node.data_dir)?;
+        let running = tokio.spawn(self.launch(settings, logger, boot, lock)).await??;
         Ok(Runtime { running: Some(running), tokio: Some(tokio), _log: log })
     }
 
@@ -163,6 +164,7 @@ impl Builder {
         settings: config::Settings,
         logger: Logger,
         boot: uuid::Uuid,
+        lock: runtime::DataDir,
     ) -> Result<runtime::Running, runtime::StartError> {
         if self.crew {
             self.registry.agent::<Librarian>();
@@ -174,7 +176,7 @@ impl Builder {
         if settings.node.probe {
             self.registry.agent::<Counter>();
         }
-        let running = runtime::start(settings, self.registry, logger, boot).await?;
+        let running = runtime::start(settings, self.registry, logger, boot, lock).await?;
         for ready in self.ready {
             let (handle, stop) = (running.handle.clone(), running.handle.operator().clone());
             let logger = running.node.logger.clone();

@@ -76,15 +76,7 @@ pub(super) fn serve(
         token,
         stop,
     };
-    let logger = running.logger().clone();
-    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-        let served = actix_rt::System::new().block_on(http::serve(ctx, listener));
-        if let Err(error) = served {
-            let event =
-                Event::new(Level::Error, event::NODE_STOPPING, "http").field("error", error.to_string());
-            logger.emit(event);
-        }
-    })
+    http::spawn(ctx, listener)
 }
 
 /// Waits until somebody asks the node to end: a signal, an operator, or the node itself.

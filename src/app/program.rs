@@ -10,9 +10,9 @@ use crate::{
     cli::{App, DemoArgs, Exit, Failure},
     config::{self, Errors, Settings, Sources},
     demo,
-    http::{self, Token},
+    http::{self, Announcement, Token},
     log::Logger,
-    runtime::StartError,
+    runtime::{self, StartError},
     store::StoreError,
 };
 
@@ -38,7 +38,9 @@ impl App for Program {
         let boot = Uuid::now_v7();
         let failed =
             |what: &str, e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{what}: {e}"));
+        let lock = runtime::lock(&settings.node.data_dir).map_err(start_failure)?;
         let listener = http::bind(&settings)?;
+        Announcement::forget(&settings.node.data_dir);
         let (logger, log) =
             Logger::start(node::log_options(&settings, boot)).map_err(|e| failed("the log", &e))?;
         logger.install();
@@ -46,7 +48,7 @@ impl App for Program {
         let tokio = node::runtime(&settings).map_err(|e| failed("the threads", &e))?;
         let ended = tokio.block_on(async {
             let (there, data_dir) = (settings.clone(), settings.node.data_dir.clone());
-            let running = self.builder.launch(settings, logger, boot).await.map_err(start_failure)?;
+            let running = self.builder.launch(settings, logger, boot, lock).await.map_err(start_failure)?;
             let token = Token::establish(&there)?;
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();

@@ -1,7 +1,5 @@
 //! `crashes`: what crashed, and what supervision did.
 
-use std::time::Duration;
-
 use clap::Subcommand;
 
 use super::{
@@ -14,8 +12,8 @@ use super::{
 };
 use crate::{
     log::crash_text,
-    model::supervision::{CrashKind, CrashReason, CrashReport, Decision},
-    runtime::views::{CrashInfo, Page},
+    model::supervision::{CrashReport, Decision},
+    runtime::views::Page,
 };
 
 #[derive(Debug, Subcommand)]
@@ -40,9 +38,17 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
                 return Ok(out::json(&reply.body)?);
             }
             let mut table = Table::new(&["ID", "WHEN", "SUBJECT", "REASON", "MESSAGE", "DECISION"]);
-            for crash in reply.read::<Page<CrashInfo>>()?.items {
+            for crash in reply.read::<Page<CrashReport>>()?.items {
                 let at = when::ago(crash.at);
-                table.row([crash.id, at, crash.subject, crash.reason, crash.message, crash.decision]);
+                let decision = match crash.decision {
+                    Decision::Restart { attempt, .. } => {
+                        format!("restart {attempt} of {}", crash.max_restarts)
+                    }
+                    Decision::Exceeded { .. } => "stopped".to_owned(),
+                    Decision::Leave => "left".to_owned(),
+                };
+                let reason = crash.reason.kind.name().to_owned();
+                table.row([crash.id, at, crash.subject, reason, crash.reason.message, decision]);
             }
             Ok(table.print("no crashes")?)
         }
@@ -51,35 +57,8 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
             if session.json() {
                 return Ok(out::json(&reply.body)?);
             }
-            let report = report(reply.read()?);
+            let report: CrashReport = reply.read()?;
             Ok(out::line(&crash_text(&report, Paint::of_stdout().is_on()))?)
         }
-    }
-}
-
-/// The report from which the log was written.
-fn report(crash: CrashInfo) -> CrashReport {
-    let kind = serde_json::from_value(crash.reason.into()).unwrap_or(CrashKind::Panic);
-    let decision = match crash.decision.as_str() {
-        "restart" => {
-            Decision::Restart { attempt: crash.attempt, delay: Duration::from_millis(crash.delay_ms) }
-        }
-        "stopped" | "exceeded" => Decision::Exceeded { attempts: crash.max },
-        _ => Decision::Leave,
-    };
-    CrashReport {
-        id: crash.id,
-        at: crash.at,
-        subject: crash.subject,
-        reason: CrashReason { kind, message: crash.message, site: crash.site },
-        message_type: crash.message_type,
-        message_id: crash.message_id,
-        message_bytes: crash.message_bytes,
-        repeat: 1,
-        version: Some(crash.version),
-        lost: None,
-        decision,
-        max_restarts: crash.max,
-        within: Duration::from_millis(crash.within_ms),
     }
 }

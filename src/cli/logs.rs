@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Session,
-    client::query,
+    client::{Client, query},
     exit::{Exit, Failure},
     input,
     out::{self, Paint},
@@ -70,19 +70,34 @@ pub(super) fn logs(session: &Session<'_>, args: &LogsArgs) -> Result<(), Failure
         youngest.is_none_or(|youngest| item.get("ts").and_then(Value::as_i64).unwrap_or_default() >= youngest)
     });
     print(&found.items, as_json)?;
+    if args.follow { follow(session, &client, &filter, found.last, as_json) } else { Ok(()) }
+}
+
+/// Goes on for ever, also when the node has been started again.
+fn follow(
+    session: &Session<'_>,
+    client: &Client,
+    filter: &[(&str, Option<String>)],
+    mut last: u64,
+    as_json: bool,
+) -> Result<(), Failure> {
     let mut gone = false;
-    while args.follow {
-        let news = [("after", Some(found.last.to_string())), ("wait", Some(print_duration(WAIT)))];
-        let next = query(&[&filter[..], &news[..]].concat());
+    loop {
+        let news = [("after", Some(last.to_string())), ("wait", Some(print_duration(WAIT)))];
+        let next = query(&[filter, &news].concat());
         match client.get_within(&format!("/api/v1/logs{next}"), WAIT * 2) {
             Ok(reply) => {
                 gone = false;
-                found = reply.read()?;
+                let found: Found = reply.read()?;
                 print(&found.items, as_json)?;
+                last = found.last;
             }
             Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::TimedOut | Exit::Busy) => {
                 if !gone {
-                    out::note("the node does not answer; waiting until it does");
+                    let program = session.program;
+                    out::note(&format!(
+                        "the node does not answer; waiting until `{program} run` brings it back"
+                    ));
                 }
                 gone = true;
                 std::thread::sleep(PAUSE);
@@ -90,7 +105,6 @@ pub(super) fn logs(session: &Session<'_>, args: &LogsArgs) -> Result<(), Failure
             Err(failure) => return Err(failure),
         }
     }
-    Ok(())
 }
 
 fn print(items: &[Value], as_json: bool) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 //!
 //! Every group of commands is a file with its arguments and its functions. Commands that look at or
 //! change a node are clients of its HTTP API; `run`, `config` and `db` work on this machine. Data
-//! goes to stdout, everything else to stderr; [`Exit`] says what the exit codes mean, [`exit`] decides
+//! goes to stdout, everything else to stderr; [`Exit`] says what the exit codes mean, `exit.rs` decides
 //! which one an error has. Only this room names clap.
 //!
 //! [`main`] is given an [`App`]: how to load the settings, how to run the node. So a user's own
@@ -90,7 +90,9 @@ fn program_name(arg: Option<&OsString>) -> String {
 fn parse(app: &impl App, args: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
     let mut command = Cli::command_tree();
     if app.demo().is_some() {
-        command = command.subcommand(DemoArgs::augment_args(clap::Command::new("demo")));
+        // Second, behind `run`.
+        let demo = DemoArgs::augment_args(clap::Command::new("demo")).display_order(1);
+        command = command.subcommand(demo);
     }
     command.try_get_matches_from(args)
 }
@@ -167,4 +169,60 @@ fn parse_for_test(args: &[&str]) -> Result<Cli, clap::Error> {
     words.extend(args);
     let matches = Cli::command_tree().try_get_matches_from(words)?;
     Cli::from_arg_matches(&matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that checks what it is given.
+    struct Fake {
+        demo: bool,
+    }
+
+    impl App for Fake {
+        fn settings(&self, sources: &Sources) -> Result<Settings, Errors> {
+            crate::config::load(&Sources { env: Vec::new(), ..sources.clone() })
+        }
+
+        fn run(self, settings: Settings, _: Sources) -> Result<(), Failure> {
+            match settings.node.name.as_str() {
+                "eu-1" => Ok(()),
+                _ => Err(Failure::new(Exit::Refused, "the data directory is in use")),
+            }
+        }
+
+        fn demo(&self) -> Option<fn(DemoArgs) -> Result<(), Failure>> {
+            self.demo.then_some(|args| {
+                let as_given =
+                    args.kills == 3 && args.once && args.data_dir.as_deref() == Some(Path::new("d"));
+                if as_given { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
+            })
+        }
+    }
+
+    fn end(demo: bool, line: &str) -> Exit {
+        main_with(Fake { demo }, line.split(' ').map(OsString::from).collect())
+    }
+
+    #[test]
+    fn a_node_is_run_with_its_settings() {
+        assert_eq!(end(false, "greenroom run --set node.name=eu-1"), Exit::Ok);
+        assert_eq!(end(false, "greenroom run --set node.name=us-1"), Exit::Refused);
+        assert_eq!(end(false, "greenroom run --set node.nme=eu-1"), Exit::Config);
+        assert_eq!(end(false, "greenroom run --nonsense"), Exit::Usage);
+    }
+
+    #[test]
+    fn the_demo_is_offered_by_programs_that_have_one() {
+        assert_eq!(end(false, "mine demo --kills 3 --once --data-dir d"), Exit::Usage);
+        assert_eq!(end(true, "greenroom demo --kills 3 --once --data-dir d"), Exit::Ok);
+        assert_eq!(end(true, "greenroom demo . --limit 5"), Exit::Failed);
+    }
+
+    #[test]
+    fn hints_name_the_program_that_was_called() {
+        assert_eq!(program_name(Some(&"/usr/bin/mine".into())), "mine");
+        assert_eq!(program_name(None), "greenroom");
+    }
 }

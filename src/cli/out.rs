@@ -21,10 +21,10 @@ pub(super) fn note(text: &str) {
 /// Writes a JSON document as it came; on a terminal, indented.
 pub(super) fn json(bytes: &[u8]) -> io::Result<()> {
     let text = String::from_utf8_lossy(bytes);
-    if io::stdout().is_terminal() {
-        if let Ok(value) = serde_json::from_str::<Value>(&text) {
-            return value_pretty(&value);
-        }
+    if io::stdout().is_terminal()
+        && let Ok(value) = serde_json::from_str::<Value>(&text)
+    {
+        return value_pretty(&value);
     }
     line(text.trim_end())
 }

@@ -66,8 +66,8 @@ fn render(status: &Status, url: &str, paint: Paint) -> String {
             "           {}  {}  {}: {}  {}",
             when::relative(status.at, crash.at),
             out::plain(&crash.subject),
-            out::plain(&crash.reason),
-            out::plain(&crash.message.chars().take(100).collect::<String>()),
+            out::plain(crash.reason.kind.name()),
+            out::plain(&crash.reason.message.chars().take(100).collect::<String>()),
             paint.dim(&format!("→ crashes show {}", out::plain(&crash.id)))
         ));
     }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 pub(super) fn relative(now: Timestamp, at: Timestamp) -> String {
     let millis = now.as_millisecond().saturating_sub(at.as_millisecond());
     match millis {
-        0..1_000 => "just now".to_owned(),
         -999..0 => "now".to_owned(),
-        0.. => format!("{} ago", span(millis.unsigned_abs())),
+        0..1_000 => "just now".to_owned(),
+        1_000.. => format!("{} ago", span(millis.unsigned_abs())),
         _ => format!("in {}", span(millis.unsigned_abs())),
     }
 }

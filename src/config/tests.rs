@@ -1,3 +1,5 @@
+//! Settings as files, environment and arguments make them.
+
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use super::*;

@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     net::{Ipv4Addr, TcpListener},
     os::unix::process::CommandExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -44,7 +44,7 @@ pub(super) struct Node {
 impl Node {
     /// Starts a node, after ending one that an earlier demo left behind.
     pub fn start(ground: &Ground, stop: &Stop) -> Result<Self, Failure> {
-        end_stray(ground, stop);
+        let patience = if end_stray(ground, stop) { PATIENCE } else { Duration::from_secs(3) };
         let roots = serde_json::to_string(&[&ground.dir]).context("the directory's name is not UTF-8")?;
         let command = vec![
             "run".to_owned(),
@@ -53,7 +53,7 @@ impl Node {
             "--set=node.probe=true".to_owned(),
             format!("--set=http.bind=127.0.0.1:{}", free_port()?),
         ];
-        let (child, client) = launch(&command, &ground.data, stop)?;
+        let (child, client) = launch(&command, &ground.data, stop, patience)?;
         let shown = fs::metadata(ground.data.join(LOG)).map_or(0, |log| log.len());
         Ok(Self { command, data: ground.data.clone(), child: Some(child), stop: stop.clone(), shown, client })
     }
@@ -85,7 +85,7 @@ impl Node {
     pub fn start_again(&mut self) -> Result<Duration, Failure> {
         self.kill();
         let start = Instant::now();
-        let (child, client) = launch(&self.command, &self.data, &self.stop)?;
+        let (child, client) = launch(&self.command, &self.data, &self.stop, Duration::from_secs(3))?;
         (self.child, self.client) = (Some(child), client);
         Ok(start.elapsed())
     }
@@ -119,7 +119,13 @@ impl Drop for Node {
 /// The node's log in its data directory.
 const LOG: &str = "demo-node.log";
 
-fn launch(command: &[String], data: &std::path::Path, stop: &Stop) -> Result<(Child, Client), Failure> {
+/// Starts the node; waits with patience while another one has the data directory.
+fn launch(
+    command: &[String],
+    data: &Path,
+    stop: &Stop,
+    patience: Duration,
+) -> Result<(Child, Client), Failure> {
     let start = Instant::now();
     let log = File::options().create(true).append(true).open(data.join(LOG)).context("the node's log")?;
     let own = std::env::current_exe().context("cannot find this program")?;
@@ -137,7 +143,8 @@ fn launch(command: &[String], data: &std::path::Path, stop: &Stop) -> Result<(Ch
         match ready(&mut child, data, stop, start) {
             Ok(Some(client)) => return Ok((child, client)),
             // The process before is still on its way out.
-            Ok(None) if start.elapsed() < PATIENCE / 6 && !stop.wait(PAUSE * 10) => {}
+            Ok(None) if stop.wait(PAUSE * 10) => return Err(Failure::Interrupted),
+            Ok(None) if start.elapsed() < patience => {}
             Ok(None) => return Err(Failure::InUse(format!("another node works in {}", data.display()))),
             Err(failure) => {
                 let _ = child.kill();
@@ -149,12 +156,7 @@ fn launch(command: &[String], data: &std::path::Path, stop: &Stop) -> Result<(Ch
 }
 
 /// Waits until the node can be talked to; `None`: its data directory is in use.
-fn ready(
-    child: &mut Child,
-    data: &std::path::Path,
-    stop: &Stop,
-    since: Instant,
-) -> Result<Option<Client>, Failure> {
+fn ready(child: &mut Child, data: &Path, stop: &Stop, since: Instant) -> Result<Option<Client>, Failure> {
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for the node")? {
             if status.code() == Some(IN_USE) {
@@ -181,18 +183,15 @@ fn ready(
     }
 }
 
-/// Ends the node that a demo left behind when it was killed whole.
-fn end_stray(ground: &Ground, stop: &Stop) {
-    let Some(there) = announced(&ground.data) else { return };
-    let Ok(client) = Client::new(&there.url, &ground.data, stop.clone()) else { return };
-    if client.boot().as_deref() != Some(&there.boot) || client.stop_node().is_err() {
-        return; // gone, or somebody else's
-    }
-    let start = Instant::now();
-    while client.boot().is_some() && start.elapsed() < PATIENCE / 4 && !stop.wait(PAUSE) {}
+/// Ends the node that a demo left behind when it was killed whole; true: it is on its way out.
+fn end_stray(ground: &Ground, stop: &Stop) -> bool {
+    let Some(there) = announced(&ground.data) else { return false };
+    let Ok(client) = Client::new(&there.url, &ground.data, stop.clone()) else { return false };
+    // Another boot id: it is gone, and somebody else has its port.
+    client.boot().as_deref() == Some(&there.boot) && client.stop_node().is_ok()
 }
 
-fn announced(data: &std::path::Path) -> Option<Announced> {
+fn announced(data: &Path) -> Option<Announced> {
     serde_json::from_slice(&fs::read(data.join("node.json")).ok()?).ok()
 }
 
@@ -203,7 +202,7 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn read_from(path: &std::path::Path, at: u64) -> anyhow::Result<String> {
+fn read_from(path: &Path, at: u64) -> anyhow::Result<String> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// How often the agents are asked how far they are.
-const POLL: Duration = Duration::from_millis(150);
+const POLL: Duration = Duration::from_millis(50);
 /// What the agent that panics has counted before.
 const TOTAL: i64 = 42;
 const PROBE: &str = "counter/demo";
@@ -183,7 +183,7 @@ impl<'a> Show<'a> {
         self.screen.line(&format!("{PROBE} panicked; the log says:"));
         // The next answer comes from the restarted agent, so the report is complete then.
         self.node.client.query(PROBE, "Get", &Value::Null)?;
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL * 4); // it is written by a thread of its own
         for line in about(PROBE, self.node.news()) {
             self.screen.line(&format!("  {line}"));
         }
@@ -256,12 +256,13 @@ impl<'a> Show<'a> {
     }
 }
 
-/// At how many files the node is to be killed, last first, and an agent to panic.
+/// At how many files the node is to be killed, last first, and an agent to panic: anywhere, but
+/// spread over the first three quarters, so that there is work left to be disturbed.
 fn plan(all: u64, kills: u32, panic: bool) -> (Vec<u64>, Option<u64>) {
-    let somewhere = || fastrand::u64(all / 20..=all - all / 10);
-    let mut kills: Vec<u64> = (0..kills).map(|_| somewhere()).collect();
-    kills.sort_unstable_by(|a, b| b.cmp(a));
-    (kills, panic.then(somewhere))
+    let end = all - all / 4;
+    let within = |n: u64, of: u64| fastrand::u64(end * n / of..=end * (n + 1) / of);
+    let kills = (0..u64::from(kills)).rev().map(|n| within(n, kills.into())).collect();
+    (kills, panic.then(|| within(0, 2)))
 }
 
 /// The lines of a log that tell of `subject`, and those that go on telling below them.

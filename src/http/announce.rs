@@ -39,6 +39,12 @@ impl Announcement {
         serde_json::from_slice(&fs::read(data_dir.join(FILE)).ok()?).ok()
     }
 
+    /// Takes away what an earlier node left: to be called before a new one starts.
+    pub fn forget(data_dir: &Path) {
+        // Where it cannot be removed it is overwritten when the node is ready.
+        let _ = fs::remove_file(data_dir.join(FILE));
+    }
+
     /// Takes it away, if it is still this one: to be called at an orderly end.
     pub fn remove(&self, data_dir: &Path) {
         if Self::read(data_dir).is_some_and(|there| there.boot == self.boot) {

@@ -30,9 +30,12 @@ pub(super) async fn ready(ctx: Data<Ctx>) -> Answer {
 /// `GET /metrics`: Prometheus text.
 pub(super) async fn metrics(ctx: Data<Ctx>) -> Answer {
     match &ctx.metrics {
-        Some(metrics) => Ok(HttpResponse::Ok()
-            .content_type("text/plain; version=0.0.4; charset=utf-8")
-            .body(metrics.render())),
+        Some(metrics) => {
+            ctx.operator.refresh_metrics().await;
+            Ok(HttpResponse::Ok()
+                .content_type("text/plain; version=0.0.4; charset=utf-8")
+                .body(metrics.render()))
+        }
         None => Err(Problem::not_found("this program keeps no metrics")),
     }
 }

@@ -33,6 +33,9 @@ pub(super) async fn send(
             let mut response = HttpResponse::Ok();
             response.content_type("application/json");
             response.insert_header(("Greenroom-Version", reply.version.to_string()));
+            if let Some(turn) = reply.turn {
+                response.insert_header(("Greenroom-Turn", turn.to_string()));
+            }
             if reply.replayed {
                 response.insert_header(("Idempotency-Replayed", "true"));
             }

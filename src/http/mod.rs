@@ -7,7 +7,7 @@
 //! A request passes: metrics → `Host` check (on loopback, against DNS rebinding) → UTF-8 check of the
 //! path → routing → token (for `/api/v1` and `/metrics`) → the handler.
 //!
-//! To add a route: a function in its resource's file, and its line in [`router`].
+//! To add a route: a function in its resource's file, and its line in `router.rs`.
 
 mod agents;
 mod announce;
@@ -34,6 +34,6 @@ pub use self::{
     announce::{Announcement, url_of},
     bind::{BindError, bind},
     problem::{PROBLEM_JSON, Problem, status_of},
-    server::{Ctx, serve},
+    server::{Ctx, spawn},
     token::{Token, TokenError},
 };

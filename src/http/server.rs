@@ -1,13 +1,18 @@
 //! The server: what its handlers share, how it runs, how it ends.
 
-use std::{io, net::TcpListener, sync::Arc, time::Duration};
+use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 
 use actix_web::{App, HttpServer, middleware::from_fn, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{guard, router, token::Token};
-use crate::{config::Settings, log::Logger, runtime::operator::Operator};
+use crate::{
+    config::Settings,
+    log::Logger,
+    model::event::{self, Event, Level},
+    runtime::operator::Operator,
+};
 
 /// Threads that parse requests; the agents' work is done elsewhere.
 const WORKERS: usize = 2;
@@ -39,12 +44,22 @@ pub struct Ctx {
     pub stop: CancellationToken,
 }
 
-/// Serves on `listener` (see [`bind`](super::bind)) until [`Ctx::stop`] is cancelled and the requests
-/// that are under way have been answered. Runs on an actix `System`.
+/// Serves on `listener` (see `bind`), on a thread of its own, until [`Ctx::stop`] is
+/// cancelled and the requests that are under way have been answered.
 ///
 /// # Errors
-/// The listener cannot be used.
-pub async fn serve(ctx: Ctx, listener: TcpListener) -> io::Result<()> {
+/// The thread cannot be started. What goes wrong later is in the log.
+pub fn spawn(ctx: Ctx, listener: TcpListener) -> io::Result<thread::JoinHandle<()>> {
+    let logger = ctx.logger.clone();
+    thread::Builder::new().name("http".to_owned()).spawn(move || {
+        if let Err(error) = actix_web::rt::System::new().block_on(serve(ctx, listener)) {
+            let event = Event::new(Level::Error, event::NODE_STOPPING, "http");
+            logger.emit(event.field("error", error.to_string()));
+        }
+    })
+}
+
+async fn serve(ctx: Ctx, listener: TcpListener) -> io::Result<()> {
     let stop = ctx.stop.clone();
     let upkeep = ctx.metrics.clone().map(|metrics| {
         actix_web::rt::spawn(async move {

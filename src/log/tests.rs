@@ -1,3 +1,5 @@
+//! The log as its readers see it.
+
 use std::{fs, time::Duration};
 
 use super::{report::tests::report, *};

@@ -155,6 +155,20 @@ pub struct NewTask {
     pub idempotency_key: Option<String>,
 }
 
+impl Claimed {
+    /// For how long its first attempt waited, from the moment when it could have run; `None` for
+    /// later attempts. (A task's id holds the time of its acceptance.)
+    pub fn waited(&self, now: Timestamp) -> Option<Duration> {
+        if self.attempt != 1 {
+            return None;
+        }
+        let (secs, nanos) = self.id.0.get_timestamp()?.to_unix();
+        let accepted = Timestamp::new(i64::try_from(secs).ok()?, i32::try_from(nanos).ok()?).ok()?;
+        let since = self.due.map_or(accepted, |due| due.max(accepted));
+        Duration::try_from(since.duration_until(now)).ok()
+    }
+}
+
 impl NewTask {
     /// A task with the defaults: priority 0, at once, `max_attempts` attempts, nobody told.
     pub fn new(target: Target, message: impl Into<String>, input: Box<RawValue>, max_attempts: u32) -> Self {
@@ -217,6 +231,8 @@ pub struct Claimed {
     pub notify: Option<Notify>,
     /// The batch it is counted in.
     pub batch: Option<TaskId>,
+    /// Before which moment it could not run, where there was one.
+    pub due: Option<Timestamp>,
 }
 
 /// A task as every surface shows it.

@@ -4,8 +4,9 @@
 //! End: refuse new work → drain the agents → give claims back → close the writers → end the threads.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     io::Write,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
@@ -73,20 +74,24 @@ pub(crate) struct Running {
     thread: Option<std::thread::JoinHandle<()>>,
     quit: Option<oneshot::Sender<()>>,
     arbiters: Vec<Arbiter>,
-    _lock: File,
+    _lock: DataDir,
 }
 
-/// Locks the data directory for this process.
-fn lock(dir: &Path) -> Result<File, StartError> {
+/// The data directory, held by this process alone.
+pub(crate) struct DataDir(#[allow(dead_code, reason = "held for its lock")] File);
+
+/// Makes the data directory where there is none, and locks it for this process.
+pub(crate) fn lock(dir: &Path) -> Result<DataDir, StartError> {
     let unusable = |error| StartError::DataDir { path: dir.to_owned(), error };
-    fs::create_dir_all(dir).map_err(unusable)?;
+    // What agents remember is nobody else's to read.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
     let path = dir.join("lock");
     let mut file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => {
             let _ = file.set_len(0);
             let _ = writeln!(file, "{}", std::process::id());
-            Ok(file)
+            Ok(DataDir(file))
         }
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(unusable(error)),
@@ -99,10 +104,10 @@ pub(crate) async fn start(
     mut registry: Registry,
     logger: Logger,
     boot: Uuid,
+    lock: DataDir,
 ) -> Result<Running, StartError> {
     install_hook();
     registry.check(&settings).map_err(StartError::Program)?;
-    let lock = lock(&settings.node.data_dir)?;
     let durability = match settings.store.durability {
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
@@ -222,7 +227,7 @@ impl Running {
         let mut clean = true;
         loop {
             let running: usize = node.kinds.iter().map(|k| k.running()).sum();
-            let tasks = node.running_tasks().await;
+            let tasks = node.held_tasks().await;
             if running == 0 && (tasks == 0 || begun.elapsed() > DRAIN / 2) {
                 break;
             }
@@ -234,6 +239,8 @@ impl Running {
             node.kinds.iter().for_each(|k| k.drain());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // What the last cells left behind is answered.
+        node.kinds.iter().for_each(|k| k.drain());
         if let Some(actors) = node.actors.get() {
             let _ = actors.persistence.send(Close).await;
         }

@@ -11,8 +11,8 @@ use std::{
 use jiff::{Timestamp, ToSpan};
 use parking_lot::Mutex;
 
-use super::views::{CrashInfo, CrashSummary};
-use crate::model::supervision::{CrashReport, Decision};
+use super::views::CrashSummary;
+use crate::model::supervision::CrashReport;
 
 /// How many crashes are kept in memory.
 const KEPT: usize = 1_024;
@@ -101,44 +101,19 @@ impl Crashes {
     }
 
     /// Newest first.
-    pub(crate) fn list(&self) -> Vec<CrashInfo> {
-        self.kept.lock().iter().rev().map(show).collect()
+    pub(crate) fn list(&self) -> Vec<CrashReport> {
+        self.kept.lock().iter().rev().cloned().collect()
     }
 
-    pub(crate) fn find(&self, id: &str) -> Option<CrashInfo> {
-        self.kept.lock().iter().rev().find(|c| c.id == id).map(show)
+    pub(crate) fn find(&self, id: &str) -> Option<CrashReport> {
+        self.kept.lock().iter().rev().find(|c| c.id == id).cloned()
     }
 
     pub(crate) fn summary(&self, now: Timestamp) -> CrashSummary {
         let kept = self.kept.lock();
         let since = now.checked_sub(1.hour()).unwrap_or(Timestamp::MIN);
         let last_hour = kept.iter().filter(|c| c.at >= since).count() as u64;
-        CrashSummary { last_hour, recent: kept.iter().rev().take(5).map(show).collect() }
-    }
-}
-
-fn show(report: &CrashReport) -> CrashInfo {
-    let (decision, attempt, delay) = match report.decision {
-        Decision::Restart { attempt, delay } => ("restart", attempt, delay),
-        Decision::Exceeded { attempts } => ("stopped", attempts, std::time::Duration::ZERO),
-        Decision::Leave => ("left", 0, std::time::Duration::ZERO),
-    };
-    CrashInfo {
-        id: report.id.clone(),
-        at: report.at,
-        subject: report.subject.clone(),
-        reason: report.reason.kind.name().to_owned(),
-        message: report.reason.message.clone(),
-        site: report.reason.site.clone(),
-        message_type: report.message_type.clone(),
-        message_id: report.message_id.clone(),
-        message_bytes: report.message_bytes,
-        version: report.version.unwrap_or(0),
-        decision: decision.to_owned(),
-        attempt,
-        max: report.max_restarts,
-        within_ms: super::millis(report.within),
-        delay_ms: super::millis(delay),
+        CrashSummary { last_hour, recent: kept.iter().rev().take(5).cloned().collect() }
     }
 }
 
@@ -159,10 +134,10 @@ mod tests {
     #[test]
     fn guards_nest() {
         install_hook();
-        let outer = guard(|| {
+        let outer: Result<(), _> = guard(|| {
             assert!(guard(|| panic!("inner")).is_err());
             panic!("outer")
         });
-        assert_eq!(outer.map(|()| ()).unwrap_err().0, "outer");
+        assert_eq!(outer.unwrap_err().0, "outer");
     }
 }

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    doom::end_doomed,
     kind::PostError,
     node::Node,
-    persistence::Outcome,
-    settle::{finish, settle},
+    settle::settle,
     task_cell::{TaskCell, record},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         id::{Target, TaskId},
         task::{Claimed, TaskError},
     },
-    store::{ClaimRequest, Doom, Finish, FinishOutcome, Guard, StoreError, Unit},
+    store::{ClaimRequest, FinishOutcome, StoreError},
     tool::{CallMeta, Effect},
 };
 
@@ -39,6 +39,8 @@ const CLAIM_BATCH: usize = 256;
 const POLL: Duration = Duration::from_secs(5);
 /// How long a full lane is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
+const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// A wake-up is on its way.
 pub(crate) const CLAIM: u8 = 1;
@@ -72,7 +74,7 @@ pub(crate) struct Ended {
 #[rtype(result = "bool")]
 pub(crate) struct Cancel(pub TaskId);
 
-/// Claims nothing more; answers when nothing runs any more.
+/// Claims nothing more, and gives back what waits for room.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Quiesce;
@@ -81,6 +83,11 @@ pub(crate) struct Quiesce;
 #[derive(Message)]
 #[rtype(result = "Vec<(TaskId, String, u32)>")]
 pub(crate) struct RunningTasks;
+
+/// Asks how many claims are held: running, waiting for room, or about to be recorded.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub(crate) struct Held;
 
 struct Running {
     claim: Arc<Claimed>,
@@ -207,8 +214,13 @@ impl Dispatcher {
                     let more = !alone && claims.len() >= asked.min(CLAIM_BATCH);
                     this.again |= more;
                     this.ready = more || limited || this.again;
-                    for claim in claims {
-                        this.start(Arc::new(claim), ctx);
+                    for claim in claims.into_iter().map(Arc::new) {
+                        if this.draining {
+                            this.hold(&claim);
+                            this.give_back(claim, ctx);
+                        } else {
+                            this.start(claim, ctx);
+                        }
                     }
                     if std::mem::take(&mut this.again) {
                         this.claim(ctx);
@@ -247,17 +259,22 @@ impl Dispatcher {
 
     /// Takes a claimed task in.
     fn start(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        let target = self.hold(&claim);
+        match self.full.get_mut(&target) {
+            Some(waiting) => waiting.push_back(claim),
+            None => self.hand_over(claim, ctx),
+        }
+    }
+
+    /// Counts a claim until it has ended; tells its target.
+    fn hold(&mut self, claim: &Claimed) -> String {
         let target = claim.target.to_string();
         *self.by_target.entry(target.clone()).or_default() += 1;
         match &claim.target {
             Target::Agent { .. } => self.agent_claims += 1,
             Target::Tool(_) => self.tool_claims += 1,
         }
-        if self.full.contains_key(&target) {
-            self.full.entry(target).or_default().push_back(claim);
-            return;
-        }
-        self.hand_over(claim, ctx);
+        target
     }
 
     /// Hands a task to its lane or tool.
@@ -348,8 +365,15 @@ impl Dispatcher {
     fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
         let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
         let work = async move {
-            // On failure the claim stays with this boot, and the next one finds it lost.
-            let _ = node.store.give_back(node.boot, &[back]).await;
+            // Kept, it would stay with this boot, and only the next one would find it, lost.
+            let mut pause = Duration::from_millis(10);
+            while node.store.give_back(node.boot, &[back]).await.is_err() {
+                if node.is_closing() && pause >= GIVE_UP {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(GIVE_UP);
+            }
         };
         ctx.spawn(wrap_future::<_, Self>(work).map(move |(), _, ctx| {
             ctx.notify(Ended { claim, how: How::Settled });
@@ -362,40 +386,6 @@ fn gone(claim: &Claimed, code: &str, message: String) -> FinishOutcome {
         TaskError { code: code.to_owned(), message, chain: Vec::new(), crash_id: None, refusal: None };
     let _ = claim;
     FinishOutcome::Failed { error }
-}
-
-/// Ends a task that the store has given up, so that its submitter hears of it.
-async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<(), StoreError> {
-    let Some(data) = node.store.task_data(id).await? else { return Ok(()) };
-    let failed = |code: &str, message: &str| FinishOutcome::Failed {
-        error: TaskError {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            chain: Vec::new(),
-            crash_id: None,
-            refusal: None,
-        },
-    };
-    let (outcome, note) = match doom {
-        Doom::ParentFailed => (FinishOutcome::Cancelled, "a task that it came after did not succeed"),
-        Doom::Expired => (FinishOutcome::Cancelled, "it expired before it started"),
-        Doom::Cancelled => (FinishOutcome::Cancelled, "it was cancelled while it ran"),
-        Doom::Poison => (failed("poison", "its node died each time it ran alone"), "poison"),
-    };
-    let (ended, done) = finish(&data, Guard::Idle, outcome);
-    let ended = Finish { note: Some(note.to_owned()), ..ended };
-    let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
-    if doom == Doom::Poison {
-        let event = Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);
-        node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
-    }
-    match node.persistence.commit(id.0, unit).await {
-        Outcome::Durable | Outcome::Refused(_) => {
-            node.task_moved(id);
-            Ok(())
-        }
-        Outcome::Full(why) | Outcome::Failed(why) => Err(StoreError::NotDone(why)),
-    }
 }
 
 impl Actor for Dispatcher {
@@ -436,14 +426,8 @@ impl Handler<Ended> for Dispatcher {
     type Result = ();
     fn handle(&mut self, Ended { claim, how }: Ended, ctx: &mut Self::Context) {
         self.running.remove(&claim.id);
-        if how == How::Unsettled && !self.draining {
-            return self.give_back(claim, ctx);
-        }
         if how == How::Unsettled {
-            let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
-            ctx.spawn(wrap_future(async move {
-                let _ = node.store.give_back(node.boot, &[back]).await;
-            }));
+            return self.give_back(claim, ctx);
         }
         let target = claim.target.to_string();
         if let Some(n) = self.by_target.get_mut(&target) {
@@ -465,10 +449,18 @@ impl Handler<Ended> for Dispatcher {
 
 impl Handler<Cancel> for Dispatcher {
     type Result = bool;
-    fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
-        match self.running.get(&id) {
-            Some(running) => {
-                running.cancel.cancel();
+    fn handle(&mut self, Cancel(id): Cancel, ctx: &mut Self::Context) -> bool {
+        if let Some(running) = self.running.get(&id) {
+            running.cancel.cancel();
+            return true;
+        }
+        let waiting = self.full.values_mut().find_map(|queue| {
+            let at = queue.iter().position(|claim| claim.id == id)?;
+            queue.remove(at)
+        });
+        match waiting {
+            Some(claim) => {
+                self.end_at_once(claim, FinishOutcome::Cancelled, ctx);
                 true
             }
             None => false,
@@ -485,14 +477,19 @@ impl Handler<RunningTasks> for Dispatcher {
 }
 
 impl Handler<Quiesce> for Dispatcher {
-    type Result = ResponseActFuture<Self, ()>;
-    fn handle(&mut self, _: Quiesce, _: &mut Self::Context) -> Self::Result {
+    type Result = ();
+    fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
         self.draining = true;
-        let waiting: Vec<_> =
-            std::mem::take(&mut self.full).into_values().flatten().map(|c| (c.id, c.attempt)).collect();
-        let node = self.node.clone();
-        Box::pin(wrap_future(async move {
-            let _ = node.store.give_back(node.boot, &waiting).await;
-        }))
+        for claim in std::mem::take(&mut self.full).into_values().flatten() {
+            self.give_back(claim, ctx);
+        }
+    }
+}
+
+impl Handler<Held> for Dispatcher {
+    type Result = usize;
+    fn handle(&mut self, _: Held, _: &mut Self::Context) -> usize {
+        // A claim on its way may bring tasks that are to be given back.
+        self.agent_claims + self.tool_claims + usize::from(self.claiming)
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -117,8 +117,8 @@ impl<A: Agent> Kind<A> {
             kind: A::KIND.into(),
             mailbox: kind.policy.mailbox,
             rejects: matches!(A::policy().on_full, OnFull::Reject),
-            ask_timeout: kind.policy.ask_timeout,
             lanes: papaya::HashMap::new(),
+            closing: AtomicBool::new(false),
             activator: Arc::new(Starter(Arc::downgrade(&kind))),
         });
         let _ = kind.directory.set(directory);
@@ -150,7 +150,7 @@ impl<A: Agent> Activator<A> for Starter<A> {
         });
         if !started {
             kind.running.fetch_sub(1, Ordering::AcqRel);
-            lane.set_entrance(Entrance::Closing);
+            turn_away::<A>(lane.orphaned(), &going_down());
         }
     }
 }
@@ -196,6 +196,8 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Tells a running cell. `false`: none runs.
     fn control(&self, key: &str, control: Control) -> bool;
     fn set_entrance(&self, key: &str, entrance: Entrance);
+    /// Whether the agent takes messages and runs them.
+    fn is_open(&self, key: &str) -> bool;
     fn check_state(&self, row: &AgentRow) -> anyhow::Result<()>;
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
@@ -287,7 +289,13 @@ impl<A: Agent> AnyKind for Kind<A> {
 
     fn control(&self, key: &str, control: Control) -> bool {
         match self.live.pin().get(key) {
-            Some(live) => live.addr.try_send(control).is_ok(),
+            Some(live) => {
+                // A full mailbox means that the cell's thread is held up: the letterbox is not.
+                if live.addr.try_send(control).is_err() {
+                    live.inbox.tell(control);
+                }
+                true
+            }
             None => false,
         }
     }
@@ -295,14 +303,14 @@ impl<A: Agent> AnyKind for Kind<A> {
     fn set_entrance(&self, key: &str, entrance: Entrance) {
         let Ok(lane) = self.lane(key) else { return };
         let why = match &entrance {
-            Entrance::Shut(why) => Some(why.clone()),
-            _ => None,
+            Entrance::Shut(why) => why.to_string(),
+            _ => format!("{} is paused", lane.name.subject()),
         };
-        for mut letter in lane.set_entrance(entrance) {
-            let why = why.as_deref().unwrap_or("it takes no messages");
-            letter.letter_mut().fail(AskError::WrongState(why.to_owned()));
-            letter.letter_mut().release(0);
-        }
+        turn_away::<A>(lane.decide(entrance), &AskError::WrongState(why));
+    }
+
+    fn is_open(&self, key: &str) -> bool {
+        self.lane(key).is_ok_and(|lane| lane.entrance() == Entrance::Open)
     }
 
     fn check_state(&self, row: &AgentRow) -> anyhow::Result<()> {
@@ -324,8 +332,9 @@ impl<A: Agent> AnyKind for Kind<A> {
 
     fn drain(&self) {
         if let Some(directory) = self.directory.get() {
+            directory.closing.store(true, Ordering::SeqCst);
             for lane in directory.lanes.pin().values() {
-                lane.set_entrance(Entrance::Closing);
+                turn_away::<A>(lane.set_entrance(Entrance::Closing), &going_down());
             }
         }
         for live in self.live.pin().values() {
@@ -341,6 +350,18 @@ impl<A: Agent> AnyKind for Kind<A> {
         let Some(directory) = self.directory.get() else { return 0 };
         let lanes = directory.lanes.pin();
         self.live.pin().keys().filter_map(|key| lanes.get(key)).map(|lane| lane.depth()).sum()
+    }
+}
+
+fn going_down() -> AskError {
+    AskError::Unavailable("the node is going down".to_owned())
+}
+
+/// Answers letters that no cell will see.
+fn turn_away<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: &AskError) {
+    for mut letter in letters {
+        letter.letter_mut().fail(error.clone());
+        letter.letter_mut().release(0);
     }
 }
 

@@ -13,6 +13,10 @@ impl Metrics {
         counter!("greenroom_messages_total", "kind" => kind, "outcome" => outcome).increment(n);
     }
 
+    pub(crate) fn handled(&self, kind: &'static str, took: Duration) {
+        histogram!("greenroom_message_handle_duration_seconds", "kind" => kind).record(took.as_secs_f64());
+    }
+
     pub(crate) fn restart(&self, kind: &'static str, reason: &'static str) {
         counter!("greenroom_agent_restarts_total", "kind" => kind, "reason" => reason).increment(1);
     }

@@ -13,6 +13,7 @@ mod cache_actor;
 mod cell;
 mod crashes;
 mod dispatcher;
+mod doom;
 mod inbox;
 mod keys;
 mod kind;
@@ -30,7 +31,7 @@ pub mod views;
 use std::{sync::Arc, time::Duration};
 
 pub use boot::StartError;
-pub(crate) use boot::{Running, start};
+pub(crate) use boot::{DataDir, Running, lock, start};
 pub use persistence::CommitStats;
 
 use crate::{

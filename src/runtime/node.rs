@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{
     cache_actor::{CacheActor, Put},
     crashes::Crashes,
-    dispatcher::{CLAIM, Dispatcher, PROMOTE, RunningTasks, Wake},
+    dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
     kind::AnyKind,
     metrics::Metrics,
     orchestrator::{Notice, Orchestrator},
@@ -293,10 +293,10 @@ impl Node {
         }
     }
 
-    /// How many tasks run here.
-    pub(crate) async fn running_tasks(&self) -> usize {
+    /// How many claimed tasks are not settled.
+    pub(crate) async fn held_tasks(&self) -> usize {
         match self.actors.get() {
-            Some(actors) => actors.dispatcher.send(RunningTasks).await.map_or(0, |tasks| tasks.len()),
+            Some(actors) => actors.dispatcher.send(Held).await.unwrap_or(0),
             None => 0,
         }
     }

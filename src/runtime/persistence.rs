@@ -71,9 +71,15 @@ pub struct CommitStats {
 }
 
 struct Writer {
-    waiting: Mutex<Vec<(Unit, Ticket)>>,
+    queue: Mutex<Queue>,
     work: Notify,
-    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<(Unit, Ticket)>,
+    /// Nothing is taken any more. Under the same lock, so that nothing comes after the writer's end.
+    closed: bool,
 }
 
 /// The way to the writers. Cheap to clone.
@@ -110,7 +116,7 @@ pub(crate) struct Hooks {
 fn touches_tasks(units: &[Unit]) -> Option<bool> {
     let mut any = false;
     for unit in units {
-        any |= !unit.accepted.is_empty() || !unit.finished.is_empty();
+        any |= !unit.accepted.is_empty() || !unit.batches.is_empty() || !unit.finished.is_empty();
         let ends = |f: &Finish| !matches!(f.outcome, FinishOutcome::Succeeded { .. });
         let waits = |t: &NewTask| t.run_at.is_some() || t.expires_at.is_some() || !t.after.is_empty();
         if unit.finished.iter().any(ends) || unit.accepted.iter().any(waits) {
@@ -130,10 +136,7 @@ impl Persistence {
     ) -> std::io::Result<Self> {
         let (stats, up) = (Arc::new(CommitStats::default()), Arc::new(AtomicBool::new(true)));
         let writers: Arc<[Arc<Writer>]> = (0..store.writers().max(1))
-            .map(|_| {
-                let (waiting, work) = (Mutex::new(Vec::new()), Notify::new());
-                Arc::new(Writer { waiting, work, closed: AtomicBool::new(false) })
-            })
+            .map(|_| Arc::new(Writer { queue: Mutex::default(), work: Notify::new() }))
             .collect();
         let running = Arc::new(AtomicU64::new(writers.len() as u64));
         for (n, writer) in writers.iter().enumerate() {
@@ -166,20 +169,21 @@ impl Persistence {
 
     /// How many units wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.writers.iter().map(|w| w.waiting.lock().len()).sum()
+        self.writers.iter().map(|w| w.queue.lock().waiting.len()).sum()
     }
 
     /// Puts a unit in the queue of its writer (by `id`).
     pub(crate) fn write(&self, id: Uuid, unit: Unit, ticket: Ticket) {
         let index = usize::from(id.as_bytes()[14]) % self.writers.len().max(1);
         let Some(writer) = self.writers.get(index) else { return };
-        if writer.closed.load(Ordering::Acquire) {
-            return ticket.answer(Outcome::Failed("the node is going down".to_owned()));
-        }
         let first = {
-            let mut waiting = writer.waiting.lock();
-            waiting.push((unit, ticket));
-            waiting.len() == 1
+            let mut queue = writer.queue.lock();
+            if queue.closed {
+                drop(queue);
+                return ticket.answer(Outcome::Failed("the node is going down".to_owned()));
+            }
+            queue.waiting.push((unit, ticket));
+            queue.waiting.len() == 1
         };
         if first {
             writer.work.notify_one();
@@ -204,25 +208,39 @@ impl Persistence {
     /// Ends the writers once their queues are empty.
     pub(crate) fn close(&self) {
         for writer in self.writers.iter() {
-            writer.closed.store(true, Ordering::Release);
+            writer.queue.lock().closed = true;
             writer.work.notify_one();
         }
     }
 }
 
+/// A writer that ends by a panic leaves cells that wait for ever: the process must end.
+struct Watch(Hooks);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0.fatal)("a writer panicked".to_owned());
+        }
+    }
+}
+
 async fn write(writer: Arc<Writer>, cx: Context) {
+    let _watch = Watch(cx.hooks.clone());
     let mut spare = Vec::new();
     loop {
-        let mut batch = {
-            let mut waiting = writer.waiting.lock();
-            if waiting.len() <= MAX_BATCH {
-                std::mem::replace(&mut *waiting, std::mem::take(&mut spare))
+        let (mut batch, closed) = {
+            let mut queue = writer.queue.lock();
+            let waiting = &mut queue.waiting;
+            let batch = if waiting.len() <= MAX_BATCH {
+                std::mem::replace(waiting, std::mem::take(&mut spare))
             } else {
                 waiting.drain(..MAX_BATCH).collect()
-            }
+            };
+            (batch, queue.closed)
         };
         if batch.is_empty() {
-            if writer.closed.load(Ordering::Acquire) {
+            if closed {
                 cx.running.fetch_sub(1, Ordering::AcqRel);
                 return;
             }

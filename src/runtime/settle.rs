@@ -121,6 +121,7 @@ mod tests {
             timeout: None,
             notify: Some(Notify { target: Target::agent("librarian", "x"), message: "Read.done".into() }),
             batch: None,
+            due: None,
         }
     }
 
@@ -137,6 +138,18 @@ mod tests {
         assert!(matches!(settle(&claim(3, 0), failed(), now, 0.5), FinishOutcome::Failed { .. }));
         // a claim that was lost with its node is not a failed attempt
         assert!(matches!(settle(&claim(3, 1), failed(), now, 0.5), FinishOutcome::Retry { .. }));
+    }
+
+    #[test]
+    fn a_wait_counts_from_when_the_task_could_run() {
+        let claimed = claim(1, 0);
+        let later = |s| later(Timestamp::now(), Duration::from_secs(s));
+        let waited = claimed.waited(later(10)).unwrap().as_secs_f64();
+        assert!((9.0..=11.0).contains(&waited), "{waited}");
+        let due = Claimed { due: Some(later(6)), ..claimed };
+        let waited = due.waited(later(10)).unwrap().as_secs_f64();
+        assert!((3.0..=5.0).contains(&waited), "{waited}");
+        assert_eq!(claim(2, 0).waited(later(10)), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{
         task::Claimed,
     },
     store::{FinishOutcome, Guard, Unit},
+    tool::Effect,
 };
 
 /// The actor of one running task.
@@ -78,7 +79,11 @@ async fn live(
     .await;
     let for_agent = matches!(claim.target, Target::Agent { .. });
     let attempt: Attempt = match step {
-        Step::Answer(None) => return How::Unsettled,
+        Step::Answer(None) => match &claim.target {
+            // It may have begun.
+            Target::Tool(name) if is_once(&node, name) => Err(AskError::Unknown),
+            _ => return How::Unsettled,
+        },
         Step::Answer(Some(Ok(reply))) if for_agent => {
             tell(&node, &claim, &Ok(reply.body.get().as_bytes().to_vec()), begun);
             return How::Settled;
@@ -94,8 +99,23 @@ async fn live(
                     None => How::Unsettled,
                 };
             }
-            drop(rx);
-            return record(&node, &claim, FinishOutcome::Cancelled).await;
+            match (&claim.target, rx.withdraw()) {
+                // It has begun, and is asked to end. An effect that happens once is waited for: only
+                // its end tells whether it happened.
+                (Target::Tool(name), false) => {
+                    if let Some(call) = node.calls.pin().get(&claim.id) {
+                        call.cancel();
+                    }
+                    match is_once(&node, name).then_some(rx) {
+                        Some(rx) => match rx.await {
+                            Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
+                            None => Err(AskError::Unknown),
+                        },
+                        None => return record(&node, &claim, FinishOutcome::Cancelled).await,
+                    }
+                }
+                _ => return record(&node, &claim, FinishOutcome::Cancelled).await,
+            }
         }
     };
     tell(&node, &claim, &attempt, begun);
@@ -105,17 +125,38 @@ async fn live(
     record(&node, &claim, outcome).await
 }
 
+fn is_once(node: &Node, tool: &str) -> bool {
+    node.tools.get(tool).is_some_and(|tool| tool.effect() == Effect::Once)
+}
+
 /// Commits the end of an attempt that no agent's turn commits.
 pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome) -> How {
+    let parked = matches!(outcome, FinishOutcome::Parked);
     let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
     loop {
         match node.persistence.commit(claim.id.0, unit.clone()).await {
-            Outcome::Durable | Outcome::Refused(_) => return How::Settled,
+            Outcome::Durable | Outcome::Refused(_) => {
+                if parked {
+                    unpark_if_open(node, claim).await;
+                }
+                return How::Settled;
+            }
             // The task is still claimed by this boot: a later one would find it lost.
             Outcome::Failed(_) if node.is_closing() => return How::Unsettled,
             Outcome::Full(_) | Outcome::Failed(_) => tokio::time::sleep(Duration::from_millis(500)).await,
         }
+    }
+}
+
+/// An agent may have been taken back into service before its task was parked: nobody else would
+/// look for the task then.
+async fn unpark_if_open(node: &Node, claim: &Claimed) {
+    let Target::Agent { kind, key } = &claim.target else { return };
+    if node.kind(kind).is_some_and(|(_, kind)| kind.is_open(key))
+        && node.store.park(&claim.target.to_string(), false).await.is_ok_and(|n| n > 0)
+    {
+        node.wake_dispatcher(false);
     }
 }
 
@@ -130,7 +171,9 @@ fn tell(node: &Node, claim: &Claimed, attempt: &Attempt, begun: Instant) {
         }
         Err(_) => (event::TASK_FAILED, "failed", Level::Error),
     };
-    node.metrics.attempt(outcome, None, begun.elapsed());
+    let ran = begun.elapsed();
+    let waited = claim.waited(Timestamp::now()).map(|w| w.saturating_sub(ran));
+    node.metrics.attempt(outcome, waited, ran);
     if node.logger.wants(level, name) {
         let mut event = Event::new(level, name, format!("task:{}", claim.id))
             .field("target", claim.target.to_string())

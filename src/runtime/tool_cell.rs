@@ -81,8 +81,6 @@ pub(crate) trait AnyTool: ToolPort {
     ) -> Result<(), AskError<JsonRefusal>>;
     /// Starts the cell, on the current arbiter.
     fn start(&self);
-    /// Whether another call could begin at once.
-    fn has_room(&self) -> bool;
 }
 
 impl<M: Typed> ToolHandle<M> {
@@ -116,18 +114,29 @@ fn overloaded() -> AskError {
 }
 
 fn refuse<M: Typed>(invocation: Invocation<M>, error: AskError) {
-    answer(invocation.reply, Err(error.widen()));
+    answer(invocation.reply, Err(error.widen()), false);
 }
 
-fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>) {
+fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>, once: bool) {
     match reply {
         InvocationReply::Typed(tx) => tx.send(answer),
         InvocationReply::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
-            let body = serde_json::value::to_raw_value(&reply).map_err(|e| {
-                AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
-            })?;
-            Ok(JsonReply { body, version: 0, replayed: false })
+            let why = match guard(|| serde_json::value::to_raw_value(&reply)) {
+                Ok(Ok(body)) => return Ok(JsonReply { body, version: 0, turn: None, replayed: false }),
+                Ok(Err(e)) => e.to_string(),
+                Err((message, _)) => message,
+            };
+            // An effect that happens once has happened: its task must not run again by itself.
+            let fault = || Fault::new(format!("the reply cannot be written as JSON: {why}"));
+            Err(if once { AskError::Unknown } else { AskError::Failed(fault()) })
         })),
+    }
+}
+
+fn begins<M: Typed>(reply: &InvocationReply<M>) -> bool {
+    match reply {
+        InvocationReply::Typed(tx) => tx.start(),
+        InvocationReply::Json(tx) => tx.start(),
     }
 }
 
@@ -185,12 +194,6 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
             crashes: 0,
         };
         let _ = self.addr.set(cell.start());
-    }
-
-    fn has_room(&self) -> bool {
-        let busy =
-            self.figures.running.load(Ordering::Relaxed) + self.figures.waiting.load(Ordering::Relaxed);
-        self.spec.limits.concurrency.is_none_or(|n| busy < n as u64)
     }
 }
 
@@ -318,6 +321,9 @@ impl<M: Typed> ToolCell<M> {
 /// Runs one call to its end.
 async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<Node>) -> Ended {
     let Invocation { input, meta, reply } = invocation;
+    if !begins(&reply) {
+        return Ended { failed: false, crash: None };
+    }
     let cancel = CancellationToken::new();
     let guard = cancel.clone().drop_guard();
     let call = Call::new(node.host(), meta.key, meta.attempt, cancel);
@@ -357,7 +363,7 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
         Err(_) => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
     };
     let failed = outcome.is_err();
-    answer(reply, outcome);
+    answer(reply, outcome, once);
     Ended { failed, crash }
 }
 

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{model::task::OnParentFailed, tool::Effect};
+use crate::{
+    model::{supervision::CrashReport, task::OnParentFailed},
+    tool::Effect,
+};
 
 /// One page of a listing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -88,42 +91,7 @@ pub struct CrashSummary {
     /// How many in the last hour.
     pub last_hour: u64,
     /// The last ones, newest first.
-    pub recent: Vec<CrashInfo>,
-}
-
-/// A crash, as it is shown.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CrashInfo {
-    /// Its id, which the caller got as `crash_id`.
-    pub id: String,
-    /// When.
-    pub at: Timestamp,
-    /// What crashed: `kind/key` or `tool:NAME`.
-    pub subject: String,
-    /// `panic`, `timeout`, `start_failed`, …
-    pub reason: String,
-    /// What it said.
-    pub message: String,
-    /// Where in the code, where that is known.
-    pub site: Option<String>,
-    /// On which message.
-    pub message_type: Option<String>,
-    /// Its id.
-    pub message_id: Option<String>,
-    /// Its size.
-    pub message_bytes: Option<u64>,
-    /// The state's version that was restored.
-    pub version: i64,
-    /// What supervision decided: `restart`, `stopped`, …
-    pub decision: String,
-    /// Which restart of the window this was.
-    pub attempt: u32,
-    /// How many the window allows.
-    pub max: u32,
-    /// The window.
-    pub within_ms: u64,
-    /// The back-off.
-    pub delay_ms: u64,
+    pub recent: Vec<CrashReport>,
 }
 
 /// A node of the supervision tree.

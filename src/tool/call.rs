@@ -44,6 +44,10 @@ impl Call {
         self.0.cancel.is_cancelled()
     }
 
+    pub(crate) fn cancel(&self) {
+        self.0.cancel.cancel();
+    }
+
     /// Says how far it is: a fraction from 0 to 1, and a text. The last one counts.
     pub fn progress(&self, fraction: f32, text: impl Into<String>) {
         *self.0.progress.lock() = Some((fraction.clamp(0.0, 1.0), text.into()));

@@ -34,6 +34,18 @@ rules! {
         assert_eq!((row.status, row.reason), (StoredStatus::Normal, None));
     }
 
+    async fn a_head_is_the_row_without_its_state(w: &mut World) {
+        w.must(w.turn("a", 0, "1")).await;
+        w.must(w.turn("a", 1, "2")).await;
+        let ids = [AgentId::of("tally", "nobody"), AgentId::of("tally", "a")];
+        let heads = w.store.heads(&ids).await.unwrap();
+        let row = w.store.load(&ids).await.unwrap().pop().unwrap().unwrap();
+        assert!(heads[0].is_none());
+        let head = heads[1].as_ref().unwrap();
+        assert_eq!((head.id, head.epoch, head.version, head.status), (row.id, row.epoch, row.version, row.status));
+        assert!(head.bytes.is_empty() && !row.bytes.is_empty());
+    }
+
     async fn a_status_may_come_before_the_first_state(w: &mut World) {
         set(w, "a", StoredStatus::Paused, None).await;
         assert_eq!(w.state("a").await, Some((0, String::new())));

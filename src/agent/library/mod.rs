@@ -67,3 +67,6 @@ impl Tally {
         self.files + self.skipped + self.failed
     }
 }
+
+#[cfg(test)]
+mod tests;

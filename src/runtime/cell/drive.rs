@@ -91,3 +91,29 @@ pub(super) async fn drive<A: Agent>(
         Err((message, site)) => End::panicked(message, site),
     }
 }
+
+/// Runs a hook of the user's, with panics caught and a time limit.
+pub(super) async fn hook(
+    future: impl Future<Output = anyhow::Result<()>>,
+    limit: Duration,
+) -> Result<anyhow::Result<()>, (String, Option<String>)> {
+    let mut slot = std::pin::pin!(Some(future));
+    let mut timer = std::pin::pin!(None);
+    let end = std::future::poll_fn(|cx| {
+        let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
+        match guard(|| future.poll(cx)) {
+            Ok(Poll::Ready(result)) => return Poll::Ready(Ok(result)),
+            Err(panic) => return Poll::Ready(Err(panic)),
+            Ok(Poll::Pending) => {}
+        }
+        if timer.is_none() {
+            timer.set(Some(tokio::time::sleep(limit)));
+        }
+        match timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Ok(Err(anyhow::anyhow!("it ran past its time limit")))),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    guard(|| slot.set(None)).and(end)
+}

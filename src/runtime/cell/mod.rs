@@ -4,9 +4,13 @@
 //! The actor owns the runner's life; the runner ([`runner`]) is the one loop of an agent's life:
 //! restore, run turns ahead of the disk, flush, release.
 
+mod commit;
 mod drive;
+mod leave;
 pub(crate) mod restore;
+mod rewind;
 mod runner;
+mod turns;
 mod window;
 
 use std::sync::{Arc, atomic::Ordering};

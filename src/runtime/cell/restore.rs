@@ -1,11 +1,31 @@
-//! The one way back: decode the last image, check it, open its resources.
+//! The one way back: read what the store holds or the last image, check it, open its resources.
 
-use crate::{
-    agent::{Agent, Stored},
-    model::snapshot,
-    runtime::crashes::guard,
-    store::AgentRow,
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
+
+use jiff::Timestamp;
+
+use super::{
+    drive::hook,
+    leave::{quarantined_text, stopped_text},
+    runner::{Exit, Runner},
+    window::fail,
+};
+use crate::{
+    agent::{Agent, AskError, Stored, lane::Entrance, turn::Passage},
+    model::{
+        event::{self, Event, Level},
+        snapshot,
+        supervision::{CrashKind, CrashReason, Decision},
+    },
+    runtime::{crashes::guard, inbox::Phase, millis},
+    store::{AgentRow, StoredStatus},
+};
+
+/// How often a load is tried before what waits is answered.
+const LOAD_TRIES: u32 = 6;
 
 /// Why a stored state was not used.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +36,149 @@ pub(crate) enum RestoreError {
     /// It cannot be read: quarantine.
     #[error("{0}")]
     Unreadable(String),
+}
+
+impl<A: Agent> Runner<A> {
+    /// Reads the agent from the store and opens it.
+    pub(super) async fn restore(&mut self) -> Option<Exit> {
+        self.inbox().set_phase(Phase::Starting);
+        let begun = Instant::now();
+        let id = self.lane.name.id;
+        self.epoch = self.node.epoch(id);
+        self.air.image = None;
+        self.air.version = 0;
+        self.decided = self.lane.decided();
+        let mut tries = 0;
+        let row = loop {
+            match self.node.load(id).await {
+                Ok(row) => break row,
+                Err(e) if tries < LOAD_TRIES && !self.node.is_closing() => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                    let _ = e;
+                }
+                Err(e) => return Some(self.turn_away(AskError::Unavailable(e.to_string()))),
+            }
+        };
+        let Some(row) = row else { return self.revive().await };
+        let why = row.reason.clone().unwrap_or_default();
+        match row.status {
+            StoredStatus::Normal => {}
+            StoredStatus::Paused => {
+                self.batch.extend(self.lane.found(self.decided, Entrance::Paused).unwrap_or_default());
+                return Some(self.let_go());
+            }
+            StoredStatus::Stopped => return Some(Exit::Shut(stopped_text(&self.subject(), &why))),
+            StoredStatus::Quarantined => return Some(Exit::Shut(quarantined_text(&self.subject(), &why))),
+        }
+        if self.volatile() {
+            return self.revive().await;
+        }
+        match decode::<A>(&row) {
+            Ok(None) => self.revive().await,
+            Ok(Some(agent)) => {
+                self.air.version = row.version;
+                self.inbox().version.store(row.version, Ordering::Relaxed);
+                let bytes = row.bytes.len();
+                self.air.image = Some(Arc::new(row.bytes));
+                self.agent = Some(Box::new(agent));
+                let exit = match self.open().await {
+                    Ok(()) => None,
+                    Err(reason) => {
+                        self.drop_agent();
+                        match self.failed_start(reason).await {
+                            Some(exit) => Some(exit),
+                            None => self.revive().await,
+                        }
+                    }
+                };
+                let took = begun.elapsed();
+                self.node.metrics.restored(took);
+                if exit.is_none() && self.node.logger.wants(Level::Debug, event::STATE_RESTORED) {
+                    let event = Event::new(Level::Debug, event::STATE_RESTORED, self.subject())
+                        .field("version", row.version)
+                        .field("age_ms", age_ms(row.updated_at))
+                        .field("bytes", bytes)
+                        .field("duration_ms", millis(took));
+                    self.node.logger.emit(event);
+                }
+                exit
+            }
+            Err(RestoreError::Future { found, known }) => {
+                let why = RestoreError::Future { found, known }.to_string();
+                Some(self.turn_away(AskError::Unavailable(why)))
+            }
+            Err(RestoreError::Unreadable(why)) => Some(self.quarantine(why).await),
+        }
+    }
+
+    /// Decodes the last image and opens the agent's resources.
+    pub(super) async fn revive(&mut self) -> Option<Exit> {
+        loop {
+            match read_image::<A>(self.air.image.as_ref().map(|i| i.as_slice())) {
+                Ok(agent) => self.agent = Some(Box::new(agent)),
+                Err(why) => return Some(self.quarantine(why).await),
+            }
+            match self.open().await {
+                Ok(()) => return None,
+                Err(reason) => {
+                    self.drop_agent();
+                    if let Some(exit) = self.failed_start(reason).await {
+                        return Some(exit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A start that failed: waits for the back-off, or gives up.
+    async fn failed_start(&mut self, reason: CrashReason) -> Option<Exit> {
+        let (decision, fault) = self.report(None, reason);
+        match decision {
+            Decision::Restart { delay, .. } => {
+                self.inbox().set_phase(Phase::Restarting);
+                if self.back_off(delay).await {
+                    return None;
+                }
+                // Whoever asks it to leave decides what follows; what was not durable never was.
+                if self.air.flight.is_some() {
+                    let outcome = self.outcome().await;
+                    if let Err(outcome) = self.air.land(outcome) {
+                        self.fail_all(&outcome);
+                    }
+                }
+                let entries = std::mem::take(&mut self.window).entries;
+                let error = AskError::Unavailable("the agent did not start".to_owned());
+                fail::<A>(entries.into_iter().map(|e| e.letter), &error);
+                Some(self.let_go())
+            }
+            Decision::Exceeded { .. } | Decision::Leave => {
+                let entries = std::mem::take(&mut self.window).entries;
+                fail::<A>(entries.into_iter().map(|e| e.letter), &AskError::Failed(fault.clone()));
+                Some(self.stop(format!("it could not start: {}", fault.message)).await)
+            }
+        }
+    }
+
+    /// Runs `on_start`.
+    async fn open(&mut self) -> Result<(), CrashReason> {
+        let Some(agent) = self.agent.as_mut() else { return Ok(()) };
+        self.turn.is_new = self.air.version == 0 && self.air.image.is_none();
+        self.turn.begin(None, Passage::Blocked);
+        let started = hook(agent.on_start(&self.turn), self.kind.policy.turn_timeout).await;
+        let sent = self.turn.take_outbox().is_some();
+        let reason = |kind, message: String, site| CrashReason { kind, message, site };
+        match started {
+            Ok(Ok(())) if sent => Err(reason(
+                CrashKind::Start,
+                "`on_start` may not send: move it to a handler".to_owned(),
+                None,
+            )),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(reason(CrashKind::Start, format!("on_start: {e:#}"), None)),
+            Err((message, site)) => Err(reason(CrashKind::Start, format!("on_start: {message}"), site)),
+        }
+    }
 }
 
 /// Reads the state of a row; `None` where it has none yet.
@@ -70,7 +233,7 @@ fn parse<A: Agent>(body: &[u8]) -> anyhow::Result<A> {
 }
 
 /// Reads an image of this very activation back.
-pub(super) fn revive<A: Agent>(image: Option<&[u8]>) -> Result<A, String> {
+fn read_image<A: Agent>(image: Option<&[u8]>) -> Result<A, String> {
     let Some(frame) = image else {
         return guard(A::default).map_err(|(message, _)| message);
     };
@@ -88,4 +251,8 @@ pub(super) fn reads_back<A: Agent>(body: &[u8]) -> Result<(), String> {
         Ok(Err(e)) => Err(e.to_string()),
         Err((message, _)) => Err(message),
     }
+}
+
+fn age_ms(at: Timestamp) -> i64 {
+    Timestamp::now().as_millisecond().saturating_sub(at.as_millisecond())
 }

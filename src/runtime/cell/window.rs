@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{inbox::Inbox, persistence::Outcome};
+use super::super::{crashes::guard, inbox::Inbox, persistence::Outcome};
 use crate::agent::{Agent, AskError, Envelope, Ran, messages::EnvelopeOf, turn::Outbox};
 
 /// A turn that has run.
@@ -77,9 +77,15 @@ impl<A: Agent> Air<A> {
 }
 
 /// Sends staged answers and tells, in their order.
-pub(super) fn release<A: Agent>(entries: Vec<Entry<A>>, tells: Vec<Box<dyn FnOnce() + Send>>, version: i64) {
-    for mut entry in entries {
-        entry.letter.letter_mut().release(version);
+pub(super) fn release<A: Agent>(
+    entries: impl IntoIterator<Item = Entry<A>>,
+    tells: Vec<Box<dyn FnOnce() + Send>>,
+    version: i64,
+) {
+    let mut entries = entries.into_iter();
+    // Messages and replies are user values: one that cannot be dropped must not keep the others.
+    while guard(|| entries.by_ref().for_each(|mut entry| entry.letter.letter_mut().release(version))).is_err()
+    {
     }
     for tell in tells {
         tell();

@@ -158,6 +158,7 @@ pub(super) struct ClaimedRow {
     timeout_ms: Option<i64>,
     notify: Option<String>,
     batch: Option<Id>,
+    run_at: Option<i64>,
     input: Vec<u8>,
 }
 
@@ -268,6 +269,7 @@ macro_rules! claimable {
                     timeout: millis(self.timeout_ms),
                     notify: notify_of(self.notify.as_deref())?,
                     batch: self.batch.map(Into::into),
+                    due: self.run_at.map(moment),
                 })
             }
         }

@@ -1,0 +1,85 @@
+//! The gate: a turn reaches outside only when its agent's earlier turns are durable.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    task::{Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+/// Whether a turn may reach outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Passage {
+    /// Every earlier turn is durable.
+    Clear = 0,
+    /// Earlier turns wait for their commit.
+    Blocked = 1,
+}
+
+/// What stands between a turn and the world outside of its agent.
+#[derive(Default)]
+pub(crate) struct Gate {
+    passage: AtomicU8,
+    asked: AtomicBool,
+    passed: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Gate {
+    /// Makes it ready for the next turn; `true`: the last one stood at it, or passed.
+    pub(super) fn reset(&mut self, passage: Passage) -> bool {
+        *self.passage.get_mut() = passage as u8;
+        let asked = std::mem::take(self.asked.get_mut());
+        let passed = std::mem::take(self.passed.get_mut());
+        if asked {
+            self.waiting.get_mut().clear();
+        }
+        asked || passed
+    }
+
+    pub(crate) fn set(&self, passage: Passage) {
+        self.passage.store(passage as u8, Ordering::Release);
+        if passage == Passage::Clear && self.asked.load(Ordering::Acquire) {
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            for waker in waiting {
+                waker.wake();
+            }
+        }
+    }
+
+    fn is_clear(&self) -> bool {
+        self.passage.load(Ordering::Acquire) == Passage::Clear as u8
+    }
+
+    /// Whether the turn stands at the gate and it is not clear.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire) && !self.is_clear()
+    }
+
+    /// Whether the turn stands at the gate, clear or not.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.asked.load(Ordering::Acquire) && !self.is_passed()
+    }
+
+    /// Whether the turn has reached outside.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.passed.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn pass(&self) {
+        std::future::poll_fn(|cx| {
+            if self.is_clear() {
+                self.passed.store(true, Ordering::Release);
+                return Poll::Ready(());
+            }
+            self.waiting.lock().push(cx.waker().clone());
+            self.asked.store(true, Ordering::Release);
+            if self.is_clear() {
+                cx.waker().wake_by_ref()
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,313 @@
+//! A turn, as a handler sees it: the only door to side effects.
+//!
+//! What a turn tells and submits waits in its outbox and leaves with its commit. What it asks and
+//! calls leaves at once, but only when the agent's earlier turns are durable (the *gate*).
+
+mod gate;
+mod outbox;
+mod peers;
+
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    marker::PhantomData,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub(crate) use gate::{Gate, Passage};
+pub(crate) use outbox::Outbox;
+pub use peers::{Batch, Peer, Queued, ToolPeer};
+
+use super::{
+    Agent,
+    host::Host,
+    lane::{Lane, Name},
+    letter::Meta,
+    message::Message,
+    reference::{Address, Pending, request_hash},
+};
+use crate::{
+    Settings,
+    model::{
+        id::{Target, TaskId},
+        task::{NewBatch, NewTask},
+    },
+    tool::Tool,
+};
+
+/// At most so many inputs may leave one turn through `submit_all`.
+const MAX_BATCH: usize = 100_000;
+
+/// One turn of an agent. Handlers and hooks get it by reference; it is `Send + Sync`, so several
+/// asks may be awaited together.
+pub struct Turn<A: Agent> {
+    host: Arc<dyn Host>,
+    lane: Arc<Lane<A>>,
+    pub(crate) outbox: Mutex<Outbox>,
+    pub(crate) gate: Gate,
+    pub(crate) is_new: bool,
+    now: AtomicI64,
+    message: Option<Uuid>,
+    task: Option<TaskId>,
+    deadline: Option<Instant>,
+    chain: Vec<String>,
+    given_key: Option<String>,
+    key: OnceLock<String>,
+    calls: Mutex<HashMap<[u8; 16], u32>>,
+    cancel: Option<CancellationToken>,
+}
+
+impl<A: Agent> Turn<A> {
+    pub(crate) fn new(host: Arc<dyn Host>, lane: Arc<Lane<A>>) -> Self {
+        Self {
+            host,
+            lane,
+            outbox: Mutex::default(),
+            gate: Gate::default(),
+            is_new: true,
+            now: AtomicI64::new(0),
+            message: None,
+            task: None,
+            deadline: None,
+            chain: Vec::new(),
+            given_key: None,
+            key: OnceLock::new(),
+            calls: Mutex::default(),
+            cancel: None,
+        }
+    }
+
+    /// For the cell: makes it ready for the next message.
+    pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage) {
+        if self.gate.reset(passage) {
+            self.calls.get_mut().clear();
+        }
+        *self.now.get_mut() = 0;
+        if self.key.get().is_some() {
+            self.key = OnceLock::new();
+        }
+        if let Some(meta) = meta {
+            self.message = meta.id;
+            self.task = meta.claim.as_ref().map(|c| c.id);
+            self.deadline = meta.deadline;
+            self.chain.clone_from(&meta.chain);
+            self.given_key = meta.key.as_ref().map(|k| k.text.clone());
+        } else if self.message.is_some()
+            || self.deadline.is_some()
+            || !self.chain.is_empty()
+            || self.given_key.is_some()
+            || self.task.is_some()
+        {
+            self.message = None;
+            self.task = None;
+            self.deadline = None;
+            self.chain.clear();
+            self.given_key = None;
+        }
+    }
+
+    /// For the cell: whether the turn leaves anything behind.
+    pub(crate) fn has_outbox(&mut self) -> bool {
+        !self.outbox.get_mut().is_empty()
+    }
+
+    /// For the cell: what the turn leaves behind.
+    pub(crate) fn take_outbox(&mut self) -> Option<Outbox> {
+        let outbox = self.outbox.get_mut();
+        if outbox.is_empty() { None } else { Some(std::mem::take(outbox)) }
+    }
+
+    fn name(&self) -> &Name {
+        &self.lane.name
+    }
+
+    /// The agent's key.
+    pub fn key(&self) -> &str {
+        &self.name().key
+    }
+
+    /// The agent's own address.
+    pub fn me(&self) -> Address<A> {
+        Address::new(&*self.name().key)
+    }
+
+    /// Whether the agent has never committed.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The time of the turn: the same at each call.
+    pub fn now(&self) -> Timestamp {
+        let micros = match self.now.load(Ordering::Relaxed) {
+            0 => {
+                let fresh = Timestamp::now().as_microsecond();
+                match self.now.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => fresh,
+                    Err(first) => first,
+                }
+            }
+            known => known,
+        };
+        Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// What is left of the caller's budget, where it gave one.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline.map(|d| d.saturating_duration_since(Instant::now()))
+    }
+
+    /// A key that is the same whenever this message is handled again: the task's id, or the key
+    /// that the caller gave, or one of this message's own.
+    pub fn idempotency_key(&self) -> &str {
+        self.key.get_or_init(|| match (&self.task, &self.given_key, &self.message) {
+            (Some(task), _, _) => task.to_string(),
+            (None, Some(key), _) => format!("{}/{}/{key}", self.name().kind, self.name().key),
+            (None, None, Some(message)) => message.to_string(),
+            (None, None, None) => Uuid::now_v7().to_string(),
+        })
+    }
+
+    /// Whether an operator, or a shutdown, asks the turn to end.
+    pub fn cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Another agent, by key.
+    pub fn agent<B: Agent>(&self, key: impl Into<String>) -> Peer<'_, A, B> {
+        Peer { turn: self, key: key.into(), _peer: PhantomData }
+    }
+
+    /// Another agent, by address.
+    pub fn at<B: Agent>(&self, to: &Address<B>) -> Peer<'_, A, B> {
+        self.agent(to.key.clone())
+    }
+
+    /// A tool.
+    pub fn tool<T: Tool>(&self) -> ToolPeer<'_, A, T> {
+        ToolPeer { turn: self, _tool: PhantomData }
+    }
+
+    /// What the builder was given with `.resource(…)`.
+    ///
+    /// # Panics
+    /// When the builder was given none of this type: the turn then crashes, and says so.
+    pub fn resource<T: Send + Sync + 'static>(&self) -> &T {
+        let found = self.host.resource(TypeId::of::<T>()).and_then(|any| any.downcast_ref::<T>());
+        match found {
+            Some(resource) => resource,
+            None => {
+                panic!("no resource `{0}`: add `.resource(…)` to the builder", std::any::type_name::<T>())
+            }
+        }
+    }
+
+    /// The program's own settings, as they are now.
+    pub fn settings<S: Settings>(&self) -> Arc<S> {
+        crate::tool::settings(&*self.host)
+    }
+
+    /// Leaves memory after this turn; the state stays.
+    pub fn retire(&self) {
+        self.outbox.lock().retire = true;
+    }
+
+    /// Runs blocking code off the agent's thread.
+    ///
+    /// # Errors
+    /// When the code panicked.
+    pub fn blocking<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> Pending<'_, T, anyhow::Error> {
+        Pending::new(move |_| async move {
+            let result = Arc::new(Mutex::new(None));
+            let there = result.clone();
+            let ran = self.host.blocking(Box::new(move || *there.lock() = Some(f()))).await;
+            let value = result.lock().take();
+            match value {
+                Some(value) if ran => Ok(value),
+                _ => Err(anyhow::anyhow!("the blocking code panicked")),
+            }
+        })
+    }
+
+    fn own_target(&self) -> Target {
+        Target::agent(A::KIND, self.key())
+    }
+
+    fn queue<M: Message>(&self, target: Target, name: &str, message: &M) -> Option<NewTask> {
+        let input = match message
+            .validate()
+            .map_err(|e| e.to_string())
+            .and_then(|()| serde_json::value::to_raw_value(message).map_err(|e| e.to_string()))
+        {
+            Ok(input) => input,
+            Err(e) => {
+                self.outbox.lock().refuse(format!("cannot submit `{}` to {target}: {e}", M::NAME));
+                return None;
+            }
+        };
+        if input.get().len() > self.host.message_bytes() {
+            self.outbox
+                .lock()
+                .refuse(format!("cannot submit `{}` to {target}: over limits.message_bytes", M::NAME));
+            return None;
+        }
+        let mut task = NewTask::new(target, name, input, self.host.max_attempts());
+        task.parent = self.task;
+        Some(task)
+    }
+
+    fn submit_one<M: Message, B>(&self, target: Target, name: &str, message: &M) -> Queued<'_, A, B> {
+        let made = self.queue(target, name, message);
+        let id = made.as_ref().map_or_else(TaskId::fresh, |t| t.id);
+        if let Some(task) = made {
+            self.outbox.lock().push(task, true);
+        }
+        Queued { turn: self, id, _message: PhantomData }
+    }
+
+    fn submit_many<M: Message, B>(
+        &self,
+        target: &Target,
+        name: &str,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Batch<'_, A, B> {
+        let id = TaskId::fresh();
+        let mut size = 0u64;
+        for message in messages {
+            let Some(mut task) = self.queue(target.clone(), name, &message) else { break };
+            task.batch = Some(id);
+            size += 1;
+            let mut outbox = self.outbox.lock();
+            if size as usize > MAX_BATCH {
+                outbox.refuse("`submit_all` takes at most 100,000 inputs");
+                break;
+            }
+            outbox.push(task, false);
+        }
+        self.outbox.lock().batches.push(NewBatch { id, size, notify: None });
+        Batch { turn: self, id, _message: PhantomData }
+    }
+
+    /// A key for a call out of this turn that is the same when the turn runs again.
+    fn call_key(&self, target: &str, name: &str, body: &str) -> String {
+        let hash = request_hash(&format!("{target} {name}"), body);
+        let nth = {
+            let mut calls = self.calls.lock();
+            let n = calls.entry(hash).or_default();
+            *n += 1;
+            *n
+        };
+        format!("{}:{:032x}:{nth}", self.idempotency_key(), u128::from_be_bytes(hash))
+    }
+}

@@ -1,0 +1,281 @@
+//! Whom a turn may speak to, and what it may still say about a task that it submitted.
+
+use std::{
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::Turn;
+use crate::{
+    agent::{
+        Agent, Handler,
+        answer::{AskError, Done, Joined},
+        host::directory,
+        letter::{Letter, ReplyTo},
+        message::Message,
+        messages::Accepts,
+        reference::{Ask, Pending},
+    },
+    model::{
+        id::{Target, TaskId},
+        task::{NewTask, Notify},
+    },
+    tool::{Effect, Out, Refusal, Tool, call_tool},
+};
+
+/// Another agent, seen from a turn.
+pub struct Peer<'c, A: Agent, B> {
+    pub(super) turn: &'c Turn<A>,
+    pub(super) key: String,
+    pub(super) _peer: PhantomData<fn() -> B>,
+}
+
+impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
+    /// Leaves with this turn's commit. At most once: a full mailbox drops it, counted.
+    pub fn tell<M: Message, I>(&self, m: M)
+    where
+        B: Accepts<M, I>,
+    {
+        let lane = match directory::<B>(&*self.turn.host).and_then(|d| d.lane(&self.key)) {
+            Ok(lane) => lane,
+            Err(e) => {
+                return self.turn.outbox.lock().refuse(format!("cannot tell {}/{}: {e}", B::KIND, self.key));
+            }
+        };
+        let host = self.turn.host.clone();
+        self.turn.outbox.lock().tells.push(Box::new(move || {
+            if lane.push(B::wrap(Letter::new(m, ReplyTo::Nobody, None))).is_err() {
+                host.tell_dropped(&lane.name.kind, &lane.name.key, M::NAME);
+            }
+        }));
+    }
+
+    /// Leaves with this turn's commit, as so many tells.
+    pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>)
+    where
+        B: Accepts<M, I>,
+    {
+        for m in ms {
+            self.tell(m);
+        }
+    }
+
+    /// A durable task that leaves with this turn's commit: exactly once, or a dead letter.
+    pub fn submit<M: Message, I>(&self, m: M) -> Queued<'c, A, M>
+    where
+        B: Accepts<M, I>,
+    {
+        self.turn.submit_one(Target::agent(B::KIND, &*self.key), M::NAME, &m)
+    }
+
+    /// Many durable tasks, counted as one batch; at most 100,000.
+    pub fn submit_all<M: Message, I>(&self, ms: impl IntoIterator<Item = M>) -> Batch<'c, A, M>
+    where
+        B: Accepts<M, I>,
+    {
+        self.turn.submit_many(&Target::agent(B::KIND, &*self.key), M::NAME, ms)
+    }
+
+    /// Leaves at once, when earlier turns are durable; may repeat if the turn runs again, with a
+    /// key by which the callee knows it. A turn that waits for itself is refused.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn ask<M: Message, I>(&self, m: M) -> Pending<'c, M::Reply, AskError<M::Error>>
+    where
+        B: Accepts<M, I>,
+        I: 'c,
+    {
+        let (turn, key) = (self.turn, self.key.clone());
+        Pending::new(move |options| async move {
+            let lane = directory::<B>(&*turn.host).and_then(|d| d.lane(&key)).map_err(AskError::widen)?;
+            let (me, callee) = (turn.name().subject(), lane.name.subject());
+            let mut chain = turn.chain.clone();
+            chain.push(me);
+            if chain.contains(&callee) {
+                chain.push(callee);
+                return Err(AskError::Cycle(chain));
+            }
+            turn.gate.pass().await;
+            let dedupe = (!<B as Handler<M>>::READ_ONLY).then(|| {
+                let body = serde_json::to_string(&m).unwrap_or_default();
+                turn.call_key(&callee, M::NAME, &body)
+            });
+            let mut ask = Ask::<B, M, I>::new(Ok(lane), m).with_chain(chain);
+            if let Some(key) = options.key.or(dedupe) {
+                ask = ask.idempotency_key(key);
+            }
+            let budget = match (options.timeout, turn.deadline()) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            if let Some(budget) = budget {
+                ask = ask.timeout(budget);
+            }
+            AssertSend(ask).await
+        })
+    }
+}
+
+/// An `Ask` holds nothing of its index type: only a marker.
+struct AssertSend<F>(F);
+impl<F: Future + Unpin> Future for AssertSend<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+/// A tool, seen from a turn.
+pub struct ToolPeer<'c, A: Agent, T> {
+    pub(super) turn: &'c Turn<A>,
+    pub(super) _tool: PhantomData<fn() -> T>,
+}
+
+impl<'c, A: Agent, T: Tool> ToolPeer<'c, A, T> {
+    /// Leaves at once, when earlier turns are durable; may repeat if the turn runs again, with a
+    /// stable key. A `once` tool cannot be called: submit it.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn call(&self, input: T::Input) -> Pending<'c, Out<T>, AskError<Refusal<T>>> {
+        let turn = self.turn;
+        Pending::new(move |options| async move {
+            if T::EFFECT == Effect::Once {
+                return Err(AskError::WrongState(format!(
+                    "`{0}` takes effect once, and a turn may run again: `turn.tool::<…>().submit(…)` it instead",
+                    T::NAME
+                )));
+            }
+            turn.gate.pass().await;
+            let body = serde_json::to_string(&input).unwrap_or_default();
+            let key = options.key.unwrap_or_else(|| turn.call_key(T::NAME, "", &body));
+            call_tool::<T>(turn.host.clone(), input, key, options.timeout.or_else(|| turn.deadline())).await
+        })
+    }
+
+    /// A durable task for the tool that leaves with this turn's commit.
+    pub fn submit(&self, input: T::Input) -> Queued<'c, A, T::Input> {
+        self.turn.submit_one(Target::Tool(T::NAME.to_owned()), "", &input)
+    }
+
+    /// Many durable tasks for the tool, counted as one batch; at most 100,000.
+    pub fn submit_all(&self, inputs: impl IntoIterator<Item = T::Input>) -> Batch<'c, A, T::Input> {
+        self.turn.submit_many(&Target::Tool(T::NAME.to_owned()), "", inputs)
+    }
+}
+
+/// A task in the turn's outbox; it leaves when the turn commits.
+pub struct Queued<'c, A: Agent, M> {
+    pub(super) turn: &'c Turn<A>,
+    pub(super) id: TaskId,
+    pub(super) _message: PhantomData<fn() -> M>,
+}
+
+impl<A: Agent, M> Queued<'_, A, M> {
+    fn change(self, f: impl FnOnce(&mut NewTask)) -> Self {
+        let mut outbox = self.turn.outbox.lock();
+        if let Some(task) = outbox.tasks.iter_mut().rev().find(|t| t.id == self.id) {
+            f(task);
+        }
+        drop(outbox);
+        self
+    }
+
+    /// Its id, known before it is stored.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Not before `d` from now.
+    pub fn run_in(self, d: Duration) -> Self {
+        let at = self.turn.now().checked_add(d).unwrap_or(Timestamp::MAX);
+        self.change(|t| t.run_at = Some(at))
+    }
+
+    /// Higher goes first.
+    pub fn priority(self, n: i16) -> Self {
+        self.change(|t| t.priority = n)
+    }
+
+    /// How many attempts may fail; at least 1.
+    pub fn max_attempts(self, n: u32) -> Self {
+        self.change(|t| t.max_attempts = n.max(1))
+    }
+
+    /// How long one attempt may take.
+    pub fn timeout(self, d: Duration) -> Self {
+        self.change(|t| t.timeout = Some(d))
+    }
+
+    /// Not before these tasks have ended.
+    pub fn after(self, ids: &[TaskId]) -> Self {
+        self.change(|t| t.after.extend_from_slice(ids))
+    }
+
+    /// Brings its outcome back as a [`Done<M>`] message: exactly once.
+    pub fn notify<I>(self) -> Self
+    where
+        M: Message,
+        A: Accepts<Done<M>, I>,
+    {
+        let target = self.turn.own_target();
+        self.change(|t| t.notify = Some(Notify { target, message: Done::<M>::NAME.to_owned() }))
+    }
+}
+
+/// Many tasks in the turn's outbox; they leave when the turn commits.
+pub struct Batch<'c, A: Agent, M> {
+    pub(super) turn: &'c Turn<A>,
+    pub(super) id: TaskId,
+    pub(super) _message: PhantomData<fn() -> M>,
+}
+
+impl<A: Agent, M: Message> Batch<'_, A, M> {
+    fn change(self, mut f: impl FnMut(&mut NewTask)) -> Self {
+        let mut outbox = self.turn.outbox.lock();
+        outbox.tasks.iter_mut().rev().take_while(|t| t.batch == Some(self.id)).for_each(&mut f);
+        drop(outbox);
+        self
+    }
+
+    /// The batch's id.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// How many attempts each may fail; at least 1.
+    pub fn max_attempts(self, n: u32) -> Self {
+        self.change(|t| t.max_attempts = n.max(1))
+    }
+
+    /// Brings each outcome back as a [`Done<M>`] message.
+    pub fn notify_each<I>(self) -> Self
+    where
+        A: Accepts<Done<M>, I>,
+    {
+        let target = self.turn.own_target();
+        self.change(|t| {
+            t.notify = Some(Notify { target: target.clone(), message: Done::<M>::NAME.to_owned() })
+        })
+    }
+
+    /// Brings one [`Joined<M>`] message when all have ended.
+    pub fn notify_joined<I>(self) -> Self
+    where
+        A: Accepts<Joined<M>, I>,
+    {
+        let notify = Notify { target: self.turn.own_target(), message: Joined::<M>::NAME.to_owned() };
+        let mut outbox = self.turn.outbox.lock();
+        if let Some(batch) = outbox.batches.iter_mut().rev().find(|b| b.id == self.id) {
+            batch.notify = Some(notify);
+        }
+        drop(outbox);
+        self
+    }
+}

@@ -1,0 +1,277 @@
+//! Commits: the window becomes one unit of writing, and its outcome decides what leaves.
+
+use std::{sync::Arc, task::Poll, time::Instant};
+
+use jiff::Timestamp;
+
+use super::{
+    restore::reads_back,
+    runner::{Exit, MAX_WINDOW, Runner},
+    window::{Entry, Flight, fail, release},
+};
+use crate::{
+    agent::{Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Key},
+    model::{
+        event::{Event, Level},
+        snapshot::{self, Codec, Header},
+    },
+    runtime::{
+        crashes::guard,
+        keys,
+        persistence::{Outcome, Ticket},
+        settle::{finish, later, settle},
+    },
+    store::{Guard, KeyWrite, Refusal, StateWrite, Unit},
+};
+
+impl<A: Agent> Runner<A> {
+    pub(super) fn flush_is_due(&self) -> bool {
+        if self.air.flight.is_some() || self.window.is_empty() {
+            return false;
+        }
+        if !self.can_run() || self.barrier {
+            return true;
+        }
+        if let Persistence::Relaxed { turns, every } = self.kind.policy.persistence
+            && !self.window.urgent
+        {
+            return self.window.entries.len() >= turns as usize || self.flushed_at.elapsed() >= every;
+        }
+        self.batch.is_empty()
+    }
+
+    /// Hands the window to the store, or answers it where there is nothing to write.
+    pub(super) async fn flush(&mut self) -> Option<Exit> {
+        self.flushed_at = Instant::now();
+        let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
+        self.settle_entries(&mut unit);
+        let outbox = &self.window.outbox;
+        let submits = !outbox.tasks.is_empty() || !outbox.batches.is_empty();
+        let outputs = submits || !unit.finished.is_empty() || !unit.keys.is_empty();
+        let mut image = None;
+        if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
+            let written = if self.window.changed { self.serialise() } else { self.same_again() };
+            match written {
+                Ok(bytes) => {
+                    let before = self.air.image.as_deref().map(|old| body(old));
+                    let same = before == Some(body(&bytes));
+                    if outputs || !same {
+                        image = Some(Arc::new(bytes));
+                    }
+                }
+                Err(error) => return Box::pin(self.unwritable(error)).await,
+            }
+        }
+        let window = std::mem::take(&mut self.window);
+        if image.is_none() && !outputs {
+            release(window.entries, window.outbox.tells, self.air.version);
+            return None;
+        }
+        if let Some(bytes) = &image {
+            self.air.image = Some(bytes.clone());
+            let name = &self.lane.name;
+            unit.state = Some(StateWrite {
+                id: name.id,
+                kind: name.kind.clone(),
+                key: name.key.clone(),
+                epoch: self.epoch,
+                base_version: self.air.version,
+                schema_version: A::VERSION,
+                bytes: bytes.clone(),
+            });
+        }
+        unit.accepted.extend(window.outbox.tasks);
+        unit.batches = window.outbox.batches;
+        if !unit.accepted.is_empty() {
+            self.node.tasks_accepted(&unit.accepted);
+        }
+        self.air.flight = Some(Flight { entries: window.entries, tells: window.outbox.tells, image });
+        self.turn.is_new = false;
+        self.node.persistence.write(self.lane.name.id.0, unit, Ticket::Cell(self.air.inbox.clone()));
+        None
+    }
+
+    /// Ends the tasks and settles the keys of the turns in the window.
+    fn settle_entries(&self, unit: &mut Unit) {
+        let now = Timestamp::now();
+        for entry in &self.window.entries {
+            let letter = entry.letter.letter();
+            let Some(meta) = letter.details().0 else { continue };
+            if let Some(claim) = &meta.claim {
+                let outcome = settle(claim, letter.outcome(), now, fastrand::f64());
+                let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
+                unit.finished.push(ended);
+                unit.accepted.extend(done);
+            }
+            if let Some(key) = meta.key.as_ref().filter(|_| !entry.letter.read_only())
+                && let Some(row) = self.key_row(key, entry, now)
+            {
+                unit.keys.push(row);
+            }
+        }
+    }
+
+    fn key_row(&self, key: &Key, entry: &Entry<A>, now: Timestamp) -> Option<KeyWrite> {
+        let outcome = entry.letter.letter().outcome();
+        // Crashes and time-outs are not outcomes: the caller may try again.
+        if matches!(&outcome, Err(AskError::Failed(f)) if f.crash_id.is_some())
+            || matches!(outcome, Err(AskError::TimedOut))
+        {
+            return None;
+        }
+        Some(KeyWrite {
+            scope: self.lane.name.id.0,
+            key: key.text.clone(),
+            request: key.request,
+            task: None,
+            reply: Some(keys::write(&outcome)),
+            expires_at: later(now, self.node.settings.limits.idempotency_ttl),
+        })
+    }
+
+    /// Writes the state as a framed snapshot, and proves that it reads back.
+    pub(super) fn serialise(&self) -> Result<Vec<u8>, AskError> {
+        let Some(agent) = self.agent.as_deref() else {
+            return Err(AskError::Unavailable("the agent is not there".to_owned()));
+        };
+        let header = self.header();
+        let mut buffer = Vec::with_capacity(self.air.image.as_ref().map_or(256, |i| i.len() + 64));
+        snapshot::begin(&header, &mut buffer);
+        let fault = |why: String| AskError::Failed(Fault::new(why));
+        guard(|| serde_json::to_writer(&mut buffer, agent))
+            .map_err(|(message, _)| fault(format!("writing the state panicked: {message}")))?
+            .map_err(|e| fault(format!("the state cannot be written as JSON: {e}")))?;
+        let bytes = buffer.len() - snapshot::HEADER_BYTES;
+        let limit = self.node.settings.limits.state_bytes;
+        if bytes as u64 > limit {
+            return Err(AskError::TooLarge(format!(
+                "the state would have {bytes} bytes, more than limits.state_bytes ({limit})"
+            )));
+        }
+        reads_back::<A>(body(&buffer)).map_err(|e| fault(format!("the state would not read back: {e}")))?;
+        snapshot::seal(&mut buffer).map_err(|e| fault(e.to_string()))?;
+        Ok(buffer)
+    }
+
+    /// The last image as the next version: nothing has changed since, and outputs need a commit of
+    /// their own.
+    fn same_again(&self) -> Result<Vec<u8>, AskError> {
+        let body = self.air.image.as_deref().map(|image| body(image)).unwrap_or_default();
+        let mut buffer = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
+        snapshot::begin(&self.header(), &mut buffer);
+        buffer.extend_from_slice(body);
+        snapshot::seal(&mut buffer).map_err(|e| AskError::Failed(Fault::new(e.to_string())))?;
+        Ok(buffer)
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            codec: Codec::Json,
+            agent: self.lane.name.id,
+            version: self.air.version + 1,
+            epoch: self.epoch,
+            schema_version: A::VERSION,
+        }
+    }
+
+    /// A state that cannot be kept: the turn that made it so fails; its neighbours run again.
+    pub(super) async fn unwritable(&mut self, error: AskError) -> Option<Exit> {
+        let done = self.window.entries.iter().filter(|e| e.ran == Ran::Done && !e.letter.read_only()).count();
+        if done <= 1 {
+            for entry in &mut self.window.entries {
+                if entry.ran == Ran::Done && !entry.letter.read_only() {
+                    entry.letter.letter_mut().fail(error.clone());
+                    entry.ran = Ran::Failed;
+                }
+            }
+            self.window.urgent = true;
+        } else {
+            // Which of them it was shows when each is kept alone.
+            let entries = std::mem::take(&mut self.window).entries;
+            self.run_again(entries);
+        }
+        self.limit = 1;
+        Box::pin(self.rewind()).await
+    }
+
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        std::future::poll_fn(|cx| {
+            self.air.inbox.waker.register(cx.waker());
+            self.air.inbox.take_outcome().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    pub(super) async fn landed(&mut self, outcome: Outcome) -> Option<Exit> {
+        match self.air.land(outcome) {
+            Ok(()) => {
+                self.limit = (self.limit * 2).min(MAX_WINDOW);
+                None
+            }
+            Err(outcome) => Box::pin(self.lost(outcome)).await,
+        }
+    }
+
+    /// The commit under way did not happen: nothing that ran since its image did. What may still
+    /// succeed runs again from what the store holds.
+    pub(super) async fn lost(&mut self, outcome: Outcome) -> Option<Exit> {
+        self.drop_agent();
+        let single = self.air.flight.as_ref().is_some_and(|f| f.entries.len() <= 1);
+        match &outcome {
+            Outcome::Refused(
+                Refusal::KeyTaken(_) | Refusal::ClaimLost(_) | Refusal::ParentUnknown(_) | Refusal::Bad(_),
+            ) => {
+                let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
+                let window = std::mem::take(&mut self.window);
+                let lost_claim = |e: &Entry<A>| match (
+                    &outcome,
+                    e.letter.letter().details().0.and_then(|m| m.claim.as_ref()),
+                ) {
+                    (Outcome::Refused(Refusal::ClaimLost(id)), Some(claim)) => claim.id == *id,
+                    _ => false,
+                };
+                // Whose claim was lost: somebody else has ended the task.
+                let mut flight: Vec<_> = flight.into_iter().filter(|e| !lost_claim(e)).collect();
+                if single && !matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
+                    let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
+                    fail::<A>(flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
+                }
+                flight.extend(window.entries);
+                self.run_again(flight);
+                self.limit = 1;
+            }
+            other => {
+                let other = describe(other);
+                let event =
+                    Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
+                self.node.logger.emit(event.hint("its callers were told that nothing happened"));
+                self.fail_all(&outcome);
+            }
+        }
+        self.restore().await
+    }
+
+    /// Answers everything that ran with the reason why it did not happen.
+    pub(super) fn fail_all(&mut self, outcome: &Outcome) {
+        let error = match outcome {
+            Outcome::Full(why) => AskError::NoRoom(why.clone()),
+            other => AskError::Unavailable(describe(other)),
+        };
+        let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
+        let window = std::mem::take(&mut self.window);
+        fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
+    }
+}
+
+/// The state in a frame, without the header, which differs with each version.
+fn body(frame: &[u8]) -> &[u8] {
+    frame.get(snapshot::HEADER_BYTES..).unwrap_or_default()
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Durable => "durable".to_owned(),
+        Outcome::Refused(refusal) => refusal.to_string(),
+        Outcome::Full(why) | Outcome::Failed(why) => why.clone(),
+    }
+}

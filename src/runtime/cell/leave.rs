@@ -1,0 +1,164 @@
+//! How an agent leaves: passivated, stopped, quarantined, or turned away unread.
+
+use std::sync::Arc;
+
+use super::{
+    drive::hook,
+    runner::{Exit, Runner},
+    window::fail,
+};
+use crate::{
+    agent::{Agent, AskError, lane::Entrance, turn::Passage},
+    model::event::{self, Event, Level},
+    runtime::{inbox::Control, orchestrator::Notice},
+    store::StoredStatus,
+};
+
+impl<A: Agent> Runner<A> {
+    /// Answers what waits with `error` and lets the lane go: the next message tries again.
+    pub(super) fn turn_away(&mut self, error: AskError) -> Exit {
+        loop {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            let _ = self.lane.poll_batch(&mut self.batch, &mut cx);
+            fail::<A>(self.batch.drain(..), &error);
+            if self.lane.detach() {
+                self.detached = true;
+                return Exit::Detached;
+            }
+        }
+    }
+
+    /// Takes the agent out of service: its state cannot be read, and is kept as it is.
+    pub(super) async fn quarantine(&mut self, why: String) -> Exit {
+        if self.air.flight.is_some() {
+            let outcome = self.outcome().await;
+            if let Err(outcome) = self.air.land(outcome) {
+                self.fail_all(&outcome);
+            }
+        }
+        self.decided = self.lane.decided();
+        let entries = std::mem::take(&mut self.window).entries;
+        let text = quarantined_text(&self.subject(), &why);
+        let name = &self.lane.name;
+        let kept = self
+            .node
+            .store
+            .set_status(name.id, &name.kind, &name.key, self.epoch, StoredStatus::Quarantined, Some(&why))
+            .await;
+        let subject = self.subject();
+        let event = Event::new(Level::Error, event::STATE_QUARANTINED, &*subject)
+            .field("cause", why)
+            .field_opt("not_kept", kept.err().map(|e| e.to_string()))
+            .hint(format!("its state is kept as it is; repair it, then: greenroom agents release {subject}"));
+        self.node.logger.emit(event);
+        self.node.metrics.restart(A::KIND, "quarantined");
+        fail::<A>(entries.into_iter().map(|e| e.letter), &AskError::WrongState(text.to_string()));
+        Exit::Shut(text)
+    }
+
+    /// Stops the agent for good, once what ran is durable.
+    pub(super) async fn stop(&mut self, why: String) -> Exit {
+        while self.air.flight.is_some() || !self.window.is_empty() {
+            if self.air.flight.is_none()
+                && let Some(exit) = Box::pin(self.flush()).await
+            {
+                return exit;
+            }
+            if self.air.flight.is_some() {
+                let outcome = self.outcome().await;
+                if let Err(outcome) = self.air.land(outcome) {
+                    self.fail_all(&outcome);
+                }
+            }
+        }
+        self.decided = self.lane.decided();
+        let name = &self.lane.name;
+        let status = StoredStatus::Stopped;
+        let kept =
+            self.node.store.set_status(name.id, &name.kind, &name.key, self.epoch, status, Some(&why)).await;
+        let subject = self.subject();
+        let event = Event::new(Level::Error, event::AGENT_STOPPED, &*subject)
+            .field("reason", why.clone())
+            .field_opt("not_kept", kept.err().map(|e| e.to_string()))
+            .hint(format!("its state is safe; when the cause is mended: greenroom agents restart {subject}"));
+        self.node.logger.emit(event);
+        self.node.notice(Notice::Stopped { subject: subject.clone(), reason: why.clone() });
+        Exit::Shut(stopped_text(&subject, &why))
+    }
+
+    /// Shuts the lane and answers what waits.
+    pub(super) fn shut(&mut self, why: &Arc<str>) {
+        self.drop_agent();
+        if let Some(handed_back) = self.lane.found(self.decided, Entrance::Shut(why.clone())) {
+            self.batch.extend(handed_back);
+        }
+        self.let_go();
+    }
+
+    /// Lets go of the lane as it is now, and answers what nobody will run.
+    pub(super) fn let_go(&mut self) -> Exit {
+        self.lane.abandon(&mut self.batch);
+        self.detached = true;
+        let error = match self.lane.entrance() {
+            Entrance::Shut(why) => AskError::WrongState(why.to_string()),
+            Entrance::Open | Entrance::Paused => {
+                AskError::WrongState(format!("{} is paused", self.subject()))
+            }
+            Entrance::Closing => AskError::Unavailable("the node is going down".to_owned()),
+        };
+        fail::<A>(self.batch.drain(..), &error);
+        Exit::Detached
+    }
+
+    pub(super) async fn passivate(&mut self) -> Option<Exit> {
+        self.inbox().done(Control::Passivate);
+        if self.lane.depth() > 0 && self.lane.entrance() == Entrance::Open {
+            return None;
+        }
+        self.retire = false;
+        self.close().await;
+        if self.lane.detach() {
+            self.detached = true;
+            if let Some(image) = self.air.image.take() {
+                self.node.cache_state(self.lane.name.id, self.epoch, self.air.version, &image);
+            }
+            if self.node.logger.wants(Level::Debug, event::AGENT_PASSIVATED) {
+                self.node.logger.emit(Event::new(Level::Debug, event::AGENT_PASSIVATED, self.subject()));
+            }
+            return Some(Exit::Detached);
+        }
+        self.revive().await
+    }
+
+    /// Runs `on_stop` and drops the agent.
+    pub(super) async fn close(&mut self) {
+        self.report_turns();
+        self.turn.begin(None, Passage::Blocked);
+        if let Some(agent) = self.agent.as_mut() {
+            let stopped = hook(agent.on_stop(&self.turn), self.kind.policy.turn_timeout).await;
+            let problem = match stopped {
+                Ok(Ok(())) => None,
+                Ok(Err(e)) => Some(format!("{e:#}")),
+                Err((message, _)) => Some(message),
+            };
+            if let Some(problem) = problem {
+                let event = Event::new(Level::Warn, event::AGENT_STOPPED, self.subject());
+                self.node.logger.emit(event.field("on_stop", problem));
+            }
+        }
+        let _ = self.turn.take_outbox();
+        self.drop_agent();
+    }
+}
+
+pub(super) fn stopped_text(subject: &str, why: &str) -> Arc<str> {
+    format!("{subject} is stopped: {why}; when the cause is mended: greenroom agents restart {subject}")
+        .into()
+}
+
+pub(super) fn quarantined_text(subject: &str, why: &str) -> Arc<str> {
+    format!(
+        "{subject} is quarantined: {why}; its state is kept; after repair: greenroom agents release {subject}"
+    )
+    .into()
+}

@@ -1,0 +1,262 @@
+//! When a turn fails: its crash is reported and decided, and it alone is undone.
+
+use std::{future::Future as _, sync::atomic::Ordering, task::Poll, time::Duration};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    drive::End,
+    runner::{Exit, Runner},
+    window::Entry,
+};
+use crate::{
+    agent::{Agent, AnyLetter, AskError, Envelope, Fault, Persistence, Ran, messages::EnvelopeOf},
+    model::{
+        event::{Event, Level},
+        supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
+    },
+    runtime::{
+        crashes::guard,
+        inbox::{Control, Phase},
+    },
+};
+
+impl<A: Agent> Runner<A> {
+    /// A handler's error: its turn is undone, its neighbours are not.
+    pub(super) async fn undo(&mut self, letter: EnvelopeOf<A>) -> Option<Exit> {
+        let back = self.step_back().await;
+        if let Ok(Some(error)) = back {
+            self.batch.push_front(letter);
+            return self.unwritable(error).await;
+        }
+        self.keep(letter, Ran::Failed);
+        back.err()
+    }
+
+    /// Goes back to what a failed turn found. The error: that can never be written, so that the turn
+    /// must not be judged by it, and runs again.
+    pub(super) async fn step_back(&mut self) -> Result<Option<AskError>, Exit> {
+        let suspect = self.window.changed && !self.volatile();
+        match self.rewind().await {
+            Some(exit) => Err(exit),
+            None if suspect => Ok(self.serialise().err()),
+            None => Ok(None),
+        }
+    }
+
+    /// A crash: reported, decided, undone.
+    pub(super) async fn crash(&mut self, mut letter: EnvelopeOf<A>, reason: CrashReason) -> Option<Exit> {
+        self.failures += 1;
+        let _ = self.turn.take_outbox();
+        self.drop_agent();
+        let mut exit = None;
+        if self.window.changed && !self.volatile() {
+            match self.step_back().await {
+                Ok(None) => {}
+                Ok(Some(error)) => {
+                    self.batch.push_front(letter);
+                    return self.unwritable(error).await;
+                }
+                Err(e) => exit = Some(e),
+            }
+        }
+        let timed_out = reason.kind == CrashKind::Timeout;
+        let (decision, fault) = self.report(Some(letter.letter()), reason);
+        letter.letter_mut().fail(if timed_out { AskError::TimedOut } else { AskError::Failed(fault) });
+        self.keep(letter, Ran::Failed);
+        match exit {
+            Some(exit) => Some(exit),
+            None => self.after_crash(decision).await,
+        }
+    }
+
+    async fn after_crash(&mut self, decision: Decision) -> Option<Exit> {
+        match decision {
+            Decision::Restart { delay, .. } => {
+                self.inbox().set_phase(Phase::Restarting);
+                self.back_off(delay).await;
+                self.rewind_if_gone().await
+            }
+            Decision::Exceeded { attempts } => {
+                if let Some(exit) = self.rewind_if_gone().await {
+                    return Some(exit);
+                }
+                let within = self.kind.policy.restart.within;
+                let why = format!("it crashed more than {attempts} times within {within:?}");
+                Some(self.stop(why).await)
+            }
+            Decision::Leave => {
+                if let Some(exit) = self.rewind_if_gone().await {
+                    return Some(exit);
+                }
+                self.retire = true;
+                None
+            }
+        }
+    }
+
+    /// Waits, unless an operator or the end of the node asks it to leave. `false`: it is asked.
+    pub(super) async fn back_off(&self, delay: Duration) -> bool {
+        let mut timer = std::pin::pin!(tokio::time::sleep(delay));
+        std::future::poll_fn(|cx| {
+            self.inbox().waker.register(cx.waker());
+            match self.inbox().control() {
+                Control::Leave | Control::Drain => Poll::Ready(false),
+                _ if delay.is_zero() => Poll::Ready(true),
+                _ => timer.as_mut().poll(cx).map(|()| true),
+            }
+        })
+        .await
+    }
+
+    async fn rewind_if_gone(&mut self) -> Option<Exit> {
+        if self.agent.is_none() { self.rewind().await } else { None }
+    }
+
+    /// Reports a crash and decides what follows. The caller's fault carries the report's id.
+    pub(super) fn report(
+        &mut self,
+        letter: Option<&dyn AnyLetter>,
+        reason: CrashReason,
+    ) -> (Decision, Fault) {
+        self.streak = self.streak.saturating_add(1);
+        let policy = self.kind.policy.restart;
+        let jitter = 0.5 + fastrand::f64() / 2.0;
+        let decision = decide(&policy, &mut self.budget, self.streak, self.node.uptime(), jitter);
+        let meta = letter.and_then(|l| l.details().0);
+        let message_id =
+            meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
+        let report = CrashReport {
+            id: Uuid::now_v7().to_string(),
+            at: Timestamp::now(),
+            subject: self.subject(),
+            message_type: letter.map(|l| l.name().to_owned()),
+            message_id: letter.map(|_| message_id.to_string()),
+            message_bytes: letter.map(|l| l.size() as u64),
+            repeat: self.streak,
+            version: Some(self.air.version),
+            lost: match self.kind.policy.persistence {
+                Persistence::EveryTurn => None,
+                Persistence::Relaxed { .. } => {
+                    Some("nothing but this turn: the turns since the last snapshot ran again".to_owned())
+                }
+                Persistence::Volatile => Some("its state, which is volatile".to_owned()),
+            },
+            decision,
+            max_restarts: policy.max_restarts,
+            within: policy.within,
+            reason,
+        };
+        let fault = Fault {
+            message: format!("crashed: {}", report.reason.message),
+            chain: Vec::new(),
+            crash_id: Some(report.id.clone()),
+        };
+        self.inbox().restarts.fetch_add(1, Ordering::Relaxed);
+        self.node.metrics.restart(A::KIND, report.reason.kind.name());
+        self.node.crashed(report);
+        (decision, fault)
+    }
+
+    /// Drops the agent's value under a guard: its `Drop` is user code.
+    pub(super) fn drop_agent(&mut self) {
+        if let Some(agent) = self.agent.take()
+            && let Err((message, site)) = guard(move || drop(agent))
+        {
+            let site = site.unwrap_or_default();
+            let event = Event::new(Level::Warn, "agent.drop_panicked", self.subject());
+            self.node.logger.emit(event.field("message", message).field("site", site));
+        }
+    }
+
+    /// Goes back to the last image and runs again what is not covered by it and did not fail.
+    pub(super) async fn rewind(&mut self) -> Option<Exit> {
+        if self.volatile() {
+            if self.agent.is_none()
+                && let Some(exit) = self.revive().await
+            {
+                return Some(exit);
+            }
+            return None;
+        }
+        loop {
+            self.drop_agent();
+            if let Some(exit) = self.revive().await {
+                return Some(exit);
+            }
+            let window = std::mem::take(&mut self.window);
+            let mut entries = window.entries.into_iter();
+            let mut failed = false;
+            while let Some(mut entry) = entries.next() {
+                if entry.ran == Ran::Failed {
+                    self.keep_again(entry);
+                    continue;
+                }
+                match self.drive(&mut entry.letter).await {
+                    End::Ran(ran) => {
+                        entry.ran = self.settle_outbox(&mut entry.letter, ran);
+                        failed = entry.ran == Ran::Failed;
+                        self.keep_again(entry);
+                    }
+                    End::Panicked(reason) => {
+                        let (_, fault) = self.report(Some(entry.letter.letter()), *reason);
+                        entry.letter.letter_mut().fail(AskError::Failed(fault));
+                        entry.ran = Ran::Failed;
+                        failed = true;
+                        self.keep_again(entry);
+                    }
+                    End::TimedOut => {
+                        entry.letter.letter_mut().fail(AskError::TimedOut);
+                        entry.ran = Ran::Failed;
+                        failed = true;
+                        self.keep_again(entry);
+                    }
+                    End::Blocked => {
+                        // It reaches outside this time: it and what came after it wait for the flush.
+                        self.kind.reaching.pin().insert(entry.letter.letter().name());
+                        let rest = std::iter::once(entry).chain(entries.by_ref()).collect();
+                        self.run_again(rest);
+                        self.barrier = true;
+                        failed = true;
+                    }
+                    End::Lost(outcome) => {
+                        let rest: Vec<_> = std::iter::once(entry).chain(entries).collect();
+                        self.window.entries.extend(rest);
+                        return Box::pin(self.lost(*outcome)).await;
+                    }
+                }
+                if failed {
+                    self.window.entries.extend(entries);
+                    break;
+                }
+            }
+            if !failed {
+                return None;
+            }
+            let _ = self.turn.take_outbox();
+            self.limit = 1;
+        }
+    }
+
+    /// Puts turns back in front of what waits. One that failed stays failed: it does not crash twice.
+    pub(super) fn run_again(&mut self, entries: Vec<Entry<A>>) {
+        let mut failed = Vec::new();
+        for entry in entries.into_iter().rev() {
+            if entry.ran == Ran::Failed {
+                failed.push(entry);
+            } else {
+                self.batch.push_front(entry.letter);
+            }
+        }
+        for entry in failed.into_iter().rev() {
+            self.keep_again(entry);
+        }
+    }
+
+    fn keep_again(&mut self, entry: Entry<A>) {
+        self.window.changed |= entry.ran == Ran::Done && !entry.letter.read_only();
+        self.window.urgent = true;
+        self.window.entries.push(entry);
+    }
+}

@@ -1,0 +1,221 @@
+//! Agents: listed, looked into, acted on.
+
+use jiff::Timestamp;
+
+use super::{
+    AgentQuery, Operator, OperatorError, Result, not_found, page_limit, status::status_name, wrong_state,
+};
+use crate::{
+    agent::lane::Entrance,
+    model::{
+        event::{self, Event, Level},
+        id::AgentId,
+        snapshot,
+    },
+    runtime::{
+        inbox::Control,
+        orchestrator::{Command, Notice},
+        views::{Action, AgentInfo, Page, SnapshotInfo, StateInfo},
+    },
+    store::{AgentFilter, AgentRow, StoredStatus},
+};
+
+impl Operator {
+    /// One page of agents: those that the store knows.
+    ///
+    /// # Errors
+    /// An unknown kind or status, a cursor that is none.
+    pub async fn agents(&self, query: &AgentQuery) -> Result<Page<AgentInfo>> {
+        if let Some(kind) = &query.kind {
+            self.kind_of(kind)?;
+        }
+        let limit = page_limit(query.limit)?;
+        let after = match &query.cursor {
+            None => None,
+            Some(cursor) => Some(
+                cursor
+                    .split_once('/')
+                    .map(|(kind, key)| (kind.to_owned(), key.to_owned()))
+                    .ok_or_else(|| OperatorError::Malformed("`cursor` is not one of ours".to_owned()))?,
+            ),
+        };
+        let status = match query.status.as_deref() {
+            None | Some("starting" | "active" | "idle" | "restarting" | "stopping" | "passivated") => None,
+            Some("paused") => Some(StoredStatus::Paused),
+            Some("stopped") => Some(StoredStatus::Stopped),
+            Some("quarantined") => Some(StoredStatus::Quarantined),
+            Some(other) => {
+                return Err(OperatorError::Malformed(format!("`{other}` is not a status of agents")));
+            }
+        };
+        let filter = AgentFilter { kind: query.kind.clone(), status, after, limit };
+        let rows = self.node.store.agents(&filter).await?;
+        let next_cursor = match rows.last() {
+            Some(last) if rows.len() == limit => Some(format!("{}/{}", last.kind, last.key)),
+            _ => None,
+        };
+        let items = rows.iter().map(|row| self.describe(&row.kind, &row.key, Some(row)));
+        let items = items.filter(|i| query.status.as_ref().is_none_or(|s| *s == i.status)).collect();
+        Ok(Page { items, next_cursor })
+    }
+
+    /// One agent.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`](crate::AskError::NotFound) where it has never been spoken to.
+    pub async fn agent(&self, kind: &str, key: &str) -> Result<AgentInfo> {
+        let (_, found, key) = self.key_of(kind, key)?;
+        let row = self.row(kind, key).await?;
+        if row.is_none() && found.live(key).is_none() {
+            return Err(not_found(format!("there is no agent {kind}/{key} yet: its first message makes it")));
+        }
+        Ok(self.describe(kind, key, row.as_ref()))
+    }
+
+    /// Its durable state, now or at a kept version.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`](crate::AskError::NotFound) where there is none; [`AskError::WrongState`](crate::AskError::WrongState) where it cannot be read.
+    pub async fn state(&self, kind: &str, key: &str, version: Option<i64>) -> Result<StateInfo> {
+        self.key_of(kind, key)?;
+        let row = self.row(kind, key).await?.filter(|r| r.version > 0);
+        let frame = match (version, row) {
+            (None, Some(row)) => row.bytes,
+            (Some(v), Some(row)) if row.version == v => row.bytes,
+            (Some(v), _) => {
+                let kept = self.node.store.snapshots(AgentId::of(kind, key)).await?;
+                kept.into_iter()
+                    .find(|(version, ..)| *version == v)
+                    .map(|(.., bytes)| bytes)
+                    .ok_or_else(|| not_found(format!("version {v} of {kind}/{key} is not kept")))?
+            }
+            (None, None) => return Err(not_found(format!("{kind}/{key} has no state yet"))),
+        };
+        let (header, body) = snapshot::open(&frame).map_err(|e| wrong_state(e.to_string()))?;
+        let state =
+            serde_json::from_slice(body).map_err(|e| wrong_state(format!("the state is not JSON: {e}")))?;
+        Ok(StateInfo { version: header.version, schema_version: header.schema_version, state })
+    }
+
+    /// Its kept snapshots, newest first.
+    ///
+    /// # Errors
+    /// An unknown kind, a key that is none, a store that does not answer.
+    pub async fn snapshots(&self, kind: &str, key: &str) -> Result<Vec<SnapshotInfo>> {
+        self.key_of(kind, key)?;
+        let kept = self.node.store.snapshots(AgentId::of(kind, key)).await?;
+        let info = |(version, at, frame): (i64, Timestamp, Vec<u8>)| SnapshotInfo {
+            version,
+            at,
+            bytes: frame.len().saturating_sub(snapshot::HEADER_BYTES) as u64,
+        };
+        Ok(kept.into_iter().map(info).collect())
+    }
+
+    /// Acts on an agent.
+    ///
+    /// # Errors
+    /// [`AskError::WrongState`](crate::AskError::WrongState) where the action does not fit its status.
+    pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
+        let (index, found, key) = self.key_of(kind, key)?;
+        let node = &self.node;
+        let row = self.row(kind, key).await?;
+        let status = row.as_ref().map_or(StoredStatus::Normal, |r| r.status);
+        let subject = format!("{kind}/{key}");
+        if row.is_none() && found.live(key).is_none() && action != Action::Pause && action != Action::Stop {
+            return Err(not_found(format!("there is no agent {subject} yet: its first message makes it")));
+        }
+        let (next, entrance, control, why) = match (action, status) {
+            (Action::Stop, _) => {
+                let why = "stopped by an operator";
+                let text = format!("{subject} is {why}; greenroom agents restart {subject}");
+                (StoredStatus::Stopped, Entrance::Shut(text.into()), Control::Leave, Some(why))
+            }
+            (Action::Pause, StoredStatus::Normal | StoredStatus::Paused) => {
+                (StoredStatus::Paused, Entrance::Paused, Control::Leave, Some("paused by an operator"))
+            }
+            (Action::Resume, StoredStatus::Paused | StoredStatus::Normal)
+            | (Action::Restart, StoredStatus::Normal | StoredStatus::Stopped | StoredStatus::Paused) => {
+                let control = if action == Action::Restart { Control::Leave } else { Control::None };
+                (StoredStatus::Normal, Entrance::Open, control, None)
+            }
+            (Action::Quarantine, _) => {
+                let text =
+                    format!("{subject} is quarantined by an operator; greenroom agents release {subject}");
+                let why = Some("quarantined by an operator");
+                (StoredStatus::Quarantined, Entrance::Shut(text.into()), Control::Leave, why)
+            }
+            (Action::Release, StoredStatus::Quarantined) => {
+                if let Some(row) = &row {
+                    let readable = found.check_state(row);
+                    readable.map_err(|e| wrong_state(format!("its state still cannot be read: {e}")))?;
+                }
+                (StoredStatus::Normal, Entrance::Open, Control::None, None)
+            }
+            (Action::Release, _) => return Err(wrong_state(format!("{subject} is not quarantined"))),
+            (_, StoredStatus::Quarantined) => {
+                return Err(wrong_state(format!(
+                    "{subject} is quarantined: greenroom agents release {subject}"
+                )));
+            }
+            (Action::Pause | Action::Resume, _) => {
+                return Err(wrong_state(format!("{subject} is {}", status_name(status))));
+            }
+        };
+        let id = AgentId::of(kind, key);
+        if next != status || row.is_some() {
+            node.store.set_status(id, kind, key, node.epoch(id), next, why).await?;
+        }
+        if let Some(actors) = node.actors.get() {
+            let command = Command { kind: index, key: key.to_owned(), entrance: Some(entrance), control };
+            let sent = actors.orchestrator.send(command).await;
+            sent.map_err(|_| wrong_state("the node is going down"))?;
+        }
+        let runnable = matches!(next, StoredStatus::Normal);
+        node.store.park(&subject, !runnable).await?;
+        let (name, level) =
+            if runnable { (event::AGENT_STARTED, Level::Info) } else { (event::AGENT_STOPPED, Level::Warn) };
+        node.logger.emit(
+            Event::new(level, name, subject.clone())
+                .field("by", "operator")
+                .field("action", format!("{action:?}")),
+        );
+        if runnable {
+            node.notice(Notice::Healed { subject });
+            node.wake_dispatcher(true);
+        }
+        Ok(())
+    }
+
+    fn describe(&self, kind: &str, key: &str, row: Option<&AgentRow>) -> AgentInfo {
+        let found = self.node.kind(kind).map(|(_, k)| k);
+        let live = found.and_then(|k| k.live(key));
+        let stored = row.map_or(StoredStatus::Normal, |r| r.status);
+        AgentInfo {
+            kind: kind.to_owned(),
+            key: key.to_owned(),
+            status: match (&live, stored) {
+                (Some(live), StoredStatus::Normal) => live.status.to_owned(),
+                _ => status_name(stored).to_owned(),
+            },
+            reason: row.and_then(|r| r.reason.clone()),
+            version: row.map_or(0, |r| r.version).max(live.as_ref().map_or(0, |l| l.version)),
+            epoch: row.map_or_else(|| self.node.epoch(AgentId::of(kind, key)), |r| r.epoch),
+            node: self.node.boot.to_string(),
+            mailbox: match &live {
+                Some(live) => live.mailbox,
+                None => found.map(|k| k.mailbox(key)).unwrap_or_default(),
+            },
+            restarts: live.as_ref().map_or(0, |l| l.restarts),
+            updated_at: row.map(|r| r.updated_at),
+            created_at: row.map(|r| r.created_at),
+            state_bytes: row
+                .filter(|r| !r.bytes.is_empty())
+                .map(|r| r.bytes.len().saturating_sub(snapshot::HEADER_BYTES) as u64),
+        }
+    }
+
+    async fn row(&self, kind: &str, key: &str) -> Result<Option<AgentRow>> {
+        Ok(self.node.store.load(&[AgentId::of(kind, key)]).await?.pop().flatten())
+    }
+}

@@ -1,0 +1,190 @@
+//! The operators' door: everything that HTTP and the command line may see and do, as plain data.
+
+mod agents;
+mod messages;
+mod status;
+mod tasks;
+mod tools;
+
+use std::{sync::Arc, time::Duration};
+
+use super::{kind::AnyKind, node::Node, views::KindInfo};
+use crate::{
+    agent::{AskError, JsonRefusal},
+    model::{id::check_key, supervision::CrashReport, task::TaskState},
+    store::StoreError,
+};
+
+/// Why the operators' door did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OperatorError {
+    /// The body is no JSON, or a name or parameter cannot be understood (400 `malformed`).
+    #[error("{0}")]
+    Malformed(String),
+    /// No such kind (404 `unknown_kind`).
+    #[error("unknown kind `{kind}`{}", list(.known))]
+    UnknownKind {
+        /// What was asked for.
+        kind: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The kind has no such message (404 `unknown_message`).
+    #[error("`{kind}` takes no message `{message}`{}", list(.known))]
+    UnknownMessage {
+        /// The kind.
+        kind: String,
+        /// What was asked for.
+        message: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Everything else.
+    #[error(transparent)]
+    Ask(#[from] AskError<JsonRefusal>),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(": there are {}", names.join(", ")) }
+}
+
+impl OperatorError {
+    /// The contract's code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::UnknownKind { .. } => "unknown_kind",
+            Self::UnknownMessage { .. } => "unknown_message",
+            Self::Ask(e) => e.code(),
+        }
+    }
+}
+
+/// How an ask or a call is made.
+#[derive(Debug, Clone, Default)]
+pub struct SendOptions {
+    /// Gives up after this time; the agent's `ask_timeout` when absent.
+    pub timeout: Option<Duration>,
+    /// Makes a repetition safe.
+    pub idempotency_key: Option<String>,
+}
+
+/// Which agents to list.
+#[derive(Debug, Clone, Default)]
+pub struct AgentQuery {
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only this status, by its contract name.
+    pub status: Option<String>,
+    /// From the page before.
+    pub cursor: Option<String>,
+    /// 1 to 1,000; 100 when absent.
+    pub limit: Option<usize>,
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone, Default)]
+pub struct TaskQuery {
+    /// Only this state.
+    pub state: Option<TaskState>,
+    /// Only this target.
+    pub target: Option<String>,
+    /// From the page before.
+    pub cursor: Option<String>,
+    /// 1 to 1,000; 100 when absent.
+    pub limit: Option<usize>,
+}
+
+/// The operators' door. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct Operator {
+    pub(crate) node: Arc<Node>,
+}
+
+type Result<T> = std::result::Result<T, OperatorError>;
+
+impl From<StoreError> for OperatorError {
+    fn from(e: StoreError) -> Self {
+        Self::Ask(AskError::Unavailable(e.to_string()))
+    }
+}
+
+impl Operator {
+    /// The kinds, with their messages' schemas.
+    pub fn kinds(&self) -> Vec<KindInfo> {
+        self.node.kinds.iter().map(|k| k.info()).collect()
+    }
+
+    /// One kind.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownKind`].
+    pub fn kind(&self, kind: &str) -> Result<KindInfo> {
+        Ok(self.kind_of(kind)?.1.info())
+    }
+
+    /// The last crashes, newest first.
+    pub fn crashes(&self) -> Vec<CrashReport> {
+        self.node.crashes.list()
+    }
+
+    /// One crash.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`] where it is not among the last 1,024.
+    pub fn crash(&self, id: &str) -> Result<CrashReport> {
+        self.node.crashes.find(id).ok_or_else(|| not_found(format!("no crash {id} among the last ones")))
+    }
+
+    /// Figures of the writers.
+    pub fn commits(&self) -> &super::CommitStats {
+        &self.node.persistence.stats
+    }
+
+    /// Asks the node to shut down in good order.
+    pub fn stop(&self) {
+        self.node.stop.cancel();
+    }
+
+    /// Completes when the node is asked to end, by [`Operator::stop`] or because it must.
+    pub async fn stopping(&self) {
+        self.node.stop.cancelled().await;
+    }
+
+    /// Why the node must end with an error, where it must.
+    pub fn fatal(&self) -> Option<String> {
+        self.node.fatal.get().cloned()
+    }
+
+    fn kind_of(&self, kind: &str) -> Result<(usize, &Arc<dyn AnyKind>)> {
+        self.node.kind(kind).ok_or_else(|| OperatorError::UnknownKind {
+            kind: kind.to_owned(),
+            known: self.node.kinds.iter().map(|k| k.name().to_owned()).collect(),
+        })
+    }
+
+    fn key_of<'a>(&self, kind: &str, key: &'a str) -> Result<(usize, &Arc<dyn AnyKind>, &'a str)> {
+        let (index, kind) = self.kind_of(kind)?;
+        check_key(key).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+        Ok((index, kind, key))
+    }
+}
+
+fn wrong_state(why: impl Into<String>) -> OperatorError {
+    AskError::WrongState(why.into()).into()
+}
+
+fn not_found(what: impl Into<String>) -> OperatorError {
+    AskError::NotFound(what.into()).into()
+}
+
+fn invalid(pointer: &str, detail: impl Into<String>) -> OperatorError {
+    AskError::Invalid(crate::Invalid::at(pointer, detail)).into()
+}
+
+fn page_limit(limit: Option<usize>) -> Result<usize> {
+    match limit.unwrap_or(100) {
+        n @ 1..=1_000 => Ok(n),
+        _ => Err(OperatorError::Malformed("`limit` is a number from 1 to 1000".to_owned())),
+    }
+}

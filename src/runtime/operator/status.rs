@@ -1,0 +1,240 @@
+//! How the node is: its verdict, its gauges, its supervision tree.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::Operator;
+use crate::{
+    runtime::{
+        dispatcher::RunningTasks,
+        millis,
+        orchestrator::{Casualties, Casualty},
+        persistence::Health,
+        views::{NodeInfo, Reason, Status, TreeNode, Verdict},
+    },
+    store::StoredStatus,
+};
+
+/// How many children of a tree node are shown.
+const MAX_CHILDREN: usize = 1_000;
+
+impl Operator {
+    /// How the node is.
+    pub async fn status(&self) -> Status {
+        let (node, now) = (&self.node, Timestamp::now());
+        let mut reasons = Vec::new();
+        let up = node.persistence.is_up() && node.store.ping().await.is_ok();
+        if !up {
+            reasons.push(Reason {
+                code: "store_down".to_owned(),
+                message: "the store does not take commits".to_owned(),
+                since: now,
+                remedy: "look at the disk and at `greenroom logs`; it is tried again by itself".to_owned(),
+            });
+        }
+        let counts = node.store.counts().await.unwrap_or_default();
+        let mut agents: BTreeMap<String, u64> = BTreeMap::new();
+        for (status, n) in &counts.agents {
+            *agents.entry(status_name(*status).to_owned()).or_default() += n;
+        }
+        let mut live = 0;
+        for kind in &node.kinds {
+            let (seen, running) = kind.list(10_000);
+            live += running as u64;
+            for (_, info) in seen {
+                *agents.entry(info.status.to_owned()).or_default() += 1;
+            }
+        }
+        // The store counts every agent that it knows; those that run are told apart.
+        if let Some(n) = agents.get_mut("passivated") {
+            *n = n.saturating_sub(live);
+        }
+        agents.retain(|_, n| *n > 0);
+        let tasks: BTreeMap<String, u64> =
+            counts.tasks.iter().filter(|(_, n)| *n > 0).map(|(s, n)| (s.name().to_owned(), *n)).collect();
+        reasons.extend(self.casualties().await);
+        if let Some(n) = tasks.get("outcome_unknown") {
+            reasons.push(Reason {
+                code: "outcome_unknown".to_owned(),
+                message: format!("{n} tasks with an effect that happens once were interrupted"),
+                since: now,
+                remedy: "say what happened: greenroom tasks ls --state outcome_unknown".to_owned(),
+            });
+        }
+        let verdict = match (up, reasons.is_empty()) {
+            (false, _) => Verdict::Down,
+            (true, false) => Verdict::Degraded,
+            (true, true) => Verdict::Ok,
+        };
+        let stats = &node.persistence.stats;
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        Status {
+            verdict,
+            reasons,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node_info(),
+            agents,
+            tasks,
+            store: json!({
+                "kind": node.store.name(),
+                "up": up,
+                "commits": load(&stats.commits),
+                "units": load(&stats.units),
+                "state_bytes": load(&stats.bytes),
+                "fenced": load(&stats.fenced),
+                "waiting": node.persistence.waiting(),
+            }),
+            cache: json!({"kind": node.cache.name(), "up": true}),
+            crashes: node.crashes.summary(now),
+            at: now,
+        }
+    }
+
+    /// Whether it may be sent work; else why not.
+    ///
+    /// # Errors
+    /// The reasons.
+    pub async fn ready(&self) -> std::result::Result<(), Vec<Reason>> {
+        let reason = |code: &str, message: &str, remedy: &str| Reason {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            since: Timestamp::now(),
+            remedy: remedy.to_owned(),
+        };
+        if self.node.is_closing() {
+            return Err(vec![reason("stopping", "the node is going down", "wait for the next one")]);
+        }
+        if !self.node.persistence.is_up() || self.node.store.ping().await.is_err() {
+            return Err(vec![reason(
+                "store_down",
+                "the store does not answer",
+                "look at the disk and the log",
+            )]);
+        }
+        Ok(())
+    }
+
+    /// Sets the gauges that are only worth setting when somebody looks.
+    pub async fn refresh_metrics(&self) {
+        let node = &self.node;
+        let (mut agents, mut backlog) = (BTreeMap::new(), Vec::new());
+        for kind in &node.kinds {
+            for status in ["starting", "active", "idle", "restarting", "stopping", "paused"] {
+                agents.insert((kind.name().to_owned(), status.to_owned()), 0u64);
+            }
+            for (_, info) in kind.list(100_000).0 {
+                *agents.entry((kind.name().to_owned(), info.status.to_owned())).or_default() += 1;
+            }
+            backlog.push((kind.name().to_owned(), kind.backlog() as u64));
+        }
+        let agents: Vec<_> = agents.into_iter().map(|((kind, status), n)| (kind, status, n)).collect();
+        let counts = node.store.counts().await.unwrap_or_default();
+        let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
+        node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up());
+    }
+
+    /// The supervision tree.
+    pub async fn tree(&self) -> TreeNode {
+        let node = &self.node;
+        let leaf = |role: &str, name: &str, status: &str, depth: u64| TreeNode {
+            role: role.to_owned(),
+            name: name.to_owned(),
+            status: status.to_owned(),
+            restarts: 0,
+            depth,
+            current: None,
+            children: Vec::new(),
+            more: 0,
+        };
+        let (mut up, mut waiting, mut tasks) = (node.persistence.is_up(), 0, Vec::new());
+        if let Some(actors) = node.actors.get() {
+            (up, waiting) = actors.persistence.send(Health).await.unwrap_or((false, 0));
+            tasks = actors.dispatcher.send(RunningTasks).await.unwrap_or_default();
+        }
+        let mut dispatcher = leaf("dispatcher", "dispatcher", "active", 0);
+        dispatcher.children = tasks
+            .into_iter()
+            .map(|(id, target, attempt)| {
+                let mut task = leaf("task", &id.to_string(), "running", 0);
+                task.current = Some(format!("{target}, attempt {attempt}"));
+                task
+            })
+            .collect();
+        let mut root = leaf("orchestrator", &node.settings.node.name, "active", 0);
+        root.children = vec![
+            leaf("persistence", "persistence", if up { "active" } else { "down" }, waiting as u64),
+            leaf("cache", "cache", "active", 0),
+            dispatcher,
+        ];
+        for tool in node.tools.values() {
+            let info = tool.info();
+            let mut child =
+                leaf("tool", &info.name, if info.running > 0 { "active" } else { "idle" }, info.waiting);
+            child.restarts = info.crashed;
+            root.children.push(child);
+        }
+        for kind in &node.kinds {
+            let (seen, running) = kind.list(MAX_CHILDREN);
+            let mut group = leaf("kind", kind.name(), "active", 0);
+            group.more = running.saturating_sub(seen.len()) as u64;
+            group.children = seen
+                .into_iter()
+                .map(|(key, info)| {
+                    let name = format!("{}/{key}", kind.name());
+                    let mut agent = leaf("agent", &name, info.status, info.mailbox.depth as u64);
+                    (agent.restarts, agent.current) = (info.restarts, info.current);
+                    agent
+                })
+                .collect();
+            group.children.sort_by(|a, b| a.name.cmp(&b.name));
+            group.depth = group.children.iter().map(|c| c.depth).sum();
+            root.children.push(group);
+        }
+        root
+    }
+
+    async fn casualties(&self) -> Vec<Reason> {
+        let Some(actors) = self.node.actors.get() else { return Vec::new() };
+        let stopped = actors.orchestrator.send(Casualties).await.unwrap_or_default();
+        let reason = |c: Casualty| Reason {
+            code: "agent_stopped".to_owned(),
+            message: format!("{} is stopped: {}", c.subject, c.reason),
+            since: c.since,
+            remedy: format!("greenroom agents restart {}", c.subject),
+        };
+        stopped.into_iter().rev().take(10).map(reason).collect()
+    }
+
+    fn node_info(&self) -> NodeInfo {
+        NodeInfo {
+            id: self.node.boot.to_string(),
+            name: self.node.settings.node.name.clone(),
+            pid: std::process::id(),
+            started_at: self.node.started_at,
+            uptime_ms: millis(self.node.uptime()),
+            rss_bytes: rss_bytes(),
+        }
+    }
+}
+
+/// How an agent that is not live is called.
+pub(super) fn status_name(status: StoredStatus) -> &'static str {
+    match status {
+        StoredStatus::Normal => "passivated",
+        StoredStatus::Paused => "paused",
+        StoredStatus::Stopped => "stopped",
+        StoredStatus::Quarantined => "quarantined",
+    }
+}
+
+/// Resident memory of this process; 0 where the system does not tell.
+fn rss_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|s| s.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()));
+    pages.unwrap_or(0) * 4096
+}

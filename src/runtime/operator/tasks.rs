@@ -1,0 +1,261 @@
+//! Tasks: submitted, listed, awaited, cancelled, tried again.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    Operator, OperatorError, Result, TaskQuery, invalid,
+    messages::{check, unknown_message},
+    not_found, page_limit, wrong_state,
+};
+use crate::{
+    agent::{
+        AskError,
+        host::Submission,
+        letter::Key,
+        reference::{check_key_text, request_hash},
+    },
+    model::{
+        id::{NameError, Target, TaskId},
+        task::{NewTask, TaskEvent, TaskState, TaskView},
+        units::parse_duration,
+    },
+    runtime::{
+        dispatcher::Cancel,
+        persistence::Outcome,
+        settle::{finish, later},
+        views::{Page, TaskRequest},
+    },
+    store::{CancelFound, FinishOutcome, Guard, TaskFilter, Unit},
+};
+
+impl Operator {
+    /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; nothing was accepted.
+    pub async fn submit(&self, request: TaskRequest) -> Result<(TaskView, bool)> {
+        let task = self.new_task(&request)?;
+        let key = match &request.idempotency_key {
+            None => None,
+            Some(text) => {
+                check_key_text(text).map_err(AskError::widen)?;
+                Some(Key { request: request_hash(&task.message, task.input.get()), text: text.clone() })
+            }
+        };
+        let submission = Submission { tasks: vec![task], batches: Vec::new(), key };
+        let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
+        Ok((self.task(submitted.first).await?, submitted.replayed))
+    }
+
+    /// Submits several tasks at once, all or none. Keys are not taken here.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; nothing was accepted.
+    pub async fn submit_batch(&self, requests: Vec<TaskRequest>) -> Result<Vec<TaskView>> {
+        let mut tasks = Vec::with_capacity(requests.len());
+        for (n, request) in requests.iter().enumerate() {
+            if request.idempotency_key.is_some() {
+                return Err(invalid(
+                    &format!("/tasks/{n}/idempotency_key"),
+                    "a batch takes no keys: submit it alone",
+                ));
+            }
+            tasks.push(self.new_task(request)?);
+        }
+        let ids: Vec<_> = tasks.iter().map(|t| t.id).collect();
+        let submission = Submission { tasks, batches: Vec::new(), key: None };
+        self.node.clone().accept(submission).await.map_err(AskError::widen)?;
+        let mut views = Vec::with_capacity(ids.len());
+        for id in ids {
+            views.push(self.task(id).await?);
+        }
+        Ok(views)
+    }
+
+    /// One page of tasks, newest first.
+    ///
+    /// # Errors
+    /// A cursor or limit that is none.
+    pub async fn tasks(&self, query: &TaskQuery) -> Result<Page<TaskView>> {
+        let limit = page_limit(query.limit)?;
+        let before = match &query.cursor {
+            None => None,
+            Some(cursor) => Some(
+                cursor
+                    .parse()
+                    .map_err(|_| OperatorError::Malformed("`cursor` is not one of ours".to_owned()))?,
+            ),
+        };
+        let filter = TaskFilter { state: query.state, target: query.target.clone(), before, limit };
+        let items = self.node.store.tasks(&filter).await?;
+        let next_cursor = items.last().filter(|_| items.len() == limit).map(|t| t.id.to_string());
+        Ok(Page { items, next_cursor })
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`].
+    pub async fn task(&self, id: TaskId) -> Result<TaskView> {
+        let mut view = self.node.store.task(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
+        if let Some((fraction, text)) = self.node.calls.pin().get(&id).and_then(crate::Call::latest_progress)
+        {
+            view.progress = Some(json!({"fraction": fraction, "text": text}));
+        }
+        Ok(view)
+    }
+
+    /// One task, when it has ended (or waits for a person), or the time is up, whichever is first.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`].
+    pub async fn wait(&self, id: TaskId, at_most: Duration) -> Result<TaskView> {
+        let until = tokio::time::Instant::now() + at_most;
+        let mut moved = self.node.moved.subscribe();
+        loop {
+            let view = self.task(id).await?;
+            if view.state.is_final()
+                || view.state == TaskState::OutcomeUnknown
+                || tokio::time::Instant::now() >= until
+            {
+                return Ok(view);
+            }
+            // The store is asked again now and then, in case a hint was missed.
+            let backstop = until.min(tokio::time::Instant::now() + Duration::from_secs(1));
+            loop {
+                match tokio::time::timeout_at(backstop, moved.recv()).await {
+                    Ok(Ok(other)) if other != id => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Its history, oldest first.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`].
+    pub async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>> {
+        self.task(id).await?;
+        Ok(self.node.store.history(id).await?)
+    }
+
+    /// Cancels a task; what runs is asked to end.
+    ///
+    /// # Errors
+    /// [`AskError::WrongState`] where it has ended already.
+    pub async fn cancel(&self, id: TaskId) -> Result<TaskView> {
+        match self.node.store.cancel(id).await? {
+            None => return Err(not_found(format!("no task {id}"))),
+            Some(CancelFound::Final(TaskState::Cancelled)) => {}
+            Some(CancelFound::Final(state)) => {
+                return Err(wrong_state(format!("task {id} has already {}", state.name())));
+            }
+            Some(CancelFound::Running) => {
+                if let Some(actors) = self.node.actors.get() {
+                    let _ = actors.dispatcher.send(Cancel(id)).await;
+                }
+                return self.wait(id, Duration::from_secs(2)).await;
+            }
+            Some(CancelFound::Idle) => {
+                let data =
+                    self.node.store.task_data(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
+                let (mut ended, done) = finish(&data, Guard::Idle, FinishOutcome::Cancelled);
+                ended.note = Some("by an operator".to_owned());
+                let unit =
+                    Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
+                match self.node.persistence.commit(id.0, unit).await {
+                    Outcome::Durable => self.node.task_moved(id),
+                    // It began, or ended, meanwhile: what it is now is the answer.
+                    Outcome::Refused(_) => return Box::pin(self.cancel(id)).await,
+                    Outcome::Full(why) => return Err(AskError::NoRoom(why).into()),
+                    Outcome::Failed(why) => return Err(AskError::Unavailable(why).into()),
+                }
+            }
+        }
+        self.task(id).await
+    }
+
+    /// Brings a dead letter back, or confirms that an interrupted effect may run again.
+    ///
+    /// # Errors
+    /// [`AskError::WrongState`] where it has not failed.
+    pub async fn retry(&self, id: TaskId) -> Result<TaskView> {
+        match self.node.store.retry(id).await? {
+            None => Err(not_found(format!("no task {id}"))),
+            Some(Err(state)) => {
+                Err(wrong_state(format!("task {id} is {}: only what failed can be retried", state.name())))
+            }
+            Some(Ok(())) => {
+                self.node.wake_dispatcher(true);
+                self.task(id).await
+            }
+        }
+    }
+
+    fn new_task(&self, request: &TaskRequest) -> Result<NewTask> {
+        let target: Target =
+            request.target.parse().map_err(|e: NameError| invalid("/target", e.to_string()))?;
+        let input = request.input.clone().unwrap_or(Value::Null);
+        let name = match &target {
+            Target::Agent { kind, .. } => {
+                let (_, kind) = self.kind_of(kind)?;
+                let message = request
+                    .message
+                    .as_deref()
+                    .ok_or_else(|| invalid("/message", "a task for an agent needs a message"))?;
+                let shape = kind.shape(message).ok_or_else(|| unknown_message(kind, message))?;
+                check(&shape, &input)?;
+                message
+            }
+            Target::Tool(name) => {
+                if request.message.is_some() {
+                    return Err(invalid("/message", "a task for a tool has none"));
+                }
+                let tool = self
+                    .node
+                    .tools
+                    .get(name.as_str())
+                    .ok_or_else(|| not_found(format!("no tool `{name}`")))?;
+                check(tool.shape(), &input)?;
+                ""
+            }
+        };
+        let raw =
+            serde_json::value::to_raw_value(&input).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+        let limit = self.node.settings.limits.message_bytes;
+        if raw.get().len() as u64 > limit {
+            return Err(
+                AskError::TooLarge(format!("the input is over limits.message_bytes ({limit})")).into()
+            );
+        }
+        let duration = |pointer: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => parse_duration(text).map(Some).map_err(|e| invalid(pointer, e.to_string())),
+        };
+        let attempts = request.max_attempts.unwrap_or(self.node.settings.tasks.max_attempts);
+        if attempts == 0 {
+            return Err(invalid("/max_attempts", "a task has at least 1 attempt"));
+        }
+        let mut task = NewTask::new(target, name, raw, attempts);
+        task.priority = request.priority.unwrap_or(0);
+        task.run_at = match (request.run_at, duration("/run_in", &request.run_in)?) {
+            (Some(_), Some(_)) => return Err(invalid("/run_in", "give `run_at` or `run_in`, not both")),
+            (at, None) => at,
+            (None, Some(d)) => Some(later(Timestamp::now(), d)),
+        };
+        task.timeout = duration("/timeout", &request.timeout)?;
+        for (n, id) in request.after.iter().enumerate() {
+            task.after
+                .push(id.parse().map_err(|_| invalid(&format!("/after/{n}"), "this is not a task id"))?);
+        }
+        task.tags.clone_from(&request.tags);
+        task.expires_at = request.expires_at;
+        task.on_parent_failed = request.on_parent_failed.unwrap_or_default();
+        task.idempotency_key.clone_from(&request.idempotency_key);
+        Ok(task)
+    }
+}

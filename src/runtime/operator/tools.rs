@@ -1,0 +1,77 @@
+//! Tools: listed and called.
+
+use std::time::Duration;
+
+use serde_json::{Value, value::RawValue};
+use uuid::Uuid;
+
+use super::{
+    Operator, OperatorError, Result, SendOptions,
+    messages::{body, check},
+    not_found,
+};
+use crate::{
+    agent::{AskError, JsonRefusal, reference::unanswered, slot::slot},
+    model::task::TaskState,
+    runtime::views::{TaskRequest, ToolInfo},
+    tool::{CallMeta, Effect},
+};
+
+impl Operator {
+    /// The tools.
+    pub async fn tools(&self) -> Vec<ToolInfo> {
+        self.node.tools.values().map(|t| t.info()).collect()
+    }
+
+    /// One tool.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`].
+    pub async fn tool(&self, name: &str) -> Result<ToolInfo> {
+        let tool = self.node.tools.get(name).ok_or_else(|| not_found(format!("no tool `{name}`")))?;
+        Ok(tool.info())
+    }
+
+    /// Calls a tool; a `once` tool is run as a task, and waited for.
+    ///
+    /// # Errors
+    /// See [`OperatorError`].
+    pub async fn call(&self, name: &str, bytes: &[u8], options: SendOptions) -> Result<Box<RawValue>> {
+        let tool = self.node.tools.get(name).ok_or_else(|| not_found(format!("no tool `{name}`")))?;
+        let (value, raw) = body(bytes)?;
+        check(tool.shape(), &value)?;
+        if tool.effect() == Effect::Once {
+            return self.call_as_task(name, value, options).await;
+        }
+        let (tx, rx) = slot();
+        let key = options.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
+        tool.invoke(&raw, CallMeta { key, attempt: 1, task: None, timeout: options.timeout }, tx)?;
+        let reply = rx.await.unwrap_or_else(|| Err(unanswered().widen()))?;
+        Ok(reply.body)
+    }
+
+    async fn call_as_task(&self, name: &str, input: Value, options: SendOptions) -> Result<Box<RawValue>> {
+        let request = TaskRequest {
+            target: format!("tool:{name}"),
+            input: Some(input),
+            max_attempts: Some(1),
+            idempotency_key: options.idempotency_key,
+            ..TaskRequest::default()
+        };
+        let (task, _) = self.submit(request).await?;
+        let view = self.wait(task.id, options.timeout.unwrap_or(Duration::from_secs(30))).await?;
+        match (view.state, view.result, view.error) {
+            (TaskState::Succeeded, Some(result), _) => Ok(result),
+            (_, _, Some(error)) => Err(OperatorError::Ask(match error.refusal {
+                Some(value) => AskError::Refused(JsonRefusal { message: error.message, value }),
+                None if error.code == "outcome_unknown" => AskError::Unknown,
+                None => AskError::Failed(crate::Fault {
+                    message: error.message,
+                    chain: error.chain,
+                    crash_id: error.crash_id,
+                }),
+            })),
+            _ => Err(AskError::Unknown.into()),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The HTTP API, from outside: a real node, real sockets.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::{Read as _, Write as _};
+
+use serde_json::json;
+use support::Node;
+
+#[test]
+fn health_needs_no_token_and_the_rest_does() {
+    let node = Node::start(&[]);
+    for path in ["/health/live", "/health/ready", "/"] {
+        assert_eq!(node.send_bare("GET", path, &[], None).status, 200, "{path}");
+    }
+    for path in ["/api/v1/status", "/api/v1/agents", "/metrics", "/%61pi/v1/status", "/api/v1/nowhere"] {
+        let answer = node.send_bare("GET", path, &[], None);
+        answer.is_problem(401, "unauthorized");
+        assert!(answer.header("www-authenticate").is_some_and(|scheme| scheme.starts_with("Bearer")));
+        node.send_bare("GET", path, &[("Authorization", "Bearer x")], None).is_problem(401, "unauthorized");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(node.data_dir().join("token")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn other_hosts_names_are_refused_on_loopback() {
+    let node = Node::start(&[]);
+    let mut stream = std::net::TcpStream::connect(node.url.trim_start_matches("http://")).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 403") && text.contains("\"forbidden\""), "{text}");
+}
+
+#[test]
+fn an_ask_is_answered_with_the_bare_reply() {
+    let node = Node::start(&[]);
+    let answer = node.ask("a", "Add", r#"{"n":2}"#);
+    assert_eq!((answer.status, &answer.json), (200, &json!({"total": 2})), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let version: i64 = answer.header("greenroom-version").unwrap().parse().unwrap();
+    assert!(version >= 1);
+    // Nothing, null and {} are the same for a message without fields.
+    for body in ["", "null", "{}"] {
+        assert_eq!(node.ask("a", "Get", body).json, json!({"total": 2}), "{body:?}");
+    }
+    let slept = node.ask("a", "Sleep", r#"{"ms":1}"#);
+    assert_eq!((slept.status, slept.text.as_str()), (200, "null"));
+    // Keys are percent-decoded, and any text that is allowed works.
+    assert_eq!(node.ask("gr%C3%BCn%20b%2Bc", "Add", r#"{"n":1}"#).status, 200);
+    assert_eq!(node.get("/api/v1/agents/counter/gr%C3%BCn%20b%2Bc").json["key"], "grün b+c");
+}
+
+#[test]
+fn what_fails_says_how() {
+    let node = Node::start(&["limits.message_bytes=64KiB"]);
+    node.ask("a", "Add", r#"{"n":2}"#);
+    let refused = node.ask("a", "Refuse", r#"{"reason":"no"}"#);
+    refused.is_problem(409, "refused");
+    assert!(refused.json["refusal"].to_string().contains("no"), "{refused:?}");
+    node.ask("a", "Fail", r#"{"message":"broken"}"#).is_problem(500, "handler_failed");
+    let crashed = node.ask("a", "Crash", r#"{"message":"boom"}"#);
+    crashed.is_problem(500, "handler_crashed");
+    let crash = node.get(&format!("/api/v1/crashes/{}", crashed.json["crash_id"].as_str().unwrap()));
+    assert_eq!((crash.status, crash.json["subject"].as_str()), (200, Some("counter/a")), "{crash:?}");
+    assert_eq!(node.get("/api/v1/crashes").json["items"][0]["id"], crashed.json["crash_id"]);
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 2}), "nothing of it has happened");
+
+    let invalid = node.ask("a", "Add", r#"{"n":"two"}"#);
+    invalid.is_problem(422, "invalid");
+    assert_eq!(invalid.json["errors"][0]["pointer"], "/n", "{invalid:?}");
+    node.ask("a", "Add", "{").is_problem(400, "malformed");
+    node.ask("a", "Nope", "{}").is_problem(404, "unknown_message");
+    node.ask("a", "Add", &format!("{{\"n\":1,\"x\":\"{}\"}}", "x".repeat(70_000)))
+        .is_problem(413, "too_large");
+    node.post("/api/v1/agents/nope/a/messages/Add", "{}").is_problem(404, "unknown_kind");
+    for key in ["a%2Fb", "%2e%2e", "%00", "%FF", "a%25b", "a%zz"] {
+        node.ask(key, "Get", "").is_problem(400, "malformed");
+    }
+    let late = node.post("/api/v1/agents/counter/a/messages/Sleep?timeout=100ms", r#"{"ms":5000}"#);
+    late.is_problem(504, "timed_out");
+    for query in ["timeout=30", "timeout=soon", "mode=shout"] {
+        let answer = node.post(&format!("/api/v1/agents/counter/a/messages/Get?{query}"), "");
+        answer.is_problem(400, "malformed");
+    }
+}
+
+#[test]
+fn routes_and_methods_that_are_not_there_are_problems_too() {
+    let node = Node::start(&[]);
+    node.get("/nowhere").is_problem(404, "not_found");
+    node.get("/api/v1/nowhere").is_problem(404, "not_found");
+    let answer = node.send("DELETE", "/api/v1/status", &[], None);
+    answer.is_problem(405, "method_not_allowed");
+    assert!(answer.header("allow").is_some_and(|allow| allow.contains("GET")));
+    node.get("/api/v1/agents/counter/never").is_problem(404, "not_found");
+    node.get("/api/v1/tasks/never").is_problem(404, "not_found");
+    node.get("/api/v1/crashes/never").is_problem(404, "not_found");
+    node.get("/api/v1/tools/never").is_problem(404, "not_found");
+    node.get("/api/v1/kinds/never").is_problem(404, "unknown_kind");
+    for query in
+        ["agents?limit=0", "agents?limit=1001", "agents?limit=x", "tasks?state=nope", "tasks?target=nope"]
+    {
+        node.get(&format!("/api/v1/{query}")).is_problem(400, "malformed");
+    }
+}
+
+#[test]
+fn a_tell_and_a_submission_are_accepted() {
+    let node = Node::start(&[]);
+    let told = node.post("/api/v1/agents/counter/a/messages/Add?mode=tell", r#"{"n":1}"#);
+    assert_eq!((told.status, &told.json), (202, &json!({"accepted": true})));
+    let submitted = node.post("/api/v1/agents/counter/a/messages/Add?mode=submit", r#"{"n":2}"#);
+    assert_eq!(submitted.status, 202, "{submitted:?}");
+    let id = submitted.json["id"].as_str().unwrap();
+    assert_eq!(submitted.header("location"), Some(format!("/api/v1/tasks/{id}").as_str()));
+    let ended = node.get(&format!("/api/v1/tasks/{id}?wait=30s"));
+    assert_eq!(ended.json["state"], "succeeded", "{ended:?}");
+    assert_eq!(ended.json["result"], json!({"total": 3}));
+    let history = node.get(&format!("/api/v1/tasks/{id}/history"));
+    assert!(!history.json["items"].as_array().unwrap().is_empty() && history.json["next_cursor"].is_null());
+
+    let body = r#"{"target":"counter/a","message":"Fail","input":{"message":"no"},"max_attempts":1}"#;
+    let failing = node.post("/api/v1/tasks", body);
+    assert_eq!(failing.status, 202, "{failing:?}");
+    let id = failing.json["id"].as_str().unwrap();
+    let ended = node.get(&format!("/api/v1/tasks/{id}?wait=30s"));
+    assert_eq!(ended.json["state"], "failed", "{ended:?}");
+    assert_eq!(ended.json["error"]["code"], "handler_failed");
+    assert_eq!(node.get("/api/v1/tasks?state=failed").json["items"][0]["id"], id);
+
+    node.post("/api/v1/tasks", r#"{"target":"counter/a","mesage":"Add"}"#).is_problem(422, "invalid");
+    node.post("/api/v1/tasks", "[").is_problem(400, "malformed");
+    let batch = node.post(
+        "/api/v1/tasks/batch",
+        r#"{"tasks":[{"target":"counter/b","message":"Add","input":{"n":1}},{"target":"counter/b","message":"Add","input":{"n":2}}]}"#,
+    );
+    assert_eq!((batch.status, batch.json["items"].as_array().unwrap().len()), (202, 2), "{batch:?}");
+}
+
+#[test]
+fn an_idempotency_key_makes_a_repetition_safe() {
+    let node = Node::start(&[]);
+    let path = "/api/v1/agents/counter/a/messages/Add";
+    let key = [("Idempotency-Key", "k-1")];
+    let first = node.send("POST", path, &key, Some(r#"{"n":2}"#));
+    let again = node.send("POST", path, &key, Some(r#"{"n":2}"#));
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, None), "{first:?}");
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, Some("true")), "{again:?}");
+    assert_eq!(first.json, again.json);
+    node.send("POST", path, &key, Some(r#"{"n":3}"#)).is_problem(409, "idempotency_conflict");
+    node.send("POST", &format!("{path}?mode=tell"), &key, Some(r#"{"n":2}"#)).is_problem(400, "malformed");
+    let long = "x".repeat(256);
+    node.send("POST", path, &[("Idempotency-Key", long.as_str())], Some("{}")).is_problem(400, "malformed");
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 2}));
+
+    let submit = format!("{path}?mode=submit");
+    let first = node.send("POST", &submit, &[("Idempotency-Key", "k-2")], Some(r#"{"n":1}"#));
+    let again = node.send("POST", &submit, &[("Idempotency-Key", "k-2")], Some(r#"{"n":1}"#));
+    assert_eq!((first.status, again.status), (202, 202), "{first:?} {again:?}");
+    assert_eq!(first.json["id"], again.json["id"]);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+}
+
+#[test]
+fn agents_are_stopped_restarted_paused_and_resumed() {
+    let node = Node::start(&[]);
+    node.ask("a", "Add", r#"{"n":5}"#);
+    let agents = node.get("/api/v1/agents?kind=counter");
+    assert_eq!(agents.json["items"][0]["key"], "a", "{agents:?}");
+    assert!(agents.json["next_cursor"].is_null());
+    let state = node.get("/api/v1/agents/counter/a/state");
+    assert_eq!(state.status, 200, "{state:?}");
+    assert!(state.json["version"].as_i64().unwrap() >= 1 && state.json["state"].is_object());
+    assert_eq!(node.get("/api/v1/agents/counter/a/snapshots").status, 200);
+
+    let act = |action: &str| {
+        let answer = node.post(&format!("/api/v1/agents/counter/a/{action}"), "");
+        assert_eq!(answer.status, 202, "{action}: {answer:?}");
+    };
+    act("stop");
+    node.ask("a", "Get", "").is_problem(409, "wrong_state");
+    assert_eq!(node.get("/api/v1/agents/counter/a").json["status"], "stopped");
+    act("restart");
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 5}));
+    act("pause");
+    assert_eq!(node.get("/api/v1/agents/counter/a").json["status"], "paused");
+    act("resume");
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 5}));
+    act("quarantine");
+    assert_eq!(node.get("/api/v1/agents/counter/a").json["status"], "quarantined");
+    act("release");
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 5}));
+}
+
+#[test]
+fn the_node_tells_about_itself() {
+    let node = Node::start(&["node.name=eu-1"]);
+    node.ask("a", "Add", r#"{"n":1}"#);
+    let status = node.get("/api/v1/status").json;
+    assert_eq!(
+        (status["verdict"].as_str(), status["node"]["name"].as_str()),
+        (Some("ok"), Some("eu-1")),
+        "{status}"
+    );
+    for member in ["reasons", "version", "agents", "tasks", "store", "cache", "crashes", "at"] {
+        assert!(!status[member].is_null(), "no {member}: {status}");
+    }
+    let kind = node.get("/api/v1/kinds/counter").json;
+    let names: Vec<&str> =
+        kind["messages"].as_array().unwrap().iter().filter_map(|m| m["name"].as_str()).collect();
+    for name in ["Add", "Get", "Append", "List", "Crash", "Sleep", "Fail", "Refuse"] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+    assert_eq!(node.get("/api/v1/tree").json["children"].as_array().map(Vec::is_empty), Some(false));
+    assert!(node.get("/api/v1/tools").json["items"].is_array());
+    let config = node.get("/api/v1/config");
+    let one =
+        config.json["items"].as_array().unwrap().iter().find(|item| item["key"] == "node.name").unwrap();
+    assert_eq!((&one["value"], &one["origin"]), (&json!("eu-1"), &json!("--set node.name")));
+    assert!(!config.text.contains(&node.token));
+    let logs = node.get("/api/v1/logs?tail=1000").json;
+    let started = logs["items"].as_array().unwrap().iter().any(|item| item["event"] == "node.started");
+    assert!(started && logs["last"].as_u64().unwrap() > 0, "{logs}");
+    let metrics = node.get("/metrics").text;
+    assert!(metrics.contains("greenroom_build_info"), "{metrics}");
+    assert!(metrics.contains(r#"route="/api/v1/kinds/{kind}""#), "{metrics}");
+}
+
+#[test]
+fn it_stops_in_good_order_and_remembers() {
+    let mut node = Node::start(&[]);
+    node.ask("a", "Add", r#"{"n":7}"#);
+    assert_eq!(node.post("/api/v1/nodes/self/stop", "").status, 202);
+    assert_eq!(node.wait_for_end().code(), Some(0), "{}", node.log());
+    assert!(!node.data_dir().join("node.json").exists(), "what it announced goes with it");
+    node.start_again();
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 7}));
+    node.kill();
+    node.start_again();
+    assert_eq!(node.ask("a", "Get", "").json, json!({"total": 7}));
+    assert_eq!(node.terminate().code(), Some(0), "{}", node.log());
+}

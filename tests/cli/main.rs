@@ -1,0 +1,148 @@
+//! The command line, from outside: what is printed where, and how it ends.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use serde_json::json;
+use support::{Node, cli_alone};
+
+#[test]
+fn exit_codes_without_a_node() {
+    for (args, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&[], 2),
+        (&["agents"], 2),
+        (&["nonsense"], 2),
+        (&["agents", "show", "nowhere"], 2),
+        (&["config", "check"], 0),
+        (&["config", "check", "--set", "http.bnd=1"], 9),
+        (&["run", "--set", "nonsense=1"], 9),
+        (&["run", "--set", "http.bind=0.0.0.0:0"], 9),
+        (&["status", "--set", "http.bind=127.0.0.1:1"], 6),
+        (&["agents", "ls", "--url", "http://127.0.0.1:1"], 6),
+        (&["db", "migrate"], 0),
+        (&["db", "status"], 4),
+    ] {
+        let said = cli_alone(args);
+        assert_eq!(said.code, code, "{args:?}: {said:?}");
+        assert!(
+            code == 0 || said.out.is_empty() || args.first() == Some(&"db"),
+            "errors go to stderr: {said:?}"
+        );
+        assert!(code == 0 || !said.err.is_empty(), "{said:?}");
+    }
+    let said = cli_alone(&["status", "--set", "http.bind=127.0.0.1:1"]);
+    assert!(said.err.contains("greenroom run"), "it says what to try: {said:?}");
+    let said = cli_alone(&["config", "check", "--set", "http.bnd=1"]);
+    assert!(said.err.contains("http.bind"), "it says what may have been meant: {said:?}");
+}
+
+#[test]
+fn messages_are_sent_and_replies_printed() {
+    let node = Node::start(&[]);
+    let said = node.cli(&["agents", "send", "counter/a", "Add", r#"{"n":2}"#]);
+    assert_eq!((said.code, said.out.as_str()), (0, "{\"total\":2}\n"), "{said:?}");
+    let said = node.cli_with(&["agent", "send", "counter/a", "Add", "-"], r#"{"n":1}"#);
+    assert_eq!(said.json(), json!({"total": 3}));
+    std::fs::write(node.dir().join("in.json"), r#"{"n":1}"#).unwrap();
+    let said = node.cli(&["agents", "send", "counter/a", "Add", "@in.json", "--idempotency-key", "k"]);
+    assert_eq!(said.json(), json!({"total": 4}));
+    assert_eq!(node.cli(&["agents", "send", "counter/a", "Get"]).json(), json!({"total": 4}));
+    let told = node.cli(&["agents", "send", "counter/a", "Add", r#"{"n":1}"#, "--tell"]);
+    assert_eq!((told.code, told.out.as_str()), (0, ""), "{told:?}");
+    for (args, code) in [
+        (["counter/a", "Refuse", r#"{"reason":"no"}"#], 4),
+        (["counter/a", "Fail", r#"{"message":"no"}"#], 1),
+        (["counter/a", "Crash", "{}"], 1),
+        (["counter/a", "Add", r#"{"n":"x"}"#], 2),
+        (["counter/a", "Add", "{"], 2),
+        (["counter/a", "Nope", "{}"], 3),
+        (["nope/a", "Add", "{}"], 3),
+    ] {
+        let said = node.cli(&[&["agents", "send"][..], &args[..]].concat());
+        assert_eq!((said.code, said.out.as_str()), (code, ""), "{args:?}: {said:?}");
+    }
+    let late = node.cli(&["agents", "send", "counter/a", "Sleep", r#"{"ms":5000}"#, "--timeout", "100ms"]);
+    assert_eq!(late.code, 8, "{late:?}");
+}
+
+#[test]
+fn tasks_are_submitted_and_waited_for() {
+    let node = Node::start(&[]);
+    let said = node.cli(&["tasks", "submit", "counter/a", "Add", r#"{"n":2}"#]);
+    let id = said.out.trim();
+    assert!(said.code == 0 && id.len() == 36 && said.out.lines().count() == 1, "the id alone: {said:?}");
+    let waited = node.cli(&["tasks", "wait", id]);
+    assert!(waited.code == 0 && waited.out.contains("succeeded"), "{waited:?}");
+    assert_eq!(node.cli(&["tasks", "show", id, "--json"]).json()["result"], json!({"total": 2}));
+    assert!(node.cli(&["tasks", "history", id]).out.contains("succeeded"));
+    let said = node.cli(&["tasks", "submit", "counter/a", "Add", r#"{"n":1}"#, "--wait"]);
+    assert_eq!((said.code, said.json()), (0, json!({"total": 3})));
+    let said = node.cli(&["tasks", "submit", "counter/a", "Add", r#"{"n":1}"#, "--json"]);
+    assert_eq!(said.json()["target"], "counter/a");
+    let args =
+        ["tasks", "submit", "counter/a", "Fail", r#"{"message":"no"}"#, "--max-attempts", "1", "--wait"];
+    let failed = node.cli(&args);
+    assert_eq!((failed.code, failed.out.as_str()), (1, ""), "{failed:?}");
+    let dead = node.cli(&["tasks", "ls", "--state", "failed", "--json"]).json();
+    let dead = dead["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(node.cli(&["tasks", "retry", &dead]).code, 0);
+    let later = node.cli(&["tasks", "submit", "counter/a", "Add", r#"{"n":1}"#, "--in", "1h"]);
+    let cancelled = node.cli(&["tasks", "cancel", later.out.trim()]);
+    assert!(cancelled.code == 0 && cancelled.out.contains("cancelled"), "{cancelled:?}");
+    assert_eq!(node.cli(&["tasks", "show", "never"]).code, 3);
+}
+
+#[test]
+fn a_person_sees_how_things_are() {
+    let node = Node::start(&[]);
+    node.ask("a", "Add", r#"{"n":2}"#);
+    let crash = node.ask("a", "Crash", r#"{"message":"boom"}"#).json["crash_id"].as_str().unwrap().to_owned();
+    for (args, shows) in [
+        (&["status"][..], "agents:"),
+        (&["tree"], "counter/a"),
+        (&["kinds", "ls"], "counter"),
+        (&["kind", "describe", "counter"], "Add"),
+        (&["agents", "list"], "counter/a"),
+        (&["agents", "show", "counter/a"], "version"),
+        (&["agents", "state", "counter/a"], "{"),
+        (&["crashes", "ls"], "boom"),
+        (&["crashes", "show", &crash], "agent.crashed"),
+        (&["logs", "-n", "1000"], "node.started"),
+        (&["logs", "--subject", "counter/a"], "agent.crashed"),
+        (&["config", "show", "--origin"], "# default"),
+    ] {
+        let said = node.cli(args);
+        assert!(said.code == 0 && said.out.contains(shows), "{args:?}: {said:?}");
+    }
+    for listing in ["kinds", "agents", "tasks", "tools", "crashes"] {
+        let said = node.cli(&[listing, "ls", "--json"]);
+        assert!(said.json()["items"].is_array() && said.json()["next_cursor"].is_null(), "{said:?}");
+    }
+    assert_eq!(node.cli(&["agents", "show", "counter/never"]).code, 3);
+    assert_eq!(node.cli(&["agents", "ls", "--token", "wrong"]).code, 5);
+}
+
+#[test]
+fn the_data_directory_tells_a_client_all() {
+    let mut node = Node::start(&[]);
+    let data = node.data_dir().to_string_lossy().into_owned();
+    let usual = ["--data-dir", &data, "--set", "http.bind=127.0.0.1:0"];
+    let said = node.cli_unaided(&[&["agents", "ls", "--json"][..], &usual].concat());
+    assert_eq!(said.code, 0, "{said:?}");
+    let second = node.cli_unaided(&[&["run"][..], &usual].concat());
+    assert_eq!(second.code, 4, "the data directory is in use: {second:?}");
+    let said = node.cli_unaided(&[&["stop"][..], &usual].concat());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(node.wait_for_end().code(), Some(0), "{}", node.log());
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let node = Node::start(&[]);
+    let script = format!("{} config show | true; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_greenroom"));
+    let output =
+        std::process::Command::new("bash").args(["-c", &script]).current_dir(node.dir()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}

@@ -1,0 +1,227 @@
+//! In and out of memory, and the bound of the mailbox.
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use futures_util::future::join_all;
+use greenroom::{OnFull, prelude::*, runtime::views::Action};
+
+use crate::support::{Gate, World, soon, status, until};
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Add {
+    retire: bool,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Get {}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Block {}
+message! { Add -> u64; Get -> u64; Block -> () }
+
+static STARTS: AtomicU64 = AtomicU64::new(0);
+
+macro_rules! sleeper {
+    ($agent:ident, $kind:literal, $on_full:expr) => {
+        #[derive(Default, Serialize, Deserialize)]
+        struct $agent {
+            total: u64,
+        }
+        impl Agent for $agent {
+            const KIND: &'static str = $kind;
+            type Messages = (Add, Get, Block);
+            fn policy() -> Policy {
+                Policy::default().idle_timeout(Duration::from_secs(1)).mailbox(8).on_full($on_full)
+            }
+            async fn on_start(&mut self, _: &Turn<Self>) -> Result<()> {
+                STARTS.fetch_add(1, SeqCst);
+                Ok(())
+            }
+            async fn on_stop(&mut self, _: &Turn<Self>) -> Result<()> {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
+        }
+        impl Handler<Add> for $agent {
+            async fn handle(&mut self, add: Add, turn: &Turn<Self>) -> Result<u64> {
+                self.total += 1;
+                if add.retire {
+                    turn.retire();
+                }
+                Ok(self.total)
+            }
+        }
+        impl Query<Get> for $agent {
+            async fn query(&self, _: Get, _: &Turn<Self>) -> Result<u64> {
+                Ok(self.total)
+            }
+        }
+        impl Handler<Block> for $agent {
+            async fn handle(&mut self, _: Block, turn: &Turn<Self>) -> Result<()> {
+                turn.resource::<Gate>().wait().await;
+                Ok(())
+            }
+        }
+    };
+}
+sleeper!(Patient, "patient", OnFull::Wait);
+sleeper!(Curt, "curt", OnFull::Reject);
+
+async fn world() -> (World, Gate) {
+    let gate = Gate::default();
+    (World::start(Runtime::builder().agent::<Patient>().agent::<Curt>().resource(gate.clone())).await, gate)
+}
+
+/// Many senders, and an agent that leaves memory all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_retires_under_load_loses_nothing() {
+    let (world, _) = world().await;
+    let agent = world.handle().agent::<Patient>("a");
+    let senders = (0..16).map(|_| {
+        let agent = agent.clone();
+        tokio::spawn(async move {
+            for n in 0..100 {
+                soon(agent.ask(Add { retire: n % 3 == 0 })).await.unwrap();
+            }
+        })
+    });
+    for sender in soon(join_all(senders)).await {
+        sender.unwrap();
+    }
+    assert_eq!(soon(agent.ask(Get {})).await.unwrap(), 1_600);
+    assert!(STARTS.load(SeqCst) > 1, "it did leave memory");
+    soon(agent.ask(Add { retire: true })).await.unwrap();
+    until("it has left", || async { status(&world.handle(), "patient", "a").await == "passivated" }).await;
+    assert_eq!(soon(agent.ask(Get {})).await.unwrap(), 1_601);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_agent_leaves_memory_and_comes_back_as_it_was() {
+    let (world, _) = world().await;
+    let handle = world.handle();
+    for n in 0..50 {
+        soon(handle.agent::<Patient>(format!("k{n}")).ask(Add { retire: false })).await.unwrap();
+    }
+    until("all have left", || async {
+        for n in 0..50 {
+            if status(&handle, "patient", &format!("k{n}")).await != "passivated" {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    for n in 0..50 {
+        let agent = handle.agent::<Patient>(format!("k{n}"));
+        assert_eq!(soon(agent.ask(Add { retire: false })).await.unwrap(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mailbox_gives_the_message_back() {
+    let (world, gate) = world().await;
+    let agent = world.handle().agent::<Curt>("a");
+    let blocked = tokio::spawn(agent.ask(Block {}).into_future());
+    gate.arrival().await;
+    let mut taken = 0;
+    let back = loop {
+        match agent.try_tell(Add { retire: false }) {
+            Ok(()) => taken += 1,
+            Err(back) => break back.0,
+        }
+    };
+    assert!(!back.retire);
+    assert_eq!(taken, 8, "its bound binds");
+    assert!(soon(agent.tell(Add { retire: false })).await.is_err());
+    assert_eq!(soon(agent.ask(Add { retire: false })).await.unwrap_err().code(), "overloaded");
+    let json = world.handle().ask_json("curt/a", "Add", serde_json::json!({"retire": false})).await;
+    assert_eq!(json.unwrap_err().code(), "overloaded");
+    gate.open(1);
+    soon(blocked).await.unwrap().unwrap();
+    until("what was taken has run", || async { agent.ask(Get {}).await == Ok(8) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mailbox_lets_the_patient_wait() {
+    let (world, gate) = world().await;
+    let agent = world.handle().agent::<Patient>("a");
+    let blocked = tokio::spawn(agent.ask(Block {}).into_future());
+    gate.arrival().await;
+    let asks: Vec<_> =
+        (0..100).map(|_| tokio::spawn(agent.ask(Add { retire: false }).into_future())).collect();
+    let hasty = agent.ask(Add { retire: false }).timeout(Duration::from_millis(50));
+    assert_eq!(soon(hasty).await, Err(AskError::TimedOut));
+    gate.open(1);
+    soon(blocked).await.unwrap().unwrap();
+    for ask in asks {
+        soon(ask).await.unwrap().unwrap();
+    }
+    assert_eq!(soon(agent.ask(Get {})).await.unwrap(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_agent_keeps_its_messages_for_later() {
+    let (world, gate) = world().await;
+    let handle = world.handle();
+    let agent = handle.agent::<Patient>("a");
+    soon(agent.ask(Add { retire: false })).await.unwrap();
+    let blocked = tokio::spawn(agent.ask(Block {}).into_future());
+    gate.arrival().await;
+    let mut asks: Vec<_> =
+        (0..5).map(|_| tokio::spawn(agent.ask(Add { retire: false }).into_future())).collect();
+    handle.operator().act("patient", "a", Action::Pause).await.unwrap();
+    asks.extend((0..5).map(|_| tokio::spawn(agent.ask(Add { retire: false }).into_future())));
+    gate.open(1);
+    soon(blocked).await.unwrap().unwrap();
+    until("it is out of memory", || async {
+        !handle
+            .operator()
+            .tree()
+            .await
+            .children
+            .iter()
+            .any(|kind| kind.children.iter().any(|a| a.name == "patient/a"))
+    })
+    .await;
+    assert_eq!(status(&handle, "patient", "a").await, "paused");
+    let json = handle.operator().ask(
+        "patient",
+        "a",
+        "Get",
+        b"",
+        greenroom::runtime::operator::SendOptions {
+            timeout: Some(Duration::from_millis(100)),
+            ..Default::default()
+        },
+    );
+    let code = soon(json).await.unwrap_err().code();
+    assert!(code == "timed_out" || code == "overloaded", "{code}");
+    handle.operator().act("patient", "a", Action::Resume).await.unwrap();
+    for ask in asks {
+        soon(ask).await.unwrap().unwrap();
+    }
+    assert_eq!(soon(agent.ask(Get {})).await.unwrap(), 11);
+}
+
+/// Pause, resume, restart: at any moment, as fast as they come.
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_may_interfere_at_any_moment() {
+    let (world, _) = world().await;
+    let handle = world.handle();
+    let agent = handle.agent::<Patient>("a");
+    let sender = tokio::spawn({
+        let agent = agent.clone();
+        async move {
+            for n in 1..=600 {
+                assert_eq!(soon(agent.ask(Add { retire: n % 7 == 0 })).await.unwrap(), n);
+            }
+        }
+    });
+    let mut n = 0;
+    while !sender.is_finished() {
+        n += 1;
+        let actions = [Action::Pause, Action::Resume, Action::Restart];
+        for action in &actions[if n % 2 == 0 { 0 } else { 2 }..] {
+            handle.operator().act("patient", "a", *action).await.unwrap_or(());
+        }
+    }
+    soon(sender).await.unwrap();
+}

@@ -1,0 +1,13 @@
+//! What the runtime promises to a program, proved through the public API: a node in this process,
+//! a real store on disk, agents defined here.
+
+mod ahead;
+mod keys;
+mod lifecycle;
+mod model;
+mod persistence;
+mod shutdown;
+mod supervision;
+mod support;
+mod tasks;
+mod turns;
