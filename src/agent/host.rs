@@ -64,6 +64,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
+    /// A full mailbox gives the message back in place of making the sender wait.
     pub rejects: bool,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
     /// The node is going down: lanes that are made now are closed.

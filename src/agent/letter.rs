@@ -117,7 +117,7 @@ impl<M: Message> Letter<M> {
                     Ran::Done
                 }
                 Err(error) => {
-                    self.staged = Staged::Error(Box::new(error.widen()));
+                    self.stage_error(error.widen());
                     Ran::Failed
                 }
             },
@@ -131,6 +131,10 @@ impl<M: Message> Letter<M> {
         }
     }
 
+    fn stage_error(&mut self, error: AskError<M::Error>) {
+        self.staged = Staged::Error(Box::new(error));
+    }
+
     /// Keeps the reply. Where it will be wanted as JSON it must be writable now, while its turn can
     /// still be undone.
     fn stage(&self, reply: M::Reply) -> Result<Staged<M>, AskError> {
@@ -141,10 +145,6 @@ impl<M: Message> Letter<M> {
             }
             _ => Ok(Staged::Reply(reply)),
         }
-    }
-
-    fn stage_error(&mut self, error: AskError<M::Error>) {
-        self.staged = Staged::Error(Box::new(error));
     }
 
     /// Takes the message back out, for a caller whose letter was not accepted.

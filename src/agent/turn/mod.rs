@@ -115,6 +115,11 @@ impl<A: Agent> Turn<A> {
         }
     }
 
+    /// For the cell: whether the turn leaves anything behind.
+    pub(crate) fn has_outbox(&mut self) -> bool {
+        !self.outbox.get_mut().is_empty()
+    }
+
     /// For the cell: what the turn leaves behind.
     pub(crate) fn take_outbox(&mut self) -> Option<Outbox> {
         let outbox = self.outbox.get_mut();

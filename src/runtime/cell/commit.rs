@@ -156,7 +156,7 @@ impl<A: Agent> Runner<A> {
     /// The last image as the next version: nothing has changed since, and outputs need a commit of
     /// their own.
     fn same_again(&self) -> Result<Vec<u8>, AskError> {
-        let body = self.air.image.as_ref().and_then(|i| i.get(snapshot::HEADER_BYTES..)).unwrap_or_default();
+        let body = self.air.image.as_deref().map(|image| body(image)).unwrap_or_default();
         let mut buffer = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
         snapshot::begin(&self.header(), &mut buffer);
         buffer.extend_from_slice(body);
@@ -261,6 +261,11 @@ impl<A: Agent> Runner<A> {
         let window = std::mem::take(&mut self.window);
         fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
     }
+}
+
+/// The state in a frame, without the header, which differs with each version.
+fn body(frame: &[u8]) -> &[u8] {
+    frame.get(snapshot::HEADER_BYTES..).unwrap_or_default()
 }
 
 fn describe(outcome: &Outcome) -> String {

@@ -77,7 +77,7 @@ impl<A: Agent> Runner<A> {
     /// Runs one letter.
     pub(super) async fn drive(&mut self, letter: &mut EnvelopeOf<A>) -> End {
         let Some(mut agent) = self.agent.take() else {
-            return End::Panicked { message: "the agent is not there".to_owned(), site: None };
+            return End::panicked("the agent is not there".to_owned(), None);
         };
         let uncovered = self.window.is_uncovered();
         let blocked = uncovered || self.air.flight.is_some();
@@ -101,18 +101,19 @@ impl<A: Agent> Runner<A> {
     }
 
     /// Answers a turn that ended well, left nothing behind and waits for nothing: the letter is not
-    /// moved again, which is what a short turn costs.
+    /// moved again, and moving it is much of what a short turn costs.
     pub(super) fn is_answered(&mut self, letter: &mut EnvelopeOf<A>, end: &End) -> bool {
-        let End::Ran(ran @ (Ran::Done | Ran::Declined)) = end else { return false };
-        if self.turn.gate.is_passed() || self.turn.has_outbox() {
+        let End::Ran(ran) = *end else { return false };
+        if ran == Ran::Failed || self.turn.gate.is_passed() || self.turn.has_outbox() {
             return false;
         }
-        let Some(version) = self.releases(letter, *ran) else { return false };
+        let Some(version) = self.releases(letter, ran) else { return false };
         self.streak = 0;
         letter.letter_mut().release(version);
         true
     }
 
+    /// Takes in how a turn ended.
     pub(super) async fn take_turn(&mut self, mut letter: EnvelopeOf<A>, end: End) -> Option<Exit> {
         let reached = self.turn.gate.is_passed();
         match end {
@@ -130,10 +131,7 @@ impl<A: Agent> Runner<A> {
                 self.keep(letter, ran);
                 None
             }
-            End::Panicked { message, site } => {
-                let reason = CrashReason { kind: CrashKind::Panic, message, site };
-                Box::pin(self.crash(letter, reason)).await
-            }
+            End::Panicked(reason) => Box::pin(self.crash(letter, *reason)).await,
             End::TimedOut => {
                 let message = "the turn ran past its deadline".to_owned();
                 let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
@@ -148,7 +146,7 @@ impl<A: Agent> Runner<A> {
             }
             End::Lost(outcome) => {
                 self.batch.push_front(letter);
-                Box::pin(self.lost(outcome)).await
+                Box::pin(self.lost(*outcome)).await
             }
         }
     }
@@ -178,8 +176,8 @@ impl<A: Agent> Runner<A> {
         ran == Ran::Done && !letter.read_only() && !self.volatile()
     }
 
-    /// Whether something beside the state waits for the turn's commit.
-    fn is_urgent(letter: &EnvelopeOf<A>, ran: Ran) -> bool {
+    /// Whether something beside the state waits for the turn's commit: a task's end, a key.
+    fn has_record(letter: &EnvelopeOf<A>, ran: Ran) -> bool {
         letter.letter().details().0.is_some_and(|m| {
             m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only())
         })
@@ -187,7 +185,7 @@ impl<A: Agent> Runner<A> {
 
     /// The version under which a turn is answered at once; `None`: something holds it.
     fn releases(&self, letter: &EnvelopeOf<A>, ran: Ran) -> Option<i64> {
-        if !self.window.outbox.is_empty() || Self::is_urgent(letter, ran) {
+        if !self.window.outbox.is_empty() || Self::has_record(letter, ran) {
             return None;
         }
         if self.volatile() {
@@ -203,7 +201,7 @@ impl<A: Agent> Runner<A> {
             return letter.letter_mut().release(version);
         }
         self.window.changed |= self.has_effect(&letter, ran);
-        let outputs = !self.window.outbox.is_empty() || Self::is_urgent(&letter, ran);
+        let outputs = !self.window.outbox.is_empty() || Self::has_record(&letter, ran);
         if matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) && !outputs {
             letter.letter_mut().release(self.air.version);
         } else {
