@@ -126,11 +126,6 @@ impl<A: Agent> Turn<A> {
         if outbox.is_empty() { None } else { Some(std::mem::take(outbox)) }
     }
 
-    /// For the cell: whether the turn leaves anything behind.
-    pub(crate) fn has_outbox(&mut self) -> bool {
-        !self.outbox.get_mut().is_empty()
-    }
-
     fn name(&self) -> &Name {
         &self.lane.name
     }

@@ -275,8 +275,3 @@ fn describe(outcome: &Outcome) -> String {
         Outcome::Full(why) | Outcome::Failed(why) => why.clone(),
     }
 }
-
-/// The state in a frame, without the header, which differs with each version.
-fn body(frame: &[u8]) -> &[u8] {
-    frame.get(snapshot::HEADER_BYTES..).unwrap_or_default()
-}
