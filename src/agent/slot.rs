@@ -179,6 +179,30 @@ mod tests {
         assert_eq!(rx.await, None);
     }
 
+    #[tokio::test]
+    async fn a_spare_slot_knows_nothing_of_the_ask_before() {
+        let (tx, rx) = slot();
+        assert!(tx.start());
+        tx.send(7_u16);
+        assert_eq!(rx.await, Some(7));
+        let (tx, rx) = slot::<u16>();
+        assert!(rx.withdraw());
+        assert!(!tx.start());
+        drop((tx, rx));
+        let (tx, rx) = slot::<u16>();
+        drop(tx);
+        assert_eq!(rx.await, None);
+    }
+
+    #[test]
+    fn a_slot_that_the_other_end_still_holds_is_not_spare() {
+        let (tx, rx) = slot::<u32>();
+        drop(rx);
+        let (other, _rx) = slot::<u32>();
+        tx.send(1);
+        assert!(other.start());
+    }
+
     #[test]
     fn an_asker_withdraws_only_before_the_turn_begins() {
         let (tx, rx) = slot::<u8>();
