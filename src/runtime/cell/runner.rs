@@ -78,7 +78,8 @@ pub(super) struct Runner<A: Agent> {
 }
 impl<A: Agent> Runner<A> {
     pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
-        let turn = Turn::new(node.host(), lane.clone());
+        let mut turn = Turn::new(node.host(), lane.clone());
+        turn.leaving = inbox.leaving.clone();
         Self {
             epoch: node.epoch(lane.name.id),
             turn,
