@@ -64,6 +64,8 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Directory<A: Agent> {
     pub kind: Arc<str>,
     pub mailbox: usize,
+    /// A full mailbox gives the message back in place of making the sender wait.
+    pub rejects: bool,
     pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
     /// The node is going down: lanes that are made now are closed.
     pub closing: AtomicBool,
@@ -81,7 +83,7 @@ impl<A: Agent> Directory<A> {
         let lanes = self.lanes.pin();
         let lane = lanes.get_or_insert_with(key.clone(), || {
             let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, &key), key: key.clone() };
-            Arc::new(Lane::new(name, self.mailbox, Entrance::Open, self.activator.clone()))
+            Arc::new(Lane::new(name, self.mailbox, self.rejects, Entrance::Open, self.activator.clone()))
         });
         // Whoever closes raises the flag before it looks for lanes: one of us sees the other.
         if self.closing.load(Ordering::SeqCst) {

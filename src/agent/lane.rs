@@ -68,6 +68,8 @@ struct Queue<E> {
 pub struct Lane<A: Agent> {
     pub(crate) name: Name,
     capacity: usize,
+    /// A full mailbox gives the message back in place of making the sender wait.
+    rejects: bool,
     queue: Mutex<Queue<EnvelopeOf<A>>>,
     activator: Arc<dyn Activator<A>>,
 }
@@ -76,6 +78,7 @@ impl<A: Agent> Lane<A> {
     pub(crate) fn new(
         name: Name,
         capacity: usize,
+        rejects: bool,
         entrance: Entrance,
         activator: Arc<dyn Activator<A>>,
     ) -> Self {
@@ -87,7 +90,7 @@ impl<A: Agent> Lane<A> {
             cell: None,
             senders: VecDeque::new(),
         };
-        Self { name, capacity: capacity.max(1), queue: Mutex::new(queue), activator }
+        Self { name, capacity: capacity.max(1), rejects, queue: Mutex::new(queue), activator }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -132,7 +135,8 @@ impl<A: Agent> Lane<A> {
         Ok(())
     }
 
-    /// As [`Lane::push`], waiting for room; the letter stays in `slot` until it is taken.
+    /// As [`Lane::push`], waiting for room where the policy waits; the letter stays in `slot` until
+    /// it is taken.
     pub(crate) fn poll_push(
         self: &Arc<Self>,
         slot: &mut Option<EnvelopeOf<A>>,
@@ -141,7 +145,7 @@ impl<A: Agent> Lane<A> {
         let Some(letter) = slot.take() else { return Poll::Ready(Ok(())) };
         match self.push(letter) {
             Ok(()) => Poll::Ready(Ok(())),
-            Err((NotTaken::Full, letter)) => {
+            Err((NotTaken::Full, letter)) if !self.rejects => {
                 *slot = Some(letter);
                 let mut q = self.queue.lock();
                 if q.letters.len() < self.capacity {
@@ -328,7 +332,7 @@ mod tests {
 
     fn lane(capacity: usize) -> Arc<Lane<Clock>> {
         let name = Name { kind: "clock".into(), key: "a".into(), id: AgentId::of("clock", "a") };
-        Arc::new(Lane::new(name, capacity, Entrance::Open, Arc::new(Nobody)))
+        Arc::new(Lane::new(name, capacity, false, Entrance::Open, Arc::new(Nobody)))
     }
 
     fn letter(n: u8) -> Letter<Tick> {

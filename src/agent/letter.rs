@@ -72,7 +72,8 @@ enum Staged<M: Message> {
     Reply(M::Reply),
     /// A reply that is wanted as JSON, and could be written.
     Text(Box<RawValue>),
-    Error(AskError<M::Error>),
+    /// Boxed: it is rare and large, and a letter is moved often.
+    Error(Box<AskError<M::Error>>),
 }
 
 /// One message on its way.
@@ -102,11 +103,11 @@ impl<M: Message> Letter<M> {
     pub(crate) async fn run<A: Handler<M>>(&mut self, agent: &mut A, turn: &Turn<A>, keep: bool) -> Ran {
         let message = if keep { self.message.clone() } else { self.message.take() };
         let Some(message) = message else {
-            self.staged = Staged::Error(AskError::Unavailable("the message was consumed".to_owned()));
+            self.stage_error(AskError::Unavailable("the message was consumed".to_owned()));
             return Ran::Declined;
         };
         if let Err(error) = agent.check(&message) {
-            self.staged = Staged::Error(AskError::Refused(error));
+            self.stage_error(AskError::Refused(error));
             return Ran::Declined;
         }
         match agent.handle(message, turn).await {
@@ -116,18 +117,22 @@ impl<M: Message> Letter<M> {
                     Ran::Done
                 }
                 Err(error) => {
-                    self.staged = Staged::Error(error.widen());
+                    self.stage_error(error.widen());
                     Ran::Failed
                 }
             },
             Err(error) => {
-                self.staged = Staged::Error(match error.downcast::<Refused<M::Error>>() {
+                self.stage_error(match error.downcast::<Refused<M::Error>>() {
                     Ok(Refused(refusal)) => AskError::Refused(refusal),
                     Err(error) => AskError::Failed(Fault::from(&error)),
                 });
                 Ran::Failed
             }
         }
+    }
+
+    fn stage_error(&mut self, error: AskError<M::Error>) {
+        self.staged = Staged::Error(Box::new(error));
     }
 
     /// Keeps the reply. Where it will be wanted as JSON it must be writable now, while its turn can
@@ -194,7 +199,7 @@ impl<M: Message> AnyLetter for Letter<M> {
         match (std::mem::replace(&mut self.to, ReplyTo::Nobody), staged) {
             // In all other cases the dropped sender tells the asker.
             (ReplyTo::Ask(tx), Staged::Reply(reply)) => tx.send(Ok(reply)),
-            (ReplyTo::Ask(tx), Staged::Error(error)) => tx.send(Err(error)),
+            (ReplyTo::Ask(tx), Staged::Error(error)) => tx.send(Err(*error)),
             (ReplyTo::Json(tx), Staged::Text(body)) => tx.send(Ok(json(body))),
             (ReplyTo::Json(tx), Staged::Error(error)) => tx.send(Err(error.into_json())),
             _ => {}
@@ -202,7 +207,7 @@ impl<M: Message> AnyLetter for Letter<M> {
     }
 
     fn fail(&mut self, error: AskError) {
-        self.staged = Staged::Error(error.widen());
+        self.stage_error(error.widen());
     }
 
     fn outcome(&self) -> Result<Vec<u8>, AskError<JsonRefusal>> {
@@ -211,7 +216,7 @@ impl<M: Message> AnyLetter for Letter<M> {
                 AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
             }),
             Staged::Text(body) => Ok(body.get().as_bytes().to_vec()),
-            Staged::Error(error) => Err(error.clone().into_json()),
+            Staged::Error(error) => Err(AskError::clone(error).into_json()),
             Staged::Nothing => Err(AskError::Unknown),
         }
     }

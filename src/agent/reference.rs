@@ -22,7 +22,6 @@ use super::{
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
-    policy::OnFull,
     slot::{ReplyRx, slot},
 };
 use crate::model::{
@@ -174,14 +173,12 @@ impl<A: Agent> AgentRef<A> {
     ///
     /// # Errors
     /// The message comes back from a mailbox that is shut, or full where the policy rejects.
-    pub fn tell<M: Message, I>(&self, m: M) -> Tell<A, M, I>
+    pub fn tell<M: Message, I>(&self, m: M) -> Tell<'_, A, M, I>
     where
         A: Accepts<M, I>,
     {
         let stage = match &self.lane {
-            Ok(lane) => {
-                TellStage::Sending(lane.clone(), Some(A::wrap(Letter::new(m, ReplyTo::Nobody, None))))
-            }
+            Ok(lane) => TellStage::Fresh(lane, m),
             Err(_) => TellStage::Lost(Some(m)),
         };
         Tell { stage, _index: PhantomData }
@@ -260,7 +257,7 @@ pub(crate) fn request_hash(name: &str, body: &str) -> [u8; 16] {
 const GRACE: Duration = Duration::from_millis(500);
 
 enum AskStage<A: Agent, M: Message> {
-    Start(Result<Arc<Lane<A>>, AskError>, M),
+    Start(Result<Arc<Lane<A>>, Box<AskError>>, M),
     Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>, ReplyRx<Answer<M>>),
     Waiting(ReplyRx<Answer<M>>),
     Over,
@@ -272,7 +269,6 @@ pub struct Ask<A: Agent, M: Message, I> {
     stage: AskStage<A, M>,
     timeout: Option<Duration>,
     meta: Option<Box<Meta>>,
-    reject: bool,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
     graced: bool,
     _index: PhantomData<fn() -> I>,
@@ -283,10 +279,9 @@ impl<A: Agent, M: Message, I> Unpin for Ask<A, M, I> {}
 impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
     pub(crate) fn new(lane: Result<Arc<Lane<A>>, AskError>, message: M) -> Self {
         Self {
-            stage: AskStage::Start(lane, message),
+            stage: AskStage::Start(lane.map_err(Box::new), message),
             timeout: None,
             meta: None,
-            reject: false,
             timer: None,
             graced: false,
             _index: PhantomData,
@@ -316,7 +311,6 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
 
     fn begin(&mut self, lane: Arc<Lane<A>>, message: M) -> Result<(), AskError<M::Error>> {
         message.validate().map_err(AskError::Invalid)?;
-        self.reject = matches!(A::policy().on_full, OnFull::Reject);
         if let Some(timeout) = self.timeout {
             self.meta.get_or_insert_default().deadline = Some(Instant::now() + timeout);
             self.timer = Some(Box::pin(tokio::time::sleep(timeout)));
@@ -328,8 +322,10 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
             key.request = request_hash(M::NAME, &body);
         }
         let (tx, rx) = slot();
-        let letter = A::wrap(Letter::new(message, ReplyTo::Ask(tx), self.meta.take()));
-        self.stage = AskStage::Sending(lane, Some(letter), rx);
+        self.stage = match lane.push(A::wrap(Letter::new(message, ReplyTo::Ask(tx), self.meta.take()))) {
+            Ok(()) => AskStage::Waiting(rx),
+            Err((_, letter)) => AskStage::Sending(lane, Some(letter), rx),
+        };
         Ok(())
     }
 }
@@ -380,37 +376,26 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Ask<A, M, I> {
                         return Poll::Ready(Err(e));
                     }
                 }
-                AskStage::Sending(lane, letter, _) => {
-                    let sent = if this.reject {
-                        match letter.take().map_or(Ok(()), |l| lane.push(l)) {
-                            Ok(()) => Poll::Ready(Ok(())),
-                            Err((why, _)) => Poll::Ready(Err(why)),
-                        }
-                    } else {
-                        lane.poll_push(letter, cx)
-                    };
-                    match sent {
-                        Poll::Ready(Ok(())) => {
-                            let AskStage::Sending(_, _, rx) =
-                                std::mem::replace(&mut this.stage, AskStage::Over)
-                            else {
-                                return Poll::Pending;
-                            };
-                            this.stage = AskStage::Waiting(rx);
-                        }
-                        Poll::Ready(Err(why)) => {
-                            this.stage = AskStage::Over;
-                            return Poll::Ready(Err(not_taken(why).widen()));
-                        }
-                        Poll::Pending => {
-                            if this.expired(cx) {
-                                this.stage = AskStage::Over;
-                                return Poll::Ready(Err(AskError::TimedOut));
-                            }
+                AskStage::Sending(lane, letter, _) => match lane.poll_push(letter, cx) {
+                    Poll::Ready(Ok(())) => {
+                        let AskStage::Sending(_, _, rx) = std::mem::replace(&mut this.stage, AskStage::Over)
+                        else {
                             return Poll::Pending;
-                        }
+                        };
+                        this.stage = AskStage::Waiting(rx);
                     }
-                }
+                    Poll::Ready(Err(why)) => {
+                        this.stage = AskStage::Over;
+                        return Poll::Ready(Err(not_taken(why).widen()));
+                    }
+                    Poll::Pending => {
+                        if this.expired(cx) {
+                            this.stage = AskStage::Over;
+                            return Poll::Ready(Err(AskError::TimedOut));
+                        }
+                        return Poll::Pending;
+                    }
+                },
                 AskStage::Waiting(rx) => {
                     if let Poll::Ready(answer) = Pin::new(&mut *rx).poll(cx) {
                         this.stage = AskStage::Over;
@@ -443,25 +428,36 @@ impl<A: Agent, M: Message, I> Ask<A, M, I> {
     }
 }
 
-enum TellStage<A: Agent, M> {
-    Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>),
+enum TellStage<'r, A: Agent, M> {
+    /// The letter is made when it is sent: until then there is less to move.
+    Fresh(&'r Arc<Lane<A>>, M),
+    Sending(&'r Arc<Lane<A>>, Option<EnvelopeOf<A>>),
     Lost(Option<M>),
 }
 
 /// A tell on its way: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
-pub struct Tell<A: Agent, M, I> {
-    stage: TellStage<A, M>,
+pub struct Tell<'r, A: Agent, M, I> {
+    stage: TellStage<'r, A, M>,
     _index: PhantomData<fn() -> I>,
 }
 
-impl<A: Agent, M, I> Unpin for Tell<A, M, I> {}
+impl<A: Agent, M, I> Unpin for Tell<'_, A, M, I> {}
 
-impl<A: Accepts<M, I>, M: Message, I> Future for Tell<A, M, I> {
+impl<A: Accepts<M, I>, M: Message, I> Future for Tell<'_, A, M, I> {
     type Output = Result<(), Full<M>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.stage, TellStage::Fresh(..))
+            && let TellStage::Fresh(lane, m) = std::mem::replace(&mut self.stage, TellStage::Lost(None))
+        {
+            match lane.push(A::wrap(Letter::new(m, ReplyTo::Nobody, None))) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err((_, letter)) => self.stage = TellStage::Sending(lane, Some(letter)),
+            }
+        }
         match &mut self.stage {
+            TellStage::Fresh(..) => Poll::Pending,
             TellStage::Lost(m) => m.take().map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m)))),
             TellStage::Sending(lane, slot) => match lane.poll_push(slot, cx) {
                 Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
@@ -469,13 +465,7 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Tell<A, M, I> {
                     let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
                     back.map_or(Poll::Ready(Ok(())), |m| Poll::Ready(Err(Full(m))))
                 }
-                Poll::Pending => match A::policy().on_full {
-                    OnFull::Wait => Poll::Pending,
-                    OnFull::Reject => {
-                        let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
-                        back.map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m))))
-                    }
-                },
+                Poll::Pending => Poll::Pending,
             },
         }
     }

@@ -1,6 +1,9 @@
-//! Where a reply waits for its asker: one allocation, one lock, no channel.
+//! Where a reply waits for its asker: one lock, no channel, and no allocation where the thread has a
+//! slot left of an earlier ask.
 
 use std::{
+    any::{Any, TypeId},
+    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -28,26 +31,66 @@ struct Slot<T>(Mutex<State<T>>);
 pub(crate) struct ReplyTx<T>(Option<Arc<Slot<T>>>);
 
 /// The end that waits. `None`: nobody will answer.
-pub(crate) struct ReplyRx<T>(Arc<Slot<T>>);
+pub(crate) struct ReplyRx<T: Send + 'static>(Option<Arc<Slot<T>>>);
 
-pub(crate) fn slot<T>() -> (ReplyTx<T>, ReplyRx<T>) {
-    let slot = Arc::new(Slot(Mutex::new(State::Empty { waker: None, started: false })));
-    (ReplyTx(Some(slot.clone())), ReplyRx(slot))
+pub(crate) fn slot<T: Send + 'static>() -> (ReplyTx<T>, ReplyRx<T>) {
+    let slot =
+        spare().unwrap_or_else(|| Arc::new(Slot(Mutex::new(State::Empty { waker: None, started: false }))));
+    (ReplyTx(Some(slot.clone())), ReplyRx(Some(slot)))
 }
 
-impl<T> Slot<T> {
-    fn put(&self, next: State<T>) {
-        let before = std::mem::replace(&mut *self.0.lock(), next);
-        if let State::Empty { waker: Some(waker), .. } = before {
-            waker.wake();
+/// A thread keeps at most so many spare slots for a type of reply, …
+const MAX_SPARE: usize = 256;
+/// … for at most so many types.
+const MAX_TYPES: usize = 32;
+
+type Spare = Vec<Arc<dyn Any + Send + Sync>>;
+
+thread_local! {
+    static SPARE: RefCell<Vec<(TypeId, Spare)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A slot of an earlier ask of this thread.
+fn spare<T: Send + 'static>() -> Option<Arc<Slot<T>>> {
+    SPARE.with_borrow_mut(|kept| {
+        let (_, slots) = kept.iter_mut().find(|(of, _)| *of == TypeId::of::<T>())?;
+        slots.pop()?.downcast().ok()
+    })
+}
+
+/// Keeps a slot that nobody else holds any more.
+fn keep<T: Send + 'static>(mut slot: Arc<Slot<T>>) {
+    let Some(alone) = Arc::get_mut(&mut slot) else { return };
+    let before = std::mem::replace(alone.0.get_mut(), State::Empty { waker: None, started: false });
+    // nothing of the asker's may be dropped while the spare ones are borrowed
+    drop(before);
+    let _ = SPARE.try_with(|kept| {
+        let Ok(mut kept) = kept.try_borrow_mut() else { return };
+        let at = kept.iter().position(|(of, _)| *of == TypeId::of::<T>());
+        if let Some((_, slots)) = at.and_then(|at| kept.get_mut(at)) {
+            if slots.len() < MAX_SPARE {
+                slots.push(slot);
+            }
+        } else if kept.len() < MAX_TYPES {
+            kept.push((TypeId::of::<T>(), vec![slot]));
         }
+    });
+}
+
+/// Leaves `next` in the slot, lets it go, and wakes who waits: in this order, so that the one who
+/// wakes up finds itself alone with the slot.
+fn put<T>(slot: Arc<Slot<T>>, next: State<T>) {
+    let before = std::mem::replace(&mut *slot.0.lock(), next);
+    drop(slot);
+    if let State::Empty { waker: Some(waker), .. } = before {
+        waker.wake();
     }
 }
 
 impl<T> ReplyTx<T> {
     pub(crate) fn send(mut self, value: T) {
         if let Some(slot) = self.0.take() {
-            slot.put(State::Ready(value));
+            put(slot, State::Ready(value));
         }
     }
 
@@ -68,15 +111,16 @@ impl<T> ReplyTx<T> {
 impl<T> Drop for ReplyTx<T> {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            slot.put(State::Closed);
+            put(slot, State::Closed);
         }
     }
 }
 
-impl<T> ReplyRx<T> {
+impl<T: Send + 'static> ReplyRx<T> {
     /// Gives up. `true`: the turn had not begun, and now never will.
     pub(crate) fn withdraw(&self) -> bool {
-        let mut state = self.0.0.lock();
+        let Some(slot) = &self.0 else { return false };
+        let mut state = slot.0.lock();
         if matches!(*state, State::Empty { started: false, .. }) {
             *state = State::Withdrawn;
             return true;
@@ -85,11 +129,20 @@ impl<T> ReplyRx<T> {
     }
 }
 
-impl<T> Future for ReplyRx<T> {
+impl<T: Send + 'static> Drop for ReplyRx<T> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            keep(slot);
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for ReplyRx<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut state = self.0.0.lock();
+        let Some(slot) = &self.0 else { return Poll::Ready(None) };
+        let mut state = slot.0.lock();
         match &mut *state {
             State::Empty { waker, .. } => {
                 match waker {
@@ -124,6 +177,30 @@ mod tests {
         let (tx, rx) = slot::<u8>();
         drop(tx);
         assert_eq!(rx.await, None);
+    }
+
+    #[tokio::test]
+    async fn a_spare_slot_knows_nothing_of_the_ask_before() {
+        let (tx, rx) = slot();
+        assert!(tx.start());
+        tx.send(7_u16);
+        assert_eq!(rx.await, Some(7));
+        let (tx, rx) = slot::<u16>();
+        assert!(rx.withdraw());
+        assert!(!tx.start());
+        drop((tx, rx));
+        let (tx, rx) = slot::<u16>();
+        drop(tx);
+        assert_eq!(rx.await, None);
+    }
+
+    #[test]
+    fn a_slot_that_the_other_end_still_holds_is_not_spare() {
+        let (tx, rx) = slot::<u32>();
+        drop(rx);
+        let (other, _rx) = slot::<u32>();
+        tx.send(1);
+        assert!(other.start());
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Crashes: where a panic came from, and the list of the last ones.
 
-use std::{any::Any, cell::RefCell, collections::VecDeque, panic, sync::Once};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    panic,
+    sync::Once,
+};
 
 use jiff::{Timestamp, ToSpan};
 use parking_lot::Mutex;
@@ -11,9 +17,21 @@ use crate::model::supervision::CrashReport;
 /// How many crashes are kept in memory.
 const KEPT: usize = 1_024;
 
+/// What the hook and the guards of a thread tell each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// No user code is polled.
+    Off,
+    /// User code is polled: the hook leaves the site of a panic in [`SITE`].
+    On,
+    /// It has left one.
+    Noted,
+}
+
 thread_local! {
-    /// `Some(_)` while user code is polled on this thread: the hook leaves the site here.
-    static SITE: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
+    // apart from the site, so that a turn that does not panic touches one byte
+    static WATCH: Cell<Watch> = const { Cell::new(Watch::Off) };
+    static SITE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Installs the panic hook that notes the site of panics in user code in place of printing them.
@@ -22,19 +40,12 @@ pub(crate) fn install_hook() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let ours = SITE.with(|site| {
-                let Ok(mut site) = site.try_borrow_mut() else { return false };
-                match &mut *site {
-                    Some(place) => {
-                        *place = info.location().map(|l| format!("{}:{}", shorten(l.file()), l.line()));
-                        true
-                    }
-                    None => false,
-                }
-            });
-            if !ours {
-                before(info);
+            if WATCH.get() == Watch::Off {
+                return before(info);
             }
+            let site = info.location().map(|l| format!("{}:{}", shorten(l.file()), l.line()));
+            SITE.set(site);
+            WATCH.set(Watch::Noted);
         }));
     });
 }
@@ -52,10 +63,15 @@ fn shorten(file: &str) -> &str {
 
 /// Runs user code, catching a panic with its message and site.
 pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, (String, Option<String>)> {
-    let outer = SITE.with(|site| site.replace(Some(None)));
+    let outer = WATCH.replace(Watch::On);
+    let outer_site = if outer == Watch::Noted { SITE.take() } else { None };
     let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
-    let place = SITE.with(|site| site.replace(outer)).flatten();
-    result.map_err(|payload| (text(&*payload), place))
+    let site = if WATCH.get() == Watch::Noted { SITE.take() } else { None };
+    if outer == Watch::Noted {
+        SITE.set(outer_site);
+    }
+    WATCH.set(outer);
+    result.map_err(|payload| (text(&*payload), site))
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {

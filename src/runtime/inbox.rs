@@ -1,6 +1,9 @@
 //! What reaches a running cell beside its messages: the outcome of its commit, and control.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering},
+};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -60,6 +63,8 @@ pub(crate) struct Inbox {
     outcome: Mutex<Option<Outcome>>,
     has_outcome: AtomicBool,
     control: AtomicU8,
+    /// Whether the cell is to leave; its turn sees it.
+    pub leaving: Arc<AtomicBool>,
     pub waker: AtomicWaker,
     phase: AtomicU8,
     /// The node's tick at the last turn.
@@ -76,6 +81,7 @@ impl Inbox {
             outcome: Mutex::new(None),
             has_outcome: AtomicBool::new(false),
             control: AtomicU8::new(0),
+            leaving: Arc::default(),
             waker: AtomicWaker::new(),
             phase: AtomicU8::new(0),
             active_at: AtomicU32::new(0),
@@ -104,6 +110,9 @@ impl Inbox {
     }
 
     pub(crate) fn tell(&self, control: Control) {
+        if control >= Control::Leave {
+            self.leaving.store(true, Ordering::Relaxed);
+        }
         self.control.fetch_max(control as u8, Ordering::AcqRel);
         self.waker.wake();
     }

@@ -24,7 +24,7 @@ use crate::{
         lane::{Activator, Entrance, Lane},
         letter::{JsonAnswer, Meta},
         messages::EnvelopeOf,
-        policy::Policy,
+        policy::{OnFull, Policy},
         reference::not_taken,
         slot::ReplyTx,
     },
@@ -116,6 +116,7 @@ impl<A: Agent> Kind<A> {
         let directory = Arc::new(Directory {
             kind: A::KIND.into(),
             mailbox: kind.policy.mailbox,
+            rejects: matches!(A::policy().on_full, OnFull::Reject),
             lanes: papaya::HashMap::new(),
             closing: AtomicBool::new(false),
             activator: Arc::new(Starter(Arc::downgrade(&kind))),

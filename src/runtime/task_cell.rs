@@ -31,6 +31,9 @@ use crate::{
     tool::Effect,
 };
 
+/// How long a task waits that its agent could not take.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
+
 /// The actor of one running task.
 pub(crate) struct TaskCell {
     pub node: Arc<Node>,
@@ -90,6 +93,12 @@ async fn live(
         }
         // The node goes down before the turn began: the next boot has it at once.
         Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => return How::Unsettled,
+        // Nothing happened, and nothing is wrong with the task: its turn comes again, and this was no
+        // attempt. Not at once: whoever turned it away may do so for a while.
+        Step::Answer(Some(Err(AskError::Unavailable(_)))) if for_agent => {
+            let _ = tokio::time::timeout(TURNED_AWAY, cancel.cancelled()).await;
+            return How::Unsettled;
+        }
         Step::Answer(Some(answer)) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
         Step::Cancelled => {
             if for_agent && !rx.withdraw() {

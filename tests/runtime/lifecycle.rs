@@ -225,3 +225,42 @@ async fn operators_may_interfere_at_any_moment() {
     }
     soon(sender).await.unwrap();
 }
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Watch {}
+message!(Watch -> String);
+
+/// Works until it is asked to end.
+#[derive(Default, Serialize, Deserialize)]
+struct Watcher {}
+impl Agent for Watcher {
+    const KIND: &'static str = "watcher";
+    type Messages = Watch;
+}
+impl Handler<Watch> for Watcher {
+    async fn handle(&mut self, _: Watch, turn: &Turn<Self>) -> Result<String> {
+        turn.resource::<Gate>().wait().await;
+        while !turn.cancelled() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok("it was asked to end".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_sees_that_it_is_asked_to_end() {
+    let gate = Gate::default();
+    let mut world = World::start(Runtime::builder().agent::<Watcher>().resource(gate.clone())).await;
+    let handle = world.handle();
+    for end in [Some(Action::Restart), None] {
+        let watcher = handle.agent::<Watcher>("a");
+        let asked = tokio::spawn(async move { watcher.ask(Watch {}).await });
+        gate.arrival().await;
+        gate.open(1);
+        match end {
+            Some(action) => handle.operator().act("watcher", "a", action).await.unwrap(),
+            None => world.end().await,
+        }
+        assert_eq!(soon(asked).await.unwrap().unwrap(), "it was asked to end");
+    }
+}

@@ -67,7 +67,7 @@ impl<A: Agent> Activator<A> for Alone {
 
 fn turn<A: Agent>(key: &str) -> Turn<A> {
     let name = Name { kind: A::KIND.into(), key: key.into(), id: AgentId::of(A::KIND, key) };
-    Turn::new(Arc::new(Alone), Arc::new(Lane::new(name, 1, Entrance::Open, Arc::new(Alone))))
+    Turn::new(Arc::new(Alone), Arc::new(Lane::new(name, 1, false, Entrance::Open, Arc::new(Alone))))
 }
 
 /// The store: agents' states, and tasks that are not finished.

@@ -13,14 +13,13 @@ use std::{
     marker::PhantomData,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use gate::{Gate, Passage};
@@ -63,7 +62,8 @@ pub struct Turn<A: Agent> {
     given_key: Option<String>,
     key: OnceLock<String>,
     calls: Mutex<HashMap<[u8; 16], u32>>,
-    cancel: CancellationToken,
+    /// Raised when the cell is to leave: an operator's wish, or a shutdown.
+    pub(crate) leaving: Arc<AtomicBool>,
 }
 
 impl<A: Agent> Turn<A> {
@@ -82,7 +82,7 @@ impl<A: Agent> Turn<A> {
             given_key: None,
             key: OnceLock::new(),
             calls: Mutex::default(),
-            cancel: CancellationToken::new(),
+            leaving: Arc::default(),
         }
     }
 
@@ -113,6 +113,11 @@ impl<A: Agent> Turn<A> {
             self.chain.clear();
             self.given_key = None;
         }
+    }
+
+    /// For the cell: whether the turn leaves anything behind.
+    pub(crate) fn has_outbox(&mut self) -> bool {
+        !self.outbox.get_mut().is_empty()
     }
 
     /// For the cell: what the turn leaves behind.
@@ -173,7 +178,7 @@ impl<A: Agent> Turn<A> {
 
     /// Whether an operator, or a shutdown, asks the turn to end.
     pub fn cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Another agent, by key.

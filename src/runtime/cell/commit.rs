@@ -53,17 +53,13 @@ impl<A: Agent> Runner<A> {
             let written = if self.window.changed { self.serialise() } else { self.same_again() };
             match written {
                 Ok(bytes) => {
-                    let body = |frame: &[u8]| frame.get(snapshot::HEADER_BYTES..).map(<[u8]>::to_vec);
-                    let same = self
-                        .air
-                        .image
-                        .as_ref()
-                        .is_some_and(|old| old.len() == bytes.len() && body(old) == body(&bytes));
+                    let before = self.air.image.as_deref().map(|old| body(old));
+                    let same = before == Some(body(&bytes));
                     if outputs || !same {
                         image = Some(Arc::new(bytes));
                     }
                 }
-                Err(error) => return self.unwritable(error).await,
+                Err(error) => return Box::pin(self.unwritable(error)).await,
             }
         }
         let window = std::mem::take(&mut self.window);
@@ -152,8 +148,7 @@ impl<A: Agent> Runner<A> {
                 "the state would have {bytes} bytes, more than limits.state_bytes ({limit})"
             )));
         }
-        let body = buffer.get(snapshot::HEADER_BYTES..).unwrap_or_default();
-        reads_back::<A>(body).map_err(|e| fault(format!("the state would not read back: {e}")))?;
+        reads_back::<A>(body(&buffer)).map_err(|e| fault(format!("the state would not read back: {e}")))?;
         snapshot::seal(&mut buffer).map_err(|e| fault(e.to_string()))?;
         Ok(buffer)
     }
@@ -161,7 +156,7 @@ impl<A: Agent> Runner<A> {
     /// The last image as the next version: nothing has changed since, and outputs need a commit of
     /// their own.
     fn same_again(&self) -> Result<Vec<u8>, AskError> {
-        let body = self.air.image.as_ref().and_then(|i| i.get(snapshot::HEADER_BYTES..)).unwrap_or_default();
+        let body = self.air.image.as_deref().map(|image| body(image)).unwrap_or_default();
         let mut buffer = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
         snapshot::begin(&self.header(), &mut buffer);
         buffer.extend_from_slice(body);
@@ -213,7 +208,7 @@ impl<A: Agent> Runner<A> {
                 self.limit = (self.limit * 2).min(MAX_WINDOW);
                 None
             }
-            Err(outcome) => self.lost(outcome).await,
+            Err(outcome) => Box::pin(self.lost(outcome)).await,
         }
     }
 
@@ -266,6 +261,11 @@ impl<A: Agent> Runner<A> {
         let window = std::mem::take(&mut self.window);
         fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
     }
+}
+
+/// The state in a frame, without the header, which differs with each version.
+fn body(frame: &[u8]) -> &[u8] {
+    frame.get(snapshot::HEADER_BYTES..).unwrap_or_default()
 }
 
 fn describe(outcome: &Outcome) -> String {

@@ -12,21 +12,25 @@ use tokio::time::Sleep;
 use super::window::Air;
 use crate::{
     agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
+    model::supervision::{CrashKind, CrashReason},
     runtime::{crashes::guard, persistence::Outcome},
 };
 
-/// How a turn ended.
+/// How a turn ended. The rare ends are boxed, since every turn copies its own.
 pub(super) enum End {
     Ran(Ran),
-    Panicked {
-        message: String,
-        site: Option<String>,
-    },
+    Panicked(Box<CrashReason>),
     TimedOut,
     /// It wants to reach outside, and turns that it saw are not even on their way to the store.
     Blocked,
     /// A commit under its feet was not durable: it never happened.
-    Lost(Outcome),
+    Lost(Box<Outcome>),
+}
+
+impl End {
+    pub(super) fn panicked(message: String, site: Option<String>) -> Self {
+        Self::Panicked(Box::new(CrashReason { kind: CrashKind::Panic, message, site }))
+    }
 }
 
 /// Runs `letter` on `agent`. `uncovered`: earlier turns wait for a flush.
@@ -46,7 +50,7 @@ pub(super) async fn drive<A: Agent>(
         loop {
             let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
             match guard(|| future.poll(cx)) {
-                Err((message, site)) => return Poll::Ready(End::Panicked { message, site }),
+                Err((message, site)) => return Poll::Ready(End::panicked(message, site)),
                 Ok(Poll::Ready(ran)) => return Poll::Ready(End::Ran(ran)),
                 Ok(Poll::Pending) => {}
             }
@@ -56,7 +60,7 @@ pub(super) async fn drive<A: Agent>(
             air.inbox.waker.register(cx.waker());
             if let Some(outcome) = air.inbox.take_outcome() {
                 if let Err(outcome) = air.land(outcome) {
-                    return Poll::Ready(End::Lost(outcome));
+                    return Poll::Ready(End::Lost(Box::new(outcome)));
                 }
                 if !uncovered {
                     turn.gate.set(Passage::Clear);
@@ -79,9 +83,12 @@ pub(super) async fn drive<A: Agent>(
     if timer.is_some() {
         *air.inbox.current.lock() = None;
     }
+    if let End::Ran(_) = end {
+        return end; // the handler's future ended, and took its own values with it
+    }
     match guard(|| slot.set(None)) {
         Ok(()) => end,
-        Err((message, site)) => End::Panicked { message, site },
+        Err((message, site)) => End::panicked(message, site),
     }
 }
 

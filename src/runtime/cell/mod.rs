@@ -27,7 +27,8 @@ use runner::Runner;
 
 /// The actor around one agent.
 pub(crate) struct Cell<A: Agent> {
-    runner: Option<Runner<A>>,
+    /// Boxed: it moves into the cell's future, and would leave its room behind here.
+    runner: Option<Box<Runner<A>>>,
     inbox: Arc<Inbox>,
 }
 
@@ -41,7 +42,7 @@ impl<A: Agent> Cell<A> {
         inbox.active_at.store(node.tick(), Ordering::Relaxed);
         let key = lane.name.key.clone();
         let runner = Runner::new(node, kind.clone(), lane, inbox.clone());
-        let addr = Self { runner: Some(runner), inbox: inbox.clone() }.start();
+        let addr = Self { runner: Some(Box::new(runner)), inbox: inbox.clone() }.start();
         kind.live.pin().insert(key, Live { inbox, addr });
     }
 }

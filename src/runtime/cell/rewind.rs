@@ -199,9 +199,8 @@ impl<A: Agent> Runner<A> {
                         failed = entry.ran == Ran::Failed;
                         self.keep_again(entry);
                     }
-                    End::Panicked { message, site } => {
-                        let reason = CrashReason { kind: CrashKind::Panic, message, site };
-                        let (_, fault) = self.report(Some(entry.letter.letter()), reason);
+                    End::Panicked(reason) => {
+                        let (_, fault) = self.report(Some(entry.letter.letter()), *reason);
                         entry.letter.letter_mut().fail(AskError::Failed(fault));
                         entry.ran = Ran::Failed;
                         failed = true;
@@ -224,7 +223,7 @@ impl<A: Agent> Runner<A> {
                     End::Lost(outcome) => {
                         let rest: Vec<_> = std::iter::once(entry).chain(entries).collect();
                         self.window.entries.extend(rest);
-                        return Box::pin(self.lost(outcome)).await;
+                        return Box::pin(self.lost(*outcome)).await;
                     }
                 }
                 if failed {

@@ -78,7 +78,8 @@ pub(super) struct Runner<A: Agent> {
 }
 impl<A: Agent> Runner<A> {
     pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
-        let turn = Turn::new(node.host(), lane.clone());
+        let mut turn = Turn::new(node.host(), lane.clone());
+        turn.leaving = inbox.leaving.clone();
         Self {
             epoch: node.epoch(lane.name.id),
             turn,
@@ -115,12 +116,20 @@ impl<A: Agent> Runner<A> {
     }
 
     /// Lives until the agent leaves memory.
-    pub(super) async fn run(mut self) {
-        match self.live().await {
-            Exit::Detached => {}
-            Exit::Shut(why) => self.shut(&why),
+    pub(super) fn run(self) -> impl Future<Output = ()> {
+        // An `async fn` would hold it twice: as its argument and as its variable.
+        let mut me = self;
+        async move {
+            match me.live().await {
+                Exit::Detached => {}
+                Exit::Shut(why) => me.shut(&why),
+            }
+            me.answer_rest();
         }
-        // What failed has its answer; nothing else is left here in good order.
+    }
+
+    /// What failed has its answer; nothing else is left here in good order.
+    fn answer_rest(&mut self) {
         for mut entry in std::mem::take(&mut self.window).entries {
             if entry.ran != Ran::Failed {
                 entry.letter.letter_mut().fail(AskError::Unavailable("the agent has left memory".to_owned()));
@@ -130,14 +139,16 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn live(&mut self) -> Exit {
-        if let Some(exit) = self.restore().await {
+        // What happens seldom is boxed here and below: an agent at rest is as large as the largest
+        // future of its loop.
+        if let Some(exit) = Box::pin(self.restore()).await {
             return exit;
         }
         loop {
             let step = match self.next().await {
                 Next::Outcome(outcome) => self.landed(outcome).await,
                 Next::Batch => self.work().await,
-                Next::Control(control) => self.controlled(control).await,
+                Next::Control(control) => Box::pin(self.controlled(control)).await,
             };
             if let Some(exit) = step {
                 return exit;
@@ -233,10 +244,18 @@ impl<A: Agent> Runner<A> {
         self.inbox().set_phase(Phase::Active);
         let (mut left, mut check, mut until, mut since) = (BUDGET, 1u32, 1u32, Instant::now());
         while let Some(letter) = self.batch.pop_front() {
-            if let Some(letter) = self.admit(letter).await
-                && let Some(exit) = self.take_turn(letter).await
-            {
-                return Some(exit);
+            // Most letters say nothing beside their message.
+            let admitted = match letter.letter().details().0 {
+                Some(_) => Box::pin(self.admit(letter)).await,
+                None => self.admit_reach(letter),
+            };
+            if let Some(mut letter) = admitted {
+                let end = self.drive(&mut letter).await;
+                if !self.is_answered(&mut letter, &end)
+                    && let Some(exit) = self.take_turn(letter, end).await
+                {
+                    return Some(exit);
+                }
             }
             if self.inbox().has_outcome() || !self.can_run() || self.retire {
                 break;

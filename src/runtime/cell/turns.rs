@@ -19,8 +19,7 @@ const TIMED: u32 = 64;
 impl<A: Agent> Runner<A> {
     /// Whether the letter's turn may begin now; `None`: it has been answered, or waits.
     pub(super) async fn admit(&mut self, mut letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
-        let details = letter.letter().details();
-        let Some(meta) = details.0 else {
+        let Some(meta) = letter.letter().details().0 else {
             return self.admit_reach(letter);
         };
         if meta.deadline.is_some_and(|d| Instant::now() >= d) {
@@ -61,7 +60,7 @@ impl<A: Agent> Runner<A> {
     }
 
     /// A message that is known to reach outside begins only when all before it is durable.
-    fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
+    pub(super) fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         let outstanding = self.air.flight.is_some() || !self.window.is_empty();
         // A volatile turn cannot be run again, so it must not find the gate shut.
         let shut = self.volatile() && self.window.is_uncovered();
@@ -78,7 +77,7 @@ impl<A: Agent> Runner<A> {
     /// Runs one letter.
     pub(super) async fn drive(&mut self, letter: &mut EnvelopeOf<A>) -> End {
         let Some(mut agent) = self.agent.take() else {
-            return End::Panicked { message: "the agent is not there".to_owned(), site: None };
+            return End::panicked("the agent is not there".to_owned(), None);
         };
         let uncovered = self.window.is_uncovered();
         let blocked = uncovered || self.air.flight.is_some();
@@ -101,8 +100,21 @@ impl<A: Agent> Runner<A> {
         end
     }
 
-    pub(super) async fn take_turn(&mut self, mut letter: EnvelopeOf<A>) -> Option<Exit> {
-        let end = self.drive(&mut letter).await;
+    /// Answers a turn that ended well, left nothing behind and waits for nothing: the letter is not
+    /// moved again, and moving it is much of what a short turn costs.
+    pub(super) fn is_answered(&mut self, letter: &mut EnvelopeOf<A>, end: &End) -> bool {
+        let End::Ran(ran) = *end else { return false };
+        if ran == Ran::Failed || self.turn.gate.is_passed() || self.turn.has_outbox() {
+            return false;
+        }
+        let Some(version) = self.releases(letter, ran) else { return false };
+        self.streak = 0;
+        letter.letter_mut().release(version);
+        true
+    }
+
+    /// Takes in how a turn ended.
+    pub(super) async fn take_turn(&mut self, mut letter: EnvelopeOf<A>, end: End) -> Option<Exit> {
         let reached = self.turn.gate.is_passed();
         match end {
             End::Ran(ran) => {
@@ -113,31 +125,28 @@ impl<A: Agent> Runner<A> {
                 }
                 if ran == Ran::Failed {
                     self.failures += 1;
-                    return self.undo(letter).await;
+                    return Box::pin(self.undo(letter)).await;
                 }
                 self.streak = 0;
                 self.keep(letter, ran);
                 None
             }
-            End::Panicked { message, site } => {
-                let reason = CrashReason { kind: CrashKind::Panic, message, site };
-                self.crash(letter, reason).await
-            }
+            End::Panicked(reason) => Box::pin(self.crash(letter, *reason)).await,
             End::TimedOut => {
                 let message = "the turn ran past its deadline".to_owned();
                 let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
-                self.crash(letter, reason).await
+                Box::pin(self.crash(letter, reason)).await
             }
             End::Blocked => {
                 self.kind.reaching.pin().insert(letter.letter().name());
                 self.batch.push_front(letter);
                 self.barrier = true;
                 let _ = self.turn.take_outbox();
-                self.rewind().await
+                Box::pin(self.rewind()).await
             }
             End::Lost(outcome) => {
                 self.batch.push_front(letter);
-                self.lost(outcome).await
+                Box::pin(self.lost(*outcome)).await
             }
         }
     }
@@ -162,27 +171,38 @@ impl<A: Agent> Runner<A> {
         ran
     }
 
+    /// Whether the turn's effect on the state is to be made durable.
+    fn has_effect(&self, letter: &EnvelopeOf<A>, ran: Ran) -> bool {
+        ran == Ran::Done && !letter.read_only() && !self.volatile()
+    }
+
+    /// Whether something beside the state waits for the turn's commit: a task's end, a key.
+    fn has_record(letter: &EnvelopeOf<A>, ran: Ran) -> bool {
+        letter.letter().details().0.is_some_and(|m| {
+            m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only())
+        })
+    }
+
+    /// The version under which a turn is answered at once; `None`: something holds it.
+    fn releases(&self, letter: &EnvelopeOf<A>, ran: Ran) -> Option<i64> {
+        if !self.window.outbox.is_empty() || Self::has_record(letter, ran) {
+            return None;
+        }
+        if self.volatile() {
+            return Some(0);
+        }
+        let clear = self.air.flight.is_none() && self.window.entries.is_empty();
+        (clear && !self.has_effect(letter, ran)).then_some(self.air.version)
+    }
+
     /// Keeps a turn that ran until it is durable, or answers it where nothing holds it.
     pub(super) fn keep(&mut self, mut letter: EnvelopeOf<A>, ran: Ran) {
-        let durable_effect = ran == Ran::Done && !letter.read_only() && !self.volatile();
-        let urgent = {
-            let meta = letter.letter().details().0;
-            meta.is_some_and(|m| {
-                m.claim.is_some() || (m.key.is_some() && ran != Ran::Declined && !letter.read_only())
-            })
-        };
-        let outputs = !self.window.outbox.is_empty();
-        let clear = self.air.flight.is_none() && self.window.entries.is_empty() && !outputs && !urgent;
-        if clear && !durable_effect {
-            letter.letter_mut().release(self.air.version);
-            return;
+        if let Some(version) = self.releases(&letter, ran) {
+            return letter.letter_mut().release(version);
         }
-        if self.volatile() && !outputs && !urgent {
-            letter.letter_mut().release(0);
-            return;
-        }
-        self.window.changed |= durable_effect;
-        if matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) && !outputs && !urgent {
+        self.window.changed |= self.has_effect(&letter, ran);
+        let outputs = !self.window.outbox.is_empty() || Self::has_record(&letter, ran);
+        if matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) && !outputs {
             letter.letter_mut().release(self.air.version);
         } else {
             self.window.urgent = true;

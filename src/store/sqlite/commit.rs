@@ -6,7 +6,9 @@
 
 use diesel::{
     prelude::*,
-    sql_types::{Binary, Nullable},
+    query_builder::{AstPass, QueryFragment, QueryId},
+    sql_types::{BigInt, Binary, Nullable},
+    sqlite::Sqlite,
     upsert::excluded,
 };
 use jiff::Timestamp;
@@ -170,17 +172,16 @@ impl Tx<'_> {
             if self.history.wants(write.id, self.now) {
                 self.keep(id, write.base_version)?;
             }
-            let row =
-                dsl::greenroom_agents.filter(dsl::id.eq(id)).filter(dsl::version.eq(write.base_version));
-            let met = diesel::update(row)
-                .set((
-                    dsl::epoch.eq(write.epoch),
-                    dsl::version.eq(version),
-                    dsl::schema_version.eq(i64::from(write.schema_version)),
-                    dsl::updated_at.eq(self.now),
-                    dsl::state.eq(bytes),
-                ))
-                .execute(self.conn)?;
+            let next = NextState {
+                id,
+                base_version: write.base_version,
+                epoch: write.epoch,
+                version,
+                schema_version: i64::from(write.schema_version),
+                updated_at: self.now,
+                state: bytes,
+            };
+            let met = next.execute(self.conn)?;
             return if met == 1 { Ok(()) } else { Err(Refusal::Fenced.into()) };
         }
         let before = self.deltas;
@@ -408,6 +409,44 @@ impl Tx<'_> {
         Ok(!unit.finished.is_empty() || !unit.keys.is_empty())
     }
 }
+
+/// The next state of an agent, under the guard of its version. By hand, because diesel prepares its
+/// own `UPDATE`s anew at each execution, and this is the statement that everybody waits for.
+struct NextState<'a> {
+    id: Id,
+    base_version: i64,
+    epoch: i64,
+    version: i64,
+    schema_version: i64,
+    updated_at: i64,
+    state: &'a [u8],
+}
+
+impl QueryId for NextState<'_> {
+    type QueryId = NextState<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Sqlite> for NextState<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("UPDATE greenroom_agents SET epoch = ");
+        out.push_bind_param::<BigInt, _>(&self.epoch)?;
+        out.push_sql(", version = ");
+        out.push_bind_param::<BigInt, _>(&self.version)?;
+        out.push_sql(", schema_version = ");
+        out.push_bind_param::<BigInt, _>(&self.schema_version)?;
+        out.push_sql(", updated_at = ");
+        out.push_bind_param::<BigInt, _>(&self.updated_at)?;
+        out.push_sql(", state = ");
+        out.push_bind_param::<Binary, _>(self.state)?;
+        out.push_sql(" WHERE id = ");
+        out.push_bind_param::<Binary, _>(&self.id)?;
+        out.push_sql(" AND version = ");
+        out.push_bind_param::<BigInt, _>(&self.base_version)
+    }
+}
+
+impl<C> RunQueryDsl<C> for NextState<'_> {}
 
 /// Whether a stored key is the one that this very unit wrote before.
 fn is_own(row: &KeyRow, write: &KeyWrite) -> bool {

@@ -116,8 +116,11 @@ pub(super) struct Tx<'w> {
     pub(super) deltas: Deltas,
     seq: Option<i64>,
     seq_before: Option<i64>,
-    epochs: Option<Vec<(i16, i64)>>,
+    epochs: Vec<(i16, i64)>,
 }
+
+/// Of so many partitions the epochs are read one by one; who needs more reads them all.
+const FEW_PARTITIONS: usize = 4;
 
 impl Writer {
     /// Runs `work` in one transaction; on an error nothing of it has happened.
@@ -156,7 +159,7 @@ impl Writer {
             deltas: Deltas::default(),
             seq: None,
             seq_before: None,
-            epochs: None,
+            epochs: Vec::new(),
         };
         let done = work(&mut tx).and_then(|value| {
             tx.settle()?;
@@ -214,13 +217,18 @@ impl Tx<'_> {
     /// The epoch of a partition.
     pub(super) fn epoch(&mut self, partition: i16) -> QueryResult<Option<i64>> {
         use greenroom_partitions::dsl;
-        let epochs = match self.epochs.take() {
-            Some(epochs) => epochs,
-            None => dsl::greenroom_partitions.select((dsl::id, dsl::epoch)).load::<(i16, i64)>(self.conn)?,
-        };
-        let found = epochs.iter().find(|(id, _)| *id == partition).map(|(_, epoch)| *epoch);
-        self.epochs = Some(epochs);
-        Ok(found)
+        let known = |epochs: &[(i16, i64)]| epochs.iter().find(|(id, _)| *id == partition).map(|(_, e)| *e);
+        if let Some(epoch) = known(&self.epochs) {
+            return Ok(Some(epoch));
+        }
+        if self.epochs.len() >= FEW_PARTITIONS {
+            self.epochs = dsl::greenroom_partitions.select((dsl::id, dsl::epoch)).load(self.conn)?;
+            return Ok(known(&self.epochs));
+        }
+        let row = dsl::greenroom_partitions.find(partition).select((dsl::id, dsl::epoch));
+        let found = row.first::<(i16, i64)>(self.conn).optional()?;
+        self.epochs.extend(found);
+        Ok(found.map(|(_, epoch)| epoch))
     }
 
     /// A line in a task's history.
