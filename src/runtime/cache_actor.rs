@@ -4,7 +4,41 @@ use std::sync::Arc;
 
 use actix::{fut::wrap_future, prelude::*};
 
-use crate::{cache::Cache, model::id::AgentId};
+use crate::{
+    cache::{Cache, CacheOptions, Health, Room},
+    config::Settings,
+    log::Logger,
+    model::{
+        event::{self, Event, Level},
+        id::AgentId,
+    },
+};
+
+/// The cache that the settings describe; what becomes of it is logged.
+pub(crate) fn options(settings: &Settings, logger: &Logger) -> CacheOptions {
+    let cache = &settings.cache;
+    let (subject, logger) = (format!("node:{}", settings.node.name), logger.clone());
+    CacheOptions {
+        agent_state: Room { max_size: cache.max_size, ttl: cache.ttl },
+        conversation: Room { max_size: cache.conversations.max_size, ttl: cache.conversations.ttl },
+        recent_messages: Room { max_size: cache.messages.max_size, ttl: cache.messages.ttl },
+        keep: usize::try_from(cache.messages.keep).unwrap_or(usize::MAX),
+        session: Room { max_size: cache.sessions.max_size, ttl: cache.sessions.ttl },
+        prefix: cache.prefix.clone(),
+        timeout: cache.timeout,
+        tls_ca: cache.tls_ca.clone(),
+        on_change: Some(Arc::new(move |health: &Health| logger.emit(changed(&subject, health)))),
+    }
+}
+
+fn changed(subject: &str, health: &Health) -> Event {
+    if health.up {
+        return Event::new(Level::Info, event::CACHE_RECOVERED, subject);
+    }
+    Event::new(Level::Warn, event::CACHE_DEGRADED, subject)
+        .field_opt("reason", health.reason.clone())
+        .hint("nothing is lost: reads go to the store; look at Redis and at cache.url")
+}
 
 /// The cache actor.
 pub(crate) struct CacheActor {

@@ -195,7 +195,7 @@ impl Node {
                     row.bytes = cached.bytes.to_vec();
                     return Ok(Some(row));
                 }
-                Some(_) => self.cache.invalidate(id).await,
+                Some(_) => self.cache.drop_state(id).await,
             }
         }
         Ok(self.store.load(&[id]).await?.pop().flatten())

@@ -1,0 +1,7 @@
+//! The rules that every cache keeps. One line in `support::rules!` adds a cache to all of them.
+
+mod documents;
+mod reading;
+mod recent;
+mod states;
+mod support;
