@@ -154,6 +154,11 @@ impl Documents {
         });
     }
 
+    /// Forgets a document, of whatever version.
+    pub(super) fn forget(&self, id: &str) {
+        self.entries.entry_by_ref(id).and_compute_with(|_| Op::<Entry>::Remove);
+    }
+
     /// Forgets a document, and takes none for a while.
     pub(super) fn remove(&self, id: &str) {
         self.set(id, Entry::AtLeast(i64::MAX));

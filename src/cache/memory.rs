@@ -50,8 +50,12 @@ impl States {
         self.0.get(&id)
     }
 
-    pub(super) fn drop(&self, id: AgentId) {
-        self.0.invalidate(&id);
+    /// Forgets this state, or an older one.
+    pub(super) fn drop(&self, id: AgentId, epoch: i64, version: i64) {
+        self.0.entry(id).and_compute_with(|kept| match kept {
+            Some(kept) if (kept.value().epoch, kept.value().version) <= (epoch, version) => Op::Remove,
+            _ => Op::Nop,
+        });
     }
 }
 
@@ -72,7 +76,13 @@ impl Shared {
         };
         Self {
             conversations: Documents::new(room(options.conversation), false),
-            sessions: Documents::new(room(options.session), longest.is_none()),
+            sessions: match longest {
+                None => Documents::new(options.session, true),
+                // A use that is answered here does not reach the server, which must not forget it.
+                Some(_) => {
+                    Documents::new(room(Room { ttl: options.session.ttl / 4, ..options.session }), false)
+                }
+            },
             tails: Tails::new(room(options.recent_messages), options.keep),
         }
     }
@@ -117,8 +127,8 @@ impl Cache for MemoryCache {
         found
     }
 
-    async fn drop_state(&self, id: AgentId) {
-        self.states.drop(id);
+    async fn drop_state(&self, id: AgentId, epoch: i64, version: i64) {
+        self.states.drop(id, epoch, version);
     }
 
     async fn get(&self, shelf: Shelf, id: &str) -> Option<Versioned> {
@@ -131,12 +141,16 @@ impl Cache for MemoryCache {
         self.shared.shelf(shelf).put(id, document);
     }
 
+    async fn fill(&self, shelf: Shelf, id: &str, document: Versioned) {
+        self.shared.shelf(shelf).put(id, document);
+    }
+
     async fn remove(&self, shelf: Shelf, id: &str) {
         self.shared.shelf(shelf).remove(id);
     }
 
     fn keeps(&self) -> usize {
-        self.shared.tails.keeps()
+        self.shared.tails.room().keep
     }
 
     async fn get_recent(&self, conversation: &str, n: usize) -> Recent {

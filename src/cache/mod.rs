@@ -1,7 +1,7 @@
 //! The cache: copies that spare the store a read, never the truth.
 //!
-//! [`Cache`] is the extension point; [`MemoryCache`] is the cache within the process. Nothing here
-//! can fail a turn: a cache that does not answer is a miss, and what it does not take is not kept.
+//! [`Cache`] is the extension point; [`MemoryCache`] is within the process, [`RedisCache`] shared by
+//! several. Nothing here can fail a turn: a cache that does not answer is a miss, and what it does not take is not kept.
 //!
 //! Four [strategies](Strategy), by what makes an old copy harmless:
 //!
@@ -19,6 +19,7 @@ mod document;
 mod flight;
 mod memory;
 mod options;
+mod redis;
 mod stats;
 mod tail;
 mod through;
@@ -31,6 +32,7 @@ pub use self::{
     document::{Shelf, Versioned},
     memory::MemoryCache,
     options::{CacheError, CacheOptions, OnChange, Room, open},
+    redis::RedisCache,
     stats::{Health, Lookups, Strategy},
     tail::{Item, Recent, Tail, Ticket},
     through::ReadThrough,
@@ -80,15 +82,18 @@ pub trait Cache: Send + Sync + 'static {
     /// The state that is kept, if one is. It may be old: see [`CachedState::is`].
     async fn get_state(&self, id: AgentId) -> Option<CachedState>;
 
-    /// Forgets an agent's state: it is not what the store holds.
-    async fn drop_state(&self, id: AgentId);
+    /// Forgets this state of an agent and older ones: they are not what the store holds.
+    async fn drop_state(&self, id: AgentId, epoch: i64, version: i64);
 
     /// The document that is kept, if one is.
     async fn get(&self, shelf: Shelf, id: &str) -> Option<Versioned>;
 
-    /// Keeps a document: call it after the commit that wrote it, and after reading it from the
-    /// store. A newer version that is kept stays, and so does the mark of [`Cache::remove`].
+    /// Keeps a document that has been committed. A newer version that is kept stays, and so does the
+    /// mark of [`Cache::remove`]. If this cannot be done, older versions are forgotten as soon as may be.
     async fn put(&self, shelf: Shelf, id: &str, document: Versioned);
+
+    /// Keeps a document that was read from the store, under the same conditions.
+    async fn fill(&self, shelf: Shelf, id: &str, document: Versioned);
 
     /// Forgets a document that was removed: call it after that commit. For a minute nothing of that
     /// id is kept, so that a reader who loaded it before does not bring it back.

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Cache, Health, MemoryCache};
+use super::{Cache, MemoryCache, RedisCache};
 
 /// How much of one strategy is kept, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub struct Room {
     pub ttl: Duration,
 }
 
-/// Called once for each change between answering and not answering.
-pub type OnChange = Arc<dyn Fn(&Health) + Send + Sync>;
+/// Called once for each change: whether it answers now, and why not.
+pub type OnChange = Arc<dyn Fn(bool, Option<&str>) + Send + Sync>;
 
 /// What a cache is made of.
 #[derive(Clone)]
@@ -33,8 +33,11 @@ pub struct CacheOptions {
     pub prefix: String,
     /// How long a server may take to answer before it counts as gone.
     pub timeout: Duration,
-    /// A PEM file with certificates to trust besides the system's.
+    /// A PEM file with the certificates to trust, instead of the system's.
     pub tls_ca: Option<PathBuf>,
+    /// Whether copies of what is on a server are kept in this process too, for up to ten seconds;
+    /// other nodes tell what they change.
+    pub near: bool,
     /// Told of each change.
     pub on_change: Option<OnChange>,
 }
@@ -51,6 +54,7 @@ impl Default for CacheOptions {
             prefix: "greenroom:".to_owned(),
             timeout: Duration::from_millis(100),
             tls_ca: None,
+            near: true,
             on_change: None,
         }
     }
@@ -67,6 +71,7 @@ impl fmt::Debug for CacheOptions {
             .field("prefix", &self.prefix)
             .field("timeout", &self.timeout)
             .field("tls_ca", &self.tls_ca)
+            .field("near", &self.near)
             .finish_non_exhaustive()
     }
 }
@@ -81,15 +86,28 @@ pub enum CacheError {
     /// The URL says something that is not understood.
     #[error("the cache's URL is not valid: {0}")]
     Url(String),
+    /// The certificates to trust cannot be read.
+    #[error("{} cannot be used as cache.tls_ca: {error}", path.display())]
+    TlsCa {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// It was opened outside of a tokio runtime.
+    #[error("a cache on a server is opened on the tokio runtime that drives its connections")]
+    NoRuntime,
 }
 
-/// Opens the cache that a URL means.
+/// Opens the cache that a URL means. Call it on the multi-thread runtime: a server's connections
+/// are driven there, whoever uses them.
 ///
 /// # Errors
 /// The URL is not understood. That a server does not answer is no error: see [`Cache::health`].
 pub fn open(url: &str, options: &CacheOptions) -> Result<Arc<dyn Cache>, CacheError> {
     match url.split_once("://") {
         Some(("memory", _)) => Ok(Arc::new(MemoryCache::new(options))),
+        Some(("redis" | "rediss", _)) => Ok(Arc::new(RedisCache::start(url, options)?)),
         Some((scheme, _)) => Err(CacheError::Scheme(format!("{scheme}://"))),
         None => Err(CacheError::Scheme("a text without scheme".to_owned())),
     }

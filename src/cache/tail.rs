@@ -66,7 +66,7 @@ impl Tail {
         self.items.last().map_or(self.after, |item| item.seq)
     }
 
-    /// What it weighs, as [`TailRoom::max_bytes`] counts.
+    /// What it weighs, as `TailRoom::max_bytes` counts.
     pub(super) fn bytes(&self) -> usize {
         self.items.iter().map(|item| item.bytes.len().saturating_add(OVERHEAD)).fold(0, usize::saturating_add)
     }
@@ -107,6 +107,12 @@ pub enum Recent {
 pub(super) struct TailRoom {
     pub(super) keep: usize,
     pub(super) max_bytes: usize,
+}
+
+impl TailRoom {
+    pub(super) fn new(keep: usize) -> Self {
+        Self { keep, max_bytes: MAX_TAIL }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -163,11 +169,11 @@ impl Tails {
             .weigher(weigh)
             .expire_after(Lives(room.ttl))
             .build();
-        Self { slots, room: TailRoom { keep, max_bytes: MAX_TAIL } }
+        Self { slots, room: TailRoom::new(keep) }
     }
 
-    pub(super) fn keeps(&self) -> usize {
-        self.room.keep
+    pub(super) fn room(&self) -> TailRoom {
+        self.room
     }
 
     pub(super) fn get(&self, conversation: &str, n: usize) -> Recent {

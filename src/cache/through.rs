@@ -60,7 +60,7 @@ impl<E: Send + Sync + 'static> ReadThrough<E> {
             }
             let loaded = load().await.map_err(Arc::new)?;
             if let Some(document) = &loaded {
-                cache.put(shelf, &key, document.clone()).await;
+                cache.fill(shelf, &key, document.clone()).await;
             }
             Ok(loaded)
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::{fut::wrap_future, prelude::*};
 
 use crate::{
-    cache::{Cache, CacheOptions, Health, Room},
+    cache::{Cache, CacheOptions, Room},
     config::Settings,
     log::Logger,
     model::{
@@ -27,16 +27,17 @@ pub(crate) fn options(settings: &Settings, logger: &Logger) -> CacheOptions {
         prefix: cache.prefix.clone(),
         timeout: cache.timeout,
         tls_ca: cache.tls_ca.clone(),
-        on_change: Some(Arc::new(move |health: &Health| logger.emit(changed(&subject, health)))),
+        near: true,
+        on_change: Some(Arc::new(move |up, reason| logger.emit(changed(&subject, up, reason)))),
     }
 }
 
-fn changed(subject: &str, health: &Health) -> Event {
-    if health.up {
+fn changed(subject: &str, up: bool, reason: Option<&str>) -> Event {
+    if up {
         return Event::new(Level::Info, event::CACHE_RECOVERED, subject);
     }
     Event::new(Level::Warn, event::CACHE_DEGRADED, subject)
-        .field_opt("reason", health.reason.clone())
+        .field_opt("reason", reason)
         .hint("nothing is lost: reads go to the store; look at Redis and at cache.url")
 }
 

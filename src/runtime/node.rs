@@ -34,12 +34,13 @@ use crate::{
         AskError,
         host::{Host, Submission, Submitted},
     },
-    cache::Cache,
+    cache::{Cache, CachedState},
     config,
     log::Logger,
     model::{
         event::{self, Event, Level},
         id::{AgentId, TaskId},
+        snapshot,
         supervision::CrashReport,
         task::NewTask,
     },
@@ -191,11 +192,11 @@ impl Node {
             let head = self.store.heads(&[id]).await?.pop().flatten();
             match head {
                 None => return Ok(None),
-                Some(mut row) if cached.is(row.epoch, row.version) => {
+                Some(mut row) if cached.is(row.epoch, row.version) && is_whole(&cached, id) => {
                     row.bytes = cached.bytes.to_vec();
                     return Ok(Some(row));
                 }
-                Some(_) => self.cache.drop_state(id).await,
+                Some(_) => self.cache.drop_state(id, cached.epoch, cached.version).await,
             }
         }
         Ok(self.store.load(&[id]).await?.pop().flatten())
@@ -300,6 +301,13 @@ impl Node {
             None => 0,
         }
     }
+}
+
+/// Whether cached bytes are the snapshot that they claim to be: what was spoilt on its way is a miss,
+/// not an agent to quarantine.
+fn is_whole(cached: &CachedState, id: AgentId) -> bool {
+    let opened = snapshot::open(&cached.bytes);
+    opened.is_ok_and(|(header, _)| header.matches(id, cached.epoch, cached.version).is_ok())
 }
 
 fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {

@@ -3,5 +3,7 @@
 mod documents;
 mod reading;
 mod recent;
+#[path = "../support/redis.rs"]
+mod redis;
 mod states;
 mod support;

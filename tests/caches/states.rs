@@ -19,7 +19,10 @@ rules! {
         cache.put_state(id, (1 << 60) + 1, 1, bytes("large")).await;
         cache.put_state(id, 1 << 60, 7, bytes("less")).await;
         assert!(cache.get_state(id).await.unwrap().is((1 << 60) + 1, 1));
-        cache.drop_state(id).await;
+        // What is newer than what was found to be old stays.
+        cache.drop_state(id, 1 << 60, i64::MAX).await;
+        assert!(cache.get_state(id).await.is_some());
+        cache.drop_state(id, (1 << 60) + 1, 1).await;
         assert_eq!(cache.get_state(id).await, None);
     }
 

@@ -1,8 +1,16 @@
 //! A cache of its own for each test, and short ways to say what a test is about.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use greenroom::cache::{self, Cache, CacheOptions, Item, Recent, Room, Tail, Ticket, Versioned};
+
+pub use crate::redis::Redis;
+
+/// Past this, what has not happened never will.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes every rule as one test per cache.
 macro_rules! rules {
@@ -17,6 +25,16 @@ macro_rules! rules {
             async fn memory() {
                 rule(&World::memory().await).await;
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn redis() {
+                rule(&World::redis().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn redis_with_a_near_level() {
+                rule(&World::tiered().await).await;
+            }
         }
     )*};
 }
@@ -25,14 +43,42 @@ pub(crate) use rules;
 /// How long entries live in the tests that wait for their end.
 pub const SHORT: Duration = Duration::from_millis(300);
 
-/// A cache.
+/// A cache, with its server if it has one.
 pub struct World {
     pub cache: Arc<dyn Cache>,
+    pub server: Option<Redis>,
 }
 
 impl World {
     pub async fn memory() -> Self {
-        Self { cache: cache::open("memory://", &options()).unwrap() }
+        Self { cache: cache::open("memory://", &options()).unwrap(), server: None }
+    }
+
+    /// Redis alone.
+    pub async fn redis() -> Self {
+        Self::over(Redis::start(), CacheOptions { near: false, ..options() }).await
+    }
+
+    /// Redis behind copies in the process.
+    pub async fn tiered() -> Self {
+        Self::over(Redis::start(), options()).await
+    }
+
+    /// A cache on this server, once it is connected.
+    pub async fn over(server: Redis, options: CacheOptions) -> Self {
+        let cache = cache::open(&server.url(), &options).unwrap();
+        let world = Self { cache, server: Some(server) };
+        world.up(true).await;
+        world
+    }
+
+    /// Waits until the cache answers, or does not.
+    pub async fn up(&self, up: bool) {
+        let began = Instant::now();
+        while self.cache.health().up != up {
+            assert!(began.elapsed() < PATIENCE, "never: {:?}", self.cache.health());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The list of `conversation`, filled with the messages `from..=to`.
