@@ -1,6 +1,9 @@
 //! The rules that every cache keeps. One line in `support::rules!` adds a cache to all of them.
 
+mod access;
 mod documents;
+mod faults;
+mod nodes;
 mod reading;
 mod recent;
 #[path = "../support/redis.rs"]

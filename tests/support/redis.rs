@@ -110,7 +110,7 @@ impl Redis {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        answer.trim_end_matches("+OK\r\n").to_owned()
+        answer.strip_suffix("+OK\r\n").unwrap_or(&answer).to_owned()
     }
 
     /// The names of its keys that hold this text.

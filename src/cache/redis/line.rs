@@ -79,9 +79,9 @@ impl Line {
     pub(super) fn state(&self) -> State {
         let state = self.state.lock().clone();
         // Its keeper may not have noticed yet.
-        match &*self.link.read() {
-            Some(link) if !link.is_good() => State { up: false, reason: link.broken().reason(), ..state },
-            _ => state,
+        match self.link.read().as_ref().and_then(|link| link.broken().get()) {
+            Some((reason, since)) => State { up: false, since: *since, reason: Some(reason.clone()) },
+            None => state,
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use redis::{
     Cmd, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, ScriptInvocation, Value,
     aio::MultiplexedConnection,
@@ -29,7 +30,7 @@ const BEAT: Duration = Duration::from_millis(100);
 
 /// What ended a link, and what its users do about it.
 #[derive(Debug)]
-pub(super) struct Broken(OnceLock<String>, CancellationToken);
+pub(super) struct Broken(OnceLock<(String, Timestamp)>, CancellationToken);
 
 impl Broken {
     fn new() -> Arc<Self> {
@@ -38,7 +39,7 @@ impl Broken {
 
     /// The first reason counts.
     pub(super) fn set(&self, reason: impl Into<String>) {
-        let _ = self.0.set(reason.into());
+        let _ = self.0.set((reason.into(), Timestamp::now()));
         self.1.cancel();
     }
 
@@ -46,13 +47,14 @@ impl Broken {
         self.1.is_cancelled()
     }
 
-    pub(super) fn reason(&self) -> Option<String> {
-        self.0.get().cloned()
+    /// Why and when.
+    pub(super) fn get(&self) -> Option<&(String, Timestamp)> {
+        self.0.get()
     }
 
     pub(super) async fn wait(&self) -> String {
         self.1.cancelled().await;
-        self.0.get().cloned().unwrap_or_default()
+        self.0.get().map(|(reason, _)| reason.clone()).unwrap_or_default()
     }
 }
 
