@@ -394,3 +394,30 @@ impl Host for Gone {
     }
     fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::snapshot::{Codec, Header};
+
+    fn cached(agent: AgentId, version: i64, spoil: impl FnOnce(&mut Vec<u8>)) -> CachedState {
+        let (mut bytes, header) =
+            (Vec::new(), Header { codec: Codec::Json, agent, version, epoch: 3, schema_version: 1 });
+        snapshot::begin(&header, &mut bytes);
+        bytes.extend_from_slice(b"{}");
+        snapshot::seal(&mut bytes).unwrap();
+        spoil(&mut bytes);
+        CachedState { epoch: 3, version: 7, bytes: Arc::new(bytes) }
+    }
+
+    #[test]
+    fn only_a_whole_snapshot_of_that_very_commit_is_used_from_the_cache() {
+        let (me, other) = (AgentId::of("tally", "a"), AgentId::of("tally", "b"));
+        assert!(is_whole(&cached(me, 7, |_| {}), me));
+        assert!(!is_whole(&cached(me, 7, |bytes| bytes.truncate(20)), me));
+        assert!(!is_whole(&cached(me, 7, |bytes| *bytes.last_mut().unwrap() ^= 1), me));
+        assert!(!is_whole(&cached(me, 7, Vec::clear), me));
+        assert!(!is_whole(&cached(me, 6, |_| {}), me));
+        assert!(!is_whole(&cached(other, 7, |_| {}), me));
+    }
+}

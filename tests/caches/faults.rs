@@ -11,6 +11,7 @@ use greenroom::{
 };
 use parking_lot::Mutex;
 
+use crate::proxy::Proxy;
 use crate::support::{PATIENCE, Redis, World, bytes, document, item, options, tail};
 
 const SHELVES: [Shelf; 2] = [Shelf::Conversations, Shelf::Sessions];
@@ -169,6 +170,32 @@ async fn what_a_hung_server_did_not_take_is_not_found_there_later() {
         impatient(),
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_long_under_way_does_not_take_place() {
+    let server = Redis::start();
+    let proxy = Proxy::before(server.port);
+    let cache = cache::open(&format!("redis://127.0.0.1:{}", proxy.port), &impatient()).unwrap();
+    let world = World { cache, server: Some(server) };
+    world.up(true).await;
+    proxy.hold();
+    for shelf in SHELVES {
+        world.cache.put(shelf, "a", document(2, "late")).await;
+    }
+    assert!(!world.cache.health().up);
+    for shelf in SHELVES {
+        world.cache.put(shelf, "a", document(3, "missed")).await;
+    }
+    world.up(true).await;
+    proxy.release();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(300) {
+        for shelf in SHELVES {
+            assert_eq!(world.cache.get(shelf, "a").await, None);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,12 @@
 mod access;
 mod documents;
 mod faults;
+mod node;
+#[path = "../support/mod.rs"]
+mod node_support;
 mod nodes;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod reading;
 mod recent;
 #[path = "../support/redis.rs"]
