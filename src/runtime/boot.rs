@@ -111,6 +111,7 @@ pub(crate) async fn start(
 ) -> Result<Running, StartError> {
     install_hook();
     registry.check(&settings).map_err(StartError::Program)?;
+    let cache = cache::open(&settings.cache.url, &cache_actor::options(&settings, &logger))?;
     let durability = match settings.store.durability {
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
@@ -146,7 +147,6 @@ pub(crate) async fn start(
         },
     };
     let persistence = Persistence::start(store.clone(), boot, logger.clone(), hooks)?;
-    let cache = cache::open(&settings.cache.url, &cache_actor::options(&settings, &logger))?;
 
     // The system thread holds the supervising actors; the agents live on arbiters of their own.
     let threads = usize::from(settings.node.threads).max(1);
@@ -182,7 +182,7 @@ pub(crate) async fn start(
     root.spawn_fn(move || {
         let actors = Actors {
             persistence: PersistenceActor { persistence }.start(),
-            cache: CacheActor { cache }.start(),
+            cache: CacheActor { cache, under_way: 0 }.start(),
             orchestrator: Orchestrator::new(there.clone()).start(),
             dispatcher: Dispatcher::new(there.clone(), suspects).start(),
         };

@@ -1,4 +1,4 @@
-//! The cache actor: what is written to the cache passes through it, in order, after the commit.
+//! The cache actor: states pass through it to the cache after their commit, so that no agent waits.
 
 use std::sync::Arc;
 
@@ -41,9 +41,13 @@ fn changed(subject: &str, up: bool, reason: Option<&str>) -> Event {
         .hint("nothing is lost: reads go to the store; look at Redis and at cache.url")
 }
 
+/// At most so many states are on their way to the cache; more wait in the mailbox.
+const UNDER_WAY: usize = 64;
+
 /// The cache actor.
 pub(crate) struct CacheActor {
     pub cache: Arc<dyn Cache>,
+    pub under_way: usize,
 }
 
 impl Actor for CacheActor {
@@ -67,8 +71,14 @@ impl Handler<Put> for CacheActor {
     type Result = ();
     fn handle(&mut self, put: Put, ctx: &mut Self::Context) {
         let cache = self.cache.clone();
-        ctx.wait(wrap_future(
-            async move { cache.put_state(put.id, put.epoch, put.version, put.bytes).await },
-        ));
+        let putting = async move { cache.put_state(put.id, put.epoch, put.version, put.bytes).await };
+        self.under_way += 1;
+        let putting = wrap_future(putting).map(|(), actor: &mut Self, _| actor.under_way -= 1);
+        // They may overtake each other: the cache keeps the later of two.
+        if self.under_way < UNDER_WAY {
+            ctx.spawn(putting);
+        } else {
+            ctx.wait(putting);
+        }
     }
 }
