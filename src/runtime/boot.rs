@@ -33,7 +33,7 @@ use crate::{
     config::{Durability, Settings},
     log::Logger,
     model::event::{self, Event, Level},
-    store::{self, StoreError, StoreOptions},
+    store::{self, Member, StoreError, StoreOptions},
 };
 
 /// How long the agents have to end what runs.
@@ -118,7 +118,15 @@ pub(crate) async fn start(
     };
     let options = StoreOptions { durability, ..StoreOptions::default() };
     let store = store::open(&settings.store.url, &options).await?;
-    let ownership = store.join(boot, &settings.node.name, settings.tasks.max_lost).await?;
+    let member = Member {
+        boot,
+        instance: Uuid::nil(),
+        name: settings.node.name.clone(),
+        url: None,
+        lease: settings.node.lease,
+        max_lost: settings.tasks.max_lost,
+    };
+    let ownership = store.join(&member).await?;
     let suspects = store.suspects().await? > 0;
 
     let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));

@@ -1,19 +1,21 @@
 //! The durable truth behind one trait: group commits, reads, claims and repairs.
 //!
-//! [`Store`] is the extension point: SQLite is one file behind it, Postgres will be another. The
-//! rules that every store must keep stand in `tests/conformance`.
+//! [`Store`] is the extension point: SQLite stands behind it, and Postgres. The rules that every
+//! store must keep stand in `tests/conformance`.
 //!
 //! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
 //! tasks it submitted, the idempotency keys it settled. Units of one call share a transaction but
 //! not a fate: each gets its own [`Verdict`].
 
 mod open;
+mod rows;
 mod schema;
 mod sqlite;
+mod values;
 
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -266,15 +268,50 @@ pub struct TaskFilter {
     pub limit: usize,
 }
 
-/// What a node owns after it has joined.
+/// Who joins.
 #[derive(Debug, Clone)]
+pub struct Member {
+    /// The fresh id of this boot.
+    pub boot: Uuid,
+    /// The id that the data directory keeps across boots: a restarted node ends its own previous
+    /// boot at once, in place of waiting for its lease.
+    pub instance: Uuid,
+    /// A label for people.
+    pub name: String,
+    /// Where other nodes send those who ask for what this one owns.
+    pub url: Option<String>,
+    /// How long it keeps what it owns without a word.
+    pub lease: Duration,
+    /// How often a task may be lost while it runs alone.
+    pub max_lost: u32,
+}
+
+/// What a node owns after it has joined or renewed its lease.
+#[derive(Debug, Clone, Default)]
 pub struct Ownership {
-    /// The epoch of each partition, by number.
+    /// The epoch of each partition, by number; 0 where another node owns it.
     pub epochs: Vec<i64>,
     /// Tasks that a dead boot was running and that are ready again.
     pub rescued: u64,
     /// Tasks lost too often while they ran alone: to be made dead letters.
     pub poison: Vec<TaskId>,
+}
+
+/// A node as the store knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeRow {
+    /// Its boot.
+    pub boot: Uuid,
+    /// Its label.
+    pub name: String,
+    /// Where it is reached, if it said.
+    pub url: Option<String>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Until when it owns what it owns; absent where the lease is a lock (SQLite).
+    pub lease_until: Option<Timestamp>,
+    /// The partitions that it owns.
+    pub partitions: Vec<i16>,
 }
 
 /// How much to claim.
@@ -347,9 +384,19 @@ pub trait Store: Send + Sync + 'static {
     /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
     fn blocks(&self) -> bool;
 
-    /// Takes ownership under a fresh boot id: every partition gets a new epoch, and what a dead
-    /// boot was running becomes ready again (`lost + 1`).
-    async fn join(&self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, StoreError>;
+    /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken
+    /// gets a new epoch, and what a dead boot was running becomes ready again (`lost + 1`).
+    async fn join(&self, member: &Member) -> Result<Ownership, StoreError>;
+
+    /// Renews the lease by the store's own clock, takes what has lost its owner, and rescues what
+    /// dead boots were running. `None`: the lease had ended, and can never be renewed again.
+    async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError>;
+
+    /// Ends the lease in good order: others may take over at once.
+    async fn leave(&self, boot: Uuid) -> Result<(), StoreError>;
+
+    /// The nodes that have not ended, with what they own.
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
 
     /// Commits units in one transaction, each with its own verdict, in their order.
     ///

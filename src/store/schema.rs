@@ -1,6 +1,9 @@
 //! The tables, as diesel sees them. `migrations` says what the columns mean.
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_meta (name) {
         name -> Text,
         value -> BigInt,
@@ -8,25 +11,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_nodes (id) {
-        id -> Binary,
+        id -> Uid,
         name -> Text,
-        started_at -> BigInt,
-        ended_at -> Nullable<BigInt>,
+        started_at -> Moment,
+        ended_at -> Nullable<Moment>,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_partitions (id) {
         id -> SmallInt,
-        node -> Nullable<Binary>,
+        node -> Nullable<Uid>,
         epoch -> BigInt,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_agents (id) {
-        id -> Binary,
+        id -> Uid,
         partition -> SmallInt,
         kind -> Text,
         key -> Text,
@@ -35,26 +47,32 @@ diesel::table! {
         epoch -> BigInt,
         version -> BigInt,
         schema_version -> BigInt,
-        created_at -> BigInt,
-        updated_at -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
         state -> Binary,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_snapshots (agent, version) {
-        agent -> Binary,
+        agent -> Uid,
         version -> BigInt,
         epoch -> BigInt,
-        at -> BigInt,
+        at -> Moment,
         state -> Binary,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_tasks (rowid) {
         rowid -> BigInt,
-        id -> Binary,
+        id -> Uid,
         seq -> BigInt,
         partition -> SmallInt,
         lane -> SmallInt,
@@ -62,7 +80,7 @@ diesel::table! {
         message -> Text,
         state -> SmallInt,
         priority -> SmallInt,
-        run_at -> Nullable<BigInt>,
+        run_at -> Nullable<Moment>,
         attempt -> BigInt,
         lost -> BigInt,
         lost_alone -> BigInt,
@@ -74,50 +92,56 @@ diesel::table! {
         awaited -> Bool,
         cancel -> Bool,
         notify -> Nullable<Text>,
-        batch -> Nullable<Binary>,
-        parent -> Nullable<Binary>,
+        batch -> Nullable<Uid>,
+        parent -> Nullable<Uid>,
         tags -> Nullable<Text>,
-        expires_at -> Nullable<BigInt>,
+        expires_at -> Nullable<Moment>,
         idempotency_key -> Nullable<Text>,
-        node -> Nullable<Binary>,
-        created_at -> BigInt,
-        started_at -> Nullable<BigInt>,
+        node -> Nullable<Uid>,
+        created_at -> Moment,
+        started_at -> Nullable<Moment>,
         error -> Nullable<Binary>,
         input -> Binary,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_task_parents (parent, child) {
-        parent -> Binary,
-        child -> Binary,
+        parent -> Uid,
+        child -> Uid,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_task_archive (rowid) {
         rowid -> BigInt,
-        id -> Binary,
+        id -> Uid,
         seq -> BigInt,
         target -> Text,
         message -> Text,
         state -> SmallInt,
         priority -> SmallInt,
-        run_at -> Nullable<BigInt>,
+        run_at -> Nullable<Moment>,
         attempt -> BigInt,
         lost -> BigInt,
         max_attempts -> BigInt,
         timeout_ms -> Nullable<BigInt>,
         run_after_failure -> Bool,
         notify -> Nullable<Text>,
-        batch -> Nullable<Binary>,
-        parent -> Nullable<Binary>,
+        batch -> Nullable<Uid>,
+        parent -> Nullable<Uid>,
         tags -> Nullable<Text>,
         idempotency_key -> Nullable<Text>,
-        node -> Nullable<Binary>,
-        created_at -> BigInt,
-        started_at -> Nullable<BigInt>,
-        finished_at -> BigInt,
+        node -> Nullable<Uid>,
+        created_at -> Moment,
+        started_at -> Nullable<Moment>,
+        finished_at -> Moment,
         result -> Nullable<Binary>,
         error -> Nullable<Binary>,
         input -> Binary,
@@ -125,41 +149,53 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_batches (id) {
-        id -> Binary,
+        id -> Uid,
         size -> BigInt,
         open -> BigInt,
         succeeded -> BigInt,
         failed -> BigInt,
         notify -> Nullable<Text>,
-        created_at -> BigInt,
+        created_at -> Moment,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_idempotency (scope, key) {
-        scope -> Binary,
+        scope -> Uid,
         key -> Text,
         request -> Binary,
-        task -> Nullable<Binary>,
+        task -> Nullable<Uid>,
         reply -> Nullable<Binary>,
-        expires_at -> BigInt,
+        expires_at -> Moment,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_task_events (rowid) {
         rowid -> BigInt,
-        task -> Binary,
-        at -> BigInt,
+        task -> Uid,
+        at -> Moment,
         event -> Text,
         attempt -> BigInt,
-        node -> Nullable<Binary>,
+        node -> Nullable<Uid>,
         detail -> Nullable<Text>,
     }
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_counts (id) {
         id -> SmallInt,
         n -> BigInt,

@@ -9,7 +9,7 @@ use greenroom::{
         task::{Claimed, NewTask, TaskError, TaskState, TaskView},
     },
     store::{
-        self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Refusal, StateWrite, Store,
+        self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Member, Refusal, StateWrite, Store,
         StoreOptions, Unit, Verdict,
     },
 };
@@ -62,10 +62,22 @@ impl World {
         PathBuf::from(self.url.trim_start_matches("sqlite://"))
     }
 
+    /// Who the node is, under its present boot.
+    pub fn member(&self) -> Member {
+        Member {
+            boot: self.boot,
+            instance: Uuid::from_u128(1),
+            name: "test".to_owned(),
+            url: Some("http://127.0.0.1:7710".to_owned()),
+            lease: Duration::from_secs(30),
+            max_lost: 3,
+        }
+    }
+
     /// A new boot takes over; tells how many tasks it rescued and which are poison.
     pub async fn join(&mut self) -> (u64, Vec<TaskId>) {
         self.boot = Uuid::now_v7();
-        let owned = self.store.join(self.boot, "test", 3).await.unwrap();
+        let owned = self.store.join(&self.member()).await.unwrap();
         self.epochs = owned.epochs;
         (owned.rescued, owned.poison)
     }

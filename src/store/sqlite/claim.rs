@@ -1,4 +1,4 @@
-//! Joining, claiming, giving back, promoting: how tasks move without having ended.
+//! Claiming, giving back, promoting: how tasks move without having ended.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,18 @@ use super::{
     error,
     rows::ClaimedRow,
     tx::{Sync, Tx, Writer},
-    values::{Id, Lit, READY, RUNNING, SCHEDULED, lane, moment},
+    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros, moment},
 };
 use crate::{
     model::{
         id::TaskId,
         task::{Claimed, TaskState},
     },
-    store::{
-        ClaimRequest, Doom, Ownership, Refusal, StoreError,
-        schema::{greenroom_meta, greenroom_nodes, greenroom_partitions, greenroom_tasks},
-    },
+    store::{ClaimRequest, Doom, Refusal, StoreError, schema::greenroom_tasks},
 };
 
 /// How many tasks one pass of `promote` moves, per reason.
 const PROMOTED_AT_ONCE: i64 = 1_000;
-/// From so many losses on a task runs alone.
-const SUSPECT_FROM: i64 = 2;
 
 /// The error of work that is not a unit.
 pub(super) fn whole(stop: Stop) -> StoreError {
@@ -41,11 +36,6 @@ pub(super) fn whole(stop: Stop) -> StoreError {
 }
 
 impl Writer {
-    /// Takes every partition under a new epoch and rescues what a dead boot was running.
-    pub(super) fn join(&mut self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, StoreError> {
-        self.transaction(Sync::Full, Timestamp::now(), |tx| tx.join(boot, name, max_lost).map_err(whole))
-    }
-
     /// Claims ready tasks.
     pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
         self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
@@ -115,7 +105,7 @@ impl Writer {
     /// Whether anything is due or doomed: an idle pass writes nothing.
     fn has_work(&mut self, now: Timestamp) -> QueryResult<bool> {
         use greenroom_tasks::dsl;
-        let now = now.as_microsecond();
+        let now = micros(now);
         let due = dsl::greenroom_tasks
             .filter(dsl::state.eq(SCHEDULED))
             .filter(dsl::run_at.le(now))
@@ -144,14 +134,14 @@ impl Writer {
             .filter(dsl::run_at.is_not_null())
             .order(dsl::run_at.asc())
             .select(dsl::run_at)
-            .first::<Option<i64>>(&mut self.conn)
+            .first::<Option<Micros>>(&mut self.conn)
             .optional()?
             .flatten();
         let expires = dsl::greenroom_tasks
             .filter(dsl::expires_at.is_not_null())
             .order(dsl::expires_at.asc())
             .select(dsl::expires_at)
-            .first::<Option<i64>>(&mut self.conn)
+            .first::<Option<Micros>>(&mut self.conn)
             .optional()?
             .flatten();
         Ok(due.into_iter().chain(expires).min().map(moment))
@@ -159,96 +149,7 @@ impl Writer {
 }
 
 impl Tx<'_> {
-    fn join(&mut self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, Stop> {
-        use greenroom_nodes::dsl as nodes;
-        use greenroom_partitions::dsl as partitions;
-        let epoch = {
-            use greenroom_meta::dsl;
-            diesel::update(dsl::greenroom_meta.filter(dsl::name.eq("epoch")))
-                .set(dsl::value.eq(dsl::value + 1))
-                .returning(dsl::value)
-                .get_result::<i64>(self.conn)?
-        };
-        diesel::update(nodes::greenroom_nodes.filter(nodes::ended_at.is_null()))
-            .set(nodes::ended_at.eq(self.now))
-            .execute(self.conn)?;
-        diesel::replace_into(nodes::greenroom_nodes)
-            .values((nodes::id.eq(Id(boot)), nodes::name.eq(name), nodes::started_at.eq(self.now)))
-            .execute(self.conn)?;
-        diesel::update(partitions::greenroom_partitions.filter(partitions::id.ge(0)))
-            .set((partitions::node.eq(Id(boot)), partitions::epoch.eq(epoch)))
-            .execute(self.conn)?;
-        let epochs = partitions::greenroom_partitions
-            .filter(partitions::id.ge(0))
-            .order(partitions::id.asc())
-            .select(partitions::epoch)
-            .load(self.conn)?;
-        let rescued = self.rescue()?;
-        let poison = self.find_poison(max_lost)?;
-        Ok(Ownership { epochs, rescued, poison })
-    }
-
-    fn rescue(&mut self) -> Result<u64, Stop> {
-        use greenroom_tasks::dsl;
-        let running = dsl::greenroom_tasks
-            .filter(dsl::state.ge(RUNNING))
-            .filter(dsl::state.eq(RUNNING))
-            .select((
-                dsl::id,
-                dsl::rowid,
-                dsl::lane,
-                dsl::attempt,
-                dsl::lost,
-                dsl::alone,
-                dsl::cancel,
-                dsl::node,
-            ))
-            .load::<(Id, i64, i16, i64, i64, bool, bool, Option<Id>)>(self.conn)?;
-        let rescued = running.len() as u64;
-        for (id, rowid, mut lane, attempt, lost, alone, cancel, node) in running {
-            if cancel {
-                lane = lane::CANCELLED;
-            } else if lost + 1 >= SUSPECT_FROM {
-                lane = lane::SUSPECTS;
-            }
-            diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
-                .set((
-                    dsl::state.eq(READY),
-                    dsl::lane.eq(lane),
-                    dsl::lost.eq(lost + 1),
-                    dsl::lost_alone.eq(dsl::lost_alone + i64::from(alone)),
-                    dsl::alone.eq(false),
-                    dsl::node.eq(None::<Id>),
-                ))
-                .execute(self.conn)?;
-            self.event(id, "rescued", attempt, node.map(|n| n.0), Some("its node ended without a word"))?;
-            self.deltas.task(TaskState::Running, -1);
-            self.deltas.task(TaskState::Ready, 1);
-        }
-        Ok(rescued)
-    }
-
-    fn find_poison(&mut self, max_lost: u32) -> Result<Vec<TaskId>, Stop> {
-        use greenroom_tasks::dsl;
-        let found = dsl::greenroom_tasks
-            .filter(dsl::state.eq(READY))
-            .filter(dsl::lane.eq(Lit::<{ lane::SUSPECTS }>))
-            .filter(dsl::lost_alone.ge(i64::from(max_lost)))
-            .select((dsl::rowid, dsl::id))
-            .load::<(i64, Id)>(self.conn)?;
-        for (rowid, _) in &found {
-            self.doom(*rowid, lane::POISON)?;
-        }
-        let known = dsl::greenroom_tasks
-            .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
-            .filter(dsl::lane.eq(lane::POISON))
-            .order(dsl::rowid.asc())
-            .select(dsl::id)
-            .load::<Id>(self.conn)?;
-        Ok(known.into_iter().map(Into::into).collect())
-    }
-
-    fn doom(&mut self, rowid: i64, lane: i16) -> QueryResult<()> {
+    pub(super) fn doom(&mut self, rowid: i64, lane: i16) -> QueryResult<()> {
         use greenroom_tasks::dsl;
         diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
             .set(dsl::lane.eq(lane))
@@ -334,11 +235,11 @@ impl Tx<'_> {
             let row = dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid));
             if attempt == 0 && lane < lane::DOOMED {
                 diesel::update(row)
-                    .set((dsl::lane.eq(lane::EXPIRED), dsl::expires_at.eq(None::<i64>)))
+                    .set((dsl::lane.eq(lane::EXPIRED), dsl::expires_at.eq(None::<Micros>)))
                     .execute(self.conn)?;
             } else {
                 // it started in time: its expiry has no meaning any more
-                diesel::update(row).set(dsl::expires_at.eq(None::<i64>)).execute(self.conn)?;
+                diesel::update(row).set(dsl::expires_at.eq(None::<Micros>)).execute(self.conn)?;
             }
         }
         Ok(())

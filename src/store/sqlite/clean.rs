@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::{
     claim::whole,
     tx::{Sync, Tx, Writer},
-    values::{Id, micros},
+    values::{Id, Micros, micros},
 };
 use crate::{
     model::task::TaskState,
@@ -51,10 +51,10 @@ impl Tx<'_> {
     }
 
     /// Rows of the archive stand in the order of their ends: only the oldest are looked at.
-    fn clean_archive(&mut self, before: i64) -> QueryResult<usize> {
+    fn clean_archive(&mut self, before: Micros) -> QueryResult<usize> {
         use greenroom_task_archive::dsl;
         use greenroom_task_events::dsl as events;
-        let oldest: Vec<(i64, Id, i16, i64)> = dsl::greenroom_task_archive
+        let oldest: Vec<(i64, Id, i16, Micros)> = dsl::greenroom_task_archive
             .order(dsl::rowid.asc())
             .limit(AT_ONCE)
             .select((dsl::rowid, dsl::id, dsl::state, dsl::finished_at))
@@ -71,7 +71,7 @@ impl Tx<'_> {
         Ok(forgotten)
     }
 
-    fn clean_rest(&mut self, before: i64) -> QueryResult<usize> {
+    fn clean_rest(&mut self, before: Micros) -> QueryResult<usize> {
         use greenroom_batches::dsl as batches;
         use greenroom_nodes::dsl as nodes;
         let ended: Vec<Id> = batches::greenroom_batches

@@ -15,9 +15,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    error, rows,
+    error,
+    plain::{Release, RollbackTo, Savepoint},
+    rows,
     tx::{Sync, Tx, Writer},
-    values::{Id, Release, RollbackTo, Savepoint, lane, micros},
+    values::{
+        Id, Micros, lane, micros,
+        types::{Moment, Uid},
+    },
 };
 use crate::{
     model::{
@@ -264,7 +269,7 @@ impl Tx<'_> {
                 dsl::scope.eq(Id(write.scope)),
                 dsl::key.eq(&write.key),
                 dsl::request.eq(write.request.as_slice()),
-                dsl::task.eq(write.task.map(Id::from).into_sql::<Nullable<Binary>>()),
+                dsl::task.eq(write.task.map(Id::from).into_sql::<Nullable<Uid>>()),
                 dsl::reply.eq(write.reply.as_deref().into_sql::<Nullable<Binary>>()),
                 dsl::expires_at.eq(micros(write.expires_at)),
             ))
@@ -418,7 +423,7 @@ struct NextState<'a> {
     epoch: i64,
     version: i64,
     schema_version: i64,
-    updated_at: i64,
+    updated_at: Micros,
     state: &'a [u8],
 }
 
@@ -436,11 +441,11 @@ impl QueryFragment<Sqlite> for NextState<'_> {
         out.push_sql(", schema_version = ");
         out.push_bind_param::<BigInt, _>(&self.schema_version)?;
         out.push_sql(", updated_at = ");
-        out.push_bind_param::<BigInt, _>(&self.updated_at)?;
+        out.push_bind_param::<Moment, _>(&self.updated_at)?;
         out.push_sql(", state = ");
         out.push_bind_param::<Binary, _>(self.state)?;
         out.push_sql(" WHERE id = ");
-        out.push_bind_param::<Binary, _>(&self.id)?;
+        out.push_bind_param::<Uid, _>(&self.id)?;
         out.push_sql(" AND version = ");
         out.push_bind_param::<BigInt, _>(&self.base_version)
     }
@@ -458,7 +463,7 @@ pub(super) fn stored_key(
     conn: &mut SqliteConnection,
     scope: Uuid,
     key: &str,
-    now: i64,
+    now: Micros,
 ) -> QueryResult<Option<KeyRow>> {
     use greenroom_idempotency::dsl;
     let row = dsl::greenroom_idempotency

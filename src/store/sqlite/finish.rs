@@ -13,7 +13,7 @@ use super::{
     commit::Stop,
     rows::{self, TaskRow},
     tx::Tx,
-    values::{BLOCKED, Id, OUTCOME_UNKNOWN, PARKED, RUNNING, SCHEDULED, lane, micros},
+    values::{BLOCKED, Id, Micros, OUTCOME_UNKNOWN, PARKED, RUNNING, SCHEDULED, lane, micros},
 };
 use crate::{
     model::{
@@ -101,7 +101,7 @@ impl Tx<'_> {
         &mut self,
         boot: Uuid,
         finish: &Finish,
-        run_at: Option<i64>,
+        run_at: Option<Micros>,
         error: Option<&[u8]>,
     ) -> Result<(), Stop> {
         use greenroom_tasks::dsl;
@@ -252,7 +252,7 @@ impl Tx<'_> {
             let row = diesel::update(blocked)
                 .set(dsl::waits_for.eq(dsl::waits_for - 1))
                 .returning((dsl::waits_for, dsl::lane, dsl::run_after_failure, dsl::run_at))
-                .get_result::<(i64, i16, bool, Option<i64>)>(self.conn)
+                .get_result::<(i64, i16, bool, Option<Micros>)>(self.conn)
                 .optional()?;
             let Some((open, lane, run_after_failure, run_at)) = row else { continue };
             if lane >= lane::DOOMED {
@@ -270,7 +270,7 @@ impl Tx<'_> {
     }
 
     /// The last parent of a blocked task is done.
-    pub(super) fn unblock(&mut self, child: Id, run_at: Option<i64>) -> Result<(), Stop> {
+    pub(super) fn unblock(&mut self, child: Id, run_at: Option<Micros>) -> Result<(), Stop> {
         use greenroom_tasks::dsl;
         let later = run_at.is_some_and(|at| at > self.now);
         let to = next(TaskState::Blocked, TaskInput::ParentDone { open: 0, later })

@@ -10,11 +10,12 @@ mod commit;
 mod connect;
 mod error;
 mod finish;
+mod nodes;
 mod operate;
+mod plain;
 mod read;
-mod rows;
 mod tx;
-mod values;
+
 mod verify;
 
 use std::{path::Path, sync::Arc};
@@ -30,8 +31,9 @@ use self::{
     tx::{History, Writer},
 };
 use super::{
-    AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Migrations,
-    Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Member, Migrations,
+    NodeRow, Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
+    VerifyReport, rows, values,
 };
 use crate::model::{
     id::{AgentId, TaskId},
@@ -135,9 +137,23 @@ impl Store for SqliteStore {
         true
     }
 
-    async fn join(&self, boot: Uuid, name: &str, max_lost: u32) -> Result<Ownership, StoreError> {
-        let name = name.to_owned();
-        self.write(move |w| w.join(boot, &name, max_lost)).await
+    async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
+        let member = member.clone();
+        self.write(move |w| w.join(&member)).await
+    }
+
+    /// The lock on the data directory is the lease: what is owned stays owned.
+    async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError> {
+        let boot = member.boot;
+        self.read(move |c| nodes::owned(c, boot)).await
+    }
+
+    async fn leave(&self, boot: Uuid) -> Result<(), StoreError> {
+        self.write(move |w| w.leave(boot)).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        self.read(nodes::nodes).await
     }
 
     async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError> {
@@ -276,7 +292,15 @@ mod tests {
         let store = SqliteStore::open(&dir.path().join("a.db"), &StoreOptions::default()).unwrap();
         assert_eq!(level(&store), 2);
         let boot = Uuid::now_v7();
-        store.join(boot, "test", 3).await.unwrap();
+        let member = Member {
+            boot,
+            instance: Uuid::nil(),
+            name: "test".to_owned(),
+            url: None,
+            lease: std::time::Duration::from_secs(30),
+            max_lost: 3,
+        };
+        store.join(&member).await.unwrap();
         store.claim(boot, &ClaimRequest { agents: 5, ..ClaimRequest::default() }).await.unwrap();
         assert_eq!(level(&store), 2);
         let failed: Result<(), StoreError> =

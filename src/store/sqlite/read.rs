@@ -8,7 +8,7 @@ use super::{
     commit::stored_key,
     error,
     rows::{self, ArchivedRow, StoredAgent, TaskRow},
-    values::{Id, Lit, READY, RUNNING, count, lane, micros, moment},
+    values::{Id, Lit, Micros, READY, RUNNING, count, lane, micros, moment},
 };
 use crate::{
     model::{
@@ -118,14 +118,14 @@ pub(super) fn snapshots(
         .filter(a::id.eq(id))
         .filter(a::version.gt(0))
         .select((a::version, a::updated_at, a::state))
-        .first::<(i64, i64, Vec<u8>)>(conn)
+        .first::<(i64, Micros, Vec<u8>)>(conn)
         .optional()
         .map_err(sql)?;
     let earlier = s::greenroom_snapshots
         .filter(s::agent.eq(id))
         .order(s::version.desc())
         .select((s::version, s::at, s::state))
-        .load::<(i64, i64, Vec<u8>)>(conn)
+        .load::<(i64, Micros, Vec<u8>)>(conn)
         .map_err(sql)?;
     let newest = current.as_ref().map(|(version, ..)| *version);
     let earlier = earlier.into_iter().filter(|(version, ..)| Some(*version) != newest);
@@ -257,7 +257,7 @@ pub(super) fn history(conn: &mut SqliteConnection, id: TaskId) -> Result<Vec<Tas
             .filter(dsl::task.eq(Id::from(id)))
             .order(dsl::rowid.asc())
             .select((dsl::at, dsl::event, dsl::attempt, dsl::node, dsl::detail))
-            .load::<(i64, String, i64, Option<Id>, Option<String>)>(conn)
+            .load::<(Micros, String, i64, Option<Id>, Option<String>)>(conn)
             .map_err(sql)?;
         let told = |at, event: &str, attempt| TaskEvent {
             at,

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{
     error,
-    values::{Begin, Commit, Id, micros},
+    plain::{Begin, Commit},
+    values::{Id, Micros, micros, types::Uid},
 };
 use crate::{
     model::{id::AgentId, task::TaskState},
@@ -55,7 +56,7 @@ impl History {
     }
 
     /// Whether the state about to be overwritten is to be kept.
-    pub(super) fn wants(&mut self, agent: AgentId, now: i64) -> bool {
+    pub(super) fn wants(&mut self, agent: AgentId, now: Micros) -> bool {
         if self.keep == 0 {
             return false;
         }
@@ -63,7 +64,7 @@ impl History {
         if every == 0 {
             return true;
         }
-        let stretch = now.checked_div(every).unwrap_or(0);
+        let stretch = now.0.checked_div(every).unwrap_or(0);
         if stretch != self.stretch {
             self.stretch = stretch;
             self.seen.clear();
@@ -112,7 +113,7 @@ pub(super) struct Tx<'w> {
     pub(super) conn: &'w mut SqliteConnection,
     pub(super) history: &'w mut History,
     /// One moment for all of it.
-    pub(super) now: i64,
+    pub(super) now: Micros,
     pub(super) deltas: Deltas,
     seq: Option<i64>,
     seq_before: Option<i64>,
@@ -247,8 +248,7 @@ impl Tx<'_> {
                 dsl::at.eq(self.now),
                 dsl::event.eq(event),
                 dsl::attempt.eq(attempt),
-                dsl::node
-                    .eq(node.map(Id).into_sql::<diesel::sql_types::Nullable<diesel::sql_types::Binary>>()),
+                dsl::node.eq(node.map(Id).into_sql::<diesel::sql_types::Nullable<Uid>>()),
                 dsl::detail.eq(detail.into_sql::<diesel::sql_types::Nullable<diesel::sql_types::Text>>()),
             ))
             .execute(self.conn)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::prelude::*;
 use serde_json::value::RawValue;
 
-use super::values::{Id, count, lane, moment};
+use super::values::{Id, Micros, count, lane, micros, moment};
 use crate::{
     model::{
         id::{AgentId, Target},
@@ -27,7 +27,7 @@ pub(super) struct TaskRow {
     pub(super) message: String,
     pub(super) state: i16,
     pub(super) priority: i16,
-    pub(super) run_at: Option<i64>,
+    pub(super) run_at: Option<Micros>,
     pub(super) attempt: i64,
     pub(super) lost: i64,
     pub(super) max_attempts: i64,
@@ -41,8 +41,8 @@ pub(super) struct TaskRow {
     pub(super) tags: Option<String>,
     pub(super) idempotency_key: Option<String>,
     pub(super) node: Option<Id>,
-    pub(super) created_at: i64,
-    pub(super) started_at: Option<i64>,
+    pub(super) created_at: Micros,
+    pub(super) started_at: Option<Micros>,
     pub(super) error: Option<Vec<u8>>,
     pub(super) input: Vec<u8>,
 }
@@ -59,7 +59,7 @@ pub(super) struct InsertTask<'a> {
     pub(super) message: &'a str,
     pub(super) state: i16,
     pub(super) priority: i16,
-    pub(super) run_at: Option<i64>,
+    pub(super) run_at: Option<Micros>,
     pub(super) attempt: i64,
     pub(super) lost: i64,
     pub(super) lost_alone: i64,
@@ -74,11 +74,11 @@ pub(super) struct InsertTask<'a> {
     pub(super) batch: Option<Id>,
     pub(super) parent: Option<Id>,
     pub(super) tags: Option<&'a str>,
-    pub(super) expires_at: Option<i64>,
+    pub(super) expires_at: Option<Micros>,
     pub(super) idempotency_key: Option<&'a str>,
     pub(super) node: Option<Id>,
-    pub(super) created_at: i64,
-    pub(super) started_at: Option<i64>,
+    pub(super) created_at: Micros,
+    pub(super) started_at: Option<Micros>,
     pub(super) error: Option<&'a [u8]>,
     pub(super) input: &'a [u8],
 }
@@ -93,7 +93,7 @@ pub(super) struct InsertArchived<'a> {
     pub(super) message: &'a str,
     pub(super) state: i16,
     pub(super) priority: i16,
-    pub(super) run_at: Option<i64>,
+    pub(super) run_at: Option<Micros>,
     pub(super) attempt: i64,
     pub(super) lost: i64,
     pub(super) max_attempts: i64,
@@ -105,9 +105,9 @@ pub(super) struct InsertArchived<'a> {
     pub(super) tags: Option<&'a str>,
     pub(super) idempotency_key: Option<&'a str>,
     pub(super) node: Option<Id>,
-    pub(super) created_at: i64,
-    pub(super) started_at: Option<i64>,
-    pub(super) finished_at: i64,
+    pub(super) created_at: Micros,
+    pub(super) started_at: Option<Micros>,
+    pub(super) finished_at: Micros,
     pub(super) result: Option<&'a [u8]>,
     pub(super) error: Option<&'a [u8]>,
     pub(super) input: &'a [u8],
@@ -123,7 +123,7 @@ pub(super) struct ArchivedRow {
     pub(super) message: String,
     pub(super) state: i16,
     pub(super) priority: i16,
-    pub(super) run_at: Option<i64>,
+    pub(super) run_at: Option<Micros>,
     pub(super) attempt: i64,
     pub(super) lost: i64,
     pub(super) max_attempts: i64,
@@ -135,9 +135,9 @@ pub(super) struct ArchivedRow {
     pub(super) tags: Option<String>,
     pub(super) idempotency_key: Option<String>,
     pub(super) node: Option<Id>,
-    pub(super) created_at: i64,
-    pub(super) started_at: Option<i64>,
-    pub(super) finished_at: i64,
+    pub(super) created_at: Micros,
+    pub(super) started_at: Option<Micros>,
+    pub(super) finished_at: Micros,
     pub(super) result: Option<Vec<u8>>,
     pub(super) error: Option<Vec<u8>>,
     pub(super) input: Vec<u8>,
@@ -158,7 +158,7 @@ pub(super) struct ClaimedRow {
     timeout_ms: Option<i64>,
     notify: Option<String>,
     batch: Option<Id>,
-    run_at: Option<i64>,
+    run_at: Option<Micros>,
     input: Vec<u8>,
 }
 
@@ -174,8 +174,8 @@ pub(super) struct StoredAgent {
     epoch: i64,
     version: i64,
     schema_version: i64,
-    created_at: i64,
-    updated_at: i64,
+    created_at: Micros,
+    updated_at: Micros,
 }
 
 impl StoredAgent {
@@ -286,7 +286,7 @@ impl TaskRow {
     pub(super) fn archived<'a>(
         &'a self,
         state: TaskState,
-        now: i64,
+        now: Micros,
         result: Option<&'a [u8]>,
         error: Option<&'a [u8]>,
     ) -> InsertArchived<'a> {
@@ -433,7 +433,7 @@ pub(super) fn accepted<'a>(
     texts: &'a Texts,
     seq: i64,
     state: TaskState,
-    now: i64,
+    now: Micros,
 ) -> InsertTask<'a> {
     InsertTask {
         id: task.id.into(),
@@ -444,7 +444,7 @@ pub(super) fn accepted<'a>(
         message: &task.message,
         state: state as i16,
         priority: task.priority,
-        run_at: task.run_at.map(|t| t.as_microsecond()),
+        run_at: task.run_at.map(micros),
         attempt: 0,
         lost: 0,
         lost_alone: 0,
@@ -459,7 +459,7 @@ pub(super) fn accepted<'a>(
         batch: task.batch.map(Into::into),
         parent: task.parent.map(Into::into),
         tags: texts.tags.as_deref(),
-        expires_at: task.expires_at.map(|t| t.as_microsecond()),
+        expires_at: task.expires_at.map(micros),
         idempotency_key: task.idempotency_key.as_deref(),
         node: None,
         created_at: now,
