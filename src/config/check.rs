@@ -290,6 +290,9 @@ fn together(settings: &Settings) -> Vec<Found> {
         let least = if *key == "log.file.max_size" { "at least 1KiB" } else { "at least 1" };
         wrong(key, &format!("this must be {least}"), None);
     }
+    if settings.cache.messages.keep > 10_000 {
+        wrong("cache.messages.keep", "this must be at most 10000: each change moves them all", None);
+    }
     let lower = [
         ("agents.default.ask_timeout", settings.agents.default.ask_timeout),
         ("limits.idempotency_ttl", settings.limits.idempotency_ttl),

@@ -112,4 +112,48 @@ rules! {
         world.append("c", 1).await;
         assert_eq!(world.seqs("c", 1).await, None);
     }
+
+    async fn whatever_the_order_a_list_has_no_gap_and_lacks_nothing_once_all_is_told(world: &World) {
+        for seed in 0..30 {
+            let (mut random, conversation) = (fastrand::Rng::with_seed(seed), format!("c{seed}"));
+            // Messages 1..=committed are in the store; of some, the cache has not been told yet.
+            let (mut committed, mut untold, mut readers) = (0, Vec::new(), Vec::new());
+            for _ in 0..120 {
+                match random.u8(0..10) {
+                    0..=2 => {
+                        committed += 1;
+                        untold.push(committed);
+                    }
+                    // Writers overtake each other.
+                    3..=5 if !untold.is_empty() => {
+                        let at = if random.u8(0..4) == 0 { random.usize(0..untold.len()) } else { 0 };
+                        world.append(&conversation, untold.remove(at)).await;
+                    }
+                    6 | 7 => match world.cache.get_recent(&conversation, 2).await {
+                        Recent::Hit(kept) => {
+                            let seqs: Vec<_> = kept.items.iter().map(|item| item.seq).collect();
+                            assert!(seqs.windows(2).all(|two| two[0] + 1 == two[1]), "{seed}: {seqs:?}");
+                            let told = |seq: &i64| *seq <= committed && *seq > 0;
+                            assert!(seqs.iter().all(told), "{seed}: {seqs:?}");
+                        }
+                        // It looks into the store now, and brings what it saw some time later.
+                        Recent::Miss(Some(ticket)) => {
+                            readers.push((ticket, tail((committed - 4).max(1), committed)));
+                        }
+                        Recent::Miss(None) => {}
+                    },
+                    8 | 9 if !readers.is_empty() => {
+                        let (ticket, seen) = readers.swap_remove(random.usize(0..readers.len()));
+                        world.cache.fill_recent(&conversation, ticket, seen).await;
+                    }
+                    _ => {}
+                }
+                if untold.is_empty()
+                    && let Some(seqs) = world.seqs(&conversation, 2).await
+                {
+                    assert_eq!(seqs.last(), Some(&committed), "{seed}");
+                }
+            }
+        }
+    }
 }

@@ -181,7 +181,8 @@ impl Line {
             let same = state.up == up && !first;
             let since = if same { state.since } else { Timestamp::now() };
             *state = State { up, since, reason };
-            (!same && !(first && up)).then(|| state.clone())
+            let news = !same && (!first || !up);
+            news.then(|| state.clone())
         };
         metrics::gauge!("greenroom_cache_up").set(f64::from(u8::from(up)));
         if let (Some(on_change), Some(state)) = (&self.on_change, told) {
