@@ -57,7 +57,11 @@ if value and #value > 16 then
   local use_by = 0
   for i = 17, 24 do use_by = use_by * 256 + string.byte(value, i) end
   local ttl = math.min(tonumber(ARGV[1]), use_by - now())
-  redis.call('PEXPIRE', KEYS[1], math.max(ttl, 1))
+  if ttl <= 0 then
+    redis.call('DEL', KEYS[1])
+    return false
+  end
+  redis.call('PEXPIRE', KEYS[1], ttl)
 end
 return value
 ",
