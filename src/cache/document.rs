@@ -177,3 +177,47 @@ impl Documents {
         (self.entries.entry_count(), self.entries.weighted_size())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(version: i64) -> Versioned {
+        Versioned { version, bytes: Arc::new(vec![1]) }
+    }
+
+    #[test]
+    fn a_notice_drops_what_is_older_and_keeps_late_readers_out() {
+        let shelf = Documents::new(Room { max_size: 1 << 20, ttl: Duration::from_secs(60) }, false);
+        shelf.put("a", of(5));
+        shelf.at_least("a", 5);
+        assert_eq!(shelf.get("a"), Some(of(5)));
+        // A reader has asked the server for 5, the notice of 6 overtakes the answer.
+        shelf.at_least("a", 6);
+        shelf.put("a", of(5));
+        assert_eq!(shelf.get("a"), None);
+        shelf.put("a", of(6));
+        assert_eq!(shelf.get("a"), Some(of(6)));
+        // A late notice of what is older still changes nothing.
+        shelf.at_least("a", 4);
+        assert_eq!(shelf.get("a"), Some(of(6)));
+        shelf.forget("a");
+        shelf.put("a", of(1));
+        assert_eq!(shelf.get("a"), Some(of(1)));
+        shelf.remove("a");
+        shelf.at_least("a", 9);
+        shelf.put("a", of(9));
+        assert_eq!(shelf.get("a"), None);
+    }
+
+    #[test]
+    fn entries_end_at_their_time() {
+        let shelf = Documents::new(Room { max_size: 1 << 20, ttl: Duration::from_millis(20) }, false);
+        shelf.put("a", of(1));
+        let began = Instant::now();
+        while shelf.get("a").is_some() {
+            assert!(began.elapsed() < Duration::from_secs(5));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

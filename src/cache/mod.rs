@@ -12,8 +12,17 @@
 //! | recent messages | after the commit, only behind the predecessor; else the list is dropped | cannot be appended to; a reader's list is refused once somebody has written since ([`Ticket`]) |
 //! | sessions | as conversations; the time to live starts again with each use | as conversations; a removed one is not brought back by a late reader |
 //!
+//! What a node writes is seen by its own readers from then on, and by those of other nodes as soon as
+//! its notice is there. A node that ends between its commit and the call that follows it leaves the
+//! older copy: until the next write, or the end of its time to live (an hour at most for a session
+//! that is in use all the time). So whoever changes a document does it with the version that it read
+//! as a condition; where the store refuses, it reads the store itself and calls
+//! [`ReadThrough::written`] with what it found.
+//!
 //! Most callers want [`ReadThrough`], which asks the cache, loads what it misses once for all who ask
 //! at the same time, and keeps it.
+//!
+//! To add a cache: one file here, one arm in [`open`], one line in `tests/caches/support.rs`.
 
 mod document;
 mod flight;

@@ -62,4 +62,36 @@ rules! {
         world.cache.put(Shelf::Conversations, id, large.clone()).await;
         assert_eq!(world.cache.get(Shelf::Conversations, id).await, Some(large));
     }
+
+    async fn whatever_the_order_only_the_last_version_is_kept_once_all_is_told(world: &World) {
+        let shelf = Shelf::Conversations;
+        for seed in 0..30 {
+            let (mut random, id) = (fastrand::Rng::with_seed(seed), format!("d{seed}"));
+            let (mut committed, mut untold, mut readers) = (0, Vec::new(), Vec::new());
+            for _ in 0..120 {
+                match random.u8(0..8) {
+                    0 | 1 => {
+                        committed += 1;
+                        untold.push(committed);
+                    }
+                    2..=4 if !untold.is_empty() => {
+                        let version = untold.swap_remove(random.usize(0..untold.len()));
+                        world.cache.put(shelf, &id, document(version, "x")).await;
+                    }
+                    // It looks into the store now, and brings what it saw some time later.
+                    5 if committed > 0 && world.cache.get(shelf, &id).await.is_none() => {
+                        readers.push(committed);
+                    }
+                    6 if !readers.is_empty() => {
+                        let seen = readers.swap_remove(random.usize(0..readers.len()));
+                        world.cache.fill(shelf, &id, document(seen, "x")).await;
+                    }
+                    _ => {}
+                }
+                if untold.is_empty() && let Some(kept) = world.cache.get(shelf, &id).await {
+                    assert_eq!(kept.version, committed, "{seed}");
+                }
+            }
+        }
+    }
 }
