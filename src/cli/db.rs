@@ -69,7 +69,9 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
             let (agents, snapshots, tasks) = (report.agents, report.snapshots, report.tasks);
             if session.json() {
                 let document = json!({
-                    "agents": agents, "snapshots": snapshots, "tasks": tasks, "problems": report.problems
+                    "agents": agents, "snapshots": snapshots, "tasks": tasks,
+                    "conversations": report.conversations, "messages": report.messages,
+                    "sessions": report.sessions, "problems": report.problems
                 });
                 out::line(&document.to_string())?;
             } else {

@@ -2,8 +2,10 @@
 //!
 //! Everything else in the crate may use these types; they use nothing of the crate.
 
+pub mod conversation;
 pub mod event;
 pub mod id;
+pub mod session;
 pub mod snapshot;
 pub mod supervision;
 pub mod task;

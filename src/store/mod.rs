@@ -4,18 +4,23 @@
 //! store must keep stand in `tests/conformance`.
 //!
 //! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
-//! tasks it submitted, the idempotency keys it settled. Units of one call share a transaction but
-//! not a fate: each gets its own [`Verdict`].
+//! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions.
+//! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
+mod audit;
+mod entities;
 mod open;
 mod rows;
 mod schema;
 mod sqlite;
+mod unit;
 mod values;
 
+pub use entities::{ConversationFilter, Entities, MessagePage};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
+pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -23,158 +28,8 @@ use uuid::Uuid;
 
 use crate::model::{
     id::{AgentId, TaskId},
-    task::{Claimed, NewBatch, NewTask, TaskError, TaskEvent, TaskState, TaskView},
+    task::{Claimed, TaskEvent, TaskState, TaskView},
 };
-
-/// An agent's new state, guarded by epoch and version.
-#[derive(Debug, Clone)]
-pub struct StateWrite {
-    /// Whose.
-    pub id: AgentId,
-    /// Its kind.
-    pub kind: Arc<str>,
-    /// Its key.
-    pub key: Arc<str>,
-    /// The epoch under which the writer owns the agent's partition.
-    pub epoch: i64,
-    /// The version that the state was built upon: 0 for an agent that has never committed.
-    /// The commit stores `base_version + 1`.
-    pub base_version: i64,
-    /// The schema version of the state ([`crate::Agent::VERSION`]).
-    pub schema_version: u32,
-    /// The framed snapshot ([`crate::model::snapshot`]); opaque to the store.
-    pub bytes: Arc<Vec<u8>>,
-}
-
-/// The end of a task, or of one attempt.
-#[derive(Debug, Clone)]
-pub struct Finish {
-    /// Which task.
-    pub task: TaskId,
-    /// What must still be true of it.
-    pub guard: Guard,
-    /// How it ended.
-    pub outcome: FinishOutcome,
-    /// A line for its history, where the normal story does not tell it.
-    pub note: Option<String>,
-}
-
-/// What must be true of a task for a [`Finish`] to count; else the unit is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guard {
-    /// It runs here, and this is its attempt.
-    Running {
-        /// The attempt that was claimed.
-        attempt: u32,
-    },
-    /// It is not running, and not final.
-    Idle,
-}
-
-/// How a task, or an attempt, ended.
-#[derive(Debug, Clone)]
-pub enum FinishOutcome {
-    /// It goes to the archive with its reply (JSON text).
-    Succeeded {
-        /// The reply as JSON text.
-        result: Vec<u8>,
-    },
-    /// It goes to the archive as a dead letter.
-    Failed {
-        /// Why.
-        error: TaskError,
-    },
-    /// It stays, scheduled for another attempt.
-    Retry {
-        /// When.
-        run_at: Timestamp,
-        /// Why this attempt failed.
-        error: TaskError,
-    },
-    /// It goes to the archive.
-    Cancelled,
-    /// A `once` effect was interrupted: it stays until a person resolves it.
-    OutcomeUnknown {
-        /// What is known.
-        error: TaskError,
-    },
-    /// It stays, parked until its target may run again. The attempt is given back.
-    Parked,
-}
-
-/// An idempotency key, settled in the same commit as what it stands for.
-#[derive(Debug, Clone)]
-pub struct KeyWrite {
-    /// The target's scope ([`crate::model::id::Target::scope`]).
-    pub scope: Uuid,
-    /// The caller's key.
-    pub key: String,
-    /// A hash of the request; another request under the same key is a conflict.
-    pub request: [u8; 16],
-    /// The task it stands for, when it was submitted.
-    pub task: Option<TaskId>,
-    /// The encoded outcome, when it was asked.
-    pub reply: Option<Vec<u8>>,
-    /// When it may be forgotten.
-    pub expires_at: Timestamp,
-}
-
-/// A stored idempotency key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRow {
-    /// The hash of the first request.
-    pub request: [u8; 16],
-    /// The task it stands for.
-    pub task: Option<TaskId>,
-    /// The encoded outcome.
-    pub reply: Option<Vec<u8>>,
-}
-
-/// What commits together or not at all.
-#[derive(Debug, Clone, Default)]
-pub struct Unit {
-    /// The partition and epoch that the writer must still own. Absent for submissions from outside.
-    pub owner: Option<(i16, i64)>,
-    /// An agent's new state.
-    pub state: Option<StateWrite>,
-    /// Tasks that it ended.
-    pub finished: Vec<Finish>,
-    /// Tasks that it submitted.
-    pub accepted: Vec<NewTask>,
-    /// Batches that it opened; their tasks are in `accepted`.
-    pub batches: Vec<NewBatch>,
-    /// Idempotency keys that it settled.
-    pub keys: Vec<KeyWrite>,
-}
-
-/// What became of one unit.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
-    /// It is durable (perhaps since an earlier try).
-    Durable,
-    /// It left no trace.
-    Refused(Refusal),
-}
-
-/// Why a unit was refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// The partition's epoch or the agent's version is not what the writer thought.
-    #[error("fenced: another activation owns the agent or has moved it on")]
-    Fenced,
-    /// A task is not claimed by this node in this attempt any more.
-    #[error("the claim of task {0} was lost")]
-    ClaimLost(TaskId),
-    /// An idempotency key is taken.
-    #[error("the idempotency key is taken")]
-    KeyTaken(KeyRow),
-    /// `after` names a task that nobody knows.
-    #[error("task {0}, which is to be waited for, does not exist")]
-    ParentUnknown(TaskId),
-    /// The store cannot take this unit, whatever its neighbours are.
-    #[error("the store cannot take it: {0}")]
-    Bad(String),
-}
 
 /// Why a whole call failed.
 #[derive(Debug, thiserror::Error)]
@@ -374,7 +229,7 @@ pub struct Migrations {
 /// The durable truth. Calls may come from any thread; none is dropped half way by its caller
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Entities + Send + Sync + 'static {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;
 

@@ -40,6 +40,12 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Tasks, unfinished and ended, that were read.
     pub tasks: u64,
+    /// Conversations that are not deleted.
+    pub conversations: u64,
+    /// Messages that were read.
+    pub messages: u64,
+    /// Sessions that were read.
+    pub sessions: u64,
     /// What is wrong, a line each. Empty when all is well.
     pub problems: Vec<String>,
 }

@@ -201,3 +201,53 @@ diesel::table! {
         n -> BigInt,
     }
 }
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_conversations (id) {
+        id -> Uid,
+        title -> Nullable<Text>,
+        metadata -> Binary,
+        last_seq -> BigInt,
+        version -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+        used_on -> Integer,
+        deleted -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_messages (conversation, seq) {
+        conversation -> Uid,
+        seq -> BigInt,
+        id -> Uid,
+        role -> Text,
+        created_at -> Moment,
+        content -> Binary,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_sessions (id) {
+        id -> Text,
+        version -> Uid,
+        revision -> BigInt,
+        ttl_ms -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+        expires_at -> Moment,
+        expires_in -> Integer,
+        data -> Binary,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

@@ -134,6 +134,22 @@ pub(super) fn moment(at: Micros) -> Timestamp {
     Timestamp::from_microsecond(at.0).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// The day of a moment, since 1970.
+pub(super) fn day(at: Micros) -> i32 {
+    i32::try_from(at.0.div_euclid(86_400_000_000)).unwrap_or(i32::MAX)
+}
+
+/// The hour of a moment, since 1970.
+pub(super) fn hour(at: Micros) -> i32 {
+    i32::try_from(at.0.div_euclid(3_600_000_000)).unwrap_or(i32::MAX)
+}
+
+/// A moment so long after another; the last one there is, where that is further.
+pub(super) fn later(at: Micros, ms: i64) -> Micros {
+    let last = Timestamp::MAX.as_microsecond();
+    Micros(at.0.saturating_add(ms.saturating_mul(1_000)).min(last))
+}
+
 /// A stored count.
 pub(super) fn count(n: i64) -> u32 {
     u32::try_from(n.max(0)).unwrap_or(u32::MAX)

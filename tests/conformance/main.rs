@@ -3,6 +3,7 @@
 mod agents;
 mod claims;
 mod ends;
+mod entities;
 mod family;
 mod keys;
 mod operators;

@@ -78,6 +78,7 @@ impl Writer {
 fn is_one_statement(unit: &Unit) -> bool {
     unit.finished.is_empty()
         && unit.batches.is_empty()
+        && !unit.has_entities()
         && match (&unit.state, unit.accepted.as_slice(), unit.keys.as_slice()) {
             (Some(_), [], []) | (None, [], [_]) => true,
             (None, [task], []) => task.after.is_empty(),
@@ -165,7 +166,7 @@ impl Tx<'_> {
                 self.joined(batch.id.into(), 0, 0, batch.notify.as_ref(), 5)?;
             }
         }
-        Ok(())
+        self.entities(unit)
     }
 
     fn state(&mut self, write: &StateWrite) -> Result<(), Stop> {
@@ -411,7 +412,12 @@ impl Tx<'_> {
                 _ => return Ok(false),
             }
         }
-        Ok(!unit.finished.is_empty() || !unit.keys.is_empty())
+        for message in &unit.messages {
+            if !self.is_appended(message)? {
+                return Ok(false);
+            }
+        }
+        Ok(!(unit.finished.is_empty() && unit.keys.is_empty() && unit.messages.is_empty()))
     }
 }
 

@@ -8,6 +8,7 @@ mod claim;
 mod clean;
 mod commit;
 mod connect;
+mod entities;
 mod error;
 mod finish;
 mod nodes;
@@ -31,12 +32,14 @@ use self::{
     tx::{History, Writer},
 };
 use super::{
-    AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Member, Migrations,
-    NodeRow, Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    VerifyReport, rows, values,
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Durability, Entities,
+    KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Store, StoreError, StoreOptions,
+    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, rows, values,
 };
 use crate::model::{
+    conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     id::{AgentId, TaskId},
+    session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
 };
 
@@ -264,6 +267,52 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.read(read::ping).await
+    }
+}
+
+/// A few by id are read in place, as agents are.
+#[async_trait]
+impl Entities for SqliteStore {
+    async fn conversations(&self, ids: &[ConversationId]) -> Result<Vec<Option<Conversation>>, StoreError> {
+        if ids.len() <= IN_PLACE {
+            return entities::conversations(&mut self.rooms.quick.lock(), ids);
+        }
+        let ids = ids.to_owned();
+        self.read(move |c| entities::conversations(c, &ids)).await
+    }
+
+    async fn conversation_page(&self, filter: &ConversationFilter) -> Result<Vec<Conversation>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |c| entities::conversation_page(c, &filter)).await
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+        if ids.len() <= IN_PLACE {
+            return entities::messages(&mut self.rooms.quick.lock(), ids);
+        }
+        let ids = ids.to_owned();
+        self.read(move |c| entities::messages(c, &ids)).await
+    }
+
+    async fn message_page(
+        &self,
+        conversation: ConversationId,
+        page: MessagePage,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        self.read(move |c| entities::message_page(c, conversation, page)).await
+    }
+
+    async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
+        let now = values::micros(Timestamp::now());
+        if ids.len() <= IN_PLACE {
+            return entities::sessions(&mut self.rooms.quick.lock(), ids, now);
+        }
+        let ids = ids.to_owned();
+        self.read(move |c| entities::sessions(c, &ids, now)).await
+    }
+
+    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<u64, StoreError> {
+        self.write(move |w| w.forget(now, idle_since)).await
     }
 }
 

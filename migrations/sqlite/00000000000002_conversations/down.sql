@@ -1,0 +1,3 @@
+DROP TABLE greenroom_sessions;
+DROP TABLE greenroom_messages;
+DROP TABLE greenroom_conversations;

@@ -1,0 +1,71 @@
+//! What verification finds about conversations, messages and sessions, whatever the database.
+
+use std::collections::HashMap;
+
+use serde::de::IgnoredAny;
+
+use super::{VerifyReport, values::Id};
+
+/// What has been found so far.
+#[derive(Default)]
+pub(super) struct Audit {
+    conversations: HashMap<Id, Seen>,
+    messages: u64,
+    sessions: u64,
+    problems: Vec<String>,
+}
+
+/// A conversation, and the last of its messages that was read.
+struct Seen {
+    last_seq: i64,
+    deleted: bool,
+    read: i64,
+}
+
+impl Audit {
+    /// A conversation's row: id, last place, whether it is deleted, metadata.
+    pub(super) fn conversation(&mut self, (id, last_seq, deleted, metadata): (Id, i64, bool, Vec<u8>)) {
+        self.conversations.insert(id, Seen { last_seq, deleted, read: 0 });
+        if serde_json::from_slice::<HashMap<String, IgnoredAny>>(&metadata).is_err() {
+            self.problems.push(format!("conversation {}: its metadata is no JSON object", id.0));
+        }
+    }
+
+    /// A message's row: conversation, place, id, content. They come by conversation and place.
+    pub(super) fn message(&mut self, (conversation, seq, id, content): (Id, i64, Id, Vec<u8>)) {
+        self.messages += 1;
+        if serde_json::from_slice::<IgnoredAny>(&content).is_err() {
+            self.problems.push(format!("message {}: its content is not JSON", id.0));
+        }
+        let Some(seen) = self.conversations.get_mut(&conversation) else {
+            return self.problems.push(format!("message {} is in no conversation", id.0));
+        };
+        // those of a deleted one go from the first on
+        if !seen.deleted && seq != seen.read + 1 {
+            let gap = format!("conversation {}: after message {} comes {seq}", conversation.0, seen.read);
+            self.problems.push(gap);
+        }
+        seen.read = seq;
+    }
+
+    /// A session's row: id, data.
+    pub(super) fn session(&mut self, (id, data): (String, Vec<u8>)) {
+        self.sessions += 1;
+        if serde_json::from_slice::<IgnoredAny>(&data).is_err() {
+            self.problems.push(format!("session `{id}`: its data is not JSON"));
+        }
+    }
+
+    /// Enters it all into the report.
+    pub(super) fn enter(mut self, report: &mut VerifyReport) {
+        report.conversations = self.conversations.values().filter(|seen| !seen.deleted).count() as u64;
+        report.messages = self.messages;
+        report.sessions = self.sessions;
+        for (id, seen) in self.conversations.iter().filter(|(_, s)| !s.deleted && s.read != s.last_seq) {
+            let (says, read) = (seen.last_seq, seen.read);
+            self.problems
+                .push(format!("conversation {}: its last message should be {says}, is {read}", id.0));
+        }
+        report.problems.append(&mut self.problems);
+    }
+}

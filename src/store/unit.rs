@@ -1,0 +1,184 @@
+//! A unit: what commits together or not at all, and what became of it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::model::{
+    conversation::{ConversationId, ConversationWrite, NewMessage},
+    id::{AgentId, TaskId},
+    session::SessionWrite,
+    task::{NewBatch, NewTask, TaskError},
+};
+
+/// An agent's new state, guarded by epoch and version.
+#[derive(Debug, Clone)]
+pub struct StateWrite {
+    /// Whose.
+    pub id: AgentId,
+    /// Its kind.
+    pub kind: Arc<str>,
+    /// Its key.
+    pub key: Arc<str>,
+    /// The epoch under which the writer owns the agent's partition.
+    pub epoch: i64,
+    /// The version that the state was built upon: 0 for an agent that has never committed.
+    /// The commit stores `base_version + 1`.
+    pub base_version: i64,
+    /// The schema version of the state ([`crate::Agent::VERSION`]).
+    pub schema_version: u32,
+    /// The framed snapshot ([`crate::model::snapshot`]); opaque to the store.
+    pub bytes: Arc<Vec<u8>>,
+}
+
+/// The end of a task, or of one attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Which task.
+    pub task: TaskId,
+    /// What must still be true of it.
+    pub guard: Guard,
+    /// How it ended.
+    pub outcome: FinishOutcome,
+    /// A line for its history, where the normal story does not tell it.
+    pub note: Option<String>,
+}
+
+/// What must be true of a task for a [`Finish`] to count; else the unit is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// It runs here, and this is its attempt.
+    Running {
+        /// The attempt that was claimed.
+        attempt: u32,
+    },
+    /// It is not running, and not final.
+    Idle,
+}
+
+/// How a task, or an attempt, ended.
+#[derive(Debug, Clone)]
+pub enum FinishOutcome {
+    /// It goes to the archive with its reply (JSON text).
+    Succeeded {
+        /// The reply as JSON text.
+        result: Vec<u8>,
+    },
+    /// It goes to the archive as a dead letter.
+    Failed {
+        /// Why.
+        error: TaskError,
+    },
+    /// It stays, scheduled for another attempt.
+    Retry {
+        /// When.
+        run_at: Timestamp,
+        /// Why this attempt failed.
+        error: TaskError,
+    },
+    /// It goes to the archive.
+    Cancelled,
+    /// A `once` effect was interrupted: it stays until a person resolves it.
+    OutcomeUnknown {
+        /// What is known.
+        error: TaskError,
+    },
+    /// It stays, parked until its target may run again. The attempt is given back.
+    Parked,
+}
+
+/// An idempotency key, settled in the same commit as what it stands for.
+#[derive(Debug, Clone)]
+pub struct KeyWrite {
+    /// The target's scope ([`crate::model::id::Target::scope`]).
+    pub scope: Uuid,
+    /// The caller's key.
+    pub key: String,
+    /// A hash of the request; another request under the same key is a conflict.
+    pub request: [u8; 16],
+    /// The task it stands for, when it was submitted.
+    pub task: Option<TaskId>,
+    /// The encoded outcome, when it was asked.
+    pub reply: Option<Vec<u8>>,
+    /// When it may be forgotten.
+    pub expires_at: Timestamp,
+}
+
+/// A stored idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The hash of the first request.
+    pub request: [u8; 16],
+    /// The task it stands for.
+    pub task: Option<TaskId>,
+    /// The encoded outcome.
+    pub reply: Option<Vec<u8>>,
+}
+
+/// What commits together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// The partition and epoch that the writer must still own. Absent for submissions from outside.
+    pub owner: Option<(i16, i64)>,
+    /// An agent's new state.
+    pub state: Option<StateWrite>,
+    /// Tasks that it ended.
+    pub finished: Vec<Finish>,
+    /// Tasks that it submitted.
+    pub accepted: Vec<NewTask>,
+    /// Batches that it opened; their tasks are in `accepted`.
+    pub batches: Vec<NewBatch>,
+    /// Idempotency keys that it settled.
+    pub keys: Vec<KeyWrite>,
+    /// Conversations that it made and deleted: each made, and each deleted, at most once.
+    pub conversations: Vec<ConversationWrite>,
+    /// Messages that it appended. Those of one conversation get its next places in their order here; one
+    /// whose id is known there already is left out, and takes none.
+    pub messages: Vec<NewMessage>,
+    /// Sessions that it wrote, each at most once. A unit of nothing but these needs a key of its own:
+    /// by that it is known where it is sent again after another has written.
+    pub sessions: Vec<SessionWrite>,
+}
+
+impl Unit {
+    /// Whether it touches conversations or sessions.
+    pub(crate) fn has_entities(&self) -> bool {
+        !(self.conversations.is_empty() && self.messages.is_empty() && self.sessions.is_empty())
+    }
+}
+
+/// What became of one unit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It is durable (perhaps since an earlier try).
+    Durable,
+    /// It left no trace.
+    Refused(Refusal),
+}
+
+/// Why a unit was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The partition's epoch or the agent's version is not what the writer thought.
+    #[error("fenced: another activation owns the agent or has moved it on")]
+    Fenced,
+    /// A task is not claimed by this node in this attempt any more.
+    #[error("the claim of task {0} was lost")]
+    ClaimLost(TaskId),
+    /// An idempotency key is taken.
+    #[error("the idempotency key is taken")]
+    KeyTaken(KeyRow),
+    /// `after` names a task that nobody knows.
+    #[error("task {0}, which is to be waited for, does not exist")]
+    ParentUnknown(TaskId),
+    /// A message is for a conversation that is not there, or was deleted.
+    #[error("there is no conversation {0}")]
+    ConversationUnknown(ConversationId),
+    /// A session is not what the writer expected.
+    #[error("the session `{0}` has changed since it was read")]
+    SessionMoved(String),
+    /// The store cannot take this unit, whatever its neighbours are.
+    #[error("the store cannot take it: {0}")]
+    Bad(String),
+}
