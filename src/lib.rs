@@ -142,15 +142,18 @@ pub use agent::{
 };
 pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};
-pub use model::id::TaskId;
+pub use model::{
+    conversation::{ConversationId, MessageId},
+    id::TaskId,
+};
 pub use runtime::Handle;
 pub use tool::{Call, Effect, Limits, Tool, ToolRef};
 
 /// What a user's program needs: `use greenroom::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Address, Agent, AskError, Call, Done, Effect, Handle, Handler, Joined, Message, Never, Outcome,
-        Policy, Query, Result, Runtime, Settings, Stored, TaskId, Tool, Turn, message,
+        Address, Agent, AskError, Call, ConversationId, Done, Effect, Handle, Handler, Joined, Message,
+        Never, Outcome, Policy, Query, Result, Runtime, Settings, Stored, TaskId, Tool, Turn, message,
     };
     pub use anyhow::{Context as _, anyhow, bail, ensure};
     pub use schemars::JsonSchema;

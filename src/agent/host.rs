@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -18,7 +19,9 @@ use super::{
 };
 use crate::{
     model::{
+        conversation::{Conversation, ConversationId, StoredMessage},
         id::{AgentId, TaskId, check_key},
+        session::Session,
         task::{NewBatch, NewTask},
     },
     tool::ToolPort,
@@ -40,6 +43,25 @@ pub(crate) struct Submitted {
     pub replayed: bool,
 }
 
+/// Conversations and sessions as the store has them, not as an older copy shows them.
+pub(crate) trait Reads: Send + Sync + 'static {
+    fn conversation(&self, id: ConversationId) -> BoxFuture<'static, Result<Option<Conversation>, AskError>>;
+    /// Oldest first; `None`: there is no such conversation.
+    fn recent(
+        &self,
+        id: ConversationId,
+        n: usize,
+    ) -> BoxFuture<'static, Result<Option<Vec<StoredMessage>>, AskError>>;
+    /// Oldest first; `None`: there is no such conversation.
+    fn history(
+        &self,
+        id: ConversationId,
+        before: i64,
+        n: usize,
+    ) -> BoxFuture<'static, Result<Option<Vec<StoredMessage>>, AskError>>;
+    fn session(&self, id: String) -> BoxFuture<'static, Result<Option<Session>, AskError>>;
+}
+
 /// The runtime, seen from an agent or a tool.
 pub(crate) trait Host: Send + Sync + 'static {
     /// The `Arc<Directory<A>>` of an agent type.
@@ -53,6 +75,10 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn max_attempts(&self) -> u32;
     /// The largest message, in bytes.
     fn message_bytes(&self) -> usize;
+    /// How long a session lives whose writer does not say.
+    fn session_ttl(&self) -> Duration;
+    /// Reads of conversations and sessions; `None`: the node has ended.
+    fn reads(&self) -> Option<&dyn Reads>;
     /// Runs blocking code; `None`: it panicked, or the node is going down.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
     /// A tell released by a commit found its mailbox full or shut.

@@ -27,7 +27,7 @@ pub use message::{Data, Invalid, JsonRefusal, Message, Never, Refused};
 pub use messages::{Accepts, At, Door, Entry, EnvelopeOf, Leaf, Lists, Messages, Shape};
 pub use policy::{OnFull, Persistence, Policy, Restart};
 pub use reference::{Address, AgentRef, Ask, Full, Pending, Tell};
-pub use turn::{Batch, Peer, Queued, ToolPeer, Turn};
+pub use turn::{Batch, Held, Opened, Peer, Queued, SessionPeer, Talk, ToolPeer, Turn};
 
 /// A supervised actor with durable state, addressed as `kind/key`.
 ///

@@ -12,7 +12,7 @@ use super::{
     settings::{AGENT_KEYS, AgentSettings, Hidden, Settings},
     show::{Origin, Shown},
 };
-use crate::model::id::check_kind;
+use crate::model::{id::check_kind, session};
 
 /// Layers in which every entry is known, and valid by itself.
 pub(super) struct Checked {
@@ -300,6 +300,9 @@ fn together(settings: &Settings) -> Vec<Found> {
     ];
     for (key, _) in lower.iter().filter(|(_, d)| d.is_zero()) {
         wrong(key, "this must be longer than nothing", None);
+    }
+    if !(session::MIN_TTL..=session::MAX_TTL).contains(&settings.sessions.ttl) {
+        wrong("sessions.ttl", "this must be from 1s to 3650d", None);
     }
     if let Err((message, hint)) = scheme(&settings.store.url, &["sqlite", "postgres", "postgresql", "memory"])
     {

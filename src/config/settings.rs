@@ -40,6 +40,10 @@ pub struct Settings {
     pub tools: Tools,
     /// `[tasks]`.
     pub tasks: Tasks,
+    /// `[conversations]`.
+    pub conversations: Conversations,
+    /// `[sessions]`.
+    pub sessions: Sessions,
     /// `[limits]`.
     pub limits: Limits,
     /// `[app.SECTION]`: what belongs to the program built on the library. It may hold secrets.
@@ -361,6 +365,24 @@ pub struct Tasks {
     /// How long a finished one can be looked up.
     #[serde(with = "units::duration")]
     pub retention: Duration,
+}
+
+/// Conversations.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversations {
+    /// How long one is kept to which nobody adds; 0: for ever.
+    #[serde(with = "units::duration")]
+    pub retention: Duration,
+}
+
+/// Sessions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sessions {
+    /// How long one lives without being used, where its writer does not say.
+    #[serde(with = "units::duration")]
+    pub ttl: Duration,
 }
 
 /// Limits.

@@ -76,7 +76,7 @@ pub struct Change {
 /// Whether a change of this key needs no restart: levels, supervision, slots, limits, retention,
 /// and what is the program's own.
 pub fn is_live(key: &str) -> bool {
-    let sections = ["log.levels.", "supervision.", "limits.", "app."];
+    let sections = ["log.levels.", "supervision.", "conversations.", "sessions.", "limits.", "app."];
     ["log.level", "tasks.slots", "tasks.retention"].contains(&key)
         || sections.iter().any(|section| key.starts_with(section))
 }

@@ -66,6 +66,11 @@ fn too_large(limit: u64) -> Problem {
 }
 
 impl Body {
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.trim_ascii().is_empty()
+    }
+
     /// The body as `T`. A syntax error is `malformed`; JSON of another shape is `invalid`, with its place.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let mut reader = serde_json::Deserializer::from_slice(&self.0);
@@ -89,7 +94,7 @@ impl Body {
 
     /// The body as any JSON; nothing where there is none.
     pub(super) fn json(&self) -> Result<Option<Value>, Problem> {
-        if self.0.trim_ascii().is_empty() {
+        if self.is_empty() {
             return Ok(None);
         }
         let read = serde_json::from_slice(&self.0);
@@ -158,6 +163,15 @@ pub(super) fn accepted(body: &impl Serialize) -> Result<HttpResponse, Problem> {
 /// 202 `{"accepted":true}`.
 pub(super) fn accepted_plain() -> Result<HttpResponse, Problem> {
     accepted(&json!({"accepted": true}))
+}
+
+/// Marks an answer that is the first one under its idempotency key, if it is.
+pub(super) fn replayed(mut response: HttpResponse, is_first: bool) -> HttpResponse {
+    if is_first {
+        let name = header::HeaderName::from_static("idempotency-replayed");
+        response.headers_mut().insert(name, header::HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// A list that is one page.

@@ -24,7 +24,7 @@ pub struct Problem {
 }
 
 /// Every code with its status and title.
-const CODES: [(&str, u16, &str); 21] = [
+const CODES: [(&str, u16, &str); 22] = [
     ("malformed", 400, "The request cannot be understood"),
     ("unauthorized", 401, "A valid token is needed"),
     ("forbidden", 403, "Not allowed"),
@@ -37,6 +37,7 @@ const CODES: [(&str, u16, &str); 21] = [
     ("wrong_state", 409, "Not in this state"),
     ("ask_cycle", 409, "It would wait for itself"),
     ("idempotency_conflict", 409, "The idempotency key was used for another request"),
+    ("precondition_failed", 412, "It has changed since"),
     ("too_large", 413, "Too large"),
     ("invalid", 422, "The content is not valid"),
     ("overloaded", 429, "Too much at once"),

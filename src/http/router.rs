@@ -8,7 +8,8 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, crashes, guard, health, logs, messages, node, page, problem::Problem, tasks, tools,
+    agents, config, conversations, crashes, guard, health, logs, messages, node, page, problem::Problem,
+    sessions, tasks, tools,
 };
 
 /// All routes.
@@ -26,6 +27,7 @@ pub(super) fn routes(service: &mut web::ServiceConfig) {
                 .configure(node_routes)
                 .configure(agent_routes)
                 .configure(task_routes)
+                .configure(conversation_routes)
                 .default_service(web::to(nowhere)),
         );
 }
@@ -70,6 +72,25 @@ fn task_routes(service: &mut web::ServiceConfig) {
         .service(at("/tools/{name}/call").post(tools::call).done());
 }
 
+fn conversation_routes(service: &mut web::ServiceConfig) {
+    service
+        .service(at("/conversations").get(conversations::list).post(conversations::create).done())
+        .service(at("/conversations/{id}").get(conversations::show).delete(conversations::delete).done())
+        .service(
+            at("/conversations/{id}/messages")
+                .get(conversations::messages)
+                .post(conversations::append)
+                .done(),
+        )
+        .service(
+            at("/sessions/{id}")
+                .get(sessions::show)
+                .on(Method::PUT, sessions::put)
+                .delete(sessions::delete)
+                .done(),
+        );
+}
+
 /// The answer where there is nothing.
 pub(super) async fn nowhere(request: HttpRequest) -> HttpResponse {
     let detail = format!("there is nothing at {} {}", request.method(), request.path().escape_debug());
@@ -103,6 +124,15 @@ impl At {
         F::Output: Responder + 'static,
     {
         self.on(Method::POST, handler)
+    }
+
+    fn delete<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on(Method::DELETE, handler)
     }
 
     fn on<F, Args>(mut self, method: Method, handler: F) -> Self

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    body::{Body, accepted, check_idempotency_key, idempotency_key, list as listed, ok},
+    body::{Body, accepted, check_idempotency_key, idempotency_key, list as listed, ok, replayed},
     params::Params,
     path,
     problem::Problem,
@@ -69,17 +69,13 @@ pub(super) async fn submit(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> 
 }
 
 /// 202 with the task and its place; the flag: it is the first one under its key.
-pub(super) fn submitted((task, replayed): (TaskView, bool)) -> Answer {
+pub(super) fn submitted((task, again): (TaskView, bool)) -> Answer {
     let mut response = accepted(&task)?;
     let place = format!("/api/v1/tasks/{}", task.id);
     if let Ok(value) = place.parse() {
         response.headers_mut().insert(actix_web::http::header::LOCATION, value);
     }
-    if replayed {
-        let name = actix_web::http::header::HeaderName::from_static("idempotency-replayed");
-        response.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    Ok(replayed(response, again))
 }
 
 /// `POST /tasks/batch`: all or none.

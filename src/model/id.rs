@@ -112,6 +112,11 @@ impl AgentId {
     }
 }
 
+/// A scope for idempotency keys that belong to no agent and no tool.
+pub fn scope_of(name: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, format!("scope:{name}").as_bytes())
+}
+
 /// The identity of a task: a UUIDv7, made by the node that accepts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

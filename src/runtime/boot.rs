@@ -22,6 +22,7 @@ use super::{
     cache_actor::{self, CacheActor},
     crashes::install_hook,
     dispatcher::{Dispatcher, Quiesce},
+    keeper::Keeper,
     node::{Actors, Node, Parts},
     operator::Operator,
     orchestrator::{Drain, Orchestrator},
@@ -129,6 +130,7 @@ pub(crate) async fn start(
     let ownership = store.join(&member).await?;
     let suspects = store.suspects().await? > 0;
 
+    let keeper = Arc::new(Keeper::new(store.clone(), cache.clone()));
     let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));
     let me: Arc<OnceLock<Weak<Node>>> = Arc::default();
     let hooks = Hooks {
@@ -150,6 +152,16 @@ pub(crate) async fn start(
             Arc::new(move |promote| {
                 if let Some(node) = me.get().and_then(Weak::upgrade) {
                     node.wake_dispatcher(promote);
+                }
+            })
+        },
+        judged: {
+            let (me, keeper) = (me.clone(), keeper.clone());
+            Arc::new(move |units, verdicts| {
+                if keeper.committed(units, verdicts)
+                    && let Some(node) = me.get().and_then(Weak::upgrade)
+                {
+                    node.wake_cache();
                 }
             })
         },
@@ -175,6 +187,7 @@ pub(crate) async fn start(
         logger,
         store,
         cache: cache.clone(),
+        keeper: keeper.clone(),
         boot,
         persistence: persistence.clone(),
         epochs: ownership.epochs,
@@ -190,7 +203,7 @@ pub(crate) async fn start(
     root.spawn_fn(move || {
         let actors = Actors {
             persistence: PersistenceActor { persistence }.start(),
-            cache: CacheActor { cache, under_way: 0 }.start(),
+            cache: CacheActor { cache, keeper, under_way: 0, refreshing: false, again: false }.start(),
             orchestrator: Orchestrator::new(there.clone()).start(),
             dispatcher: Dispatcher::new(there.clone(), suspects).start(),
         };

@@ -1,9 +1,10 @@
-//! The cache actor: states pass through it to the cache after their commit, so that no agent waits.
+//! The cache actor: what was committed passes through it to the cache, so that no agent waits.
 
 use std::sync::Arc;
 
 use actix::{fut::wrap_future, prelude::*};
 
+use super::keeper::Keeper;
 use crate::{
     cache::{Cache, CacheOptions, Room},
     config::Settings,
@@ -47,7 +48,12 @@ const UNDER_WAY: usize = 64;
 /// The cache actor.
 pub(crate) struct CacheActor {
     pub cache: Arc<dyn Cache>,
+    pub keeper: Arc<Keeper>,
     pub under_way: usize,
+    /// Conversations and sessions are on their way to the cache.
+    pub refreshing: bool,
+    /// Somebody has committed more meanwhile.
+    pub again: bool,
 }
 
 impl Actor for CacheActor {
@@ -80,5 +86,30 @@ impl Handler<Put> for CacheActor {
         } else {
             ctx.wait(putting);
         }
+    }
+}
+
+/// Brings what was committed of conversations and sessions into the cache.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Refresh;
+
+impl Handler<Refresh> for CacheActor {
+    type Result = ();
+    fn handle(&mut self, _: Refresh, ctx: &mut Self::Context) {
+        // Whatever was committed before this message came is seen by the pass that begins now; one that is
+        // under way may have seen that there is no more.
+        if std::mem::replace(&mut self.refreshing, true) {
+            self.again = true;
+            return;
+        }
+        let keeper = self.keeper.clone();
+        let refreshing = wrap_future::<_, Self>(async move { keeper.refresh().await });
+        ctx.spawn(refreshing.map(|(), actor: &mut Self, ctx| {
+            actor.refreshing = false;
+            if std::mem::take(&mut actor.again) {
+                ctx.notify(Refresh);
+            }
+        }));
     }
 }

@@ -39,6 +39,8 @@ const CLAIM_BATCH: usize = 256;
 const POLL: Duration = Duration::from_secs(5);
 /// How long a full lane is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// How often in a row a clean-up goes on forgetting while it finds something.
+const FORGET: usize = 100;
 /// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
@@ -406,6 +408,15 @@ impl Actor for Dispatcher {
                 let now = Timestamp::now();
                 let before = now.checked_sub(node.settings.tasks.retention).unwrap_or(Timestamp::MIN);
                 let _ = node.store.clean(now, before).await;
+                let retention = node.settings.conversations.retention;
+                let idle =
+                    (!retention.is_zero()).then(|| now.checked_sub(retention).unwrap_or(Timestamp::MIN));
+                for _ in 0..FORGET {
+                    match node.store.forget(now, idle).await {
+                        Ok(n) if n > 0 => {}
+                        _ => break,
+                    }
+                }
             }));
         });
     }

@@ -15,6 +15,7 @@ mod crashes;
 mod dispatcher;
 mod doom;
 mod inbox;
+mod keeper;
 mod keys;
 mod kind;
 mod metrics;

@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    cache_actor::{CacheActor, Put},
+    cache_actor::{CacheActor, Put, Refresh},
     crashes::Crashes,
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
+    keeper::Keeper,
     kind::AnyKind,
     metrics::Metrics,
     orchestrator::{Notice, Orchestrator},
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     agent::{
         AskError,
-        host::{Host, Submission, Submitted},
+        host::{Host, Reads, Submission, Submitted},
     },
     cache::{Cache, CachedState},
     config,
@@ -66,6 +67,7 @@ pub(crate) struct Node {
     pub logger: Logger,
     pub store: Arc<dyn Store>,
     pub cache: Arc<dyn Cache>,
+    pub keeper: Arc<Keeper>,
     pub persistence: Persistence,
     pub epochs: Vec<i64>,
     pub arbiters: Vec<ArbiterHandle>,
@@ -98,6 +100,7 @@ pub(crate) struct Parts {
     pub logger: Logger,
     pub store: Arc<dyn Store>,
     pub cache: Arc<dyn Cache>,
+    pub keeper: Arc<Keeper>,
     pub boot: Uuid,
     pub persistence: Persistence,
     pub epochs: Vec<i64>,
@@ -120,6 +123,7 @@ impl Node {
                 logger: parts.logger,
                 store: parts.store,
                 cache: parts.cache,
+                keeper: parts.keeper,
                 persistence: parts.persistence,
                 epochs: parts.epochs,
                 arbiters: parts.arbiters,
@@ -207,6 +211,14 @@ impl Node {
         if let Some(actors) = self.actors.get() {
             // A full mailbox means a herd of passivations: the cache may miss some of it.
             let _ = actors.cache.try_send(Put { id, epoch, version, bytes: bytes.clone() });
+        }
+    }
+
+    /// Has the cache take in what was committed of conversations and sessions.
+    pub(crate) fn wake_cache(&self) {
+        if let Some(actors) = self.actors.get() {
+            // A full mailbox: until the next time, readers go to the store.
+            let _ = actors.cache.try_send(Refresh);
         }
     }
 
@@ -352,6 +364,14 @@ impl Host for Node {
         usize::try_from(self.settings.limits.message_bytes).unwrap_or(usize::MAX)
     }
 
+    fn session_ttl(&self) -> Duration {
+        self.settings.sessions.ttl
+    }
+
+    fn reads(&self) -> Option<&dyn Reads> {
+        Some(self)
+    }
+
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         let running = self.runtime.spawn_blocking(work);
         Box::pin(async move { running.await.is_ok() })
@@ -388,6 +408,12 @@ impl Host for Gone {
     }
     fn message_bytes(&self) -> usize {
         0
+    }
+    fn session_ttl(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn reads(&self) -> Option<&dyn Reads> {
+        None
     }
     fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         Box::pin(async { false })

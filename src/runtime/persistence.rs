@@ -110,6 +110,8 @@ pub(crate) struct Hooks {
     pub fatal: Arc<dyn Fn(String) + Send + Sync>,
     /// Tasks may be ready; `true`: due, expired and orphaned ones are to be looked at too.
     pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
+    /// What has been judged, before anybody hears of it.
+    pub judged: Arc<dyn Fn(&[Unit], &[Verdict]) + Send + Sync>,
 }
 
 /// Whether the units touch tasks, and in a way that only a promotion sees.
@@ -264,6 +266,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                     cx.logger.emit(Event::new(Level::Info, event::STORE_UP, "node"));
                 }
                 count(cx, units, &verdicts, begun.elapsed());
+                (cx.hooks.judged)(units, &verdicts);
                 let missing = || Outcome::Failed("the store gave no verdict".to_owned());
                 let mut verdicts = verdicts.into_iter();
                 for ticket in tickets {

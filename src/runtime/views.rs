@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     model::{supervision::CrashReport, task::OnParentFailed},
@@ -292,4 +292,37 @@ pub struct TaskRequest {
     /// Makes a repetition safe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+}
+
+/// `POST /api/v1/conversations`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConversationRequest {
+    /// What people call it; at most 1,024 bytes.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// What is known about it; at most 64 KiB.
+    #[serde(default)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// `POST /api/v1/conversations/{id}/messages`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageRequest {
+    /// Who speaks, such as `user`.
+    pub role: String,
+    /// What is said: any JSON.
+    pub content: Box<RawValue>,
+}
+
+/// `PUT /api/v1/sessions/{id}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRequest {
+    /// What it holds: any JSON, at most 1 MiB.
+    pub data: Box<RawValue>,
+    /// How long it lives without being used, such as `30m`; `sessions.ttl` when absent.
+    #[serde(default)]
+    pub ttl: Option<String>,
 }

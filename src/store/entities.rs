@@ -62,6 +62,29 @@ pub enum MessagePage {
     },
 }
 
+/// How many bytes of content a page of messages has at most, unless one message alone has more.
+pub const MAX_PAGE_BYTES: usize = 8 << 20;
+
+diesel::define_sql_function! {
+    /// How many bytes there are; the databases know it without reading them.
+    fn length(bytes: diesel::sql_types::Binary) -> diesel::sql_types::Integer;
+}
+
+/// Of these messages (place, bytes), in the order in which they are wanted, the first and the last place
+/// of those that one page holds.
+pub(super) fn one_page(sizes: &[(i64, i32)]) -> Option<(i64, i64)> {
+    let first = sizes.first()?.0;
+    let (mut last, mut bytes) = (first, 0_usize);
+    for (seq, size) in sizes {
+        bytes = bytes.saturating_add(usize::try_from(*size).unwrap_or(0));
+        if bytes > MAX_PAGE_BYTES && *seq != first {
+            break;
+        }
+        last = *seq;
+    }
+    Some((first.min(last), first.max(last)))
+}
+
 /// The part of a store that keeps conversations, messages and sessions: reads, and forgetting.
 #[async_trait]
 pub trait Entities {
@@ -74,7 +97,8 @@ pub trait Entities {
     /// Messages by id, in the order asked for; those of a conversation that was deleted are not there.
     async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
 
-    /// One page of a conversation's messages; none where it is not there.
+    /// One page of a conversation's messages; none where it is not there. It ends before its limit where
+    /// it would be over [`MAX_PAGE_BYTES`], but not before it has one.
     async fn message_page(
         &self,
         conversation: ConversationId,
@@ -196,7 +220,7 @@ macro_rules! entity_reads {
             },
             store::{
                 ConversationFilter, MessagePage, StoreError,
-                entities::{ConversationRow, MessageRow, SessionRow, in_order},
+                entities::{ConversationRow, MessageRow, SessionRow, in_order, length, one_page},
                 schema::{greenroom_conversations, greenroom_messages, greenroom_sessions},
                 values::{Id, Micros},
             },
@@ -284,20 +308,33 @@ macro_rules! entity_reads {
                 .filter(dsl::conversation.eq(Id(conversation.0)))
                 .filter(c::deleted.eq(false))
                 .select(MessageRow::as_select());
-            let rows: Vec<MessageRow> = match wanted {
-                MessagePage::Back { before, limit } => all
+            // first how large they are: a page has a bound in bytes
+            let sizes = dsl::greenroom_messages
+                .filter(dsl::conversation.eq(Id(conversation.0)))
+                .select((dsl::seq, length(dsl::content)));
+            let sizes: Vec<(i64, i32)> = match wanted {
+                MessagePage::Back { before, limit } => sizes
                     .filter(dsl::seq.lt(before.unwrap_or(i64::MAX)))
                     .order(dsl::seq.desc())
                     .limit(page(limit))
                     .load(conn)$($wait)*
                     .map_err(sql)?,
-                MessagePage::Forth { after, limit } => all
+                MessagePage::Forth { after, limit } => sizes
                     .filter(dsl::seq.gt(after))
                     .order(dsl::seq.asc())
                     .limit(page(limit))
                     .load(conn)$($wait)*
                     .map_err(sql)?,
             };
+            let Some((from, to)) = one_page(&sizes) else { return Ok(Vec::new()) };
+            let mut rows: Vec<MessageRow> = all
+                .filter(dsl::seq.between(from, to))
+                .order(dsl::seq.asc())
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            if matches!(wanted, MessagePage::Back { .. }) {
+                rows.reverse();
+            }
             rows.into_iter().map(MessageRow::into_model).collect()
         }
 
@@ -323,3 +360,17 @@ macro_rules! entity_reads {
     };
 }
 pub(super) use entity_reads;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_a_bound_in_bytes_and_at_least_one_message() {
+        let (small, large) = (1_000, 6 << 20);
+        assert_eq!(one_page(&[]), None);
+        assert_eq!(one_page(&[(9, small), (8, small), (7, small)]), Some((7, 9)));
+        assert_eq!(one_page(&[(9, small), (8, large), (7, large), (6, small)]), Some((8, 9)));
+        assert_eq!(one_page(&[(3, large * 2), (4, small)]), Some((3, 3)));
+    }
+}

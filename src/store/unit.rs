@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::model::{
     conversation::{ConversationId, ConversationWrite, NewMessage},
     id::{AgentId, TaskId},
-    session::SessionWrite,
+    session::{SessionChange, SessionWrite},
     task::{NewBatch, NewTask, TaskError},
 };
 
@@ -142,6 +142,16 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Whether it could be taken for new where it is sent again.
+    pub(crate) fn is_nameless(&self) -> bool {
+        let named = self.state.is_some()
+            || !self.finished.is_empty()
+            || !self.accepted.is_empty()
+            || !self.keys.is_empty()
+            || !self.messages.is_empty();
+        !named && self.sessions.iter().any(|s| !matches!(s.change, SessionChange::Touch))
+    }
+
     /// Whether it touches conversations or sessions.
     pub(crate) fn has_entities(&self) -> bool {
         !(self.conversations.is_empty() && self.messages.is_empty() && self.sessions.is_empty())

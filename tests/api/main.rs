@@ -1,5 +1,7 @@
 //! The HTTP API, from outside: a real node, real sockets.
 
+mod conversations;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -55,6 +55,12 @@ impl Host for Alone {
     fn message_bytes(&self) -> usize {
         10 << 20
     }
+    fn session_ttl(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+    fn reads(&self) -> Option<&dyn crate::agent::host::Reads> {
+        None
+    }
     fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         Box::pin(async { false })
     }

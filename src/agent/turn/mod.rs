@@ -3,9 +3,11 @@
 //! What a turn tells and submits waits in its outbox and leaves with its commit. What it asks and
 //! calls leaves at once, but only when the agent's earlier turns are durable (the *gate*).
 
+mod conversation;
 mod gate;
 mod outbox;
 mod peers;
+mod session;
 
 use std::{
     any::TypeId,
@@ -22,13 +24,16 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+pub use conversation::{Opened, Talk};
 pub(crate) use gate::{Gate, Passage};
 pub(crate) use outbox::Outbox;
 pub use peers::{Batch, Peer, Queued, ToolPeer};
+pub use session::{Held, SessionPeer};
 
 use super::{
     Agent,
-    host::Host,
+    answer::AskError,
+    host::{Host, Reads},
     lane::{Lane, Name},
     letter::Meta,
     message::Message,
@@ -37,7 +42,9 @@ use super::{
 use crate::{
     Settings,
     model::{
+        conversation::ConversationId,
         id::{Target, TaskId},
+        session::Expect,
         task::{NewBatch, NewTask},
     },
     tool::Tool,
@@ -62,6 +69,8 @@ pub struct Turn<A: Agent> {
     given_key: Option<String>,
     key: OnceLock<String>,
     calls: Mutex<HashMap<[u8; 16], u32>>,
+    /// Sessions that the turn has read.
+    seen: Mutex<HashMap<String, Expect>>,
     /// Raised when the cell is to leave: an operator's wish, or a shutdown.
     pub(crate) leaving: Arc<AtomicBool>,
 }
@@ -82,6 +91,7 @@ impl<A: Agent> Turn<A> {
             given_key: None,
             key: OnceLock::new(),
             calls: Mutex::default(),
+            seen: Mutex::default(),
             leaving: Arc::default(),
         }
     }
@@ -90,6 +100,7 @@ impl<A: Agent> Turn<A> {
     pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage) {
         if self.gate.reset(passage) {
             self.calls.get_mut().clear();
+            self.seen.get_mut().clear();
         }
         *self.now.get_mut() = 0;
         if self.key.get().is_some() {
@@ -194,6 +205,22 @@ impl<A: Agent> Turn<A> {
     /// A tool.
     pub fn tool<T: Tool>(&self) -> ToolPeer<'_, A, T> {
         ToolPeer { turn: self, _tool: PhantomData }
+    }
+
+    /// A conversation: what was said in it, and what is added to it.
+    pub fn conversation(&self, id: ConversationId) -> Talk<'_, A> {
+        Talk { turn: self, id }
+    }
+
+    /// A session, by key (with the rules of agents' keys).
+    pub fn session(&self, id: impl Into<String>) -> SessionPeer<'_, A> {
+        SessionPeer { turn: self, id: id.into() }
+    }
+
+    /// What the store has, when this agent's earlier turns are durable.
+    async fn reads(&self) -> Result<&dyn Reads, AskError> {
+        self.gate.pass().await;
+        self.host.reads().ok_or_else(|| AskError::Unavailable("the node has ended".to_owned()))
     }
 
     /// What the builder was given with `.resource(…)`.

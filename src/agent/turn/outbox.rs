@@ -1,10 +1,15 @@
 //! What a turn leaves behind, and how much of it may leave.
 
-use crate::model::task::{NewBatch, NewTask};
+use crate::model::{
+    conversation::{ConversationId, ConversationWrite, NewConversation, NewMessage},
+    session::{SessionChange, SessionWrite},
+    task::{NewBatch, NewTask},
+};
 
-/// At most so many tasks may leave one turn, one by one.
-const MAX_TASKS: usize = 1_000;
-/// At most so many bytes of inputs may leave one turn one by one.
+/// At most so many tasks may leave one turn, one by one; at most so many messages may be appended by it.
+const MAX_SINGLES: usize = 1_000;
+/// At most so many bytes of inputs may leave one turn one by one; at most so many of contents, if it
+/// appends more than one message.
 const MAX_OUTBOX_BYTES: usize = 4 << 20;
 
 /// What leaves with the commit.
@@ -13,9 +18,14 @@ pub(crate) struct Outbox {
     pub tells: Vec<Box<dyn FnOnce() + Send>>,
     pub tasks: Vec<NewTask>,
     pub batches: Vec<NewBatch>,
+    pub conversations: Vec<ConversationWrite>,
+    pub messages: Vec<NewMessage>,
+    pub sessions: Vec<SessionWrite>,
     pub bytes: usize,
     /// Of `tasks`, those that came one by one, and their bytes.
     singles: (usize, usize),
+    /// The bytes of `messages`.
+    said: usize,
     pub retire: bool,
     /// Why the turn must fail although its handler answered.
     pub fault: Option<String>,
@@ -23,8 +33,13 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        let tasks = self.tasks.is_empty() && self.batches.is_empty();
-        tasks && self.tells.is_empty() && !self.retire && self.fault.is_none()
+        !self.has_records() && self.tells.is_empty() && !self.retire && self.fault.is_none()
+    }
+
+    /// Whether anything in it is written to the store.
+    pub(crate) fn has_records(&self) -> bool {
+        let tasks = !(self.tasks.is_empty() && self.batches.is_empty());
+        tasks || !(self.conversations.is_empty() && self.messages.is_empty() && self.sessions.is_empty())
     }
 
     /// Takes in what a later turn of the same commit leaves.
@@ -32,6 +47,9 @@ impl Outbox {
         self.tells.append(&mut later.tells);
         self.tasks.append(&mut later.tasks);
         self.batches.append(&mut later.batches);
+        self.messages.append(&mut later.messages);
+        later.conversations.into_iter().for_each(|write| self.write_conversation(write));
+        later.sessions.into_iter().for_each(|write| self.write_session(&write.id, write.change));
         self.bytes += later.bytes;
         self.retire |= later.retire;
     }
@@ -42,13 +60,83 @@ impl Outbox {
         if single {
             self.singles.0 += 1;
             self.singles.1 += bytes;
-            if self.singles.0 > MAX_TASKS || self.singles.1 > MAX_OUTBOX_BYTES {
+            if self.singles.0 > MAX_SINGLES || self.singles.1 > MAX_OUTBOX_BYTES {
                 self.refuse(
                     "a turn may submit 1,000 tasks or 4 MiB one by one: use `submit_all`, or split the work",
                 );
             }
         }
         self.tasks.push(task);
+    }
+
+    pub(super) fn say(&mut self, message: NewMessage) {
+        let bytes = message.content.get().len();
+        self.bytes += bytes;
+        self.said += bytes;
+        self.messages.push(message);
+        let many = self.messages.len() > 1;
+        if self.messages.len() > MAX_SINGLES || (many && self.said > MAX_OUTBOX_BYTES) {
+            self.refuse("a turn may append 1,000 messages, or 4 MiB if they are several: split the work");
+        }
+    }
+
+    /// A conversation is made once, and deleted once, in one commit.
+    pub(super) fn write_conversation(&mut self, write: ConversationWrite) {
+        let same = |known: &ConversationWrite| {
+            known.id() == write.id() && std::mem::discriminant(known) == std::mem::discriminant(&write)
+        };
+        if !self.conversations.iter().any(same) {
+            self.conversations.push(write);
+        }
+    }
+
+    pub(super) fn open(&mut self, new: NewConversation) {
+        self.write_conversation(ConversationWrite::Create(new));
+    }
+
+    /// Changes a conversation that is to be made.
+    pub(super) fn reopen(&mut self, id: ConversationId, f: impl FnOnce(&mut NewConversation)) {
+        let made = self.conversations.iter_mut().find_map(|write| match write {
+            ConversationWrite::Create(new) if new.id == id => Some(new),
+            _ => None,
+        });
+        let Some(new) = made else { return };
+        f(new);
+        if let Err(e) = new.check() {
+            self.refuse(format!("cannot make conversation {id}: {e}"));
+        }
+    }
+
+    /// Whether it makes a conversation.
+    pub(super) fn opens(&self, id: ConversationId) -> bool {
+        self.conversations.iter().any(|w| matches!(w, ConversationWrite::Create(new) if new.id == id))
+    }
+
+    pub(super) fn session(&self, id: &str) -> Option<&SessionChange> {
+        self.sessions.iter().find(|w| w.id == id).map(|w| &w.change)
+    }
+
+    pub(super) fn session_mut(&mut self, id: &str) -> Option<&mut SessionChange> {
+        self.sessions.iter_mut().find(|w| w.id == id).map(|w| &mut w.change)
+    }
+
+    /// A session is written once in one commit: the last change counts.
+    pub(super) fn write_session(&mut self, id: &str, change: SessionChange) {
+        if let SessionChange::Put { data, .. } = &change {
+            self.bytes += data.get().len();
+        }
+        match self.session_mut(id) {
+            Some(known) => {
+                let earlier = std::mem::replace(known, SessionChange::Touch);
+                *known = earlier.then(change);
+            }
+            None => {
+                self.sessions.push(SessionWrite { id: id.to_owned(), change });
+                if self.sessions.len() > MAX_SINGLES {
+                    self.refuse("a turn may write 1,000 sessions: split the work");
+                }
+            }
+        }
     }
 
     pub(super) fn refuse(&mut self, why: impl Into<String>) {

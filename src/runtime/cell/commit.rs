@@ -24,6 +24,9 @@ use crate::{
     store::{Guard, KeyWrite, Refusal, StateWrite, Unit},
 };
 
+/// How often in a row a turn runs again because somebody wrote the session that it had read.
+const MAX_CONTENDED: u32 = 16;
+
 impl<A: Agent> Runner<A> {
     pub(super) fn flush_is_due(&self) -> bool {
         if self.air.flight.is_some() || self.window.is_empty() {
@@ -45,9 +48,7 @@ impl<A: Agent> Runner<A> {
         self.flushed_at = Instant::now();
         let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
         self.settle_entries(&mut unit);
-        let outbox = &self.window.outbox;
-        let submits = !outbox.tasks.is_empty() || !outbox.batches.is_empty();
-        let outputs = submits || !unit.finished.is_empty() || !unit.keys.is_empty();
+        let outputs = self.window.outbox.has_records() || !unit.finished.is_empty() || !unit.keys.is_empty();
         let mut image = None;
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
             let written = if self.window.changed { self.serialise() } else { self.same_again() };
@@ -82,6 +83,10 @@ impl<A: Agent> Runner<A> {
         }
         unit.accepted.extend(window.outbox.tasks);
         unit.batches = window.outbox.batches;
+        unit.conversations = window.outbox.conversations;
+        unit.messages = window.outbox.messages;
+        unit.sessions = window.outbox.sessions;
+        self.node.name_unit(&mut unit);
         if !unit.accepted.is_empty() {
             self.node.tasks_accepted(&unit.accepted);
         }
@@ -217,9 +222,23 @@ impl<A: Agent> Runner<A> {
     pub(super) async fn lost(&mut self, outcome: Outcome) -> Option<Exit> {
         self.drop_agent();
         let single = self.air.flight.as_ref().is_some_and(|f| f.entries.len() <= 1);
+        let may_do_better = match &outcome {
+            Outcome::Refused(Refusal::KeyTaken(_)) => true,
+            // Each time another one has won; that all of them always do is not to be expected.
+            Outcome::Refused(Refusal::SessionMoved(_)) => {
+                self.air.contended += 1;
+                self.air.contended < MAX_CONTENDED
+            }
+            _ => false,
+        };
         match &outcome {
             Outcome::Refused(
-                Refusal::KeyTaken(_) | Refusal::ClaimLost(_) | Refusal::ParentUnknown(_) | Refusal::Bad(_),
+                Refusal::KeyTaken(_)
+                | Refusal::ClaimLost(_)
+                | Refusal::ParentUnknown(_)
+                | Refusal::ConversationUnknown(_)
+                | Refusal::SessionMoved(_)
+                | Refusal::Bad(_),
             ) => {
                 let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
                 let window = std::mem::take(&mut self.window);
@@ -232,7 +251,8 @@ impl<A: Agent> Runner<A> {
                 };
                 // Whose claim was lost: somebody else has ended the task.
                 let mut flight: Vec<_> = flight.into_iter().filter(|e| !lost_claim(e)).collect();
-                if single && !matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
+                if single && !may_do_better {
+                    self.air.contended = 0;
                     let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
                     fail::<A>(flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
                 }

@@ -85,7 +85,7 @@ impl<A: Agent> Runner<A> {
             turn,
             batch: VecDeque::new(),
             window: Window::default(),
-            air: Air { inbox, flight: None, image: None, version: 0 },
+            air: Air { inbox, flight: None, image: None, version: 0, contended: 0 },
             agent: None,
             limit: MAX_WINDOW,
             barrier: false,

@@ -157,7 +157,7 @@ impl<A: Agent> Runner<A> {
         if ran != Ran::Done {
             return ran;
         }
-        let fault = if letter.read_only() && !outbox.tasks.is_empty() {
+        let fault = if letter.read_only() && outbox.has_records() {
             Some("a query may not send".to_owned())
         } else {
             outbox.fault.clone()

@@ -54,6 +54,8 @@ pub(super) struct Air<A: Agent> {
     pub image: Option<Arc<Vec<u8>>>,
     /// The last durable version.
     pub version: i64,
+    /// How often in a row a commit was refused for a session that another had written.
+    pub contended: u32,
 }
 
 impl<A: Agent> Air<A> {
@@ -65,6 +67,7 @@ impl<A: Agent> Air<A> {
         if !matches!(outcome, Outcome::Durable) {
             return Err(outcome);
         }
+        self.contended = 0;
         if let Some(flight) = self.flight.take() {
             if flight.image.is_some() {
                 self.version += 1;

@@ -1,13 +1,16 @@
 //! The operators' door: everything that HTTP and the command line may see and do, as plain data.
 
 mod agents;
+mod conversations;
 mod messages;
+mod sessions;
 mod status;
 mod tasks;
 mod tools;
 
 use std::{sync::Arc, time::Duration};
 
+pub use self::conversations::{MessageQuery, PageQuery};
 use super::{kind::AnyKind, node::Node, views::KindInfo};
 use crate::{
     agent::{AskError, JsonRefusal},
@@ -39,6 +42,9 @@ pub enum OperatorError {
         /// What there is.
         known: Vec<String>,
     },
+    /// What is to be written is not what the caller expects it to be (412 `precondition_failed`).
+    #[error("{0}")]
+    Changed(String),
     /// Everything else.
     #[error(transparent)]
     Ask(#[from] AskError<JsonRefusal>),
@@ -55,6 +61,7 @@ impl OperatorError {
             Self::Malformed(_) => "malformed",
             Self::UnknownKind { .. } => "unknown_kind",
             Self::UnknownMessage { .. } => "unknown_message",
+            Self::Changed(_) => "precondition_failed",
             Self::Ask(e) => e.code(),
         }
     }
