@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cleaning,
     doom::end_doomed,
     kind::PostError,
     node::Node,
@@ -39,8 +40,6 @@ const CLAIM_BATCH: usize = 256;
 const POLL: Duration = Duration::from_secs(5);
 /// How long a full lane is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
-/// How often in a row a clean-up goes on forgetting while it finds something.
-const FORGET: usize = 100;
 /// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
@@ -402,23 +401,12 @@ impl Actor for Dispatcher {
             this.ready = true;
             this.claim(ctx);
         });
-        ctx.run_interval(Duration::from_secs(60), |this, ctx| {
+        let clean = |this: &mut Self, ctx: &mut Self::Context| {
             let node = this.node.clone();
-            ctx.spawn(wrap_future::<_, Self>(async move {
-                let now = Timestamp::now();
-                let before = now.checked_sub(node.settings.tasks.retention).unwrap_or(Timestamp::MIN);
-                let _ = node.store.clean(now, before).await;
-                let retention = node.settings.conversations.retention;
-                let idle =
-                    (!retention.is_zero()).then(|| now.checked_sub(retention).unwrap_or(Timestamp::MIN));
-                for _ in 0..FORGET {
-                    match node.store.forget(now, idle).await {
-                        Ok(n) if n > 0 => {}
-                        _ => break,
-                    }
-                }
-            }));
-        });
+            ctx.spawn(wrap_future::<_, Self>(async move { cleaning::clean(&node).await }));
+        };
+        clean(self, ctx);
+        ctx.run_interval(cleaning::EVERY, clean);
     }
 }
 

@@ -11,6 +11,7 @@
 mod boot;
 mod cache_actor;
 mod cell;
+mod cleaning;
 mod crashes;
 mod dispatcher;
 mod doom;

@@ -62,6 +62,15 @@ pub enum MessagePage {
     },
 }
 
+/// What a call of [`Entities::forget`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How many rows went or changed; 0: there is nothing more to do.
+    pub rows: u64,
+    /// The conversations that it deleted.
+    pub conversations: Vec<ConversationId>,
+}
+
 /// How many bytes of content a page of messages has at most, unless one message alone has more.
 pub const MAX_PAGE_BYTES: usize = 8 << 20;
 
@@ -109,8 +118,8 @@ pub trait Entities {
     async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError>;
 
     /// Forgets expired sessions, deletes conversations that nobody has added to since `idle_since`, and
-    /// forgets messages of deleted ones, a bounded number a call; says how many rows went.
-    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<u64, StoreError>;
+    /// forgets messages of deleted ones, a bounded number a call.
+    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError>;
 }
 
 /// A conversation's row.

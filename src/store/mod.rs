@@ -16,7 +16,7 @@ mod sqlite;
 mod unit;
 mod values;
 
-pub use entities::{ConversationFilter, Entities, MAX_PAGE_BYTES, MessagePage};
+pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
 

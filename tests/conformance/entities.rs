@@ -213,8 +213,8 @@ rules! {
             if !forgotten {
                 w.must(creating(a)).await;
                 assert_eq!(w.conversation(a).await, None, "an id is not used again");
-                assert_eq!(w.store.forget(Timestamp::now(), None).await.unwrap(), 32, "31 messages and their conversation");
-                assert_eq!(w.store.forget(Timestamp::now(), None).await.unwrap(), 0);
+                assert_eq!(w.store.forget(Timestamp::now(), None).await.unwrap().rows, 32, "31 messages and their conversation");
+                assert_eq!(w.store.forget(Timestamp::now(), None).await.unwrap().rows, 0);
             }
         }
         w.must(deleting(a)).await;
@@ -364,22 +364,25 @@ rules! {
         while Timestamp::now() == between {}
         w.must(saying([message(used, "z")])).await;
         let now = Timestamp::now();
-        assert_eq!(w.store.forget(now, None).await.unwrap(), 1, "the session that has expired");
-        assert_eq!(w.store.forget(now, None).await.unwrap(), 0);
+        assert_eq!(w.store.forget(now, None).await.unwrap().rows, 1, "the session that has expired");
+        assert_eq!(w.store.forget(now, None).await.unwrap().rows, 0);
         assert!(w.conversation(old).await.is_some(), "without a limit conversations stay");
-        let mut gone = 0;
+        let (mut gone, mut deleted) = (0, Vec::new());
         loop {
-            match w.store.forget(now, Some(between)).await.unwrap() {
+            let forgotten = w.store.forget(now, Some(between)).await.unwrap();
+            deleted.extend(forgotten.conversations);
+            match forgotten.rows {
                 0 => break,
                 n => gone += n,
             }
         }
         assert!(gone >= 3, "{gone}");
+        assert_eq!(deleted, [old]);
         assert_eq!((w.conversation(old).await, w.said(used).await.len()), (None, 1));
         let report = greenroom::store::verify(&w.url).await.unwrap();
         assert_eq!((report.conversations, report.messages, report.sessions), (1, 1, 1));
         // in an hour the other session has expired too
-        assert_eq!(w.store.forget(now + HOUR * 2, None).await.unwrap(), 1);
+        assert_eq!(w.store.forget(now + HOUR * 2, None).await.unwrap().rows, 1);
     }
 
     async fn a_long_conversation_is_forgotten_bit_by_bit(w: &mut World) {
@@ -390,7 +393,7 @@ rules! {
         w.must(deleting(a)).await;
         let (mut calls, mut gone) = (0, 0);
         loop {
-            match w.store.forget(Timestamp::now(), None).await.unwrap() {
+            match w.store.forget(Timestamp::now(), None).await.unwrap().rows {
                 0 => break,
                 n => (calls, gone) = (calls + 1, gone + n),
             }

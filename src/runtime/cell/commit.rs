@@ -1,6 +1,10 @@
 //! Commits: the window becomes one unit of writing, and its outcome decides what leaves.
 
-use std::{sync::Arc, task::Poll, time::Instant};
+use std::{
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -25,7 +29,9 @@ use crate::{
 };
 
 /// How often in a row a turn runs again because somebody wrote the session that it had read.
-const MAX_CONTENDED: u32 = 16;
+const MAX_CONTENDED: u32 = 64;
+/// The longest wait before it does.
+const MAX_CONTENDED_PAUSE: Duration = Duration::from_millis(50);
 
 impl<A: Agent> Runner<A> {
     pub(super) fn flush_is_due(&self) -> bool {
@@ -224,9 +230,11 @@ impl<A: Agent> Runner<A> {
         let single = self.air.flight.as_ref().is_some_and(|f| f.entries.len() <= 1);
         let may_do_better = match &outcome {
             Outcome::Refused(Refusal::KeyTaken(_)) => true,
-            // Each time another one has won; that all of them always do is not to be expected.
+            // Another one has won. Those who lose wait for different times, so that each has its turn.
             Outcome::Refused(Refusal::SessionMoved(_)) => {
                 self.air.contended += 1;
+                let pause = Duration::from_millis(self.air.contended.into()).min(MAX_CONTENDED_PAUSE);
+                self.back_off(pause.mul_f64(fastrand::f64())).await;
                 self.air.contended < MAX_CONTENDED
             }
             _ => false,

@@ -189,6 +189,14 @@ impl Keeper {
         }
     }
 
+    /// Conversations were deleted because nobody added to them.
+    pub(crate) async fn deleted(&self, ids: &[ConversationId]) {
+        for id in ids {
+            self.through.removed(Shelf::Conversations, &id.to_string()).await;
+            self.through.recent_changed(&id.to_string()).await;
+        }
+    }
+
     async fn keep_session(&self, id: &str, stored: Option<&Session>) {
         match stored {
             Some(s) => self.through.written(Shelf::Sessions, id, versioned(s.revision, s)).await,
@@ -201,10 +209,7 @@ impl Keeper {
         while let Some(batch) = self.fresh.take() {
             if self.bring(&batch).await.is_err() {
                 // Nobody can say what was committed: the cache forgets it.
-                for id in &batch.conversations {
-                    self.through.removed(Shelf::Conversations, &id.to_string()).await;
-                    self.through.recent_changed(&id.to_string()).await;
-                }
+                self.deleted(&batch.conversations).await;
                 for id in &batch.sessions {
                     self.through.removed(Shelf::Sessions, id).await;
                 }
@@ -219,10 +224,7 @@ impl Keeper {
             let key = id.to_string();
             match conversation {
                 Some(c) => self.through.written(Shelf::Conversations, &key, versioned(c.version, &c)).await,
-                None => {
-                    self.through.removed(Shelf::Conversations, &key).await;
-                    self.through.recent_changed(&key).await;
-                }
+                None => self.deleted(&[*id]).await,
             }
         }
         for id in &batch.drop {

@@ -19,7 +19,7 @@ use crate::{
         conversation::{ConversationWrite, NewConversation, NewMessage},
         session::{Expect, SessionChange, SessionWrite},
     },
-    store::{Refusal, Unit, audit::Audit, entities::entity_reads},
+    store::{Forgotten, Refusal, Unit, audit::Audit, entities::entity_reads},
 };
 
 /// How much one call forgets, of each kind.
@@ -261,16 +261,17 @@ impl Writer {
         &mut self,
         now: Timestamp,
         idle_since: Option<Timestamp>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Forgotten, StoreError> {
         if !self.has_had_its_time(micros(now), idle_since.map(micros)).map_err(sql)? {
-            return Ok(0);
+            return Ok(Forgotten::default());
         }
         self.transaction(Sync::Full, now, |tx| {
             let of = |e: diesel::result::Error| whole(e.into());
             let sessions = tx.forget_sessions().map_err(of)?;
-            let idle = idle_since.map_or(Ok(0), |at| tx.delete_idle(micros(at))).map_err(of)?;
+            let conversations =
+                idle_since.map_or(Ok(Vec::new()), |at| tx.delete_idle(micros(at))).map_err(of)?;
             let messages = tx.forget_messages().map_err(of)?;
-            Ok((sessions + idle + messages) as u64)
+            Ok(Forgotten { rows: (sessions + conversations.len() + messages) as u64, conversations })
         })
     }
 
@@ -319,7 +320,7 @@ impl Tx<'_> {
         Ok(expired.len())
     }
 
-    fn delete_idle(&mut self, since: Micros) -> QueryResult<usize> {
+    fn delete_idle(&mut self, since: Micros) -> QueryResult<Vec<ConversationId>> {
         use greenroom_conversations::dsl;
         let idle: Vec<Id> = dsl::greenroom_conversations
             .filter(literally::<Bool>("NOT deleted"))
@@ -329,10 +330,9 @@ impl Tx<'_> {
             .limit(AT_ONCE)
             .select(dsl::id)
             .load(self.conn)?;
-        for id in &idle {
-            self.delete_conversation(ConversationId(id.0))?;
-        }
-        Ok(idle.len())
+        let idle: Vec<_> = idle.into_iter().map(|id| ConversationId(id.0)).collect();
+        idle.iter().try_for_each(|id| self.delete_conversation(*id))?;
+        Ok(idle)
     }
 
     /// Forgets messages of deleted conversations, and those conversations that have none left.

@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Durability, Entities,
-    KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Store, StoreError, StoreOptions,
+    Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Store, StoreError, StoreOptions,
     StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, rows, values,
 };
 use crate::model::{
@@ -311,7 +311,7 @@ impl Entities for SqliteStore {
         self.read(move |c| entities::sessions(c, &ids, now)).await
     }
 
-    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<u64, StoreError> {
+    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         self.write(move |w| w.forget(now, idle_since)).await
     }
 }

@@ -1,0 +1,28 @@
+//! Forgetting what has had its time: once when the node starts, then once a minute.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::node::Node;
+
+/// How often.
+pub(super) const EVERY: Duration = Duration::from_secs(60);
+/// How often in a row it goes on while it finds something.
+const IN_A_ROW: usize = 100;
+
+/// Forgets keys, ended tasks, sessions and conversations. What cannot be forgotten now is the next time.
+pub(super) async fn clean(node: &Node) {
+    let now = Timestamp::now();
+    let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
+    let _ = node.store.clean(now, ago(node.settings.tasks.retention)).await;
+    let retention = node.settings.conversations.retention;
+    let idle_since = (!retention.is_zero()).then(|| ago(retention));
+    for _ in 0..IN_A_ROW {
+        let Ok(forgotten) = node.store.forget(now, idle_since).await else { return };
+        node.keeper.deleted(&forgotten.conversations).await;
+        if forgotten.rows == 0 {
+            return;
+        }
+    }
+}
