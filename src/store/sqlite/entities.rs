@@ -3,29 +3,28 @@
 use std::collections::HashMap;
 
 use diesel::{
-    connection::DefaultLoadingMode, dsl::sql as literally, prelude::*, sql_types::Bool, sqlite::Sqlite,
+    prelude::*,
+    query_builder::{AstPass, QueryFragment, QueryId},
+    sql_types::{BigInt, Binary, Text},
+    sqlite::Sqlite,
 };
-use jiff::Timestamp;
 
 use super::{
-    claim::whole,
     commit::Stop,
     error,
-    tx::{Sync, Tx, Writer},
-    values::{day, hour, later, micros},
+    tx::Tx,
+    values::{
+        day, hour, later,
+        types::{Moment, Uid},
+    },
 };
 use crate::{
     model::{
         conversation::{ConversationWrite, NewConversation, NewMessage},
         session::{Expect, SessionChange, SessionWrite},
     },
-    store::{Forgotten, Refusal, Unit, audit::Audit, entities::entity_reads},
+    store::{Refusal, Unit, entities::entity_reads},
 };
-
-/// How much one call forgets, of each kind.
-const AT_ONCE: i64 = 500;
-/// How many messages of deleted conversations one call forgets.
-const MESSAGES_AT_ONCE: i64 = 5_000;
 
 fn sql(e: diesel::result::Error) -> StoreError {
     error::of_statement(&e)
@@ -150,19 +149,23 @@ impl Tx<'_> {
     fn grow(&mut self, id: ConversationId, place: &Place) -> QueryResult<()> {
         use greenroom_conversations::dsl;
         let today = day(self.now);
+        if place.used_on == today {
+            let last_seq = place.last_seq + place.appended;
+            Grown { id: Id(id.0), last_seq, updated_at: self.now }.execute(self.conn)?;
+            return Ok(());
+        }
         diesel::update(dsl::greenroom_conversations.filter(dsl::id.eq(Id(id.0))))
             .set((
                 dsl::last_seq.eq(place.last_seq + place.appended),
                 dsl::version.eq(dsl::version + 1),
                 dsl::updated_at.eq(self.now),
-                // left out where it is the same, since its index would be written all the same
-                (place.used_on != today).then(|| dsl::used_on.eq(today)),
+                dsl::used_on.eq(today),
             ))
             .execute(self.conn)?;
         Ok(())
     }
 
-    fn delete_conversation(&mut self, id: ConversationId) -> QueryResult<()> {
+    pub(super) fn delete_conversation(&mut self, id: ConversationId) -> QueryResult<()> {
         use greenroom_conversations::dsl;
         let row = dsl::greenroom_conversations.filter(dsl::id.eq(Id(id.0))).filter(dsl::deleted.eq(false));
         diesel::update(row)
@@ -201,26 +204,30 @@ impl Tx<'_> {
                 let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
                 let expires_at = later(self.now, ttl_ms);
                 let created_at = live.map_or(self.now, |k| k.created_at);
+                let revision = known.as_ref().map_or(self.now.0, |k| k.revision + 1);
+                let (version, expires_in) = (Id(*version), hour(expires_at));
+                if known.as_ref().is_some_and(|k| k.expires_in == expires_in) {
+                    let data = data.get().as_bytes();
+                    let updated_at = self.now;
+                    Rewritten { id, version, revision, ttl_ms, created_at, updated_at, expires_at, data }
+                        .execute(self.conn)?;
+                    return Ok(());
+                }
                 let values = (
-                    dsl::version.eq(Id(*version)),
-                    dsl::revision.eq(known.as_ref().map_or(self.now.0, |k| k.revision + 1)),
+                    dsl::version.eq(version),
+                    dsl::revision.eq(revision),
                     dsl::ttl_ms.eq(ttl_ms),
                     dsl::created_at.eq(created_at),
                     dsl::updated_at.eq(self.now),
                     dsl::expires_at.eq(expires_at),
+                    dsl::expires_in.eq(expires_in),
                     dsl::data.eq(data.get().as_bytes()),
                 );
-                let expires_in = hour(expires_at);
                 match known {
                     None => diesel::insert_into(dsl::greenroom_sessions)
-                        .values((dsl::id.eq(id), values, dsl::expires_in.eq(expires_in)))
+                        .values((dsl::id.eq(id), values))
                         .execute(self.conn)?,
-                    Some(k) if k.expires_in == expires_in => {
-                        diesel::update(row).set(values).execute(self.conn)?
-                    }
-                    Some(_) => diesel::update(row)
-                        .set((values, dsl::expires_in.eq(expires_in)))
-                        .execute(self.conn)?,
+                    Some(_) => diesel::update(row).set(values).execute(self.conn)?,
                 };
             }
             SessionChange::Touch => {
@@ -255,136 +262,68 @@ impl Tx<'_> {
     }
 }
 
-impl Writer {
-    /// Forgets what has had its time.
-    pub(super) fn forget(
-        &mut self,
-        now: Timestamp,
-        idle_since: Option<Timestamp>,
-    ) -> Result<Forgotten, StoreError> {
-        if !self.has_had_its_time(micros(now), idle_since.map(micros)).map_err(sql)? {
-            return Ok(Forgotten::default());
-        }
-        self.transaction(Sync::Full, now, |tx| {
-            let of = |e: diesel::result::Error| whole(e.into());
-            let sessions = tx.forget_sessions().map_err(of)?;
-            let conversations =
-                idle_since.map_or(Ok(Vec::new()), |at| tx.delete_idle(micros(at))).map_err(of)?;
-            let messages = tx.forget_messages().map_err(of)?;
-            Ok(Forgotten { rows: (sessions + conversations.len() + messages) as u64, conversations })
-        })
-    }
+/// A conversation that was added to. By hand, as [`super::commit`]'s update of a state: prepared once. The
+/// columns for retention are left out where they stay the same, since their index would be written anew.
+struct Grown {
+    id: Id,
+    last_seq: i64,
+    updated_at: Micros,
+}
 
-    /// Whether there is anything: an idle pass writes nothing.
-    fn has_had_its_time(&mut self, now: Micros, idle_since: Option<Micros>) -> QueryResult<bool> {
-        use greenroom_conversations::dsl as c;
-        use greenroom_sessions::dsl as s;
-        let expired = s::greenroom_sessions
-            .filter(s::expires_in.le(hour(now)))
-            .filter(s::expires_at.le(now))
-            .select(s::revision)
-            .first::<i64>(&mut self.conn)
-            .optional()?;
-        let deleted = c::greenroom_conversations
-            .filter(literally::<Bool>("deleted"))
-            .select(c::version)
-            .first::<i64>(&mut self.conn)
-            .optional()?;
-        let idle = match idle_since {
-            None => None,
-            Some(at) => c::greenroom_conversations
-                .filter(literally::<Bool>("NOT deleted"))
-                .filter(c::used_on.le(day(at)))
-                .filter(c::updated_at.lt(at))
-                .select(c::version)
-                .first::<i64>(&mut self.conn)
-                .optional()?,
-        };
-        Ok(expired.or(deleted).or(idle).is_some())
+impl QueryId for Grown {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Sqlite> for Grown {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("UPDATE greenroom_conversations SET version = version + 1, last_seq = ");
+        out.push_bind_param::<BigInt, _>(&self.last_seq)?;
+        out.push_sql(", updated_at = ");
+        out.push_bind_param::<Moment, _>(&self.updated_at)?;
+        out.push_sql(" WHERE id = ");
+        out.push_bind_param::<Uid, _>(&self.id)
     }
 }
 
-impl Tx<'_> {
-    fn forget_sessions(&mut self) -> QueryResult<usize> {
-        use greenroom_sessions::dsl;
-        let expired: Vec<String> = dsl::greenroom_sessions
-            .filter(dsl::expires_in.le(hour(self.now)))
-            .filter(dsl::expires_at.le(self.now))
-            .order(dsl::expires_in.asc())
-            .limit(AT_ONCE)
-            .select(dsl::id)
-            .load(self.conn)?;
-        for id in &expired {
-            diesel::delete(dsl::greenroom_sessions.filter(dsl::id.eq(id))).execute(self.conn)?;
-        }
-        Ok(expired.len())
-    }
+impl<C> RunQueryDsl<C> for Grown {}
 
-    fn delete_idle(&mut self, since: Micros) -> QueryResult<Vec<ConversationId>> {
-        use greenroom_conversations::dsl;
-        let idle: Vec<Id> = dsl::greenroom_conversations
-            .filter(literally::<Bool>("NOT deleted"))
-            .filter(dsl::used_on.le(day(since)))
-            .filter(dsl::updated_at.lt(since))
-            .order(dsl::used_on.asc())
-            .limit(AT_ONCE)
-            .select(dsl::id)
-            .load(self.conn)?;
-        let idle: Vec<_> = idle.into_iter().map(|id| ConversationId(id.0)).collect();
-        idle.iter().try_for_each(|id| self.delete_conversation(*id))?;
-        Ok(idle)
-    }
+/// A session that was written again.
+struct Rewritten<'a> {
+    id: &'a str,
+    version: Id,
+    revision: i64,
+    ttl_ms: i64,
+    created_at: Micros,
+    updated_at: Micros,
+    expires_at: Micros,
+    data: &'a [u8],
+}
 
-    /// Forgets messages of deleted conversations, and those conversations that have none left.
-    fn forget_messages(&mut self) -> QueryResult<usize> {
-        use greenroom_conversations::dsl as c;
-        use greenroom_messages::dsl as m;
-        let deleted: Vec<Id> = c::greenroom_conversations
-            .filter(literally::<Bool>("deleted"))
-            .order(c::id.asc())
-            .limit(AT_ONCE)
-            .select(c::id)
-            .load(self.conn)?;
-        let (mut left, mut gone) = (MESSAGES_AT_ONCE, 0);
-        for id in deleted {
-            let oldest = m::greenroom_messages.filter(m::conversation.eq(id)).order(m::seq.asc());
-            let last = oldest.limit(left).select(m::seq).load::<i64>(self.conn)?;
-            if let Some(up_to) = last.last() {
-                let rows = m::greenroom_messages.filter(m::conversation.eq(id)).filter(m::seq.le(up_to));
-                gone += diesel::delete(rows).execute(self.conn)?;
-            }
-            left -= i64::try_from(last.len()).unwrap_or(left);
-            if left <= 0 {
-                break;
-            }
-            gone += diesel::delete(c::greenroom_conversations.filter(c::id.eq(id))).execute(self.conn)?;
-        }
-        Ok(gone)
+impl QueryId for Rewritten<'_> {
+    type QueryId = Rewritten<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Sqlite> for Rewritten<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("UPDATE greenroom_sessions SET version = ");
+        out.push_bind_param::<Uid, _>(&self.version)?;
+        out.push_sql(", revision = ");
+        out.push_bind_param::<BigInt, _>(&self.revision)?;
+        out.push_sql(", ttl_ms = ");
+        out.push_bind_param::<BigInt, _>(&self.ttl_ms)?;
+        out.push_sql(", created_at = ");
+        out.push_bind_param::<Moment, _>(&self.created_at)?;
+        out.push_sql(", updated_at = ");
+        out.push_bind_param::<Moment, _>(&self.updated_at)?;
+        out.push_sql(", expires_at = ");
+        out.push_bind_param::<Moment, _>(&self.expires_at)?;
+        out.push_sql(", data = ");
+        out.push_bind_param::<Binary, _>(self.data)?;
+        out.push_sql(" WHERE id = ");
+        out.push_bind_param::<Text, _>(self.id)
     }
 }
 
-/// Reads everything.
-pub(super) fn audit(conn: &mut SqliteConnection) -> QueryResult<Audit> {
-    use greenroom_conversations::dsl as c;
-    use greenroom_messages::dsl as m;
-    use greenroom_sessions::dsl as s;
-    let mut audit = Audit::default();
-    let rows = c::greenroom_conversations.select((c::id, c::last_seq, c::deleted, c::metadata));
-    for row in rows.load_iter::<(Id, i64, bool, Vec<u8>), DefaultLoadingMode>(conn)? {
-        audit.conversation(row?);
-    }
-    let rows = m::greenroom_messages.order((m::conversation.asc(), m::seq.asc())).select((
-        m::conversation,
-        m::seq,
-        m::id,
-        m::content,
-    ));
-    for row in rows.load_iter::<(Id, i64, Id, Vec<u8>), DefaultLoadingMode>(conn)? {
-        audit.message(row?);
-    }
-    let rows = s::greenroom_sessions.select((s::id, s::data));
-    for row in rows.load_iter::<(String, Vec<u8>), DefaultLoadingMode>(conn)? {
-        audit.session(row?);
-    }
-    Ok(audit)
-}
+impl<C> RunQueryDsl<C> for Rewritten<'_> {}

@@ -11,6 +11,7 @@ mod connect;
 mod entities;
 mod error;
 mod finish;
+mod forget;
 mod nodes;
 mod operate;
 mod plain;

@@ -140,6 +140,6 @@ fn read(conn: &mut SqliteConnection) -> QueryResult<VerifyReport> {
             finding.problem(|| format!("counter {id} says {kept:?}, and there are {found}"));
         }
     }
-    super::entities::audit(conn)?.enter(&mut finding.report);
+    super::forget::audit(conn)?.enter(&mut finding.report);
     Ok(finding.report)
 }
