@@ -15,3 +15,4 @@ mod recent;
 mod redis;
 mod states;
 mod support;
+mod talk;

@@ -28,6 +28,11 @@ impl Place {
     pub fn is(&self, node: &Node) {
         *self.0.lock().unwrap() = (node.url.clone(), node.token.clone());
     }
+
+    /// Its URL and token.
+    pub fn get(&self) -> (String, String) {
+        self.0.lock().unwrap().clone()
+    }
 }
 
 /// What was acknowledged.
@@ -101,7 +106,7 @@ fn client(
         .build();
     let agent = config.new_agent();
     let post = |path: &str, key: &str, body: &Value| -> Option<(u16, Value)> {
-        let (url, token) = place.0.lock().unwrap().clone();
+        let (url, token) = place.get();
         let mut request =
             agent.post(format!("{url}{path}")).header("Authorization", format!("Bearer {token}"));
         if !key.is_empty() {

@@ -8,3 +8,4 @@ mod support;
 mod clients;
 mod crashes;
 mod kills;
+mod talk;
