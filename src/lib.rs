@@ -66,7 +66,9 @@
 //! - A **tool cell** bounds how much of a tool runs at once, and knows what repeating a call does
 //!   ([`Effect`]).
 //! - The **orchestrator** is the root of the supervision tree: it starts, stops and passivates agents.
-//! - The **cache** saves reading a state again. It is never the truth.
+//! - **Conversations** ([`agent::Talk`]) and **sessions** ([`agent::SessionPeer`]) are written by turns,
+//!   in their commit, and from outside; the *keeper* reads them through the cache.
+//! - The **cache** saves reading again what the store has. It is never the truth.
 //!
 //! # What always holds
 //!

@@ -57,8 +57,8 @@ ids! {
 /// What is wrong with a part of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConversationError {
-    /// The title is too long.
-    #[error("a title has at most 1,024 bytes")]
+    /// The title is too long, or has control characters.
+    #[error("a title has at most 1,024 bytes and no control characters")]
     Title,
     /// The role is empty, too long, or has control characters.
     #[error("a role has 1 to 64 bytes and no control characters, such as `user`")]
@@ -137,7 +137,8 @@ impl NewConversation {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), ConversationError> {
-        if self.title.as_ref().is_some_and(|t| t.len() > MAX_TITLE_BYTES) {
+        let bad = |t: &String| t.len() > MAX_TITLE_BYTES || t.chars().any(char::is_control);
+        if self.title.as_ref().is_some_and(bad) {
             return Err(ConversationError::Title);
         }
         let bytes = serde_json::to_vec(&self.metadata).map_or(usize::MAX, |m| m.len());
@@ -199,8 +200,10 @@ mod tests {
         }
         let mut new = NewConversation::new(ConversationId::fresh());
         assert_eq!(new.check(), Ok(()));
-        new.title = Some("x".repeat(1_025));
-        assert_eq!(new.check(), Err(ConversationError::Title));
+        for bad in ["x".repeat(1_025), "a\0".into()] {
+            new.title = Some(bad);
+            assert_eq!(new.check(), Err(ConversationError::Title));
+        }
         new.title = Some("x".repeat(1_024));
         new.metadata.insert("a".into(), "x".repeat(64 << 10).into());
         assert_eq!(new.check(), Err(ConversationError::Metadata));

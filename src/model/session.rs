@@ -102,7 +102,7 @@ pub enum SessionChange {
 
 impl SessionChange {
     /// What must be true of the session.
-    pub fn expect(&self) -> Expect {
+    pub fn condition(&self) -> Expect {
         match self {
             Self::Put { expect, .. } | Self::Remove { expect } => *expect,
             Self::Touch => Expect::Any,
@@ -112,7 +112,7 @@ impl SessionChange {
     /// One change for two in a row: the last one counts, under the condition of the first.
     #[must_use]
     pub fn then(self, later: Self) -> Self {
-        let first = self.expect();
+        let first = self.condition();
         match (self, later) {
             (Self::Touch, later) => later,
             (earlier, Self::Touch) => earlier,
@@ -159,6 +159,6 @@ mod tests {
         assert!(matches!(both.then(SessionChange::Touch), SessionChange::Put { .. }));
         let gone = put("1", Expect::Absent).then(SessionChange::Remove { expect: seen });
         assert!(matches!(gone, SessionChange::Remove { expect: Expect::Absent }));
-        assert!(matches!(SessionChange::Touch.then(put("1", seen)).expect(), e if e == seen));
+        assert!(matches!(SessionChange::Touch.then(put("1", seen)).condition(), e if e == seen));
     }
 }

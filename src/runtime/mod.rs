@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! orchestrator ─┬─ persistence   the writers' door: group commit
-//!               ├─ cache         states for the next activation
+//!               ├─ cache         states for the next activation; conversations and sessions
 //!               ├─ dispatcher ─── task cells
 //!               ├─ tool cells
 //!               └─ agent cells   each attached to a lane, on one of the arbiters

@@ -103,6 +103,9 @@ struct Context {
     running: Arc<AtomicU64>,
 }
 
+/// Hears of units and their verdicts.
+type Judged = Arc<dyn Fn(&[Unit], &[Verdict]) + Send + Sync>;
+
 /// Whom the writers tell.
 #[derive(Clone)]
 pub(crate) struct Hooks {
@@ -111,7 +114,7 @@ pub(crate) struct Hooks {
     /// Tasks may be ready; `true`: due, expired and orphaned ones are to be looked at too.
     pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
     /// What has been judged, before anybody hears of it.
-    pub judged: Arc<dyn Fn(&[Unit], &[Verdict]) + Send + Sync>,
+    pub judged: Judged,
 }
 
 /// Whether the units touch tasks, and in a way that only a promotion sees.

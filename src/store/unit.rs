@@ -192,3 +192,25 @@ pub enum Refusal {
     #[error("the store cannot take it: {0}")]
     Bad(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{conversation::MessageId, session::Expect};
+
+    #[test]
+    fn a_unit_of_session_writes_alone_wants_a_name() {
+        let write = |change| SessionWrite { id: "s".into(), change };
+        let remove = || write(SessionChange::Remove { expect: Expect::Any });
+        assert!(!Unit::default().is_nameless());
+        let touch = Unit { sessions: vec![write(SessionChange::Touch)], ..Unit::default() };
+        assert!(!touch.is_nameless(), "a use may be written down twice");
+        let nameless = Unit { sessions: vec![write(SessionChange::Touch), remove()], ..Unit::default() };
+        assert!(nameless.is_nameless());
+        let content = serde_json::value::RawValue::from_string("1".into()).unwrap_or_default();
+        let (id, conversation) = (MessageId::fresh(), ConversationId::fresh());
+        let message = NewMessage { id, conversation, role: "user".into(), content };
+        let named = Unit { messages: vec![message], ..nameless };
+        assert!(!named.is_nameless());
+    }
+}

@@ -65,6 +65,10 @@ impl Program {
     }
 
     async fn start_again(&mut self, redis: &Redis) {
+        self.start_over(&redis.url()).await;
+    }
+
+    async fn start_over(&mut self, cache: &str) {
         if let Some(runtime) = self.runtime.take() {
             soon(runtime.shutdown()).await.unwrap();
         }
@@ -73,7 +77,7 @@ impl Program {
             .set("node.data_dir", &self.dir.path().to_string_lossy())
             .set("store.durability", "relaxed")
             .set("log.level", "critical")
-            .set("cache.url", &redis.url());
+            .set("cache.url", cache);
         self.runtime = Some(soon(program.start()).await.unwrap());
     }
 
@@ -113,11 +117,11 @@ impl Program {
     }
 }
 
-/// Waits until Redis holds something under a name with this text.
-async fn in_redis(redis: &Redis, text: &str) {
+/// Waits until Redis holds something.
+async fn kept(redis: &Redis) {
     let began = std::time::Instant::now();
-    while redis.keys(text).is_empty() {
-        assert!(began.elapsed() < PATIENCE, "nothing of {text} in Redis");
+    while redis.keys("").is_empty() {
+        assert!(began.elapsed() < PATIENCE, "nothing in Redis");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -137,11 +141,39 @@ async fn whoever_was_answered_sees_what_was_done() {
     loop {
         program.seen().await;
         let cache = program.handle().operator().status().await.cache;
-        let hit = |s: &&str| cache["strategies"][*s]["hits"].as_u64() > Some(0);
-        if ["conversation", "recent_messages", "session"].iter().all(|s| hit(&s)) {
+        let hit = |s: &str| cache["strategies"][s]["hits"].as_u64() > Some(0);
+        if ["conversation", "recent_messages", "session"].iter().all(|s| hit(s)) {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "no hits: {cache}");
+    }
+}
+
+/// As if the node had ended between its commits and the cache.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_reads_nothing_from_a_cache_that_missed_a_commit() {
+    let redis = Redis::start();
+    let mut program = Program::start(&redis).await;
+    program.up().await;
+    for _ in 0..5 {
+        program.say().await;
+    }
+    for kept in ["messages:", "session:", "conversation:"] {
+        while redis.keys(kept).is_empty() {
+            program.seen().await;
+        }
+    }
+    program.start_over("memory://").await;
+    for _ in 0..5 {
+        program.say().await;
+    }
+    program.start_again(&redis).await;
+    program.up().await;
+    assert!(!redis.keys("messages:").is_empty(), "there is no older list");
+    for _ in 0..5 {
+        program.say().await;
+        let n = program.said;
+        assert_eq!(program.seen().await, ((n - 1).to_string(), n as i64, n.to_string()));
     }
 }
 
@@ -154,7 +186,7 @@ async fn a_turn_reads_nothing_from_an_older_or_spoilt_redis() {
         program.say().await;
         program.seen().await;
     }
-    in_redis(&redis, "").await;
+    kept(&redis).await;
     assert_eq!(redis.say(&["SAVE"]), "+OK\r\n");
     for _ in 0..5 {
         program.say().await;

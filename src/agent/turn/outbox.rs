@@ -85,8 +85,12 @@ impl Outbox {
         let same = |known: &ConversationWrite| {
             known.id() == write.id() && std::mem::discriminant(known) == std::mem::discriminant(&write)
         };
-        if !self.conversations.iter().any(same) {
-            self.conversations.push(write);
+        if self.conversations.iter().any(same) {
+            return;
+        }
+        self.conversations.push(write);
+        if self.conversations.len() > MAX_SINGLES {
+            self.refuse("a turn may make and delete 1,000 conversations: split the work");
         }
     }
 

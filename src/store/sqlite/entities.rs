@@ -1,6 +1,6 @@
 //! Conversations, messages and sessions, as [`crate::store::Entities`] says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use diesel::{
     prelude::*,
@@ -108,10 +108,10 @@ impl Tx<'_> {
         let mut places: HashMap<ConversationId, Place> = HashMap::new();
         for message in messages {
             let id = message.conversation;
-            if !places.contains_key(&id) {
-                places.insert(id, self.place(id)?);
-            }
-            let Some(place) = places.get_mut(&id) else { continue };
+            let place = match places.entry(id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.place(id)?),
+            };
             let new = diesel::insert_into(dsl::greenroom_messages)
                 .values((
                     dsl::conversation.eq(Id(id.0)),
@@ -190,7 +190,7 @@ impl Tx<'_> {
             .first(self.conn)
             .optional()?;
         let live = known.as_ref().filter(|k| k.expires_at > self.now);
-        let met = match write.change.expect() {
+        let met = match write.change.condition() {
             Expect::Any => true,
             Expect::Absent => live.is_none(),
             Expect::Version(version) => live.is_some_and(|k| k.version.0 == version),
