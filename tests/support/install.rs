@@ -87,7 +87,10 @@ fn find(needed: &Needed) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let known = needed.places.iter().flat_map(|place| expand(place));
     // those on PATH come first: they are what the person at the machine means
-    std::env::split_paths(&path).chain(known).find(|folder| folder.join(needed.binary).is_file())
+    let found = std::env::split_paths(&path).chain(known).map(|folder| folder.join(needed.binary));
+    // a link leads to where the programs that belong to it are
+    let real = found.filter_map(|path| path.canonicalize().ok()).find(|path| path.is_file())?;
+    Some(real.parent()?.to_owned())
 }
 
 /// The folders that a pattern with one `*` names, newest first.

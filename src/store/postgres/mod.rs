@@ -2,6 +2,8 @@
 
 mod connect;
 mod error;
+mod listen;
+mod migrate;
 mod pool;
 mod tls;
 mod url;
