@@ -30,6 +30,11 @@ macro_rules! rules {
             async fn sqlite() {
                 rule(&mut World::sqlite().await).await;
             }
+
+            #[tokio::test]
+            async fn postgres() {
+                rule(&mut World::postgres().await).await;
+            }
         }
     )*};
 }
@@ -49,6 +54,25 @@ impl World {
     pub async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("greenroom.db").display());
+        let options =
+            StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
+        let store = store::open(&url, &options).await.unwrap();
+        let mut world = Self { store, boot: Uuid::nil(), epochs: Vec::new(), url, options, _dir: dir };
+        world.join().await;
+        world
+    }
+
+    pub async fn postgres() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("t{}", Uuid::now_v7().simple());
+        let psql = |db: &str, args: &[&str]| {
+            let done = std::process::Command::new("psql")
+                .args(["-q", "-h", "/tmp/pgdev", "-p", "54999", "-U", "postgres", "-d", db, "-v", "ON_ERROR_STOP=1"])
+                .args(args).status().unwrap();
+            assert!(done.success());
+        };
+        psql("postgres", &["-c", &format!("create database {name} template t strategy file_copy")]);
+        let url = format!("postgres://postgres@127.0.0.1:54999/{name}");
         let options =
             StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
         let store = store::open(&url, &options).await.unwrap();
