@@ -95,7 +95,8 @@ macro_rules! reads {
                 .map_err(sql)?;
             let newest = current.as_ref().map(|(version, ..)| *version);
             let earlier = earlier.into_iter().filter(|(version, ..)| Some(*version) != newest);
-            Ok(current.into_iter().chain(earlier).map(|(version, at, state)| (version, moment(at), state)).collect())
+            let unpacked = |(version, at, state)| (version, moment(at), crate::model::snapshot::unpack(state));
+            Ok(current.into_iter().chain(earlier).map(unpacked).collect())
         }
 
         /// A key that has not expired by `now`.

@@ -528,8 +528,7 @@ pub(super) fn told(view: &TaskView, written: Vec<WrittenEvent>) -> Vec<TaskEvent
     if !ended_by_note {
         let why = view.error.as_ref().map(|e| e.message.clone());
         events.extend(
-            view.finished_at
-                .map(|at| TaskEvent { detail: why, ..told(at, view.state.name(), view.attempt) }),
+            view.finished_at.map(|at| TaskEvent { detail: why, ..told(at, view.state.name(), view.attempt) }),
         );
     }
     events.sort_by_key(|e| e.at);

@@ -1,10 +1,6 @@
 //! What verification of a store finds, whatever the database.
 
-use super::{
-    VerifyReport,
-    rows::state_of,
-    values::Id,
-};
+use super::{VerifyReport, rows::state_of, values::Id};
 use crate::model::{id::AgentId, snapshot, task::TaskState};
 
 /// Past so many problems the report only says that there are more.
@@ -44,13 +40,13 @@ impl Finding {
             self.problem(|| format!("agent {kind}/{key}: its id is {}", id.0));
         }
         if version > 0 {
-            self.frame(id, epoch, version, &state);
+            self.frame(id, epoch, version, state);
         }
     }
 
     pub(super) fn snapshot(&mut self, (id, epoch, version, state): SeenSnapshot) {
         self.report.snapshots += 1;
-        self.frame(id, epoch, version, &state);
+        self.frame(id, epoch, version, state);
     }
 
     pub(super) fn task(&mut self, hot: bool, (id, state, input, result): SeenTask) {
@@ -70,9 +66,8 @@ impl Finding {
         }
     }
 
-    fn frame(&mut self, id: Id, epoch: i64, version: i64, bytes: &[u8]) {
-        let opened =
-            snapshot::open(bytes).and_then(|(header, _)| header.matches(AgentId(id.0), epoch, version));
+    fn frame(&mut self, id: Id, epoch: i64, version: i64, bytes: Vec<u8>) {
+        let opened = snapshot::open(&snapshot::unpack(bytes)).and_then(|(header, _)| header.matches(AgentId(id.0), epoch, version));
         if let Err(e) = opened {
             self.problem(|| format!("agent {}, version {version}: {e}", id.0));
         }

@@ -67,8 +67,22 @@ impl World {
         let name = format!("t{}", Uuid::now_v7().simple());
         let psql = |db: &str, args: &[&str]| {
             let done = std::process::Command::new("psql")
-                .args(["-q", "-h", "/tmp/pgdev", "-p", "54999", "-U", "postgres", "-d", db, "-v", "ON_ERROR_STOP=1"])
-                .args(args).status().unwrap();
+                .args([
+                    "-q",
+                    "-h",
+                    "/tmp/pgdev",
+                    "-p",
+                    "54999",
+                    "-U",
+                    "postgres",
+                    "-d",
+                    db,
+                    "-v",
+                    "ON_ERROR_STOP=1",
+                ])
+                .args(args)
+                .status()
+                .unwrap();
             assert!(done.success());
         };
         psql("postgres", &["-c", &format!("create database {name} template t strategy file_copy")]);

@@ -256,6 +256,9 @@ $$;
 -- batch or key (the caller sees to that), so each of them can be judged by itself. All that is judged
 -- is locked before, in one order, so that nothing judged can move; what is refused leaves no trace.
 --
+-- A unit that is nothing but the next state of an agent needs no judgement beforehand: its update is its
+-- guard. s_judged has the agents of all others.
+--
 -- Arrays go together by their first letter: o owners, s states, f ends of tasks, k idempotency keys,
 -- n new tasks, d their parents, b batches; `…_unit` says whose an entry is. The answer has a row for
 -- each refused unit: 1 fenced, 2 claim lost (which task), 3 no such end from that state (which task,
@@ -264,7 +267,7 @@ CREATE FUNCTION greenroom_commit_1(
     p_node uuid, p_history int,
     o_unit int[], o_partition smallint[], o_epoch bigint[],
     s_unit int[], s_id uuid[], s_partition smallint[], s_kind text[], s_key text[], s_epoch bigint[],
-    s_base bigint[], s_schema bigint[], s_state bytea[], s_keep boolean[],
+    s_base bigint[], s_schema bigint[], s_state bytea[], s_keep boolean[], s_judged uuid[],
     f_unit int[], f_task uuid[], f_attempt bigint[], f_from int[], f_to smallint[], f_run_at timestamptz[],
     f_result bytea[], f_error bytea[], f_event text[], f_detail text[],
     k_unit int[], k_scope uuid[], k_key text[], k_request bytea[], k_task uuid[], k_reply bytea[],
@@ -276,8 +279,9 @@ CREATE FUNCTION greenroom_commit_1(
     d_unit int[], d_child uuid[], d_parent uuid[],
     b_unit int[], b_id uuid[], b_size bigint[], b_notify text[], b_partition smallint[]
 ) RETURNS TABLE (unit int, reason smallint, id uuid, code int) LANGUAGE plpgsql
--- The tables may have been small when a plan was made that is still in use when they are large.
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+-- The tables may have been small when a plan was made that is still in use when they are large. What is
+-- switched off counts as very dear, and dear plans would be compiled.
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     bad int[] := '{}';
@@ -287,6 +291,8 @@ DECLARE
     late int[];
     lost int[];
     won int[];
+    met int[];
+    epochs bigint[];
     freed uuid[];
     freed_well boolean[];
     counted uuid[];
@@ -296,29 +302,26 @@ DECLARE
 BEGIN
     -- Taken alone by whoever moves partitions: epochs stand still until this commit is done.
     PERFORM pg_advisory_xact_lock_shared(7307498012);
-    IF s_id <> '{}' THEN
-        PERFORM 1 FROM greenroom_agents a WHERE a.id = ANY (s_id) ORDER BY a.id FOR NO KEY UPDATE;
+    SELECT array_agg(p.epoch ORDER BY p.id) INTO epochs FROM greenroom_partitions p WHERE p.id >= 0;
+    IF s_judged <> '{}' THEN
+        PERFORM 1 FROM greenroom_agents a WHERE a.id = ANY (s_judged) ORDER BY a.id FOR NO KEY UPDATE;
     END IF;
     IF f_task <> '{}' OR d_parent <> '{}' THEN
         PERFORM 1 FROM greenroom_tasks t WHERE t.id = ANY (f_task || d_parent) ORDER BY t.id FOR NO KEY UPDATE;
     END IF;
 
-    SELECT coalesce(array_agg(r.unit), '{}'), coalesce(array_agg(r.reason), '{}'),
-           coalesce(array_agg(r.id), '{}'), coalesce(array_agg(r.code), '{}')
-      INTO bad, reasons, ids, codes
-      FROM (
-        SELECT DISTINCT ON (r.unit) r.* FROM (
-            SELECT o.unit, 1::smallint AS reason, NULL::uuid AS id, 0 AS code
-              FROM unnest(o_unit, o_partition, o_epoch) AS o (unit, partition, epoch)
-              LEFT JOIN greenroom_partitions p ON p.id = o.partition
-             WHERE p.epoch IS DISTINCT FROM o.epoch
-            UNION ALL
-            SELECT s.unit, 1::smallint, NULL, 0
-              FROM unnest(s_unit, s_id, s_base) AS s (unit, id, base)
-              LEFT JOIN greenroom_agents a ON a.id = s.id
-             WHERE coalesce(a.version, 0) <> s.base
-        ) AS r ORDER BY r.unit
-      ) AS r;
+    SELECT coalesce(array_agg(DISTINCT o.unit), '{}') INTO bad
+      FROM unnest(o_unit, o_partition, o_epoch) AS o (unit, partition, epoch)
+     WHERE epochs[o.partition + 1] IS DISTINCT FROM o.epoch;
+    IF s_judged <> '{}' THEN
+        SELECT bad || coalesce(array_agg(s.unit), '{}') INTO bad
+          FROM unnest(s_unit, s_id, s_base) AS s (unit, id, base)
+          LEFT JOIN greenroom_agents a ON a.id = s.id
+         WHERE s.id = ANY (s_judged) AND s.unit <> ALL (bad) AND coalesce(a.version, 0) <> s.base;
+    END IF;
+    reasons := array_fill(1::smallint, ARRAY[cardinality(bad)]);
+    ids := array_fill(NULL::uuid, ARRAY[cardinality(bad)]);
+    codes := array_fill(0, ARRAY[cardinality(bad)]);
     IF f_task <> '{}' THEN
         SELECT bad || coalesce(array_agg(r.unit), '{}'), reasons || coalesce(array_agg(r.reason), '{}'),
                ids || coalesce(array_agg(r.id), '{}'), codes || coalesce(array_agg(r.code), '{}')
@@ -407,9 +410,9 @@ BEGIN
         IF true = ANY (s_keep) THEN
             INSERT INTO greenroom_snapshots (agent, version, epoch, at, state)
             SELECT a.id, a.version, a.epoch, a.updated_at, a.state
-              FROM unnest(s_unit, s_id, s_keep) AS s (unit, id, keep)
+              FROM unnest(s_unit, s_id, s_base, s_keep) AS s (unit, id, base, keep)
               JOIN greenroom_agents a ON a.id = s.id
-             WHERE s.keep AND a.version > 0 AND s.unit <> ALL (bad)
+             WHERE s.keep AND a.version > 0 AND a.version = s.base AND s.unit <> ALL (bad)
             ON CONFLICT DO NOTHING;
             DELETE FROM greenroom_snapshots x
              USING unnest(s_id, s_keep) AS s (id, keep),
@@ -417,11 +420,25 @@ BEGIN
                              ORDER BY y.version DESC OFFSET p_history LIMIT 1) AS beyond
              WHERE s.keep AND x.agent = s.id AND x.version <= beyond.version;
         END IF;
-        UPDATE greenroom_agents a
-           SET epoch = s.epoch, version = s.base + 1, schema_version = s.schema, updated_at = now(),
-               created_at = CASE WHEN s.base = 0 THEN now() ELSE a.created_at END, state = s.state
-          FROM unnest(s_unit, s_id, s_epoch, s_base, s_schema, s_state) AS s (unit, id, epoch, base, schema, state)
-         WHERE a.id = s.id AND a.version = s.base AND s.unit <> ALL (bad);
+        WITH written AS (
+            UPDATE greenroom_agents a
+               SET epoch = s.epoch, version = s.base + 1, schema_version = s.schema, updated_at = now(),
+                   created_at = CASE WHEN s.base = 0 THEN now() ELSE a.created_at END, state = s.state
+              FROM unnest(s_unit, s_id, s_epoch, s_base, s_schema, s_state)
+                   AS s (unit, id, epoch, base, schema, state)
+             WHERE a.id = s.id AND a.version = s.base AND s.unit <> ALL (bad)
+            RETURNING s.unit
+        )
+        SELECT coalesce(array_agg(w.unit), '{}') INTO met FROM written w;
+        IF cardinality(met) < cardinality(s_id) THEN
+            SELECT coalesce(array_agg(s.unit), '{}') INTO late
+              FROM unnest(s_unit, s_id) AS s (unit, id)
+             WHERE s.unit <> ALL (met) AND s.unit <> ALL (bad) AND s.id <> ALL (s_judged);
+            bad := bad || late;
+            reasons := reasons || array_fill(1::smallint, ARRAY[cardinality(late)]);
+            ids := ids || array_fill(NULL::uuid, ARRAY[cardinality(late)]);
+            codes := codes || array_fill(0, ARRAY[cardinality(late)]);
+        END IF;
         IF 0 = ANY (s_base) THEN
             INSERT INTO greenroom_agents (id, partition, kind, key, epoch, version, schema_version, state)
             SELECT s.id, s.partition, s.kind, s.key, s.epoch, 1, s.schema, s.state
@@ -670,7 +687,7 @@ END $$;
 
 -- Claims the best ready tasks of a lane that belong to the node's partitions or to nobody's.
 CREATE FUNCTION greenroom_claim_1(p_boot uuid, p_lane smallint, p_limit int, p_except text[], p_alone boolean)
-RETURNS SETOF greenroom_tasks LANGUAGE plpgsql SET enable_sort = off SET enable_seqscan = off AS $$
+RETURNS SETOF greenroom_tasks LANGUAGE plpgsql SET enable_sort = off SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     owned smallint[];
 BEGIN

@@ -4,6 +4,8 @@
 //! One statement is one transaction: there is none to leave open, and no reply to lose between its
 //! parts. What the arrays mean stands beside the function, in `migrations/postgres`.
 
+use std::borrow::Cow;
+
 use diesel::{
     pg::Pg,
     prelude::*,
@@ -67,8 +69,9 @@ call! {
         s_epoch: Array<BigInt> = Vec<i64>,
         s_base: Array<BigInt> = Vec<i64>,
         s_schema: Array<BigInt> = Vec<i64>,
-        s_state: Array<Binary> = Vec<&'a [u8]>,
+        s_state: Array<Binary> = Vec<Cow<'a, [u8]>>,
         s_keep: Array<Bool> = Vec<bool>,
+        s_judged: Array<Uid> = Vec<Id>,
         f_unit: Array<Integer> = Vec<i32>,
         f_task: Array<Uid> = Vec<Id>,
         f_attempt: Array<BigInt> = Vec<i64>,

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
+        snapshot,
         task::{Illegal, NewTask, TaskInput, TaskState, next},
     },
     store::{
@@ -30,6 +31,9 @@ use crate::{
         schema::{greenroom_agents, greenroom_task_archive, greenroom_tasks},
     },
 };
+
+/// States of so many bytes are compressed.
+const PACKED_FROM: usize = 4 << 10;
 
 /// What a unit touches, so that no two units of a wave touch the same.
 #[derive(PartialEq, Eq, Hash)]
@@ -85,6 +89,11 @@ fn flaw(unit: &Unit) -> Option<Refusal> {
     twice.map(|[id, _]| Refusal::Bad(format!("it submits task {id} twice")))
 }
 
+/// Whether nothing would be left behind if only the update of the state were refused.
+fn is_state_alone(unit: &Unit) -> bool {
+    unit.finished.is_empty() && unit.accepted.is_empty() && unit.batches.is_empty() && unit.keys.is_empty()
+}
+
 fn wire(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
@@ -135,8 +144,11 @@ impl<'a> CommitCall<'a> {
             self.s_epoch.push(state.epoch);
             self.s_base.push(state.base_version);
             self.s_schema.push(i64::from(state.schema_version));
-            self.s_state.push(&state.bytes);
+            self.s_state.push(snapshot::pack(&state.bytes, PACKED_FROM));
             self.s_keep.push(state.base_version > 0 && keep(state.id));
+            if state.base_version == 0 || !is_state_alone(unit) {
+                self.s_judged.push(state.id.into());
+            }
         }
         unit.finished.iter().for_each(|finish| self.finish(n, finish));
         unit.keys.iter().for_each(|key| self.key(n, key));
@@ -245,7 +257,8 @@ impl<'a> CommitCall<'a> {
             4 => Why::Refused(Refusal::ParentUnknown(of(id))),
             5 => {
                 let at = usize::try_from(code).ok().and_then(|o| o.checked_sub(1));
-                let key = at.and_then(|at| Some((self.k_scope.get(at)?.0, (*self.k_key.get(at)?).to_owned())));
+                let key =
+                    at.and_then(|at| Some((self.k_scope.get(at)?.0, (*self.k_key.get(at)?).to_owned())));
                 Why::KeyTaken(key.unwrap_or_default())
             }
             _ => Why::Known,
@@ -371,10 +384,12 @@ async fn judge(
     Ok(Verdict::Refused(match why {
         Why::Refused(refusal) => refusal,
         Why::Known => Refusal::Bad("something that it submits is known already".to_owned()),
-        Why::KeyTaken((scope, key)) => match stored_key(conn, scope, &key).await.map_err(|e| error::of_read(&e))? {
-            Some(row) => Refusal::KeyTaken(row),
-            None => return Err(StoreError::NotDone("an idempotency key expired meanwhile".to_owned())),
-        },
+        Why::KeyTaken((scope, key)) => {
+            match stored_key(conn, scope, &key).await.map_err(|e| error::of_read(&e))? {
+                Some(row) => Refusal::KeyTaken(row),
+                None => return Err(StoreError::NotDone("an idempotency key expired meanwhile".to_owned())),
+            }
+        }
     }))
 }
 
@@ -386,7 +401,8 @@ async fn stored_key(conn: &mut AsyncPgConnection, scope: Uuid, key: &str) -> Que
 async fn is_durable(conn: &mut AsyncPgConnection, boot: Uuid, unit: &Unit) -> QueryResult<bool> {
     if let Some(write) = &unit.state {
         use greenroom_agents::dsl;
-        let row = dsl::greenroom_agents.filter(dsl::id.eq(Id::from(write.id))).select((dsl::epoch, dsl::version));
+        let row =
+            dsl::greenroom_agents.filter(dsl::id.eq(Id::from(write.id))).select((dsl::epoch, dsl::version));
         let row: Option<(i64, i64)> = RunQueryDsl::first(row, conn).await.optional()?;
         return Ok(row == Some((write.epoch, write.base_version.saturating_add(1))));
     }

@@ -14,11 +14,19 @@ pub(super) fn of_commit(e: &Error) -> StoreError {
     StoreError::Unknown(e.to_string())
 }
 pub(super) fn is_race(e: &Error) -> bool {
-    matches!(e, Error::DatabaseError(DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::SerializationFailure, _))
+    matches!(
+        e,
+        Error::DatabaseError(DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::SerializationFailure, _)
+    )
 }
 pub(super) fn is_units_own(e: &Error) -> bool {
     match e {
-        Error::DatabaseError(kind, _) => !matches!(kind, DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::ReadOnlyTransaction),
+        Error::DatabaseError(kind, _) => !matches!(
+            kind,
+            DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::ReadOnlyTransaction
+        ),
         Error::SerializationError(_) => true,
         _ => false,
     }

@@ -4,7 +4,10 @@ use diesel::{pg::Pg, prelude::*};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{error, values::types::Uid};
-use crate::store::{Counts, NodeRow, read::reads};
+use crate::{
+    model::snapshot,
+    store::{Counts, NodeRow, read::reads},
+};
 
 fn sql(e: diesel::result::Error) -> StoreError {
     error::of_read(&e)
@@ -26,7 +29,7 @@ pub(super) async fn load(
         let rows: Vec<(StoredAgent, Vec<u8>)> =
             wanted.select((StoredAgent::as_select(), dsl::state)).load(conn).await.map_err(sql)?;
         for (agent, state) in rows {
-            let row = agent.with_state(state)?;
+            let row = agent.with_state(snapshot::unpack(state))?;
             found.insert(row.id, row);
         }
     } else {

@@ -25,8 +25,15 @@ async fn read(conn: &mut AsyncPgConnection) -> QueryResult<VerifyReport> {
     let mut finding = Finding::default();
     {
         use greenroom_agents::dsl;
-        let all = dsl::greenroom_agents
-            .select((dsl::id, dsl::kind, dsl::key, dsl::status, dsl::epoch, dsl::version, dsl::state));
+        let all = dsl::greenroom_agents.select((
+            dsl::id,
+            dsl::kind,
+            dsl::key,
+            dsl::status,
+            dsl::epoch,
+            dsl::version,
+            dsl::state,
+        ));
         let mut rows = RunQueryDsl::load_stream::<SeenAgent>(all, conn).await?;
         while let Some(row) = rows.try_next().await? {
             finding.agent(row);

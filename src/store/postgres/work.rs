@@ -144,7 +144,12 @@ pub(super) async fn claim(
             except: request.except.iter().map(String::as_str).collect(),
             alone: request.alone,
         };
-        let rows: Vec<ClaimedRow> = RunQueryDsl::load(call, conn).await.map_err(sql)?;
+        let rows: Vec<ClaimedRow> = match RunQueryDsl::load(call, conn).await {
+            Ok(rows) => rows,
+            // what was claimed is claimed
+            Err(_) if !claimed.is_empty() => break,
+            Err(e) => return Err(sql(e)),
+        };
         for row in rows {
             claimed.push(row.into_claimed()?);
         }

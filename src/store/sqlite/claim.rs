@@ -38,22 +38,29 @@ pub(super) fn whole(stop: Stop) -> StoreError {
 impl Writer {
     /// Claims ready tasks.
     pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
-        self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
-            let mut claimed = Vec::new();
-            let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
-            let wanted = if request.alone {
-                vec![(lane::SUSPECTS, 1)]
-            } else {
-                vec![(lane::AGENTS, request.agents), (lane::TOOLS, request.tools)]
-            };
-            for (lane, limit) in wanted {
-                for rowid in tx.ready(lane, limit, &except).map_err(|e| error::of_statement(&e))? {
-                    claimed.push(tx.take(boot, rowid, request.alone).map_err(whole)?);
-                }
+        // The claim of a message means nothing without the commit that ends it. A tool's may be all that
+        // says that an effect has begun.
+        let wanted = if request.alone {
+            vec![(lane::SUSPECTS, 1, Sync::Full)]
+        } else {
+            vec![(lane::AGENTS, request.agents, Sync::Lazy), (lane::TOOLS, request.tools, Sync::Full)]
+        };
+        let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
+        let mut claimed = Vec::new();
+        for (lane, limit, sync) in wanted.into_iter().filter(|(_, limit, _)| *limit > 0) {
+            let more = self.transaction(sync, Timestamp::now(), |tx| {
+                let ready = tx.ready(lane, limit, &except).map_err(|e| error::of_statement(&e))?;
+                ready.into_iter().map(|rowid| tx.take(boot, rowid, request.alone).map_err(whole)).collect()
+            });
+            match more {
+                Ok(more) => claimed.extend::<Vec<Claimed>>(more),
+                // what was claimed is claimed
+                Err(_) if !claimed.is_empty() => break,
+                Err(e) => return Err(e),
             }
-            claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
-            Ok(claimed)
-        })
+        }
+        claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
+        Ok(claimed)
     }
 
     /// Gives back what did not start.
@@ -99,7 +106,9 @@ impl Writer {
             tx.end_untold().map_err(whole)?;
             Ok(promoted)
         })
-        .and_then(|promoted| read::next_due(&mut self.conn).map(|due| (promoted, due)).map_err(|e| error::of_statement(&e)))
+        .and_then(|promoted| {
+            read::next_due(&mut self.conn).map(|due| (promoted, due)).map_err(|e| error::of_statement(&e))
+        })
     }
 
     /// Whether anything is due or doomed: an idle pass writes nothing.

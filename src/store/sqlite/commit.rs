@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::{
     error,
-    read::stored_key,
     plain::{Release, RollbackTo, Savepoint},
+    read::stored_key,
     rows,
     tx::{Sync, Tx, Writer},
     values::{

@@ -31,8 +31,15 @@ fn read(conn: &mut SqliteConnection) -> QueryResult<VerifyReport> {
     }
     {
         use greenroom_agents::dsl;
-        let all = dsl::greenroom_agents
-            .select((dsl::id, dsl::kind, dsl::key, dsl::status, dsl::epoch, dsl::version, dsl::state));
+        let all = dsl::greenroom_agents.select((
+            dsl::id,
+            dsl::kind,
+            dsl::key,
+            dsl::status,
+            dsl::epoch,
+            dsl::version,
+            dsl::state,
+        ));
         for row in all.load_iter::<SeenAgent, _>(conn)? {
             finding.agent(row?);
         }
