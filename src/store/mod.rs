@@ -205,6 +205,29 @@ pub enum StoreError {
     Refused(String),
 }
 
+/// How a store's pool of connections fares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// So many connections at most.
+    pub max: usize,
+    /// So many there are.
+    pub size: usize,
+    /// So many of them are free.
+    pub idle: usize,
+    /// So many callers wait for one.
+    pub waiting: usize,
+    /// Taken since the start.
+    pub taken: u64,
+    /// Waited for them since the start, in microseconds, by all callers together.
+    pub wait_us: u64,
+    /// Connections made since the start.
+    pub made: u64,
+    /// Callers who got none.
+    pub failed: u64,
+    /// Connections closed because they came back with work open.
+    pub dropped: u64,
+}
+
 /// Operators' lasting decisions about an agent; everything else of its status is memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(i16)]

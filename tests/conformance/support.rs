@@ -17,6 +17,9 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+#[path = "../support/postgres.rs"]
+mod postgres;
+
 /// Writes every rule as one test per store.
 macro_rules! rules {
     ($($(#[$meta:meta])* async fn $name:ident($world:ident: $mut:ty) $body:block)*) => {$(
@@ -31,7 +34,8 @@ macro_rules! rules {
                 rule(&mut World::sqlite().await).await;
             }
 
-            #[tokio::test]
+            // the connections live on the threads of the runtime, and are to go on while a test waits
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
                 rule(&mut World::postgres().await).await;
             }
@@ -47,50 +51,30 @@ pub struct World {
     pub epochs: Vec<i64>,
     pub url: String,
     options: StoreOptions,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
+    _database: Option<postgres::Database>,
 }
 
 impl World {
     pub async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("greenroom.db").display());
-        let options =
-            StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
-        let store = store::open(&url, &options).await.unwrap();
-        let mut world = Self { store, boot: Uuid::nil(), epochs: Vec::new(), url, options, _dir: dir };
-        world.join().await;
-        world
+        Self::at(url, Some(dir), None).await
     }
 
     pub async fn postgres() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let name = format!("t{}", Uuid::now_v7().simple());
-        let psql = |db: &str, args: &[&str]| {
-            let done = std::process::Command::new("psql")
-                .args([
-                    "-q",
-                    "-h",
-                    "/tmp/pgdev",
-                    "-p",
-                    "54999",
-                    "-U",
-                    "postgres",
-                    "-d",
-                    db,
-                    "-v",
-                    "ON_ERROR_STOP=1",
-                ])
-                .args(args)
-                .status()
-                .unwrap();
-            assert!(done.success());
-        };
-        psql("postgres", &["-c", &format!("create database {name} template t strategy file_copy")]);
-        let url = format!("postgres://postgres@127.0.0.1:54999/{name}");
+        let database = postgres::Database::new();
+        let url = database.url();
+        database.psql(include_str!("../../migrations/postgres/00000000000001_ground/up.sql"));
+        Self::at(url, None, Some(database)).await
+    }
+
+    async fn at(url: String, dir: Option<tempfile::TempDir>, database: Option<postgres::Database>) -> Self {
         let options =
             StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
         let store = store::open(&url, &options).await.unwrap();
-        let mut world = Self { store, boot: Uuid::nil(), epochs: Vec::new(), url, options, _dir: dir };
+        let (boot, epochs) = (Uuid::nil(), Vec::new());
+        let mut world = Self { store, boot, epochs, url, options, _dir: dir, _database: database };
         world.join().await;
         world
     }
@@ -230,7 +214,7 @@ impl Drop for World {
         // whatever a test did, the store must still be sound
         let url = self.url.clone();
         let checked = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(store::verify(&url)).map(|r| r.problems)
         });
         if let Ok(Ok(problems)) = checked.join() {

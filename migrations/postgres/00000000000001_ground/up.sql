@@ -408,17 +408,9 @@ BEGIN
 
     IF s_id <> '{}' THEN
         IF true = ANY (s_keep) THEN
-            INSERT INTO greenroom_snapshots (agent, version, epoch, at, state)
-            SELECT a.id, a.version, a.epoch, a.updated_at, a.state
-              FROM unnest(s_unit, s_id, s_base, s_keep) AS s (unit, id, base, keep)
-              JOIN greenroom_agents a ON a.id = s.id
-             WHERE s.keep AND a.version > 0 AND a.version = s.base AND s.unit <> ALL (bad)
-            ON CONFLICT DO NOTHING;
-            DELETE FROM greenroom_snapshots x
-             USING unnest(s_id, s_keep) AS s (id, keep),
-                   LATERAL (SELECT y.version FROM greenroom_snapshots y WHERE y.agent = s.id
-                             ORDER BY y.version DESC OFFSET p_history LIMIT 1) AS beyond
-             WHERE s.keep AND x.agent = s.id AND x.version <= beyond.version;
+            PERFORM greenroom_keep_states_1(
+                p_history, s_id, s_base, ARRAY(SELECT s.keep AND s.unit <> ALL (bad)
+                    FROM unnest(s_unit, s_keep) WITH ORDINALITY AS s (unit, keep, o) ORDER BY s.o));
         END IF;
         WITH written AS (
             UPDATE greenroom_agents a
@@ -554,6 +546,45 @@ BEGIN
     END IF;
 
     RETURN QUERY SELECT * FROM unnest(bad, reasons, ids, codes);
+END $$;
+
+-- The commit of units that are nothing but the next state of an agent, each under the guard of its version
+-- and of its partition's epoch; answers whose guards were met.
+CREATE FUNCTION greenroom_commit_states_1(
+    p_history int, s_unit int[], s_id uuid[], s_partition smallint[], s_epoch bigint[], s_base bigint[],
+    s_schema bigint[], s_state bytea[], s_keep boolean[]
+) RETURNS SETOF int LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(7307498012);
+    IF true = ANY (s_keep) THEN
+        PERFORM greenroom_keep_states_1(p_history, s_id, s_base, s_keep);
+    END IF;
+    RETURN QUERY
+    UPDATE greenroom_agents a
+       SET epoch = s.epoch, version = s.base + 1, schema_version = s.schema, updated_at = now(), state = s.state
+      FROM unnest(s_unit, s_id, s_partition, s_epoch, s_base, s_schema, s_state)
+           AS s (unit, id, partition, epoch, base, schema, state)
+      JOIN greenroom_partitions p ON p.id = s.partition AND p.epoch = s.epoch
+     WHERE a.id = s.id AND a.version = s.base
+    RETURNING s.unit;
+END $$;
+
+-- Keeps states that are about to be overwritten, and forgets the oldest kept ones.
+CREATE FUNCTION greenroom_keep_states_1(p_history int, s_id uuid[], s_base bigint[], s_keep boolean[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO greenroom_snapshots (agent, version, epoch, at, state)
+    SELECT a.id, a.version, a.epoch, a.updated_at, a.state
+      FROM unnest(s_id, s_base, s_keep) AS s (id, base, keep)
+      JOIN greenroom_agents a ON a.id = s.id
+     WHERE s.keep AND a.version > 0 AND a.version = s.base
+    ON CONFLICT DO NOTHING;
+    DELETE FROM greenroom_snapshots x
+     USING unnest(s_id, s_keep) AS s (id, keep),
+           LATERAL (SELECT y.version FROM greenroom_snapshots y WHERE y.agent = s.id
+                     ORDER BY y.version DESC OFFSET p_history LIMIT 1) AS beyond
+     WHERE s.keep AND x.agent = s.id AND x.version <= beyond.version;
 END $$;
 
 -- Tells the children of tasks that have ended. Counted, since one call may end several parents of one

@@ -119,6 +119,21 @@ call! {
 }
 
 call! {
+    /// The commit of units that are nothing but an agent's next state; answers those that were met.
+    StatesCall = "SELECT * FROM greenroom_commit_states_1(", ")" -> Integer {
+        history: Integer = i32,
+        unit: Array<Integer> = Vec<i32>,
+        id: Array<Uid> = Vec<Id>,
+        partition: Array<SmallInt> = Vec<i16>,
+        epoch: Array<BigInt> = Vec<i64>,
+        base: Array<BigInt> = Vec<i64>,
+        schema: Array<BigInt> = Vec<i64>,
+        state: Array<Binary> = Vec<Cow<'a, [u8]>>,
+        keep: Array<Bool> = Vec<bool>,
+    }
+}
+
+call! {
     /// A claim; its answer are the columns of a claimed row.
     ClaimCall = "SELECT id, seq, target, message, priority, attempt, lost, max_attempts, timeout_ms, notify, \
                  batch, run_at, input FROM greenroom_claim_1(", ") ORDER BY priority DESC, seq"

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    call::{CommitCall, Refused},
+    call::{CommitCall, Refused, StatesCall},
     error,
     history::History,
     read, rows,
@@ -26,7 +26,7 @@ use crate::{
         task::{Illegal, NewTask, TaskInput, TaskState, next},
     },
     store::{
-        Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StoreError, Unit, Verdict,
+        Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, StoreError, Unit, Verdict,
         finish::{input_of, is_own},
         schema::{greenroom_agents, greenroom_task_archive, greenroom_tasks},
     },
@@ -34,6 +34,9 @@ use crate::{
 
 /// States of so many bytes are compressed.
 const PACKED_FROM: usize = 4 << 10;
+
+/// How often a call is repeated for the sake of others who were in its way.
+const MAX_REPEATS: usize = 3;
 
 /// What a unit touches, so that no two units of a wave touch the same.
 #[derive(PartialEq, Eq, Hash)]
@@ -89,9 +92,13 @@ fn flaw(unit: &Unit) -> Option<Refusal> {
     twice.map(|[id, _]| Refusal::Bad(format!("it submits task {id} twice")))
 }
 
-/// Whether nothing would be left behind if only the update of the state were refused.
+/// Whether the unit is nothing but the next state of an agent: its update is all that can be refused.
 fn is_state_alone(unit: &Unit) -> bool {
-    unit.finished.is_empty() && unit.accepted.is_empty() && unit.batches.is_empty() && unit.keys.is_empty()
+    let next = |state: &StateWrite| {
+        state.base_version > 0 && unit.owner.is_none_or(|owner| owner == (state.id.partition(), state.epoch))
+    };
+    unit.state.as_ref().is_some_and(next)
+        && unit.finished.is_empty() && unit.accepted.is_empty() && unit.batches.is_empty() && unit.keys.is_empty()
 }
 
 fn wire(n: usize) -> i32 {
@@ -116,6 +123,26 @@ fn transition(finish: &Finish) -> (TaskState, i32) {
         .filter(|state| next(*state, input_of(&finish.outcome, finish.guard, *state)) == Ok(to))
         .fold(0, |bits, state| bits | 1 << (state as i16));
     (to, legal)
+}
+
+impl<'a> StatesCall<'a> {
+    /// The states of a wave whose units are nothing else.
+    fn of(units: &'a [Unit], wave: &[usize], history: &mut History) -> Self {
+        let mut call = Self { history: wire(history.keep), ..Self::default() };
+        let now = micros(Timestamp::now());
+        for n in wave {
+            let Some(state) = units.get(*n).and_then(|unit| unit.state.as_ref()) else { continue };
+            call.unit.push(wire(*n));
+            call.id.push(state.id.into());
+            call.partition.push(state.id.partition());
+            call.epoch.push(state.epoch);
+            call.base.push(state.base_version);
+            call.schema.push(i64::from(state.schema_version));
+            call.state.push(snapshot::pack(&state.bytes, PACKED_FROM));
+            call.keep.push(history.wants(state.id, now));
+        }
+        call
+    }
 }
 
 impl<'a> CommitCall<'a> {
@@ -146,7 +173,7 @@ impl<'a> CommitCall<'a> {
             self.s_schema.push(i64::from(state.schema_version));
             self.s_state.push(snapshot::pack(&state.bytes, PACKED_FROM));
             self.s_keep.push(state.base_version > 0 && keep(state.id));
-            if state.base_version == 0 || !is_state_alone(unit) {
+            if !is_state_alone(unit) {
                 self.s_judged.push(state.id.into());
             }
         }
@@ -329,32 +356,27 @@ async fn halve(
         if wave.is_empty() {
             continue;
         }
-        let call = CommitCall::of(boot, units, &wave, &mut history.lock());
-        let refused: QueryResult<Vec<Refused>> = RunQueryDsl::load(&call, conn).await;
-        match refused {
+        match send(conn, history, boot, units, &wave).await {
             Ok(refused) => {
-                let whys: Vec<(usize, Why)> = refused
-                    .into_iter()
-                    .filter_map(|row| Some((usize::try_from(row.0).ok()?, call.refusal(units, row))))
-                    .collect();
-                drop(call);
-                for (n, why) in whys {
+                for (n, why) in refused {
                     let Some(unit) = units.get(n) else { continue };
                     let verdict = judge(conn, boot, unit, why).await?;
                     set(verdicts, n, verdict);
                 }
             }
             // The loser of a deadlock, or a race that a second look decides.
-            Err(e) if error::is_race(&e) && repeats < 3 => {
-                drop(call);
+            Err(e) if error::is_race(&e) && repeats < MAX_REPEATS => {
                 repeats += 1;
                 open.push(wave);
             }
             Err(e) if error::is_units_own(&e) => {
-                drop(call);
-                if let [n] = *wave {
+                if wave.len() == 1 && repeats < MAX_REPEATS {
+                    // what broke it may have been another's row, which a second look judges
+                    repeats = MAX_REPEATS;
+                    open.push(wave);
+                } else if let [n] = *wave {
                     let durable = match units.get(n) {
-                        Some(unit) => is_durable(conn, boot, unit).await.map_err(|e| error::of_read(&e))?,
+                        Some(unit) => is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))?,
                         None => false,
                     };
                     let refused = Verdict::Refused(Refusal::Bad(e.to_string()));
@@ -371,6 +393,29 @@ async fn halve(
     Ok(())
 }
 
+/// One statement: which units of the wave it refused, and why.
+async fn send(
+    conn: &mut AsyncPgConnection,
+    history: &Mutex<History>,
+    boot: Uuid,
+    units: &[Unit],
+    wave: &[usize],
+) -> QueryResult<Vec<(usize, Why)>> {
+    if wave.iter().all(|n| units.get(*n).is_some_and(is_state_alone)) {
+        let call = StatesCall::of(units, wave, &mut history.lock());
+        let met: Vec<i32> = RunQueryDsl::load(call, conn).await?;
+        if met.len() == wave.len() {
+            return Ok(Vec::new());
+        }
+        let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
+        return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
+    }
+    let call = CommitCall::of(boot, units, wave, &mut history.lock());
+    let refused: Vec<Refused> = RunQueryDsl::load(&call, conn).await?;
+    let why = |row: Refused| Some((usize::try_from(row.0).ok()?, call.refusal(units, row)));
+    Ok(refused.into_iter().filter_map(why).collect())
+}
+
 /// A refused unit may be durable since an earlier try.
 async fn judge(
     conn: &mut AsyncPgConnection,
@@ -378,14 +423,14 @@ async fn judge(
     unit: &Unit,
     why: Why,
 ) -> Result<Verdict, StoreError> {
-    if is_durable(conn, boot, unit).await.map_err(|e| error::of_read(&e))? {
+    if is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))? {
         return Ok(Verdict::Durable);
     }
     Ok(Verdict::Refused(match why {
         Why::Refused(refusal) => refusal,
         Why::Known => Refusal::Bad("something that it submits is known already".to_owned()),
         Why::KeyTaken((scope, key)) => {
-            match stored_key(conn, scope, &key).await.map_err(|e| error::of_read(&e))? {
+            match stored_key(conn, scope, &key).await.map_err(|e| error::of_statement(&e))? {
                 Some(row) => Refusal::KeyTaken(row),
                 None => return Err(StoreError::NotDone("an idempotency key expired meanwhile".to_owned())),
             }

@@ -6,10 +6,14 @@
 
 mod call;
 mod commit;
+mod connect;
 mod error;
 mod pool;
 mod read;
+mod tls;
+mod url;
 mod verify;
+mod wire;
 mod work;
 
 use std::sync::Arc;
@@ -37,23 +41,22 @@ const WRITERS: usize = 2;
 /// The store in a Postgres database.
 pub(super) struct PostgresStore {
     pools: Pools,
-    version: String,
     history: Arc<Mutex<History>>,
 }
 
 impl PostgresStore {
     /// Connects; the tables must be there.
     pub(super) async fn open(pools: Pools, options: &StoreOptions) -> Result<Self, StoreError> {
-        let version = pools.server_version().await?;
         let history = Arc::new(Mutex::new(History::new(options.history_every, options.history)));
-        Ok(Self { pools, version, history })
+        Ok(Self { pools, history })
     }
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     fn name(&self) -> String {
-        format!("postgres {}", self.version)
+        let version = self.pools.server().version;
+        format!("postgres {}.{}", version / 10_000, version % 10_000)
     }
 
     fn writers(&self) -> usize {
@@ -115,7 +118,7 @@ impl Store for PostgresStore {
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
         let now = values::micros(Timestamp::now());
         let mut conn = self.pools.get().await?;
-        read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_read(&e))
+        read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_statement(&e))
     }
 
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
@@ -126,17 +129,17 @@ impl Store for PostgresStore {
         let mut conn = self.pools.get().await?;
         let promoted = work::promote(&mut conn, now).await?;
         // What nobody is to be told of ends like any other task: children and batches follow.
-        let doomed = read::doomed(&mut conn, true).await.map_err(|e| error::of_read(&e))?;
+        let doomed = read::doomed(&mut conn, true).await.map_err(|e| error::of_statement(&e))?;
         let ends: Vec<Unit> = doomed.into_iter().filter_map(|(task, doom)| end(task, doom)).collect();
         if !ends.is_empty() {
             commit::commit(&mut conn, &self.history, Uuid::nil(), &ends).await?;
         }
-        let due = read::next_due(&mut conn).await.map_err(|e| error::of_read(&e))?;
+        let due = read::next_due(&mut conn).await.map_err(|e| error::of_statement(&e))?;
         Ok((promoted, due))
     }
 
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
-        read::doomed(&mut *self.pools.get().await?, false).await.map_err(|e| error::of_read(&e))
+        read::doomed(&mut *self.pools.get().await?, false).await.map_err(|e| error::of_statement(&e))
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
@@ -189,11 +192,13 @@ impl Store for PostgresStore {
 }
 
 pub(super) async fn open(url: &str, options: &StoreOptions) -> Result<PostgresStore, StoreError> {
-    PostgresStore::open(Pools::new(url)?, options).await
+    let pools = Pools::open(url::Url::parse(url)?, options.durability, 10).await?;
+    PostgresStore::open(pools, options).await
 }
 
 pub(super) async fn verify(url: &str) -> Result<super::VerifyReport, StoreError> {
-    verify::verify(&mut *Pools::new(url)?.get().await?).await
+    let pools = Pools::open(url::Url::parse(url)?, super::Durability::Relaxed, 1).await?;
+    verify::verify(&mut *pools.get().await?).await
 }
 
 /// The end of a task that the store ends by itself.
@@ -202,3 +207,8 @@ fn end(task: TaskId, doom: Doom) -> Option<Unit> {
     let finish = Finish { task, guard: Guard::Idle, outcome: FinishOutcome::Cancelled, note: Some(note) };
     Some(Unit { finished: vec![finish], ..Unit::default() })
 }
+
+/// The servers of the tests.
+#[cfg(test)]
+#[path = "../../../tests/support/postgres.rs"]
+mod server;

@@ -1,42 +1,425 @@
-//! Connections.
-use crate::store::StoreError;
-use diesel_async::{
-    AsyncPgConnection,
-    pooled_connection::{
-        AsyncDieselConnectionManager,
-        deadpool::{Object, Pool},
+//! Connections, kept: a pool for the reads, one for the writers, and a small one for the lease and
+//! for control, which no load on the others can starve.
+//!
+//! A connection comes back to its pool only when the server says that its session is idle. One with
+//! a transaction open, or with a statement whose future was dropped, is closed instead: however its
+//! user was cancelled, the next one starts clean.
+
+use std::{
+    fmt,
+    mem::ManuallyDrop,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-pub(super) type Conn = Object<AsyncPgConnection>;
+use deadpool::{
+    Runtime,
+    managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts},
+};
+use diesel_async::AsyncPgConnection;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::{
+    connect::{Link, Server, Source},
+    url::Url,
+    wire::Session,
+};
+use crate::store::{Durability, PoolStatus, StoreError};
+
+/// How long a caller waits for a connection: within a second it has an answer, if only a no.
+const WAIT: Duration = Duration::from_millis(800);
+
+/// How long the first connection may take: a database that sleeps (Neon's do) has to wake up.
+const FIRST: Duration = Duration::from_secs(15);
+
+/// How long a session that is about to settle is waited for.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Connections for the lease and for control.
+const CONTROL: usize = 2;
+
+/// Connections for the group commits.
+const WRITERS: usize = 2;
+
+/// The pools of one store.
+#[derive(Clone)]
 pub(super) struct Pools {
-    pool: Pool<AsyncPgConnection>,
-    control: Pool<AsyncPgConnection>,
-    writer: Pool<AsyncPgConnection>,
+    source: Arc<Source>,
+    server: Server,
+    reads: Kept,
+    control: Kept,
+    writers: Kept,
 }
-fn pool(url: &str, n: usize) -> Result<Pool<AsyncPgConnection>, StoreError> {
-    Pool::builder(AsyncDieselConnectionManager::<AsyncPgConnection>::new(url))
-        .max_size(n)
-        .build()
-        .map_err(|e| StoreError::Refused(e.to_string()))
-}
-async fn get(pool: &Pool<AsyncPgConnection>) -> Result<Conn, StoreError> {
-    pool.get().await.map_err(|e| StoreError::NotDone(e.to_string()))
-}
+
 impl Pools {
-    pub(super) fn new(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { pool: pool(url, 10)?, control: pool(url, 2)?, writer: pool(url, 2)? })
+    /// Makes the first connection, which is checked as all later ones are. Call it on the runtime
+    /// that is to be the connections' home.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where the server would lose what it acknowledges or is too old;
+    /// [`StoreError::NotDone`] where it cannot be reached, or does not take writes now.
+    pub(super) async fn open(url: Url, durability: Durability, size: usize) -> Result<Self, StoreError> {
+        let source = Arc::new(Source::new(url, durability)?);
+        let first = tokio::time::timeout(FIRST, source.link()).await.map_err(|_| {
+            StoreError::NotDone(format!("the server cannot be reached: no answer within {FIRST:?}"))
+        })??;
+        let server = first.server.clone();
+        let reads = Kept::new(&source, size)?;
+        reads.pool.manager().spares.lock().push(first);
+        let control = Kept::new(&source, CONTROL)?;
+        let writers = Kept::new(&source, WRITERS)?;
+        Ok(Self { source, server, reads, control, writers })
     }
+
+    /// A connection for reads and claims.
     pub(super) async fn get(&self) -> Result<Conn, StoreError> {
-        get(&self.pool).await
+        self.reads.get().await
     }
+
+    /// A connection for the lease and for control: few wait here, whatever the load.
     pub(super) async fn control(&self) -> Result<Conn, StoreError> {
-        get(&self.control).await
+        self.control.get().await
     }
+
+    /// A connection for a group commit.
     pub(super) async fn writer(&self) -> Result<Conn, StoreError> {
-        get(&self.writer).await
+        self.writers.get().await
     }
-    pub(super) async fn server_version(&self) -> Result<String, StoreError> {
-        Ok("15".into())
+
+    /// Runs a transaction, or whatever must go on to its end when the caller is cancelled.
+    pub(super) async fn run<T, W, F>(&self, conn: Conn, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(Conn) -> F + Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        match self.source.home().spawn(work(conn)).await {
+            Ok(result) => result,
+            // it panicked, or the runtime ends: what it did is not known
+            Err(e) => Err(StoreError::Unknown(e.to_string())),
+        }
+    }
+
+    /// Where connections come from, for those who need one of their own.
+    pub(super) fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// What the server said of itself at the first connection.
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// How the pools fare, together.
+    pub(super) fn status(&self) -> PoolStatus {
+        let mut sum = PoolStatus::default();
+        for kept in [&self.reads, &self.control, &self.writers] {
+            let status = kept.pool.status();
+            sum.max += status.max_size;
+            sum.size += status.size;
+            sum.idle += status.available;
+            sum.waiting += status.waiting;
+            let figures = &kept.pool.manager().figures;
+            sum.taken += figures.taken.load(Ordering::Relaxed);
+            sum.wait_us += figures.wait_us.load(Ordering::Relaxed);
+            sum.made += figures.made.load(Ordering::Relaxed);
+            sum.failed += figures.failed.load(Ordering::Relaxed);
+            sum.dropped += figures.dropped.load(Ordering::Relaxed);
+        }
+        sum
+    }
+}
+
+/// One pool.
+#[derive(Clone)]
+struct Kept {
+    pool: Pool<Maker>,
+}
+
+impl Kept {
+    fn new(source: &Arc<Source>, size: usize) -> Result<Self, StoreError> {
+        let size = size.max(1);
+        let maker = Maker {
+            source: Arc::clone(source),
+            under_way: Arc::new(Semaphore::new(size)),
+            spares: Arc::default(),
+            figures: Arc::default(),
+        };
+        let pool = Pool::builder(maker)
+            .max_size(size)
+            // the last one used is the one that is warm
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: Some(WAIT), create: Some(WAIT), recycle: Some(WAIT) })
+            .build()
+            .map_err(|e| StoreError::Refused(e.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    async fn get(&self) -> Result<Conn, StoreError> {
+        let began = Instant::now();
+        let figures = &self.pool.manager().figures;
+        let got = tokio::time::timeout(WAIT, self.pool.get()).await;
+        figures.wait_us.fetch_add(micros(began.elapsed()), Ordering::Relaxed);
+        let failure = match got {
+            Ok(Ok(object)) => {
+                figures.taken.fetch_add(1, Ordering::Relaxed);
+                let home = self.pool.manager().source.home().clone();
+                return Ok(Conn { object: ManuallyDrop::new(object), home });
+            }
+            Ok(Err(PoolError::Backend(error))) => error,
+            Ok(Err(PoolError::Timeout(_))) | Err(_) => {
+                let status = self.pool.status();
+                StoreError::NotDone(if status.available == 0 && status.size >= status.max_size {
+                    format!("all {} connections were in use for {WAIT:?}", status.max_size)
+                } else {
+                    format!("the server cannot be reached: no answer within {WAIT:?}")
+                })
+            }
+            Ok(Err(error)) => StoreError::NotDone(error.to_string()),
+        };
+        figures.failed.fetch_add(1, Ordering::Relaxed);
+        Err(failure)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[derive(Default)]
+struct Figures {
+    taken: AtomicU64,
+    wait_us: AtomicU64,
+    made: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Makes connections for one pool.
+pub(super) struct Maker {
+    source: Arc<Source>,
+    /// As many as the pool holds may be under way: callers who give up leave theirs to come.
+    under_way: Arc<Semaphore>,
+    /// Connections that came too late for whoever wanted them.
+    spares: Arc<Mutex<Vec<Link>>>,
+    figures: Arc<Figures>,
+}
+
+impl Manager for Maker {
+    type Type = Link;
+    type Error = StoreError;
+
+    /// Made by a task of its own at the connections' home. A caller who gives up does not stop it,
+    /// or a server far away would never be reached at all.
+    async fn create(&self) -> Result<Link, StoreError> {
+        let failed = |e: &dyn fmt::Display| StoreError::NotDone(format!("no connection was made: {e}"));
+        let permit = Arc::clone(&self.under_way).acquire_owned().await.map_err(|e| failed(&e))?;
+        while let Some(spare) = self.take_spare() {
+            if !spare.wire.is_closed() {
+                return Ok(spare);
+            }
+        }
+        let (source, spares, figures) =
+            (Arc::clone(&self.source), Arc::clone(&self.spares), Arc::clone(&self.figures));
+        let (answer, told) = tokio::sync::oneshot::channel();
+        self.source.home().spawn(async move {
+            let _permit = permit;
+            let made = source.link().await;
+            if made.is_ok() {
+                figures.made.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Err(Ok(late)) = answer.send(made) {
+                let mut spares = spares.lock();
+                spares.retain(|spare| !spare.wire.is_closed());
+                if spares.is_empty() {
+                    spares.push(late);
+                }
+            }
+        });
+        told.await.unwrap_or_else(|e| Err(failed(&e)))
+    }
+
+    async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<StoreError> {
+        if link.wire.is_closed() || link.wire.session() != Session::Idle {
+            return Err(RecycleError::message("closed"));
+        }
+        Ok(())
+    }
+}
+
+impl Maker {
+    fn take_spare(&self) -> Option<Link> {
+        self.spares.lock().pop()
+    }
+}
+
+/// A connection, lent.
+pub(super) struct Conn {
+    object: ManuallyDrop<Object<Maker>>,
+    home: tokio::runtime::Handle,
+}
+
+impl Conn {
+    /// Why it was closed, where it was and the server said why.
+    pub(super) fn fate(&self) -> Option<String> {
+        self.object.wire.fate()
+    }
+}
+
+impl Deref for Conn {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.object.conn
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.object.conn
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and `self` is not used afterwards.
+        #[allow(unsafe_code)]
+        let mut object = unsafe { ManuallyDrop::take(&mut self.object) };
+        let wire = Arc::clone(&object.wire);
+        if wire.is_closed() || wire.is_abandoned() || is_in_transaction(&mut object.conn) {
+            return close(object);
+        }
+        match wire.session() {
+            Session::Idle => {}
+            Session::Open => close(object),
+            // the end of an answer is still on its way, after an error for one: it is waited for
+            Session::Unsettled => {
+                self.home.spawn(async move {
+                    let settled = tokio::time::timeout(SETTLE, wire.settle()).await;
+                    if settled != Ok(Session::Idle) {
+                        close(object);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Whether diesel believes that a transaction is open, or has lost count.
+fn is_in_transaction(conn: &mut AsyncPgConnection) -> bool {
+    use diesel_async::{AnsiTransactionManager, TransactionManager};
+    AnsiTransactionManager::is_broken_transaction_manager(conn)
+}
+
+/// Takes it from its pool for good; the server rolls back what was open.
+fn close(object: Object<Maker>) {
+    if let Some(pool) = Object::pool(&object) {
+        pool.manager().figures.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+    drop(Object::take(object));
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::{dsl::sql, select, sql_types::{Bool, Integer}};
+    use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+    use futures_util::FutureExt;
+
+    use super::{super::server, *};
+
+    async fn pools(url: &str, size: usize) -> Pools {
+        Pools::open(Url::parse(url).unwrap(), Durability::Relaxed, size).await.unwrap()
+    }
+
+    async fn one(conn: &mut AsyncPgConnection) -> diesel::QueryResult<i32> {
+        select(sql::<Integer>("1")).get_result(conn).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_connection_is_made_once_and_used_again() {
+        let database = server::Database::new();
+        for url in [database.url(), database.socket_url()] {
+            let pools = pools(&url, 3).await;
+            for _ in 0..50 {
+                assert_eq!(one(&mut pools.get().await.unwrap()).await.unwrap(), 1);
+            }
+            let status = pools.status();
+            assert_eq!((status.max, status.size, status.idle), (3 + CONTROL + WRITERS, 1, 1), "{status:?}");
+            assert_eq!((status.taken, status.failed, status.dropped), (50, 0, 0), "{status:?}");
+        }
+    }
+
+    /// However its user was cancelled, a connection comes back clean or not at all.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_connection_comes_back_with_a_transaction_open() {
+        let database = server::Database::new();
+        database.psql("CREATE TABLE t (n int)");
+        let pools = pools(&database.url(), 8).await;
+        let rounds: u32 = 10_000;
+        let workers = (0..8_u64).map(|seed| {
+            let pools = pools.clone();
+            tokio::spawn(async move {
+                let mut dice = fastrand::Rng::with_seed(seed);
+                for _ in 0..rounds / 8 {
+                    let mut conn = pools.get().await.unwrap();
+                    // in a transaction that was open these differ, in one that failed this is an error
+                    let clean = sql::<Bool>("now() = statement_timestamp()");
+                    assert!(select(clean).get_result::<bool>(&mut *conn).await.unwrap());
+                    let polls = dice.u32(..14);
+                    let style = dice.u8(..3);
+                    let work = async move {
+                        match style {
+                            0 => {
+                                conn.transaction(async |conn| {
+                                    one(conn).await?;
+                                    conn.batch_execute("INSERT INTO t VALUES (1)").await?;
+                                    one(conn).await?;
+                                    diesel::QueryResult::Ok(())
+                                })
+                                .await
+                            }
+                            1 => {
+                                conn.batch_execute("BEGIN").await?;
+                                one(&mut conn).await?;
+                                conn.batch_execute("COMMIT").await
+                            }
+                            _ => {
+                                one(&mut conn).await?;
+                                // an error in a transaction that nobody ends
+                                conn.batch_execute("BEGIN; SELECT 1/0").await
+                            }
+                        }
+                    };
+                    // dropped after so many polls
+                    let mut work = Box::pin(work);
+                    for _ in 0..polls {
+                        if work.as_mut().now_or_never().is_some() {
+                            break;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+        });
+        for worker in workers.collect::<Vec<_>>() {
+            worker.await.unwrap();
+        }
+        let status = pools.status();
+        assert!(status.dropped > 1_000, "few were cancelled half-way: {status:?}");
+        assert!(status.taken >= u64::from(rounds) && status.failed == 0, "{status:?}");
+        // what was closed has rolled back, what is kept is idle
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                    AND state LIKE 'idle in transaction%'";
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while database.psql(open) != "0" {
+            assert!(Instant::now() < deadline, "a transaction is open: {}", database.psql(open));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }

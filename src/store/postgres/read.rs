@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn sql(e: diesel::result::Error) -> StoreError {
-    error::of_read(&e)
+    error::of_statement(&e)
 }
 
 reads!(AsyncPgConnection, Pg, [async], [.await]);

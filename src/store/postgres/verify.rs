@@ -18,7 +18,7 @@ pub(super) async fn verify(conn: &mut AsyncPgConnection) -> Result<VerifyReport,
         .repeatable_read()
         .run(async |conn| read(conn).await)
         .await
-        .map_err(|e| error::of_read(&e))
+        .map_err(|e| error::of_statement(&e))
 }
 
 async fn read(conn: &mut AsyncPgConnection) -> QueryResult<VerifyReport> {

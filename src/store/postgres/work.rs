@@ -55,7 +55,7 @@ mod functions {
 use functions::*;
 
 fn sql(e: diesel::result::Error) -> StoreError {
-    error::of_write(&e)
+    error::of_commit(&e)
 }
 
 fn millis(member: &Member) -> i64 {
