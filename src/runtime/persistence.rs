@@ -28,6 +28,8 @@ use crate::{
 
 /// At most so many units a transaction: more adds latency and hardly speed.
 const MAX_BATCH: usize = 256;
+/// How long a batch gathers at most.
+const GATHER: Duration = Duration::from_millis(1);
 /// At most so many units wait; further submissions from outside are refused.
 pub(crate) const MAX_WAITING: usize = 50_000;
 
@@ -227,7 +229,7 @@ impl Drop for Watch {
 
 async fn write(writer: Arc<Writer>, cx: Context) {
     let _watch = Watch(cx.hooks.clone());
-    let mut spare = Vec::new();
+    let (mut spare, mut last) = (Vec::new(), 0);
     loop {
         let (mut batch, closed) = {
             let mut queue = writer.queue.lock();
@@ -248,9 +250,25 @@ async fn write(writer: Arc<Writer>, cx: Context) {
             writer.work.notified().await;
             continue;
         }
+        if batch.len() < last / 2 && !cx.store.blocks() {
+            gather(&writer, &mut batch, last / 2).await;
+        }
+        last = batch.len();
         let (units, tickets): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         spare = batch;
         commit(&cx, &units, tickets).await;
+    }
+}
+
+/// Of those just answered fewer than half are back: gives the others a moment, so that a round trip is
+/// not spent on few. Whoever is alone never waits.
+async fn gather(writer: &Writer, batch: &mut Vec<(Unit, Ticket)>, enough: usize) {
+    let begun = Instant::now();
+    while batch.len() < enough && begun.elapsed() < GATHER {
+        tokio::task::yield_now().await;
+        let mut queue = writer.queue.lock();
+        let room = MAX_BATCH.saturating_sub(batch.len()).min(queue.waiting.len());
+        batch.extend(queue.waiting.drain(..room));
     }
 }
 

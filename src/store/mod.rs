@@ -7,12 +7,16 @@
 //! tasks it submitted, the idempotency keys it settled. Units of one call share a transaction but
 //! not a fate: each gets its own [`Verdict`].
 
+mod finish;
+mod history;
 mod open;
 mod postgres;
+mod read;
 mod rows;
 mod schema;
 mod sqlite;
 mod values;
+mod verify;
 
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
 

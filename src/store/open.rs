@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Migrations, Store, StoreError, sqlite};
+use super::{Migrations, Store, StoreError, postgres, sqlite};
 
 /// What an acknowledged commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +46,7 @@ pub struct VerifyReport {
 
 enum Place {
     Sqlite(PathBuf),
+    Postgres(String),
 }
 
 fn place(url: &str) -> Result<Place, StoreError> {
@@ -56,9 +57,7 @@ fn place(url: &str) -> Result<Place, StoreError> {
             refused("a store in memory would lose what it acknowledged: write sqlite://PATH")
         }
         Some(("sqlite", path)) => Ok(Place::Sqlite(PathBuf::from(path))),
-        Some(("postgres" | "postgresql", _)) => {
-            refused("this build keeps its data in SQLite; postgres:// comes with the Postgres store")
-        }
+        Some(("postgres" | "postgresql", _)) => Ok(Place::Postgres(url.to_owned())),
         // the URL may hold a password: it is not repeated
         _ => refused("the store's URL is not one that this program knows: write sqlite://PATH"),
     }
@@ -72,6 +71,7 @@ fn place(url: &str) -> Result<Place, StoreError> {
 pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(&path, options)?)),
+        Place::Postgres(url) => Ok(Arc::new(postgres::open(&url, options).await?)),
     }
 }
 
@@ -82,6 +82,7 @@ pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, S
 pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::migrate(&path),
+        Place::Postgres(_) => Ok(Vec::new()),
     }
 }
 
@@ -92,6 +93,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
 pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::migration_status(&path),
+        Place::Postgres(_) => Err(StoreError::Refused("later".to_owned())),
     }
 }
 
@@ -103,5 +105,6 @@ pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
 pub async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::verify(&path),
+        Place::Postgres(url) => postgres::verify(&url).await,
     }
 }

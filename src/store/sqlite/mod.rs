@@ -28,12 +28,13 @@ use uuid::Uuid;
 
 use self::{
     connect::{Role, connect},
-    tx::{History, Writer},
+    history::History,
+    tx::Writer,
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Member, Migrations,
     NodeRow, Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    VerifyReport, rows, values,
+    VerifyReport, history, rows, values,
 };
 use crate::model::{
     id::{AgentId, TaskId},
@@ -212,7 +213,7 @@ impl Store for SqliteStore {
     }
 
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
-        self.read(|c| claim::doomed(c, false).map_err(|e| error::of_statement(&e))).await
+        self.read(|c| read::doomed(c, false).map_err(|e| error::of_statement(&e))).await
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
