@@ -60,7 +60,9 @@ fn owner() -> Option<(u32, u32)> {
     *OWNER.get_or_init(|| {
         install::is_root().then(|| {
             install::folder(&install::POSTGRES); // its package makes the user
-            let id = |what| install::id(&[what, "postgres"]).expect("there is no user `postgres` to run the server");
+            let id = |what| {
+                install::id(&[what, "postgres"]).expect("there is no user `postgres` to run the server")
+            };
             (id("-u"), id("-g"))
         })
     })
@@ -333,7 +335,11 @@ impl Server {
         give(&log);
         let script = "\"$@\" & server=$!; cat >/dev/null; kill -QUIT $server; wait $server";
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(program("postgres").get_program()).arg("-D").arg(folder.join("data"));
+        command
+            .args(["-c", script, "sh"])
+            .arg(program("postgres").get_program())
+            .arg("-D")
+            .arg(folder.join("data"));
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         command.args(arguments(&folder, self.port, &settings).split(' '));
         command.env("LC_ALL", "C").stdin(Stdio::piped());

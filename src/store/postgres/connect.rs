@@ -11,7 +11,9 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, config::Host, tls::MakeTlsConnect};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, SimpleQueryMessage, config::Host, tls::MakeTlsConnect,
+};
 
 use super::{
     error,
@@ -81,7 +83,8 @@ impl Source {
         let connector = self.tls.connector(Arc::clone(&wire));
         let config = &self.url.config;
         let limit = self.url.connect_timeout;
-        let late = |_| StoreError::NotDone(format!("the server cannot be reached: no answer within {limit:?}"));
+        let late =
+            |_| StoreError::NotDone(format!("the server cannot be reached: no answer within {limit:?}"));
         let client = match socket(config) {
             None => {
                 let met = timeout(limit, config.connect(connector)).await.map_err(late)?;
@@ -91,7 +94,8 @@ impl Source {
             }
             Some(path) => {
                 let mut connector = connector;
-                let meeting = connector.make_tls_connect("").map_err(|e| StoreError::NotDone(e.to_string()))?;
+                let meeting =
+                    connector.make_tls_connect("").map_err(|e| StoreError::NotDone(e.to_string()))?;
                 let met = timeout(limit, async {
                     let stream = UnixStream::connect(&path).await.map_err(|e| {
                         let shown = path.display();
@@ -174,7 +178,9 @@ impl Source {
 fn socket(config: &Config) -> Option<std::path::PathBuf> {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match config.get_hosts() {
-        [Host::Unix(folder)] if config.get_hostaddrs().is_empty() => Some(folder.join(format!(".s.PGSQL.{port}"))),
+        [Host::Unix(folder)] if config.get_hostaddrs().is_empty() => {
+            Some(folder.join(format!(".s.PGSQL.{port}")))
+        }
         _ => None,
     }
 }
@@ -281,11 +287,8 @@ mod tests {
     #[test]
     fn a_server_that_would_lose_what_it_acknowledges_is_refused() {
         assert_eq!(why(&fine()), None);
-        let commit = |level: &str, standbys| Server {
-            synchronous_commit: level.to_owned(),
-            standbys,
-            ..fine()
-        };
+        let commit =
+            |level: &str, standbys| Server { synchronous_commit: level.to_owned(), standbys, ..fine() };
         assert!(why(&commit("off", false)).unwrap().contains("synchronous_commit = off"));
         assert_eq!(why(&commit("local", false)), None);
         assert!(why(&commit("local", true)).is_some() && why(&commit("remote_write", true)).is_some());
@@ -302,6 +305,8 @@ mod tests {
         let old = Server { version: 120_009, ..fine() };
         assert!(matches!(check(&old, Durability::Relaxed), Err(StoreError::Refused(t)) if t.contains("12")));
         let standby = Server { read_only: true, ..fine() };
-        assert!(matches!(check(&standby, Durability::Relaxed), Err(StoreError::NotDone(t)) if t.contains("read-only")));
+        assert!(
+            matches!(check(&standby, Durability::Relaxed), Err(StoreError::NotDone(t)) if t.contains("read-only"))
+        );
     }
 }

@@ -89,7 +89,9 @@ pub(super) fn cause(error: &Sql) -> Cause {
     match error {
         Sql::DatabaseError(kind, info) => match (code(info.message()), kind) {
             (Some(code), _) => of_code(code),
-            (None, DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection) => Cause::Lost,
+            (None, DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection) => {
+                Cause::Lost
+            }
             (None, DatabaseErrorKind::SerializationFailure) => Cause::Race,
             (None, _) => Cause::Other,
         },
@@ -201,8 +203,10 @@ mod tests {
 
     #[test]
     fn a_lost_answer_is_unknown_to_a_commit_and_nothing_to_a_read() {
-        let lost =
-            Sql::DatabaseError(DatabaseErrorKind::UnableToSendCommand, Box::new("connection closed".to_owned()));
+        let lost = Sql::DatabaseError(
+            DatabaseErrorKind::UnableToSendCommand,
+            Box::new("connection closed".to_owned()),
+        );
         assert!(matches!(of_commit(&lost), StoreError::Unknown(_)));
         assert!(matches!(of_statement(&lost), StoreError::NotDone(_)));
         let ended = sql("[57P01] terminating connection due to administrator command");

@@ -8,6 +8,8 @@ mod call;
 mod commit;
 mod connect;
 mod error;
+mod listen;
+mod migrate;
 mod pool;
 mod read;
 mod tls;

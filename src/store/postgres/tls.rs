@@ -79,7 +79,8 @@ fn roots(from: &Roots) -> Result<RootCertStore, StoreError> {
         }
         Roots::File(path) => {
             let shown = path.display();
-            let unread = |e: &dyn std::fmt::Display| refused(format!("sslrootcert {shown} cannot be read: {e}"));
+            let unread =
+                |e: &dyn std::fmt::Display| refused(format!("sslrootcert {shown} cannot be read: {e}"));
             for cert in CertificateDer::pem_file_iter(path).map_err(|e| unread(&e))? {
                 store.add(cert.map_err(|e| unread(&e))?).map_err(|e| unread(&e))?;
             }

@@ -172,7 +172,9 @@ fn split(url: &str) -> Result<(Own, String), StoreError> {
                 });
             }
             "sslcert" | "sslkey" => {
-                return Err(refused(&format!("{key} in the store's URL: client certificates are not supported")));
+                return Err(refused(&format!(
+                    "{key} in the store's URL: client certificates are not supported"
+                )));
             }
             _ => left.push(pair),
         }
@@ -202,7 +204,9 @@ fn privacy(own: &Own, unix: bool, near: bool) -> Result<Privacy, StoreError> {
     });
     match own.sslmode.as_deref() {
         Some("disable") => Ok(Privacy::Plain),
-        Some(_) if unix => Err(refused("there is no TLS over a socket: leave sslmode out of the store's URL")),
+        Some(_) if unix => {
+            Err(refused("there is no TLS over a socket: leave sslmode out of the store's URL"))
+        }
         Some("require") => Ok(Privacy::Encrypted(file)),
         Some("verify-full") => Ok(Privacy::Verified(file.unwrap_or(Roots::System))),
         Some(other) => Err(refused(&format!(

@@ -81,6 +81,11 @@ impl Wire {
         self.under_way.load(Ordering::Acquire) != 0
     }
 
+    /// All that was begun has ended, whoever waited for it.
+    pub(super) fn forget(&self) {
+        self.under_way.store(0, Ordering::Release);
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -214,7 +219,8 @@ impl<S> Tap<S> {
 /// The error with its SQLSTATE in front of its message.
 fn with_code(fields: &[u8]) -> Vec<u8> {
     let each = || fields.split(|b| *b == 0).filter_map(|field| field.split_first());
-    let code: Vec<u8> = each().find(|(name, _)| **name == b'C').map(|(_, code)| code.to_vec()).unwrap_or_default();
+    let code: Vec<u8> =
+        each().find(|(name, _)| **name == b'C').map(|(_, code)| code.to_vec()).unwrap_or_default();
     let mut body = Vec::with_capacity(fields.len() + code.len() + 3);
     for (name, text) in each() {
         body.push(*name);
