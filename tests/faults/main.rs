@@ -7,8 +7,8 @@
 mod clients;
 #[path = "../support/postgres.rs"]
 mod postgres;
-#[path = "../support/proxy.rs"]
-mod proxy;
+#[path = "../support/weather.rs"]
+mod weather;
 #[path = "../support/mod.rs"]
 mod support;
 

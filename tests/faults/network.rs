@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     clients::{sized, survives},
     postgres::Database,
-    proxy::{Proxy, Weather},
+    weather::{Proxy, Weather},
     support::Node,
 };
 
