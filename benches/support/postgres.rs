@@ -171,7 +171,10 @@ async fn ask_for(
         let version = doc.bump() as i64 - 1;
         let write = Write { id: uuid(n), version, state: doc.json() };
         let mut conn = pool.get().await?;
-        anyhow::ensure!(diesel_async::RunQueryDsl::execute(write, &mut conn).await? == 1, "the guard was not met");
+        anyhow::ensure!(
+            diesel_async::RunQueryDsl::execute(write, &mut conn).await? == 1,
+            "the guard was not met"
+        );
         took.push(begun.elapsed());
     }
     Ok(took)

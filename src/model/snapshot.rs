@@ -322,8 +322,13 @@ mod tests {
 
     #[test]
     fn what_would_not_shrink_is_left_alone() {
-        let header =
-            Header { codec: Codec::Json, agent: AgentId::of("a", "b"), version: 1, epoch: 1, schema_version: 1 };
+        let header = Header {
+            codec: Codec::Json,
+            agent: AgentId::of("a", "b"),
+            version: 1,
+            epoch: 1,
+            schema_version: 1,
+        };
         let noise: Vec<u8> = (0..2_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let whole = frame(&header, &noise);
         assert_eq!(pack(&whole, 0), whole);

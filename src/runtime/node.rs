@@ -23,6 +23,7 @@ use super::{
     crashes::Crashes,
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
     kind::AnyKind,
+    loads::Loads,
     metrics::Metrics,
     orchestrator::{Notice, Orchestrator},
     persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
@@ -65,6 +66,7 @@ pub(crate) struct Node {
     pub settings: Arc<config::Settings>,
     pub logger: Logger,
     pub store: Arc<dyn Store>,
+    pub loads: Loads,
     pub cache: Arc<dyn Cache>,
     pub persistence: Persistence,
     pub epochs: Vec<i64>,
@@ -118,6 +120,7 @@ impl Node {
                 started_at: Timestamp::now(),
                 settings: parts.settings,
                 logger: parts.logger,
+                loads: Loads::new(parts.store.clone()),
                 store: parts.store,
                 cache: parts.cache,
                 persistence: parts.persistence,
@@ -189,7 +192,7 @@ impl Node {
     /// Reads an agent's row: from the cache where the store says that it holds the same commit.
     pub(crate) async fn load(&self, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
         if let Some(cached) = self.cache.get_state(id).await {
-            let head = self.store.heads(&[id]).await?.pop().flatten();
+            let head = self.loads.head(id).await?;
             match head {
                 None => return Ok(None),
                 Some(mut row) if cached.is(row.epoch, row.version) && is_whole(&cached, id) => {
@@ -199,7 +202,7 @@ impl Node {
                 Some(_) => self.cache.drop_state(id, cached.epoch, cached.version).await,
             }
         }
-        Ok(self.store.load(&[id]).await?.pop().flatten())
+        self.loads.row(id).await
     }
 
     /// Keeps a durable state for the next activation.

@@ -67,7 +67,8 @@ impl Finding {
     }
 
     fn frame(&mut self, id: Id, epoch: i64, version: i64, bytes: Vec<u8>) {
-        let opened = snapshot::open(&snapshot::unpack(bytes)).and_then(|(header, _)| header.matches(AgentId(id.0), epoch, version));
+        let opened = snapshot::open(&snapshot::unpack(bytes))
+            .and_then(|(header, _)| header.matches(AgentId(id.0), epoch, version));
         if let Err(e) = opened {
             self.problem(|| format!("agent {}, version {version}: {e}", id.0));
         }

@@ -7,10 +7,10 @@
 mod clients;
 #[path = "../support/postgres.rs"]
 mod postgres;
-#[path = "../support/weather.rs"]
-mod weather;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/weather.rs"]
+mod weather;
 
 mod database;
 mod network;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     clients::{sized, survives},
     postgres::Database,
-    weather::{Proxy, Weather},
     support::Node,
+    weather::{Proxy, Weather},
 };
 
 fn proxied(database: &Database) -> (Proxy, String) {

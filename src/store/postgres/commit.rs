@@ -98,7 +98,10 @@ fn is_state_alone(unit: &Unit) -> bool {
         state.base_version > 0 && unit.owner.is_none_or(|owner| owner == (state.id.partition(), state.epoch))
     };
     unit.state.as_ref().is_some_and(next)
-        && unit.finished.is_empty() && unit.accepted.is_empty() && unit.batches.is_empty() && unit.keys.is_empty()
+        && unit.finished.is_empty()
+        && unit.accepted.is_empty()
+        && unit.batches.is_empty()
+        && unit.keys.is_empty()
 }
 
 fn wire(n: usize) -> i32 {
@@ -376,7 +379,9 @@ async fn halve(
                     open.push(wave);
                 } else if let [n] = *wave {
                     let durable = match units.get(n) {
-                        Some(unit) => is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))?,
+                        Some(unit) => {
+                            is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))?
+                        }
                         None => false,
                     };
                     let refused = Verdict::Refused(Refusal::Bad(e.to_string()));
