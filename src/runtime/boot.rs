@@ -116,7 +116,8 @@ pub(crate) async fn start(
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
     };
-    let options = StoreOptions { durability, ..StoreOptions::default() };
+    let pool_size = settings.store.pool_size as usize;
+    let options = StoreOptions { durability, pool_size, ..StoreOptions::default() };
     let store = store::open(&settings.store.url, &options).await?;
     let member = Member {
         boot,

@@ -9,6 +9,8 @@
 
 mod finish;
 mod history;
+
+mod hint;
 mod open;
 mod postgres;
 mod read;
@@ -18,6 +20,7 @@ mod sqlite;
 mod values;
 mod verify;
 
+pub use hint::{Hint, Watch};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
 
 use std::{sync::Arc, time::Duration};
@@ -411,6 +414,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
     fn blocks(&self) -> bool;
+
+    /// Tells of what other nodes that share it have to say, as long as the answer is kept; `None`
+    /// where it is one process's alone. `tell` must not block.
+    fn watch(&self, _tell: Box<dyn Fn(Hint) + Send + Sync>) -> Option<Watch> {
+        None
+    }
+
+    /// Tells the nodes that share it, this one too, at once and at most once. Up to 7,000 bytes.
+    async fn nudge(&self, _what: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// How its connections fare, where it has a pool of them.
+    fn pool(&self) -> Option<PoolStatus> {
+        None
+    }
 
     /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken
     /// gets a new epoch, and what a dead boot was running becomes ready again (`lost + 1`).

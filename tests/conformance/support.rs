@@ -65,13 +65,16 @@ impl World {
     pub async fn postgres() -> Self {
         let database = postgres::Database::new();
         let url = database.url();
-        database.psql(include_str!("../../migrations/postgres/00000000000001_ground/up.sql"));
         Self::at(url, None, Some(database)).await
     }
 
     async fn at(url: String, dir: Option<tempfile::TempDir>, database: Option<postgres::Database>) -> Self {
-        let options =
-            StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
+        let options = StoreOptions {
+            durability: Durability::Relaxed,
+            history: 3,
+            history_every: Duration::ZERO,
+            pool_size: 4,
+        };
         let store = store::open(&url, &options).await.unwrap();
         let (boot, epochs) = (Uuid::nil(), Vec::new());
         let mut world = Self { store, boot, epochs, url, options, _dir: dir, _database: database };

@@ -197,6 +197,7 @@ fn arguments(folder: &Path, port: u16, settings: &[&str]) -> String {
     text
 }
 
+#[allow(clippy::zombie_processes, reason = "it outlives us: that is what it is for")]
 /// Leaves a process behind that stops the server once nobody holds `used` any more.
 fn watch(folder: &Path, used: &Path) {
     let script = "\"$0\" stop -s -m immediate -D \"$1/data\"; rm -rf \"$1\"";

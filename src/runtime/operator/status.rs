@@ -91,6 +91,10 @@ impl Operator {
                 "state_bytes": load(&stats.bytes),
                 "fenced": load(&stats.fenced),
                 "waiting": node.persistence.waiting(),
+                "pool": node.store.pool().map(|p| json!({
+                    "max": p.max, "size": p.size, "idle": p.idle, "waiting": p.waiting, "taken": p.taken,
+                    "wait_ms": p.wait_us / 1_000, "made": p.made, "failed": p.failed, "dropped": p.dropped,
+                })),
             }),
             cache: cache_view(node.cache.name(), &cache),
             crashes: node.crashes.summary(now),
@@ -139,6 +143,9 @@ impl Operator {
         let counts = node.store.counts().await.unwrap_or_default();
         let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
         node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up(), node.cache.health().up);
+        if let Some(pool) = node.store.pool() {
+            node.metrics.pool(&pool);
+        }
     }
 
     /// The supervision tree.

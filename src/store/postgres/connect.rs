@@ -1,9 +1,13 @@
 //! One connection: made, checked, driven.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{Arc, Weak},
+};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
@@ -38,6 +42,8 @@ pub(super) struct Source {
     durability: Durability,
     /// Connections are driven here: never on a thread that an agent may hold up.
     home: Handle,
+    /// The store's connections that are open.
+    wires: Mutex<Vec<Weak<Wire>>>,
 }
 
 /// What the server says of itself.
@@ -67,11 +73,16 @@ impl Source {
     pub(super) fn new(url: Url, durability: Durability) -> Result<Self, StoreError> {
         let tls = Tls::new(&url.privacy)?;
         let home = Handle::try_current().map_err(|e| StoreError::NotDone(e.to_string()))?;
-        Ok(Self { url, tls, durability, home })
+        Ok(Self { url, tls, durability, home, wires: Mutex::default() })
     }
 
     pub(super) fn home(&self) -> &Handle {
         &self.home
+    }
+
+    /// The store's connections that are open.
+    pub(super) fn wires(&self) -> Vec<Arc<Wire>> {
+        self.wires.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// A connection as it is, without checks; what it hears goes to `heard`.
@@ -123,6 +134,10 @@ impl Source {
             }
             let mut conn = AsyncPgConnection::try_from(client).await.map_err(|e| error::of_setup(&e))?;
             conn.set_instrumentation(Count(Arc::clone(&wire)));
+            let mut wires = self.wires.lock();
+            wires.retain(|wire| wire.strong_count() > 0);
+            wires.push(Arc::downgrade(&wire));
+            drop(wires);
             Ok(Link { conn, wire: Arc::clone(&wire), server })
         };
         timeout(limit, set_up).await.map_err(|_| {
@@ -157,8 +172,12 @@ impl Source {
     {
         let wire = Arc::clone(wire);
         self.home.spawn(async move {
-            let fate = loop {
-                match poll_fn(|cx| connection.poll_message(cx)).await {
+            loop {
+                let message = tokio::select! {
+                    message = poll_fn(|cx| connection.poll_message(cx)) => message,
+                    () = wire.given_up() => break,
+                };
+                match message {
                     Some(Ok(AsyncMessage::Notification(n))) => {
                         if let Some(heard) = &heard {
                             // a hint that finds no room is one that somebody is about to act upon
@@ -166,11 +185,12 @@ impl Source {
                         }
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(e)) => break Some(error::of_client(&e).to_string()),
-                    None => break None,
+                    Some(Err(_)) | None => break,
                 }
-            };
-            wire.close(fate);
+            }
+            // those who wait hear that it is closed, and from the next connection why
+            drop(connection);
+            wire.close();
         });
     }
 }
@@ -259,17 +279,6 @@ fn check(server: &Server, durability: Durability) -> Result<(), StoreError> {
         ));
     }
     Ok(())
-}
-
-/// What `within` allows, or the answer that there was none.
-pub(super) async fn within<T>(
-    limit: Duration,
-    what: &str,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::NotDone(format!("{what}: no answer within {limit:?}"))))
 }
 
 #[cfg(test)]

@@ -9,12 +9,11 @@ use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
 
 use super::{connect::Heard, error, pool::Pools};
-use crate::store::StoreError;
+use crate::store::{Hint, StoreError, Watch};
 
 /// The one channel; databases have their own each.
 const CHANNEL: &str = "greenroom";
@@ -34,32 +33,12 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 /// Between tries where connections are made but nothing is heard.
 const DEAF: Duration = Duration::from_secs(60);
 
-/// What a listener tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Signal {
-    /// It hears from now on; what was sent before this may have been missed: look for yourself.
-    Resync,
-    /// Somebody sent this.
-    Payload(String),
-    /// Nothing is heard from now on, for this reason: poll.
-    Polling(String),
-}
-
-/// Listens until it is dropped.
-pub(super) struct Listener(JoinHandle<()>);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Begins to listen, and calls `tell` with what it hears. `tell` must not block.
-pub(super) fn listen(pools: Pools, tell: impl Fn(Signal) + Send + Sync + 'static) -> Listener {
+pub(super) fn listen(pools: Pools, tell: impl Fn(Hint) + Send + Sync + 'static) -> Watch {
     let home = pools.source().home().clone();
-    Listener(home.spawn(async move {
+    Watch::new(home.spawn(async move {
         if pools.source().url.pooled {
-            tell(Signal::Polling("the store's URL leads through a pooler".to_owned()));
+            tell(Hint::Polling("the store's URL leads through a pooler".to_owned()));
             return;
         }
         let (mut wait, mut is_polling) = (BACK_OFF.0, false);
@@ -70,12 +49,12 @@ pub(super) fn listen(pools: Pools, tell: impl Fn(Signal) + Send + Sync + 'static
                 Err(Deaf::Lost(why)) => {
                     // said once; the store's own errors tell the rest
                     if !std::mem::replace(&mut is_polling, true) {
-                        tell(Signal::Polling(why));
+                        tell(Hint::Polling(why));
                     }
                 }
                 Err(Deaf::Unheard) => {
                     if !std::mem::replace(&mut is_polling, true) {
-                        tell(Signal::Polling(format!("our own NOTIFY was not heard within {ECHO:?}")));
+                        tell(Hint::Polling(format!("our own NOTIFY was not heard within {ECHO:?}")));
                     }
                     wait = DEAF;
                 }
@@ -100,7 +79,7 @@ impl From<StoreError> for Deaf {
 }
 
 /// Listens until the connection ends.
-async fn hear(pools: &Pools, tell: &impl Fn(Signal), is_polling: &mut bool) -> Result<(), Deaf> {
+async fn hear(pools: &Pools, tell: &impl Fn(Hint), is_polling: &mut bool) -> Result<(), Deaf> {
     let (sender, mut heard) = mpsc::channel::<Heard>(ROOM);
     let (client, _) = pools.source().client(Some(sender)).await?;
     client.batch_execute(&format!("LISTEN {CHANNEL}")).await.map_err(|e| error::of_client(&e))?;
@@ -123,14 +102,14 @@ async fn hear(pools: &Pools, tell: &impl Fn(Signal), is_polling: &mut bool) -> R
         Ok(true) => {}
     }
     *is_polling = false;
-    tell(Signal::Resync);
+    tell(Hint::Resync);
     while let Some((_, payload)) = heard.recv().await {
         if !payload.starts_with(OWN) {
-            tell(Signal::Payload(payload));
+            tell(Hint::Nudge(payload));
         }
     }
     *is_polling = true;
-    tell(Signal::Polling("the connection that listens was lost".to_owned()));
+    tell(Hint::Polling("the connection that listens was lost".to_owned()));
     Ok(())
 }
 
@@ -155,16 +134,16 @@ mod tests {
     };
     use crate::store::Durability;
 
-    type Told = mpsc::UnboundedReceiver<Signal>;
+    type Told = mpsc::UnboundedReceiver<Hint>;
 
-    async fn listening(url: &str) -> (Pools, Listener, Told) {
+    async fn listening(url: &str) -> (Pools, Watch, Told) {
         let pools = Pools::open(Url::parse(url).unwrap(), Durability::Relaxed, 2).await.unwrap();
         let (sender, told) = mpsc::unbounded_channel();
         let listener = listen(pools.clone(), move |signal| sender.send(signal).unwrap_or_default());
         (pools, listener, told)
     }
 
-    async fn next(told: &mut Told) -> Signal {
+    async fn next(told: &mut Told) -> Hint {
         timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap()
     }
 
@@ -172,12 +151,12 @@ mod tests {
     async fn what_is_sent_is_heard_in_order() {
         let database = Database::new();
         let (pools, _listener, mut told) = listening(&database.url()).await;
-        assert_eq!(next(&mut told).await, Signal::Resync);
+        assert_eq!(next(&mut told).await, Hint::Resync);
         for n in 0..20 {
-            notify(&mut *pools.get().await.unwrap(), &format!("{n}")).await.unwrap();
+            notify(&mut pools.get().await.unwrap(), &format!("{n}")).await.unwrap();
         }
         for n in 0..20 {
-            assert_eq!(next(&mut told).await, Signal::Payload(n.to_string()));
+            assert_eq!(next(&mut told).await, Hint::Nudge(n.to_string()));
         }
     }
 
@@ -185,20 +164,20 @@ mod tests {
     async fn a_listener_comes_back_with_the_server_and_says_to_look_round() {
         let mut server = Server::careless();
         let (pools, _listener, mut told) = listening(&server.url()).await;
-        assert_eq!(next(&mut told).await, Signal::Resync);
+        assert_eq!(next(&mut told).await, Hint::Resync);
         server.stop_immediate();
-        assert!(matches!(next(&mut told).await, Signal::Polling(_)));
+        assert!(matches!(next(&mut told).await, Hint::Polling(_)));
         server.go_on();
-        assert_eq!(next(&mut told).await, Signal::Resync);
-        notify(&mut *pools.get().await.unwrap(), "again").await.unwrap();
-        assert_eq!(next(&mut told).await, Signal::Payload("again".to_owned()));
+        assert_eq!(next(&mut told).await, Hint::Resync);
+        notify(&mut pools.get().await.unwrap(), "again").await.unwrap();
+        assert_eq!(next(&mut told).await, Hint::Nudge("again".to_owned()));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn through_a_pooler_nobody_listens() {
         let database = Database::new();
         let (_pools, _listener, mut told) = listening(&format!("{}?pooler=true", database.url())).await;
-        assert!(matches!(next(&mut told).await, Signal::Polling(why) if why.contains("pooler")));
+        assert!(matches!(next(&mut told).await, Hint::Polling(why) if why.contains("pooler")));
         let listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' \
                          AND datname = current_database()";
         assert_eq!(database.psql(listening), "0");

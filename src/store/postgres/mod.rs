@@ -7,6 +7,7 @@
 mod call;
 mod commit;
 mod connect;
+mod doctor;
 mod error;
 mod listen;
 mod migrate;
@@ -23,13 +24,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
-use self::pool::Pools;
+use self::{connect::Source, pool::Pools, url::Url};
 use super::{
-    AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Finish, FinishOutcome, Guard, KeyRow,
-    Member, NodeRow, Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    history, rows, values,
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, Finish, FinishOutcome, Guard,
+    Hint, KeyRow, Member, Migrations, NodeRow, Ownership, PoolStatus, Store, StoreError, StoreOptions,
+    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, values,
 };
 use crate::model::{
     id::{AgentId, TaskId},
@@ -48,7 +50,7 @@ pub(super) struct PostgresStore {
 
 impl PostgresStore {
     /// Connects; the tables must be there.
-    pub(super) async fn open(pools: Pools, options: &StoreOptions) -> Result<Self, StoreError> {
+    async fn open(pools: Pools, options: &StoreOptions) -> Result<Self, StoreError> {
         let history = Arc::new(Mutex::new(History::new(options.history_every, options.history)));
         Ok(Self { pools, history })
     }
@@ -67,6 +69,18 @@ impl Store for PostgresStore {
 
     fn blocks(&self) -> bool {
         false
+    }
+
+    fn watch(&self, tell: Box<dyn Fn(Hint) + Send + Sync>) -> Option<Watch> {
+        Some(listen::listen(self.pools.clone(), tell))
+    }
+
+    async fn nudge(&self, what: &str) -> Result<(), StoreError> {
+        listen::notify(&mut *self.pools.control().await?, what).await
+    }
+
+    fn pool(&self) -> Option<PoolStatus> {
+        Some(self.pools.status())
     }
 
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
@@ -193,13 +207,37 @@ impl Store for PostgresStore {
     }
 }
 
+/// Connects, and brings the tables up to date where the database is ours to use.
 pub(super) async fn open(url: &str, options: &StoreOptions) -> Result<PostgresStore, StoreError> {
-    let pools = Pools::open(url::Url::parse(url)?, options.durability, 10).await?;
+    let pools = Pools::open(Url::parse(url)?, options.durability, options.pool_size).await?;
+    let (client, _) = pools.source().client(None).await?;
+    migrate::open(&client).await?;
     PostgresStore::open(pools, options).await
 }
 
-pub(super) async fn verify(url: &str) -> Result<super::VerifyReport, StoreError> {
-    let pools = Pools::open(url::Url::parse(url)?, super::Durability::Relaxed, 1).await?;
+/// A connection for those who look after the store, whatever the server's durability.
+async fn attend(url: &str) -> Result<Client, StoreError> {
+    let source = Source::new(Url::parse(url)?, Durability::Relaxed)?;
+    Ok(source.client(None).await?.0)
+}
+
+/// Brings the tables up to date, whatever else the database holds.
+pub(super) async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+    migrate::migrate(&attend(url).await?).await
+}
+
+/// Which migrations the database has seen.
+pub(super) async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
+    migrate::status(&attend(url).await?).await
+}
+
+/// Reads everything in the database.
+pub(super) async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
+    if migration_status(url).await?.applied.is_empty() {
+        let shown = Url::parse(url)?;
+        return Err(StoreError::Refused(format!("there is no store at {shown}")));
+    }
+    let pools = Pools::open(Url::parse(url)?, Durability::Relaxed, 1).await?;
     verify::verify(&mut *pools.get().await?).await
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     connect::{Link, Server, Source},
+    doctor,
     url::Url,
     wire::Session,
 };
@@ -73,6 +74,7 @@ impl Pools {
         reads.pool.manager().spares.lock().push(first);
         let control = Kept::new(&source, CONTROL)?;
         let writers = Kept::new(&source, WRITERS)?;
+        doctor::begin(&source);
         Ok(Self { source, server, reads, control, writers })
     }
 
@@ -89,20 +91,6 @@ impl Pools {
     /// A connection for a group commit.
     pub(super) async fn writer(&self) -> Result<Conn, StoreError> {
         self.writers.get().await
-    }
-
-    /// Runs a transaction, or whatever must go on to its end when the caller is cancelled.
-    pub(super) async fn run<T, W, F>(&self, conn: Conn, work: W) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        W: FnOnce(Conn) -> F + Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    {
-        match self.source.home().spawn(work(conn)).await {
-            Ok(result) => result,
-            // it panicked, or the runtime ends: what it did is not known
-            Err(e) => Err(StoreError::Unknown(e.to_string())),
-        }
     }
 
     /// Where connections come from, for those who need one of their own.
@@ -265,13 +253,6 @@ pub(super) struct Conn {
     home: tokio::runtime::Handle,
 }
 
-impl Conn {
-    /// Why it was closed, where it was and the server said why.
-    pub(super) fn fate(&self) -> Option<String> {
-        self.object.wire.fate()
-    }
-}
-
 impl Deref for Conn {
     type Target = AsyncPgConnection;
 
@@ -430,5 +411,153 @@ mod tests {
             assert!(Instant::now() < deadline, "a transaction is open: {}", database.psql(open));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The server is gone: whoever asks has an answer within a second; it is back: within five, so
+    /// is all else.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_goes_and_comes_back_is_noticed_both_times() {
+        let mut server = server::Server::careless();
+        let pools = pools(&server.url(), 4).await;
+        for round in 0..3 {
+            let mut held = pools.get().await.unwrap();
+            let waiting = tokio::spawn(async move { held.batch_execute("SELECT pg_sleep(60)").await });
+            until(|| {
+                server.psql(
+                    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(60)%' \
+                                  AND pid <> pg_backend_pid()",
+                ) == "1"
+            })
+            .await;
+            server.stop_immediate();
+            let began = Instant::now();
+            assert!(waiting.await.unwrap().is_err());
+            let refused = pools.get().await.err().map(|e| e.to_string());
+            assert!(began.elapsed() < Duration::from_secs(1), "{round}: {:?}", began.elapsed());
+            assert!(refused.as_deref().is_some_and(|why| why.contains("cannot be reached")), "{refused:?}");
+            server.go_on();
+            let began = Instant::now();
+            assert_eq!(one(&mut pools.get().await.unwrap()).await.unwrap(), 1);
+            assert!(began.elapsed() < Duration::from_secs(5), "{round}: {:?}", began.elapsed());
+        }
+    }
+
+    /// A frozen server keeps its connections open and says nothing.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_frozen_server_is_noticed_and_a_slow_statement_is_waited_for() {
+        let server = server::Server::careless();
+        let pools = pools(&server.url(), 4).await;
+        let mut slow = pools.get().await.unwrap();
+        slow.batch_execute("SELECT pg_sleep(3)").await.unwrap();
+        drop(slow);
+        server.sigstop();
+        let began = Instant::now();
+        let all = (0..20).map(|_| async {
+            match pools.get().await {
+                Ok(mut conn) => one(&mut conn).await.is_err(),
+                Err(_) => true,
+            }
+        });
+        assert!(futures_util::future::join_all(all).await.into_iter().all(|failed| failed));
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        let began = Instant::now();
+        assert!(pools.get().await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        server.sigcont();
+        let began = Instant::now();
+        until_ok(&pools).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        for _ in 0..20 {
+            assert_eq!(one(&mut pools.get().await.unwrap()).await.unwrap(), 1);
+        }
+    }
+
+    async fn until(mut so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !so() {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn until_ok(pools: &Pools) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while pools.get().await.is_err() {
+            assert!(Instant::now() < deadline);
+        }
+    }
+
+    /// Load on the reads leaves the control pool alone, and waits are told from outages.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn load_cannot_starve_the_lease() {
+        let database = server::Database::new();
+        let pools = pools(&database.url(), 2).await;
+        let held = (pools.get().await.unwrap(), pools.get().await.unwrap());
+        let began = Instant::now();
+        let refused = pools.get().await.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("all 2 connections were in use"), "{refused}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(one(&mut pools.control().await.unwrap()).await.unwrap(), 1);
+        assert_eq!(one(&mut pools.writer().await.unwrap()).await.unwrap(), 1);
+        drop(held);
+        assert_eq!(one(&mut pools.get().await.unwrap()).await.unwrap(), 1);
+    }
+
+    /// What the server says of itself, for real.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_would_lose_commits_is_refused_unless_that_is_wanted() {
+        let database = server::Database::new(); // the shared server does not sync
+        let open = |url: String, durability| async move {
+            Pools::open(Url::parse(&url).unwrap(), durability, 1).await.err().map(|e| e.to_string())
+        };
+        let why = open(database.url(), Durability::Full).await.unwrap();
+        assert!(why.contains("fsync"), "{why}");
+        assert_eq!(open(database.url(), Durability::Relaxed).await, None);
+        let server = server::Server::start();
+        assert_eq!(open(server.url(), Durability::Full).await, None);
+        let weak = format!("{}?options=-c%20synchronous_commit%3Doff", server.url());
+        let why = open(weak, Durability::Full).await.unwrap();
+        assert!(why.contains("synchronous_commit"), "{why}");
+        server.psql("ALTER SYSTEM SET default_transaction_read_only = on");
+        server.psql("SELECT pg_reload_conf()");
+        until(|| server.psql("SHOW default_transaction_read_only") == "on").await;
+        let why = open(server.url(), Durability::Full).await.unwrap();
+        assert!(why.contains("read-only"), "{why}");
+    }
+
+    /// Through the wire, whatever the server's language: the code stands in front.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn errors_come_with_their_code() {
+        use super::super::error::{Cause, cause, of_statement};
+        let database = server::Database::new();
+        let pools = pools(&database.url(), 2).await;
+        let mut conn = pools.get().await.unwrap();
+        let known = [
+            ("SELECT 1/0", Cause::Given, "22012"),
+            ("SELECT 'x'::int", Cause::Given, "22P02"),
+            ("SELECT * FROM nothing", Cause::Other, "42P01"),
+            ("BEGIN READ ONLY; CREATE TABLE a (b int)", Cause::ReadOnly, "25006"),
+            ("ROLLBACK; SET statement_timeout = 10; SELECT pg_sleep(9)", Cause::TimedOut, "57014"),
+            ("DO $$BEGIN RAISE 'no room' USING ERRCODE = '53100'; END$$", Cause::Full, "53100"),
+            ("DO $$BEGIN RAISE 'again' USING ERRCODE = '40P01'; END$$", Cause::Race, "40P01"),
+        ];
+        for (statement, expected, code) in known {
+            let error = conn.batch_execute(statement).await.unwrap_err();
+            assert_eq!(cause(&error), expected, "{error}");
+            assert!(error.to_string().starts_with(&format!("[{code}] ")), "{error}");
+        }
+        // a long one, cut into many reads, and then the connection is as good as before
+        let long = "DO $$BEGIN RAISE '%', repeat('x', 50000) USING ERRCODE = '22023'; END$$";
+        let error = conn.batch_execute(long).await.unwrap_err();
+        assert!(error.to_string().starts_with("[22023] xxx") && error.to_string().len() > 50_000);
+        assert_eq!(one(&mut conn).await.unwrap(), 1);
+        // the end of the session, from outside
+        let me =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(30%'";
+        let waiting = tokio::spawn(async move { conn.batch_execute("SELECT pg_sleep(30)").await });
+        until(|| database.psql(me).contains('t')).await;
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(cause(&error), Cause::Restarting, "{error}");
+        assert!(matches!(of_statement(&error), StoreError::NotDone(_)), "{error}");
     }
 }

@@ -12,12 +12,12 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
@@ -35,9 +35,22 @@ pub(super) struct Wire {
     settled: Notify,
     /// Statements begun and not ended. One whose future was dropped never ends.
     under_way: AtomicI64,
+    /// When bytes last went either way, in milliseconds since `made`.
+    last_ms: AtomicU64,
+    made: Made,
     closed: AtomicBool,
-    /// Why it was closed, where that is known.
-    fate: Mutex<Option<String>>,
+    /// Told that nobody waits for the server any more.
+    ended: Notify,
+}
+
+/// When it was made.
+#[derive(Debug)]
+struct Made(Instant);
+
+impl Default for Made {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 /// What the server thinks of the session.
@@ -73,7 +86,31 @@ impl Wire {
 
     /// A statement begins (1) or ends (-1).
     pub(super) fn count(&self, by: i64) {
+        self.touch();
         self.under_way.fetch_add(by, Ordering::AcqRel);
+    }
+
+    fn touch(&self) {
+        let ms = u64::try_from(self.made.0.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How long a statement has been waited for without a byte; `None` where none is.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        (self.is_abandoned() && !self.is_closed()).then(|| {
+            let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+            self.made.0.elapsed().saturating_sub(last)
+        })
+    }
+
+    /// Gives the server up.
+    pub(super) fn end(&self) {
+        self.ended.notify_one();
+    }
+
+    /// Waits for [`Wire::end`].
+    pub(super) async fn given_up(&self) {
+        self.ended.notified().await;
     }
 
     /// Whether a statement was begun whose end nobody waited for.
@@ -90,17 +127,9 @@ impl Wire {
         self.closed.load(Ordering::Acquire)
     }
 
-    pub(super) fn close(&self, why: Option<String>) {
-        if let Some(why) = why {
-            self.fate.lock().get_or_insert(why);
-        }
+    pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.settled.notify_waiters();
-    }
-
-    /// Why it was closed, where that is known.
-    pub(super) fn fate(&self) -> Option<String> {
-        self.fate.lock().clone()
     }
 
     fn saw(&self, tag: u8) {
@@ -187,7 +216,7 @@ impl<S> Tap<S> {
             let length = u32::from_be_bytes(length) as usize;
             let body = length.saturating_sub(4);
             self.wire.saw(tag);
-            if length < 4 || length > MAX_ERROR {
+            if !(4..=MAX_ERROR).contains(&length) {
                 // not one that we read: it passes, whatever it is
                 self.at = if body == 0 { START } else { At::Body(body, false) };
                 self.out.extend(*head);
@@ -257,6 +286,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
             }
             let before = buf.filled().len();
             ready!(Pin::new(&mut me.inner).poll_read(cx, buf))?;
+            me.wire.touch();
             let came = buf.filled().get(before..).unwrap_or_default();
             if came.is_empty() {
                 // the end: what was held will not become whole
