@@ -17,6 +17,7 @@ mod doom;
 mod inbox;
 mod keys;
 mod kind;
+mod loads;
 mod metrics;
 pub(crate) mod node;
 pub mod operator;

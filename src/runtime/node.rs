@@ -23,6 +23,7 @@ use super::{
     crashes::Crashes,
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
     kind::AnyKind,
+    loads::Loads,
     metrics::Metrics,
     orchestrator::{Notice, Orchestrator},
     persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
@@ -34,12 +35,13 @@ use crate::{
         AskError,
         host::{Host, Submission, Submitted},
     },
-    cache::Cache,
+    cache::{Cache, CachedState},
     config,
     log::Logger,
     model::{
         event::{self, Event, Level},
         id::{AgentId, TaskId},
+        snapshot,
         supervision::CrashReport,
         task::NewTask,
     },
@@ -64,6 +66,7 @@ pub(crate) struct Node {
     pub settings: Arc<config::Settings>,
     pub logger: Logger,
     pub store: Arc<dyn Store>,
+    pub loads: Loads,
     pub cache: Arc<dyn Cache>,
     pub persistence: Persistence,
     pub epochs: Vec<i64>,
@@ -117,6 +120,7 @@ impl Node {
                 started_at: Timestamp::now(),
                 settings: parts.settings,
                 logger: parts.logger,
+                loads: Loads::new(parts.store.clone()),
                 store: parts.store,
                 cache: parts.cache,
                 persistence: parts.persistence,
@@ -188,17 +192,17 @@ impl Node {
     /// Reads an agent's row: from the cache where the store says that it holds the same commit.
     pub(crate) async fn load(&self, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
         if let Some(cached) = self.cache.get_state(id).await {
-            let head = self.store.heads(&[id]).await?.pop().flatten();
+            let head = self.loads.head(id).await?;
             match head {
                 None => return Ok(None),
-                Some(mut row) if cached.is(row.epoch, row.version) => {
+                Some(mut row) if cached.is(row.epoch, row.version) && is_whole(&cached, id) => {
                     row.bytes = cached.bytes.to_vec();
                     return Ok(Some(row));
                 }
-                Some(_) => self.cache.invalidate(id).await,
+                Some(_) => self.cache.drop_state(id, cached.epoch, cached.version).await,
             }
         }
-        Ok(self.store.load(&[id]).await?.pop().flatten())
+        self.loads.row(id).await
     }
 
     /// Keeps a durable state for the next activation.
@@ -302,6 +306,13 @@ impl Node {
     }
 }
 
+/// Whether cached bytes are the snapshot that they claim to be: what was spoilt on its way is a miss,
+/// not an agent to quarantine.
+fn is_whole(cached: &CachedState, id: AgentId) -> bool {
+    let opened = snapshot::open(&cached.bytes);
+    opened.is_ok_and(|(header, _)| header.matches(id, cached.epoch, cached.version).is_ok())
+}
+
 fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
     match row.task {
         Some(first) if row.request == request => Ok(Submitted { first, replayed: true }),
@@ -385,4 +396,31 @@ impl Host for Gone {
         Box::pin(async { false })
     }
     fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::snapshot::{Codec, Header};
+
+    fn cached(agent: AgentId, version: i64, spoil: impl FnOnce(&mut Vec<u8>)) -> CachedState {
+        let (mut bytes, header) =
+            (Vec::new(), Header { codec: Codec::Json, agent, version, epoch: 3, schema_version: 1 });
+        snapshot::begin(&header, &mut bytes);
+        bytes.extend_from_slice(b"{}");
+        snapshot::seal(&mut bytes).unwrap();
+        spoil(&mut bytes);
+        CachedState { epoch: 3, version: 7, bytes: Arc::new(bytes) }
+    }
+
+    #[test]
+    fn only_a_whole_snapshot_of_that_very_commit_is_used_from_the_cache() {
+        let (me, other) = (AgentId::of("tally", "a"), AgentId::of("tally", "b"));
+        assert!(is_whole(&cached(me, 7, |_| {}), me));
+        assert!(!is_whole(&cached(me, 7, |bytes| bytes.truncate(20)), me));
+        assert!(!is_whole(&cached(me, 7, |bytes| *bytes.last_mut().unwrap() ^= 1), me));
+        assert!(!is_whole(&cached(me, 7, Vec::clear), me));
+        assert!(!is_whole(&cached(me, 6, |_| {}), me));
+        assert!(!is_whole(&cached(other, 7, |_| {}), me));
+    }
 }

@@ -184,7 +184,7 @@ pub enum Refusal {
 }
 
 /// Why a whole call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Nothing of it happened; it may be tried again.

@@ -5,6 +5,7 @@ mod claims;
 mod ends;
 mod family;
 mod keys;
+mod leases;
 mod operators;
 mod support;
 mod units;

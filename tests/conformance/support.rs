@@ -125,8 +125,13 @@ impl World {
 
     /// A unit that writes `body` as the state of `tally/key` upon `base`.
     pub fn turn(&self, key: &str, base: i64, body: &str) -> Unit {
+        Self::turn_under(&self.epochs, key, base, body)
+    }
+
+    /// The same by whoever owns the partitions under these epochs.
+    pub fn turn_under(epochs: &[i64], key: &str, base: i64, body: &str) -> Unit {
         let id = AgentId::of("tally", key);
-        let epoch = self.epoch(id);
+        let epoch = epochs[id.partition() as usize];
         let mut bytes = Vec::new();
         let header = Header { codec: Codec::Json, agent: id, version: base + 1, epoch, schema_version: 1 };
         snapshot::begin(&header, &mut bytes);

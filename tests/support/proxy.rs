@@ -1,148 +1,84 @@
-//! A TCP proxy that makes the network misbehave: delays, cuts, and replies that never arrive.
+//! A network between a client and a server that can hold back what is on its way.
 #![allow(dead_code)] // each test binary uses a part of it
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::Arc,
     thread,
-    time::Duration,
 };
 
-/// What becomes of the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    /// They pass.
-    Fair,
-    /// Each piece of an answer is held up for so long.
-    Slow(Duration),
-    /// One of so many answers is swallowed, and its connection cut: whoever waits for it cannot know.
-    Swallow(u64),
-    /// Nothing passes, and nobody is told.
-    Dark,
-    /// Connections are refused, and those that stood are cut.
-    Down,
-}
+use parking_lot::{Condvar, Mutex};
 
-/// The proxy; dropped, it lets go of all connections.
+/// A proxy; it ends with the test's process.
 pub struct Proxy {
-    address: SocketAddr,
-    shared: Arc<Shared>,
+    /// Where it listens.
+    pub port: u16,
+    held: Arc<Held>,
 }
 
-struct Shared {
-    to: SocketAddr,
-    weather: Mutex<Weather>,
-    open: Mutex<Vec<TcpStream>>,
-    over: AtomicBool,
-    answers: AtomicU64,
-    swallowed: AtomicU64,
+#[derive(Default)]
+struct Held {
+    /// Connections made so far, and how many of the first of them are held back.
+    state: Mutex<(usize, usize)>,
+    changed: Condvar,
 }
 
 impl Proxy {
-    /// A proxy in front of `to`, on a free port.
-    pub fn new(to: SocketAddr) -> Self {
+    /// A proxy before the server on this port.
+    pub fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            to,
-            weather: Mutex::new(Weather::Fair),
-            open: Mutex::default(),
-            over: AtomicBool::new(false),
-            answers: AtomicU64::new(0),
-            swallowed: AtomicU64::new(0),
-        });
-        let there = shared.clone();
+        let port = listener.local_addr().unwrap().port();
+        let held = Arc::<Held>::default();
+        let shared = held.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                if there.over.load(Ordering::Acquire) {
-                    return;
-                }
-                there.take(client);
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                let number = {
+                    let mut state = shared.state.lock();
+                    state.0 += 1;
+                    state.0
+                };
+                let (mut from_server, mut to_client) =
+                    (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from_server, &mut to_client);
+                    let _ = to_client.shutdown(Shutdown::Both);
+                });
+                let held = shared.clone();
+                thread::spawn(move || held.forward(number, client, server));
             }
         });
-        Self { address, shared }
+        Self { port, held }
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// What clients of the connections there are send from now on does not arrive, …
+    pub fn hold(&self) {
+        let mut state = self.held.state.lock();
+        state.1 = state.0;
     }
 
-    /// Changes the weather, for connections that stand too.
-    pub fn set(&self, weather: Weather) {
-        *self.shared.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
-        if weather == Weather::Down {
-            self.shared.cut_all();
-        }
-    }
-
-    /// How many answers have been swallowed.
-    pub fn swallowed(&self) -> u64 {
-        self.shared.swallowed.load(Ordering::Acquire)
+    /// … until now; also where the client has hung up meanwhile.
+    pub fn release(&self) {
+        self.held.state.lock().1 = 0;
+        self.held.changed.notify_all();
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::Release);
-        self.shared.cut_all();
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-impl Shared {
-    fn weather(&self) -> Weather {
-        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cut_all(&self) {
-        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn take(self: &Arc<Self>, client: TcpStream) {
-        if self.weather() == Weather::Down {
-            let _ = client.shutdown(Shutdown::Both);
-            return;
-        }
-        let Ok(server) = TcpStream::connect(self.to) else { return };
-        let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.extend([&client, &server].into_iter().filter_map(|s| s.try_clone().ok()));
-        drop(open);
-        for (from, to, answers) in [(&client, &server, false), (&server, &client, true)] {
-            let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
-            let me = self.clone();
-            thread::spawn(move || me.carry(from, to, answers));
-        }
-    }
-
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
-        let mut piece = vec![0; 64 << 10];
-        while let Ok(n @ 1..) = from.read(&mut piece) {
-            let weather = self.weather();
-            match weather {
-                Weather::Slow(pause) if answers => thread::sleep(pause),
-                Weather::Swallow(each) if answers => {
-                    let nth = self.answers.fetch_add(1, Ordering::AcqRel) + 1;
-                    if nth.is_multiple_of(each) {
-                        self.swallowed.fetch_add(1, Ordering::AcqRel);
-                        break;
-                    }
-                }
-                Weather::Dark => continue,
-                Weather::Down => break,
-                _ => {}
+impl Held {
+    fn forward(&self, number: usize, mut client: TcpStream, mut server: TcpStream) {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = client.read(&mut buffer).unwrap_or(0);
+            let mut state = self.state.lock();
+            while number <= state.1 {
+                self.changed.wait(&mut state);
             }
-            if to.write_all(&piece[..n]).is_err() {
-                break;
+            drop(state);
+            if read == 0 || server.write_all(&buffer[..read]).is_err() {
+                let _ = server.shutdown(Shutdown::Write);
+                return;
             }
         }
-        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Operator;
 use crate::{
+    cache,
     runtime::{
         dispatcher::RunningTasks,
         millis,
@@ -37,6 +38,8 @@ impl Operator {
                 remedy: "look at the disk and at `greenroom logs`; it is tried again by itself".to_owned(),
             });
         }
+        let cache = node.cache.health();
+        reasons.extend(cache_reason(&cache));
         let counts = node.store.counts().await.unwrap_or_default();
         let mut agents: BTreeMap<String, u64> = BTreeMap::new();
         for (status, n) in &counts.agents {
@@ -93,7 +96,7 @@ impl Operator {
                     "wait_ms": p.wait_us / 1_000, "made": p.made, "failed": p.failed, "dropped": p.dropped,
                 })),
             }),
-            cache: json!({"kind": node.cache.name(), "up": true}),
+            cache: cache_view(node.cache.name(), &cache),
             crashes: node.crashes.summary(now),
             at: now,
         }
@@ -139,7 +142,7 @@ impl Operator {
         let agents: Vec<_> = agents.into_iter().map(|((kind, status), n)| (kind, status, n)).collect();
         let counts = node.store.counts().await.unwrap_or_default();
         let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
-        node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up());
+        node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up(), node.cache.health().up);
         if let Some(shared) = node.store.shared() {
             node.metrics.pool(&shared.pool());
         }
@@ -175,7 +178,7 @@ impl Operator {
         let mut root = leaf("orchestrator", &node.settings.node.name, "active", 0);
         root.children = vec![
             leaf("persistence", "persistence", if up { "active" } else { "down" }, waiting as u64),
-            leaf("cache", "cache", "active", 0),
+            leaf("cache", "cache", if node.cache.health().up { "active" } else { "down" }, 0),
             dispatcher,
         ];
         for tool in node.tools.values() {
@@ -237,6 +240,35 @@ pub(super) fn status_name(status: StoredStatus) -> &'static str {
         StoredStatus::Stopped => "stopped",
         StoredStatus::Quarantined => "quarantined",
     }
+}
+
+/// A cache that has not been reached yet, right after the start, is nothing to report.
+fn cache_reason(cache: &cache::Health) -> Option<Reason> {
+    let why = cache.reason.as_ref().filter(|_| !cache.up)?;
+    Some(Reason {
+        code: "cache_down".to_owned(),
+        message: format!("the cache does not answer, reads go to the store: {why}"),
+        since: cache.since,
+        remedy: "look at Redis and at cache.url; it is tried again by itself".to_owned(),
+    })
+}
+
+fn cache_view(kind: &str, cache: &cache::Health) -> serde_json::Value {
+    let sum = |of: fn(&cache::Lookups) -> u64| cache.lookups.iter().map(of).sum::<u64>();
+    let strategies: serde_json::Map<_, _> = cache
+        .lookups
+        .iter()
+        .map(|of| (of.strategy.name().to_owned(), json!({"hits": of.hits, "misses": of.misses})))
+        .collect();
+    json!({
+        "kind": kind,
+        "up": cache.up,
+        "since": cache.since,
+        "reason": cache.reason,
+        "hits": sum(|of| of.hits),
+        "misses": sum(|of| of.misses),
+        "strategies": strategies,
+    })
 }
 
 /// Resident memory of this process; 0 where the system does not tell.
