@@ -188,9 +188,9 @@ impl Source {
                     Some(Err(_)) | None => break,
                 }
             }
-            // those who wait hear that it is closed, and from the next connection why
-            drop(connection);
+            // known before those who wait hear of it, or they would give it back to the pool
             wire.close();
+            drop(connection);
         });
     }
 }

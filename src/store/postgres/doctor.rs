@@ -37,24 +37,22 @@ async fn rounds(source: Weak<Source>) {
         sleep(ROUND).await;
         let Some(source) = source.upgrade() else { return };
         line = line.filter(|client| !client.is_closed());
-        let is_silent = source.wires().iter().any(|wire| wire.silence().is_some_and(|s| s >= SILENCE));
-        if line.is_none() {
-            // made while all is well, so that it is there when it is needed
-            line = timeout(ANSWER, source.client(None))
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .map(|(client, _)| client);
-        }
-        if !is_silent {
-            continue;
-        }
-        let alive = match &line {
-            // through a pooler, and in every session, this is the least that can be asked
-            Some(client) => timeout(ANSWER, client.batch_execute("")).await.is_ok_and(|a| a.is_ok()),
-            None => false,
+        let is_silent = || source.wires().iter().any(|wire| wire.silence().is_some_and(|s| s >= SILENCE));
+        // the line is made while all is well, so that it is there when it is needed
+        let asked = match &line {
+            Some(client) if is_silent() => timeout(ANSWER, client.batch_execute("")).await.map(|_| ()),
+            Some(_) => continue,
+            None => match timeout(ANSWER, source.client(None)).await {
+                Ok(made) => {
+                    line = made.ok().map(|(client, _)| client);
+                    Ok(())
+                }
+                Err(late) => Err(late),
+            },
         };
-        if !alive {
+        // any answer is a sign of life, "too many connections" too; a server that is gone for good has
+        // its connections end by themselves
+        if asked.is_err() {
             line = None;
             for wire in source.wires().iter().filter(|w| w.silence().is_some_and(|s| s >= SILENCE)) {
                 wire.end();

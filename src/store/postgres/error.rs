@@ -32,6 +32,8 @@ pub(super) enum Cause {
     Corrupt,
     /// It does not let us in, or not do this.
     Forbidden,
+    /// A pooler has given our prepared statements to others.
+    Pooler,
     /// What was given to it: nothing but its own unit is to blame.
     Given,
     /// Anything else.
@@ -51,6 +53,10 @@ impl fmt::Display for Cause {
             Self::Race => "another transaction was in the way",
             Self::Corrupt => "the server cannot read what it stores",
             Self::Forbidden => "the server does not allow it",
+            Self::Pooler => {
+                "the pooler mixes up prepared statements, and must support them (PgBouncer: 1.21 or later, \
+                 with max_prepared_statements)"
+            }
             Self::Given => "the server does not take such data",
             Self::Other => "the statement failed",
         })
@@ -73,6 +79,7 @@ fn of_code(code: &str) -> Cause {
         "53100" => Cause::Full,
         "40001" | "40P01" => Cause::Race,
         "42501" => Cause::Forbidden,
+        "26000" | "42P05" => Cause::Pooler,
         _ => match code.get(..2) {
             Some("08") => Cause::Lost,
             Some("53" | "57" | "58") => Cause::Ill,
@@ -187,6 +194,7 @@ mod tests {
             ("[23505] x", Cause::Given),
             ("[54000] x", Cause::Given),
             ("[42P01] x", Cause::Other),
+            ("[26000] prepared statement \"s13\" does not exist", Cause::Pooler),
             ("[XX001] x", Cause::Corrupt),
             ("[XX000] x", Cause::Other),
             ("[58030] x", Cause::Ill),

@@ -197,12 +197,8 @@ mod tests {
     #[tokio::test]
     async fn an_extensions_view_is_nobodys_table() {
         let database = Database::new();
-        // any extension that brings a relation would do; this one is made of SQL alone
-        let there = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'";
-        if database.psql(there) == "0" {
-            return; // a server without the contrib package: there is nothing to tell apart
-        }
-        database.psql("CREATE EXTENSION pg_stat_statements");
+        // the one extension that every server has takes it in
+        database.psql("CREATE VIEW statistics AS SELECT 1; ALTER EXTENSION plpgsql ADD VIEW statistics");
         assert_eq!(open(&client(&database.url()).await).await.unwrap(), all());
     }
 

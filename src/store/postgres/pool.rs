@@ -560,4 +560,27 @@ mod tests {
         assert_eq!(cause(&error), Cause::Restarting, "{error}");
         assert!(matches!(of_statement(&error), StoreError::NotDone(_)), "{error}");
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_without_a_connection_to_spare_says_so_and_recovers() {
+        let server = server::Server::start_with(&[
+            "fsync=off",
+            "max_connections=8",
+            "superuser_reserved_connections=0",
+        ]);
+        let pools = pools(&server.url(), 10).await;
+        let mut held = Vec::new();
+        let why = loop {
+            match pools.get().await {
+                Ok(conn) => held.push(conn),
+                Err(why) => break why.to_string(),
+            }
+        };
+        assert!(why.contains("too many connections: [53300]"), "{why}");
+        assert!((4..=8).contains(&held.len()), "{}", held.len());
+        // the doctor has no connection of its own then: an answer is an answer
+        held[0].batch_execute("SELECT pg_sleep(3)").await.unwrap();
+        held.truncate(2);
+        assert_eq!(one(&mut pools.get().await.unwrap()).await.unwrap(), 1);
+    }
 }
