@@ -9,19 +9,18 @@
 
 mod finish;
 mod history;
-
-mod hint;
 mod open;
 mod postgres;
 mod read;
 mod rows;
 mod schema;
+mod shared;
 mod sqlite;
 mod values;
 mod verify;
 
-pub use hint::{Hint, Watch};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
+pub use shared::{Hint, PoolStatus, Shared, Watch};
 
 use std::{sync::Arc, time::Duration};
 
@@ -208,29 +207,6 @@ pub enum StoreError {
     Refused(String),
 }
 
-/// How a store's pool of connections fares.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PoolStatus {
-    /// So many connections at most.
-    pub max: usize,
-    /// So many there are.
-    pub size: usize,
-    /// So many of them are free.
-    pub idle: usize,
-    /// So many callers wait for one.
-    pub waiting: usize,
-    /// Taken since the start.
-    pub taken: u64,
-    /// Waited for them since the start, in microseconds, by all callers together.
-    pub wait_us: u64,
-    /// Connections made since the start.
-    pub made: u64,
-    /// Callers who got none.
-    pub failed: u64,
-    /// Connections closed because they came back with work open.
-    pub dropped: u64,
-}
-
 /// Operators' lasting decisions about an agent; everything else of its status is memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(i16)]
@@ -415,21 +391,8 @@ pub trait Store: Send + Sync + 'static {
     /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
     fn blocks(&self) -> bool;
 
-    /// Tells of what other nodes that share it have to say, as long as the answer is kept; `None`
-    /// where it is one process's alone. `tell` must not block.
-    fn watch(&self, _tell: Box<dyn Fn(Hint) + Send + Sync>) -> Option<Watch> {
-        None
-    }
-
-    /// Tells the nodes that share it, this one too, at once and at most once. Up to 7,000 bytes.
-    async fn nudge(&self, _what: &str) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    /// How its connections fare, where it has a pool of them.
-    fn pool(&self) -> Option<PoolStatus> {
-        None
-    }
+    /// What it has more where several processes share it; `None` where it is one's alone.
+    fn shared(&self) -> Option<&dyn Shared>;
 
     /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken
     /// gets a new epoch, and what a dead boot was running becomes ready again (`lost + 1`).

@@ -63,7 +63,13 @@ impl World {
     }
 
     pub async fn postgres() -> Self {
-        let database = postgres::Database::new();
+        // migrated once, then copied
+        let tables = include_str!("../../migrations/postgres/00000000000001_ground/up.sql");
+        let database = postgres::Database::like("tables", tables, |url| {
+            let url = url.to_owned();
+            let migrate = move || tokio::runtime::Runtime::new().unwrap().block_on(store::migrate(&url));
+            std::thread::spawn(migrate).join().unwrap().unwrap();
+        });
         let url = database.url();
         Self::at(url, None, Some(database)).await
     }

@@ -81,10 +81,17 @@ fn done(output: std::io::Result<Output>, what: &str) -> String {
     text
 }
 
-/// Makes the files of a server.
+/// The password of `postgres` where one is asked for.
+pub const PASSWORD: &str = "s3cret";
+
+/// Makes the files of a server that lets in by TCP as `auth` says, and by the socket whoever comes.
 fn init(data: &Path, auth: &str) {
+    let password = data.with_extension("password");
+    fs::write(&password, PASSWORD).unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o644)).unwrap();
     let mut command = program("initdb");
-    command.args(["--no-sync", "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", auth, "-D"]).arg(data);
+    command.args(["--no-sync", "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth-local=trust"]);
+    command.arg(format!("--auth-host={auth}")).arg("--pwfile").arg(&password).arg("-D").arg(data);
     done(as_owner(&mut command).output(), "initdb");
 }
 
@@ -220,10 +227,11 @@ impl Database {
         Self::copy("template1")
     }
 
-    /// A copy of a database that `make` fills, once for all tests, given its URL. The name says what
-    /// is in it: a new name for new contents.
-    pub fn like(name: &str, make: impl FnOnce(&str)) -> Self {
+    /// A copy of a database that `make` fills, once for all tests, given its URL. Other `contents`
+    /// are another database.
+    pub fn like(name: &str, contents: &str, make: impl FnOnce(&str)) -> Self {
         let shared = Shared::get();
+        let name = &format!("{name}_{:016x}", hash(contents.as_bytes()));
         let path = shared.folder.join(format!("{name}.lock"));
         let lock = File::create(&path).unwrap();
         lock.lock().unwrap();
@@ -328,6 +336,29 @@ impl Server {
         Self { folder, port: free_port(), settings, keeper: None }
     }
 
+    /// One that lets nobody in by TCP but over TLS and with a password. Its certificate is for
+    /// `localhost`, and signed by the authority that is in the file that it answers.
+    pub fn with_tls() -> (Self, PathBuf) {
+        let mut server = Self::made(CARELESS, "scram-sha-256");
+        let data = server.data();
+        let authority = Authority::new();
+        let (cert, key) = authority.sign("localhost");
+        for (name, text) in [("server.crt", cert), ("server.key", key)] {
+            let path = data.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            give(&path);
+        }
+        let hba = data.join("pg_hba.conf");
+        let rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(&hba, rules).unwrap();
+        server.settings.push("ssl=on".to_owned());
+        server.go_on();
+        let root = server.folder.path().join("root.pem");
+        fs::write(&root, authority.pem()).unwrap();
+        (server, root)
+    }
+
     /// Starts it again after a stop, on the same port, with the same files.
     pub fn go_on(&mut self) {
         let folder = self.folder.path().to_owned();
@@ -416,6 +447,37 @@ impl Server {
     /// What it wrote to its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A certificate authority of a test's own.
+pub struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Authority {
+    /// A fresh one, that nobody knows.
+    pub fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "a test's own authority");
+        Self(rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a name, and its key.
+    pub fn sign(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -91,7 +91,7 @@ impl Operator {
                 "state_bytes": load(&stats.bytes),
                 "fenced": load(&stats.fenced),
                 "waiting": node.persistence.waiting(),
-                "pool": node.store.pool().map(|p| json!({
+                "pool": node.store.shared().map(|s| s.pool()).map(|p| json!({
                     "max": p.max, "size": p.size, "idle": p.idle, "waiting": p.waiting, "taken": p.taken,
                     "wait_ms": p.wait_us / 1_000, "made": p.made, "failed": p.failed, "dropped": p.dropped,
                 })),
@@ -143,8 +143,8 @@ impl Operator {
         let counts = node.store.counts().await.unwrap_or_default();
         let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
         node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up(), node.cache.health().up);
-        if let Some(pool) = node.store.pool() {
-            node.metrics.pool(&pool);
+        if let Some(shared) = node.store.shared() {
+            node.metrics.pool(&shared.pool());
         }
     }
 

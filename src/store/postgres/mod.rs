@@ -30,8 +30,8 @@ use uuid::Uuid;
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, Finish, FinishOutcome, Guard,
-    Hint, KeyRow, Member, Migrations, NodeRow, Ownership, PoolStatus, Store, StoreError, StoreOptions,
-    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, values,
+    Hint, KeyRow, Member, Migrations, NodeRow, Ownership, PoolStatus, Shared, Store, StoreError,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, values,
 };
 use crate::model::{
     id::{AgentId, TaskId},
@@ -71,16 +71,8 @@ impl Store for PostgresStore {
         false
     }
 
-    fn watch(&self, tell: Box<dyn Fn(Hint) + Send + Sync>) -> Option<Watch> {
-        Some(listen::listen(self.pools.clone(), tell))
-    }
-
-    async fn nudge(&self, what: &str) -> Result<(), StoreError> {
-        listen::notify(&mut *self.pools.control().await?, what).await
-    }
-
-    fn pool(&self) -> Option<PoolStatus> {
-        Some(self.pools.status())
+    fn shared(&self) -> Option<&dyn Shared> {
+        Some(self)
     }
 
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
@@ -208,6 +200,21 @@ impl Store for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         read::ping(&mut *self.pools.control().await?).await
+    }
+}
+
+#[async_trait]
+impl Shared for PostgresStore {
+    fn pool(&self) -> PoolStatus {
+        self.pools.status()
+    }
+
+    fn watch(&self, tell: Box<dyn Fn(Hint) + Send + Sync>) -> Watch {
+        listen::listen(self.pools.clone(), tell)
+    }
+
+    async fn nudge(&self, what: &str) -> Result<(), StoreError> {
+        listen::notify(&mut *self.pools.control().await?, what).await
     }
 }
 

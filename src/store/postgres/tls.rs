@@ -238,3 +238,93 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsStream for Way<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel_async::SimpleAsyncConnection;
+
+    use super::super::{
+        pool::Pools,
+        server::{Authority, PASSWORD, Server},
+        url::Url,
+    };
+    use crate::store::{Durability, StoreError};
+
+    /// What the store says to such a URL: nothing, where it gets in and all is encrypted.
+    async fn met(url: &str) -> Result<(), String> {
+        let url = Url::parse(url).map_err(|e| e.to_string())?;
+        let pools = Pools::open(url, Durability::Relaxed, 1).await.map_err(|e| {
+            assert!(matches!(e, StoreError::NotDone(_)), "{e}");
+            e.to_string()
+        })?;
+        let encrypted = "DO $$BEGIN IF NOT (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) \
+                         THEN RAISE 'plain text'; END IF; END$$";
+        pools.get().await.unwrap().batch_execute(encrypted).await.map_err(|e| e.to_string())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_answers_is_verified_as_far_as_the_url_says() {
+        let (server, root) = Server::with_tls();
+        let stranger = server.data().join("stranger.pem");
+        std::fs::write(&stranger, Authority::new().pem()).unwrap();
+        let (root, stranger) = (root.display(), stranger.display());
+        let port = server.port();
+        let at =
+            |host: &str, rest: &str| format!("postgres://postgres:{PASSWORD}@{host}:{port}/postgres?{rest}");
+        let fine = [
+            at("localhost", "sslmode=require"),
+            at("localhost", "sslmode=require&channel_binding=require"),
+            at("localhost", &format!("sslmode=verify-full&sslrootcert={root}")),
+            at("localhost", &format!("sslmode=verify-full&sslrootcert={root}&channel_binding=require")),
+            // a root named is a root meant
+            at("localhost", &format!("sslrootcert={root}")),
+            // the name is not verified, the chain is
+            at("127.0.0.1", &format!("sslmode=require&sslrootcert={root}")),
+        ];
+        for url in fine {
+            assert_eq!(met(&url).await, Ok(()), "{url}");
+        }
+        let wrong = [
+            (at("127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}")), "not valid for name"),
+            (
+                at("localhost", &format!("sslmode=verify-full&sslrootcert={stranger}")),
+                "invalid peer certificate",
+            ),
+            (at("localhost", &format!("sslmode=require&sslrootcert={stranger}")), "invalid peer certificate"),
+            (at("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem"), "cannot be read"),
+            (at("localhost", "sslmode=disable"), "does not allow it"),
+            (at("localhost", "sslmode=require").replace(PASSWORD, "guessed"), "does not allow it"),
+        ];
+        for (url, expected) in wrong {
+            let why = met_or_refused(&url).await;
+            assert!(why.contains(expected), "{url}: {why}");
+            assert!(!why.contains(PASSWORD) && !why.contains("guessed"), "{why}");
+        }
+    }
+
+    async fn met_or_refused(url: &str) -> String {
+        match Pools::open(Url::parse(url).unwrap(), Durability::Relaxed, 1).await {
+            Ok(_) => "it was let in".to_owned(),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    /// A private authority is none that the system trusts.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn without_a_root_the_systems_decide() {
+        let (server, _) = Server::with_tls();
+        let url = format!(
+            "postgres://postgres:{PASSWORD}@localhost:{}/postgres?sslmode=verify-full",
+            server.port()
+        );
+        let why = met_or_refused(&url).await;
+        assert!(why.contains("UnknownIssuer") || why.contains("trusts no certificate authority"), "{why}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_without_tls_is_not_spoken_to_in_plain_text() {
+        let server = Server::careless();
+        let why = met_or_refused(&format!("{}?sslmode=require", server.url())).await;
+        assert!(why.contains("TLS") && why.contains("sslmode=disable"), "{why}");
+    }
+}

@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Member, Migrations,
-    NodeRow, Ownership, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
+    NodeRow, Ownership, Shared, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
     VerifyReport, history, rows, values,
 };
 use crate::model::{
@@ -136,6 +136,10 @@ impl Store for SqliteStore {
 
     fn blocks(&self) -> bool {
         true
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
     }
 
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
