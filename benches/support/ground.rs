@@ -127,7 +127,7 @@ impl Ground {
             .set("node.data_dir", data)
             .set("node.threads", "2")
             .set("log.level", "error");
-        let builder = sets.iter().fold(builder, |builder, (key, value)| builder.set(*key, *value));
+        let builder = sets.iter().fold(builder, |builder, (key, value)| builder.set(key, value));
         let node = runtime.block_on(builder.start())?;
         Ok(Self { handle: node.handle(), runtime, jobs, node: Some(node) })
     }

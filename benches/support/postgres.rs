@@ -1,5 +1,6 @@
 //! Durable turns on Postgres, against what one would write without Greenroom: the same guarded row,
-//! the same statement prepared, one transaction a turn, through a pool of 16 connections.
+//! the same statement prepared, one transaction a turn, through a pool of 16 connections. The server is
+//! the benchmark's own, and keeps what it acknowledges (`fsync` and `synchronous_commit` are on).
 
 use std::{
     cell::RefCell,
@@ -23,11 +24,16 @@ use diesel_async::{
 use tokio::sync::Mutex;
 
 use super::{
-    doc::Doc,
+    doc::{Bump, Doc, Turns},
     durable::{Spent, turns},
     ground::{Ground, directory},
+    herd,
     measure::{Better, Plan, Row, Unit, median, p50, rounds},
 };
+
+#[path = "../../tests/support/postgres.rs"]
+mod server;
+use server::Server;
 
 /// The connections of the peer.
 const POOL: usize = 16;
@@ -35,41 +41,98 @@ const POOL: usize = 16;
 /// Callers, agents, and how many times the peer's rate we want to reach.
 const LOADS: [(usize, usize, f64); 3] = [(1_000, 1_000, 7.0), (64, 64, 3.0), (256, 1, 50.0)];
 
+/// What the server is given: not much, and no checkpoint in the middle of a round.
+const SETTINGS: &[&str] = &["shared_buffers=256MB", "max_wal_size=4GB", "wal_level=replica"];
+
+const RESTORE: &str = "postgres: restore 100,000 stored agents, all asked once";
+
 pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
-    let rows: Vec<_> = LOADS.into_iter().map(|load| (load, name(load))).collect();
-    if !rows.iter().any(|(_, name)| plan.wants(name)) {
+    let loads: Vec<_> =
+        LOADS.into_iter().map(|load| (load, name(load))).filter(|(_, name)| plan.wants(name)).collect();
+    let restores = plan.wants(RESTORE);
+    if loads.is_empty() && !restores {
         return Ok(());
     }
-    let server = std::env::var("GREENROOM_BENCH_PG")?;
-    let data = directory()?;
-    let ground = Ground::with(&data.path().join("node"), &[("store.url", &format!("{server}/bench"))])?;
-    let peer = ground.runtime.block_on(Peer::new(&format!("{server}/peer"), 1_000))?;
-    for ((callers, agents, goal), name) in rows {
-        if !plan.wants(&name) {
-            continue;
-        }
-        let doors: Vec<_> =
-            (0..agents).map(|n| ground.handle.agent::<Doc>(format!("{agents}-{n}"))).collect();
-        let stretch = plan.stretch() * 2;
-        let (mut spent, took) = (Spent::default(), RefCell::new(Vec::new()));
-        let (theirs, ours) = rounds(
-            plan.rounds(),
-            || ground.runtime.block_on(peer.turns(callers, agents, stretch, &took)),
-            || turns(&ground, &doors, callers, stretch, &mut spent),
-        )?;
-        let theirs_p50 = median(took.take()) / 1e3;
-        let note = format!("peer's p50 {theirs_p50:.1} ms; {}", spent.told());
-        plan.add(Row {
-            name,
-            unit: Unit::PerSecond,
-            better: Better::More,
-            peer: Some(("a transaction a turn, pool of 16", theirs)),
-            ours,
-            goal: Some(goal),
-            note,
-        });
+    let server = Server::start_with(SETTINGS);
+    for ((callers, agents, goal), name) in loads {
+        load(plan, &server, (callers, agents, goal), name)?;
     }
+    if restores {
+        restore(plan, &server)?;
+    }
+    Ok(())
+}
+
+fn load(
+    plan: &mut Plan,
+    server: &Server,
+    (callers, agents, goal): (usize, usize, f64),
+    name: String,
+) -> anyhow::Result<()> {
+    let data = directory()?;
+    let ground = Ground::with(data.path(), &[("store.url", &server.url())])?;
+    let peer = ground.runtime.block_on(Peer::new(&server.url(), agents))?;
+    let doors: Vec<_> = (0..agents).map(|n| ground.handle.agent::<Doc>(format!("{agents}-{n}"))).collect();
+    let stretch = plan.stretch() * 2;
+    let (mut spent, took) = (Spent::default(), RefCell::new(Vec::new()));
+    let (mut ours_wal, mut theirs_wal) = (0.0, 0.0);
+    let (theirs, ours) = rounds(
+        plan.rounds(),
+        || {
+            let before = wal(server)?;
+            let rate = ground.runtime.block_on(peer.turns(callers, agents, stretch, &took))?;
+            theirs_wal = (wal(server)? - before) / (rate * stretch.as_secs_f64());
+            Ok(rate)
+        },
+        || {
+            let before = wal(server)?;
+            let rate = turns(&ground, &doors, callers, stretch, &mut spent)?;
+            ours_wal = (wal(server)? - before) / (rate * stretch.as_secs_f64());
+            Ok(rate)
+        },
+    )?;
+    let theirs_p50 = median(took.take()) / 1e3;
+    let note = format!(
+        "peer's p50 {theirs_p50:.1} ms; {}; {ours_wal:.0} B of WAL a turn, the peer's {theirs_wal:.0}",
+        spent.told()
+    );
+    let (unit, better) = (Unit::PerSecond, Better::More);
+    let peer = Some(("a transaction a turn, pool of 16", theirs));
+    plan.add(Row { name, unit, better, peer, ours, goal: Some(goal), note });
     ground.end()
+}
+
+/// How far the server's log has got, in bytes.
+fn wal(server: &Server) -> anyhow::Result<f64> {
+    Ok(server.psql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").trim().parse()?)
+}
+
+/// A herd comes back after a restart of its node.
+fn restore(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
+    let data = directory()?;
+    let start = || Ground::with(data.path(), &[("store.url", &server.url())]);
+    let ground = start()?;
+    herd::every(
+        &ground,
+        |key| ground.handle.agent::<Doc>(key),
+        |doc| async move { doc.ask(Bump {}).await.is_ok() },
+    )?;
+    ground.end()?;
+    let mut ours = Vec::new();
+    for _ in 0..plan.rounds().min(5) {
+        let ground = start()?;
+        let begun = Instant::now();
+        herd::every(
+            &ground,
+            |key| ground.handle.agent::<Doc>(key),
+            |doc| async move { doc.ask(Turns {}).await.is_ok() },
+        )?;
+        ours.push(begun.elapsed().as_secs_f64() * 1e3);
+        ground.end()?;
+    }
+    let (unit, better, goal) = (Unit::Millis, Better::Less, Some(3_000.0));
+    plan.add(Row { name: RESTORE.to_owned(), unit, better, peer: None, ours, goal, note: String::new() });
+    Ok(())
 }
 
 fn name((callers, agents, _): (usize, usize, f64)) -> String {

@@ -2,7 +2,7 @@
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -98,6 +98,8 @@ struct Running {
 pub(crate) struct Dispatcher {
     node: Arc<Node>,
     running: HashMap<TaskId, Running>,
+    /// All that is claimed: running, waiting for room, or about to be recorded or given back.
+    held: HashSet<TaskId>,
     /// Claimed tasks by target, running or waiting for room.
     by_target: HashMap<String, usize>,
     agent_claims: usize,
@@ -114,6 +116,8 @@ pub(crate) struct Dispatcher {
     suspects: bool,
     draining: bool,
     due: Option<SpawnHandle>,
+    /// The store did not answer when it was last asked.
+    failing: bool,
 }
 
 impl Dispatcher {
@@ -121,6 +125,7 @@ impl Dispatcher {
         Self {
             node,
             running: HashMap::new(),
+            held: HashSet::new(),
             by_target: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
@@ -133,6 +138,7 @@ impl Dispatcher {
             suspects,
             draining: false,
             due: None,
+            failing: false,
         }
     }
 
@@ -182,7 +188,11 @@ impl Dispatcher {
         }));
     }
 
-    fn store_failed(&self, error: &StoreError) {
+    /// Says so, once, where the writers have not said it already.
+    fn store_failed(&mut self, error: &StoreError) {
+        if std::mem::replace(&mut self.failing, true) || !self.node.persistence.is_up() {
+            return;
+        }
         let event =
             Event::new(Level::Warn, event::STORE_DOWN, "dispatcher").field("error", error.to_string());
         self.node.logger.emit(event.hint("tasks wait; they are claimed when it is back"));
@@ -207,6 +217,7 @@ impl Dispatcher {
             this.claiming = false;
             match result {
                 Ok(claims) => {
+                    this.failing = false;
                     if alone && claims.is_empty() {
                         this.suspects = false;
                         this.again = true;
@@ -228,9 +239,48 @@ impl Dispatcher {
                 }
                 Err(e) => {
                     this.store_failed(&e);
-                    ctx.run_later(Duration::from_millis(500), Self::claim);
+                    // What was claimed may be claimed, although no answer came.
+                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
                 }
             }
+        }));
+    }
+
+    /// Gives back what the store says runs here, and nobody here knows: the answer to its claim was lost.
+    fn reconcile(&mut self, ctx: &mut Context<Self>) {
+        if self.draining || self.claiming {
+            return;
+        }
+        self.claiming = true;
+        let node = self.node.clone();
+        let work = async move { node.store.running(node.boot).await };
+        ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
+            let strays: Vec<(TaskId, u32)> = match result {
+                Ok(running) => running.into_iter().filter(|(id, _)| !this.held.contains(id)).collect(),
+                Err(e) => {
+                    this.claiming = false;
+                    this.store_failed(&e);
+                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    return;
+                }
+            };
+            let node = this.node.clone();
+            let work = async move {
+                match strays.is_empty() {
+                    true => Ok(()),
+                    false => node.store.give_back(node.boot, &strays).await,
+                }
+            };
+            ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
+                this.claiming = false;
+                if let Err(e) = result {
+                    this.store_failed(&e);
+                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    return;
+                }
+                this.ready = true;
+                this.claim(ctx);
+            }));
         }));
     }
 
@@ -269,6 +319,7 @@ impl Dispatcher {
     /// Counts a claim until it has ended; tells its target.
     fn hold(&mut self, claim: &Claimed) -> String {
         let target = claim.target.to_string();
+        self.held.insert(claim.id);
         *self.by_target.entry(target.clone()).or_default() += 1;
         match &claim.target {
             Target::Agent { .. } => self.agent_claims += 1,
@@ -400,6 +451,7 @@ impl Actor for Dispatcher {
             this.ready = true;
             this.claim(ctx);
         });
+        ctx.run_interval(self.node.settings.node.lease / 3, |this, ctx| this.reconcile(ctx));
         ctx.run_interval(Duration::from_secs(60), |this, ctx| {
             let node = this.node.clone();
             ctx.spawn(wrap_future::<_, Self>(async move {
@@ -429,6 +481,7 @@ impl Handler<Ended> for Dispatcher {
         if how == How::Unsettled {
             return self.give_back(claim, ctx);
         }
+        self.held.remove(&claim.id);
         let target = claim.target.to_string();
         if let Some(n) = self.by_target.get_mut(&target) {
             *n -= 1;

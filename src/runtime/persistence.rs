@@ -28,6 +28,8 @@ use crate::{
 
 /// At most so many units a transaction: more adds latency and hardly speed.
 const MAX_BATCH: usize = 256;
+/// Up to so many units a batch, the writer itself releases what they hold back.
+const FEW: usize = 2;
 /// How long a batch gathers at most.
 const GATHER: Duration = Duration::from_millis(1);
 /// At most so many units wait; further submissions from outside are refused.
@@ -284,7 +286,15 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                 count(cx, units, &verdicts, begun.elapsed());
                 let missing = || Outcome::Failed("the store gave no verdict".to_owned());
                 let mut verdicts = verdicts.into_iter();
+                // Of few units the answers leave from here, one change of threads earlier; of many each
+                // arbiter sends its own.
+                let few = tickets.len() <= FEW;
                 for ticket in tickets {
+                    if let (Ticket::Cell(inbox), true, Some(Verdict::Durable)) =
+                        (&ticket, few, verdicts.as_slice().first())
+                    {
+                        inbox.release();
+                    }
                     ticket.answer(match verdicts.next() {
                         Some(Verdict::Durable) => Outcome::Durable,
                         Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),

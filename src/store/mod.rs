@@ -463,6 +463,10 @@ pub trait Store: Send + Sync + 'static {
     /// Gives claims back that did not start: ready again, `attempt - 1`.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError>;
 
+    /// What this boot is running, with its attempt: more than it knows of where the answer to a claim
+    /// was lost.
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError>;
+
     /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;
 

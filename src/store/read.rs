@@ -26,7 +26,7 @@ macro_rules! reads {
                     greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_task_archive,
                     greenroom_task_events, greenroom_tasks,
                 },
-                values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, moment},
+                values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, count, lane, moment},
             },
         };
 
@@ -234,6 +234,19 @@ macro_rules! reads {
                 .get_result(conn)$($wait)*
                 .map_err(sql)?;
             Ok(u64::try_from(n).unwrap_or(0))
+        }
+
+        /// What a boot is running, with the attempt.
+        pub(super) $($async)* fn running(conn: &mut $conn, boot: uuid::Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+            use greenroom_tasks::dsl;
+            let rows: Vec<(Id, i64)> = dsl::greenroom_tasks
+                .filter(dsl::state.ge(RUNNING))
+                .filter(dsl::state.eq(RUNNING))
+                .filter(dsl::node.eq(Id(boot)))
+                .select((dsl::id, dsl::attempt))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            Ok(rows.into_iter().map(|(id, attempt)| (id.into(), count(attempt))).collect())
         }
 
         /// When the next task is due or expires.

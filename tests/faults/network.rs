@@ -24,8 +24,9 @@ fn a_lost_reply_loses_and_doubles_nothing() {
     let database = Database::new();
     let (proxy, url) = proxied(&database);
     let mut node = Node::start(&[&format!("store.url={url}")]);
-    survives(&mut node, sized(3, 20), |_, round| {
-        proxy.set(Weather::Swallow(20 + round as u64));
+    let rounds = sized(3, 20);
+    survives(&mut node, rounds, |_, round| {
+        proxy.set(if round < rounds { Weather::Swallow(20 + round as u64) } else { Weather::Fair });
     });
     assert!(proxy.swallowed() > 10, "only {} replies were lost", proxy.swallowed());
 }
@@ -35,7 +36,9 @@ fn a_slow_and_a_cut_line_lose_nothing() {
     let database = Database::new();
     let (proxy, url) = proxied(&database);
     let mut node = Node::start(&[&format!("store.url={url}")]);
-    survives(&mut node, sized(6, 20), |_, round| match round % 3 {
+    let rounds = sized(6, 20);
+    survives(&mut node, rounds, |_, round| match round % 3 {
+        _ if round == rounds => proxy.set(Weather::Fair),
         0 => proxy.set(Weather::Slow(Duration::from_millis(20))),
         1 => {
             proxy.set(Weather::Down);

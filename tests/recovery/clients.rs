@@ -154,8 +154,9 @@ fn client(
     all
 }
 
-/// Loads a node, does `disturb` to it again and again, and checks that nothing acknowledged was lost or
-/// done twice, neither before nor after a last restart.
+/// Loads a node, does `disturb` to it again and again, and once more when the load has ended (the number
+/// of rounds tells it to leave things in order); checks that nothing acknowledged was lost or done twice,
+/// neither before nor after a last restart.
 pub fn survives(node: &mut Node, rounds: usize, mut disturb: impl FnMut(&mut Node, usize)) {
     let place = Place::default();
     place.is(node);
@@ -167,6 +168,7 @@ pub fn survives(node: &mut Node, rounds: usize, mut disturb: impl FnMut(&mut Nod
     }
     clients.wait_for(sized(200, 2_000));
     let all = clients.end();
+    disturb(node, rounds);
     assert!(all.appended.len() > rounds * sized(200, 2_500) && all.tasks.len() > rounds * sized(75, 500));
     check(node, &all);
     // What is there is there to stay.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     restore::reads_back,
     runner::{Exit, MAX_WINDOW, Runner},
-    window::{Entry, Flight, fail, release},
+    window::{Entry, Flight, Load, fail, release},
 };
 use crate::{
     agent::{Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Key},
@@ -85,7 +85,11 @@ impl<A: Agent> Runner<A> {
         if !unit.accepted.is_empty() {
             self.node.tasks_accepted(&unit.accepted);
         }
-        self.air.flight = Some(Flight { entries: window.entries, tells: window.outbox.tells, image });
+        let keys = unit.keys.iter().map(|k| k.key.clone()).collect();
+        let version = self.air.version + i64::from(image.is_some());
+        self.air.flight = Some(Flight { writes: image.is_some(), keys });
+        let load: Load<A> = Load { entries: window.entries, tells: window.outbox.tells, version };
+        self.air.inbox.load(Box::new(load));
         self.turn.is_new = false;
         self.node.persistence.write(self.lane.name.id.0, unit, Ticket::Cell(self.air.inbox.clone()));
         None
@@ -216,12 +220,12 @@ impl<A: Agent> Runner<A> {
     /// succeed runs again from what the store holds.
     pub(super) async fn lost(&mut self, outcome: Outcome) -> Option<Exit> {
         self.drop_agent();
-        let single = self.air.flight.as_ref().is_some_and(|f| f.entries.len() <= 1);
         match &outcome {
             Outcome::Refused(
                 Refusal::KeyTaken(_) | Refusal::ClaimLost(_) | Refusal::ParentUnknown(_) | Refusal::Bad(_),
             ) => {
-                let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
+                let flight = self.air.recall::<A>();
+                let single = flight.len() <= 1;
                 let window = std::mem::take(&mut self.window);
                 let lost_claim = |e: &Entry<A>| match (
                     &outcome,
@@ -257,7 +261,7 @@ impl<A: Agent> Runner<A> {
             Outcome::Full(why) => AskError::NoRoom(why.clone()),
             other => AskError::Unavailable(describe(other)),
         };
-        let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
+        let flight = self.air.recall::<A>();
         let window = std::mem::take(&mut self.window);
         fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
     }

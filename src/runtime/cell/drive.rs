@@ -38,7 +38,7 @@ pub(super) async fn drive<A: Agent>(
     agent: &mut A,
     letter: &mut EnvelopeOf<A>,
     turn: &Turn<A>,
-    air: &mut Air<A>,
+    air: &mut Air,
     keep: bool,
     uncovered: bool,
     budget: Duration,

@@ -24,8 +24,9 @@ use crate::{
     store::{AgentRow, StoredStatus},
 };
 
-/// How often a load is tried before what waits is answered.
-const LOAD_TRIES: u32 = 6;
+/// How often a load is tried before what waits is answered: it takes less than a second, and no time
+/// where the store is known to be down.
+const LOAD_TRIES: u32 = 5;
 
 /// Why a stored state was not used.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ impl<A: Agent> Runner<A> {
         let row = loop {
             match self.node.load(id).await {
                 Ok(row) => break row,
-                Err(e) if tries < LOAD_TRIES && !self.node.is_closing() => {
+                Err(e) if tries < LOAD_TRIES && self.node.persistence.is_up() && !self.node.is_closing() => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(10 << tries)).await;
                     let _ = e;

@@ -57,7 +57,7 @@ pub(super) struct Runner<A: Agent> {
     pub(super) lane: Arc<Lane<A>>,
     pub(super) batch: VecDeque<EnvelopeOf<A>>,
     pub(super) window: Window<A>,
-    pub(super) air: Air<A>,
+    pub(super) air: Air,
     pub(super) turn: Turn<A>,
     pub(super) agent: Option<Box<A>>,
     pub(super) epoch: i64,
@@ -308,9 +308,7 @@ impl<A: Agent> Drop for Runner<A> {
     fn drop(&mut self) {
         self.report_turns();
         self.drop_agent();
-        if let Some(flight) = self.air.flight.take() {
-            fail::<A>(flight.entries.into_iter().map(|e| e.letter), &AskError::Unknown);
-        }
+        fail::<A>(self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
         if !self.detached {
             self.let_go();
         }

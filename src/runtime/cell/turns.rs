@@ -33,11 +33,11 @@ impl<A: Agent> Runner<A> {
         let Some(key) = key.filter(|_| !letter.read_only()) else {
             return self.admit_reach(letter);
         };
-        let flying = self.air.flight.iter().flat_map(|f| &f.entries);
+        let flying = self.air.flight.iter().flat_map(|f| &f.keys).any(|text| *text == key.text);
         let same = |e: &Entry<A>| {
             e.letter.letter().details().0.and_then(|m| m.key.as_ref()).is_some_and(|k| k.text == key.text)
         };
-        if self.window.entries.iter().chain(flying).any(same) {
+        if flying || self.window.entries.iter().any(same) {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;

@@ -154,6 +154,10 @@ impl Store for PostgresStore {
         work::give_back(&mut *self.pools.get().await?, boot, claims).await
     }
 
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+        read::running(&mut *self.pools.get().await?, boot).await
+    }
+
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
         work::park(&mut *self.pools.get().await?, target, park).await
     }

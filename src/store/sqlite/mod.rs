@@ -225,6 +225,10 @@ impl Store for SqliteStore {
         self.write(move |w| w.give_back(boot, &claims)).await
     }
 
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+        self.read(move |c| read::running(c, boot)).await
+    }
+
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
         let target = target.to_owned();
         self.write(move |w| w.park(&target, park)).await
