@@ -126,12 +126,10 @@ impl Shared {
             let weather = self.weather();
             match weather {
                 Weather::Slow(pause) if answers => thread::sleep(pause),
-                Weather::Swallow(each) if answers => {
-                    // at random: one who tries again in the same way would else lose the same again
-                    if fastrand::u64(..each) == 0 {
-                        self.swallowed.fetch_add(1, Ordering::AcqRel);
-                        break;
-                    }
+                // at random: one who tries again in the same way would else lose the same again
+                Weather::Swallow(each) if answers && fastrand::u64(..each) == 0 => {
+                    self.swallowed.fetch_add(1, Ordering::AcqRel);
+                    break;
                 }
                 Weather::Dark => continue,
                 Weather::Down => break,
