@@ -21,7 +21,6 @@ use super::{
 use crate::{
     agent::{AskError, letter::Meta, slot::slot},
     model::{
-        event::{self, Event, Level},
         id::{Target, TaskId},
         task::{Claimed, TaskError},
     },
@@ -51,6 +50,11 @@ pub(crate) const PROMOTE: u8 = 2;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Wake;
+
+/// Tasks were rescued from a dead node, and some of them have been lost before: look for those.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Rescued;
 
 /// How a running task left its cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,14 +187,13 @@ impl Dispatcher {
     }
 
     fn store_failed(&self, error: &StoreError) {
-        let event =
-            Event::new(Level::Warn, event::STORE_DOWN, "dispatcher").field("error", error.to_string());
-        self.node.logger.emit(event.hint("tasks wait; they are claimed when it is back"));
+        self.node.outage.failed(error);
     }
 
     /// Claims what there is room for.
     fn claim(&mut self, ctx: &mut Context<Self>) {
-        if self.draining {
+        // What is claimed in doubt could not begin; whoever ends the doubt wakes the dispatcher.
+        if self.draining || self.node.is_troubled(false) {
             return;
         }
         if self.claiming {
@@ -418,6 +421,14 @@ impl Handler<Wake> for Dispatcher {
             self.promote(ctx);
         }
         self.ready = true;
+        self.claim(ctx);
+    }
+}
+
+impl Handler<Rescued> for Dispatcher {
+    type Result = ();
+    fn handle(&mut self, _: Rescued, ctx: &mut Self::Context) {
+        self.suspects = true;
         self.claim(ctx);
     }
 }

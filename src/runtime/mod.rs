@@ -17,10 +17,13 @@ mod doom;
 mod inbox;
 mod keys;
 mod kind;
+mod lease;
+mod member;
 mod metrics;
 pub(crate) mod node;
 pub mod operator;
 mod orchestrator;
+mod outage;
 pub(crate) mod persistence;
 pub(crate) mod registry;
 mod settle;
@@ -33,6 +36,7 @@ use std::{sync::Arc, time::Duration};
 pub use boot::StartError;
 pub(crate) use boot::{DataDir, Running, lock, start};
 pub use persistence::CommitStats;
+pub(crate) use registry::WrapStore;
 
 use crate::{
     agent::{Agent, AgentRef, Message, Outcome, host::Host},

@@ -246,6 +246,10 @@ impl<A: Agent> Runner<A> {
                     Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
                 self.node.logger.emit(event.hint("its callers were told that nothing happened"));
                 self.fail_all(&outcome);
+                if matches!(outcome, Outcome::Refused(Refusal::Fenced)) {
+                    // What this node believes to own is out of date, or this agent alone is.
+                    self.node.owned.ask_again().await;
+                }
             }
         }
         self.restore().await

@@ -45,6 +45,12 @@ impl<A: Agent> Runner<A> {
         let begun = Instant::now();
         let id = self.lane.name.id;
         self.epoch = self.node.epoch(id);
+        if let Some((error, _)) = self.node.elsewhere(id, &self.subject()) {
+            return Some(self.turn_away(error));
+        }
+        if self.is_troubled() {
+            return Some(self.turn_away(self.node.trouble()));
+        }
         self.air.image = None;
         self.air.version = 0;
         self.decided = self.lane.decided();
@@ -52,10 +58,10 @@ impl<A: Agent> Runner<A> {
         let row = loop {
             match self.node.load(id).await {
                 Ok(row) => break row,
-                Err(e) if tries < LOAD_TRIES && !self.node.is_closing() => {
+                Err(e) if tries < LOAD_TRIES && !self.node.is_closing() && !self.is_troubled() => {
                     tries += 1;
+                    self.node.outage.failed(&e);
                     tokio::time::sleep(Duration::from_millis(10 << tries)).await;
-                    let _ = e;
                 }
                 Err(e) => return Some(self.turn_away(AskError::Unavailable(e.to_string()))),
             }
