@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,8 @@ const TRUTH: Duration = Duration::from_secs(5);
 pub(crate) struct Owned {
     epochs: Vec<AtomicI64>,
     doubt: AtomicBool,
+    /// From when on it is in doubt unless it is renewed, in milliseconds of the node's life.
+    doubt_at: AtomicU64,
     /// The nodes that the store knew at the last renewal.
     nodes: RwLock<Arc<Vec<NodeRow>>>,
     hurry: Notify,
@@ -57,6 +59,7 @@ impl Owned {
         Self {
             epochs: epochs.iter().copied().map(AtomicI64::new).collect(),
             doubt: AtomicBool::new(false),
+            doubt_at: AtomicU64::new(u64::MAX),
             nodes: RwLock::default(),
             hurry: Notify::new(),
             told: watch::Sender::new(0),
@@ -72,6 +75,11 @@ impl Owned {
     /// Whether the lease is in doubt: no turn is started, nothing is claimed.
     pub(crate) fn in_doubt(&self) -> bool {
         self.doubt.load(Ordering::Acquire)
+    }
+
+    /// The same by the clock: true too where the process stood still and its keeper has not woken yet.
+    pub(crate) fn is_past(&self, now: Duration) -> bool {
+        self.in_doubt() || super::millis(now) >= self.doubt_at.load(Ordering::Acquire)
     }
 
     /// The nodes that the store knew at the last renewal.
@@ -148,7 +156,12 @@ impl Keeper {
     /// Says whether the lease is in doubt.
     fn doubt(&self) {
         let owned = &self.node.owned;
-        let doubt = self.ended || self.lease.standing(self.now()) != Standing::Held;
+        let (now, mut doubt_at) = (self.now(), 0);
+        let doubt = self.ended || self.lease.standing(now) != Standing::Held;
+        if !doubt {
+            doubt_at = self.lease.turns_at(now).map_or(0, super::millis);
+        }
+        owned.doubt_at.store(doubt_at, Ordering::Release);
         if owned.doubt.swap(doubt, Ordering::AcqRel) == doubt {
             return;
         }

@@ -332,6 +332,7 @@ impl Node {
                 Err(AskError::Invalid(crate::Invalid::at("/after", format!("task {parent} does not exist"))))
             }
             Outcome::Refused(refusal) => Err(AskError::Unavailable(refusal.to_string())),
+            Outcome::Unknown => Err(AskError::Unknown),
             Outcome::Full(why) => Err(AskError::NoRoom(why)),
             Outcome::Failed(why) => Err(AskError::Unavailable(why)),
         }

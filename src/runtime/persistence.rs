@@ -36,6 +36,9 @@ pub(crate) const MAX_WAITING: usize = 50_000;
 pub(crate) enum Outcome {
     Durable,
     Refused(Refusal),
+    /// A try whose reply was lost may have happened, and the agent has been moved on since: nobody
+    /// can tell any more.
+    Unknown,
     /// It did not happen: no room on the device.
     Full(String),
     /// It did not happen, and will not.
@@ -256,7 +259,7 @@ async fn write(writer: Arc<Writer>, cx: Context) {
 }
 
 async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
-    let mut pause = Duration::from_millis(10);
+    let (mut pause, mut unsure) = (Duration::from_millis(10), false);
     cx.outage.begins(cx.writer);
     loop {
         let begun = Instant::now();
@@ -269,6 +272,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                 for ticket in tickets {
                     ticket.answer(match verdicts.next() {
                         Some(Verdict::Durable) => Outcome::Durable,
+                        Some(Verdict::Refused(Refusal::Fenced)) if unsure => Outcome::Unknown,
                         Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),
                         None => missing(),
                     });
@@ -281,6 +285,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             Err(error) => error,
         };
         cx.outage.failed(&error);
+        unsure |= matches!(error, StoreError::Unknown(_));
         match error {
             StoreError::NotDone(_) | StoreError::Unknown(_) => {
                 tokio::time::sleep(pause).await;

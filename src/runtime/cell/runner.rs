@@ -174,8 +174,10 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn next(&mut self) -> Next {
+        // Once a batch the clock is asked too.
+        let troubled = self.is_troubled() || self.node.owned.is_past(self.node.uptime());
         if !self.barrier
-            && !self.is_troubled()
+            && !troubled
             && !self.batch.is_empty()
             && !self.inbox().has_outcome()
             && self.can_run()
@@ -214,7 +216,7 @@ impl<A: Agent> Runner<A> {
             if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
             }
-            if self.is_troubled() {
+            if self.is_troubled() || self.node.owned.is_past(self.node.uptime()) {
                 self.turn_askers_away(cx);
                 return Poll::Pending;
             }

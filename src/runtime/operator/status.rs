@@ -16,10 +16,11 @@ use crate::{
         millis,
         node::Node,
         orchestrator::{Casualties, Casualty},
+        outage::Cause,
         persistence::Health,
         views::{NodeInfo, Reason, Status, TreeNode, Verdict},
     },
-    store::{Counts, StoredStatus},
+    store::{Counts, StoreError, StoredStatus},
 };
 
 /// How long the store may take to answer a question.
@@ -124,9 +125,9 @@ impl Operator {
         } else if let Err(error) = ping(node).await {
             reasons.push(Reason {
                 code: "store_down".to_owned(),
-                message: format!("the store does not answer: {error}"),
+                message: format!("the store is down ({}): {error}", Cause::of(&error).name()),
                 since: Timestamp::now(),
-                remedy: "look at the store and at `greenroom logs`; it is tried again by itself".to_owned(),
+                remedy: Cause::of(&error).remedy().to_owned(),
             });
         }
         if node.owned.in_doubt() {
@@ -248,13 +249,13 @@ impl Operator {
 }
 
 /// Asks the store how it is, and does not wait for one that hangs.
-async fn ping(node: &Node) -> std::result::Result<(), String> {
+async fn ping(node: &Node) -> std::result::Result<(), StoreError> {
     let store = node.store.clone();
     let asked = node.runtime.spawn(async move { store.ping().await });
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(answer)) => answer.map_err(|e| e.to_string()),
-        Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err(format!("it took longer than {PATIENCE:?}")),
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => Err(StoreError::Unknown(e.to_string())),
+        Err(_) => Err(StoreError::Unknown(format!("the store does not answer within {PATIENCE:?}"))),
     }
 }
 
