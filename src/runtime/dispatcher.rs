@@ -45,16 +45,13 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 pub(crate) const CLAIM: u8 = 1;
 /// It must look at due, expired and orphaned tasks too.
 pub(crate) const PROMOTE: u8 = 2;
+/// Tasks that have been lost before were rescued: they run alone.
+pub(crate) const SUSPECTS: u8 = 4;
 
 /// Something may be ready.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Wake;
-
-/// Tasks were rescued from a dead node, and some of them have been lost before: look for those.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Rescued;
 
 /// How a running task left its cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -417,18 +414,12 @@ impl Actor for Dispatcher {
 impl Handler<Wake> for Dispatcher {
     type Result = ();
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        if self.node.waking.swap(0, Ordering::AcqRel) & PROMOTE != 0 {
+        let bits = self.node.waking.swap(0, Ordering::AcqRel);
+        self.suspects |= bits & SUSPECTS != 0;
+        if bits & PROMOTE != 0 {
             self.promote(ctx);
         }
         self.ready = true;
-        self.claim(ctx);
-    }
-}
-
-impl Handler<Rescued> for Dispatcher {
-    type Result = ();
-    fn handle(&mut self, _: Rescued, ctx: &mut Self::Context) {
-        self.suspects = true;
         self.claim(ctx);
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{dispatcher::Rescued, node::Node};
+use super::{dispatcher::SUSPECTS, node::Node};
 use crate::{
     model::{
         event::{self, Event, Level},
@@ -158,11 +158,16 @@ impl Keeper {
         let owned = &self.node.owned;
         let (now, mut doubt_at) = (self.now(), 0);
         let doubt = self.ended || self.lease.standing(now) != Standing::Held;
+        let stood_still = owned.is_past(now) && !owned.in_doubt();
         if !doubt {
             doubt_at = self.lease.turns_at(now).map_or(0, super::millis);
         }
         owned.doubt_at.store(doubt_at, Ordering::Release);
         if owned.doubt.swap(doubt, Ordering::AcqRel) == doubt {
+            if stood_still {
+                // Who looked at the clock meanwhile waits to be told that all is well.
+                self.node.wake_all();
+            }
             return;
         }
         if doubt {
@@ -268,11 +273,8 @@ impl Keeper {
             node.logger.emit(event.hint(hint));
             node.kinds.iter().for_each(|kind| kind.leave(&changes.lost));
         }
-        if ownership.rescued > 0
-            && node.store.suspects().await.is_ok_and(|n| n > 0)
-            && let Some(actors) = node.actors.get()
-        {
-            let _ = actors.dispatcher.try_send(Rescued);
+        if ownership.rescued > 0 && node.store.suspects().await.is_ok_and(|n| n > 0) {
+            node.waking.fetch_or(SUSPECTS, Ordering::AcqRel);
         }
         if joins && (!changes.gained.is_empty() || ownership.rescued > 0 || !ownership.poison.is_empty()) {
             node.wake_dispatcher(true);
