@@ -91,7 +91,7 @@ impl App for Program {
 /// The exit code of each way not to start.
 fn start_failure(error: StartError) -> Failure {
     let exit = match &error {
-        StartError::Program(_) => Exit::Config,
+        StartError::Program(_) | StartError::Cache(_) => Exit::Config,
         StartError::InUse(_) | StartError::Store(StoreError::Refused(_)) => Exit::Refused,
         StartError::DataDir { .. } | StartError::Store(_) | StartError::Thread(_) => Exit::Failed,
     };

@@ -290,6 +290,7 @@ fn together(settings: &Settings) -> Vec<Found> {
         ("tasks.max_lost", u64::from(settings.tasks.max_lost)),
         ("limits.message_bytes", settings.limits.message_bytes),
         ("limits.state_bytes", settings.limits.state_bytes),
+        ("cache.messages.keep", u64::from(settings.cache.messages.keep)),
         ("log.file.keep", u64::from(settings.log.file.keep)),
         ("log.file.max_size", settings.log.file.max_size / 1024),
     ];
@@ -297,12 +298,15 @@ fn together(settings: &Settings) -> Vec<Found> {
         let least = if *key == "log.file.max_size" { "at least 1KiB" } else { "at least 1" };
         wrong(key, &format!("this must be {least}"), None);
     }
-    let lower = [settings.agents.default.ask_timeout, settings.limits.idempotency_ttl];
-    for (key, _) in ["agents.default.ask_timeout", "limits.idempotency_ttl"]
-        .iter()
-        .zip(lower)
-        .filter(|(_, d)| d.is_zero())
-    {
+    if settings.cache.messages.keep > 10_000 {
+        wrong("cache.messages.keep", "this must be at most 10000: each change moves them all", None);
+    }
+    let lower = [
+        ("agents.default.ask_timeout", settings.agents.default.ask_timeout),
+        ("limits.idempotency_ttl", settings.limits.idempotency_ttl),
+        ("cache.timeout", settings.cache.timeout),
+    ];
+    for (key, _) in lower.iter().filter(|(_, d)| d.is_zero()) {
         wrong(key, "this must be longer than nothing", None);
     }
     if let Err((message, hint)) = scheme(&settings.store.url, &["sqlite", "postgres", "postgresql", "memory"])

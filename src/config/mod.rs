@@ -6,6 +6,7 @@
 //! the structs of [`Settings`] say what is valid. Every error is reported, not the first.
 
 mod app;
+mod cache;
 mod check;
 mod error;
 mod layer;
@@ -17,15 +18,16 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use self::{
-    check::Checked,
-    layer::{Entry, Key, Layer},
-};
 pub use self::{
+    cache::{Cache, CacheMessages, CacheRoom},
     error::{Errors, Problem},
     secret::{HIDDEN, Secret, Url, without_password},
     settings::*,
     show::{Change, Origin, Shown, is_live},
+};
+use self::{
+    check::Checked,
+    layer::{Entry, Key, Layer},
 };
 
 /// The built-in defaults, every key with a comment.

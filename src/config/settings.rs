@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
+    cache::Cache,
     secret::{HIDDEN, Secret, Url},
     show::Shown,
 };
@@ -103,20 +104,6 @@ pub enum Durability {
     Full,
     /// The end of the process, perhaps not a power cut.
     Relaxed,
-}
-
-/// The cache, which is never the truth.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cache {
-    /// Where it is. Shown without its password.
-    pub url: Url,
-    /// The most memory that the in-process cache takes.
-    #[serde(with = "units::size")]
-    pub max_size: u64,
-    /// How long an entry is kept after its last use.
-    #[serde(with = "units::duration")]
-    pub ttl: Duration,
 }
 
 /// The API and the dashboard.
@@ -440,7 +427,7 @@ impl Settings {
 }
 
 /// `""` is nothing.
-fn unless_empty<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+pub(super) fn unless_empty<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: From<String>,

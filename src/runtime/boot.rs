@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Handle,
-    cache_actor::CacheActor,
+    cache_actor::{self, CacheActor},
     crashes::install_hook,
     dispatcher::{Dispatcher, Quiesce},
     lease,
@@ -32,7 +32,7 @@ use super::{
     registry::Registry,
 };
 use crate::{
-    cache::{Cache, MemoryCache},
+    cache::{self, CacheError},
     config::{Durability, Settings},
     log::Logger,
     model::event::{self, Event, Level},
@@ -65,6 +65,9 @@ pub enum StartError {
     /// The store cannot be opened (exit 1; 4 where it refuses).
     #[error("the store cannot be opened: {0}")]
     Store(#[from] StoreError),
+    /// The cache's settings are wrong (exit 9). One that does not answer is no reason not to start.
+    #[error("the cache cannot be opened: {0}")]
+    Cache(#[from] CacheError),
     /// A thread could not be started (exit 1).
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -113,6 +116,7 @@ pub(crate) async fn start(
 ) -> Result<Running, StartError> {
     install_hook();
     registry.check(&settings).map_err(StartError::Program)?;
+    let cache = cache::open(&settings.cache.url, &cache_actor::options(&settings, &logger))?;
     let durability = match settings.store.durability {
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
@@ -155,7 +159,6 @@ pub(crate) async fn start(
     };
     let outage = Outage::new(logger.clone());
     let persistence = Persistence::start(store.clone(), boot, outage.clone(), hooks)?;
-    let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(settings.cache.max_size, settings.cache.ttl));
 
     // The system thread holds the supervising actors; the agents live on arbiters of their own.
     let threads = usize::from(settings.node.threads).max(1);
@@ -193,7 +196,7 @@ pub(crate) async fn start(
     root.spawn_fn(move || {
         let actors = Actors {
             persistence: PersistenceActor { persistence }.start(),
-            cache: CacheActor { cache }.start(),
+            cache: CacheActor { cache, under_way: 0 }.start(),
             orchestrator: Orchestrator::new(there.clone()).start(),
             dispatcher: Dispatcher::new(there.clone(), suspects).start(),
         };

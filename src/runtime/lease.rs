@@ -261,6 +261,15 @@ impl Keeper {
         }
     }
 
+    /// What the store says, if it says it soon: a store that hangs must not keep the lease from being
+    /// doubted. The call itself goes on.
+    async fn soon<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Option<T> {
+        tokio::time::timeout(self.member.lease / 6, tokio::spawn(call)).await.ok()?.ok()?.ok()
+    }
+
     /// Takes in what the store says of the partitions.
     async fn take(&self, ownership: &Ownership) {
         let (node, joins) = (&self.node, self.lease.standing(self.now()) == Standing::Held);
@@ -273,7 +282,10 @@ impl Keeper {
             node.logger.emit(event.hint(hint));
             node.kinds.iter().for_each(|kind| kind.leave(&changes.lost));
         }
-        if ownership.rescued > 0 && node.store.suspects().await.is_ok_and(|n| n > 0) {
+        let store = node.store.clone();
+        if ownership.rescued > 0
+            && self.soon(async move { store.suspects().await }).await.is_some_and(|n| n > 0)
+        {
             node.waking.fetch_or(SUSPECTS, Ordering::AcqRel);
         }
         if joins && (!changes.gained.is_empty() || ownership.rescued > 0 || !ownership.poison.is_empty()) {
@@ -283,7 +295,8 @@ impl Keeper {
 
     /// Reads who else there is, and tells who came and went.
     async fn look_around(&self) {
-        let Ok(now) = self.node.store.nodes().await else { return };
+        let store = self.node.store.clone();
+        let Some(now) = self.soon(async move { store.nodes().await }).await else { return };
         let before = std::mem::replace(&mut *self.node.owned.nodes.write(), Arc::new(now.clone()));
         let others = |rows: &[NodeRow]| -> Vec<NodeRow> {
             rows.iter().filter(|n| n.boot != self.member.boot).cloned().collect()

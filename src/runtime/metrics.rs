@@ -44,6 +44,7 @@ impl Metrics {
         backlog: &[(String, u64)],
         tasks: &[(&'static str, u64)],
         store_up: bool,
+        cache_up: bool,
     ) {
         gauge!("greenroom_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         for (kind, status, n) in agents {
@@ -56,6 +57,6 @@ impl Metrics {
             gauge!("greenroom_tasks", "state" => *state).set(*n as f64);
         }
         gauge!("greenroom_store_up").set(f64::from(u8::from(store_up)));
-        gauge!("greenroom_cache_up").set(1.0);
+        gauge!("greenroom_cache_up").set(f64::from(u8::from(cache_up)));
     }
 }

@@ -36,12 +36,13 @@ use crate::{
         AskError,
         host::{Host, Submission, Submitted},
     },
-    cache::Cache,
+    cache::{Cache, CachedState},
     config,
     log::Logger,
     model::{
         event::{self, Event, Level},
         id::{AgentId, TaskId},
+        snapshot,
         supervision::CrashReport,
         task::NewTask,
     },
@@ -232,11 +233,11 @@ impl Node {
             let head = self.store.heads(&[id]).await?.pop().flatten();
             match head {
                 None => return Ok(None),
-                Some(mut row) if cached.is(row.epoch, row.version) => {
+                Some(mut row) if cached.is(row.epoch, row.version) && is_whole(&cached, id) => {
                     row.bytes = cached.bytes.to_vec();
                     return Ok(Some(row));
                 }
-                Some(_) => self.cache.invalidate(id).await,
+                Some(_) => self.cache.drop_state(id, cached.epoch, cached.version).await,
             }
         }
         Ok(self.store.load(&[id]).await?.pop().flatten())
@@ -347,6 +348,13 @@ impl Node {
     }
 }
 
+/// Whether cached bytes are the snapshot that they claim to be: what was spoilt on its way is a miss,
+/// not an agent to quarantine.
+fn is_whole(cached: &CachedState, id: AgentId) -> bool {
+    let opened = snapshot::open(&cached.bytes);
+    opened.is_ok_and(|(header, _)| header.matches(id, cached.epoch, cached.version).is_ok())
+}
+
 fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
     match row.task {
         Some(first) if row.request == request => Ok(Submitted { first, replayed: true }),
@@ -430,4 +438,31 @@ impl Host for Gone {
         Box::pin(async { false })
     }
     fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::snapshot::{Codec, Header};
+
+    fn cached(agent: AgentId, version: i64, spoil: impl FnOnce(&mut Vec<u8>)) -> CachedState {
+        let (mut bytes, header) =
+            (Vec::new(), Header { codec: Codec::Json, agent, version, epoch: 3, schema_version: 1 });
+        snapshot::begin(&header, &mut bytes);
+        bytes.extend_from_slice(b"{}");
+        snapshot::seal(&mut bytes).unwrap();
+        spoil(&mut bytes);
+        CachedState { epoch: 3, version: 7, bytes: Arc::new(bytes) }
+    }
+
+    #[test]
+    fn only_a_whole_snapshot_of_that_very_commit_is_used_from_the_cache() {
+        let (me, other) = (AgentId::of("tally", "a"), AgentId::of("tally", "b"));
+        assert!(is_whole(&cached(me, 7, |_| {}), me));
+        assert!(!is_whole(&cached(me, 7, |bytes| bytes.truncate(20)), me));
+        assert!(!is_whole(&cached(me, 7, |bytes| *bytes.last_mut().unwrap() ^= 1), me));
+        assert!(!is_whole(&cached(me, 7, Vec::clear), me));
+        assert!(!is_whole(&cached(me, 6, |_| {}), me));
+        assert!(!is_whole(&cached(other, 7, |_| {}), me));
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Operator;
 use crate::{
+    cache,
     runtime::{
         dispatcher::RunningTasks,
         millis,
@@ -35,6 +36,8 @@ impl Operator {
         let mut reasons = Vec::new();
         reasons.extend(self.trouble().await);
         let up = reasons.is_empty();
+        let cache = node.cache.health();
+        reasons.extend(cache_reason(&cache));
         // A store that hangs must not hang the answer that says so.
         let counts = if up { node.store.counts().await.unwrap_or_default() } else { Counts::default() };
         let mut agents: BTreeMap<String, u64> = BTreeMap::new();
@@ -88,7 +91,7 @@ impl Operator {
                 "fenced": load(&stats.fenced),
                 "waiting": node.persistence.waiting(),
             }),
-            cache: json!({"kind": node.cache.name(), "up": true}),
+            cache: cache_view(node.cache.name(), &cache),
             crashes: node.crashes.summary(now),
             at: now,
         }
@@ -161,7 +164,7 @@ impl Operator {
             Counts::default()
         };
         let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
-        node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up());
+        node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up(), node.cache.health().up);
     }
 
     /// The supervision tree.
@@ -194,7 +197,7 @@ impl Operator {
         let mut root = leaf("orchestrator", &node.settings.node.name, "active", 0);
         root.children = vec![
             leaf("persistence", "persistence", if up { "active" } else { "down" }, waiting as u64),
-            leaf("cache", "cache", "active", 0),
+            leaf("cache", "cache", if node.cache.health().up { "active" } else { "down" }, 0),
             dispatcher,
         ];
         for tool in node.tools.values() {
@@ -267,6 +270,35 @@ pub(super) fn status_name(status: StoredStatus) -> &'static str {
         StoredStatus::Stopped => "stopped",
         StoredStatus::Quarantined => "quarantined",
     }
+}
+
+/// A cache that has not been reached yet, right after the start, is nothing to report.
+fn cache_reason(cache: &cache::Health) -> Option<Reason> {
+    let why = cache.reason.as_ref().filter(|_| !cache.up)?;
+    Some(Reason {
+        code: "cache_down".to_owned(),
+        message: format!("the cache does not answer, reads go to the store: {why}"),
+        since: cache.since,
+        remedy: "look at Redis and at cache.url; it is tried again by itself".to_owned(),
+    })
+}
+
+fn cache_view(kind: &str, cache: &cache::Health) -> serde_json::Value {
+    let sum = |of: fn(&cache::Lookups) -> u64| cache.lookups.iter().map(of).sum::<u64>();
+    let strategies: serde_json::Map<_, _> = cache
+        .lookups
+        .iter()
+        .map(|of| (of.strategy.name().to_owned(), json!({"hits": of.hits, "misses": of.misses})))
+        .collect();
+    json!({
+        "kind": kind,
+        "up": cache.up,
+        "since": cache.since,
+        "reason": cache.reason,
+        "hits": sum(|of| of.hits),
+        "misses": sum(|of| of.misses),
+        "strategies": strategies,
+    })
 }
 
 /// Resident memory of this process; 0 where the system does not tell.
