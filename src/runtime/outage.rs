@@ -315,4 +315,40 @@ mod tests {
         }
         assert_eq!(Cause::of(&StoreError::Full("x".to_owned())), Cause::DiskFull);
     }
+
+    #[test]
+    fn an_outage_is_told_once_when_it_lasts_and_once_when_it_is_over() {
+        let logger = Logger::quiet(Level::Info);
+        let told = || -> Vec<String> { logger.recent().iter().map(|l| l.event.to_string()).collect() };
+        let outage = Outage::new(logger.clone());
+        let error = StoreError::Unknown("connection refused".to_owned());
+        let ripen = |outage: &Outage| {
+            if let Some(down) = outage.down.lock().as_mut() {
+                down.begun = down.begun.checked_sub(BLIP).unwrap();
+            }
+            outage.ripen()
+        };
+
+        outage.begins(0);
+        outage.failed(&error);
+        assert!(!outage.ripen() && !outage.is_known(), "it may be a blip");
+        outage.ends(0, true);
+        assert!(told().is_empty(), "a blip is nobody's business");
+
+        for _ in 0..3 {
+            outage.failed(&error);
+        }
+        assert!(ripen(&outage) && outage.is_known());
+        outage.failed(&error);
+        assert!(!ripen(&outage), "it is known already");
+        assert_eq!(outage.down().map(|d| d.cause), Some(Cause::Unreachable));
+        outage.ends(0, true);
+        outage.ends(1, true);
+        assert_eq!(told(), [event::STORE_DOWN, event::STORE_UP]);
+        assert!(outage.down().is_none() && !outage.is_known());
+
+        outage.failed(&StoreError::Full("no room".to_owned()));
+        assert!(!ripen(&outage) && !outage.is_known(), "a full disk turns nobody away");
+        assert_eq!(outage.down().map(|d| d.cause), Some(Cause::DiskFull));
+    }
 }
