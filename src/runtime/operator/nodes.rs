@@ -18,7 +18,7 @@ impl Operator {
         let info = |row: crate::store::NodeRow| {
             let this = row.boot == node.boot;
             let status = match row.lease_until {
-                _ if this && node.owned.in_doubt() => "suspended",
+                _ if this && node.owned.is_past(node.uptime()) => "suspended",
                 Some(until) if until < now => "expired",
                 _ => "active",
             };

@@ -133,7 +133,7 @@ impl Operator {
                 remedy: Cause::of(&error).remedy().to_owned(),
             });
         }
-        if node.owned.in_doubt() {
+        if node.owned.is_past(node.uptime()) {
             reasons.push(Reason {
                 code: "lease_in_doubt".to_owned(),
                 message: "the store has not renewed the node's lease: it starts no turn".to_owned(),
