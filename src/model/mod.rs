@@ -4,6 +4,7 @@
 
 pub mod event;
 pub mod id;
+pub mod lease;
 pub mod snapshot;
 pub mod supervision;
 pub mod task;

@@ -21,7 +21,6 @@ use super::{
 use crate::{
     agent::{AskError, letter::Meta, slot::slot},
     model::{
-        event::{self, Event, Level},
         id::{Target, TaskId},
         task::{Claimed, TaskError},
     },
@@ -46,6 +45,8 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 pub(crate) const CLAIM: u8 = 1;
 /// It must look at due, expired and orphaned tasks too.
 pub(crate) const PROMOTE: u8 = 2;
+/// Tasks that have been lost before were rescued: they run alone.
+pub(crate) const SUSPECTS: u8 = 4;
 
 /// Something may be ready.
 #[derive(Message)]
@@ -116,8 +117,6 @@ pub(crate) struct Dispatcher {
     suspects: bool,
     draining: bool,
     due: Option<SpawnHandle>,
-    /// The store did not answer when it was last asked.
-    failing: bool,
 }
 
 impl Dispatcher {
@@ -138,7 +137,6 @@ impl Dispatcher {
             suspects,
             draining: false,
             due: None,
-            failing: false,
         }
     }
 
@@ -188,19 +186,14 @@ impl Dispatcher {
         }));
     }
 
-    /// Says so, once, where the writers have not said it already.
-    fn store_failed(&mut self, error: &StoreError) {
-        if std::mem::replace(&mut self.failing, true) || !self.node.persistence.is_up() {
-            return;
-        }
-        let event =
-            Event::new(Level::Warn, event::STORE_DOWN, "dispatcher").field("error", error.to_string());
-        self.node.logger.emit(event.hint("tasks wait; they are claimed when it is back"));
+    fn store_failed(&self, error: &StoreError) {
+        self.node.outage.failed(error);
     }
 
     /// Claims what there is room for.
     fn claim(&mut self, ctx: &mut Context<Self>) {
-        if self.draining {
+        // What is claimed in doubt could not begin; whoever ends the doubt wakes the dispatcher.
+        if self.draining || self.node.is_troubled(false) {
             return;
         }
         if self.claiming {
@@ -217,7 +210,6 @@ impl Dispatcher {
             this.claiming = false;
             match result {
                 Ok(claims) => {
-                    this.failing = false;
                     if alone && claims.is_empty() {
                         this.suspects = false;
                         this.again = true;
@@ -466,7 +458,9 @@ impl Actor for Dispatcher {
 impl Handler<Wake> for Dispatcher {
     type Result = ();
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        if self.node.waking.swap(0, Ordering::AcqRel) & PROMOTE != 0 {
+        let bits = self.node.waking.swap(0, Ordering::AcqRel);
+        self.suspects |= bits & SUSPECTS != 0;
+        if bits & PROMOTE != 0 {
             self.promote(ctx);
         }
         self.ready = true;

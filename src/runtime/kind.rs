@@ -29,7 +29,7 @@ use crate::{
         slot::ReplyTx,
     },
     config::{self, AgentSettings},
-    model::supervision::RestartPolicy,
+    model::{id::AgentId, supervision::RestartPolicy},
     store::AgentRow,
 };
 
@@ -202,6 +202,10 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
     fn drain(&self);
+    /// Has every running cell look up.
+    fn wake(&self);
+    /// Has the cells of these partitions leave memory: they are not ours any more, or are anew.
+    fn leave(&self, partitions: &[i16]);
     fn running(&self) -> usize;
     /// Messages that wait, in all lanes.
     fn backlog(&self) -> usize;
@@ -339,6 +343,20 @@ impl<A: Agent> AnyKind for Kind<A> {
         }
         for live in self.live.pin().values() {
             live.inbox.tell(Control::Drain);
+        }
+    }
+
+    fn wake(&self) {
+        for live in self.live.pin().values() {
+            live.inbox.waker.wake();
+        }
+    }
+
+    fn leave(&self, partitions: &[i16]) {
+        for (key, live) in &self.live.pin() {
+            if partitions.contains(&AgentId::of(A::KIND, key).partition()) {
+                live.inbox.tell(Control::Leave);
+            }
         }
     }
 

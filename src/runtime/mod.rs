@@ -17,11 +17,14 @@ mod doom;
 mod inbox;
 mod keys;
 mod kind;
+mod lease;
 mod loads;
+mod member;
 mod metrics;
 pub(crate) mod node;
 pub mod operator;
 mod orchestrator;
+mod outage;
 pub(crate) mod persistence;
 pub(crate) mod registry;
 mod settle;
@@ -34,6 +37,7 @@ use std::{sync::Arc, time::Duration};
 pub use boot::StartError;
 pub(crate) use boot::{DataDir, Running, lock, start};
 pub use persistence::CommitStats;
+pub(crate) use registry::WrapStore;
 
 use crate::{
     agent::{Agent, AgentRef, Message, Outcome, host::Host},

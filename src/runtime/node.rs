@@ -23,9 +23,11 @@ use super::{
     crashes::Crashes,
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
     kind::AnyKind,
+    lease::Owned,
     loads::Loads,
     metrics::Metrics,
     orchestrator::{Notice, Orchestrator},
+    outage::Outage,
     persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
     settle::later,
     tool_cell::AnyTool,
@@ -69,7 +71,8 @@ pub(crate) struct Node {
     pub loads: Loads,
     pub cache: Arc<dyn Cache>,
     pub persistence: Persistence,
-    pub epochs: Vec<i64>,
+    pub owned: Owned,
+    pub outage: Arc<Outage>,
     pub arbiters: Vec<ArbiterHandle>,
     pub kinds: Vec<Arc<dyn AnyKind>>,
     pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
@@ -103,6 +106,8 @@ pub(crate) struct Parts {
     pub boot: Uuid,
     pub persistence: Persistence,
     pub epochs: Vec<i64>,
+    pub outage: Arc<Outage>,
+    pub started: Instant,
     pub arbiters: Vec<ArbiterHandle>,
     pub registry: super::registry::Registry,
     pub stop: CancellationToken,
@@ -116,7 +121,7 @@ impl Node {
             Self {
                 me: me.clone(),
                 boot: parts.boot,
-                started: Instant::now(),
+                started: parts.started,
                 started_at: Timestamp::now(),
                 settings: parts.settings,
                 logger: parts.logger,
@@ -124,7 +129,8 @@ impl Node {
                 store: parts.store,
                 cache: parts.cache,
                 persistence: parts.persistence,
-                epochs: parts.epochs,
+                owned: Owned::new(&parts.epochs),
+                outage: parts.outage,
                 arbiters: parts.arbiters,
                 kinds: built.kinds,
                 directories: built.directories,
@@ -159,9 +165,44 @@ impl Node {
         self.arbiters.get(n)
     }
 
-    /// The epoch under which the node owns an agent's partition.
+    /// The epoch under which the node owns an agent's partition; 0 where it does not.
     pub(crate) fn epoch(&self, id: AgentId) -> i64 {
-        usize::try_from(id.partition()).ok().and_then(|p| self.epochs.get(p)).copied().unwrap_or(0)
+        self.owned.epoch(id.partition())
+    }
+
+    /// Whether no turn may start: what it did could not be kept. `alone`: a turn that keeps nothing.
+    pub(crate) fn is_troubled(&self, alone: bool) -> bool {
+        self.owned.in_doubt() || (!alone && self.outage.is_known())
+    }
+
+    /// What those are told who are turned away because of that.
+    pub(crate) fn trouble(&self) -> AskError {
+        AskError::Unavailable(match self.outage.down() {
+            Some(down) => format!("the store is down ({}): {}", down.cause.name(), down.error),
+            None => "the node's lease is in doubt: the store has not renewed it".to_owned(),
+        })
+    }
+
+    /// Why an agent is not served here, where another node owns it or nobody does yet.
+    pub(crate) fn elsewhere(&self, id: AgentId, subject: &str) -> Option<(AskError, Option<String>)> {
+        if self.epoch(id) != 0 {
+            return None;
+        }
+        let owner = self.owned.owner(id, self.boot);
+        let url = owner.as_ref().and_then(|n| n.url.clone());
+        let why = match owner {
+            Some(n) => {
+                let at = n.url.map(|url| format!(" at {url}")).unwrap_or_default();
+                format!("{subject} is served by the node `{}`{at}", n.name)
+            }
+            None => format!("no node owns {subject} at the moment"),
+        };
+        Some((AskError::Unavailable(why), url))
+    }
+
+    /// Has every running agent look up: what holds it back has changed.
+    pub(crate) fn wake_all(&self) {
+        self.kinds.iter().for_each(|kind| kind.wake());
     }
 
     pub(crate) fn uptime(&self) -> Duration {
@@ -257,6 +298,9 @@ impl Node {
         if self.is_closing() {
             return Err(AskError::Unavailable("the node is going down".to_owned()));
         }
+        if self.outage.is_known() {
+            return Err(self.trouble());
+        }
         if self.persistence.waiting() > MAX_WAITING {
             let what = "the store is behind".to_owned();
             return Err(AskError::Overloaded { what, retry_after: Duration::from_secs(1) });
@@ -292,6 +336,7 @@ impl Node {
                 Err(AskError::Invalid(crate::Invalid::at("/after", format!("task {parent} does not exist"))))
             }
             Outcome::Refused(refusal) => Err(AskError::Unavailable(refusal.to_string())),
+            Outcome::Unknown => Err(AskError::Unknown),
             Outcome::Full(why) => Err(AskError::NoRoom(why)),
             Outcome::Failed(why) => Err(AskError::Unavailable(why)),
         }

@@ -396,6 +396,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken
     /// gets a new epoch, and what a dead boot was running becomes ready again (`lost + 1`).
+    ///
+    /// A boot whose lease has ended joins again under the same id, and gets a new lease. A partition
+    /// that still stands under its id, so that nobody came between, may keep its epoch: the node then
+    /// goes on there without restoring. What this very boot is running is not rescued by it.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where a later boot of the same instance is alive: two processes on one
+    /// data directory would take everything from each other for ever, so the earlier one ends.
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError>;
 
     /// Renews the lease by the store's own clock, takes what has lost its owner, and rescues what

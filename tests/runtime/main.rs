@@ -2,9 +2,13 @@
 //! a real store on disk, agents defined here.
 
 mod ahead;
+#[path = "../support/faulty.rs"]
+mod faulty;
 mod keys;
 mod lifecycle;
 mod model;
+mod outage;
+mod ownership;
 mod persistence;
 mod shutdown;
 mod supervision;

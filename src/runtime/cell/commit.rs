@@ -250,6 +250,10 @@ impl<A: Agent> Runner<A> {
                     Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
                 self.node.logger.emit(event.hint("its callers were told that nothing happened"));
                 self.fail_all(&outcome);
+                if matches!(outcome, Outcome::Refused(Refusal::Fenced) | Outcome::Unknown) {
+                    // What this node believes to own is out of date, or this agent alone is.
+                    self.node.owned.ask_again().await;
+                }
             }
         }
         self.restore().await
@@ -263,6 +267,14 @@ impl<A: Agent> Runner<A> {
         };
         let flight = self.air.recall::<A>();
         let window = std::mem::take(&mut self.window);
+        if matches!(outcome, Outcome::Unknown) {
+            // A task knows by itself whether it has ended: its claim is looked at again.
+            let (tasks, asked): (Vec<_>, Vec<_>) =
+                flight.into_iter().map(|e| e.letter).partition(|letter| letter.letter().is_task());
+            fail::<A>(asked, &AskError::Unknown);
+            fail::<A>(tasks.into_iter().chain(window.entries.into_iter().map(|e| e.letter)), &error);
+            return;
+        }
         fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
     }
 }
@@ -275,6 +287,7 @@ fn body(frame: &[u8]) -> &[u8] {
 fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Durable => "durable".to_owned(),
+        Outcome::Unknown => "its reply was lost, and the agent has been moved on since".to_owned(),
         Outcome::Refused(refusal) => refusal.to_string(),
         Outcome::Full(why) | Outcome::Failed(why) => why.clone(),
     }

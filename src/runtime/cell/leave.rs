@@ -1,6 +1,6 @@
 //! How an agent leaves: passivated, stopped, quarantined, or turned away unread.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     drive::hook,
@@ -8,7 +8,7 @@ use super::{
     window::fail,
 };
 use crate::{
-    agent::{Agent, AskError, lane::Entrance, turn::Passage},
+    agent::{Agent, AskError, Envelope as _, lane::Entrance, turn::Passage},
     model::event::{self, Event, Level},
     runtime::{inbox::Control, orchestrator::Notice},
     store::StoredStatus,
@@ -25,6 +25,18 @@ impl<A: Agent> Runner<A> {
                 self.detached = true;
                 return Exit::Detached;
             }
+        }
+    }
+
+    /// Answers those who wait while no turn may start. Tasks stay: they have time.
+    pub(super) fn turn_askers_away(&mut self, cx: &mut std::task::Context<'_>) {
+        while self.lane.poll_batch(&mut self.batch, cx) {}
+        if self.batch.iter().any(|letter| !letter.letter().is_task()) {
+            let batch = std::mem::take(&mut self.batch);
+            let (tasks, askers): (VecDeque<_>, VecDeque<_>) =
+                batch.into_iter().partition(|letter| letter.letter().is_task());
+            self.batch = tasks;
+            fail::<A>(askers, &self.node.trouble());
         }
     }
 

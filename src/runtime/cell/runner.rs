@@ -162,6 +162,11 @@ impl<A: Agent> Runner<A> {
         }
     }
 
+    /// Whether no turn may start: what it did could not be kept.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.node.is_troubled(self.volatile())
+    }
+
     /// Whether another turn may run now.
     pub(super) fn can_run(&self) -> bool {
         let room = self.window.entries.len() < self.limit && self.window.outbox.bytes < MAX_OUTPUT_BYTES;
@@ -169,7 +174,10 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn next(&mut self) -> Next {
+        // Once a batch the clock is asked too.
+        let troubled = self.is_troubled() || self.node.owned.is_past(self.node.uptime());
         if !self.barrier
+            && !troubled
             && !self.batch.is_empty()
             && !self.inbox().has_outcome()
             && self.can_run()
@@ -207,6 +215,10 @@ impl<A: Agent> Runner<A> {
             }
             if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
+            }
+            if self.is_troubled() || self.node.owned.is_past(self.node.uptime()) {
+                self.turn_askers_away(cx);
+                return Poll::Pending;
             }
             if self.can_run() {
                 if quiet {
@@ -257,7 +269,7 @@ impl<A: Agent> Runner<A> {
                     return Some(exit);
                 }
             }
-            if self.inbox().has_outcome() || !self.can_run() || self.retire {
+            if self.inbox().has_outcome() || !self.can_run() || self.retire || self.is_troubled() {
                 break;
             }
             left -= 1;

@@ -42,7 +42,12 @@ impl<A: Agent> Runner<A> {
             self.batch.push_front(letter);
             return None;
         }
-        match self.node.store.key(self.lane.name.id.0, &key.text).await {
+        let (store, scope, text) = (self.node.store.clone(), self.lane.name.id.0, key.text.clone());
+        let Some(found) = self.unless_troubled(async move { store.key(scope, &text).await }).await else {
+            fail::<A>([letter], &self.node.trouble());
+            return None;
+        };
+        match found {
             Ok(None) => self.admit_reach(letter),
             Ok(Some(row)) if row.request == key.request => {
                 letter.letter_mut().replay(keys::read(row.reply.as_deref(), row.task));

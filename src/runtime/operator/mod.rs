@@ -2,6 +2,7 @@
 
 mod agents;
 mod messages;
+mod nodes;
 mod status;
 mod tasks;
 mod tools;
@@ -11,7 +12,11 @@ use std::{sync::Arc, time::Duration};
 use super::{kind::AnyKind, node::Node, views::KindInfo};
 use crate::{
     agent::{AskError, JsonRefusal},
-    model::{id::check_key, supervision::CrashReport, task::TaskState},
+    model::{
+        id::{AgentId, check_key},
+        supervision::CrashReport,
+        task::TaskState,
+    },
     store::StoreError,
 };
 
@@ -39,6 +44,14 @@ pub enum OperatorError {
         /// What there is.
         known: Vec<String>,
     },
+    /// Another node serves the agent, or nobody does yet (503 `unavailable`).
+    #[error("{why}")]
+    Elsewhere {
+        /// Who serves it, for a person.
+        why: String,
+        /// Where it is served, if that is known.
+        owner: Option<String>,
+    },
     /// Everything else.
     #[error(transparent)]
     Ask(#[from] AskError<JsonRefusal>),
@@ -55,6 +68,7 @@ impl OperatorError {
             Self::Malformed(_) => "malformed",
             Self::UnknownKind { .. } => "unknown_kind",
             Self::UnknownMessage { .. } => "unknown_message",
+            Self::Elsewhere { .. } => "unavailable",
             Self::Ask(e) => e.code(),
         }
     }
@@ -167,6 +181,14 @@ impl Operator {
         let (index, kind) = self.kind_of(kind)?;
         check_key(key).map_err(|e| OperatorError::Malformed(e.to_string()))?;
         Ok((index, kind, key))
+    }
+
+    /// Whether this node serves an agent now.
+    fn here(&self, kind: &str, key: &str) -> Result<()> {
+        match self.node.elsewhere(AgentId::of(kind, key), &format!("{kind}/{key}")) {
+            Some((why, owner)) => Err(OperatorError::Elsewhere { why: why.to_string(), owner }),
+            None => Ok(()),
+        }
     }
 }
 
