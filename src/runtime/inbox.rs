@@ -130,6 +130,7 @@ impl Inbox {
         self.waker.wake();
     }
 
+    #[inline]
     pub(crate) fn has_outcome(&self) -> bool {
         self.has_outcome.load(Ordering::Acquire)
     }

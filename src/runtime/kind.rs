@@ -99,7 +99,9 @@ pub(crate) struct Kind<A: Agent> {
     /// How many cells run or are about to.
     pub running: AtomicUsize,
     /// Messages whose handlers reach outside: they start only when the window is clear.
-    pub reaching: papaya::HashSet<&'static str>,
+    reaching: papaya::HashSet<&'static str>,
+    /// Whether there are any: asked before each turn.
+    some_reach: AtomicBool,
 }
 
 impl<A: Agent> Kind<A> {
@@ -111,6 +113,7 @@ impl<A: Agent> Kind<A> {
             live: papaya::HashMap::new(),
             running: AtomicUsize::new(0),
             reaching: papaya::HashSet::new(),
+            some_reach: AtomicBool::new(false),
             policy,
         });
         let directory = Arc::new(Directory {
@@ -123,6 +126,18 @@ impl<A: Agent> Kind<A> {
         });
         let _ = kind.directory.set(directory);
         kind
+    }
+
+    /// Whether the handler of a message is known to reach outside.
+    #[inline]
+    pub(crate) fn reaches(&self, message: &str) -> bool {
+        self.some_reach.load(Ordering::Relaxed) && self.reaching.pin().contains(message)
+    }
+
+    /// The handler of a message was seen to reach outside.
+    pub(crate) fn reached(&self, message: &'static str) {
+        self.reaching.pin().insert(message);
+        self.some_reach.store(true, Ordering::Relaxed);
     }
 
     fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {

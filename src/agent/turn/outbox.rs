@@ -22,6 +22,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         let tasks = self.tasks.is_empty() && self.batches.is_empty();
         tasks && self.tells.is_empty() && !self.retire && self.fault.is_none()

@@ -56,6 +56,8 @@ pub(super) struct Runner<A: Agent> {
     pub(super) kind: Arc<Kind<A>>,
     pub(super) lane: Arc<Lane<A>>,
     pub(super) batch: VecDeque<EnvelopeOf<A>>,
+    /// Of the batch, so many turns have begun in place: they are answered, but for the last.
+    pub(super) begun: usize,
     pub(super) window: Window<A>,
     pub(super) air: Air,
     pub(super) turn: Turn<A>,
@@ -84,6 +86,7 @@ impl<A: Agent> Runner<A> {
             epoch: node.epoch(lane.name.id),
             turn,
             batch: VecDeque::new(),
+            begun: 0,
             window: Window::default(),
             air: Air { inbox, flight: None, image: None, version: 0 },
             agent: None,
@@ -255,19 +258,26 @@ impl<A: Agent> Runner<A> {
         self.inbox().active_at.store(self.node.tick(), Ordering::Relaxed);
         self.inbox().set_phase(Phase::Active);
         let (mut left, mut check, mut until, mut since) = (BUDGET, 1u32, 1u32, Instant::now());
-        while let Some(letter) = self.batch.pop_front() {
+        while let Some(letter) = self.batch.get(self.begun) {
             // Most letters say nothing beside their message.
-            let admitted = match letter.letter().details().0 {
-                Some(_) => Box::pin(self.admit(letter)).await,
-                None => self.admit_reach(letter),
-            };
-            if let Some(mut letter) = admitted {
-                let end = self.drive(&mut letter).await;
-                if !self.is_answered(&mut letter, &end)
-                    && let Some(exit) = self.take_turn(letter, end).await
-                {
-                    return Some(exit);
+            let exit = if letter.is_plain() {
+                match self.drive_in_place().await {
+                    Some(end) if !self.is_answered(&end) => {
+                        self.begun -= 1;
+                        self.sweep();
+                        match self.batch.pop_front() {
+                            Some(letter) => self.take_turn(letter, end).await,
+                            None => None,
+                        }
+                    }
+                    _ => None,
                 }
+            } else {
+                self.sweep();
+                Box::pin(self.work_rarely()).await
+            };
+            if exit.is_some() {
+                return exit;
             }
             if self.inbox().has_outcome() || !self.can_run() || self.retire || self.is_troubled() {
                 break;
@@ -276,6 +286,7 @@ impl<A: Agent> Runner<A> {
             until -= 1;
             // The clock is asked rarely while turns are short, and every turn while they are long.
             if left == 0 || until == 0 {
+                self.sweep();
                 let spent = since.elapsed();
                 if left == 0 || spent > SLICE {
                     if self.flush_is_due() {
@@ -293,7 +304,16 @@ impl<A: Agent> Runner<A> {
                 until = check;
             }
         }
+        self.sweep();
         None
+    }
+
+    /// Runs a letter that says something beside its message, if it may begin.
+    async fn work_rarely(&mut self) -> Option<Exit> {
+        let letter = self.batch.pop_front()?;
+        let mut letter = self.admit(letter).await?;
+        let end = self.drive(&mut letter).await;
+        self.take_turn(letter, end).await
     }
 
     async fn controlled(&mut self, control: Control) -> Option<Exit> {
@@ -319,6 +339,8 @@ impl<A: Agent> Runner<A> {
 impl<A: Agent> Drop for Runner<A> {
     fn drop(&mut self) {
         self.report_turns();
+        // The turn that was running is dropped with its letter: it must not run again.
+        self.sweep();
         self.drop_agent();
         fail::<A>(self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
         if !self.detached {

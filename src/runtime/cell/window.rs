@@ -62,11 +62,13 @@ impl<A: Agent> Default for Window<A> {
 }
 
 impl<A: Agent> Window<A> {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.outbox.is_empty()
     }
 
     /// Whether a later turn that reaches outside would show what is not on its way to the store.
+    #[inline]
     pub(super) fn is_uncovered(&self) -> bool {
         self.changed || !self.outbox.is_empty()
     }
