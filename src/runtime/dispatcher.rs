@@ -1,6 +1,8 @@
 //! The dispatcher: promotes due tasks, claims ready ones in batches, and hands them to lanes and
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
+mod reconcile;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
@@ -235,44 +237,6 @@ impl Dispatcher {
                     ctx.run_later(Duration::from_millis(500), Self::reconcile);
                 }
             }
-        }));
-    }
-
-    /// Gives back what the store says runs here, and nobody here knows: the answer to its claim was lost.
-    fn reconcile(&mut self, ctx: &mut Context<Self>) {
-        if self.draining || self.claiming {
-            return;
-        }
-        self.claiming = true;
-        let node = self.node.clone();
-        let work = async move { node.store.running(node.boot).await };
-        ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
-            let strays: Vec<(TaskId, u32)> = match result {
-                Ok(running) => running.into_iter().filter(|(id, _)| !this.held.contains(id)).collect(),
-                Err(e) => {
-                    this.claiming = false;
-                    this.store_failed(&e);
-                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
-                    return;
-                }
-            };
-            let node = this.node.clone();
-            let work = async move {
-                match strays.is_empty() {
-                    true => Ok(()),
-                    false => node.store.give_back(node.boot, &strays).await,
-                }
-            };
-            ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
-                this.claiming = false;
-                if let Err(e) = result {
-                    this.store_failed(&e);
-                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
-                    return;
-                }
-                this.ready = true;
-                this.claim(ctx);
-            }));
         }));
     }
 

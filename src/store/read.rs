@@ -21,7 +21,8 @@ macro_rules! reads {
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
                 read::{MAX_PAGE, page},
-                rows::{self, ArchivedRow, StoredAgent, TaskRow},
+                rows::{ArchivedRow, StoredAgent, TaskRow},
+                told,
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_task_archive,
                     greenroom_task_events, greenroom_tasks,
@@ -215,13 +216,13 @@ macro_rules! reads {
         pub(super) $($async)* fn history(conn: &mut $conn, id: TaskId) -> Result<Vec<TaskEvent>, StoreError> {
             use greenroom_task_events::dsl;
             let Some(view) = task(conn, id)$($wait)*? else { return Ok(Vec::new()) };
-            let written: Vec<rows::WrittenEvent> = dsl::greenroom_task_events
+            let written: Vec<told::WrittenEvent> = dsl::greenroom_task_events
                 .filter(dsl::task.eq(Id::from(id)))
                 .order(dsl::rowid.asc())
                 .select((dsl::at, dsl::event, dsl::attempt, dsl::node, dsl::detail))
                 .load(conn)$($wait)*
                 .map_err(sql)?;
-            Ok(rows::told(&view, written))
+            Ok(told::told(&view, written))
         }
 
         /// How many tasks may only run alone.
@@ -283,7 +284,7 @@ macro_rules! reads {
             } else {
                 all.filter(dsl::notify.is_not_null().or(dsl::lane.eq(poison))).load(conn)$($wait)*?
             };
-            Ok(rows.into_iter().map(|(id, lane)| (id.into(), rows::doom_of(lane))).collect())
+            Ok(rows.into_iter().map(|(id, lane)| (id.into(), told::doom_of(lane))).collect())
         }
     };
 }

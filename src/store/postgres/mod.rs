@@ -8,6 +8,7 @@ mod call;
 mod commit;
 mod connect;
 mod doctor;
+mod durable;
 mod error;
 mod listen;
 mod migrate;
@@ -31,7 +32,7 @@ use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, Finish, FinishOutcome, Guard,
     Hint, KeyRow, Member, Migrations, NodeRow, Ownership, PoolStatus, Shared, Store, StoreError,
-    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, values,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     id::{AgentId, TaskId},
@@ -254,7 +255,7 @@ pub(super) async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
 
 /// The end of a task that the store ends by itself.
 fn end(task: TaskId, doom: Doom) -> Option<Unit> {
-    let note = rows::untold_end(doom)?.to_owned();
+    let note = told::untold_end(doom)?.to_owned();
     let finish = Finish { task, guard: Guard::Idle, outcome: FinishOutcome::Cancelled, note: Some(note) };
     Some(Unit { finished: vec![finish], ..Unit::default() })
 }

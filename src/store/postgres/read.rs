@@ -53,7 +53,7 @@ struct Counted {
 
 /// The counters: what was folded, and what was appended since.
 pub(super) async fn counts(conn: &mut AsyncPgConnection) -> Result<Counts, StoreError> {
-    stored_counts(conn).await.map(rows::counts_of).map_err(sql)
+    stored_counts(conn).await.map(told::counts_of).map_err(sql)
 }
 
 /// The counters by number.

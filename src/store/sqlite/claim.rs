@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{
     commit::Stop,
     error, read,
-    rows::{self, ClaimedRow},
+    rows::ClaimedRow,
+    told,
     tx::{Sync, Tx, Writer},
     values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros},
 };
@@ -237,7 +238,7 @@ impl Tx<'_> {
     /// Ends the doomed that nobody is to be told of.
     fn end_untold(&mut self) -> Result<(), Stop> {
         for (id, doom) in read::doomed(self.conn, true)? {
-            if let Some(why) = rows::untold_end(doom) {
+            if let Some(why) = told::untold_end(doom) {
                 self.end_doomed(id, why)?;
             }
         }

@@ -34,7 +34,7 @@ use self::{
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, Counts, Doom, Durability, KeyRow, Member, Migrations,
     NodeRow, Ownership, Shared, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    VerifyReport, history, rows, values,
+    VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     id::{AgentId, TaskId},

@@ -61,7 +61,7 @@ pub(super) fn key(conn: &mut SqliteConnection, scope: Uuid, key: &str) -> Result
 pub(super) fn counts(conn: &mut SqliteConnection) -> Result<Counts, StoreError> {
     use greenroom_counts::dsl;
     let rows = dsl::greenroom_counts.select((dsl::id, dsl::n)).load::<(i16, i64)>(conn).map_err(sql)?;
-    Ok(rows::counts_of(rows))
+    Ok(told::counts_of(rows))
 }
 
 /// Whether the file answers.
