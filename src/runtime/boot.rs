@@ -22,7 +22,7 @@ use super::{
     cache_actor::{self, CacheActor},
     crashes::install_hook,
     dispatcher::{Dispatcher, Quiesce},
-    lease,
+    hints, lease,
     member::member,
     node::{Actors, Node, Parts},
     operator::Operator,
@@ -154,6 +154,7 @@ pub(crate) async fn start(
             Arc::new(move |promote| {
                 if let Some(node) = me.get().and_then(Weak::upgrade) {
                     node.wake_dispatcher(promote);
+                    node.tell_others();
                 }
             })
         },
@@ -212,6 +213,7 @@ pub(crate) async fn start(
         move |node, end| lease::keep(node, member.clone(), Duration::ZERO, end)
     });
     supervise("store watch", &node, &keepers, outage::watch);
+    supervise("hints", &node, &keepers, hints::exchange);
 
     let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
         .field("store", node.store.name())

@@ -14,6 +14,7 @@ mod cell;
 mod crashes;
 mod dispatcher;
 mod doom;
+mod hints;
 mod inbox;
 mod keys;
 mod kind;

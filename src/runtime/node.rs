@@ -91,6 +91,8 @@ pub(crate) struct Node {
     pub calls: papaya::HashMap<TaskId, Call>,
     /// Ids of tasks whose state changed.
     pub moved: broadcast::Sender<TaskId>,
+    /// Something was committed that other nodes may wait for.
+    pub news: tokio::sync::Notify,
     /// A wake-up is on its way to the dispatcher.
     pub waking: AtomicU8,
     tick: AtomicU32,
@@ -145,6 +147,7 @@ impl Node {
                 fatal: parts.fatal,
                 calls: papaya::HashMap::new(),
                 moved: broadcast::channel(1_024).0,
+                news: tokio::sync::Notify::new(),
                 waking: AtomicU8::new(0),
                 tick: AtomicU32::new(0),
                 closing: AtomicBool::new(false),
@@ -274,6 +277,13 @@ impl Node {
             && actors.dispatcher.try_send(Wake).is_err()
         {
             self.waking.fetch_and(!CLAIM, Ordering::AcqRel);
+        }
+    }
+
+    /// Tells the nodes that share the store, if there are any.
+    pub(crate) fn tell_others(&self) {
+        if self.owned.nodes().len() > 1 {
+            self.news.notify_one();
         }
     }
 
