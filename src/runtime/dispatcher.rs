@@ -40,8 +40,6 @@ const CLAIM_BATCH: usize = 256;
 const POLL: Duration = Duration::from_secs(5);
 /// How long a full lane is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
-const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// A wake-up is on its way.
 pub(crate) const CLAIM: u8 = 1;
@@ -366,25 +364,6 @@ impl Dispatcher {
                 }
             }
         }
-    }
-
-    /// Gives a claim back that did not start.
-    fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
-        let work = async move {
-            // Kept, it would stay with this boot, and only the next one would find it, lost.
-            let mut pause = Duration::from_millis(10);
-            while node.store.give_back(node.boot, &[back]).await.is_err() {
-                if node.is_closing() && pause >= GIVE_UP {
-                    break;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(GIVE_UP);
-            }
-        };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |(), _, ctx| {
-            ctx.notify(Ended { claim, how: How::Settled });
-        }));
     }
 }
 
