@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    clients::{sized, survives},
+    clients::{Clients, Place, check, sized, survives},
     postgres::{Database, Server},
     support::Node,
 };
@@ -47,5 +47,57 @@ fn refuses_quickly(node: &Node) {
             return answer.is_problem(503, "unavailable");
         }
         assert!(Instant::now() < deadline, "after {:?}: {answer:?}", began.elapsed());
+    }
+}
+
+fn signal(node: &Node, name: &str) {
+    let pid = node.pid().to_string();
+    assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+/// Asks again until it is answered so, and tells the answer.
+fn until(what: &str, node: &Node, status: u16) -> crate::support::Answer {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let answer = node.ask("moved", "Append", &format!(r#"{{"id":"{what}"}}"#));
+        if answer.status == status {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: {answer:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A node is frozen under load until another one has taken over, and thawed: it commits nothing any more,
+/// and says who does.
+#[test]
+fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
+    let database = Database::new();
+    let url = format!("store.url={}", database.url());
+    let first = Node::start(&[&url, "node.lease=3s"]);
+    let place = Place::default();
+    place.is(&first);
+    let clients = Clients::start(&place, 8, 50, "f");
+    clients.wait_for(200);
+    let second = Node::start(&[&url, "node.lease=3s"]);
+    let elsewhere = until("elsewhere", &second, 503);
+    elsewhere.is_problem(503, "unavailable");
+    assert_eq!(elsewhere.json["owner"], first.url, "{elsewhere:?}");
+    signal(&first, "-STOP");
+    until("second", &second, 200);
+    signal(&first, "-CONT");
+    let back = until("back", &first, 503);
+    back.is_problem(503, "unavailable");
+    place.is(&second);
+    clients.wait_for(200);
+    let all = clients.end();
+    check(&second, &all);
+    let list = second.ask("moved", "List", "{}");
+    assert_eq!(list.json["ids"], serde_json::json!(["second"]), "the first one wrote after the takeover");
+    // its owner is known by now
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while until("owner", &first, 503).json["owner"] != second.url.as_str() {
+        assert!(Instant::now() < deadline, "{}", first.log());
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
