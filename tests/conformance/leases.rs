@@ -57,6 +57,16 @@ rules! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boot_does_not_take_back_what_a_later_one_of_its_directory_has() {
+    let mut w = World::postgres().await;
+    let before = w.member();
+    w.join().await;
+    let again = w.store.join(&before).await;
+    assert!(matches!(again, Err(greenroom::store::StoreError::Refused(_))), "{again:?}");
+    assert_eq!(w.store.renew(&w.member()).await.unwrap().unwrap().epochs, w.epochs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_node_takes_nothing_while_a_lease_goes_on() {
     let w = World::postgres().await;
     let other = other(&w, Duration::from_secs(30));

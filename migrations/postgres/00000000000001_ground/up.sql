@@ -685,12 +685,17 @@ BEGIN
 END $$;
 
 -- Begins a lease, or begins it anew for a boot whose lease has ended; ends the lease of the boot before
--- on the same data directory.
+-- on the same data directory. Null where a later boot of that directory is alive: this one is over.
 CREATE FUNCTION greenroom_join_1(
     p_boot uuid, p_instance uuid, p_name text, p_url text, p_version text, p_lease_ms bigint, p_max_lost int
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(7307498012);
+    IF EXISTS (SELECT 1 FROM greenroom_nodes n JOIN greenroom_nodes me ON me.id = p_boot
+                WHERE n.instance = p_instance AND n.id <> p_boot AND n.started_at > me.started_at
+                  AND greenroom_is_live_1(n.id)) THEN
+        RETURN NULL;
+    END IF;
     UPDATE greenroom_nodes n SET ended_at = now()
      WHERE n.instance = p_instance AND n.id <> p_boot AND n.ended_at IS NULL;
     INSERT INTO greenroom_nodes AS n (id, instance, name, url, version, lease_until)

@@ -40,7 +40,7 @@ mod functions {
     use super::*;
     use diesel::define_sql_function;
 
-    define_sql_function!(fn greenroom_join_1(boot: Uid, instance: Uid, name: Text, url: Nullable<Text>, version: Text, lease_ms: BigInt, max_lost: Integer) -> BigInt);
+    define_sql_function!(fn greenroom_join_1(boot: Uid, instance: Uid, name: Text, url: Nullable<Text>, version: Text, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
     define_sql_function!(fn greenroom_renew_1(boot: Uid, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
     define_sql_function!(fn greenroom_leave_1(boot: Uid) -> Bool);
     define_sql_function!(fn greenroom_give_back_1(boot: Uid, tasks: Array<Uid>, attempts: Array<BigInt>) -> Bool);
@@ -77,8 +77,9 @@ pub(super) async fn join(conn: &mut AsyncPgConnection, member: &Member) -> Resul
         millis(member),
         times(member.max_lost),
     );
-    let rescued: i64 = diesel::select(call).get_result(conn).await.map_err(sql)?;
-    owned(conn, member.boot, rescued).await
+    let rescued: Option<i64> = diesel::select(call).get_result(conn).await.map_err(sql)?;
+    let over = || StoreError::Refused("a later boot on the same data directory has taken over".to_owned());
+    owned(conn, member.boot, rescued.ok_or_else(over)?).await
 }
 
 /// Renews a lease and takes over what has lost its owner; `None`: it had ended.
