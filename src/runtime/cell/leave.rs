@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     agent::{Agent, AskError, Envelope as _, lane::Entrance, turn::Passage},
-    model::event::{self, Event, Level},
+    model::{
+        event::{self, Event, Level},
+        snapshot,
+    },
     runtime::{inbox::Control, orchestrator::Notice},
     store::StoredStatus,
 };
@@ -131,8 +134,11 @@ impl<A: Agent> Runner<A> {
         self.close().await;
         if self.lane.detach() {
             self.detached = true;
-            if let Some(image) = self.air.image.take() {
-                self.node.cache_state(self.lane.name.id, self.epoch, self.air.version, &image);
+            // Under the epoch of the commit that wrote it, as its row has it: not of this activation.
+            if let Some(image) = self.air.image.take()
+                && let Ok((written, _)) = snapshot::open(&image)
+            {
+                self.node.cache_state(written.agent, written.epoch, written.version, &image);
             }
             if self.node.logger.wants(Level::Debug, event::AGENT_PASSIVATED) {
                 self.node.logger.emit(Event::new(Level::Debug, event::AGENT_PASSIVATED, self.subject()));
