@@ -42,7 +42,7 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
                     if batched { bare.batched(BATCH, stretch) } else { bare.one_by_one(stretch) }
                 })
             },
-            || probed(&mut disk.borrow_mut(), || turns(&ground, &many, stretch, &mut spent)),
+            || probed(&mut disk.borrow_mut(), || turns(&ground, &many, CALLERS, stretch, &mut spent)),
         )?;
         let goal = Some(if batched { 0.5 } else { 15.0 });
         let (unit, better, peer) = (Unit::PerSecond, Better::More, Some((peer, theirs)));
@@ -56,7 +56,7 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
         let (theirs, ours) = rounds(
             plan.rounds(),
             || probed(&mut disk.borrow_mut(), || bare.one_by_one(stretch)),
-            || probed(&mut disk.borrow_mut(), || turns(&ground, &hot, stretch, &mut spent)),
+            || probed(&mut disk.borrow_mut(), || turns(&ground, &hot, CALLERS, stretch, &mut spent)),
         )?;
         let (unit, better) = (Unit::PerSecond, Better::More);
         let peer = Some(("bare loop, one commit each", theirs));
@@ -94,7 +94,7 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
 
 /// What the rounds cost the disk.
 #[derive(Default)]
-struct Spent {
+pub struct Spent {
     turns: u64,
     commits: u64,
     units: u64,
@@ -104,10 +104,14 @@ struct Spent {
 
 impl Spent {
     fn note(&self, disk: &mut Disk) -> String {
+        format!("{}; {}", self.told(), disk.note())
+    }
+
+    pub fn told(&self) -> String {
         let per = |n: u64, of: u64| n as f64 / of.max(1) as f64;
         format!(
             "p50 {:.1} ms; {} commits, {:.1} MB of state for {} turns: {:.0} turns a commit, {:.0} agents a \
-             commit, {:.0} B a turn; {}",
+             commit, {:.0} B a turn",
             median(self.p50.clone()) / 1e3,
             self.commits,
             self.bytes as f64 / 1e6,
@@ -115,15 +119,15 @@ impl Spent {
             per(self.turns, self.commits),
             per(self.units, self.commits),
             per(self.bytes, self.turns),
-            disk.note(),
         )
     }
 }
 
 /// Turns a second: each caller asks its agent again and again.
-fn turns(
+pub fn turns(
     ground: &Ground,
     agents: &[AgentRef<Doc>],
+    callers: usize,
     stretch: Duration,
     spent: &mut Spent,
 ) -> anyhow::Result<f64> {
@@ -135,7 +139,7 @@ fn turns(
         let callers: Vec<_> = agents
             .iter()
             .cycle()
-            .take(CALLERS)
+            .take(callers)
             .map(|agent| tokio::spawn(ask_for(agent.clone(), begun + stretch)))
             .collect();
         let mut asked = Vec::new();

@@ -111,20 +111,24 @@ pub fn thread() -> String {
 
 impl Ground {
     pub fn new(data: &Path) -> anyhow::Result<Self> {
+        Self::with(data, &[])
+    }
+
+    /// As [`Ground::new`], with more settings.
+    pub fn with(data: &Path, sets: &[(&str, &str)]) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let jobs = Jobs::default();
         let data = data.to_str().context("the path is not UTF-8")?;
-        let node = runtime.block_on(
-            Runtime::builder()
-                .agent::<Porch>()
-                .agent::<Doc>()
-                .agent::<super::volatile::Counter>()
-                .resource(jobs.clone())
-                .set("node.data_dir", data)
-                .set("node.threads", "2")
-                .set("log.level", "error")
-                .start(),
-        )?;
+        let builder = Runtime::builder()
+            .agent::<Porch>()
+            .agent::<Doc>()
+            .agent::<super::volatile::Counter>()
+            .resource(jobs.clone())
+            .set("node.data_dir", data)
+            .set("node.threads", "2")
+            .set("log.level", "error");
+        let builder = sets.iter().fold(builder, |builder, (key, value)| builder.set(key, value));
+        let node = runtime.block_on(builder.start())?;
         Ok(Self { handle: node.handle(), runtime, jobs, node: Some(node) })
     }
 

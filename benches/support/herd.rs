@@ -158,7 +158,7 @@ fn key(n: usize) -> String {
 }
 
 /// Asks all agents of the herd, `CALLERS` at once.
-fn every<A, F, R>(ground: &Ground, agent: F, ask: fn(AgentRef<A>) -> R) -> anyhow::Result<()>
+pub fn every<A, F, R>(ground: &Ground, agent: F, ask: fn(AgentRef<A>) -> R) -> anyhow::Result<()>
 where
     A: greenroom::Agent,
     F: Fn(String) -> AgentRef<A>,

@@ -7,4 +7,5 @@ pub mod ground;
 pub mod herd;
 pub mod measure;
 pub mod plain;
+pub mod postgres;
 pub mod volatile;

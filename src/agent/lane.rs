@@ -103,22 +103,27 @@ impl<A: Agent> Lane<A> {
 
     /// Puts a letter in, and starts a cell where there is none.
     pub(crate) fn push(self: &Arc<Self>, letter: EnvelopeOf<A>) -> Result<(), (NotTaken, EnvelopeOf<A>)> {
+        self.place(letter.letter().is_task(), letter, |letter| letter)
+    }
+
+    /// As [`Lane::push`], of a letter that is made from `parts` once it is taken: made where it is to
+    /// lie, it need not be moved there. What is not taken comes back in parts.
+    #[inline]
+    pub(crate) fn place<P>(
+        self: &Arc<Self>,
+        is_task: bool,
+        parts: P,
+        make: impl FnOnce(P) -> EnvelopeOf<A>,
+    ) -> Result<(), (NotTaken, P)> {
         let (wake, start) = {
             let mut q = self.queue.lock();
-            match &q.entrance {
-                // A task waits in the store.
-                Entrance::Paused if letter.letter().is_task() => {
-                    let why = format!("{} is paused", self.name.subject());
-                    return Err((NotTaken::Shut(why.into()), letter));
-                }
-                Entrance::Open | Entrance::Paused if q.letters.len() >= self.capacity => {
-                    return Err((NotTaken::Full, letter));
-                }
-                Entrance::Open | Entrance::Paused => {}
-                Entrance::Shut(why) => return Err((NotTaken::Shut(why.clone()), letter)),
-                Entrance::Closing => return Err((NotTaken::Closing, letter)),
+            if (!matches!(q.entrance, Entrance::Open) || q.letters.len() >= self.capacity)
+                && let Some(why) = self.refuses(&q, is_task)
+            {
+                return Err((why, parts));
             }
-            q.letters.push_back(letter);
+            // `push_back` would make it first, to drop it if it cannot get room, and then move it.
+            q.letters.extend(std::iter::once_with(|| make(parts)));
             if q.attached {
                 (q.cell.take(), false)
             } else {
@@ -135,18 +140,34 @@ impl<A: Agent> Lane<A> {
         Ok(())
     }
 
-    /// As [`Lane::push`], waiting for room where the policy waits; the letter stays in `slot` until
-    /// it is taken.
-    pub(crate) fn poll_push(
+    #[cold]
+    fn refuses(&self, q: &Queue<EnvelopeOf<A>>, is_task: bool) -> Option<NotTaken> {
+        match &q.entrance {
+            // A task waits in the store.
+            Entrance::Paused if is_task => {
+                Some(NotTaken::Shut(format!("{} is paused", self.name.subject()).into()))
+            }
+            Entrance::Open | Entrance::Paused if q.letters.len() >= self.capacity => Some(NotTaken::Full),
+            Entrance::Open | Entrance::Paused => None,
+            Entrance::Shut(why) => Some(NotTaken::Shut(why.clone())),
+            Entrance::Closing => Some(NotTaken::Closing),
+        }
+    }
+
+    /// As [`Lane::place`], of a letter that is no task's, waiting for room where the policy waits; its
+    /// parts stay in `slot` until it is taken.
+    #[inline]
+    pub(crate) fn poll_place<P>(
         self: &Arc<Self>,
-        slot: &mut Option<EnvelopeOf<A>>,
+        slot: &mut Option<P>,
+        make: impl FnOnce(P) -> EnvelopeOf<A>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), NotTaken>> {
-        let Some(letter) = slot.take() else { return Poll::Ready(Ok(())) };
-        match self.push(letter) {
+        let Some(parts) = slot.take() else { return Poll::Ready(Ok(())) };
+        match self.place(false, parts, make) {
             Ok(()) => Poll::Ready(Ok(())),
-            Err((NotTaken::Full, letter)) if !self.rejects => {
-                *slot = Some(letter);
+            Err((NotTaken::Full, parts)) if !self.rejects => {
+                *slot = Some(parts);
                 let mut q = self.queue.lock();
                 if q.letters.len() < self.capacity {
                     drop(q);
@@ -156,8 +177,8 @@ impl<A: Agent> Lane<A> {
                 }
                 Poll::Pending
             }
-            Err((other, letter)) => {
-                *slot = Some(letter);
+            Err((other, parts)) => {
+                *slot = Some(parts);
                 Poll::Ready(Err(other))
             }
         }

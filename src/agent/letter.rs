@@ -84,8 +84,10 @@ pub struct Letter<M: Message> {
     meta: Option<Box<Meta>>,
 }
 
-/// What a run left behind.
+/// What a run left behind. A word wide: a value that has one byte and seven of padding is copied in
+/// pieces, each of which waits for the one before it, and every turn hands this one up several times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Ran {
     /// The handler answered; the state may have changed.
     Done,
@@ -111,6 +113,8 @@ impl<M: Message> Letter<M> {
             return Ran::Declined;
         }
         match agent.handle(message, turn).await {
+            // A plain tell: nobody will want it.
+            Ok(_) if self.meta.is_none() && matches!(self.to, ReplyTo::Nobody) => Ran::Done,
             Ok(reply) => match self.stage(reply) {
                 Ok(staged) => {
                     self.staged = staged;
@@ -147,7 +151,8 @@ impl<M: Message> Letter<M> {
         }
     }
 
-    /// Takes the message back out, for a caller whose letter was not accepted.
+    /// Takes the message back out.
+    #[cfg(test)]
     pub(crate) fn into_message(mut self) -> Option<M> {
         self.message.take()
     }
@@ -192,6 +197,7 @@ impl<M: Message> AnyLetter for Letter<M> {
         Details(self.meta.as_deref())
     }
 
+    #[inline]
     fn release(&mut self, version: i64) {
         let staged = std::mem::replace(&mut self.staged, Staged::Nothing);
         let turn = self.meta.as_ref().and_then(|m| m.id);
@@ -283,6 +289,12 @@ pub trait Envelope<A: Agent>: Send + Sized + 'static {
     fn letter_mut(&mut self) -> &mut dyn AnyLetter;
     /// Whether the message only reads.
     fn read_only(&self) -> bool;
+    /// Whether it says nothing beside its message.
+    fn is_plain(&self) -> bool;
+    /// As [`AnyLetter::name`].
+    fn wire_name(&self) -> &'static str;
+    /// As [`AnyLetter::release`].
+    fn answer(&mut self, version: i64);
     #[doc(hidden)]
     fn run<'a>(
         &'a mut self,
@@ -301,6 +313,20 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
     }
     fn read_only(&self) -> bool {
         <A as Handler<M>>::READ_ONLY
+    }
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.meta.is_none()
+    }
+    #[inline]
+    fn wire_name(&self) -> &'static str {
+        M::NAME
+    }
+    #[inline]
+    fn answer(&mut self, version: i64) {
+        if !matches!(self.to, ReplyTo::Nobody) {
+            self.release(version);
+        }
     }
     fn run<'a>(
         &'a mut self,

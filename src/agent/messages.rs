@@ -44,8 +44,6 @@ impl<A: Handler<M>, M: Message> Messages<A> for M {
 pub trait Lists<A: Agent, M: Message, At>: Messages<A> {
     #[doc(hidden)]
     fn wrap(letter: Letter<M>) -> Self::Envelope;
-    #[doc(hidden)]
-    fn unwrap(envelope: Self::Envelope) -> Option<Letter<M>>;
 }
 
 /// The message itself.
@@ -57,17 +55,12 @@ impl<A: Handler<M>, M: Message> Lists<A, M, Leaf> for M {
     fn wrap(letter: Letter<M>) -> Letter<M> {
         letter
     }
-    fn unwrap(envelope: Letter<M>) -> Option<Letter<M>> {
-        Some(envelope)
-    }
 }
 
 /// Can be sent `M`: has a handler for it and lists it. `I` is found by the compiler.
 pub trait Accepts<M: Message, I>: Handler<M> {
     #[doc(hidden)]
     fn wrap(letter: Letter<M>) -> EnvelopeOf<Self>;
-    #[doc(hidden)]
-    fn unwrap(envelope: EnvelopeOf<Self>) -> Option<Letter<M>>;
 }
 
 impl<A: Handler<M>, M: Message, I> Accepts<M, I> for A
@@ -76,9 +69,6 @@ where
 {
     fn wrap(letter: Letter<M>) -> EnvelopeOf<A> {
         <A::Messages as Lists<A, M, I>>::wrap(letter)
-    }
-    fn unwrap(envelope: EnvelopeOf<A>) -> Option<Letter<M>> {
-        <A::Messages as Lists<A, M, I>>::unwrap(envelope)
     }
 }
 
@@ -93,6 +83,15 @@ impl<A: Agent> Envelope<A> for Nothing {
         match *self {}
     }
     fn read_only(&self) -> bool {
+        match *self {}
+    }
+    fn is_plain(&self) -> bool {
+        match *self {}
+    }
+    fn wire_name(&self) -> &'static str {
+        match *self {}
+    }
+    fn answer(&mut self, _: i64) {
         match *self {}
     }
     async fn run(&mut self, _: &mut A, _: &Turn<A>, _: bool) -> Ran {
@@ -118,8 +117,21 @@ macro_rules! arity {
             fn letter_mut(&mut self) -> &mut dyn AnyLetter {
                 match self { $(Self::$v(e) => e.letter_mut()),+ }
             }
+            #[inline]
             fn read_only(&self) -> bool {
                 match self { $(Self::$v(e) => e.read_only()),+ }
+            }
+            #[inline]
+            fn is_plain(&self) -> bool {
+                match self { $(Self::$v(e) => e.is_plain()),+ }
+            }
+            #[inline]
+            fn wire_name(&self) -> &'static str {
+                match self { $(Self::$v(e) => e.wire_name()),+ }
+            }
+            #[inline]
+            fn answer(&mut self, version: i64) {
+                match self { $(Self::$v(e) => e.answer(version)),+ }
             }
             async fn run(&mut self, agent: &mut A, turn: &Turn<A>, keep: bool) -> Ran {
                 match self { $(Self::$v(e) => e.run(agent, turn, keep).await),+ }
@@ -145,13 +157,6 @@ macro_rules! arity {
         {
             fn wrap(letter: Letter<M>) -> Self::Envelope {
                 $E::$v($t::wrap(letter))
-            }
-            fn unwrap(envelope: Self::Envelope) -> Option<Letter<M>> {
-                #[allow(unreachable_patterns)] // the tuple of one has no other variant
-                match envelope {
-                    $E::$v(e) => $t::unwrap(e),
-                    _ => None,
-                }
             }
         }
         arity!(@at $E ($($all)+): $($ns $ts $vs),*);

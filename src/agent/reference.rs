@@ -177,11 +177,7 @@ impl<A: Agent> AgentRef<A> {
     where
         A: Accepts<M, I>,
     {
-        let stage = match &self.lane {
-            Ok(lane) => TellStage::Fresh(lane, m),
-            Err(_) => TellStage::Lost(Some(m)),
-        };
-        Tell { stage, _index: PhantomData }
+        Tell { lane: self.lane.as_ref().ok(), message: Some(m), _index: PhantomData }
     }
 
     /// Sends `m` without waiting at all.
@@ -193,9 +189,7 @@ impl<A: Agent> AgentRef<A> {
         A: Accepts<M, I>,
     {
         let Ok(lane) = &self.lane else { return Err(Full(m)) };
-        lane.push(A::wrap(Letter::new(m, ReplyTo::Nobody, None)))
-            .map_err(|(_, envelope)| A::unwrap(envelope).and_then(Letter::into_message))
-            .or_else(|back| back.map_or(Ok(()), |m| Err(Full(m))))
+        lane.place(false, m, |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None))).map_err(|(_, m)| Full(m))
     }
 
     /// Submits `m` as a durable task: once this returns, its effect on the agent happens exactly
@@ -322,9 +316,10 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
             key.request = request_hash(M::NAME, &body);
         }
         let (tx, rx) = slot();
-        self.stage = match lane.push(A::wrap(Letter::new(message, ReplyTo::Ask(tx), self.meta.take()))) {
+        let make = |(message, tx, meta)| A::wrap(Letter::new(message, ReplyTo::Ask(tx), meta));
+        self.stage = match lane.place(false, (message, tx, self.meta.take()), make) {
             Ok(()) => AskStage::Waiting(rx),
-            Err((_, letter)) => AskStage::Sending(lane, Some(letter), rx),
+            Err((_, parts)) => AskStage::Sending(lane, Some(make(parts)), rx),
         };
         Ok(())
     }
@@ -376,7 +371,7 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Ask<A, M, I> {
                         return Poll::Ready(Err(e));
                     }
                 }
-                AskStage::Sending(lane, letter, _) => match lane.poll_push(letter, cx) {
+                AskStage::Sending(lane, letter, _) => match lane.poll_place(letter, |letter| letter, cx) {
                     Poll::Ready(Ok(())) => {
                         let AskStage::Sending(_, _, rx) = std::mem::replace(&mut this.stage, AskStage::Over)
                         else {
@@ -428,17 +423,13 @@ impl<A: Agent, M: Message, I> Ask<A, M, I> {
     }
 }
 
-enum TellStage<'r, A: Agent, M> {
-    /// The letter is made when it is sent: until then there is less to move.
-    Fresh(&'r Arc<Lane<A>>, M),
-    Sending(&'r Arc<Lane<A>>, Option<EnvelopeOf<A>>),
-    Lost(Option<M>),
-}
-
 /// A tell on its way: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Tell<'r, A: Agent, M, I> {
-    stage: TellStage<'r, A, M>,
+    /// `None`: there is no such agent.
+    lane: Option<&'r Arc<Lane<A>>>,
+    /// The letter is made when the mailbox takes it: until then there is less to move.
+    message: Option<M>,
     _index: PhantomData<fn() -> I>,
 }
 
@@ -447,26 +438,20 @@ impl<A: Agent, M, I> Unpin for Tell<'_, A, M, I> {}
 impl<A: Accepts<M, I>, M: Message, I> Future for Tell<'_, A, M, I> {
     type Output = Result<(), Full<M>>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if matches!(self.stage, TellStage::Fresh(..))
-            && let TellStage::Fresh(lane, m) = std::mem::replace(&mut self.stage, TellStage::Lost(None))
-        {
-            match lane.push(A::wrap(Letter::new(m, ReplyTo::Nobody, None))) {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err((_, letter)) => self.stage = TellStage::Sending(lane, Some(letter)),
+        let this = &mut *self;
+        if this.message.is_none() {
+            return Poll::Pending; // it has ended before
+        }
+        if let Some(lane) = this.lane {
+            let make = |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None));
+            match lane.poll_place(&mut this.message, make, cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
-        match &mut self.stage {
-            TellStage::Fresh(..) => Poll::Pending,
-            TellStage::Lost(m) => m.take().map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m)))),
-            TellStage::Sending(lane, slot) => match lane.poll_push(slot, cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-                Poll::Ready(Err(_)) => {
-                    let back = slot.take().and_then(A::unwrap).and_then(Letter::into_message);
-                    back.map_or(Poll::Ready(Ok(())), |m| Poll::Ready(Err(Full(m))))
-                }
-                Poll::Pending => Poll::Pending,
-            },
-        }
+        this.message.take().map_or(Poll::Pending, |m| Poll::Ready(Err(Full(m))))
     }
 }

@@ -3,7 +3,7 @@
 mod node;
 mod program;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, process::ExitCode, sync::Arc};
 
 use crate::{
     Handle,
@@ -15,6 +15,7 @@ use crate::{
     cli, config,
     log::{Guard, Logger},
     runtime::{self, registry::Registry},
+    store::Store,
     tool::{
         Call, Effect, Limits, Tool,
         fs::{FsList, FsRead, Roots},
@@ -127,6 +128,17 @@ impl Builder {
     /// Sets a configuration key, as `--set` would; `--set` goes before it.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.overrides.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts something between the node and its store: for tests that make a store fail.
+    #[doc(hidden)]
+    pub fn wrap_store(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
+    ) -> Self {
+        let wrap: runtime::WrapStore = Box::new(wrap);
+        self.registry.wrap_store = Some(wrap);
         self
     }
 

@@ -34,12 +34,16 @@ impl App for Program {
         config::load(&sources)
     }
 
-    fn run(self, settings: Settings, _: Sources) -> Result<(), Failure> {
+    fn run(self, mut settings: Settings, _: Sources) -> Result<(), Failure> {
         let boot = Uuid::now_v7();
         let failed =
             |what: &str, e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{what}: {e}"));
         let lock = runtime::lock(&settings.node.data_dir).map_err(start_failure)?;
         let listener = http::bind(&settings)?;
+        if settings.node.url.is_none() {
+            let bound = listener.local_addr().map_err(|e| failed("http.bind", &e))?;
+            settings.node.url = Some(http::url_of(bound));
+        }
         Announcement::forget(&settings.node.data_dir);
         let (logger, log) =
             Logger::start(node::log_options(&settings, boot)).map_err(|e| failed("the log", &e))?;

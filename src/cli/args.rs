@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::{agents, config, crashes, db, kinds, logs, node, status, tasks, tools};
+use super::{agents, config, crashes, db, kinds, logs, node, nodes, status, tasks, tools};
 use crate::config::Sources;
 
 /// A durable actor runtime for agents.
@@ -94,6 +94,9 @@ pub(super) enum Command {
     Tree,
     /// Stop the node in good order
     Stop(node::StopArgs),
+    /// The nodes that share the store
+    #[command(subcommand, alias = "node")]
+    Nodes(nodes::Nodes),
     /// Kinds of agents and their messages
     #[command(subcommand, alias = "kind")]
     Kinds(kinds::Kinds),
@@ -137,6 +140,8 @@ mod tests {
             "status --strict --json",
             "tree",
             "stop",
+            "nodes ls",
+            "node list",
             "kinds ls",
             "kind get counter",
             "agents ls --kind counter --status active -n 5 --all",

@@ -20,6 +20,7 @@ mod input;
 mod kinds;
 mod logs;
 mod node;
+mod nodes;
 mod out;
 mod status;
 mod table;
@@ -130,6 +131,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Status(args) => status::status(&session, &args),
         Command::Tree => status::tree(&session),
         Command::Stop(args) => node::stop(&session, &args),
+        Command::Nodes(command) => nodes::run(&session, command),
         Command::Kinds(command) => kinds::run(&session, command),
         Command::Agents(command) => agents::run(&session, command),
         Command::Tasks(command) => tasks::run(&session, command),

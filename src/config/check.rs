@@ -261,6 +261,14 @@ fn together(settings: &Settings) -> Vec<Found> {
     if settings.node.data_dir.as_os_str().is_empty() {
         wrong("node.data_dir", "the node needs a directory for its files", Some("such as ./greenroom-data"));
     }
+    if settings
+        .node
+        .url
+        .as_ref()
+        .is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+    {
+        wrong("node.url", "this is no URL", Some("such as http://10.0.0.5:7710"));
+    }
     if settings.node.lease < Duration::from_secs(3) {
         wrong("node.lease", "shorter than 3s, a pause would cost the node what it owns", None);
     }

@@ -74,6 +74,9 @@ impl std::fmt::Debug for Hidden {
 pub struct Node {
     /// A label for people.
     pub name: String,
+    /// Where other nodes send those who ask for what this one owns.
+    #[serde(deserialize_with = "unless_empty")]
+    pub url: Option<String>,
     /// Where the node keeps its files.
     pub data_dir: PathBuf,
     /// Threads that run agents; 0: one for each core.

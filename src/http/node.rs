@@ -31,6 +31,11 @@ pub(super) async fn kind(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     ok(&ctx.operator.kind(&path::part(&request, "kind")?)?)
 }
 
+/// `GET /nodes`.
+pub(super) async fn nodes(ctx: Data<Ctx>) -> Answer {
+    list(&ctx.operator.nodes().await?)
+}
+
 /// `POST /nodes/{id}/stop`: `self`, or this node's boot id.
 pub(super) async fn stop(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let id = path::part(&request, "id")?;

@@ -145,7 +145,11 @@ impl ResponseError for Problem {
 impl From<OperatorError> for Problem {
     fn from(error: OperatorError) -> Self {
         let problem = Self::new(error.code(), error.to_string());
-        let OperatorError::Ask(error) = error else { return problem };
+        let error = match error {
+            OperatorError::Ask(error) => error,
+            OperatorError::Elsewhere { owner: Some(owner), .. } => return problem.with("owner", owner),
+            _ => return problem,
+        };
         match error {
             AskError::Refused(refusal) => problem.with("refusal", refusal.value),
             AskError::Failed(fault) => {
@@ -224,6 +228,15 @@ mod tests {
         assert_eq!((&document["crash_id"], &document["detail"]), (&json!("c1"), &json!("boom")));
         let document = problem(AskError::Invalid(Invalid::at("/n", "not a number"))).document();
         assert_eq!(document["errors"], json!([{"pointer": "/n", "detail": "not a number"}]));
+    }
+
+    #[test]
+    fn who_asks_the_wrong_node_is_told_the_right_one() {
+        let owner = Some("http://10.0.0.2:7710".to_owned());
+        let problem = Problem::from(OperatorError::Elsewhere { why: "it is there".into(), owner });
+        assert_eq!((problem.status_code().as_u16(), problem.code()), (503, "unavailable"));
+        assert_eq!(problem.document()["owner"], "http://10.0.0.2:7710");
+        assert!(problem.error_response().headers().contains_key("retry-after"));
     }
 
     #[test]

@@ -150,12 +150,16 @@ names! {
     NODE_STOPPING = "node.stopping";
     /// The node has ended in order.
     NODE_STOPPED = "node.stopped";
-    /// Another node came.
+    /// A node came: another one, or this one again.
     NODE_JOINED = "node.joined";
     /// Another node went.
     NODE_LEFT = "node.left";
     /// The node lost what it owned.
     NODE_FENCED = "node.fenced";
+    /// The node starts no turn: its lease is in doubt.
+    NODE_SUSPENDED = "node.suspended";
+    /// The lease is held again.
+    NODE_RESUMED = "node.resumed";
     /// An agent has been activated.
     AGENT_STARTED = "agent.started";
     /// An agent has been stopped, by an operator or past its intensity.

@@ -5,6 +5,7 @@
 pub mod conversation;
 pub mod event;
 pub mod id;
+pub mod lease;
 pub mod session;
 pub mod snapshot;
 pub mod supervision;

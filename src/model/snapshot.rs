@@ -14,6 +14,11 @@
 //! 48  checksum         8   xxh3-64 of the body, seeded with the xxh3-64 of bytes 0..48
 //! 56  body
 //! ```
+//!
+//! A store that pays for bytes may keep a frame [packed](pack): its body compressed, under a codec of
+//! its own. Nobody else sees that: what is loaded is [unpacked](unpack).
+
+use std::borrow::Cow;
 
 use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -24,6 +29,7 @@ use super::id::AgentId;
 pub const HEADER_BYTES: usize = 56;
 const MAGIC: [u8; 4] = *b"GRSN";
 const FORMAT: u8 = 1;
+const CODEC_AT: usize = 5;
 const LENGTH_AT: usize = 44;
 const CHECKSUM_AT: usize = 48;
 
@@ -33,6 +39,8 @@ const CHECKSUM_AT: usize = 48;
 pub enum Codec {
     /// JSON text.
     Json = 1,
+    /// JSON text in an lz4 block with its length in front; only in [packed](pack) frames.
+    JsonLz4 = 2,
 }
 
 /// Whose state it is, and which.
@@ -179,6 +187,48 @@ pub fn open(frame: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
     Ok((header, body))
 }
 
+/// The frame with its body compressed, where the body has at least `from` bytes and a quarter of them
+/// can be saved; else the frame as it is.
+pub fn pack(frame: &[u8], from: usize) -> Cow<'_, [u8]> {
+    let Some((header, body)) = frame.split_first_chunk::<HEADER_BYTES>() else { return frame.into() };
+    if body.len() < from || codec_of(header) != Codec::Json as u8 {
+        return frame.into();
+    }
+    let packed = lz4_flex::block::compress_prepend_size(body);
+    if packed.len() > body.len() / 4 * 3 {
+        return frame.into();
+    }
+    with_body(header, Codec::JsonLz4, &packed).map_or(frame.into(), Cow::Owned)
+}
+
+/// A loaded frame as it was before it was [packed](pack). One that is not packed, or not sound, stays
+/// as it is: [`open`] will tell.
+pub fn unpack(frame: Vec<u8>) -> Vec<u8> {
+    let Some((header, body)) = frame.split_first_chunk::<HEADER_BYTES>() else { return frame };
+    if codec_of(header) != Codec::JsonLz4 as u8
+        || u64::from_le_bytes(get(header, CHECKSUM_AT)) != checksum(header, body)
+    {
+        return frame;
+    }
+    let unpacked = lz4_flex::block::decompress_size_prepended(body).ok();
+    unpacked.and_then(|body| with_body(header, Codec::Json, &body)).unwrap_or(frame)
+}
+
+fn codec_of(header: &[u8; HEADER_BYTES]) -> u8 {
+    let [codec] = get::<1>(header, CODEC_AT);
+    codec
+}
+
+/// The same header around another form of the body.
+fn with_body(header: &[u8; HEADER_BYTES], codec: Codec, body: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
+    frame.extend_from_slice(header);
+    *frame.get_mut(CODEC_AT)? = codec as u8;
+    frame.extend_from_slice(body);
+    seal(&mut frame).ok()?;
+    Some(frame)
+}
+
 fn checksum(header: &[u8; HEADER_BYTES], body: &[u8]) -> u64 {
     let (covered, _) = header.split_at(CHECKSUM_AT);
     xxh3_64_with_seed(body, xxh3_64(covered))
@@ -243,6 +293,23 @@ mod tests {
         }
 
         #[test]
+        fn what_was_packed_comes_back(header in headers(), word in "[a-z]{1,9}", times in 0usize..400, from in 0usize..900) {
+            let whole = frame(&header, word.repeat(times).as_bytes());
+            let packed = pack(&whole, from).into_owned();
+            prop_assert!(packed.len() <= whole.len());
+            prop_assert_eq!(unpack(packed), whole);
+        }
+
+        #[test]
+        fn any_flipped_bit_of_a_packed_frame_is_seen(header in headers(), bit in any::<prop::sample::Index>()) {
+            let packed = pack(&frame(&header, "tally ".repeat(50).as_bytes()), 16).into_owned();
+            let mut broken = packed.clone();
+            let bit = bit.index(packed.len() * 8);
+            broken[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(open(&unpack(broken)).is_err(), "bit {} went unseen", bit);
+        }
+
+        #[test]
         fn any_flipped_bit_is_seen(header in headers(), body in prop::collection::vec(any::<u8>(), 0..40)) {
             let whole = frame(&header, &body);
             for bit in 0..whole.len() * 8 {
@@ -251,6 +318,24 @@ mod tests {
                 prop_assert!(open(&frame).is_err(), "bit {} went unseen", bit);
             }
         }
+    }
+
+    #[test]
+    fn what_would_not_shrink_is_left_alone() {
+        let header = Header {
+            codec: Codec::Json,
+            agent: AgentId::of("a", "b"),
+            version: 1,
+            epoch: 1,
+            schema_version: 1,
+        };
+        let mut dice = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> = (0..2_000).map(|_| dice.u8(..)).collect();
+        let whole = frame(&header, &noise);
+        assert_eq!(pack(&whole, 0), whole);
+        let small = frame(&header, "x".repeat(99).as_bytes());
+        assert_eq!(pack(&small, 100), small);
+        assert!(pack(&small, 99).len() < small.len());
     }
 
     #[test]

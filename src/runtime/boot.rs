@@ -22,10 +22,14 @@ use super::{
     cache_actor::{self, CacheActor},
     crashes::install_hook,
     dispatcher::{Dispatcher, Quiesce},
+    hints,
     keeper::Keeper,
+    lease,
+    member::member,
     node::{Actors, Node, Parts},
     operator::Operator,
     orchestrator::{Drain, Orchestrator},
+    outage::{self, Outage},
     persistence::{Close, Hooks, Persistence, PersistenceActor},
     registry::Registry,
 };
@@ -34,7 +38,7 @@ use crate::{
     config::{Durability, Settings},
     log::Logger,
     model::event::{self, Event, Level},
-    store::{self, Member, StoreError, StoreOptions},
+    store::{self, StoreError, StoreOptions},
 };
 
 /// How long the agents have to end what runs.
@@ -78,6 +82,8 @@ pub(crate) struct Running {
     thread: Option<std::thread::JoinHandle<()>>,
     quit: Option<oneshot::Sender<()>>,
     arbiters: Vec<Arbiter>,
+    /// Ends those who keep the lease and watch the store.
+    keepers: CancellationToken,
     _lock: DataDir,
 }
 
@@ -117,16 +123,15 @@ pub(crate) async fn start(
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
     };
-    let options = StoreOptions { durability, ..StoreOptions::default() };
-    let store = store::open(&settings.store.url, &options).await?;
-    let member = Member {
-        boot,
-        instance: Uuid::nil(),
-        name: settings.node.name.clone(),
-        url: None,
-        lease: settings.node.lease,
-        max_lost: settings.tasks.max_lost,
-    };
+    let pool_size = settings.store.pool_size as usize;
+    let options = StoreOptions { durability, pool_size, ..StoreOptions::default() };
+    let mut store = store::open(&settings.store.url, &options).await?;
+    if let Some(wrap) = registry.wrap_store.take() {
+        store = wrap(store);
+    }
+    let member = member(&settings, boot)
+        .map_err(|error| StartError::DataDir { path: settings.node.data_dir.clone(), error })?;
+    let started = Instant::now();
     let ownership = store.join(&member).await?;
     let suspects = store.suspects().await? > 0;
 
@@ -152,6 +157,7 @@ pub(crate) async fn start(
             Arc::new(move |promote| {
                 if let Some(node) = me.get().and_then(Weak::upgrade) {
                     node.wake_dispatcher(promote);
+                    node.tell_others();
                 }
             })
         },
@@ -166,7 +172,8 @@ pub(crate) async fn start(
             })
         },
     };
-    let persistence = Persistence::start(store.clone(), boot, logger.clone(), hooks)?;
+    let outage = Outage::new(logger.clone());
+    let persistence = Persistence::start(store.clone(), boot, outage.clone(), hooks)?;
 
     // The system thread holds the supervising actors; the agents live on arbiters of their own.
     let threads = usize::from(settings.node.threads).max(1);
@@ -191,6 +198,8 @@ pub(crate) async fn start(
         boot,
         persistence: persistence.clone(),
         epochs: ownership.epochs,
+        outage,
+        started,
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
         registry,
         stop,
@@ -212,6 +221,14 @@ pub(crate) async fn start(
     });
     started.await.map_err(|_| std::io::Error::other("the supervising actors did not start"))?;
 
+    let keepers = CancellationToken::new();
+    supervise("lease keeper", &node, &keepers, {
+        let member = member.clone();
+        move |node, end| lease::keep(node, member.clone(), Duration::ZERO, end)
+    });
+    supervise("store watch", &node, &keepers, outage::watch);
+    supervise("hints", &node, &keepers, hints::exchange);
+
     let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
         .field("store", node.store.name())
         .field("kinds", node.kinds.len())
@@ -220,7 +237,26 @@ pub(crate) async fn start(
         .field("start_ms", super::millis(node.uptime()));
     node.logger.emit(event);
     let handle = Handle { host: node.host(), operator: Operator { node: node.clone() } };
-    Ok(Running { node, handle, thread: Some(thread), quit: Some(quit), arbiters, _lock: lock })
+    Ok(Running { node, handle, thread: Some(thread), quit: Some(quit), arbiters, keepers, _lock: lock })
+}
+
+/// Runs a task of the node's until `end`, again where it panics.
+fn supervise<F>(
+    name: &'static str,
+    node: &Arc<Node>,
+    end: &CancellationToken,
+    run: impl Fn(Arc<Node>, CancellationToken) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (node, end) = (node.clone(), end.clone());
+    tokio::spawn(async move {
+        while let Err(error) = tokio::spawn(run(node.clone(), end.clone())).await {
+            let event = Event::new(Level::Critical, "node.task_panicked", name);
+            node.logger.emit(event.field("error", error.to_string()));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
 }
 
 impl Running {
@@ -272,6 +308,11 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         node.persistence.ended(Duration::from_secs(2)).await;
+        self.keepers.cancel();
+        let (store, boot) = (node.store.clone(), node.boot);
+        let left = tokio::spawn(async move { store.leave(boot).await });
+        // A store that does not answer lets the lease run out.
+        let _ = tokio::time::timeout(Duration::from_secs(2), left).await;
         let event = Event::new(Level::Info, event::NODE_STOPPED, subject);
         node.logger.emit(event.field("clean", clean).field("took_ms", super::millis(begun.elapsed())));
         for arbiter in std::mem::take(&mut self.arbiters) {

@@ -62,6 +62,7 @@ fn shorten(file: &str) -> &str {
 }
 
 /// Runs user code, catching a panic with its message and site.
+#[inline]
 pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, (String, Option<String>)> {
     let outer = WATCH.replace(Watch::On);
     let outer_site = if outer == Watch::Noted { SITE.take() } else { None };

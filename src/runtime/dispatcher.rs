@@ -1,8 +1,10 @@
 //! The dispatcher: promotes due tasks, claims ready ones in batches, and hands them to lanes and
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
+mod reconcile;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -22,7 +24,6 @@ use super::{
 use crate::{
     agent::{AskError, letter::Meta, slot::slot},
     model::{
-        event::{self, Event, Level},
         id::{Target, TaskId},
         task::{Claimed, TaskError},
     },
@@ -40,13 +41,13 @@ const CLAIM_BATCH: usize = 256;
 const POLL: Duration = Duration::from_secs(5);
 /// How long a full lane is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
-const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// A wake-up is on its way.
 pub(crate) const CLAIM: u8 = 1;
 /// It must look at due, expired and orphaned tasks too.
 pub(crate) const PROMOTE: u8 = 2;
+/// Tasks that have been lost before were rescued: they run alone.
+pub(crate) const SUSPECTS: u8 = 4;
 
 /// Something may be ready.
 #[derive(Message)]
@@ -99,6 +100,8 @@ struct Running {
 pub(crate) struct Dispatcher {
     node: Arc<Node>,
     running: HashMap<TaskId, Running>,
+    /// All that is claimed: running, waiting for room, or about to be recorded or given back.
+    held: HashSet<TaskId>,
     /// Claimed tasks by target, running or waiting for room.
     by_target: HashMap<String, usize>,
     agent_claims: usize,
@@ -122,6 +125,7 @@ impl Dispatcher {
         Self {
             node,
             running: HashMap::new(),
+            held: HashSet::new(),
             by_target: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
@@ -184,14 +188,13 @@ impl Dispatcher {
     }
 
     fn store_failed(&self, error: &StoreError) {
-        let event =
-            Event::new(Level::Warn, event::STORE_DOWN, "dispatcher").field("error", error.to_string());
-        self.node.logger.emit(event.hint("tasks wait; they are claimed when it is back"));
+        self.node.outage.failed(error);
     }
 
     /// Claims what there is room for.
     fn claim(&mut self, ctx: &mut Context<Self>) {
-        if self.draining {
+        // What is claimed in doubt could not begin; whoever ends the doubt wakes the dispatcher.
+        if self.draining || self.node.is_troubled(false) {
             return;
         }
         if self.claiming {
@@ -229,7 +232,8 @@ impl Dispatcher {
                 }
                 Err(e) => {
                     this.store_failed(&e);
-                    ctx.run_later(Duration::from_millis(500), Self::claim);
+                    // What was claimed may be claimed, although no answer came.
+                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
                 }
             }
         }));
@@ -270,6 +274,7 @@ impl Dispatcher {
     /// Counts a claim until it has ended; tells its target.
     fn hold(&mut self, claim: &Claimed) -> String {
         let target = claim.target.to_string();
+        self.held.insert(claim.id);
         *self.by_target.entry(target.clone()).or_default() += 1;
         match &claim.target {
             Target::Agent { .. } => self.agent_claims += 1,
@@ -361,25 +366,6 @@ impl Dispatcher {
             }
         }
     }
-
-    /// Gives a claim back that did not start.
-    fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
-        let work = async move {
-            // Kept, it would stay with this boot, and only the next one would find it, lost.
-            let mut pause = Duration::from_millis(10);
-            while node.store.give_back(node.boot, &[back]).await.is_err() {
-                if node.is_closing() && pause >= GIVE_UP {
-                    break;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(GIVE_UP);
-            }
-        };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |(), _, ctx| {
-            ctx.notify(Ended { claim, how: How::Settled });
-        }));
-    }
 }
 
 fn gone(claim: &Claimed, code: &str, message: String) -> FinishOutcome {
@@ -401,6 +387,7 @@ impl Actor for Dispatcher {
             this.ready = true;
             this.claim(ctx);
         });
+        ctx.run_interval(self.node.settings.node.lease / 3, |this, ctx| this.reconcile(ctx));
         let clean = |this: &mut Self, ctx: &mut Self::Context| {
             let node = this.node.clone();
             ctx.spawn(wrap_future::<_, Self>(async move { cleaning::clean(&node).await }));
@@ -413,7 +400,9 @@ impl Actor for Dispatcher {
 impl Handler<Wake> for Dispatcher {
     type Result = ();
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        if self.node.waking.swap(0, Ordering::AcqRel) & PROMOTE != 0 {
+        let bits = self.node.waking.swap(0, Ordering::AcqRel);
+        self.suspects |= bits & SUSPECTS != 0;
+        if bits & PROMOTE != 0 {
             self.promote(ctx);
         }
         self.ready = true;
@@ -428,6 +417,7 @@ impl Handler<Ended> for Dispatcher {
         if how == How::Unsettled {
             return self.give_back(claim, ctx);
         }
+        self.held.remove(&claim.id);
         let target = claim.target.to_string();
         if let Some(n) = self.by_target.get_mut(&target) {
             *n -= 1;

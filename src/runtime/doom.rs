@@ -36,7 +36,7 @@ pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<()
         node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
     }
     match node.persistence.commit(id.0, unit).await {
-        Outcome::Durable | Outcome::Refused(_) => {
+        Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => {
             node.task_moved(id);
             Ok(())
         }

@@ -1,8 +1,11 @@
 //! What reaches a running cell beside its messages: the outcome of its commit, and control.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering},
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering},
+    },
 };
 
 use futures_util::task::AtomicWaker;
@@ -58,9 +61,20 @@ pub(crate) enum Control {
     Drain = 4,
 }
 
+/// What a commit under way releases when it is durable: answers and tells, in the cell's own types.
+pub(crate) trait Cargo: Send {
+    /// The version that the commit makes.
+    fn version(&self) -> i64;
+    /// Sends what it holds, in its order.
+    fn release(self: Box<Self>);
+    /// Itself, for the cell that takes it back.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
 /// One activation's letterbox.
 pub(crate) struct Inbox {
     outcome: Mutex<Option<Outcome>>,
+    cargo: Mutex<Option<Box<dyn Cargo>>>,
     has_outcome: AtomicBool,
     control: AtomicU8,
     /// Whether the cell is to leave; its turn sees it.
@@ -79,6 +93,7 @@ impl Inbox {
     pub(crate) fn new() -> Self {
         Self {
             outcome: Mutex::new(None),
+            cargo: Mutex::new(None),
             has_outcome: AtomicBool::new(false),
             control: AtomicU8::new(0),
             leaving: Arc::default(),
@@ -91,12 +106,31 @@ impl Inbox {
         }
     }
 
+    /// Puts down what the commit that is about to begin will release.
+    pub(crate) fn load(&self, cargo: Box<dyn Cargo>) {
+        *self.cargo.lock() = Some(cargo);
+    }
+
+    /// Takes it back, where nobody has released it.
+    pub(crate) fn unload(&self) -> Option<Box<dyn Cargo>> {
+        self.cargo.lock().take()
+    }
+
+    /// Releases what the commit holds back: it is durable.
+    pub(crate) fn release(&self) {
+        if let Some(cargo) = self.unload() {
+            self.version.store(cargo.version(), Ordering::Relaxed);
+            cargo.release();
+        }
+    }
+
     pub(crate) fn land(&self, outcome: Outcome) {
         *self.outcome.lock() = Some(outcome);
         self.has_outcome.store(true, Ordering::Release);
         self.waker.wake();
     }
 
+    #[inline]
     pub(crate) fn has_outcome(&self) -> bool {
         self.has_outcome.load(Ordering::Acquire)
     }

@@ -29,7 +29,7 @@ use crate::{
         slot::ReplyTx,
     },
     config::{self, AgentSettings},
-    model::supervision::RestartPolicy,
+    model::{id::AgentId, supervision::RestartPolicy},
     store::AgentRow,
 };
 
@@ -99,7 +99,9 @@ pub(crate) struct Kind<A: Agent> {
     /// How many cells run or are about to.
     pub running: AtomicUsize,
     /// Messages whose handlers reach outside: they start only when the window is clear.
-    pub reaching: papaya::HashSet<&'static str>,
+    reaching: papaya::HashSet<&'static str>,
+    /// Whether there are any: asked before each turn.
+    some_reach: AtomicBool,
 }
 
 impl<A: Agent> Kind<A> {
@@ -111,6 +113,7 @@ impl<A: Agent> Kind<A> {
             live: papaya::HashMap::new(),
             running: AtomicUsize::new(0),
             reaching: papaya::HashSet::new(),
+            some_reach: AtomicBool::new(false),
             policy,
         });
         let directory = Arc::new(Directory {
@@ -123,6 +126,18 @@ impl<A: Agent> Kind<A> {
         });
         let _ = kind.directory.set(directory);
         kind
+    }
+
+    /// Whether the handler of a message is known to reach outside.
+    #[inline]
+    pub(crate) fn reaches(&self, message: &str) -> bool {
+        self.some_reach.load(Ordering::Relaxed) && self.reaching.pin().contains(message)
+    }
+
+    /// The handler of a message was seen to reach outside.
+    pub(crate) fn reached(&self, message: &'static str) {
+        self.reaching.pin().insert(message);
+        self.some_reach.store(true, Ordering::Relaxed);
     }
 
     fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {
@@ -202,6 +217,10 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
     fn drain(&self);
+    /// Has every running cell look up.
+    fn wake(&self);
+    /// Has the cells of these partitions leave memory: they are not ours any more, or are anew.
+    fn leave(&self, partitions: &[i16]);
     fn running(&self) -> usize;
     /// Messages that wait, in all lanes.
     fn backlog(&self) -> usize;
@@ -339,6 +358,20 @@ impl<A: Agent> AnyKind for Kind<A> {
         }
         for live in self.live.pin().values() {
             live.inbox.tell(Control::Drain);
+        }
+    }
+
+    fn wake(&self) {
+        for live in self.live.pin().values() {
+            live.inbox.waker.wake();
+        }
+    }
+
+    fn leave(&self, partitions: &[i16]) {
+        for (key, live) in &self.live.pin() {
+            if partitions.contains(&AgentId::of(A::KIND, key).partition()) {
+                live.inbox.tell(Control::Leave);
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
+use crate::store::PoolStatus;
+
 /// The one place that names the runtime's metrics.
 #[derive(Default)]
 pub(crate) struct Metrics;
@@ -58,5 +60,16 @@ impl Metrics {
         }
         gauge!("greenroom_store_up").set(f64::from(u8::from(store_up)));
         gauge!("greenroom_cache_up").set(f64::from(u8::from(cache_up)));
+    }
+
+    /// Connections to the store, set when they are looked at.
+    pub(crate) fn pool(&self, pool: &PoolStatus) {
+        let used = pool.size.saturating_sub(pool.idle);
+        let states = [("idle", pool.idle), ("used", used), ("waited_for", pool.waiting)];
+        for (state, n) in states {
+            gauge!("greenroom_store_pool_connections", "state" => state).set(n as f64);
+        }
+        gauge!("greenroom_store_pool_wait_seconds").set(pool.wait_us as f64 / 1e6);
+        counter!("greenroom_store_pool_failures_total").absolute(pool.failed);
     }
 }

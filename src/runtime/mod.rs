@@ -15,14 +15,19 @@ mod cleaning;
 mod crashes;
 mod dispatcher;
 mod doom;
+mod hints;
 mod inbox;
 mod keeper;
 mod keys;
 mod kind;
+mod lease;
+mod loads;
+mod member;
 mod metrics;
 pub(crate) mod node;
 pub mod operator;
 mod orchestrator;
+mod outage;
 pub(crate) mod persistence;
 pub(crate) mod registry;
 mod settle;
@@ -35,6 +40,7 @@ use std::{sync::Arc, time::Duration};
 pub use boot::StartError;
 pub(crate) use boot::{DataDir, Running, lock, start};
 pub use persistence::CommitStats;
+pub(crate) use registry::WrapStore;
 
 use crate::{
     agent::{Agent, AgentRef, Message, Outcome, host::Host},

@@ -24,8 +24,11 @@ use super::{
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
     keeper::Keeper,
     kind::AnyKind,
+    lease::Owned,
+    loads::Loads,
     metrics::Metrics,
     orchestrator::{Notice, Orchestrator},
+    outage::Outage,
     persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
     settle::later,
     tool_cell::AnyTool,
@@ -66,10 +69,12 @@ pub(crate) struct Node {
     pub settings: Arc<config::Settings>,
     pub logger: Logger,
     pub store: Arc<dyn Store>,
+    pub loads: Loads,
     pub cache: Arc<dyn Cache>,
     pub keeper: Arc<Keeper>,
     pub persistence: Persistence,
-    pub epochs: Vec<i64>,
+    pub owned: Owned,
+    pub outage: Arc<Outage>,
     pub arbiters: Vec<ArbiterHandle>,
     pub kinds: Vec<Arc<dyn AnyKind>>,
     pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
@@ -88,6 +93,8 @@ pub(crate) struct Node {
     pub calls: papaya::HashMap<TaskId, Call>,
     /// Ids of tasks whose state changed.
     pub moved: broadcast::Sender<TaskId>,
+    /// Something was committed that other nodes may wait for.
+    pub news: tokio::sync::Notify,
     /// A wake-up is on its way to the dispatcher.
     pub waking: AtomicU8,
     tick: AtomicU32,
@@ -104,6 +111,8 @@ pub(crate) struct Parts {
     pub boot: Uuid,
     pub persistence: Persistence,
     pub epochs: Vec<i64>,
+    pub outage: Arc<Outage>,
+    pub started: Instant,
     pub arbiters: Vec<ArbiterHandle>,
     pub registry: super::registry::Registry,
     pub stop: CancellationToken,
@@ -117,15 +126,17 @@ impl Node {
             Self {
                 me: me.clone(),
                 boot: parts.boot,
-                started: Instant::now(),
+                started: parts.started,
                 started_at: Timestamp::now(),
                 settings: parts.settings,
                 logger: parts.logger,
+                loads: Loads::new(parts.store.clone()),
                 store: parts.store,
                 cache: parts.cache,
                 keeper: parts.keeper,
                 persistence: parts.persistence,
-                epochs: parts.epochs,
+                owned: Owned::new(&parts.epochs),
+                outage: parts.outage,
                 arbiters: parts.arbiters,
                 kinds: built.kinds,
                 directories: built.directories,
@@ -140,6 +151,7 @@ impl Node {
                 fatal: parts.fatal,
                 calls: papaya::HashMap::new(),
                 moved: broadcast::channel(1_024).0,
+                news: tokio::sync::Notify::new(),
                 waking: AtomicU8::new(0),
                 tick: AtomicU32::new(0),
                 closing: AtomicBool::new(false),
@@ -160,9 +172,44 @@ impl Node {
         self.arbiters.get(n)
     }
 
-    /// The epoch under which the node owns an agent's partition.
+    /// The epoch under which the node owns an agent's partition; 0 where it does not.
     pub(crate) fn epoch(&self, id: AgentId) -> i64 {
-        usize::try_from(id.partition()).ok().and_then(|p| self.epochs.get(p)).copied().unwrap_or(0)
+        self.owned.epoch(id.partition())
+    }
+
+    /// Whether no turn may start: what it did could not be kept. `alone`: a turn that keeps nothing.
+    pub(crate) fn is_troubled(&self, alone: bool) -> bool {
+        self.owned.in_doubt() || (!alone && self.outage.is_known())
+    }
+
+    /// What those are told who are turned away because of that.
+    pub(crate) fn trouble(&self) -> AskError {
+        AskError::Unavailable(match self.outage.down() {
+            Some(down) => format!("the store is down ({}): {}", down.cause.name(), down.error),
+            None => "the node's lease is in doubt: the store has not renewed it".to_owned(),
+        })
+    }
+
+    /// Why an agent is not served here, where another node owns it or nobody does yet.
+    pub(crate) fn elsewhere(&self, id: AgentId, subject: &str) -> Option<(AskError, Option<String>)> {
+        if self.epoch(id) != 0 {
+            return None;
+        }
+        let owner = self.owned.owner(id, self.boot);
+        let url = owner.as_ref().and_then(|n| n.url.clone());
+        let why = match owner {
+            Some(n) => {
+                let at = n.url.map(|url| format!(" at {url}")).unwrap_or_default();
+                format!("{subject} is served by the node `{}`{at}", n.name)
+            }
+            None => format!("no node owns {subject} at the moment"),
+        };
+        Some((AskError::Unavailable(why), url))
+    }
+
+    /// Has every running agent look up: what holds it back has changed.
+    pub(crate) fn wake_all(&self) {
+        self.kinds.iter().for_each(|kind| kind.wake());
     }
 
     pub(crate) fn uptime(&self) -> Duration {
@@ -193,7 +240,7 @@ impl Node {
     /// Reads an agent's row: from the cache where the store says that it holds the same commit.
     pub(crate) async fn load(&self, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
         if let Some(cached) = self.cache.get_state(id).await {
-            let head = self.store.heads(&[id]).await?.pop().flatten();
+            let head = self.loads.head(id).await?;
             match head {
                 None => return Ok(None),
                 Some(mut row) if cached.is(row.epoch, row.version) && is_whole(&cached, id) => {
@@ -203,7 +250,7 @@ impl Node {
                 Some(_) => self.cache.drop_state(id, cached.epoch, cached.version).await,
             }
         }
-        Ok(self.store.load(&[id]).await?.pop().flatten())
+        self.loads.row(id).await
     }
 
     /// Keeps a durable state for the next activation.
@@ -245,6 +292,13 @@ impl Node {
         }
     }
 
+    /// Tells the nodes that share the store, if there are any.
+    pub(crate) fn tell_others(&self) {
+        if self.owned.nodes().len() > 1 {
+            self.news.notify_one();
+        }
+    }
+
     /// Tells those who wait for a task.
     pub(crate) fn task_moved(&self, id: TaskId) {
         let _ = self.moved.send(id);
@@ -265,6 +319,9 @@ impl Node {
     pub(crate) async fn accept(self: Arc<Self>, submission: Submission) -> Result<Submitted, AskError> {
         if self.is_closing() {
             return Err(AskError::Unavailable("the node is going down".to_owned()));
+        }
+        if self.outage.is_known() {
+            return Err(self.trouble());
         }
         if self.persistence.waiting() > MAX_WAITING {
             let what = "the store is behind".to_owned();
@@ -301,6 +358,7 @@ impl Node {
                 Err(AskError::Invalid(crate::Invalid::at("/after", format!("task {parent} does not exist"))))
             }
             Outcome::Refused(refusal) => Err(AskError::Unavailable(refusal.to_string())),
+            Outcome::Unknown => Err(AskError::Unknown),
             Outcome::Full(why) => Err(AskError::NoRoom(why)),
             Outcome::Failed(why) => Err(AskError::Unavailable(why)),
         }

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,17 +17,21 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::inbox::Inbox;
+use super::{inbox::Inbox, outage::Outage};
 use crate::{
     agent::slot::ReplyTx,
-    log::Logger,
-    model::event::{self, Event, Level},
     model::task::NewTask,
     store::{Finish, FinishOutcome, Refusal, Store, StoreError, Unit, Verdict},
 };
 
 /// At most so many units a transaction: more adds latency and hardly speed.
 const MAX_BATCH: usize = 256;
+/// Up to so many units a batch, the writer itself releases what they hold back.
+const FEW: usize = 2;
+/// How long a batch gathers at most.
+const GATHER: Duration = Duration::from_millis(1);
+/// The longest pause between two tries of a commit: no more than that is lost when the store is back.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// At most so many units wait; further submissions from outside are refused.
 pub(crate) const MAX_WAITING: usize = 50_000;
 
@@ -36,6 +40,9 @@ pub(crate) const MAX_WAITING: usize = 50_000;
 pub(crate) enum Outcome {
     Durable,
     Refused(Refusal),
+    /// A try whose reply was lost may have happened, and the agent has been moved on since: nobody
+    /// can tell any more.
+    Unknown,
     /// It did not happen: no room on the device.
     Full(String),
     /// It did not happen, and will not.
@@ -87,7 +94,7 @@ struct Queue {
 pub(crate) struct Persistence {
     writers: Arc<[Arc<Writer>]>,
     pub stats: Arc<CommitStats>,
-    up: Arc<AtomicBool>,
+    outage: Arc<Outage>,
     /// Writers that have not ended.
     running: Arc<AtomicU64>,
 }
@@ -96,9 +103,10 @@ pub(crate) struct Persistence {
 struct Context {
     store: Arc<dyn Store>,
     boot: Uuid,
-    logger: Logger,
     stats: Arc<CommitStats>,
-    up: Arc<AtomicBool>,
+    outage: Arc<Outage>,
+    /// Its number.
+    writer: usize,
     hooks: Hooks,
     running: Arc<AtomicU64>,
 }
@@ -136,10 +144,10 @@ impl Persistence {
     pub(crate) fn start(
         store: Arc<dyn Store>,
         boot: Uuid,
-        logger: Logger,
+        outage: Arc<Outage>,
         hooks: Hooks,
     ) -> std::io::Result<Self> {
-        let (stats, up) = (Arc::new(CommitStats::default()), Arc::new(AtomicBool::new(true)));
+        let stats = Arc::new(CommitStats::default());
         let writers: Arc<[Arc<Writer>]> = (0..store.writers().max(1))
             .map(|_| Arc::new(Writer { queue: Mutex::default(), work: Notify::new() }))
             .collect();
@@ -148,9 +156,9 @@ impl Persistence {
             let cx = Context {
                 store: store.clone(),
                 boot,
-                logger: logger.clone(),
                 stats: stats.clone(),
-                up: up.clone(),
+                outage: outage.clone(),
+                writer: n,
                 hooks: hooks.clone(),
                 running: running.clone(),
             };
@@ -164,12 +172,12 @@ impl Persistence {
                 tokio::spawn(write(writer, cx));
             }
         }
-        Ok(Self { writers, stats, up, running })
+        Ok(Self { writers, stats, outage, running })
     }
 
-    /// Whether the last commit went well.
+    /// Whether the store takes commits, as far as is known.
     pub(crate) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.outage.down().is_none()
     }
 
     /// How many units wait.
@@ -232,7 +240,7 @@ impl Drop for Watch {
 
 async fn write(writer: Arc<Writer>, cx: Context) {
     let _watch = Watch(cx.hooks.clone());
-    let mut spare = Vec::new();
+    let (mut spare, mut last) = (Vec::new(), 0);
     loop {
         let (mut batch, closed) = {
             let mut queue = writer.queue.lock();
@@ -253,28 +261,52 @@ async fn write(writer: Arc<Writer>, cx: Context) {
             writer.work.notified().await;
             continue;
         }
+        if batch.len() < last / 2 && !cx.store.blocks() {
+            gather(&writer, &mut batch, last / 2).await;
+        }
+        last = batch.len();
         let (units, tickets): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         spare = batch;
         commit(&cx, &units, tickets).await;
     }
 }
 
+/// Of those just answered fewer than half are back: gives the others a moment, so that a round trip is
+/// not spent on few. Whoever is alone never waits.
+async fn gather(writer: &Writer, batch: &mut Vec<(Unit, Ticket)>, enough: usize) {
+    let begun = Instant::now();
+    while batch.len() < enough && begun.elapsed() < GATHER {
+        tokio::task::yield_now().await;
+        let mut queue = writer.queue.lock();
+        let room = MAX_BATCH.saturating_sub(batch.len()).min(queue.waiting.len());
+        batch.extend(queue.waiting.drain(..room));
+    }
+}
+
 async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
-    let mut pause = Duration::from_millis(10);
+    let (mut pause, mut unsure) = (Duration::from_millis(10), false);
+    cx.outage.begins(cx.writer);
     loop {
         let begun = Instant::now();
         let error = match cx.store.commit(cx.boot, units).await {
             Ok(verdicts) => {
-                if !cx.up.swap(true, Ordering::Relaxed) {
-                    cx.logger.emit(Event::new(Level::Info, event::STORE_UP, "node"));
-                }
+                cx.outage.ends(cx.writer, true);
                 count(cx, units, &verdicts, begun.elapsed());
                 (cx.hooks.judged)(units, &verdicts);
                 let missing = || Outcome::Failed("the store gave no verdict".to_owned());
                 let mut verdicts = verdicts.into_iter();
+                // Of few units the answers leave from here, one change of threads earlier; of many each
+                // arbiter sends its own.
+                let few = tickets.len() <= FEW;
                 for ticket in tickets {
+                    if let (Ticket::Cell(inbox), true, Some(Verdict::Durable)) =
+                        (&ticket, few, verdicts.as_slice().first())
+                    {
+                        inbox.release();
+                    }
                     ticket.answer(match verdicts.next() {
                         Some(Verdict::Durable) => Outcome::Durable,
+                        Some(Verdict::Refused(Refusal::Fenced)) if unsure => Outcome::Unknown,
                         Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),
                         None => missing(),
                     });
@@ -286,15 +318,17 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             }
             Err(error) => error,
         };
-        if cx.up.swap(false, Ordering::Relaxed) {
-            let event = Event::new(Level::Error, event::STORE_DOWN, "node").field("error", error.to_string());
-            cx.logger.emit(event.hint("nothing acknowledged is lost; it is tried again by itself"));
-        }
+        cx.outage.failed(&error);
+        unsure |= matches!(error, StoreError::Unknown(_));
         match error {
             StoreError::NotDone(_) | StoreError::Unknown(_) => {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
+                pause = (pause * 2).min(MAX_PAUSE);
+                continue;
             }
+            _ => cx.outage.ends(cx.writer, false),
+        }
+        match error {
             StoreError::Fatal(why) => {
                 (cx.hooks.fatal)(why.clone());
                 return tickets.into_iter().for_each(|t| t.answer(Outcome::Failed(why.clone())));

@@ -16,6 +16,7 @@ use crate::{
     agent::{Agent, Message, Settings, host::Directory},
     config,
     model::id::{NameError, check_kind, check_tool},
+    store::Store,
     tool::{Call, Effect, Limits, Tool},
 };
 
@@ -24,9 +25,13 @@ type MakeKind =
 type MakeTool = Box<dyn FnOnce(Weak<Node>) -> Arc<dyn AnyTool> + Send>;
 type Section = (&'static str, fn(&config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String>);
 
+/// Puts something between the node and its store.
+pub(crate) type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+
 /// What a program is made of.
 #[derive(Default)]
 pub(crate) struct Registry {
+    pub wrap_store: Option<WrapStore>,
     kinds: Vec<(&'static str, TypeId, MakeKind)>,
     tools: Vec<(&'static str, MakeTool)>,
     resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,

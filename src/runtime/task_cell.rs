@@ -145,7 +145,7 @@ pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome)
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
     loop {
         match node.persistence.commit(claim.id.0, unit.clone()).await {
-            Outcome::Durable | Outcome::Refused(_) => {
+            Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => {
                 if parked {
                     unpark_if_open(node, claim).await;
                 }

@@ -94,6 +94,27 @@ pub struct CrashSummary {
     pub recent: Vec<CrashReport>,
 }
 
+/// A node as the others see it: `GET /api/v1/nodes`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// Its boot id.
+    pub id: String,
+    /// Its label.
+    pub name: String,
+    /// Where it is reached, if it said.
+    pub url: Option<String>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Until when it owns what it owns; absent where the lock on the data directory is the lease.
+    pub lease_until: Option<Timestamp>,
+    /// The partitions that it owns.
+    pub partitions: Vec<i16>,
+    /// Whether it is the node that answers.
+    pub this: bool,
+    /// `active`; `suspended` where the node that answers starts no turn; `expired` past its lease.
+    pub status: String,
+}
+
 /// A node of the supervision tree.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TreeNode {

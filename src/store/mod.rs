@@ -9,18 +9,26 @@
 
 mod audit;
 mod entities;
+mod finish;
+mod history;
+mod member;
 mod open;
+mod postgres;
+mod read;
 mod rows;
 mod schema;
+mod shared;
 mod sqlite;
+mod told;
 mod unit;
 mod values;
+mod verify;
 
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
+pub use member::{Member, NodeRow, Ownership};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
+pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -32,7 +40,7 @@ use crate::model::{
 };
 
 /// Why a whole call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Nothing of it happened; it may be tried again.
@@ -123,52 +131,6 @@ pub struct TaskFilter {
     pub limit: usize,
 }
 
-/// Who joins.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// The fresh id of this boot.
-    pub boot: Uuid,
-    /// The id that the data directory keeps across boots: a restarted node ends its own previous
-    /// boot at once, in place of waiting for its lease.
-    pub instance: Uuid,
-    /// A label for people.
-    pub name: String,
-    /// Where other nodes send those who ask for what this one owns.
-    pub url: Option<String>,
-    /// How long it keeps what it owns without a word.
-    pub lease: Duration,
-    /// How often a task may be lost while it runs alone.
-    pub max_lost: u32,
-}
-
-/// What a node owns after it has joined or renewed its lease.
-#[derive(Debug, Clone, Default)]
-pub struct Ownership {
-    /// The epoch of each partition, by number; 0 where another node owns it.
-    pub epochs: Vec<i64>,
-    /// Tasks that a dead boot was running and that are ready again.
-    pub rescued: u64,
-    /// Tasks lost too often while they ran alone: to be made dead letters.
-    pub poison: Vec<TaskId>,
-}
-
-/// A node as the store knows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeRow {
-    /// Its boot.
-    pub boot: Uuid,
-    /// Its label.
-    pub name: String,
-    /// Where it is reached, if it said.
-    pub url: Option<String>,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// Until when it owns what it owns; absent where the lease is a lock (SQLite).
-    pub lease_until: Option<Timestamp>,
-    /// The partitions that it owns.
-    pub partitions: Vec<i16>,
-}
-
 /// How much to claim.
 #[derive(Debug, Clone, Default)]
 pub struct ClaimRequest {
@@ -239,8 +201,19 @@ pub trait Store: Entities + Send + Sync + 'static {
     /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
     fn blocks(&self) -> bool;
 
+    /// What it has more where several processes share it; `None` where it is one's alone.
+    fn shared(&self) -> Option<&dyn Shared>;
+
     /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken
     /// gets a new epoch, and what a dead boot was running becomes ready again (`lost + 1`).
+    ///
+    /// A boot whose lease has ended joins again under the same id, and gets a new lease. A partition
+    /// that still stands under its id, so that nobody came between, may keep its epoch: the node then
+    /// goes on there without restoring. What this very boot is running is not rescued by it.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where a later boot of the same instance is alive: two processes on one
+    /// data directory would take everything from each other for ever, so the earlier one ends.
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError>;
 
     /// Renews the lease by the store's own clock, takes what has lost its owner, and rescues what
@@ -307,6 +280,10 @@ pub trait Store: Entities + Send + Sync + 'static {
 
     /// Gives claims back that did not start: ready again, `attempt - 1`.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError>;
+
+    /// What this boot is running, with its attempt: more than it knows of where the answer to a claim
+    /// was lost.
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError>;
 
     /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;

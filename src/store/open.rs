@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Migrations, Store, StoreError, sqlite};
+use super::{Migrations, Store, StoreError, postgres, sqlite};
 
 /// What an acknowledged commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,11 +23,18 @@ pub struct StoreOptions {
     pub history: usize,
     /// An agent's state is kept at most once in so long.
     pub history_every: Duration,
+    /// Connections for reads and claims, where the store has a pool of them.
+    pub pool_size: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { durability: Durability::default(), history: 8, history_every: Duration::from_secs(60) }
+        Self {
+            durability: Durability::default(),
+            history: 8,
+            history_every: Duration::from_secs(60),
+            pool_size: 10,
+        }
     }
 }
 
@@ -52,6 +59,7 @@ pub struct VerifyReport {
 
 enum Place {
     Sqlite(PathBuf),
+    Postgres(String),
 }
 
 fn place(url: &str) -> Result<Place, StoreError> {
@@ -62,32 +70,37 @@ fn place(url: &str) -> Result<Place, StoreError> {
             refused("a store in memory would lose what it acknowledged: write sqlite://PATH")
         }
         Some(("sqlite", path)) => Ok(Place::Sqlite(PathBuf::from(path))),
-        Some(("postgres" | "postgresql", _)) => {
-            refused("this build keeps its data in SQLite; postgres:// comes with the Postgres store")
-        }
+        Some(("postgres" | "postgresql", _)) => Ok(Place::Postgres(url.to_owned())),
         // the URL may hold a password: it is not repeated
-        _ => refused("the store's URL is not one that this program knows: write sqlite://PATH"),
+        _ => refused(
+            "the store's URL is not one that this program knows: write sqlite://PATH or \
+             postgres://USER:PASSWORD@HOST/DATABASE",
+        ),
     }
 }
 
-/// Opens the store at `url` (`sqlite://PATH`) and brings its tables up to date. Blocks shortly.
+/// Opens the store at `url` (`sqlite://PATH`, `postgres://USER:PASSWORD@HOST/DATABASE`) and brings its
+/// tables up to date. Blocks shortly. Connections live on the runtime that calls this.
 ///
 /// # Errors
-/// [`StoreError::Refused`] where the URL names no store, where a newer program made the tables, or
-/// where the device cannot keep the durability that was asked for.
+/// [`StoreError::Refused`] where the URL names no store, where a newer program made the tables, where
+/// the database holds somebody else's and none of ours, or where the device or the server cannot keep
+/// the durability that was asked for. [`StoreError::NotDone`] where the server cannot be reached.
 pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(&path, options)?)),
+        Place::Postgres(url) => Ok(Arc::new(postgres::open(&url, options).await?)),
     }
 }
 
-/// Brings the tables at `url` up to date; the names of what was applied.
+/// Brings the tables at `url` up to date, whatever else is there; the names of what was applied.
 ///
 /// # Errors
 /// As [`open`].
 pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::migrate(&path),
+        Place::Postgres(url) => postgres::migrate(&url).await,
     }
 }
 
@@ -98,6 +111,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
 pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::migration_status(&path),
+        Place::Postgres(url) => postgres::migration_status(&url).await,
     }
 }
 
@@ -109,5 +123,6 @@ pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
 pub async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::verify(&path),
+        Place::Postgres(url) => postgres::verify(&url).await,
     }
 }

@@ -412,9 +412,9 @@ impl ArchivedRow {
 
 /// The texts that an accepted task is stored with, made once.
 pub(super) struct Texts {
-    target: String,
-    notify: Option<String>,
-    tags: Option<String>,
+    pub(super) target: String,
+    pub(super) notify: Option<String>,
+    pub(super) tags: Option<String>,
 }
 
 impl Texts {

@@ -247,3 +247,26 @@ fn it_stops_in_good_order_and_remembers() {
     assert_eq!(node.ask("a", "Get", "").json, json!({"total": 7}));
     assert_eq!(node.terminate().code(), Some(0), "{}", node.log());
 }
+
+#[test]
+fn a_node_says_who_owns_what_and_keeps_its_instance() {
+    let mut node = Node::start(&["node.name=eu-1"]);
+    let answer = node.get("/api/v1/nodes");
+    let items = answer.json["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "{answer:?}");
+    let me = &items[0];
+    assert_eq!((&me["name"], &me["status"], &me["this"]), (&json!("eu-1"), &json!("active"), &json!(true)));
+    assert_eq!(me["url"], json!(node.url));
+    assert_eq!(me["partitions"].as_array().map(Vec::len), Some(64));
+    let listed = node.cli(&["nodes", "ls"]);
+    assert!(listed.code == 0 && listed.out.contains("eu-1 (this one)"), "{listed:?}");
+    assert_eq!(node.cli(&["nodes", "ls", "--json"]).json()["items"][0]["id"], me["id"]);
+
+    let instance = std::fs::read(node.data_dir().join("instance")).unwrap();
+    assert!(node.terminate().success());
+    node.start_again();
+    assert_eq!(std::fs::read(node.data_dir().join("instance")).unwrap(), instance);
+    let again = node.get("/api/v1/nodes");
+    assert_eq!(again.json["items"].as_array().map(Vec::len), Some(1), "the boot before has left: {again:?}");
+    assert_ne!(again.json["items"][0]["id"], me["id"]);
+}

@@ -1,5 +1,8 @@
 //! The command line, from outside: what is printed where, and how it ends.
 
+#[path = "../support/postgres.rs"]
+mod postgres;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -16,6 +16,20 @@ fn keys(claimed: &[greenroom::model::task::Claimed]) -> Vec<String> {
 }
 
 rules! {
+    async fn what_a_boot_runs_can_be_told(w: &mut World) {
+        assert_eq!(w.store.running(w.boot).await.unwrap(), []);
+        let one = w.running(task("a")).await;
+        let two = w.running(task("b")).await;
+        let mut running = w.store.running(w.boot).await.unwrap();
+        running.sort();
+        let mut expected = vec![(one.id, 1), (two.id, 1)];
+        expected.sort();
+        assert_eq!(running, expected);
+        assert_eq!(w.store.running(uuid::Uuid::now_v7()).await.unwrap(), []);
+        w.store.give_back(w.boot, &running[..1]).await.unwrap();
+        assert_eq!(w.store.running(w.boot).await.unwrap(), running[1..]);
+    }
+
     async fn the_best_goes_first(w: &mut World) {
         let tasks = [("a", 0), ("b", 5), ("c", 0), ("d", 5), ("e", -1)];
         w.must(accepting(tasks.map(|(key, priority)| NewTask { priority, ..task(key) }))).await;

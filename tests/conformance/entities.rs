@@ -402,6 +402,40 @@ rules! {
         assert!(calls > 1, "all in one call");
     }
 
+    async fn many_writers_at_once_leave_no_gap_and_one_winner(w: &mut World) {
+        let (id, other, boot) = (ConversationId::fresh(), w.made().await, w.boot);
+        let writers = (0..8).map(|n| {
+            let store = w.store.clone();
+            tokio::spawn(async move {
+                let mut won = 0;
+                for round in 0..25 {
+                    // Each makes the conversation, speaks in two of them, in either order, and wants to be
+                    // the first in a session.
+                    let mut unit = creating(id);
+                    unit.messages = vec![message(id, "a"), message(other, "b"), message(id, "c")];
+                    if n % 2 == 0 {
+                        unit.messages.reverse();
+                    }
+                    let first = writing(&round.to_string(), put(n, HOUR, Expect::Absent));
+                    let any = writing("any", put(n, HOUR, Expect::Any));
+                    let verdicts = store.commit(boot, &[unit, first, any]).await.unwrap();
+                    assert_eq!((&verdicts[0], &verdicts[2]), (&Verdict::Durable, &Verdict::Durable));
+                    match &verdicts[1] {
+                        Verdict::Durable => won += 1,
+                        lost => assert_eq!(*lost, Verdict::Refused(Refusal::SessionMoved(round.to_string()))),
+                    }
+                }
+                won
+            })
+        });
+        let won: i32 = futures_util::future::join_all(writers).await.into_iter().map(Result::unwrap).sum();
+        assert_eq!(won, 25, "each session has one maker");
+        let last = |c: Option<Conversation>| c.unwrap().last_seq;
+        assert_eq!((last(w.conversation(id).await), last(w.conversation(other).await)), (400, 200));
+        // That there is no gap is looked at when the test ends, as always.
+        assert_eq!(w.said(id).await.len(), 400);
+    }
+
     async fn all_of_it_survives_the_end_of_the_process(w: &mut World) {
         let a = w.made().await;
         w.must(saying([message(a, "one")])).await;

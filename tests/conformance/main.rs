@@ -6,6 +6,7 @@ mod ends;
 mod entities;
 mod family;
 mod keys;
+mod leases;
 mod operators;
 mod support;
 mod units;

@@ -221,9 +221,13 @@ mod sqlite {
 
     #[tokio::test]
     async fn a_url_that_names_no_store_is_refused() {
-        for url in
-            ["postgres://u:secret@h/db", "sqlite://", "sqlite://:memory:", "greenroom.db", "mysql://secret@h"]
-        {
+        for url in [
+            "postgres://u:secret@h/db?sslmode=maybe",
+            "sqlite://",
+            "sqlite://:memory:",
+            "greenroom.db",
+            "mysql://secret@h",
+        ] {
             let error = store::open(url, &StoreOptions::default()).await.err();
             assert!(matches!(&error, Some(StoreError::Refused(why)) if !why.contains("secret")), "{error:?}");
         }

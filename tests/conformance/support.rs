@@ -17,6 +17,9 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+#[path = "../support/postgres.rs"]
+mod postgres;
+
 /// Writes every rule as one test per store.
 macro_rules! rules {
     ($($(#[$meta:meta])* async fn $name:ident($world:ident: $mut:ty) $body:block)*) => {$(
@@ -30,6 +33,12 @@ macro_rules! rules {
             async fn sqlite() {
                 rule(&mut World::sqlite().await).await;
             }
+
+            // the connections live on the threads of the runtime, and are to go on while a test waits
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                rule(&mut World::postgres().await).await;
+            }
         }
     )*};
 }
@@ -42,17 +51,39 @@ pub struct World {
     pub epochs: Vec<i64>,
     pub url: String,
     options: StoreOptions,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
+    _database: Option<postgres::Database>,
 }
 
 impl World {
     pub async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("greenroom.db").display());
-        let options =
-            StoreOptions { durability: Durability::Relaxed, history: 3, history_every: Duration::ZERO };
+        Self::at(url, Some(dir), None).await
+    }
+
+    pub async fn postgres() -> Self {
+        // migrated once, then copied
+        let tables = include_str!("../../migrations/postgres/00000000000001_ground/up.sql");
+        let database = postgres::Database::like("tables", tables, |url| {
+            let url = url.to_owned();
+            let migrate = move || tokio::runtime::Runtime::new().unwrap().block_on(store::migrate(&url));
+            std::thread::spawn(migrate).join().unwrap().unwrap();
+        });
+        let url = database.url();
+        Self::at(url, None, Some(database)).await
+    }
+
+    async fn at(url: String, dir: Option<tempfile::TempDir>, database: Option<postgres::Database>) -> Self {
+        let options = StoreOptions {
+            durability: Durability::Relaxed,
+            history: 3,
+            history_every: Duration::ZERO,
+            pool_size: 4,
+        };
         let store = store::open(&url, &options).await.unwrap();
-        let mut world = Self { store, boot: Uuid::nil(), epochs: Vec::new(), url, options, _dir: dir };
+        let (boot, epochs) = (Uuid::nil(), Vec::new());
+        let mut world = Self { store, boot, epochs, url, options, _dir: dir, _database: database };
         world.join().await;
         world
     }
@@ -94,8 +125,13 @@ impl World {
 
     /// A unit that writes `body` as the state of `tally/key` upon `base`.
     pub fn turn(&self, key: &str, base: i64, body: &str) -> Unit {
+        Self::turn_under(&self.epochs, key, base, body)
+    }
+
+    /// The same by whoever owns the partitions under these epochs.
+    pub fn turn_under(epochs: &[i64], key: &str, base: i64, body: &str) -> Unit {
         let id = AgentId::of("tally", key);
-        let epoch = self.epoch(id);
+        let epoch = epochs[id.partition() as usize];
         let mut bytes = Vec::new();
         let header = Header { codec: Codec::Json, agent: id, version: base + 1, epoch, schema_version: 1 };
         snapshot::begin(&header, &mut bytes);
@@ -192,7 +228,7 @@ impl Drop for World {
         // whatever a test did, the store must still be sound
         let url = self.url.clone();
         let checked = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(store::verify(&url)).map(|r| r.problems)
         });
         if let Ok(Ok(problems)) = checked.join() {

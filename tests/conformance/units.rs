@@ -238,7 +238,7 @@ rules! {
             let units: Vec<Unit> = (0..50).map(|n| w.turn(&format!("{caller}-{n}"), 0, "1")).collect();
             let boot: Uuid = w.boot;
             joined.push(std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 units.chunks(5).all(|units| {
                     let verdicts = runtime.block_on(store.commit(boot, units)).unwrap();
                     verdicts.iter().all(|v| *v == Verdict::Durable)

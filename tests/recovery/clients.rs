@@ -38,8 +38,8 @@ impl Place {
 /// What was acknowledged.
 #[derive(Default)]
 pub struct Acknowledged {
-    /// An id that was appended, with the length that was answered.
-    pub appended: Vec<(String, String, u64)>,
+    /// An id that was appended: to which agent, with the length and the version that were answered.
+    pub appended: Vec<(String, String, u64, u64)>,
     /// A task that was accepted: its id, the agent, what it appends.
     pub tasks: Vec<(String, String, String)>,
     /// What was answered with neither success nor a reason to try again.
@@ -105,7 +105,7 @@ fn client(
         .proxy(None)
         .build();
     let agent = config.new_agent();
-    let post = |path: &str, key: &str, body: &Value| -> Option<(u16, Value)> {
+    let post = |path: &str, key: &str, body: &Value| -> Option<(u16, u64, Value)> {
         let (url, token) = place.get();
         let mut request =
             agent.post(format!("{url}{path}")).header("Authorization", format!("Bearer {token}"));
@@ -113,8 +113,10 @@ fn client(
             request = request.header("Idempotency-Key", key);
         }
         let mut answer = request.send(body.to_string()).ok()?;
+        let version = answer.headers().get("Greenroom-Version").and_then(|v| v.to_str().ok()?.parse().ok());
         let text = answer.body_mut().read_to_string().ok()?;
-        Some((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or_default()))
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Some((answer.status().as_u16(), version.unwrap_or(0), body))
     };
     for n in 0.. {
         if over.load(SeqCst) {
@@ -134,27 +136,50 @@ fn client(
         };
         loop {
             match post(&path, idempotency_key, &body) {
-                Some((200, reply)) => {
+                Some((200, version, reply)) => {
                     let len = reply["len"].as_u64().unwrap();
-                    all.appended.push((key.clone(), id.clone(), len));
+                    all.appended.push((key.clone(), id.clone(), len, version));
                     count.fetch_add(1, SeqCst);
                 }
-                Some((202, task)) => {
+                Some((202, _, task)) => {
                     all.tasks.push((task["id"].as_str().unwrap().to_owned(), key.clone(), id.clone()));
                     count.fetch_add(1, SeqCst);
                 }
                 // Nobody is there, it goes down, or it does not know: the same again, where that is safe.
-                None | Some((503 | 504, _)) if !idempotency_key.is_empty() && !over.load(SeqCst) => {
+                None | Some((503 | 504, ..)) if !idempotency_key.is_empty() && !over.load(SeqCst) => {
                     std::thread::sleep(Duration::from_millis(3));
                     continue;
                 }
-                None | Some((503 | 504, _)) => std::thread::sleep(Duration::from_millis(3)),
-                Some((status, body)) => all.odd.push((status, body.to_string())),
+                None | Some((503 | 504, ..)) => std::thread::sleep(Duration::from_millis(3)),
+                Some((status, _, body)) => all.odd.push((status, body.to_string())),
             }
             break;
         }
     }
     all
+}
+
+/// Loads a node, does `disturb` to it again and again, and once more when the load has ended (the number
+/// of rounds tells it to leave things in order); checks that nothing acknowledged was lost or done twice,
+/// neither before nor after a last restart.
+pub fn survives(node: &mut Node, rounds: usize, mut disturb: impl FnMut(&mut Node, usize)) {
+    let place = Place::default();
+    place.is(node);
+    let clients = Clients::start(&place, sized(16, 64), sized(100, 1_000), "c");
+    for round in 0..rounds {
+        clients.wait_for(sized(400, 5_000));
+        disturb(node, round);
+        place.is(node);
+    }
+    clients.wait_for(sized(200, 2_000));
+    let all = clients.end();
+    disturb(node, rounds);
+    assert!(all.appended.len() > rounds * sized(200, 2_500) && all.tasks.len() > rounds * sized(75, 500));
+    check(node, &all);
+    // What is there is there to stay.
+    node.kill();
+    node.start_again();
+    check(node, &all);
 }
 
 /// Checks that everything is there, once.
@@ -180,11 +205,33 @@ pub fn check(node: &Node, all: &Acknowledged) {
         sorted.dedup();
         assert_eq!(sorted.len(), before, "counter/{key} has something twice");
     }
-    for (key, id, len) in &all.appended {
+    for (key, id, len, _) in &all.appended {
         // The answer told its place, and there it is: no turn in between was lost or done again.
         assert_eq!(lists[key.as_str()].get(*len as usize - 1), Some(id), "counter/{key} at {len}");
     }
+    versions_have_no_gaps(all);
     for (task, key, id) in &all.tasks {
         assert!(lists[key.as_str()].contains(id), "task {task} left nothing in counter/{key}");
+    }
+}
+
+/// Each commit raises the version by one and covers at least one append: between two answers there are
+/// never more versions than appends, and never fewer where a later answer names a later one.
+fn versions_have_no_gaps(all: &Acknowledged) {
+    let mut answers: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
+    // a replayed answer names no version
+    for (key, _, len, version) in all.appended.iter().filter(|(.., version)| *version > 0) {
+        answers.entry(key).or_default().push((*len, *version));
+    }
+    for (key, mut answers) in answers {
+        answers.sort_unstable();
+        answers.insert(0, (0, 0));
+        for pair in answers.windows(2) {
+            let ((len, version), (later, next)) = (pair[0], pair[1]);
+            assert!(
+                next >= version && next - version <= later - len,
+                "counter/{key}: version {version} at {len}, version {next} at {later}"
+            );
+        }
     }
 }

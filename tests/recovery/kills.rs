@@ -3,30 +3,17 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    clients::{Clients, Place, check, sized},
+    clients::{Clients, Place, check, sized, survives},
     support::Node,
 };
 
 #[test]
 fn nothing_acknowledged_is_lost_or_done_twice_when_the_process_is_killed() {
     let mut node = Node::start(&[]);
-    let place = Place::default();
-    place.is(&node);
-    let clients = Clients::start(&place, sized(16, 64), sized(100, 1_000), "c");
-    for _ in 0..sized(4, 20) {
-        clients.wait_for(sized(400, 5_000));
+    survives(&mut node, sized(4, 20), |node, _| {
         node.kill();
         node.start_again();
-        place.is(&node);
-    }
-    clients.wait_for(sized(200, 2_000));
-    let all = clients.end();
-    assert!(all.appended.len() > sized(800, 50_000) && all.tasks.len() > sized(300, 10_000));
-    check(&node, &all);
-    // What is there is there to stay.
-    node.kill();
-    node.start_again();
-    check(&node, &all);
+    });
 }
 
 #[test]

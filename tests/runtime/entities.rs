@@ -4,7 +4,10 @@ use futures_util::future::join_all;
 use greenroom::{model::conversation::StoredMessage, prelude::*, runtime::operator::MessageQuery};
 use serde_json::json;
 
-use crate::support::{Gate, World, outcome, soon, until};
+use crate::{
+    faulty::Faults,
+    support::{Gate, World, outcome, soon, until},
+};
 
 /// An agent that keeps a conversation.
 #[derive(Default, Serialize, Deserialize)]
@@ -471,4 +474,59 @@ async fn conversations_that_nobody_adds_to_are_forgotten_after_their_time() {
     world.start_again(short).await;
     let operator = world.handle().operator().clone();
     until("it is forgotten", || async { operator.conversation(id).await.is_err() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_reply_was_lost_says_and_writes_once() {
+    let (gate, faults) = (Gate::default(), Faults::default());
+    let world = World::start(faults.under(program(&gate))).await;
+    let handle = world.handle();
+    let (made, _) = handle.operator().create_conversation(Default::default(), None).await.unwrap();
+    let (visits, fleeting) = (handle.agent::<Visits>("a"), handle.agent::<Fleeting>("a"));
+    let visit = |session: &str| Visit { session: session.into(), how: How::ReadAndWrite };
+    for n in 1..=10_i64 {
+        faults.lose_replies(1);
+        assert_eq!(soon(visits.ask(visit("s"))).await, Ok(n as u64));
+        faults.lose_replies(1);
+        assert_eq!(soon(fleeting.ask(visit("t"))).await, Ok(n as u64));
+        faults.lose_replies(1);
+        soon(fleeting.ask(SayIn { talk: made.id, bytes: 1, role: "tool".into() })).await.unwrap();
+        faults.lose_replies(1);
+        let request = serde_json::from_str(r#"{"role":"user","content":"x"}"#).unwrap();
+        let (message, _) =
+            soon(handle.operator().append(made.id, request, Some(&n.to_string()))).await.unwrap();
+        assert_eq!(message.seq, n * 2);
+    }
+    assert_eq!((held(&world, "s").await, held(&world, "t").await), (Some(json!(10)), Some(json!(10))));
+    assert_eq!(said(&world, made.id).await.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_readers_of_what_is_cold_cost_the_store_one_read_of_each() {
+    let (gate, faults) = (Gate::default(), Faults::default());
+    let mut world = World::start(program(&gate)).await;
+    soon(world.handle().agent::<Chat>("a").ask(say("x", End::Well))).await.unwrap();
+    let id = soon(world.handle().agent::<Chat>("a").ask(Where {})).await.unwrap();
+    let request = serde_json::from_str(r#"{"data":1}"#).unwrap();
+    world.handle().operator().put_session("s", request, Default::default()).await.unwrap();
+    world.end().await;
+    world.start_again(faults.under(program(&gate))).await;
+    // They all come while the store takes its time.
+    faults.hang(true);
+    let operator = world.handle().operator().clone();
+    let query = MessageQuery::default();
+    let reads = join_all((0..1_000).map(|_| async {
+        let page = operator.messages(id, &query).await.unwrap();
+        (page.items.len(), operator.session("s").await.unwrap().data.get().to_owned())
+    }));
+    let mut reads = std::pin::pin!(reads);
+    assert!(futures_util::poll!(&mut reads).is_pending());
+    faults.hang(false);
+    assert!(soon(reads).await.iter().all(|read| *read == (1, "1".to_owned())));
+    assert_eq!(faults.reads(), 3, "one of the conversation, one of its messages, one of the session");
+    // And while it is down, what is warm is served.
+    faults.fail(Some("server closed the connection unexpectedly"));
+    assert_eq!(operator.messages(id, &query).await.unwrap().items.len(), 1);
+    assert_eq!(held(&world, "s").await, Some(json!(1)));
+    faults.fail(None);
 }

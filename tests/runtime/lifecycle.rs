@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, connection::SimpleConnection as _};
 use futures_util::future::join_all;
 use greenroom::{OnFull, prelude::*, runtime::views::Action};
 
@@ -13,9 +14,12 @@ struct Add {
 }
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Get {}
+/// Reads, and leaves memory.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Glance {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Block {}
-message! { Add -> u64; Get -> u64; Block -> () }
+message! { Add -> u64; Get -> u64; Glance -> u64; Block -> () }
 
 static STARTS: AtomicU64 = AtomicU64::new(0);
 
@@ -27,7 +31,7 @@ macro_rules! sleeper {
         }
         impl Agent for $agent {
             const KIND: &'static str = $kind;
-            type Messages = (Add, Get, Block);
+            type Messages = (Add, Get, Glance, Block);
             fn policy() -> Policy {
                 Policy::default().idle_timeout(Duration::from_secs(1)).mailbox(8).on_full($on_full)
             }
@@ -51,6 +55,12 @@ macro_rules! sleeper {
         }
         impl Query<Get> for $agent {
             async fn query(&self, _: Get, _: &Turn<Self>) -> Result<u64> {
+                Ok(self.total)
+            }
+        }
+        impl Query<Glance> for $agent {
+            async fn query(&self, _: Glance, turn: &Turn<Self>) -> Result<u64> {
+                turn.retire();
                 Ok(self.total)
             }
         }
@@ -113,6 +123,35 @@ async fn an_idle_agent_leaves_memory_and_comes_back_as_it_was() {
         let agent = handle.agent::<Patient>(format!("k{n}"));
         assert_eq!(soon(agent.ask(Add { retire: false })).await.unwrap(), 2);
     }
+}
+
+/// What is cached is what the row holds: also of an agent that a later boot has only read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_only_read_comes_back_from_the_cache() {
+    let (mut world, gate) = world().await;
+    soon(world.handle().agent::<Patient>("a").ask(Add { retire: false })).await.unwrap();
+    world.end().await;
+    let program = Runtime::builder().agent::<Patient>().agent::<Curt>().resource(gate);
+    world.start_again(program).await;
+    let handle = world.handle();
+    let agent = handle.agent::<Patient>("a");
+    let glance = async || {
+        assert_eq!(soon(agent.ask(Glance {})).await.unwrap(), 1);
+        until("it has left", || async { status(&handle, "patient", "a").await == "passivated" }).await;
+    };
+    let hits = || async { handle.operator().status().await.cache["hits"].as_u64().unwrap() };
+    until("the cache has it", || async {
+        glance().await;
+        hits().await > 0
+    })
+    .await;
+    // Only the store's copy is spoilt: whoever reads it notices.
+    let file = world.dir().join("greenroom.db");
+    let mut store = SqliteConnection::establish(&file.to_string_lossy()).unwrap();
+    store.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+    let spoilt = diesel::sql_query("UPDATE greenroom_agents SET state = x'' WHERE key = 'a'");
+    assert_eq!(spoilt.execute(&mut store).unwrap(), 1);
+    glance().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,13 @@
 
 mod ahead;
 mod entities;
+#[path = "../support/faulty.rs"]
+mod faulty;
 mod keys;
 mod lifecycle;
 mod model;
+mod outage;
+mod ownership;
 mod persistence;
 mod shutdown;
 mod supervision;

@@ -294,6 +294,36 @@ async fn states_of_other_programs_are_migrated_or_left_alone() {
     assert_eq!(soon(world.handle().agent::<Newer>("a").ask(Add { n: 1 })).await.unwrap(), 9);
 }
 
+/// Its message waits for the program that can take it: that costs no attempt, and no storm of tries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_waits_for_the_program_that_knows_its_agents_state() {
+    let newer = || Runtime::builder().agent::<Newer>();
+    let mut world = World::start(newer()).await;
+    soon(world.handle().agent::<Newer>("later").ask(Add { n: 7 })).await.unwrap();
+    world.end().await;
+
+    world.start_again(program()).await;
+    let handle = world.handle();
+    let task = soon(handle.agent::<Frail>("later").submit(Add { n: 1 })).await.unwrap();
+    let first = task_in(&handle, task, "running").await;
+    until("it is tried again", || async {
+        let now = handle.operator().task(task).await.unwrap();
+        now.state.name() == "running" && now.started_at != first.started_at
+    })
+    .await;
+    let again = handle.operator().task(task).await.unwrap();
+    assert_eq!((again.attempt, again.lost), (1, 0), "being turned away is no attempt");
+    let pause = again.started_at.unwrap().duration_since(first.started_at.unwrap());
+    assert!(pause.as_secs() >= 1, "tried again after {pause}");
+    drop(handle);
+    world.end().await;
+
+    world.start_again(newer()).await;
+    let done = task_in(&world.handle(), task, "succeeded").await;
+    assert_eq!((done.attempt, done.lost), (1, 0));
+    assert_eq!(soon(world.handle().agent::<Newer>("later").ask(Get {})).await.unwrap(), 8);
+}
+
 mod renamed {
     use super::*;
 

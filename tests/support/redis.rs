@@ -1,6 +1,9 @@
 //! A Redis server of a test's own: on a free port, with a directory of its own, gone when dropped.
 #![allow(dead_code)] // each test binary uses a part of it
 
+#[path = "install.rs"]
+mod install;
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -59,14 +62,14 @@ impl Redis {
         let port = self.port.to_string();
         let (plain, secure) = if self.tls { ("0", port.as_str()) } else { (port.as_str(), "0") };
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(install::folder(&install::REDIS).join("redis-server"));
         command.args(["--port", plain, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
         command.arg("--dir").arg(self.dir.path());
         for arg in &self.args {
             command.arg(if arg == "{port}" { secure } else { arg });
         }
         command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
-        let mut child = command.spawn().expect("redis-server is needed: install the package redis-server");
+        let mut child = command.spawn().expect("redis-server");
         let began = Instant::now();
         loop {
             if self.tls && TcpStream::connect(("127.0.0.1", self.port)).is_ok() || self.answers() {

@@ -28,6 +28,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// Makes it ready for the next turn; `true`: the last one stood at it, or passed.
+    #[inline]
     pub(super) fn reset(&mut self, passage: Passage) -> bool {
         *self.passage.get_mut() = passage as u8;
         let asked = std::mem::take(self.asked.get_mut());
@@ -63,6 +64,7 @@ impl Gate {
     }
 
     /// Whether the turn has reached outside.
+    #[inline]
     pub(crate) fn is_passed(&self) -> bool {
         self.passed.load(Ordering::Acquire)
     }

@@ -67,6 +67,8 @@ pub struct Turn<A: Agent> {
     deadline: Option<Instant>,
     chain: Vec<String>,
     given_key: Option<String>,
+    /// Whether the last letter said something beside its message.
+    told: bool,
     key: OnceLock<String>,
     calls: Mutex<HashMap<[u8; 16], u32>>,
     /// Sessions that the turn has read.
@@ -89,6 +91,7 @@ impl<A: Agent> Turn<A> {
             deadline: None,
             chain: Vec::new(),
             given_key: None,
+            told: false,
             key: OnceLock::new(),
             calls: Mutex::default(),
             seen: Mutex::default(),
@@ -97,6 +100,7 @@ impl<A: Agent> Turn<A> {
     }
 
     /// For the cell: makes it ready for the next message.
+    #[inline]
     pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage) {
         if self.gate.reset(passage) {
             self.calls.get_mut().clear();
@@ -112,12 +116,8 @@ impl<A: Agent> Turn<A> {
             self.deadline = meta.deadline;
             self.chain.clone_from(&meta.chain);
             self.given_key = meta.key.as_ref().map(|k| k.text.clone());
-        } else if self.message.is_some()
-            || self.deadline.is_some()
-            || !self.chain.is_empty()
-            || self.given_key.is_some()
-            || self.task.is_some()
-        {
+            self.told = true;
+        } else if std::mem::take(&mut self.told) {
             self.message = None;
             self.task = None;
             self.deadline = None;
@@ -127,6 +127,7 @@ impl<A: Agent> Turn<A> {
     }
 
     /// For the cell: whether the turn leaves anything behind.
+    #[inline]
     pub(crate) fn has_outbox(&mut self) -> bool {
         !self.outbox.get_mut().is_empty()
     }

@@ -32,6 +32,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         !self.has_records() && self.tells.is_empty() && !self.retire && self.fault.is_none()
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     restore::reads_back,
     runner::{Exit, MAX_WINDOW, Runner},
-    window::{Entry, Flight, fail, release},
+    window::{Entry, Flight, Load, fail, release},
 };
 use crate::{
     agent::{Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Key},
@@ -96,7 +96,11 @@ impl<A: Agent> Runner<A> {
         if !unit.accepted.is_empty() {
             self.node.tasks_accepted(&unit.accepted);
         }
-        self.air.flight = Some(Flight { entries: window.entries, tells: window.outbox.tells, image });
+        let keys = unit.keys.iter().map(|k| k.key.clone()).collect();
+        let version = self.air.version + i64::from(image.is_some());
+        self.air.flight = Some(Flight { writes: image.is_some(), keys });
+        let load: Load<A> = Load { entries: window.entries, tells: window.outbox.tells, version };
+        self.air.inbox.load(Box::new(load));
         self.turn.is_new = false;
         self.node.persistence.write(self.lane.name.id.0, unit, Ticket::Cell(self.air.inbox.clone()));
         None
@@ -227,7 +231,6 @@ impl<A: Agent> Runner<A> {
     /// succeed runs again from what the store holds.
     pub(super) async fn lost(&mut self, outcome: Outcome) -> Option<Exit> {
         self.drop_agent();
-        let single = self.air.flight.as_ref().is_some_and(|f| f.entries.len() <= 1);
         let may_do_better = match &outcome {
             Outcome::Refused(Refusal::KeyTaken(_)) => true,
             // Another one has won. Those who lose wait for different times, so that each has its turn.
@@ -248,7 +251,8 @@ impl<A: Agent> Runner<A> {
                 | Refusal::SessionMoved(_)
                 | Refusal::Bad(_),
             ) => {
-                let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
+                let flight = self.air.recall::<A>();
+                let single = flight.len() <= 1;
                 let window = std::mem::take(&mut self.window);
                 let lost_claim = |e: &Entry<A>| match (
                     &outcome,
@@ -274,6 +278,10 @@ impl<A: Agent> Runner<A> {
                     Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
                 self.node.logger.emit(event.hint("its callers were told that nothing happened"));
                 self.fail_all(&outcome);
+                if matches!(outcome, Outcome::Refused(Refusal::Fenced) | Outcome::Unknown) {
+                    // What this node believes to own is out of date, or this agent alone is.
+                    self.node.owned.ask_again().await;
+                }
             }
         }
         self.restore().await
@@ -285,8 +293,16 @@ impl<A: Agent> Runner<A> {
             Outcome::Full(why) => AskError::NoRoom(why.clone()),
             other => AskError::Unavailable(describe(other)),
         };
-        let flight = self.air.flight.take().map(|f| f.entries).unwrap_or_default();
+        let flight = self.air.recall::<A>();
         let window = std::mem::take(&mut self.window);
+        if matches!(outcome, Outcome::Unknown) {
+            // A task knows by itself whether it has ended: its claim is looked at again.
+            let (tasks, asked): (Vec<_>, Vec<_>) =
+                flight.into_iter().map(|e| e.letter).partition(|letter| letter.letter().is_task());
+            fail::<A>(asked, &AskError::Unknown);
+            fail::<A>(tasks.into_iter().chain(window.entries.into_iter().map(|e| e.letter)), &error);
+            return;
+        }
         fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
     }
 }
@@ -299,6 +315,7 @@ fn body(frame: &[u8]) -> &[u8] {
 fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Durable => "durable".to_owned(),
+        Outcome::Unknown => "its reply was lost, and the agent has been moved on since".to_owned(),
         Outcome::Refused(refusal) => refusal.to_string(),
         Outcome::Full(why) | Outcome::Failed(why) => why.clone(),
     }

@@ -33,18 +33,27 @@ impl End {
     }
 }
 
-/// Runs `letter` on `agent`. `uncovered`: earlier turns wait for a flush.
+/// What a turn is given.
+pub(super) struct Terms {
+    /// The message may be needed again: the turn gets a copy.
+    pub keep: bool,
+    /// Earlier turns wait for a flush.
+    pub uncovered: bool,
+    pub budget: Duration,
+    /// When it began, where it is timed.
+    pub begun: Option<Instant>,
+}
+
+/// Runs `letter` on `agent`.
 pub(super) async fn drive<A: Agent>(
     agent: &mut A,
     letter: &mut EnvelopeOf<A>,
     turn: &Turn<A>,
-    air: &mut Air<A>,
-    keep: bool,
-    uncovered: bool,
-    budget: Duration,
+    air: &mut Air,
+    terms: &Terms,
 ) -> End {
-    let name = letter.letter().name();
-    let mut slot = pin!(Some(letter.run(agent, turn, keep)));
+    let name = letter.wire_name();
+    let mut slot = pin!(Some(letter.run(agent, turn, terms.keep)));
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     let end = std::future::poll_fn(|cx| {
         loop {
@@ -54,7 +63,7 @@ pub(super) async fn drive<A: Agent>(
                 Ok(Poll::Ready(ran)) => return Poll::Ready(End::Ran(ran)),
                 Ok(Poll::Pending) => {}
             }
-            if turn.gate.is_asked() && uncovered {
+            if turn.gate.is_asked() && terms.uncovered {
                 return Poll::Ready(End::Blocked);
             }
             air.inbox.waker.register(cx.waker());
@@ -62,7 +71,7 @@ pub(super) async fn drive<A: Agent>(
                 if let Err(outcome) = air.land(outcome) {
                     return Poll::Ready(End::Lost(Box::new(outcome)));
                 }
-                if !uncovered {
+                if !terms.uncovered {
                     turn.gate.set(Passage::Clear);
                     if turn.gate.is_standing() {
                         continue;
@@ -71,7 +80,7 @@ pub(super) async fn drive<A: Agent>(
             }
             let timer = timer.get_or_insert_with(|| {
                 *air.inbox.current.lock() = Some((name, Instant::now()));
-                Box::pin(tokio::time::sleep(budget))
+                Box::pin(tokio::time::sleep(terms.budget))
             });
             if timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::TimedOut);

@@ -1,6 +1,6 @@
 //! How an agent leaves: passivated, stopped, quarantined, or turned away unread.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     drive::hook,
@@ -8,8 +8,11 @@ use super::{
     window::fail,
 };
 use crate::{
-    agent::{Agent, AskError, lane::Entrance, turn::Passage},
-    model::event::{self, Event, Level},
+    agent::{Agent, AskError, Envelope as _, lane::Entrance, turn::Passage},
+    model::{
+        event::{self, Event, Level},
+        snapshot,
+    },
     runtime::{inbox::Control, orchestrator::Notice},
     store::StoredStatus,
 };
@@ -25,6 +28,18 @@ impl<A: Agent> Runner<A> {
                 self.detached = true;
                 return Exit::Detached;
             }
+        }
+    }
+
+    /// Answers those who wait while no turn may start. Tasks stay: they have time.
+    pub(super) fn turn_askers_away(&mut self, cx: &mut std::task::Context<'_>) {
+        while self.lane.poll_batch(&mut self.batch, cx) {}
+        if self.batch.iter().any(|letter| !letter.letter().is_task()) {
+            let batch = std::mem::take(&mut self.batch);
+            let (tasks, askers): (VecDeque<_>, VecDeque<_>) =
+                batch.into_iter().partition(|letter| letter.letter().is_task());
+            self.batch = tasks;
+            fail::<A>(askers, &self.node.trouble());
         }
     }
 
@@ -119,8 +134,11 @@ impl<A: Agent> Runner<A> {
         self.close().await;
         if self.lane.detach() {
             self.detached = true;
-            if let Some(image) = self.air.image.take() {
-                self.node.cache_state(self.lane.name.id, self.epoch, self.air.version, &image);
+            // Under the epoch of the commit that wrote it, as its row has it: not of this activation.
+            if let Some(image) = self.air.image.take()
+                && let Ok((written, _)) = snapshot::open(&image)
+            {
+                self.node.cache_state(written.agent, written.epoch, written.version, &image);
             }
             if self.node.logger.wants(Level::Debug, event::AGENT_PASSIVATED) {
                 self.node.logger.emit(Event::new(Level::Debug, event::AGENT_PASSIVATED, self.subject()));

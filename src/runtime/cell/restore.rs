@@ -1,7 +1,9 @@
 //! The one way back: read what the store holds or the last image, check it, open its resources.
 
 use std::{
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -21,11 +23,12 @@ use crate::{
         supervision::{CrashKind, CrashReason, Decision},
     },
     runtime::{crashes::guard, inbox::Phase, millis},
-    store::{AgentRow, StoredStatus},
+    store::{AgentRow, StoreError, StoredStatus},
 };
 
-/// How often a load is tried before what waits is answered.
-const LOAD_TRIES: u32 = 6;
+/// How often a load is tried before what waits is answered: it takes less than a second, and no time
+/// where the store is known to be down.
+const LOAD_TRIES: u32 = 5;
 
 /// Why a stored state was not used.
 #[derive(Debug, thiserror::Error)]
@@ -45,17 +48,27 @@ impl<A: Agent> Runner<A> {
         let begun = Instant::now();
         let id = self.lane.name.id;
         self.epoch = self.node.epoch(id);
+        if let Some((error, _)) = self.node.elsewhere(id, &self.subject()) {
+            return Some(self.turn_away(error));
+        }
+        if self.is_troubled() {
+            return Some(self.turn_away(self.node.trouble()));
+        }
         self.air.image = None;
         self.air.version = 0;
         self.decided = self.lane.decided();
         let mut tries = 0;
         let row = loop {
-            match self.node.load(id).await {
+            let node = self.node.clone();
+            let Some(loaded) = self.unless_troubled(async move { node.load(id).await }).await else {
+                return Some(self.turn_away(self.node.trouble()));
+            };
+            match loaded {
                 Ok(row) => break row,
-                Err(e) if tries < LOAD_TRIES && !self.node.is_closing() => {
+                Err(e) if tries < LOAD_TRIES && !self.node.is_closing() && !self.is_troubled() => {
                     tries += 1;
+                    self.node.outage.failed(&e);
                     tokio::time::sleep(Duration::from_millis(10 << tries)).await;
-                    let _ = e;
                 }
                 Err(e) => return Some(self.turn_away(AskError::Unavailable(e.to_string()))),
             }
@@ -110,6 +123,22 @@ impl<A: Agent> Runner<A> {
             }
             Err(RestoreError::Unreadable(why)) => Some(self.quarantine(why).await),
         }
+    }
+
+    /// Waits for what the store says, unless it is known to say nothing. The call itself goes on.
+    pub(super) async fn unless_troubled<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Option<Result<T, StoreError>> {
+        let mut call = self.node.runtime.spawn(call);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(said) = Pin::new(&mut call).poll(cx) {
+                return Poll::Ready(Some(said.unwrap_or_else(|e| Err(StoreError::Unknown(e.to_string())))));
+            }
+            self.inbox().waker.register(cx.waker());
+            if self.is_troubled() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
     }
 
     /// Decodes the last image and opens the agent's resources.

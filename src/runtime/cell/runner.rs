@@ -56,8 +56,10 @@ pub(super) struct Runner<A: Agent> {
     pub(super) kind: Arc<Kind<A>>,
     pub(super) lane: Arc<Lane<A>>,
     pub(super) batch: VecDeque<EnvelopeOf<A>>,
+    /// Of the batch, so many turns have begun in place: they are answered, but for the last.
+    pub(super) begun: usize,
     pub(super) window: Window<A>,
-    pub(super) air: Air<A>,
+    pub(super) air: Air,
     pub(super) turn: Turn<A>,
     pub(super) agent: Option<Box<A>>,
     pub(super) epoch: i64,
@@ -84,6 +86,7 @@ impl<A: Agent> Runner<A> {
             epoch: node.epoch(lane.name.id),
             turn,
             batch: VecDeque::new(),
+            begun: 0,
             window: Window::default(),
             air: Air { inbox, flight: None, image: None, version: 0, contended: 0 },
             agent: None,
@@ -162,6 +165,11 @@ impl<A: Agent> Runner<A> {
         }
     }
 
+    /// Whether no turn may start: what it did could not be kept.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.node.is_troubled(self.volatile())
+    }
+
     /// Whether another turn may run now.
     pub(super) fn can_run(&self) -> bool {
         let room = self.window.entries.len() < self.limit && self.window.outbox.bytes < MAX_OUTPUT_BYTES;
@@ -169,7 +177,10 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn next(&mut self) -> Next {
+        // Once a batch the clock is asked too.
+        let troubled = self.is_troubled() || self.node.owned.is_past(self.node.uptime());
         if !self.barrier
+            && !troubled
             && !self.batch.is_empty()
             && !self.inbox().has_outcome()
             && self.can_run()
@@ -208,6 +219,10 @@ impl<A: Agent> Runner<A> {
             if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
             }
+            if self.is_troubled() || self.node.owned.is_past(self.node.uptime()) {
+                self.turn_askers_away(cx);
+                return Poll::Pending;
+            }
             if self.can_run() {
                 if quiet {
                     self.barrier = false;
@@ -243,27 +258,35 @@ impl<A: Agent> Runner<A> {
         self.inbox().active_at.store(self.node.tick(), Ordering::Relaxed);
         self.inbox().set_phase(Phase::Active);
         let (mut left, mut check, mut until, mut since) = (BUDGET, 1u32, 1u32, Instant::now());
-        while let Some(letter) = self.batch.pop_front() {
+        while let Some(letter) = self.batch.get(self.begun) {
             // Most letters say nothing beside their message.
-            let admitted = match letter.letter().details().0 {
-                Some(_) => Box::pin(self.admit(letter)).await,
-                None => self.admit_reach(letter),
-            };
-            if let Some(mut letter) = admitted {
-                let end = self.drive(&mut letter).await;
-                if !self.is_answered(&mut letter, &end)
-                    && let Some(exit) = self.take_turn(letter, end).await
-                {
-                    return Some(exit);
+            let exit = if letter.is_plain() {
+                match self.drive_in_place().await {
+                    Some(end) if !self.is_answered(&end) => {
+                        self.begun -= 1;
+                        self.sweep();
+                        match self.batch.pop_front() {
+                            Some(letter) => self.take_turn(letter, end).await,
+                            None => None,
+                        }
+                    }
+                    _ => None,
                 }
+            } else {
+                self.sweep();
+                Box::pin(self.work_rarely()).await
+            };
+            if exit.is_some() {
+                return exit;
             }
-            if self.inbox().has_outcome() || !self.can_run() || self.retire {
+            if self.inbox().has_outcome() || !self.can_run() || self.retire || self.is_troubled() {
                 break;
             }
             left -= 1;
             until -= 1;
             // The clock is asked rarely while turns are short, and every turn while they are long.
             if left == 0 || until == 0 {
+                self.sweep();
                 let spent = since.elapsed();
                 if left == 0 || spent > SLICE {
                     if self.flush_is_due() {
@@ -281,7 +304,16 @@ impl<A: Agent> Runner<A> {
                 until = check;
             }
         }
+        self.sweep();
         None
+    }
+
+    /// Runs a letter that says something beside its message, if it may begin.
+    async fn work_rarely(&mut self) -> Option<Exit> {
+        let letter = self.batch.pop_front()?;
+        let mut letter = self.admit(letter).await?;
+        let end = self.drive(&mut letter).await;
+        self.take_turn(letter, end).await
     }
 
     async fn controlled(&mut self, control: Control) -> Option<Exit> {
@@ -307,10 +339,10 @@ impl<A: Agent> Runner<A> {
 impl<A: Agent> Drop for Runner<A> {
     fn drop(&mut self) {
         self.report_turns();
+        // The turn that was running is dropped with its letter: it must not run again.
+        self.sweep();
         self.drop_agent();
-        if let Some(flight) = self.air.flight.take() {
-            fail::<A>(flight.entries.into_iter().map(|e| e.letter), &AskError::Unknown);
-        }
+        fail::<A>(self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
         if !self.detached {
             self.let_go();
         }

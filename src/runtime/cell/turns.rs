@@ -3,18 +3,23 @@
 use std::time::Instant;
 
 use super::{
-    drive::{End, drive},
+    drive::{End, Terms, drive},
     runner::{Exit, Runner},
     window::{Entry, fail},
 };
 use crate::{
-    agent::{Agent, AskError, Envelope, Fault, Persistence, Ran, messages::EnvelopeOf, turn::Passage},
-    model::supervision::{CrashKind, CrashReason},
-    runtime::keys,
+    agent::{
+        Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Meta, messages::EnvelopeOf, turn::Passage,
+    },
+    model::{
+        event::{Event, Level},
+        supervision::{CrashKind, CrashReason},
+    },
+    runtime::{crashes::guard, keys},
 };
 
 /// Of so many turns in a row, the first is timed for the metrics.
-const TIMED: u32 = 64;
+const TIMED: u32 = 256;
 
 impl<A: Agent> Runner<A> {
     /// Whether the letter's turn may begin now; `None`: it has been answered, or waits.
@@ -33,16 +38,21 @@ impl<A: Agent> Runner<A> {
         let Some(key) = key.filter(|_| !letter.read_only()) else {
             return self.admit_reach(letter);
         };
-        let flying = self.air.flight.iter().flat_map(|f| &f.entries);
+        let flying = self.air.flight.iter().flat_map(|f| &f.keys).any(|text| *text == key.text);
         let same = |e: &Entry<A>| {
             e.letter.letter().details().0.and_then(|m| m.key.as_ref()).is_some_and(|k| k.text == key.text)
         };
-        if self.window.entries.iter().chain(flying).any(same) {
+        if flying || self.window.entries.iter().any(same) {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;
         }
-        match self.node.store.key(self.lane.name.id.0, &key.text).await {
+        let (store, scope, text) = (self.node.store.clone(), self.lane.name.id.0, key.text.clone());
+        let Some(found) = self.unless_troubled(async move { store.key(scope, &text).await }).await else {
+            fail::<A>([letter], &self.node.trouble());
+            return None;
+        };
+        match found {
             Ok(None) => self.admit_reach(letter),
             Ok(Some(row)) if row.request == key.request => {
                 letter.letter_mut().replay(keys::read(row.reply.as_deref(), row.task));
@@ -60,13 +70,8 @@ impl<A: Agent> Runner<A> {
     }
 
     /// A message that is known to reach outside begins only when all before it is durable.
-    pub(super) fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
-        let outstanding = self.air.flight.is_some() || !self.window.is_empty();
-        // A volatile turn cannot be run again, so it must not find the gate shut.
-        let shut = self.volatile() && self.window.is_uncovered();
-        let reaches =
-            || !self.kind.reaching.is_empty() && self.kind.reaching.pin().contains(letter.letter().name());
-        if shut || (outstanding && reaches()) {
+    fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
+        if self.must_wait(&letter) {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;
@@ -74,43 +79,107 @@ impl<A: Agent> Runner<A> {
         Some(letter)
     }
 
+    #[inline]
+    fn must_wait(&self, letter: &EnvelopeOf<A>) -> bool {
+        if self.volatile() {
+            // A volatile turn cannot be run again, so it must not find the gate shut.
+            self.window.is_uncovered() || (self.is_outstanding() && self.kind.reaches(letter.wire_name()))
+        } else {
+            self.is_outstanding() && self.kind.reaches(letter.wire_name())
+        }
+    }
+
+    #[inline]
+    fn is_outstanding(&self) -> bool {
+        self.air.flight.is_some() || !self.window.is_empty()
+    }
+
+    /// Runs the next letter where it lies: moving letters is much of what short turns cost. Only of
+    /// one that says nothing beside its message. `None`: its turn may not begin yet.
+    pub(super) async fn drive_in_place(&mut self) -> Option<End> {
+        if self.batch.get(self.begun).is_none_or(|letter| self.must_wait(letter)) {
+            self.barrier = true;
+            return None;
+        }
+        let terms = self.terms(None);
+        let at = self.begun;
+        self.begun += 1;
+        let (Some(letter), Some(agent)) = (self.batch.get_mut(at), self.agent.as_deref_mut()) else {
+            return Some(End::panicked("the agent is not there".to_owned(), None));
+        };
+        let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
+        self.has_run(&terms);
+        Some(end)
+    }
+
     /// Runs one letter.
     pub(super) async fn drive(&mut self, letter: &mut EnvelopeOf<A>) -> End {
-        let Some(mut agent) = self.agent.take() else {
+        let terms = self.terms(letter.letter().details().0);
+        let Some(agent) = self.agent.as_deref_mut() else {
             return End::panicked("the agent is not there".to_owned(), None);
         };
-        let uncovered = self.window.is_uncovered();
-        let blocked = uncovered || self.air.flight.is_some();
-        let details = letter.letter().details();
-        let limit = self.kind.policy.turn_timeout;
-        let budget = match details.0.and_then(|m| m.deadline) {
-            Some(deadline) => limit.min(deadline.saturating_duration_since(Instant::now())),
-            None => details.0.and_then(|m| m.claim.as_ref()?.timeout).unwrap_or(limit),
-        };
-        self.turn.begin(details.0, if blocked { Passage::Blocked } else { Passage::Clear });
-        let keep = !self.volatile();
-        // One of many is timed: the clock would cost more than a short turn.
-        let begun = self.turns.is_multiple_of(TIMED).then(Instant::now);
-        let end = drive(&mut *agent, letter, &self.turn, &mut self.air, keep, uncovered, budget).await;
-        if let Some(begun) = begun {
-            self.node.metrics.handled(A::KIND, begun.elapsed());
-        }
-        self.agent = Some(agent);
-        self.turns += 1;
+        let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
+        self.has_run(&terms);
         end
     }
 
-    /// Answers a turn that ended well, left nothing behind and waits for nothing: the letter is not
-    /// moved again, and moving it is much of what a short turn costs.
-    pub(super) fn is_answered(&mut self, letter: &mut EnvelopeOf<A>, end: &End) -> bool {
+    /// Begins a turn.
+    #[inline]
+    fn terms(&mut self, meta: Option<&Meta>) -> Terms {
+        let uncovered = self.window.is_uncovered();
+        let blocked = uncovered || self.air.flight.is_some();
+        let limit = self.kind.policy.turn_timeout;
+        let budget = match meta.and_then(|m| m.deadline) {
+            Some(deadline) => limit.min(deadline.saturating_duration_since(Instant::now())),
+            None => meta.and_then(|m| m.claim.as_ref()?.timeout).unwrap_or(limit),
+        };
+        self.turn.begin(meta, if blocked { Passage::Blocked } else { Passage::Clear });
+        // One of many is timed: the clock would cost more than a short turn.
+        let begun = self.turns.is_multiple_of(TIMED).then(Instant::now);
+        Terms { keep: !self.volatile(), uncovered, budget, begun }
+    }
+
+    #[inline]
+    fn has_run(&mut self, terms: &Terms) {
+        if let Some(begun) = terms.begun {
+            self.node.metrics.handled(A::KIND, begun.elapsed());
+        }
+        self.turns += 1;
+    }
+
+    /// Answers the turn that ran in place, if it ended well, left nothing behind and waits for nothing.
+    #[inline]
+    pub(super) fn is_answered(&mut self, end: &End) -> bool {
         let End::Ran(ran) = *end else { return false };
         if ran == Ran::Failed || self.turn.gate.is_passed() || self.turn.has_outbox() {
             return false;
         }
-        let Some(version) = self.releases(letter, ran) else { return false };
+        let volatile = self.volatile();
+        // A volatile turn does not begin while anything of another is held.
+        if !volatile && self.is_outstanding() {
+            return false;
+        }
+        let Some(letter) = self.begun.checked_sub(1).and_then(|at| self.batch.get_mut(at)) else {
+            return false;
+        };
+        if !volatile && ran == Ran::Done && !letter.read_only() {
+            return false;
+        }
         self.streak = 0;
-        letter.letter_mut().release(version);
+        letter.answer(if volatile { 0 } else { self.air.version });
         true
+    }
+
+    /// Drops the letters that have been answered in place.
+    pub(super) fn sweep(&mut self) {
+        let answered = std::mem::take(&mut self.begun);
+        // Messages and replies are user values, and may panic when they are dropped.
+        if answered > 0 && guard(|| drop(self.batch.drain(..answered))).is_err() {
+            let event = Event::new(Level::Warn, "agent.drop_panicked", self.subject());
+            self.node
+                .logger
+                .emit(event.field("message", "a message or a reply panicked when it was dropped"));
+        }
     }
 
     /// Takes in how a turn ended.
@@ -120,7 +189,7 @@ impl<A: Agent> Runner<A> {
             End::Ran(ran) => {
                 let ran = self.settle_outbox(&mut letter, ran);
                 if reached {
-                    self.kind.reaching.pin().insert(letter.letter().name());
+                    self.kind.reached(letter.wire_name());
                     self.barrier = true;
                 }
                 if ran == Ran::Failed {
@@ -138,7 +207,7 @@ impl<A: Agent> Runner<A> {
                 Box::pin(self.crash(letter, reason)).await
             }
             End::Blocked => {
-                self.kind.reaching.pin().insert(letter.letter().name());
+                self.kind.reached(letter.wire_name());
                 self.batch.push_front(letter);
                 self.barrier = true;
                 let _ = self.turn.take_outbox();

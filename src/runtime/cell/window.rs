@@ -1,8 +1,12 @@
 //! The window: turns that have run and are not durable yet, and the commit that is under way.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
-use super::super::{crashes::guard, inbox::Inbox, persistence::Outcome};
+use super::super::{
+    crashes::guard,
+    inbox::{Cargo, Inbox},
+    persistence::Outcome,
+};
 use crate::agent::{Agent, AskError, Envelope, Ran, messages::EnvelopeOf, turn::Outbox};
 
 /// A turn that has run.
@@ -11,12 +15,34 @@ pub(super) struct Entry<A: Agent> {
     pub ran: Ran,
 }
 
-/// A commit under way, with what it will release.
-pub(super) struct Flight<A: Agent> {
+/// A commit under way. What it will release lies in the inbox: whoever first knows that it is durable
+/// sends it.
+pub(super) struct Flight {
+    /// Whether it raises the version.
+    pub writes: bool,
+    /// The idempotency keys that it settles.
+    pub keys: Vec<String>,
+}
+
+/// What a commit under way will release.
+pub(super) struct Load<A: Agent> {
     pub entries: Vec<Entry<A>>,
     pub tells: Vec<Box<dyn FnOnce() + Send>>,
-    /// The image that it writes, where it writes one.
-    pub image: Option<Arc<Vec<u8>>>,
+    pub version: i64,
+}
+
+impl<A: Agent> Cargo for Load<A> {
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn release(self: Box<Self>) {
+        release(self.entries, self.tells, self.version);
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 /// Turns that have run since the last flush.
@@ -36,20 +62,22 @@ impl<A: Agent> Default for Window<A> {
 }
 
 impl<A: Agent> Window<A> {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.outbox.is_empty()
     }
 
     /// Whether a later turn that reaches outside would show what is not on its way to the store.
+    #[inline]
     pub(super) fn is_uncovered(&self) -> bool {
         self.changed || !self.outbox.is_empty()
     }
 }
 
 /// What is in the air: at most one commit, and what it is built on.
-pub(super) struct Air<A: Agent> {
+pub(super) struct Air {
     pub inbox: Arc<Inbox>,
-    pub flight: Option<Flight<A>>,
+    pub flight: Option<Flight>,
     /// The last image handed to the store; `None`: the state before any commit.
     pub image: Option<Arc<Vec<u8>>>,
     /// The last durable version.
@@ -58,7 +86,7 @@ pub(super) struct Air<A: Agent> {
     pub contended: u32,
 }
 
-impl<A: Agent> Air<A> {
+impl Air {
     /// Takes in the outcome of the flight: releases what is durable.
     ///
     /// # Errors
@@ -69,13 +97,18 @@ impl<A: Agent> Air<A> {
         }
         self.contended = 0;
         if let Some(flight) = self.flight.take() {
-            if flight.image.is_some() {
-                self.version += 1;
-                self.inbox.version.store(self.version, std::sync::atomic::Ordering::Relaxed);
-            }
-            release(flight.entries, flight.tells, self.version);
+            self.version += i64::from(flight.writes);
+            self.inbox.release();
         }
         Ok(())
+    }
+
+    /// Takes back the turns of a flight that is not durable.
+    pub(super) fn recall<A: Agent>(&mut self) -> Vec<Entry<A>> {
+        self.flight = None;
+        let cargo = self.inbox.unload().map(Cargo::into_any);
+        let load = cargo.and_then(|any| any.downcast::<Load<A>>().ok());
+        load.map(|load| load.entries).unwrap_or_default()
     }
 }
 

@@ -37,6 +37,9 @@ impl Node {
         if self.is_closing() {
             return Err(AskError::Unavailable("the node is going down".to_owned()));
         }
+        if self.outage.is_known() {
+            return Err(self.trouble());
+        }
         if self.persistence.waiting() > MAX_WAITING {
             let what = "the store is behind".to_owned();
             return Err(AskError::Overloaded { what, retry_after: std::time::Duration::from_secs(1) });
@@ -50,6 +53,7 @@ impl Node {
                 Err(AskError::NotFound(refusal.to_string()))
             }
             Outcome::Refused(refusal) => Err(unavailable(refusal)),
+            Outcome::Unknown => Err(AskError::Unknown),
             Outcome::Full(why) => Err(AskError::NoRoom(why)),
             Outcome::Failed(why) => Err(AskError::Unavailable(why)),
         }

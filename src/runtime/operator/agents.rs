@@ -118,7 +118,11 @@ impl Operator {
     /// [`AskError::WrongState`](crate::AskError::WrongState) where the action does not fit its status.
     pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
         let (index, found, key) = self.key_of(kind, key)?;
+        self.here(kind, key)?;
         let node = &self.node;
+        if node.is_troubled(false) {
+            return Err(node.trouble().widen().into());
+        }
         let row = self.row(kind, key).await?;
         let status = row.as_ref().map_or(StoredStatus::Normal, |r| r.status);
         let subject = format!("{kind}/{key}");
@@ -201,7 +205,7 @@ impl Operator {
             reason: row.and_then(|r| r.reason.clone()),
             version: row.map_or(0, |r| r.version).max(live.as_ref().map_or(0, |l| l.version)),
             epoch: row.map_or_else(|| self.node.epoch(AgentId::of(kind, key)), |r| r.epoch),
-            node: self.node.boot.to_string(),
+            node: self.owner_of(AgentId::of(kind, key)),
             mailbox: match &live {
                 Some(live) => live.mailbox,
                 None => found.map(|k| k.mailbox(key)).unwrap_or_default(),
@@ -213,6 +217,14 @@ impl Operator {
                 .filter(|r| !r.bytes.is_empty())
                 .map(|r| r.bytes.len().saturating_sub(snapshot::HEADER_BYTES) as u64),
         }
+    }
+
+    /// The boot of the node that serves an agent; empty where nobody does at the moment.
+    fn owner_of(&self, id: AgentId) -> String {
+        if self.node.epoch(id) != 0 {
+            return self.node.boot.to_string();
+        }
+        self.node.owned.owner(id, self.node.boot).map(|n| n.boot.to_string()).unwrap_or_default()
     }
 
     async fn row(&self, kind: &str, key: &str) -> Result<Option<AgentRow>> {

@@ -56,7 +56,11 @@ impl Operator {
             Err(_) if rx.withdraw() => Some(Err(AskError::TimedOut)),
             Err(_) => tokio::time::timeout(GRACE, rx.as_mut()).await.unwrap_or(Some(Err(AskError::Unknown))),
         };
-        Ok(answer.unwrap_or_else(|| Err(unanswered().widen()))?)
+        match answer.unwrap_or_else(|| Err(unanswered().widen())) {
+            // Its agent may have moved while it waited.
+            Err(error @ AskError::Unavailable(_)) => self.here(kind, key).and(Err(error.into())),
+            answer => Ok(answer?),
+        }
     }
 
     /// Tells an agent.
@@ -66,6 +70,9 @@ impl Operator {
     pub async fn tell(&self, kind: &str, key: &str, message: &str, body: &[u8]) -> Result<()> {
         let (_, found, key) = self.key_of(kind, key)?;
         let raw = self.message(found, message, body)?;
+        if self.node.is_troubled(false) {
+            return Err(self.node.trouble().widen().into());
+        }
         let meta = Meta { id: Some(Uuid::now_v7()), bytes: raw.get().len(), ..Meta::default() };
         self.post(found, key, message, &raw, None, meta)
     }
@@ -92,6 +99,7 @@ impl Operator {
         tx: Option<ReplyTx<JsonAnswer>>,
         meta: Meta,
     ) -> Result<()> {
+        self.here(kind.name(), key)?;
         kind.post(key, message, raw, tx, Some(Box::new(meta))).map_err(|e| match e {
             PostError::UnknownMessage => unknown_message(kind, message),
             PostError::Full => OperatorError::Ask(AskError::Overloaded {

@@ -3,6 +3,7 @@
 mod agents;
 mod conversations;
 mod messages;
+mod nodes;
 mod sessions;
 mod status;
 mod tasks;
@@ -14,7 +15,11 @@ pub use self::conversations::{MessageQuery, PageQuery};
 use super::{kind::AnyKind, node::Node, views::KindInfo};
 use crate::{
     agent::{AskError, JsonRefusal},
-    model::{id::check_key, supervision::CrashReport, task::TaskState},
+    model::{
+        id::{AgentId, check_key},
+        supervision::CrashReport,
+        task::TaskState,
+    },
     store::StoreError,
 };
 
@@ -42,6 +47,14 @@ pub enum OperatorError {
         /// What there is.
         known: Vec<String>,
     },
+    /// Another node serves the agent, or nobody does yet (503 `unavailable`).
+    #[error("{why}")]
+    Elsewhere {
+        /// Who serves it, for a person.
+        why: String,
+        /// Where it is served, if that is known.
+        owner: Option<String>,
+    },
     /// What is to be written is not what the caller expects it to be (412 `precondition_failed`).
     #[error("{0}")]
     Changed(String),
@@ -61,6 +74,7 @@ impl OperatorError {
             Self::Malformed(_) => "malformed",
             Self::UnknownKind { .. } => "unknown_kind",
             Self::UnknownMessage { .. } => "unknown_message",
+            Self::Elsewhere { .. } => "unavailable",
             Self::Changed(_) => "precondition_failed",
             Self::Ask(e) => e.code(),
         }
@@ -174,6 +188,14 @@ impl Operator {
         let (index, kind) = self.kind_of(kind)?;
         check_key(key).map_err(|e| OperatorError::Malformed(e.to_string()))?;
         Ok((index, kind, key))
+    }
+
+    /// Whether this node serves an agent now.
+    fn here(&self, kind: &str, key: &str) -> Result<()> {
+        match self.node.elsewhere(AgentId::of(kind, key), &format!("{kind}/{key}")) {
+            Some((why, owner)) => Err(OperatorError::Elsewhere { why: why.to_string(), owner }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -14,13 +15,17 @@ use crate::{
     runtime::{
         dispatcher::RunningTasks,
         millis,
+        node::Node,
         orchestrator::{Casualties, Casualty},
+        outage::Cause,
         persistence::Health,
         views::{NodeInfo, Reason, Status, TreeNode, Verdict},
     },
-    store::StoredStatus,
+    store::{Counts, StoreError, StoredStatus},
 };
 
+/// How long the store may take to answer a question.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How many children of a tree node are shown.
 const MAX_CHILDREN: usize = 1_000;
 
@@ -29,18 +34,12 @@ impl Operator {
     pub async fn status(&self) -> Status {
         let (node, now) = (&self.node, Timestamp::now());
         let mut reasons = Vec::new();
-        let up = node.persistence.is_up() && node.store.ping().await.is_ok();
-        if !up {
-            reasons.push(Reason {
-                code: "store_down".to_owned(),
-                message: "the store does not take commits".to_owned(),
-                since: now,
-                remedy: "look at the disk and at `greenroom logs`; it is tried again by itself".to_owned(),
-            });
-        }
+        reasons.extend(self.trouble().await);
+        let up = reasons.is_empty();
         let cache = node.cache.health();
         reasons.extend(cache_reason(&cache));
-        let counts = node.store.counts().await.unwrap_or_default();
+        // A store that hangs must not hang the answer that says so.
+        let counts = if up { node.store.counts().await.unwrap_or_default() } else { Counts::default() };
         let mut agents: BTreeMap<String, u64> = BTreeMap::new();
         for (status, n) in &counts.agents {
             *agents.entry(status_name(*status).to_owned()).or_default() += n;
@@ -91,6 +90,10 @@ impl Operator {
                 "state_bytes": load(&stats.bytes),
                 "fenced": load(&stats.fenced),
                 "waiting": node.persistence.waiting(),
+                "pool": node.store.shared().map(|s| s.pool()).map(|p| json!({
+                    "max": p.max, "size": p.size, "idle": p.idle, "waiting": p.waiting, "taken": p.taken,
+                    "wait_ms": p.wait_us / 1_000, "made": p.made, "failed": p.failed, "dropped": p.dropped,
+                })),
             }),
             cache: cache_view(node.cache.name(), &cache),
             crashes: node.crashes.summary(now),
@@ -112,14 +115,37 @@ impl Operator {
         if self.node.is_closing() {
             return Err(vec![reason("stopping", "the node is going down", "wait for the next one")]);
         }
-        if !self.node.persistence.is_up() || self.node.store.ping().await.is_err() {
-            return Err(vec![reason(
-                "store_down",
-                "the store does not answer",
-                "look at the disk and the log",
-            )]);
+        let trouble = self.trouble().await;
+        if trouble.is_empty() { Ok(()) } else { Err(trouble) }
+    }
+
+    /// What keeps the node from serving.
+    async fn trouble(&self) -> Vec<Reason> {
+        let (node, mut reasons) = (&self.node, Vec::new());
+        if let Some(down) = node.outage.down() {
+            reasons.push(Reason {
+                code: "store_down".to_owned(),
+                message: format!("the store is down ({}): {}", down.cause.name(), down.error),
+                since: down.since,
+                remedy: down.cause.remedy().to_owned(),
+            });
+        } else if let Err(error) = ping(node).await {
+            reasons.push(Reason {
+                code: "store_down".to_owned(),
+                message: format!("the store is down ({}): {error}", Cause::of(&error).name()),
+                since: Timestamp::now(),
+                remedy: Cause::of(&error).remedy().to_owned(),
+            });
         }
-        Ok(())
+        if node.owned.is_past(node.uptime()) {
+            reasons.push(Reason {
+                code: "lease_in_doubt".to_owned(),
+                message: "the store has not renewed the node's lease: it starts no turn".to_owned(),
+                since: Timestamp::now(),
+                remedy: "it is renewed by itself when the store answers".to_owned(),
+            });
+        }
+        reasons
     }
 
     /// Sets the gauges that are only worth setting when somebody looks.
@@ -136,9 +162,16 @@ impl Operator {
             backlog.push((kind.name().to_owned(), kind.backlog() as u64));
         }
         let agents: Vec<_> = agents.into_iter().map(|((kind, status), n)| (kind, status, n)).collect();
-        let counts = node.store.counts().await.unwrap_or_default();
+        let counts = if node.persistence.is_up() {
+            node.store.counts().await.unwrap_or_default()
+        } else {
+            Counts::default()
+        };
         let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
         node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up(), node.cache.health().up);
+        if let Some(shared) = node.store.shared() {
+            node.metrics.pool(&shared.pool());
+        }
     }
 
     /// The supervision tree.
@@ -222,6 +255,17 @@ impl Operator {
             uptime_ms: millis(self.node.uptime()),
             rss_bytes: rss_bytes(),
         }
+    }
+}
+
+/// Asks the store how it is, and does not wait for one that hangs.
+async fn ping(node: &Node) -> std::result::Result<(), StoreError> {
+    let store = node.store.clone();
+    let asked = node.runtime.spawn(async move { store.ping().await });
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => Err(StoreError::Unknown(e.to_string())),
+        Err(_) => Err(StoreError::Unknown(format!("the store does not answer within {PATIENCE:?}"))),
     }
 }
 

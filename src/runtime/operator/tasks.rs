@@ -173,6 +173,7 @@ impl Operator {
                     Outcome::Refused(_) => return Box::pin(self.cancel(id)).await,
                     Outcome::Full(why) => return Err(AskError::NoRoom(why).into()),
                     Outcome::Failed(why) => return Err(AskError::Unavailable(why).into()),
+                    Outcome::Unknown => return Err(AskError::Unknown.into()),
                 }
             }
         }

@@ -8,17 +8,18 @@ use uuid::Uuid;
 
 use super::{
     commit::Stop,
-    error,
+    error, read,
     rows::ClaimedRow,
+    told,
     tx::{Sync, Tx, Writer},
-    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros, moment},
+    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros},
 };
 use crate::{
     model::{
         id::TaskId,
         task::{Claimed, TaskState},
     },
-    store::{ClaimRequest, Doom, Refusal, StoreError, schema::greenroom_tasks},
+    store::{ClaimRequest, Refusal, StoreError, schema::greenroom_tasks},
 };
 
 /// How many tasks one pass of `promote` moves, per reason.
@@ -38,22 +39,29 @@ pub(super) fn whole(stop: Stop) -> StoreError {
 impl Writer {
     /// Claims ready tasks.
     pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
-        self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
-            let mut claimed = Vec::new();
-            let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
-            let wanted = if request.alone {
-                vec![(lane::SUSPECTS, 1)]
-            } else {
-                vec![(lane::AGENTS, request.agents), (lane::TOOLS, request.tools)]
-            };
-            for (lane, limit) in wanted {
-                for rowid in tx.ready(lane, limit, &except).map_err(|e| error::of_statement(&e))? {
-                    claimed.push(tx.take(boot, rowid, request.alone).map_err(whole)?);
-                }
+        // The claim of a message means nothing without the commit that ends it. A tool's may be all that
+        // says that an effect has begun.
+        let wanted = if request.alone {
+            vec![(lane::SUSPECTS, 1, Sync::Full)]
+        } else {
+            vec![(lane::AGENTS, request.agents, Sync::Lazy), (lane::TOOLS, request.tools, Sync::Full)]
+        };
+        let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
+        let mut claimed = Vec::new();
+        for (lane, limit, sync) in wanted.into_iter().filter(|(_, limit, _)| *limit > 0) {
+            let more = self.transaction(sync, Timestamp::now(), |tx| {
+                let ready = tx.ready(lane, limit, &except).map_err(|e| error::of_statement(&e))?;
+                ready.into_iter().map(|rowid| tx.take(boot, rowid, request.alone).map_err(whole)).collect()
+            });
+            match more {
+                Ok(more) => claimed.extend::<Vec<Claimed>>(more),
+                // what was claimed is claimed
+                Err(_) if !claimed.is_empty() => break,
+                Err(e) => return Err(e),
             }
-            claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
-            Ok(claimed)
-        })
+        }
+        claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
+        Ok(claimed)
     }
 
     /// Gives back what did not start.
@@ -91,7 +99,7 @@ impl Writer {
     /// Moves what is due or doomed.
     pub(super) fn promote(&mut self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
         if !self.has_work(now).map_err(|e| error::of_statement(&e))? {
-            return self.next_due().map(|due| (0, due)).map_err(|e| error::of_statement(&e));
+            return read::next_due(&mut self.conn).map(|due| (0, due)).map_err(|e| error::of_statement(&e));
         }
         self.transaction(Sync::Full, now, |tx| {
             let promoted = tx.promote_due().map_err(|e| error::of_statement(&e))?;
@@ -99,7 +107,9 @@ impl Writer {
             tx.end_untold().map_err(whole)?;
             Ok(promoted)
         })
-        .and_then(|promoted| self.next_due().map(|due| (promoted, due)).map_err(|e| error::of_statement(&e)))
+        .and_then(|promoted| {
+            read::next_due(&mut self.conn).map(|due| (promoted, due)).map_err(|e| error::of_statement(&e))
+        })
     }
 
     /// Whether anything is due or doomed: an idle pass writes nothing.
@@ -125,26 +135,6 @@ impl Writer {
             .first::<i64>(&mut self.conn)
             .optional()?;
         Ok(due.is_some() || expired.is_some() || doomed.is_some())
-    }
-
-    fn next_due(&mut self) -> QueryResult<Option<Timestamp>> {
-        use greenroom_tasks::dsl;
-        let due = dsl::greenroom_tasks
-            .filter(dsl::state.eq(SCHEDULED))
-            .filter(dsl::run_at.is_not_null())
-            .order(dsl::run_at.asc())
-            .select(dsl::run_at)
-            .first::<Option<Micros>>(&mut self.conn)
-            .optional()?
-            .flatten();
-        let expires = dsl::greenroom_tasks
-            .filter(dsl::expires_at.is_not_null())
-            .order(dsl::expires_at.asc())
-            .select(dsl::expires_at)
-            .first::<Option<Micros>>(&mut self.conn)
-            .optional()?
-            .flatten();
-        Ok(due.into_iter().chain(expires).min().map(moment))
     }
 }
 
@@ -247,39 +237,11 @@ impl Tx<'_> {
 
     /// Ends the doomed that nobody is to be told of.
     fn end_untold(&mut self) -> Result<(), Stop> {
-        let doomed = doomed(self.conn, true)?;
-        for (id, doom) in doomed {
-            match doom {
-                Doom::ParentFailed => self.end_doomed(id, "a task it came after did not succeed")?,
-                Doom::Expired => self.end_doomed(id, "it expired before it started")?,
-                Doom::Cancelled => self.end_doomed(id, "it was cancelled while it ran")?,
-                Doom::Poison => {}
+        for (id, doom) in read::doomed(self.conn, true)? {
+            if let Some(why) = told::untold_end(doom) {
+                self.end_doomed(id, why)?;
             }
         }
         Ok(())
     }
-}
-
-/// The doomed, oldest first: those that the store may end by itself, or those that it may not.
-pub(super) fn doomed(conn: &mut SqliteConnection, untold: bool) -> QueryResult<Vec<(TaskId, Doom)>> {
-    use greenroom_tasks::dsl;
-    let all = dsl::greenroom_tasks
-        .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
-        .filter(dsl::state.ne(RUNNING))
-        .order(dsl::lane.asc())
-        .limit(PROMOTED_AT_ONCE)
-        .select((dsl::id, dsl::lane));
-    let poison = Lit::<{ lane::POISON }>;
-    let rows = if untold {
-        all.filter(dsl::notify.is_null()).filter(dsl::lane.ne(poison)).load::<(Id, i16)>(conn)?
-    } else {
-        all.filter(dsl::notify.is_not_null().or(dsl::lane.eq(poison))).load::<(Id, i16)>(conn)?
-    };
-    let doom = |lane| match lane {
-        lane::PARENT_FAILED => Doom::ParentFailed,
-        lane::EXPIRED => Doom::Expired,
-        lane::POISON => Doom::Poison,
-        _ => Doom::Cancelled,
-    };
-    Ok(rows.into_iter().map(|(id, lane)| (id.into(), doom(lane))).collect())
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::{
     error,
     plain::{Release, RollbackTo, Savepoint},
+    read::stored_key,
     rows,
     tx::{Sync, Tx, Writer},
     values::{
@@ -30,7 +31,8 @@ use crate::{
         task::{NewTask, OnParentFailed, TaskState},
     },
     store::{
-        KeyRow, KeyWrite, Refusal, StateWrite, StoreError, StoredStatus, Unit, Verdict,
+        KeyWrite, Refusal, StateWrite, StoreError, StoredStatus, Unit, Verdict,
+        finish::is_own,
         schema::{
             greenroom_agents, greenroom_batches, greenroom_idempotency, greenroom_snapshots,
             greenroom_task_archive, greenroom_task_parents, greenroom_tasks,
@@ -458,30 +460,3 @@ impl QueryFragment<Sqlite> for NextState<'_> {
 }
 
 impl<C> RunQueryDsl<C> for NextState<'_> {}
-
-/// Whether a stored key is the one that this very unit wrote before.
-fn is_own(row: &KeyRow, write: &KeyWrite) -> bool {
-    row.request == write.request && row.task == write.task && row.reply == write.reply
-}
-
-/// A key that has not expired.
-pub(super) fn stored_key(
-    conn: &mut SqliteConnection,
-    scope: Uuid,
-    key: &str,
-    now: Micros,
-) -> QueryResult<Option<KeyRow>> {
-    use greenroom_idempotency::dsl;
-    let row = dsl::greenroom_idempotency
-        .filter(dsl::scope.eq(Id(scope)))
-        .filter(dsl::key.eq(key))
-        .filter(dsl::expires_at.gt(now))
-        .select((dsl::request, dsl::task, dsl::reply))
-        .first::<(Vec<u8>, Option<Id>, Option<Vec<u8>>)>(conn)
-        .optional()?;
-    Ok(row.map(|(request, task, reply)| KeyRow {
-        request: request.try_into().unwrap_or_default(),
-        task: task.map(Into::into),
-        reply,
-    }))
-}

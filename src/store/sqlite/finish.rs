@@ -22,26 +22,10 @@ use crate::{
     },
     store::{
         Finish, FinishOutcome, Guard, Refusal,
+        finish::input_of,
         schema::{greenroom_batches, greenroom_task_archive, greenroom_task_parents, greenroom_tasks},
     },
 };
-
-/// What an outcome means to the task machine.
-fn input_of(outcome: &FinishOutcome, guard: Guard, state: TaskState) -> TaskInput {
-    let running = matches!(guard, Guard::Running { .. });
-    match outcome {
-        FinishOutcome::Succeeded { .. } if running => TaskInput::Succeeded,
-        FinishOutcome::Succeeded { .. } => TaskInput::ResolvedSucceeded,
-        FinishOutcome::Failed { .. } if running => TaskInput::Failed,
-        FinishOutcome::Failed { .. } if state == TaskState::OutcomeUnknown => TaskInput::ResolvedFailed,
-        FinishOutcome::Failed { .. } => TaskInput::DeadLetter,
-        FinishOutcome::Retry { .. } => TaskInput::Retry,
-        FinishOutcome::Cancelled if running => TaskInput::CancelSeen,
-        FinishOutcome::Cancelled => TaskInput::Cancel,
-        FinishOutcome::OutcomeUnknown { .. } => TaskInput::Interrupted,
-        FinishOutcome::Parked => TaskInput::TargetStopped,
-    }
-}
 
 impl Tx<'_> {
     /// Ends a task or an attempt, under its guard.
@@ -288,19 +272,7 @@ impl Tx<'_> {
         use greenroom_task_archive::dsl as a;
         use greenroom_tasks::dsl as t;
         let id = Id::from(finish.task);
-        let to = match &finish.outcome {
-            FinishOutcome::Succeeded { .. } => TaskState::Succeeded,
-            FinishOutcome::Failed { .. } => TaskState::Failed,
-            FinishOutcome::Cancelled => TaskState::Cancelled,
-            FinishOutcome::Retry { .. } => TaskState::Scheduled,
-            FinishOutcome::OutcomeUnknown { .. } => TaskState::OutcomeUnknown,
-            FinishOutcome::Parked => TaskState::Parked,
-        };
-        let wanted = match finish.guard {
-            Guard::Idle => None,
-            Guard::Running { attempt } if to == TaskState::Parked => Some(i64::from(attempt) - 1),
-            Guard::Running { attempt } => Some(i64::from(attempt)),
-        };
+        let (to, wanted) = (finish.outcome.state(), finish.attempt_after());
         if !to.is_final() {
             let row = t::greenroom_tasks
                 .filter(t::id.eq(id))

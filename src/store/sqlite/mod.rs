@@ -30,12 +30,13 @@ use uuid::Uuid;
 
 use self::{
     connect::{Role, connect},
-    tx::{History, Writer},
+    history::History,
+    tx::Writer,
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Durability, Entities,
-    Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Store, StoreError, StoreOptions,
-    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, rows, values,
+    Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Shared, Store, StoreError,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -141,6 +142,10 @@ impl Store for SqliteStore {
         true
     }
 
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
+
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
         let member = member.clone();
         self.write(move |w| w.join(&member)).await
@@ -216,12 +221,16 @@ impl Store for SqliteStore {
     }
 
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
-        self.read(|c| claim::doomed(c, false).map_err(|e| error::of_statement(&e))).await
+        self.read(|c| read::doomed(c, false).map_err(|e| error::of_statement(&e))).await
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
         let claims = claims.to_owned();
         self.write(move |w| w.give_back(boot, &claims)).await
+    }
+
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+        self.read(move |c| read::running(c, boot)).await
     }
 
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {

@@ -1,6 +1,6 @@
 //! The one writer, and a transaction of it.
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use diesel::{connection::SimpleConnection, prelude::*};
 use jiff::Timestamp;
@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::{
     error,
+    history::History,
     plain::{Begin, Commit},
     values::{Id, Micros, micros, types::Uid},
 };
 use crate::{
-    model::{id::AgentId, task::TaskState},
+    model::task::TaskState,
     store::{
         StoreError, StoredStatus,
         schema::{greenroom_counts, greenroom_meta, greenroom_partitions, greenroom_task_events},
@@ -36,41 +37,6 @@ pub(super) struct Writer {
     pub(super) history: History,
     /// Whether the durability asked for is the full one.
     pub(super) full: bool,
-}
-
-/// Which agents' states were kept for the history in this stretch of time.
-pub(super) struct History {
-    every: Duration,
-    /// How many are kept of an agent.
-    pub(super) keep: usize,
-    stretch: i64,
-    seen: HashSet<AgentId>,
-}
-
-/// Past so many agents in one stretch nothing more is kept, to bound memory.
-const MAX_SAMPLED: usize = 100_000;
-
-impl History {
-    pub(super) fn new(every: Duration, keep: usize) -> Self {
-        Self { every, keep, stretch: 0, seen: HashSet::new() }
-    }
-
-    /// Whether the state about to be overwritten is to be kept.
-    pub(super) fn wants(&mut self, agent: AgentId, now: Micros) -> bool {
-        if self.keep == 0 {
-            return false;
-        }
-        let every = i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX);
-        if every == 0 {
-            return true;
-        }
-        let stretch = now.0.checked_div(every).unwrap_or(0);
-        if stretch != self.stretch {
-            self.stretch = stretch;
-            self.seen.clear();
-        }
-        self.seen.len() < MAX_SAMPLED && self.seen.insert(agent)
-    }
 }
 
 /// By how much the counters move.

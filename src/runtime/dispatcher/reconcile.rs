@@ -1,0 +1,70 @@
+//! Claims that go back: those that did not start, and those of which nobody here knows.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{fut::wrap_future, prelude::*};
+
+use super::{Dispatcher, Ended, How};
+use crate::model::{id::TaskId, task::Claimed};
+
+/// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
+const GIVE_UP: Duration = Duration::from_secs(1);
+
+impl Dispatcher {
+    /// Gives back what the store says runs here, and nobody here knows: the answer to its claim was lost.
+    pub(super) fn reconcile(&mut self, ctx: &mut Context<Self>) {
+        if self.draining || self.claiming {
+            return;
+        }
+        self.claiming = true;
+        let node = self.node.clone();
+        let work = async move { node.store.running(node.boot).await };
+        ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
+            let strays: Vec<(TaskId, u32)> = match result {
+                Ok(running) => running.into_iter().filter(|(id, _)| !this.held.contains(id)).collect(),
+                Err(e) => {
+                    this.claiming = false;
+                    this.store_failed(&e);
+                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    return;
+                }
+            };
+            let node = this.node.clone();
+            let work = async move {
+                match strays.is_empty() {
+                    true => Ok(()),
+                    false => node.store.give_back(node.boot, &strays).await,
+                }
+            };
+            ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
+                this.claiming = false;
+                if let Err(e) = result {
+                    this.store_failed(&e);
+                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    return;
+                }
+                this.ready = true;
+                this.claim(ctx);
+            }));
+        }));
+    }
+
+    /// Gives a claim back that did not start.
+    pub(super) fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
+        let work = async move {
+            // Kept, it would stay with this boot, and only the next one would find it, lost.
+            let mut pause = Duration::from_millis(10);
+            while node.store.give_back(node.boot, &[back]).await.is_err() {
+                if node.is_closing() && pause >= GIVE_UP {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(GIVE_UP);
+            }
+        };
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |(), _, ctx| {
+            ctx.notify(Ended { claim, how: How::Settled });
+        }));
+    }
+}

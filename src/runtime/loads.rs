@@ -1,0 +1,129 @@
+//! Reading agents' rows for their activation, many at once.
+//!
+//! While one read is under way the next gathers: an agent that is alone is read at once, and a herd that
+//! comes back costs the store few statements, never more than [`LANES`] at a time. A store that reads in
+//! place (SQLite) is asked directly: there a statement is cheaper than the way to another thread.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::{
+    model::id::AgentId,
+    store::{AgentRow, Store, StoreError},
+};
+
+/// At most so many agents a read.
+const MAX_BATCH: usize = 1_000;
+/// At most so many reads of a sort at the same time.
+const LANES: usize = 2;
+
+type Answer = Result<Option<AgentRow>, StoreError>;
+
+/// What a read brings.
+#[derive(Debug, Clone, Copy)]
+enum Sort {
+    Rows,
+    Heads,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<(AgentId, oneshot::Sender<Answer>)>,
+    running: usize,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    rows: Mutex<Queue>,
+    heads: Mutex<Queue>,
+}
+
+/// The way to agents' rows. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Loads {
+    shared: Arc<Shared>,
+    home: Handle,
+}
+
+impl Loads {
+    /// Reads run on the current runtime, wherever they are asked for.
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        let shared = Shared { store, rows: Mutex::default(), heads: Mutex::default() };
+        Self { shared: Arc::new(shared), home: Handle::current() }
+    }
+
+    /// An agent's row with its state.
+    pub(crate) async fn row(&self, id: AgentId) -> Answer {
+        self.read(id, Sort::Rows).await
+    }
+
+    /// An agent's row; its state may be left out.
+    pub(crate) async fn head(&self, id: AgentId) -> Answer {
+        self.read(id, Sort::Heads).await
+    }
+
+    async fn read(&self, id: AgentId, sort: Sort) -> Answer {
+        if self.shared.store.blocks() {
+            return self.shared.fetch(&[id], sort).await?.pop().ok_or_else(missing);
+        }
+        let (tx, rx) = oneshot::channel();
+        let start = {
+            let mut queue = self.shared.queue(sort).lock();
+            queue.waiting.push((id, tx));
+            let start = queue.running < LANES;
+            queue.running += usize::from(start);
+            start
+        };
+        if start {
+            let shared = self.shared.clone();
+            self.home.spawn(async move { shared.run(sort).await });
+        }
+        rx.await.unwrap_or_else(|_| Err(missing()))
+    }
+}
+
+fn missing() -> StoreError {
+    StoreError::NotDone("the read ended without an answer".to_owned())
+}
+
+impl Shared {
+    fn queue(&self, sort: Sort) -> &Mutex<Queue> {
+        match sort {
+            Sort::Rows => &self.rows,
+            Sort::Heads => &self.heads,
+        }
+    }
+
+    async fn fetch(&self, ids: &[AgentId], sort: Sort) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        match sort {
+            Sort::Rows => self.store.load(ids).await,
+            Sort::Heads => self.store.heads(ids).await,
+        }
+    }
+
+    /// Reads until nothing waits.
+    async fn run(&self, sort: Sort) {
+        loop {
+            let batch = {
+                let mut queue = self.queue(sort).lock();
+                let n = queue.waiting.len().min(MAX_BATCH);
+                if n == 0 {
+                    queue.running -= 1;
+                    return;
+                }
+                queue.waiting.drain(..n).collect::<Vec<_>>()
+            };
+            let ids: Vec<AgentId> = batch.iter().map(|(id, _)| *id).collect();
+            match self.fetch(&ids, sort).await {
+                Ok(rows) => {
+                    for ((_, tx), row) in batch.into_iter().zip(rows) {
+                        let _ = tx.send(Ok(row));
+                    }
+                }
+                Err(e) => batch.into_iter().for_each(|(_, tx)| drop(tx.send(Err(e.clone())))),
+            }
+        }
+    }
+}

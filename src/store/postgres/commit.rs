@@ -1,0 +1,502 @@
+//! From units to verdicts: waves of units that do not touch each other, one statement a wave.
+//!
+//! The statement judges each unit by itself, so units that touch the same agent, task, batch or key
+//! go one after the other. An error that is a unit's own fails its whole wave: the wave is halved
+//! until the culprit is alone.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::{
+    call::{CommitCall, EntityArguments, EntityCall, Refused, StatesCall},
+    durable::{is_durable, stored_key},
+    error,
+    history::History,
+    rows,
+    values::{Id, lane, micros},
+};
+use crate::{
+    model::{
+        id::TaskId,
+        snapshot,
+        task::{Illegal, NewTask, TaskInput, TaskState, next},
+    },
+    store::{
+        Finish, FinishOutcome, Guard, KeyWrite, Refusal, StateWrite, StoreError, Unit, Verdict,
+        finish::input_of,
+    },
+};
+
+/// States of so many bytes are compressed.
+const PACKED_FROM: usize = 4 << 10;
+
+/// How often a call is repeated for the sake of others who were in its way.
+const MAX_REPEATS: usize = 3;
+
+/// What a unit touches, so that no two units of a wave touch the same.
+#[derive(PartialEq, Eq, Hash)]
+enum Touched<'a> {
+    Agent(Uuid),
+    Task(Uuid),
+    Batch(Uuid),
+    Key(Uuid, &'a str),
+    Conversation(Uuid),
+    Session(&'a str),
+}
+
+fn touched(unit: &Unit) -> impl Iterator<Item = Touched<'_>> {
+    let tasks = unit.finished.iter().map(|f| f.task.0);
+    let tasks = tasks.chain(unit.accepted.iter().map(|t| t.id.0));
+    let tasks = tasks.chain(unit.accepted.iter().flat_map(|t| t.after.iter().map(|p| p.0)));
+    let agent = unit.state.iter().map(|s| Touched::Agent(s.id.0));
+    let batches = unit.batches.iter().map(|b| Touched::Batch(b.id.0));
+    let keys = unit.keys.iter().map(|k| Touched::Key(k.scope, &k.key));
+    let talks = unit.conversations.iter().map(|w| w.id().0);
+    let talks = talks.chain(unit.messages.iter().map(|m| m.conversation.0)).map(Touched::Conversation);
+    let sessions = unit.sessions.iter().map(|s| Touched::Session(&s.id));
+    agent.chain(tasks.map(Touched::Task)).chain(batches).chain(keys).chain(talks).chain(sessions)
+}
+
+/// The waves, each a list of indices: a unit comes in the first wave after all that it shares
+/// anything with.
+fn waves(units: &[Unit]) -> Vec<Vec<usize>> {
+    let mut last: HashMap<Touched<'_>, usize> = HashMap::new();
+    let mut waves: Vec<Vec<usize>> = Vec::new();
+    for (n, unit) in units.iter().enumerate() {
+        let wave = touched(unit).filter_map(|t| last.get(&t)).map(|wave| wave + 1).max().unwrap_or(0);
+        for t in touched(unit) {
+            match last.entry(t) {
+                Entry::Occupied(mut seen) => *seen.get_mut() = wave.max(*seen.get()),
+                Entry::Vacant(new) => drop(new.insert(wave)),
+            }
+        }
+        match waves.get_mut(wave) {
+            Some(wave) => wave.push(n),
+            None => waves.push(vec![n]),
+        }
+    }
+    waves
+}
+
+/// Why a unit cannot be sent at all.
+fn flaw(unit: &Unit) -> Option<Refusal> {
+    if let (Some((partition, epoch)), Some(state)) = (unit.owner, &unit.state)
+        && partition == state.id.partition()
+        && epoch != state.epoch
+    {
+        return Some(Refusal::Fenced);
+    }
+    let mut ids: Vec<TaskId> = unit.accepted.iter().map(|t| t.id).collect();
+    ids.sort_unstable();
+    let twice = ids.array_windows::<2>().find(|[a, b]| a == b);
+    twice.map(|[id, _]| Refusal::Bad(format!("it submits task {id} twice")))
+}
+
+/// Whether the unit is nothing but the next state of an agent: its update is all that can be refused.
+fn is_state_alone(unit: &Unit) -> bool {
+    let next = |state: &StateWrite| {
+        state.base_version > 0 && unit.owner.is_none_or(|owner| owner == (state.id.partition(), state.epoch))
+    };
+    unit.state.as_ref().is_some_and(next)
+        && unit.finished.is_empty()
+        && unit.accepted.is_empty()
+        && unit.batches.is_empty()
+        && unit.keys.is_empty()
+        && !unit.has_entities()
+}
+
+pub(super) fn wire(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Text as Postgres takes it.
+fn text(detail: &str) -> String {
+    detail.replace('\0', "\u{FFFD}")
+}
+
+/// Where an outcome leads, and from which states it may, as bits.
+fn transition(finish: &Finish) -> (TaskState, i32) {
+    let to = finish.outcome.state();
+    let from = |state: &TaskState| match finish.guard {
+        Guard::Running { .. } => *state == TaskState::Running,
+        Guard::Idle => *state != TaskState::Running,
+    };
+    let legal = TaskState::ALL
+        .into_iter()
+        .filter(from)
+        .filter(|state| next(*state, input_of(&finish.outcome, finish.guard, *state)) == Ok(to))
+        .fold(0, |bits, state| bits | 1 << (state as i16));
+    (to, legal)
+}
+
+impl<'a> StatesCall<'a> {
+    /// The states of a wave whose units are nothing else.
+    fn of(units: &'a [Unit], wave: &[usize], history: &mut History) -> Self {
+        let mut call = Self { history: wire(history.keep), ..Self::default() };
+        let now = micros(Timestamp::now());
+        for n in wave {
+            let Some(state) = units.get(*n).and_then(|unit| unit.state.as_ref()) else { continue };
+            call.unit.push(wire(*n));
+            call.id.push(state.id.into());
+            call.partition.push(state.id.partition());
+            call.epoch.push(state.epoch);
+            call.base.push(state.base_version);
+            call.schema.push(i64::from(state.schema_version));
+            call.state.push(snapshot::pack(&state.bytes, PACKED_FROM));
+            call.keep.push(history.wants(state.id, now));
+        }
+        call
+    }
+}
+
+impl<'a> CommitCall<'a> {
+    fn of(boot: Uuid, units: &'a [Unit], wave: &[usize], history: &mut History) -> Self {
+        let mut call = Self { node: Some(Id(boot)), history: wire(history.keep), ..Self::default() };
+        let now = micros(Timestamp::now());
+        for n in wave {
+            if let Some(unit) = units.get(*n) {
+                call.unit(wire(*n), unit, |agent| history.wants(agent, now));
+            }
+        }
+        call
+    }
+
+    fn unit(&mut self, n: i32, unit: &'a Unit, keep: impl FnOnce(crate::model::id::AgentId) -> bool) {
+        if let Some((partition, epoch)) = unit.owner {
+            self.owner(n, partition, epoch);
+        }
+        if let Some(state) = &unit.state {
+            self.owner(n, state.id.partition(), state.epoch);
+            self.s_unit.push(n);
+            self.s_id.push(state.id.into());
+            self.s_partition.push(state.id.partition());
+            self.s_kind.push(&state.kind);
+            self.s_key.push(&state.key);
+            self.s_epoch.push(state.epoch);
+            self.s_base.push(state.base_version);
+            self.s_schema.push(i64::from(state.schema_version));
+            self.s_state.push(snapshot::pack(&state.bytes, PACKED_FROM));
+            self.s_keep.push(state.base_version > 0 && keep(state.id));
+            if !is_state_alone(unit) {
+                self.s_judged.push(state.id.into());
+            }
+        }
+        unit.finished.iter().for_each(|finish| self.finish(n, finish));
+        unit.keys.iter().for_each(|key| self.key(n, key));
+        unit.accepted.iter().for_each(|task| self.task(n, task));
+        for batch in &unit.batches {
+            self.b_unit.push(n);
+            self.b_id.push(batch.id.into());
+            self.b_size.push(i64::try_from(batch.size).unwrap_or(i64::MAX));
+            self.b_notify.push(rows::notify_text(batch.notify.as_ref()));
+            self.b_partition.push(batch.notify.as_ref().map(|n| n.target.partition()));
+        }
+    }
+
+    fn owner(&mut self, n: i32, partition: i16, epoch: i64) {
+        let known = (self.o_unit.last(), self.o_partition.last(), self.o_epoch.last());
+        if known != (Some(&n), Some(&partition), Some(&epoch)) {
+            self.o_unit.push(n);
+            self.o_partition.push(partition);
+            self.o_epoch.push(epoch);
+        }
+    }
+
+    fn finish(&mut self, n: i32, finish: &'a Finish) {
+        let (to, legal) = transition(finish);
+        self.f_unit.push(n);
+        self.f_task.push(finish.task.into());
+        self.f_attempt.push(match finish.guard {
+            Guard::Running { attempt } => i64::from(attempt),
+            Guard::Idle => -1,
+        });
+        self.f_from.push(legal);
+        self.f_to.push(to as i16);
+        let note = finish.note.as_deref();
+        let (mut run_at, mut result, mut error) = (None, None, None);
+        let (event, detail) = match &finish.outcome {
+            FinishOutcome::Succeeded { result: reply } => {
+                result = Some(reply.as_slice());
+                (note.map(|_| to.name()), note)
+            }
+            FinishOutcome::Failed { error: why } => {
+                error = Some(rows::error_bytes(why));
+                (note.map(|_| to.name()), note)
+            }
+            FinishOutcome::Cancelled => (note.map(|_| to.name()), note),
+            FinishOutcome::Retry { run_at: at, error: why } => {
+                (run_at, error) = (Some(micros(*at)), Some(rows::error_bytes(why)));
+                (Some("retry"), note.or(Some(&why.message)))
+            }
+            FinishOutcome::OutcomeUnknown { error: why } => {
+                error = Some(rows::error_bytes(why));
+                (Some("outcome_unknown"), note.or(Some(&why.message)))
+            }
+            FinishOutcome::Parked => (Some("parked"), note),
+        };
+        self.f_run_at.push(run_at);
+        self.f_result.push(result);
+        self.f_error.push(error);
+        self.f_event.push(event);
+        self.f_detail.push(detail.map(text));
+    }
+
+    fn key(&mut self, n: i32, key: &'a KeyWrite) {
+        self.k_unit.push(n);
+        self.k_scope.push(Id(key.scope));
+        self.k_key.push(&key.key);
+        self.k_request.push(&key.request);
+        self.k_task.push(key.task.map(Id::from));
+        self.k_reply.push(key.reply.as_deref());
+        self.k_expires_at.push(micros(key.expires_at));
+    }
+
+    fn task(&mut self, n: i32, task: &'a NewTask) {
+        let texts = rows::Texts::of(task);
+        self.n_unit.push(n);
+        self.n_id.push(task.id.into());
+        self.n_partition.push(task.target.partition());
+        self.n_lane.push(lane::of(&task.target));
+        self.n_target.push(texts.target);
+        self.n_message.push(&task.message);
+        self.n_priority.push(task.priority);
+        self.n_run_at.push(task.run_at.map(micros));
+        self.n_max_attempts.push(i64::from(task.max_attempts.max(1)));
+        self.n_timeout_ms.push(task.timeout.map(|t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)));
+        self.n_run_after_failure.push(task.on_parent_failed == crate::model::task::OnParentFailed::Run);
+        self.n_notify.push(texts.notify);
+        self.n_batch.push(task.batch.map(Id::from));
+        self.n_parent.push(task.parent.map(Id::from));
+        self.n_tags.push(texts.tags);
+        self.n_expires_at.push(task.expires_at.map(micros));
+        self.n_idempotency_key.push(task.idempotency_key.as_deref());
+        self.n_input.push(task.input.get().as_bytes());
+        for parent in &task.after {
+            self.d_unit.push(n);
+            self.d_child.push(task.id.into());
+            self.d_parent.push((*parent).into());
+        }
+    }
+
+    /// What a row of the answer means.
+    fn refusal(&self, units: &[Unit], (n, reason, id, code): Refused) -> Why {
+        let of = |id: Option<Id>| id.map_or(TaskId(Uuid::nil()), Into::into);
+        match reason {
+            1 => Why::Refused(Refusal::Fenced),
+            2 => Why::Refused(Refusal::ClaimLost(of(id))),
+            3 => Why::Refused(Refusal::Bad(illegal(units, n, of(id), code))),
+            4 => Why::Refused(Refusal::ParentUnknown(of(id))),
+            5 => {
+                let at = usize::try_from(code).ok().and_then(|o| o.checked_sub(1));
+                let key =
+                    at.and_then(|at| Some((self.k_scope.get(at)?.0, (*self.k_key.get(at)?).to_owned())));
+                Why::KeyTaken(key.unwrap_or_default())
+            }
+            _ => Why::Known,
+        }
+    }
+}
+
+/// The words for an end that a task's state does not allow.
+fn illegal(units: &[Unit], n: i32, task: TaskId, state: i32) -> String {
+    let finish = usize::try_from(n).ok().and_then(|n| units.get(n)?.finished.iter().find(|f| f.task == task));
+    let state = i16::try_from(state).ok().and_then(TaskState::from_code);
+    match (finish, state) {
+        (Some(finish), Some(state)) => {
+            let input: TaskInput = input_of(&finish.outcome, finish.guard, state);
+            Illegal { state, input }.to_string()
+        }
+        _ => format!("task {task} cannot end so"),
+    }
+}
+
+/// Why the statement refused a unit.
+enum Why {
+    Refused(Refusal),
+    KeyTaken((Uuid, String)),
+    /// Something that it brings is there already.
+    Known,
+}
+
+/// Commits units, each with its own verdict.
+pub(super) async fn commit(
+    conn: &mut AsyncPgConnection,
+    history: &Mutex<History>,
+    boot: Uuid,
+    units: &[Unit],
+) -> Result<Vec<Verdict>, StoreError> {
+    let mut verdicts = vec![Verdict::Durable; units.len()];
+    for wave in waves(units) {
+        let mut sound = Vec::with_capacity(wave.len());
+        for n in wave {
+            match units.get(n).and_then(flaw) {
+                Some(refusal) => set(&mut verdicts, n, Verdict::Refused(refusal)),
+                None => sound.push(n),
+            }
+        }
+        halve(conn, history, boot, units, sound, &mut verdicts).await?;
+    }
+    Ok(verdicts)
+}
+
+fn set(verdicts: &mut [Verdict], n: usize, verdict: Verdict) {
+    if let Some(v) = verdicts.get_mut(n) {
+        *v = verdict;
+    }
+}
+
+/// Sends a wave; where one of its units breaks the statement, looks for it.
+async fn halve(
+    conn: &mut AsyncPgConnection,
+    history: &Mutex<History>,
+    boot: Uuid,
+    units: &[Unit],
+    wave: Vec<usize>,
+    verdicts: &mut [Verdict],
+) -> Result<(), StoreError> {
+    let mut open = vec![wave];
+    let mut repeats = 0;
+    while let Some(mut wave) = open.pop() {
+        if wave.is_empty() {
+            continue;
+        }
+        match send(conn, history, boot, units, &wave).await {
+            Ok(refused) => {
+                for (n, why) in refused {
+                    let Some(unit) = units.get(n) else { continue };
+                    let verdict = judge(conn, boot, unit, why).await?;
+                    set(verdicts, n, verdict);
+                }
+            }
+            // The loser of a deadlock, or a race that a second look decides.
+            Err(e) if error::is_race(&e) && repeats < MAX_REPEATS => {
+                repeats += 1;
+                open.push(wave);
+            }
+            Err(e) if error::is_units_own(&e) => {
+                if wave.len() == 1 && repeats < MAX_REPEATS {
+                    // what broke it may have been another's row, which a second look judges
+                    repeats = MAX_REPEATS;
+                    open.push(wave);
+                } else if let [n] = *wave {
+                    let durable = match units.get(n) {
+                        Some(unit) => {
+                            is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))?
+                        }
+                        None => false,
+                    };
+                    let refused = Verdict::Refused(Refusal::Bad(e.to_string()));
+                    set(verdicts, n, if durable { Verdict::Durable } else { refused });
+                } else {
+                    let behind = wave.split_off(wave.len() / 2);
+                    open.push(behind);
+                    open.push(wave);
+                }
+            }
+            Err(e) => return Err(error::of_commit(&e)),
+        }
+    }
+    Ok(())
+}
+
+/// One statement: which units of the wave it refused, and why.
+async fn send(
+    conn: &mut AsyncPgConnection,
+    history: &Mutex<History>,
+    boot: Uuid,
+    units: &[Unit],
+    wave: &[usize],
+) -> QueryResult<Vec<(usize, Why)>> {
+    if wave.iter().all(|n| units.get(*n).is_some_and(is_state_alone)) {
+        let call = StatesCall::of(units, wave, &mut history.lock());
+        let met: Vec<i32> = RunQueryDsl::load(call, conn).await?;
+        if met.len() == wave.len() {
+            return Ok(Vec::new());
+        }
+        let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
+        return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
+    }
+    let rest = CommitCall::of(boot, units, wave, &mut history.lock());
+    let call = EntityCall { entities: EntityArguments::of(units, wave), rest };
+    let refused: Vec<Refused> = if call.entities.is_empty() {
+        RunQueryDsl::load(&call.rest, conn).await?
+    } else {
+        RunQueryDsl::load(&call, conn).await?
+    };
+    let why = |row: Refused| {
+        let found = call.entities.refusal(row).map(Why::Refused);
+        Some((usize::try_from(row.0).ok()?, found.unwrap_or_else(|| call.rest.refusal(units, row))))
+    };
+    Ok(refused.into_iter().filter_map(why).collect())
+}
+
+/// A refused unit may be durable since an earlier try.
+async fn judge(
+    conn: &mut AsyncPgConnection,
+    boot: Uuid,
+    unit: &Unit,
+    why: Why,
+) -> Result<Verdict, StoreError> {
+    if is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))? {
+        return Ok(Verdict::Durable);
+    }
+    Ok(Verdict::Refused(match why {
+        Why::Refused(refusal) => refusal,
+        Why::Known => Refusal::Bad("something that it submits is known already".to_owned()),
+        Why::KeyTaken((scope, key)) => {
+            match stored_key(conn, scope, &key).await.map_err(|e| error::of_statement(&e))? {
+                Some(row) => Refusal::KeyTaken(row),
+                None => return Err(StoreError::NotDone("an idempotency key expired meanwhile".to_owned())),
+            }
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::Target;
+
+    fn task() -> NewTask {
+        let input = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+        NewTask::new(Target::agent("tally", "a"), "Add", input, 5)
+    }
+
+    fn accepting(task: NewTask) -> Unit {
+        Unit { accepted: vec![task], ..Unit::default() }
+    }
+
+    #[test]
+    fn units_that_share_nothing_go_together_and_others_keep_their_order() {
+        let parent = task();
+        let child = NewTask { after: vec![parent.id], ..task() };
+        let grandchild = NewTask { after: vec![child.id], ..task() };
+        let units = [
+            accepting(grandchild.clone()),
+            accepting(task()),
+            accepting(child),
+            accepting(parent),
+            accepting(grandchild),
+        ];
+        assert_eq!(waves(&units), [vec![0, 1], vec![2], vec![3, 4]]);
+        assert_eq!(waves(&[]), Vec::<Vec<usize>>::new());
+    }
+
+    #[test]
+    fn legal_origins_are_what_the_machine_says() {
+        let finish = |guard, outcome| Finish { task: TaskId::fresh(), guard, outcome, note: None };
+        let bit = |state: TaskState| 1 << (state as i16);
+        let running = finish(Guard::Running { attempt: 1 }, FinishOutcome::Cancelled);
+        assert_eq!(transition(&running), (TaskState::Cancelled, bit(TaskState::Running)));
+        let resolved = finish(Guard::Idle, FinishOutcome::Succeeded { result: Vec::new() });
+        assert_eq!(transition(&resolved), (TaskState::Succeeded, bit(TaskState::OutcomeUnknown)));
+        let parked = finish(Guard::Idle, FinishOutcome::Parked);
+        let expected = bit(TaskState::Scheduled) | bit(TaskState::Ready);
+        assert_eq!(transition(&parked), (TaskState::Parked, expected));
+    }
+}

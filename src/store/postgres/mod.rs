@@ -1,0 +1,302 @@
+//! The store on Postgres.
+//!
+//! What must happen together is one statement: a call of one of our functions, which the server
+//! carries out whole or not at all, whatever becomes of the client. So no connection ever comes back
+//! with a transaction open, and the group commit costs one round trip.
+
+mod call;
+mod commit;
+mod connect;
+mod doctor;
+mod durable;
+mod entities;
+mod error;
+mod listen;
+mod migrate;
+mod pool;
+mod read;
+mod tls;
+mod url;
+mod verify;
+mod wire;
+mod work;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use self::{connect::Source, pool::Pools, url::Url};
+use super::{
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Durability, Entities,
+    Finish, FinishOutcome, Forgotten, Guard, Hint, KeyRow, Member, MessagePage, Migrations, NodeRow,
+    Ownership, PoolStatus, Shared, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
+    VerifyReport, Watch, history, rows, told, values,
+};
+use crate::model::{
+    conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+    id::{AgentId, TaskId},
+    session::Session,
+    task::{Claimed, TaskEvent, TaskState, TaskView},
+};
+use history::History;
+
+/// How many group commits run side by side: more bring nothing.
+const WRITERS: usize = 2;
+
+/// The store in a Postgres database.
+pub(super) struct PostgresStore {
+    pools: Pools,
+    history: Arc<Mutex<History>>,
+}
+
+impl PostgresStore {
+    /// Connects; the tables must be there.
+    async fn open(pools: Pools, options: &StoreOptions) -> Result<Self, StoreError> {
+        let history = Arc::new(Mutex::new(History::new(options.history_every, options.history)));
+        Ok(Self { pools, history })
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn name(&self) -> String {
+        let version = self.pools.server().version;
+        format!("postgres {}.{}", version / 10_000, version % 10_000)
+    }
+
+    fn writers(&self) -> usize {
+        WRITERS
+    }
+
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        Some(self)
+    }
+
+    async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
+        work::join(&mut *self.pools.control().await?, member).await
+    }
+
+    async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError> {
+        work::renew(&mut *self.pools.control().await?, member).await
+    }
+
+    async fn leave(&self, boot: Uuid) -> Result<(), StoreError> {
+        work::leave(&mut *self.pools.control().await?, boot).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        read::nodes(&mut *self.pools.control().await?).await
+    }
+
+    async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError> {
+        commit::commit(&mut *self.pools.writer().await?, &self.history, boot, units).await
+    }
+
+    async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        read::load(&mut *self.pools.get().await?, ids, true).await
+    }
+
+    async fn heads(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        read::load(&mut *self.pools.get().await?, ids, false).await
+    }
+
+    async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
+        read::agents(&mut *self.pools.get().await?, filter).await
+    }
+
+    async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError> {
+        read::snapshots(&mut *self.pools.get().await?, id).await
+    }
+
+    async fn set_status(
+        &self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        work::set_status(&mut *self.pools.get().await?, id, (kind, key), epoch, status, reason).await
+    }
+
+    async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
+        let now = values::micros(Timestamp::now());
+        let mut conn = self.pools.get().await?;
+        read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_statement(&e))
+    }
+
+    async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+        work::claim(&mut *self.pools.get().await?, boot, request).await
+    }
+
+    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let mut conn = self.pools.get().await?;
+        let promoted = work::promote(&mut conn, now).await?;
+        // What nobody is to be told of ends like any other task: children and batches follow.
+        let doomed = read::doomed(&mut conn, true).await.map_err(|e| error::of_statement(&e))?;
+        let ends: Vec<Unit> = doomed.into_iter().filter_map(|(task, doom)| end(task, doom)).collect();
+        if !ends.is_empty() {
+            commit::commit(&mut conn, &self.history, Uuid::nil(), &ends).await?;
+        }
+        let due = read::next_due(&mut conn).await.map_err(|e| error::of_statement(&e))?;
+        Ok((promoted, due))
+    }
+
+    async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
+        read::doomed(&mut *self.pools.get().await?, false).await.map_err(|e| error::of_statement(&e))
+    }
+
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+        work::give_back(&mut *self.pools.get().await?, boot, claims).await
+    }
+
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+        read::running(&mut *self.pools.get().await?, boot).await
+    }
+
+    async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
+        work::park(&mut *self.pools.get().await?, target, park).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+        read::task(&mut *self.pools.get().await?, id).await
+    }
+
+    async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError> {
+        read::task_data(&mut *self.pools.get().await?, id).await
+    }
+
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+        read::tasks(&mut *self.pools.get().await?, filter).await
+    }
+
+    async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>, StoreError> {
+        read::history(&mut *self.pools.get().await?, id).await
+    }
+
+    async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>, StoreError> {
+        work::cancel(&mut *self.pools.get().await?, id).await
+    }
+
+    async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError> {
+        work::retry(&mut *self.pools.get().await?, id).await
+    }
+
+    async fn suspects(&self) -> Result<u64, StoreError> {
+        read::suspects(&mut *self.pools.get().await?).await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        read::counts(&mut *self.pools.get().await?).await
+    }
+
+    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
+        work::clean(&mut *self.pools.get().await?, now, archive_before).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        read::ping(&mut *self.pools.control().await?).await
+    }
+}
+
+#[async_trait]
+impl Entities for PostgresStore {
+    async fn conversations(&self, ids: &[ConversationId]) -> Result<Vec<Option<Conversation>>, StoreError> {
+        entities::conversations(&mut *self.pools.get().await?, ids).await
+    }
+
+    async fn conversation_page(&self, filter: &ConversationFilter) -> Result<Vec<Conversation>, StoreError> {
+        entities::conversation_page(&mut *self.pools.get().await?, filter).await
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+        entities::messages(&mut *self.pools.get().await?, ids).await
+    }
+
+    async fn message_page(
+        &self,
+        conversation: ConversationId,
+        page: MessagePage,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        entities::message_page(&mut *self.pools.get().await?, conversation, page).await
+    }
+
+    async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
+        let now = values::micros(Timestamp::now());
+        entities::sessions(&mut *self.pools.get().await?, ids, now).await
+    }
+
+    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
+        entities::forget(&mut *self.pools.get().await?, now, idle_since).await
+    }
+}
+
+#[async_trait]
+impl Shared for PostgresStore {
+    fn pool(&self) -> PoolStatus {
+        self.pools.status()
+    }
+
+    fn watch(&self, tell: Box<dyn Fn(Hint) + Send + Sync>) -> Watch {
+        listen::listen(self.pools.clone(), tell)
+    }
+
+    async fn nudge(&self, what: &str) -> Result<(), StoreError> {
+        listen::notify(&mut *self.pools.control().await?, what).await
+    }
+}
+
+/// Connects, and brings the tables up to date where the database is ours to use.
+pub(super) async fn open(url: &str, options: &StoreOptions) -> Result<PostgresStore, StoreError> {
+    let pools = Pools::open(Url::parse(url)?, options.durability, options.pool_size).await?;
+    let (client, _) = pools.source().client(None).await?;
+    migrate::open(&client).await?;
+    PostgresStore::open(pools, options).await
+}
+
+/// A connection for those who look after the store, whatever the server's durability.
+async fn attend(url: &str) -> Result<Client, StoreError> {
+    let source = Source::new(Url::parse(url)?, Durability::Relaxed)?;
+    Ok(source.client(None).await?.0)
+}
+
+/// Brings the tables up to date, whatever else the database holds.
+pub(super) async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+    migrate::migrate(&attend(url).await?).await
+}
+
+/// Which migrations the database has seen.
+pub(super) async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
+    migrate::status(&attend(url).await?).await
+}
+
+/// Reads everything in the database.
+pub(super) async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
+    if migration_status(url).await?.applied.is_empty() {
+        let shown = Url::parse(url)?;
+        return Err(StoreError::Refused(format!("there is no store at {shown}")));
+    }
+    let pools = Pools::open(Url::parse(url)?, Durability::Relaxed, 1).await?;
+    verify::verify(&mut *pools.get().await?).await
+}
+
+/// The end of a task that the store ends by itself.
+fn end(task: TaskId, doom: Doom) -> Option<Unit> {
+    let note = told::untold_end(doom)?.to_owned();
+    let finish = Finish { task, guard: Guard::Idle, outcome: FinishOutcome::Cancelled, note: Some(note) };
+    Some(Unit { finished: vec![finish], ..Unit::default() })
+}
+
+/// The servers of the tests.
+#[cfg(test)]
+#[path = "../../../tests/support/postgres.rs"]
+mod server;

@@ -1,0 +1,108 @@
+//! What only reads.
+
+use diesel::{pg::Pg, prelude::*};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::{error, values::types::Uid};
+use crate::{
+    model::snapshot,
+    store::{Counts, NodeRow, read::reads},
+};
+
+fn sql(e: diesel::result::Error) -> StoreError {
+    error::of_statement(&e)
+}
+
+reads!(AsyncPgConnection, Pg, [async], [.await]);
+
+/// Agents by id, in the order asked for; `with_state` or without.
+pub(super) async fn load(
+    conn: &mut AsyncPgConnection,
+    ids: &[AgentId],
+    with_state: bool,
+) -> Result<Vec<Option<AgentRow>>, StoreError> {
+    use greenroom_agents::dsl;
+    let keys: Vec<Id> = ids.iter().map(|id| Id::from(*id)).collect();
+    let wanted = dsl::greenroom_agents.filter(dsl::id.eq_any(&keys));
+    let mut found = std::collections::HashMap::with_capacity(ids.len());
+    if with_state {
+        let rows: Vec<(StoredAgent, Vec<u8>)> =
+            wanted.select((StoredAgent::as_select(), dsl::state)).load(conn).await.map_err(sql)?;
+        for (agent, state) in rows {
+            let row = agent.with_state(snapshot::unpack(state))?;
+            found.insert(row.id, row);
+        }
+    } else {
+        let rows: Vec<StoredAgent> = wanted.select(StoredAgent::as_select()).load(conn).await.map_err(sql)?;
+        for agent in rows {
+            let row = agent.with_state(Vec::new())?;
+            found.insert(row.id, row);
+        }
+    }
+    // an id may have been asked for twice
+    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+}
+
+#[derive(QueryableByName)]
+struct Counted {
+    #[diesel(sql_type = diesel::sql_types::SmallInt)]
+    id: i16,
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    n: i64,
+}
+
+/// The counters: what was folded, and what was appended since.
+pub(super) async fn counts(conn: &mut AsyncPgConnection) -> Result<Counts, StoreError> {
+    stored_counts(conn).await.map(told::counts_of).map_err(sql)
+}
+
+/// The counters by number.
+pub(super) async fn stored_counts(conn: &mut AsyncPgConnection) -> QueryResult<Vec<(i16, i64)>> {
+    let query = diesel::sql_query(
+        "SELECT id, sum(n)::bigint AS n FROM (SELECT id, n FROM greenroom_counts \
+         UNION ALL SELECT id, n FROM greenroom_count_changes) AS c GROUP BY id ORDER BY id",
+    );
+    let rows: Vec<Counted> = query.load(conn).await?;
+    Ok(rows.into_iter().map(|c| (c.id, c.n)).collect())
+}
+
+#[derive(QueryableByName)]
+struct Member {
+    #[diesel(sql_type = Uid)]
+    id: Id,
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    name: String,
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
+    url: Option<String>,
+    #[diesel(sql_type = super::values::types::Moment)]
+    started_at: Micros,
+    #[diesel(sql_type = super::values::types::Moment)]
+    lease_until: Micros,
+    #[diesel(sql_type = diesel::sql_types::Array<diesel::sql_types::SmallInt>)]
+    partitions: Vec<i16>,
+}
+
+/// The nodes that have not ended, with what they own.
+pub(super) async fn nodes(conn: &mut AsyncPgConnection) -> Result<Vec<NodeRow>, StoreError> {
+    let query = diesel::sql_query(
+        "SELECT n.id, n.name, n.url, n.started_at, n.lease_until, \
+         ARRAY(SELECT p.id FROM greenroom_partitions p WHERE p.node = n.id AND p.id >= 0 ORDER BY p.id) AS partitions \
+         FROM greenroom_nodes n WHERE n.ended_at IS NULL ORDER BY n.started_at, n.id",
+    );
+    let rows: Vec<Member> = query.load(conn).await.map_err(sql)?;
+    let row = |m: Member| NodeRow {
+        boot: m.id.0,
+        name: m.name,
+        url: m.url,
+        started_at: moment(m.started_at),
+        lease_until: Some(moment(m.lease_until)),
+        partitions: m.partitions,
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// Whether the server answers.
+pub(super) async fn ping(conn: &mut AsyncPgConnection) -> Result<(), StoreError> {
+    use crate::store::schema::greenroom_partitions::dsl;
+    dsl::greenroom_partitions.select(dsl::epoch).first::<i64>(conn).await.map(drop).map_err(sql)
+}

@@ -1,0 +1,69 @@
+//! Reading everything, to say whether it is as it was written.
+
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::TryStreamExt as _;
+
+use super::{entities, error, read};
+use crate::store::{
+    StoreError, VerifyReport,
+    schema::{greenroom_agents, greenroom_snapshots, greenroom_task_archive, greenroom_tasks},
+    verify::{Finding, SeenAgent, SeenSnapshot, SeenTask},
+};
+
+/// Reads everything, as it stood at one moment.
+pub(super) async fn verify(conn: &mut AsyncPgConnection) -> Result<VerifyReport, StoreError> {
+    conn.build_transaction()
+        .read_only()
+        .repeatable_read()
+        .run(async |conn| read(conn).await)
+        .await
+        .map_err(|e| error::of_statement(&e))
+}
+
+async fn read(conn: &mut AsyncPgConnection) -> QueryResult<VerifyReport> {
+    let mut finding = Finding::default();
+    {
+        use greenroom_agents::dsl;
+        let all = dsl::greenroom_agents.select((
+            dsl::id,
+            dsl::kind,
+            dsl::key,
+            dsl::status,
+            dsl::epoch,
+            dsl::version,
+            dsl::state,
+        ));
+        let mut rows = RunQueryDsl::load_stream::<SeenAgent>(all, conn).await?;
+        while let Some(row) = rows.try_next().await? {
+            finding.agent(row);
+        }
+    }
+    {
+        use greenroom_snapshots::dsl;
+        let all = dsl::greenroom_snapshots.select((dsl::agent, dsl::epoch, dsl::version, dsl::state));
+        let mut rows = RunQueryDsl::load_stream::<SeenSnapshot>(all, conn).await?;
+        while let Some(row) = rows.try_next().await? {
+            finding.snapshot(row);
+        }
+    }
+    {
+        use greenroom_tasks::dsl;
+        let all = dsl::greenroom_tasks.select((dsl::id, dsl::state, dsl::input));
+        let mut rows = RunQueryDsl::load_stream(all, conn).await?;
+        while let Some((id, state, input)) = rows.try_next().await? {
+            finding.task(true, (id, state, input, None));
+        }
+    }
+    {
+        use greenroom_task_archive::dsl;
+        let all = dsl::greenroom_task_archive.select((dsl::id, dsl::state, dsl::input, dsl::result));
+        let mut rows = RunQueryDsl::load_stream::<SeenTask>(all, conn).await?;
+        while let Some(row) = rows.try_next().await? {
+            finding.task(false, row);
+        }
+    }
+    let mut report = finding.compared(&read::stored_counts(conn).await?);
+    entities::audit(conn).await?.enter(&mut report);
+    Ok(report)
+}

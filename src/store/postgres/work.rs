@@ -1,0 +1,246 @@
+//! Leases, claims, and what people do to tasks: everything that writes beside the commit. Each is one
+//! statement; what it does stands beside its function in `migrations/postgres`.
+
+use diesel::{
+    prelude::*,
+    sql_types::{Array, BigInt, Bool, Integer, Nullable, SmallInt, Text},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    call::ClaimCall,
+    error, read,
+    rows::ClaimedRow,
+    values::{
+        Id, lane, micros,
+        types::{Moment, Uid},
+    },
+};
+use crate::{
+    model::{
+        id::{AgentId, TaskId},
+        task::{Claimed, TaskInput, TaskState, next},
+    },
+    store::{
+        CancelFound, ClaimRequest, Member, Ownership, StoreError, StoredStatus,
+        schema::{greenroom_partitions, greenroom_tasks},
+    },
+};
+
+/// How many tasks one pass of `promote` moves, per reason.
+const PROMOTED_AT_ONCE: i32 = 1_000;
+/// How much one call of `clean` forgets, of each kind.
+const FORGOTTEN_AT_ONCE: i32 = 500;
+/// How many appended counts one call of `clean` folds.
+const FOLDED_AT_ONCE: i32 = 200_000;
+
+mod functions {
+    use super::*;
+    use diesel::define_sql_function;
+
+    define_sql_function!(fn greenroom_join_1(boot: Uid, instance: Uid, name: Text, url: Nullable<Text>, version: Text, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
+    define_sql_function!(fn greenroom_renew_1(boot: Uid, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
+    define_sql_function!(fn greenroom_leave_1(boot: Uid) -> Bool);
+    define_sql_function!(fn greenroom_give_back_1(boot: Uid, tasks: Array<Uid>, attempts: Array<BigInt>) -> Bool);
+    define_sql_function!(fn greenroom_promote_1(now: Moment, limit: Integer) -> BigInt);
+    define_sql_function!(fn greenroom_park_1(target: Text, park: Bool) -> BigInt);
+    define_sql_function!(fn greenroom_set_status_1(id: Uid, partition: SmallInt, kind: Text, key: Text, epoch: BigInt, status: SmallInt, reason: Nullable<Text>) -> Bool);
+    define_sql_function!(fn greenroom_flag_1(task: Uid) -> Bool);
+    define_sql_function!(fn greenroom_retry_1(task: Uid, state: SmallInt, partition: SmallInt, lane: SmallInt) -> Bool);
+    define_sql_function!(fn greenroom_clean_1(now: Moment, before: Moment, limit: Integer) -> BigInt);
+    define_sql_function!(fn greenroom_fold_counts_1(limit: Integer) -> BigInt);
+}
+use functions::*;
+
+fn sql(e: diesel::result::Error) -> StoreError {
+    error::of_commit(&e)
+}
+
+fn millis(member: &Member) -> i64 {
+    i64::try_from(member.lease.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn times(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Begins a lease and takes what nobody owns.
+pub(super) async fn join(conn: &mut AsyncPgConnection, member: &Member) -> Result<Ownership, StoreError> {
+    let call = greenroom_join_1(
+        Id(member.boot),
+        Id(member.instance),
+        &member.name,
+        member.url.as_deref(),
+        env!("CARGO_PKG_VERSION"),
+        millis(member),
+        times(member.max_lost),
+    );
+    let rescued: Option<i64> = diesel::select(call).get_result(conn).await.map_err(sql)?;
+    let over = || StoreError::Refused("a later boot on the same data directory has taken over".to_owned());
+    owned(conn, member.boot, rescued.ok_or_else(over)?).await
+}
+
+/// Renews a lease and takes over what has lost its owner; `None`: it had ended.
+pub(super) async fn renew(
+    conn: &mut AsyncPgConnection,
+    member: &Member,
+) -> Result<Option<Ownership>, StoreError> {
+    let call = greenroom_renew_1(Id(member.boot), millis(member), times(member.max_lost));
+    let rescued: Option<i64> = diesel::select(call).get_result(conn).await.map_err(sql)?;
+    match rescued {
+        Some(rescued) => owned(conn, member.boot, rescued).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Ends a lease.
+pub(super) async fn leave(conn: &mut AsyncPgConnection, boot: Uuid) -> Result<(), StoreError> {
+    diesel::select(greenroom_leave_1(Id(boot))).get_result::<bool>(conn).await.map(drop).map_err(sql)
+}
+
+async fn owned(conn: &mut AsyncPgConnection, boot: Uuid, rescued: i64) -> Result<Ownership, StoreError> {
+    use greenroom_partitions::dsl;
+    use greenroom_tasks::dsl as tasks;
+    let rows: Vec<(Option<Id>, i64)> = dsl::greenroom_partitions
+        .filter(dsl::id.ge(0))
+        .order(dsl::id.asc())
+        .select((dsl::node, dsl::epoch))
+        .load(conn)
+        .await
+        .map_err(sql)?;
+    let poison: Vec<Id> = tasks::greenroom_tasks
+        .filter(tasks::lane.eq(lane::POISON))
+        .order(tasks::seq.asc())
+        .select(tasks::id)
+        .load(conn)
+        .await
+        .map_err(sql)?;
+    let epoch = |(node, epoch)| if node == Some(Id(boot)) { epoch } else { 0 };
+    Ok(Ownership {
+        epochs: rows.into_iter().map(epoch).collect(),
+        rescued: u64::try_from(rescued).unwrap_or(0),
+        poison: poison.into_iter().map(Into::into).collect(),
+    })
+}
+
+/// Claims the best ready tasks.
+pub(super) async fn claim(
+    conn: &mut AsyncPgConnection,
+    boot: Uuid,
+    request: &ClaimRequest,
+) -> Result<Vec<Claimed>, StoreError> {
+    let wanted = if request.alone {
+        vec![(lane::SUSPECTS, 1)]
+    } else {
+        vec![(lane::AGENTS, request.agents), (lane::TOOLS, request.tools)]
+    };
+    let mut claimed = Vec::new();
+    for (lane, limit) in wanted.into_iter().filter(|(_, limit)| *limit > 0) {
+        let call = ClaimCall {
+            boot: Some(Id(boot)),
+            lane,
+            limit: i32::try_from(limit).unwrap_or(i32::MAX),
+            except: request.except.iter().map(String::as_str).collect(),
+            alone: request.alone,
+        };
+        let rows: Vec<ClaimedRow> = match RunQueryDsl::load(call, conn).await {
+            Ok(rows) => rows,
+            // what was claimed is claimed
+            Err(_) if !claimed.is_empty() => break,
+            Err(e) => return Err(sql(e)),
+        };
+        for row in rows {
+            claimed.push(row.into_claimed()?);
+        }
+    }
+    claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
+    Ok(claimed)
+}
+
+/// Gives back what did not start.
+pub(super) async fn give_back(
+    conn: &mut AsyncPgConnection,
+    boot: Uuid,
+    claims: &[(TaskId, u32)],
+) -> Result<(), StoreError> {
+    let (tasks, attempts): (Vec<Id>, Vec<i64>) =
+        claims.iter().map(|(id, attempt)| (Id::from(*id), i64::from(*attempt))).unzip();
+    let call = diesel::select(greenroom_give_back_1(Id(boot), tasks, attempts));
+    call.get_result::<bool>(conn).await.map(drop).map_err(sql)
+}
+
+/// Makes ready what is due and dooms what has expired; says how many became ready.
+pub(super) async fn promote(conn: &mut AsyncPgConnection, now: Timestamp) -> Result<u64, StoreError> {
+    let call = diesel::select(greenroom_promote_1(micros(now), PROMOTED_AT_ONCE));
+    let promoted: i64 = call.get_result(conn).await.map_err(sql)?;
+    Ok(u64::try_from(promoted).unwrap_or(0))
+}
+
+/// Parks or unparks the tasks of a target.
+pub(super) async fn park(conn: &mut AsyncPgConnection, target: &str, park: bool) -> Result<u64, StoreError> {
+    let n: i64 = diesel::select(greenroom_park_1(target, park)).get_result(conn).await.map_err(sql)?;
+    Ok(u64::try_from(n).unwrap_or(0))
+}
+
+/// Keeps a lasting status.
+pub(super) async fn set_status(
+    conn: &mut AsyncPgConnection,
+    id: AgentId,
+    (kind, key): (&str, &str),
+    epoch: i64,
+    status: StoredStatus,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    let reason = reason.map(|r| r.replace('\0', "\u{FFFD}"));
+    let call = greenroom_set_status_1(Id::from(id), id.partition(), kind, key, epoch, status as i16, reason);
+    match diesel::select(call).get_result::<bool>(conn).await.map_err(sql)? {
+        true => Ok(()),
+        false => Err(StoreError::Refused("fenced: another node owns the agent".to_owned())),
+    }
+}
+
+/// Looks a task up for cancellation, and flags it where it runs.
+pub(super) async fn cancel(
+    conn: &mut AsyncPgConnection,
+    id: TaskId,
+) -> Result<Option<CancelFound>, StoreError> {
+    diesel::select(greenroom_flag_1(Id::from(id))).get_result::<bool>(conn).await.map_err(sql)?;
+    Ok(read::task(conn, id).await?.map(|task| match task.state {
+        TaskState::Running => CancelFound::Running,
+        state if state.is_final() => CancelFound::Final(state),
+        _ => CancelFound::Idle,
+    }))
+}
+
+/// Brings a task back.
+pub(super) async fn retry(
+    conn: &mut AsyncPgConnection,
+    id: TaskId,
+) -> Result<Option<Result<(), TaskState>>, StoreError> {
+    let Some(task) = read::task(conn, id).await? else { return Ok(None) };
+    if next(task.state, TaskInput::RetryByPerson).is_err() {
+        return Ok(Some(Err(task.state)));
+    }
+    let (partition, lane) = (task.target.partition(), lane::of(&task.target));
+    let call = diesel::select(greenroom_retry_1(Id::from(id), task.state as i16, partition, lane));
+    if call.get_result::<bool>(conn).await.map_err(sql)? {
+        return Ok(Some(Ok(())));
+    }
+    // it has moved meanwhile
+    Ok(read::task(conn, id).await?.map(|task| Err(task.state)))
+}
+
+/// Forgets what has had its time.
+pub(super) async fn clean(
+    conn: &mut AsyncPgConnection,
+    now: Timestamp,
+    before: Timestamp,
+) -> Result<u64, StoreError> {
+    let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
+    fold.get_result::<i64>(conn).await.map_err(sql)?;
+    let call = diesel::select(greenroom_clean_1(micros(now), micros(before), FORGOTTEN_AT_ONCE));
+    let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
+    Ok(u64::try_from(forgotten).unwrap_or(0))
+}

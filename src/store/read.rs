@@ -1,0 +1,291 @@
+//! What only reads, written once for every database.
+//!
+//! `reads!` makes the functions for one connection: synchronous ones for SQLite, asynchronous ones for
+//! Postgres. The module that calls it gives `sql`, which turns diesel's errors into the store's.
+
+/// At most so many rows a page.
+pub(super) const MAX_PAGE: usize = 1_000;
+
+/// A page's size as the databases want it.
+pub(super) fn page(limit: usize) -> i64 {
+    i64::try_from(limit.clamp(1, MAX_PAGE)).unwrap_or(1)
+}
+
+macro_rules! reads {
+    ($conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*]) => {
+        use crate::{
+            model::{
+                id::{AgentId, TaskId},
+                task::{Claimed, TaskEvent, TaskState, TaskView},
+            },
+            store::{
+                AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
+                read::{MAX_PAGE, page},
+                rows::{ArchivedRow, StoredAgent, TaskRow},
+                told,
+                schema::{
+                    greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_task_archive,
+                    greenroom_task_events, greenroom_tasks,
+                },
+                values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, count, lane, moment},
+            },
+        };
+
+        /// How many of the doomed one call looks at.
+        const DOOMED_AT_ONCE: i64 = 1_000;
+
+        /// One page of agents by (kind, key).
+        pub(super) $($async)* fn agents(conn: &mut $conn, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
+            use greenroom_agents::dsl;
+            let limit = page(filter.limit);
+            let ordered = |limit| {
+                let mut query = dsl::greenroom_agents.select(StoredAgent::as_select()).into_boxed::<$db>();
+                match filter.status {
+                    Some(StoredStatus::Normal) => query = query.filter(dsl::status.eq(Lit::<0>)),
+                    Some(s) => query = query.filter(dsl::status.ne(Lit::<0>)).filter(dsl::status.eq(s as i16)),
+                    None => {}
+                }
+                query.order((dsl::kind.asc(), dsl::key.asc())).limit(limit)
+            };
+            let rows: QueryResult<Vec<StoredAgent>> = match (&filter.kind, &filter.after) {
+                (None, None) => ordered(limit).load(conn)$($wait)*,
+                (Some(kind), None) => ordered(limit).filter(dsl::kind.eq(kind)).load(conn)$($wait)*,
+                (Some(kind), Some((after, key))) if kind == after => {
+                    ordered(limit).filter(dsl::kind.eq(kind)).filter(dsl::key.gt(key)).load(conn)$($wait)*
+                }
+                (Some(kind), Some((after, _))) if kind > after => {
+                    ordered(limit).filter(dsl::kind.eq(kind)).load(conn)$($wait)*
+                }
+                (Some(_), Some(_)) => Ok(Vec::new()),
+                // the rest of the kind, then the kinds behind it: two seeks, where one condition would scan
+                (None, Some((kind, key))) => {
+                    let within = ordered(limit).filter(dsl::kind.eq(kind)).filter(dsl::key.gt(key));
+                    let mut rows: Vec<StoredAgent> = within.load(conn)$($wait)*.map_err(sql)?;
+                    let left = limit - i64::try_from(rows.len()).unwrap_or(limit);
+                    if left > 0 {
+                        let behind = ordered(left).filter(dsl::kind.gt(kind));
+                        let behind: Vec<StoredAgent> = behind.load(conn)$($wait)*.map_err(sql)?;
+                        rows.extend(behind);
+                    }
+                    Ok(rows)
+                }
+            };
+            rows.map_err(sql)?.into_iter().map(|row: StoredAgent| row.with_state(Vec::new())).collect()
+        }
+
+        /// The current state and the kept earlier ones, newest first.
+        pub(super) $($async)* fn snapshots(
+            conn: &mut $conn,
+            id: AgentId,
+        ) -> Result<Vec<(i64, jiff::Timestamp, Vec<u8>)>, StoreError> {
+            use greenroom_agents::dsl as a;
+            use greenroom_snapshots::dsl as s;
+            let id = Id(id.0);
+            let current: Option<(i64, Micros, Vec<u8>)> = a::greenroom_agents
+                .filter(a::id.eq(id))
+                .filter(a::version.gt(0))
+                .select((a::version, a::updated_at, a::state))
+                .first(conn)$($wait)*
+                .optional()
+                .map_err(sql)?;
+            let earlier: Vec<(i64, Micros, Vec<u8>)> = s::greenroom_snapshots
+                .filter(s::agent.eq(id))
+                .order(s::version.desc())
+                .select((s::version, s::at, s::state))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let newest = current.as_ref().map(|(version, ..)| *version);
+            let earlier = earlier.into_iter().filter(|(version, ..)| Some(*version) != newest);
+            let unpacked = |(version, at, state)| (version, moment(at), crate::model::snapshot::unpack(state));
+            Ok(current.into_iter().chain(earlier).map(unpacked).collect())
+        }
+
+        /// A key that has not expired by `now`.
+        pub(super) $($async)* fn stored_key(
+            conn: &mut $conn,
+            scope: uuid::Uuid,
+            key: &str,
+            now: Micros,
+        ) -> QueryResult<Option<KeyRow>> {
+            use greenroom_idempotency::dsl;
+            let row: Option<(Vec<u8>, Option<Id>, Option<Vec<u8>>)> = dsl::greenroom_idempotency
+                .filter(dsl::scope.eq(Id(scope)))
+                .filter(dsl::key.eq(key))
+                .filter(dsl::expires_at.gt(now))
+                .select((dsl::request, dsl::task, dsl::reply))
+                .first(conn)$($wait)*
+                .optional()?;
+            Ok(row.map(|(request, task, reply)| KeyRow {
+                request: request.try_into().unwrap_or_default(),
+                task: task.map(Into::into),
+                reply,
+            }))
+        }
+
+        $($async)* fn hot(conn: &mut $conn, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
+            use greenroom_tasks::dsl;
+            let row = dsl::greenroom_tasks.filter(dsl::id.eq(Id::from(id))).select(TaskRow::as_select());
+            row.first(conn)$($wait)*.optional().map_err(sql)
+        }
+
+        $($async)* fn archived(conn: &mut $conn, id: TaskId) -> Result<Option<ArchivedRow>, StoreError> {
+            use greenroom_task_archive::dsl;
+            let row = dsl::greenroom_task_archive.filter(dsl::id.eq(Id::from(id))).select(ArchivedRow::as_select());
+            row.first(conn)$($wait)*.optional().map_err(sql)
+        }
+
+        /// A task, hot or archived.
+        pub(super) $($async)* fn task(conn: &mut $conn, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+            // A task moves from the hot table to the archive, and seldom back: look in this order.
+            if let Some(row) = hot(conn, id)$($wait)*? {
+                return row.into_view().map(Some);
+            }
+            if let Some(row) = archived(conn, id)$($wait)*? {
+                return row.into_view().map(Some);
+            }
+            hot(conn, id)$($wait)*?.map(TaskRow::into_view).transpose()
+        }
+
+        /// A task's data, hot or archived.
+        pub(super) $($async)* fn task_data(conn: &mut $conn, id: TaskId) -> Result<Option<Claimed>, StoreError> {
+            if let Some(row) = hot(conn, id)$($wait)*? {
+                return row.into_claimed().map(Some);
+            }
+            if let Some(row) = archived(conn, id)$($wait)*? {
+                return row.into_claimed().map(Some);
+            }
+            hot(conn, id)$($wait)*?.map(TaskRow::into_claimed).transpose()
+        }
+
+        /// One page of tasks, newest first. One that ends between the two reads is told once, as ended.
+        pub(super) $($async)* fn tasks(conn: &mut $conn, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+            let mut views = Vec::new();
+            if filter.state.is_none_or(|s| !s.is_final()) {
+                for row in hot_page(conn, filter)$($wait)*.map_err(sql)? {
+                    views.push(row.into_view()?);
+                }
+            }
+            if filter.state.is_none_or(TaskState::is_final) {
+                for row in archived_page(conn, filter)$($wait)*.map_err(sql)? {
+                    views.push(row.into_view()?);
+                }
+            }
+            views.sort_by_key(|v| std::cmp::Reverse((v.id, v.state)));
+            views.dedup_by_key(|v| v.id);
+            views.truncate(filter.limit.clamp(1, MAX_PAGE));
+            Ok(views)
+        }
+
+        $($async)* fn hot_page(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Vec<TaskRow>> {
+            use greenroom_tasks::dsl;
+            let mut query = dsl::greenroom_tasks.select(TaskRow::as_select()).into_boxed::<$db>();
+            if let Some(state) = filter.state {
+                if state >= TaskState::Running {
+                    query = query.filter(dsl::state.ge(RUNNING));
+                }
+                query = query.filter(dsl::state.eq(state as i16));
+            }
+            if let Some(target) = &filter.target {
+                query = query.filter(dsl::target.eq(target));
+            }
+            if let Some(before) = filter.before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
+        }
+
+        $($async)* fn archived_page(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Vec<ArchivedRow>> {
+            use greenroom_task_archive::dsl;
+            let mut query = dsl::greenroom_task_archive.select(ArchivedRow::as_select()).into_boxed::<$db>();
+            if let Some(state) = filter.state {
+                if state >= TaskState::Failed {
+                    query = query.filter(dsl::state.ge(Lit::<{ TaskState::Failed as i16 }>));
+                }
+                query = query.filter(dsl::state.eq(state as i16));
+            }
+            if let Some(target) = &filter.target {
+                query = query.filter(dsl::target.eq(target));
+            }
+            if let Some(before) = filter.before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
+        }
+
+        /// A task's history: what its columns tell, and what was written down beside them.
+        pub(super) $($async)* fn history(conn: &mut $conn, id: TaskId) -> Result<Vec<TaskEvent>, StoreError> {
+            use greenroom_task_events::dsl;
+            let Some(view) = task(conn, id)$($wait)*? else { return Ok(Vec::new()) };
+            let written: Vec<told::WrittenEvent> = dsl::greenroom_task_events
+                .filter(dsl::task.eq(Id::from(id)))
+                .order(dsl::rowid.asc())
+                .select((dsl::at, dsl::event, dsl::attempt, dsl::node, dsl::detail))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            Ok(told::told(&view, written))
+        }
+
+        /// How many tasks may only run alone.
+        pub(super) $($async)* fn suspects(conn: &mut $conn) -> Result<u64, StoreError> {
+            use greenroom_tasks::dsl;
+            let n: i64 = dsl::greenroom_tasks
+                .filter(dsl::state.eq(READY))
+                .filter(dsl::lane.eq(lane::SUSPECTS))
+                .count()
+                .get_result(conn)$($wait)*
+                .map_err(sql)?;
+            Ok(u64::try_from(n).unwrap_or(0))
+        }
+
+        /// What a boot is running, with the attempt.
+        pub(super) $($async)* fn running(conn: &mut $conn, boot: uuid::Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+            use greenroom_tasks::dsl;
+            let rows: Vec<(Id, i64)> = dsl::greenroom_tasks
+                .filter(dsl::state.ge(RUNNING))
+                .filter(dsl::state.eq(RUNNING))
+                .filter(dsl::node.eq(Id(boot)))
+                .select((dsl::id, dsl::attempt))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            Ok(rows.into_iter().map(|(id, attempt)| (id.into(), count(attempt))).collect())
+        }
+
+        /// When the next task is due or expires.
+        pub(super) $($async)* fn next_due(conn: &mut $conn) -> QueryResult<Option<jiff::Timestamp>> {
+            use greenroom_tasks::dsl;
+            let due: Option<Option<Micros>> = dsl::greenroom_tasks
+                .filter(dsl::state.eq(SCHEDULED))
+                .filter(dsl::run_at.is_not_null())
+                .order(dsl::run_at.asc())
+                .select(dsl::run_at)
+                .first(conn)$($wait)*
+                .optional()?;
+            let expires: Option<Option<Micros>> = dsl::greenroom_tasks
+                .filter(dsl::expires_at.is_not_null())
+                .order(dsl::expires_at.asc())
+                .select(dsl::expires_at)
+                .first(conn)$($wait)*
+                .optional()?;
+            Ok(due.flatten().into_iter().chain(expires.flatten()).min().map(moment))
+        }
+
+        /// The doomed: those that the store may end by itself, or those that it may not.
+        pub(super) $($async)* fn doomed(conn: &mut $conn, untold: bool) -> QueryResult<Vec<(TaskId, Doom)>> {
+            use greenroom_tasks::dsl;
+            let all = dsl::greenroom_tasks
+                .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
+                .filter(dsl::state.ne(RUNNING))
+                .order(dsl::lane.asc())
+                .limit(DOOMED_AT_ONCE)
+                .select((dsl::id, dsl::lane));
+            let poison = Lit::<{ lane::POISON }>;
+            let rows: Vec<(Id, i16)> = if untold {
+                all.filter(dsl::notify.is_null()).filter(dsl::lane.ne(poison)).load(conn)$($wait)*?
+            } else {
+                all.filter(dsl::notify.is_not_null().or(dsl::lane.eq(poison))).load(conn)$($wait)*?
+            };
+            Ok(rows.into_iter().map(|(id, lane)| (id.into(), told::doom_of(lane))).collect())
+        }
+    };
+}
+pub(super) use reads;

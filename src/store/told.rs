@@ -1,0 +1,74 @@
+//! What rows tell beside themselves: counters, dooms, histories.
+
+use super::{
+    Counts, Doom,
+    rows::status_of,
+    values::{Id, Micros, count, lane, moment},
+};
+use crate::model::task::{TaskEvent, TaskState, TaskView};
+
+/// The counters by what they count.
+pub(super) fn counts_of(rows: Vec<(i16, i64)>) -> Counts {
+    let mut counts = Counts::default();
+    for (id, n) in rows {
+        let n = u64::try_from(n).unwrap_or(0);
+        if let Some(state) = TaskState::from_code(id) {
+            counts.tasks.push((state, n));
+        } else if let Ok(status) = status_of(id - 100) {
+            counts.agents.push((status, n));
+        }
+    }
+    counts
+}
+
+/// Why a task in a lane from which nobody claims is to be ended.
+pub(super) fn doom_of(lane: i16) -> Doom {
+    match lane {
+        lane::PARENT_FAILED => Doom::ParentFailed,
+        lane::EXPIRED => Doom::Expired,
+        lane::POISON => Doom::Poison,
+        _ => Doom::Cancelled,
+    }
+}
+
+/// What is written in the history of a task that the store ends by itself; `None`: it may not.
+pub(super) fn untold_end(doom: Doom) -> Option<&'static str> {
+    match doom {
+        Doom::ParentFailed => Some("a task it came after did not succeed"),
+        Doom::Expired => Some("it expired before it started"),
+        Doom::Cancelled => Some("it was cancelled while it ran"),
+        Doom::Poison => None,
+    }
+}
+
+/// A line of a task's history as it is stored: when, what, attempt, node, detail.
+pub(super) type WrittenEvent = (Micros, String, i64, Option<Id>, Option<String>);
+
+/// The history of a task: what its columns tell, and what was written down beside them.
+pub(super) fn told(view: &TaskView, written: Vec<WrittenEvent>) -> Vec<TaskEvent> {
+    let told = |at, event: &str, attempt| TaskEvent {
+        at,
+        event: event.to_owned(),
+        attempt,
+        node: view.node.clone().filter(|_| event != "accepted"),
+        detail: None,
+    };
+    let mut events = vec![told(view.created_at, "accepted", 0)];
+    let ended_by_note = written.iter().any(|(_, event, ..)| event == view.state.name());
+    events.extend(written.into_iter().map(|(at, event, attempt, node, detail)| TaskEvent {
+        at: moment(at),
+        event,
+        attempt: count(attempt),
+        node: node.map(|n| n.0.to_string()),
+        detail,
+    }));
+    events.extend(view.started_at.map(|at| told(at, "started", view.attempt)));
+    if !ended_by_note {
+        let why = view.error.as_ref().map(|e| e.message.clone());
+        events.extend(
+            view.finished_at.map(|at| TaskEvent { detail: why, ..told(at, view.state.name(), view.attempt) }),
+        );
+    }
+    events.sort_by_key(|e| e.at);
+    events
+}

@@ -1,0 +1,103 @@
+//! The node or its Postgres is killed under load.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    clients::{Clients, Place, check, sized, survives},
+    postgres::{Database, Server},
+    support::Node,
+};
+
+#[test]
+fn nothing_acknowledged_is_lost_when_a_node_on_postgres_is_killed() {
+    let database = Database::new();
+    let mut node = Node::start(&[&format!("store.url={}", database.url())]);
+    survives(&mut node, sized(4, 20), |node, _| {
+        node.kill();
+        node.start_again();
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_postgres_is_stopped_at_once() {
+    let mut server = Server::start();
+    let mut node = Node::start(&[&format!("store.url={}", server.url())]);
+    let pid = node.pid();
+    let rounds = sized(4, 20);
+    survives(&mut node, rounds, |node, round| {
+        if round == rounds {
+            assert_eq!(node.pid(), pid, "it was never restarted");
+            return;
+        }
+        server.stop_immediate();
+        if round % 2 == 1 {
+            refuses_quickly(node);
+        }
+        server.go_on();
+    });
+}
+
+/// Without its database a node answers that it cannot, soon, and says when to come back.
+fn refuses_quickly(node: &Node) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let began = Instant::now();
+        let answer = node.post("/api/v1/agents/counter/outage/messages/Append?timeout=5s", r#"{"id":"x"}"#);
+        if answer.status == 503 && began.elapsed() < Duration::from_secs(1) {
+            return answer.is_problem(503, "unavailable");
+        }
+        assert!(Instant::now() < deadline, "after {:?}: {answer:?}", began.elapsed());
+    }
+}
+
+fn signal(node: &Node, name: &str) {
+    let pid = node.pid().to_string();
+    assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+/// Asks again until it is answered so, and tells the answer.
+fn until(what: &str, node: &Node, status: u16) -> crate::support::Answer {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let answer = node.ask("moved", "Append", &format!(r#"{{"id":"{what}"}}"#));
+        if answer.status == status {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: {answer:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A node is frozen under load until another one has taken over, and thawed: it commits nothing any more,
+/// and says who does.
+#[test]
+fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
+    let database = Database::new();
+    let url = format!("store.url={}", database.url());
+    let first = Node::start(&[&url, "node.lease=3s"]);
+    let place = Place::default();
+    place.is(&first);
+    let clients = Clients::start(&place, 8, 50, "f");
+    clients.wait_for(200);
+    let second = Node::start(&[&url, "node.lease=3s"]);
+    let elsewhere = until("elsewhere", &second, 503);
+    elsewhere.is_problem(503, "unavailable");
+    assert_eq!(elsewhere.json["owner"], first.url, "{elsewhere:?}");
+    signal(&first, "-STOP");
+    until("second", &second, 200);
+    signal(&first, "-CONT");
+    let back = until("back", &first, 503);
+    back.is_problem(503, "unavailable");
+    place.is(&second);
+    clients.wait_for(200);
+    let all = clients.end();
+    check(&second, &all);
+    let list = second.ask("moved", "List", "{}");
+    assert_eq!(list.json["ids"], serde_json::json!(["second"]), "the first one wrote after the takeover");
+    // its owner is known by now
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while until("owner", &first, 503).json["owner"] != second.url.as_str() {
+        assert!(Instant::now() < deadline, "{}", first.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,335 @@
+//! A store that fails as it is told to: between a node and its real store.
+//!
+//! ```ignore
+//! let faults = Faults::default();
+//! let world = World::start(faults.under(program)).await;
+//! faults.fail(Some("sorry, too many clients already"));
+//! ```
+#![allow(dead_code)] // each test binary uses a part of it
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use greenroom::{
+    Builder, TaskId,
+    model::{
+        conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+        id::AgentId,
+        session::Session,
+        task::{Claimed, TaskEvent, TaskState, TaskView},
+    },
+    store::*,
+};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// What goes wrong, and the store behind it.
+#[derive(Clone, Default)]
+pub struct Faults(Arc<Inner>);
+
+struct Inner {
+    store: OnceLock<Arc<dyn Store>>,
+    error: Mutex<Option<String>>,
+    full: AtomicBool,
+    no_renewals: AtomicBool,
+    /// So many commits happen, and nobody hears of it.
+    lose: AtomicUsize,
+    hangs: watch::Sender<bool>,
+    /// Partitions that another node owns, by its URL.
+    revoked: Mutex<BTreeMap<i16, String>>,
+    /// Calls of [`Store::commit`] that reached the real store.
+    commits: AtomicUsize,
+    loads: AtomicUsize,
+    /// Reads of conversations, messages and sessions.
+    reads: AtomicUsize,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            store: OnceLock::new(),
+            error: Mutex::default(),
+            full: AtomicBool::new(false),
+            no_renewals: AtomicBool::new(false),
+            lose: AtomicUsize::new(0),
+            hangs: watch::Sender::new(false),
+            revoked: Mutex::default(),
+            commits: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Faults {
+    /// The program with these faults between it and its store.
+    pub fn under(&self, program: Builder) -> Builder {
+        let inner = self.0.clone();
+        program.wrap_store(move |store| {
+            let _ = inner.store.set(store);
+            Arc::new(Faulty(inner))
+        })
+    }
+
+    /// The store itself, as another node would have it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.0.store.get().expect("the node has started")
+    }
+
+    /// Every call fails so, and nothing happens; `None`: no more.
+    pub fn fail(&self, error: Option<&str>) {
+        *self.0.error.lock() = error.map(str::to_owned);
+    }
+
+    /// Commits find no room.
+    pub fn fill(&self, full: bool) {
+        self.0.full.store(full, Ordering::SeqCst);
+    }
+
+    /// Every call waits until this is taken back.
+    pub fn hang(&self, hangs: bool) {
+        self.0.hangs.send_replace(hangs);
+    }
+
+    /// The lease is not renewed.
+    pub fn no_renewals(&self, none: bool) {
+        self.0.no_renewals.store(none, Ordering::SeqCst);
+    }
+
+    /// The next `n` commits happen, but their replies are lost.
+    pub fn lose_replies(&self, n: usize) {
+        self.0.lose.store(n, Ordering::SeqCst);
+    }
+
+    /// Another node owns this partition now.
+    pub fn revoke(&self, partition: i16, url: &str) {
+        self.0.revoked.lock().insert(partition, url.to_owned());
+    }
+
+    /// It is this node's again.
+    pub fn restore(&self, partition: i16) {
+        self.0.revoked.lock().remove(&partition);
+    }
+
+    /// How many commits have reached the store.
+    pub fn commits(&self) -> usize {
+        self.0.commits.load(Ordering::SeqCst)
+    }
+
+    /// How many agents were read.
+    pub fn loads(&self) -> usize {
+        self.0.loads.load(Ordering::SeqCst)
+    }
+
+    /// How often conversations, messages and sessions were read.
+    pub fn reads(&self) -> usize {
+        self.0.reads.load(Ordering::SeqCst)
+    }
+}
+
+struct Faulty(Arc<Inner>);
+
+impl Faulty {
+    fn store(&self) -> &dyn Store {
+        &**self.0.store.get().expect("it was put under this one")
+    }
+
+    async fn pass(&self) -> Result<&dyn Store> {
+        let mut hangs = self.0.hangs.subscribe();
+        let _ = hangs.wait_for(|hangs| !hangs).await;
+        match self.0.error.lock().clone() {
+            Some(error) => Err(StoreError::NotDone(error)),
+            None => Ok(self.store()),
+        }
+    }
+
+    async fn read(&self) -> Result<&dyn Store> {
+        self.0.reads.fetch_add(1, Ordering::SeqCst);
+        self.pass().await
+    }
+
+    fn mask(&self, mut ownership: Ownership) -> Ownership {
+        for partition in self.0.revoked.lock().keys() {
+            if let Some(epoch) = ownership.epochs.get_mut(usize::try_from(*partition).unwrap()) {
+                *epoch = 0;
+            }
+        }
+        ownership
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    fn name(&self) -> String {
+        self.store().name()
+    }
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
+    fn writers(&self) -> usize {
+        self.store().writers()
+    }
+    fn blocks(&self) -> bool {
+        self.store().blocks()
+    }
+    async fn join(&self, member: &Member) -> Result<Ownership> {
+        Ok(self.mask(self.pass().await?.join(member).await?))
+    }
+    async fn renew(&self, member: &Member) -> Result<Option<Ownership>> {
+        if self.0.no_renewals.load(Ordering::SeqCst) {
+            return Err(StoreError::NotDone("not now".to_owned()));
+        }
+        Ok(self.pass().await?.renew(member).await?.map(|o| self.mask(o)))
+    }
+    async fn leave(&self, boot: Uuid) -> Result<()> {
+        self.pass().await?.leave(boot).await
+    }
+    async fn nodes(&self) -> Result<Vec<NodeRow>> {
+        let mut rows = self.pass().await?.nodes().await?;
+        for (partition, url) in self.0.revoked.lock().iter() {
+            rows.iter_mut().for_each(|row| row.partitions.retain(|p| p != partition));
+            rows.push(NodeRow {
+                boot: Uuid::from_u128(1),
+                name: "other".to_owned(),
+                url: Some(url.clone()),
+                started_at: Timestamp::now(),
+                lease_until: None,
+                partitions: vec![*partition],
+            });
+        }
+        Ok(rows)
+    }
+    async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>> {
+        if self.0.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full("no room".to_owned()));
+        }
+        let store = self.pass().await?;
+        self.0.commits.fetch_add(1, Ordering::SeqCst);
+        let revoked: Vec<i16> = self.0.revoked.lock().keys().copied().collect();
+        let mut verdicts = Vec::with_capacity(units.len());
+        let ours = |unit: &Unit| unit.owner.is_none_or(|(partition, _)| !revoked.contains(&partition));
+        let good: Vec<Unit> = units.iter().filter(|u| ours(u)).cloned().collect();
+        let mut judged =
+            if good.is_empty() { Vec::new() } else { store.commit(boot, &good).await? }.into_iter();
+        for unit in units {
+            let verdict = if ours(unit) { judged.next() } else { Some(Verdict::Refused(Refusal::Fenced)) };
+            verdicts.extend(verdict);
+        }
+        let lost = self.0.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if lost.is_ok() {
+            return Err(StoreError::Unknown("the reply was lost".to_owned()));
+        }
+        Ok(verdicts)
+    }
+    async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>> {
+        self.0.loads.fetch_add(ids.len(), Ordering::SeqCst);
+        self.pass().await?.load(ids).await
+    }
+    async fn heads(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>> {
+        self.pass().await?.heads(ids).await
+    }
+    async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>> {
+        self.pass().await?.agents(filter).await
+    }
+    async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>> {
+        self.pass().await?.snapshots(id).await
+    }
+    async fn set_status(
+        &self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        self.pass().await?.set_status(id, kind, key, epoch, status, reason).await
+    }
+    async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>> {
+        self.pass().await?.key(scope, key).await
+    }
+    async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
+        self.pass().await?.claim(boot, request).await
+    }
+    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
+        self.pass().await?.promote(now).await
+    }
+    async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>> {
+        self.pass().await?.doomed().await
+    }
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<()> {
+        self.pass().await?.give_back(boot, claims).await
+    }
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>> {
+        self.pass().await?.running(boot).await
+    }
+    async fn park(&self, target: &str, park: bool) -> Result<u64> {
+        self.pass().await?.park(target, park).await
+    }
+    async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
+        self.pass().await?.task(id).await
+    }
+    async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>> {
+        self.pass().await?.task_data(id).await
+    }
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>> {
+        self.pass().await?.tasks(filter).await
+    }
+    async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>> {
+        self.pass().await?.history(id).await
+    }
+    async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>> {
+        self.pass().await?.cancel(id).await
+    }
+    async fn retry(&self, id: TaskId) -> Result<Option<std::result::Result<(), TaskState>>> {
+        self.pass().await?.retry(id).await
+    }
+    async fn suspects(&self) -> Result<u64> {
+        self.pass().await?.suspects().await
+    }
+    async fn counts(&self) -> Result<Counts> {
+        self.pass().await?.counts().await
+    }
+    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64> {
+        self.pass().await?.clean(now, archive_before).await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.pass().await?.ping().await
+    }
+}
+
+#[async_trait]
+impl Entities for Faulty {
+    async fn conversations(&self, ids: &[ConversationId]) -> Result<Vec<Option<Conversation>>> {
+        self.read().await?.conversations(ids).await
+    }
+    async fn conversation_page(&self, filter: &ConversationFilter) -> Result<Vec<Conversation>> {
+        self.read().await?.conversation_page(filter).await
+    }
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<StoredMessage>>> {
+        self.read().await?.messages(ids).await
+    }
+    async fn message_page(
+        &self,
+        conversation: ConversationId,
+        page: MessagePage,
+    ) -> Result<Vec<StoredMessage>> {
+        self.read().await?.message_page(conversation, page).await
+    }
+    async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>> {
+        self.read().await?.sessions(ids).await
+    }
+    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten> {
+        self.pass().await?.forget(now, idle_since).await
+    }
+}
