@@ -1,6 +1,6 @@
 //! In and out of memory, and the bound of the mailbox.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, connection::SimpleConnection as _};
 use futures_util::future::join_all;
@@ -19,7 +19,38 @@ struct Get {}
 struct Glance {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Block {}
-message! { Add -> u64; Get -> u64; Glance -> u64; Block -> () }
+/// Panics where it is dropped, once armed.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Bomb {}
+/// Tells the curt one a bomb.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Plant {}
+message! { Add -> u64; Get -> u64; Glance -> u64; Block -> (); Bomb -> (); Plant -> u64 }
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!ARMED.swap(false, SeqCst), "as told");
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Sapper {
+    planted: u64,
+}
+impl Agent for Sapper {
+    const KIND: &'static str = "sapper";
+    type Messages = Plant;
+}
+impl Handler<Plant> for Sapper {
+    async fn handle(&mut self, _: Plant, turn: &Turn<Self>) -> Result<u64> {
+        turn.agent::<Curt>("a").tell(Bomb {});
+        ARMED.store(true, SeqCst);
+        self.planted += 1;
+        Ok(self.planted)
+    }
+}
 
 static STARTS: AtomicU64 = AtomicU64::new(0);
 
@@ -31,7 +62,7 @@ macro_rules! sleeper {
         }
         impl Agent for $agent {
             const KIND: &'static str = $kind;
-            type Messages = (Add, Get, Glance, Block);
+            type Messages = (Add, Get, Glance, Block, Bomb);
             fn policy() -> Policy {
                 Policy::default().idle_timeout(Duration::from_secs(1)).mailbox(8).on_full($on_full)
             }
@@ -64,6 +95,11 @@ macro_rules! sleeper {
                 Ok(self.total)
             }
         }
+        impl Handler<Bomb> for $agent {
+            async fn handle(&mut self, _: Bomb, _: &Turn<Self>) -> Result<()> {
+                Ok(())
+            }
+        }
         impl Handler<Block> for $agent {
             async fn handle(&mut self, _: Block, turn: &Turn<Self>) -> Result<()> {
                 turn.resource::<Gate>().wait().await;
@@ -77,7 +113,8 @@ sleeper!(Curt, "curt", OnFull::Reject);
 
 async fn world() -> (World, Gate) {
     let gate = Gate::default();
-    (World::start(Runtime::builder().agent::<Patient>().agent::<Curt>().resource(gate.clone())).await, gate)
+    let program = Runtime::builder().agent::<Patient>().agent::<Curt>().agent::<Sapper>();
+    (World::start(program.resource(gate.clone())).await, gate)
 }
 
 /// Many senders, and an agent that leaves memory all the time.
@@ -176,6 +213,24 @@ async fn a_full_mailbox_gives_the_message_back() {
     gate.open(1);
     soon(blocked).await.unwrap().unwrap();
     until("what was taken has run", || async { agent.ask(Get {}).await == Ok(8) }).await;
+}
+
+/// What a turn tells leaves on the persistence actor's own threads: their end would be the node's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_panics_in_a_full_mailboxs_hands_harms_nobody() {
+    let (world, gate) = world().await;
+    let full = world.handle().agent::<Curt>("a");
+    let blocked = tokio::spawn(full.ask(Block {}).into_future());
+    gate.arrival().await;
+    while full.try_tell(Add { retire: false }).is_ok() {}
+    let sapper = world.handle().agent::<Sapper>("s");
+    for n in 1..=3 {
+        assert_eq!(soon(sapper.ask(Plant {})).await.unwrap(), n);
+        until("it went off", || async { !ARMED.load(SeqCst) }).await;
+    }
+    gate.open(1);
+    soon(blocked).await.unwrap().unwrap();
+    until("what was taken has run", || async { full.ask(Get {}).await == Ok(8) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,7 +124,8 @@ pub(super) fn release<A: Agent>(
     {
     }
     for tell in tells {
-        tell();
+        // A message that finds its mailbox shut is dropped here.
+        let _ = guard(tell);
     }
 }
 
