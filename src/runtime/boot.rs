@@ -157,18 +157,18 @@ pub(crate) async fn start(
             Arc::new(move |promote| {
                 if let Some(node) = me.get().and_then(Weak::upgrade) {
                     node.wake_dispatcher(promote);
-                    node.tell_others();
                 }
             })
         },
         judged: {
             let (me, keeper) = (me.clone(), keeper.clone());
             Arc::new(move |units, verdicts| {
-                if keeper.committed(units, verdicts)
-                    && let Some(node) = me.get().and_then(Weak::upgrade)
-                {
+                let stale = keeper.committed(units, verdicts);
+                let Some(node) = me.get().and_then(Weak::upgrade) else { return };
+                if stale {
                     node.wake_cache();
                 }
+                node.tell_others(units);
             })
         },
     };

@@ -43,7 +43,7 @@ use crate::{
     log::Logger,
     model::{
         event::{self, Event, Level},
-        id::{AgentId, TaskId},
+        id::{AgentId, Target, TaskId},
         snapshot,
         supervision::CrashReport,
         task::NewTask,
@@ -292,11 +292,17 @@ impl Node {
         }
     }
 
-    /// Tells the nodes that share the store, if there are any.
-    pub(crate) fn tell_others(&self) {
-        if self.owned.nodes().len() > 1 {
+    /// Tells the nodes that share the store, where units that were committed have work for them.
+    pub(crate) fn tell_others(&self, units: &[Unit]) {
+        if units.iter().flat_map(|unit| &unit.accepted).any(|task| self.is_anothers(&task.target)) {
             self.news.notify_one();
         }
+    }
+
+    /// Whether a target's tasks run on another node.
+    pub(crate) fn is_anothers(&self, target: &Target) -> bool {
+        let partition = target.partition();
+        partition >= 0 && self.owned.epoch(partition) == 0
     }
 
     /// Tells those who wait for a task.

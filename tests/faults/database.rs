@@ -101,3 +101,25 @@ fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// A node hears of its tasks from the one that took them: it does not come upon them at its next look
+/// at the store, seconds later.
+#[test]
+fn a_task_of_another_nodes_agent_runs_at_once() {
+    let database = Database::new();
+    let url = format!("store.url={}", database.url());
+    let owner = Node::start(&[&url]);
+    let other = Node::start(&[&url]);
+    // It knows the other by now: it names it.
+    assert_eq!(until("known", &other, 503).json["owner"], owner.url.as_str());
+    let began = Instant::now();
+    for n in 1..=12 {
+        let task = format!(r#"{{"target":"counter/told","message":"Append","input":{{"id":"{n}"}}}}"#);
+        let accepted = other.post("/api/v1/tasks", &task);
+        let id = accepted.json["id"].as_str().unwrap_or_else(|| panic!("{accepted:?}"));
+        let done = other.get(&format!("/api/v1/tasks/{id}?wait=20s"));
+        assert_eq!((done.status, done.json["state"].as_str()), (200, Some("succeeded")), "{done:?}");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}: one look at the store a task");
+}

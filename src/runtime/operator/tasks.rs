@@ -31,6 +31,11 @@ use crate::{
     store::{CancelFound, FinishOutcome, Guard, TaskFilter, Unit},
 };
 
+/// How soon somebody who waits for another node's task asks the store for the first time: twice this.
+const SOON: Duration = Duration::from_millis(10);
+/// The longest time between two such questions.
+const LATER: Duration = Duration::from_secs(1);
+
 impl Operator {
     /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
     ///
@@ -115,6 +120,7 @@ impl Operator {
     pub async fn wait(&self, id: TaskId, at_most: Duration) -> Result<TaskView> {
         let until = tokio::time::Instant::now() + at_most;
         let mut moved = self.node.moved.subscribe();
+        let mut pause = SOON;
         loop {
             let view = self.task(id).await?;
             if view.state.is_final()
@@ -123,8 +129,10 @@ impl Operator {
             {
                 return Ok(view);
             }
-            // The store is asked again now and then, in case a hint was missed.
-            let backstop = until.min(tokio::time::Instant::now() + Duration::from_secs(1));
+            // The store is asked again now and then, in case a hint was missed; what runs on another node
+            // gives none.
+            pause = if self.node.is_anothers(&view.target) { LATER.min(pause * 2) } else { LATER };
+            let backstop = until.min(tokio::time::Instant::now() + pause);
             loop {
                 match tokio::time::timeout_at(backstop, moved.recv()).await {
                     Ok(Ok(other)) if other != id => {}
