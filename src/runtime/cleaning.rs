@@ -15,7 +15,12 @@ const IN_A_ROW: usize = 100;
 pub(super) async fn clean(node: &Node) {
     let now = Timestamp::now();
     let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
-    let _ = node.store.clean(now, ago(node.settings.tasks.retention)).await;
+    for _ in 0..IN_A_ROW {
+        match node.store.clean(now, ago(node.settings.tasks.retention)).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
     let retention = node.settings.conversations.retention;
     let idle_since = (!retention.is_zero()).then(|| ago(retention));
     for _ in 0..IN_A_ROW {
