@@ -105,12 +105,15 @@ impl Shared {
 
     /// Reads until nothing waits.
     async fn run(&self, sort: Sort) {
+        let mut lane = Running { queue: self.queue(sort), over: false };
         loop {
             let batch = {
-                let mut queue = self.queue(sort).lock();
+                let mut queue = lane.queue.lock();
                 let n = queue.waiting.len().min(MAX_BATCH);
                 if n == 0 {
+                    // Under the same lock: whoever comes now starts another.
                     queue.running -= 1;
+                    lane.over = true;
                     return;
                 }
                 queue.waiting.drain(..n).collect::<Vec<_>>()
@@ -124,6 +127,20 @@ impl Shared {
                 }
                 Err(e) => batch.into_iter().for_each(|(_, tx)| drop(tx.send(Err(e.clone())))),
             }
+        }
+    }
+}
+
+/// Counts a run that ends by a panic: else nobody would read what waits.
+struct Running<'q> {
+    queue: &'q Mutex<Queue>,
+    over: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.queue.lock().running -= 1;
         }
     }
 }
