@@ -218,7 +218,7 @@ END $$;
 
 -- Deletes conversations that nobody has added to since; answers which.
 CREATE FUNCTION greenroom_delete_idle_1(p_since timestamptz, p_limit int) RETURNS SETOF uuid
-LANGUAGE sql SET enable_seqscan = off AS $$
+LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
     UPDATE greenroom_conversations c SET deleted = true, version = c.version + 1
      WHERE c.id IN (SELECT x.id FROM greenroom_conversations x
                      WHERE NOT x.deleted AND x.used_on <= greenroom_day(p_since) AND x.updated_at < p_since
@@ -228,7 +228,7 @@ $$;
 
 -- Forgets expired sessions, messages of deleted conversations, and those of these that have none left.
 CREATE FUNCTION greenroom_forget_1(p_now timestamptz, p_limit int, p_messages int) RETURNS bigint
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
     total bigint := 0;
     n bigint;
