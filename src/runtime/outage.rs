@@ -23,7 +23,7 @@ use super::node::Node;
 use crate::{
     log::Logger,
     model::event::{self, Event, Level},
-    store::StoreError,
+    store::{Cause, StoreError},
 };
 
 /// A failure that is over by then was a blip.
@@ -34,78 +34,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_millis(500);
 /// A store that does not answer a question within this time does not answer.
 const PATIENCE: Duration = Duration::from_millis(400);
-
-/// What is wrong with a store, as far as it can be recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    DiskFull,
-    ReadOnly,
-    TooManyConnections,
-    StatementTimeout,
-    Unreachable,
-    Other,
-}
-
-impl Cause {
-    /// Reads an error: stores give their server's words on.
-    pub(crate) fn of(error: &StoreError) -> Self {
-        if matches!(error, StoreError::Full(_)) {
-            return Self::DiskFull;
-        }
-        let text = error.to_string().to_ascii_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        if says(&["no space left", "disk is full", "disk full"]) {
-            Self::DiskFull
-        } else if says(&["read-only", "readonly", "read only"]) {
-            Self::ReadOnly
-        } else if says(&["too many connections", "too many clients", "connection slots", "connection limit"])
-        {
-            Self::TooManyConnections
-        } else if says(&["statement timeout", "lock timeout"]) {
-            Self::StatementTimeout
-        } else if says(&[
-            "connect",
-            "connection",
-            "closed",
-            "broken pipe",
-            "reset by peer",
-            "refused",
-            "timed out",
-            "does not answer",
-            "shutting down",
-            "starting up",
-            "terminating",
-        ]) {
-            Self::Unreachable
-        } else {
-            Self::Other
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::DiskFull => "disk_full",
-            Self::ReadOnly => "read_only",
-            Self::TooManyConnections => "too_many_connections",
-            Self::StatementTimeout => "statement_timeout",
-            Self::Unreachable => "unreachable",
-            Self::Other => "other",
-        }
-    }
-
-    pub(crate) fn remedy(self) -> &'static str {
-        match self {
-            Self::DiskFull => "make room on the store's device",
-            Self::ReadOnly => "the store takes no writes: is it a standby, or its device read-only?",
-            Self::TooManyConnections => "raise the server's max_connections, or lower store.pool_size",
-            Self::StatementTimeout => {
-                "look for locks and long statements on the server, or raise its timeout"
-            }
-            Self::Unreachable => "is the server up, and reached from here?",
-            Self::Other => "look at the error, and at the server's own log",
-        }
-    }
-}
 
 /// An outage, for people.
 #[derive(Debug, Clone)]
@@ -183,7 +111,7 @@ impl Outage {
         let mut down = self.down.lock();
         let found = down.get_or_insert_with(|| Down {
             since: Timestamp::now(),
-            cause: Cause::of(error),
+            cause: error.cause(),
             error: error.to_string(),
             begun: Instant::now(),
             told: false,
@@ -297,24 +225,6 @@ async fn ask(node: &Node, asked: &mut Option<JoinHandle<Result<(), StoreError>>>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn causes_are_recognised_by_the_servers_words() {
-        for (text, cause) in [
-            ("could not extend file \"base/1\": No space left on device", Cause::DiskFull),
-            ("cannot execute UPDATE in a read-only transaction", Cause::ReadOnly),
-            ("attempt to write a readonly database", Cause::ReadOnly),
-            ("FATAL: sorry, too many clients already", Cause::TooManyConnections),
-            ("remaining connection slots are reserved", Cause::TooManyConnections),
-            ("canceling statement due to statement timeout", Cause::StatementTimeout),
-            ("error connecting to server: Connection refused", Cause::Unreachable),
-            ("the database system is starting up", Cause::Unreachable),
-            ("deadlock detected", Cause::Other),
-        ] {
-            assert_eq!(Cause::of(&StoreError::NotDone(text.to_owned())), cause, "{text}");
-        }
-        assert_eq!(Cause::of(&StoreError::Full("x".to_owned())), Cause::DiskFull);
-    }
 
     #[test]
     fn an_outage_is_told_once_when_it_lasts_and_once_when_it_is_over() {

@@ -8,6 +8,7 @@
 //! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
 mod audit;
+mod cause;
 mod entities;
 mod finish;
 mod history;
@@ -24,6 +25,7 @@ mod unit;
 mod values;
 mod verify;
 
+pub use cause::Cause;
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use member::{Member, NodeRow, Ownership};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};

@@ -17,7 +17,6 @@ use crate::{
         millis,
         node::Node,
         orchestrator::{Casualties, Casualty},
-        outage::Cause,
         persistence::Health,
         views::{NodeInfo, Reason, Status, TreeNode, Verdict},
     },
@@ -132,9 +131,9 @@ impl Operator {
         } else if let Err(error) = ping(node).await {
             reasons.push(Reason {
                 code: "store_down".to_owned(),
-                message: format!("the store is down ({}): {error}", Cause::of(&error).name()),
+                message: format!("the store is down ({}): {error}", error.cause().name()),
                 since: Timestamp::now(),
-                remedy: Cause::of(&error).remedy().to_owned(),
+                remedy: error.cause().remedy().to_owned(),
             });
         }
         if node.owned.is_past(node.uptime()) {

@@ -210,6 +210,24 @@ mod tests {
     }
 
     #[test]
+    fn operators_hear_of_the_cause_in_whatever_language_the_text_is() {
+        use crate::store::Cause as Told;
+
+        for (message, expected) in [
+            ("[53100] konnte Datei nicht erweitern", Told::DiskFull),
+            ("[25006] kann UPDATE nicht ausfuehren", Told::ReadOnly),
+            ("[53300] tut mir leid", Told::TooManyConnections),
+            ("[57014] storniere Anfrage", Told::StatementTimeout),
+            ("[57P01] breche ab auf Anweisung", Told::Unreachable),
+            ("[57P03] startet gerade", Told::Unreachable),
+            ("[08006] weg", Told::Unreachable),
+            ("[40P01] Verklemmung", Told::Other),
+        ] {
+            assert_eq!(of_statement(&sql(message)).cause(), expected, "{message}");
+        }
+    }
+
+    #[test]
     fn a_lost_answer_is_unknown_to_a_commit_and_nothing_to_a_read() {
         let lost = Sql::DatabaseError(
             DatabaseErrorKind::UnableToSendCommand,
