@@ -28,6 +28,8 @@ use crate::{
 const MAX_BATCH: usize = 256;
 /// Up to so many units a batch, the writer itself releases what they hold back.
 const FEW: usize = 2;
+/// How long a writer that has a thread of its own looks out for more after a commit of few.
+const LINGER: Duration = Duration::from_micros(60);
 /// How long a batch gathers at most.
 const GATHER: Duration = Duration::from_millis(1);
 /// The longest pause between two tries of a commit: no more than that is lost when the store is back.
@@ -258,7 +260,9 @@ async fn write(writer: Arc<Writer>, cx: Context) {
                 return;
             }
             spare = batch;
-            writer.work.notified().await;
+            if !(cx.store.blocks() && (1..=FEW).contains(&std::mem::take(&mut last)) && linger(&writer)) {
+                writer.work.notified().await;
+            }
             continue;
         }
         if batch.len() < last / 2 && !cx.store.blocks() {
@@ -268,6 +272,23 @@ async fn write(writer: Arc<Writer>, cx: Context) {
         let (units, tickets): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         spare = batch;
         commit(&cx, &units, tickets).await;
+    }
+}
+
+/// Whoever has just been answered alone often asks again at once: to be found awake saves it a change of
+/// threads. `true`: there is work.
+fn linger(writer: &Writer) -> bool {
+    let begun = Instant::now();
+    loop {
+        let queue = writer.queue.lock();
+        if !queue.waiting.is_empty() || queue.closed {
+            return true;
+        }
+        drop(queue);
+        if begun.elapsed() > LINGER {
+            return false;
+        }
+        std::thread::yield_now();
     }
 }
 
