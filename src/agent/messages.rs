@@ -67,6 +67,7 @@ impl<A: Handler<M>, M: Message, I> Accepts<M, I> for A
 where
     A::Messages: Lists<A, M, I>,
 {
+    #[inline]
     fn wrap(letter: Letter<M>) -> EnvelopeOf<A> {
         <A::Messages as Lists<A, M, I>>::wrap(letter)
     }
@@ -155,6 +156,7 @@ macro_rules! arity {
         where
             $t: Lists<A, M, I>,
         {
+            #[inline]
             fn wrap(letter: Letter<M>) -> Self::Envelope {
                 $E::$v($t::wrap(letter))
             }

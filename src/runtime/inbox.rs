@@ -135,6 +135,7 @@ impl Inbox {
         self.has_outcome.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn take_outcome(&self) -> Option<Outcome> {
         if !self.has_outcome() {
             return None;
@@ -151,6 +152,7 @@ impl Inbox {
         self.waker.wake();
     }
 
+    #[inline]
     pub(crate) fn control(&self) -> Control {
         match self.control.load(Ordering::Acquire) {
             0 => Control::None,

@@ -73,6 +73,7 @@ impl Owned {
     }
 
     /// Whether the lease is in doubt: no turn is started, nothing is claimed.
+    #[inline]
     pub(crate) fn in_doubt(&self) -> bool {
         self.doubt.load(Ordering::Acquire)
     }

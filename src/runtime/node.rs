@@ -178,6 +178,7 @@ impl Node {
     }
 
     /// Whether no turn may start: what it did could not be kept. `alone`: a turn that keeps nothing.
+    #[inline]
     pub(crate) fn is_troubled(&self, alone: bool) -> bool {
         self.owned.in_doubt() || (!alone && self.outage.is_known())
     }

@@ -68,6 +68,7 @@ impl Outage {
     }
 
     /// Whether new messages are to be turned away.
+    #[inline]
     pub(crate) fn is_known(&self) -> bool {
         self.known.load(Ordering::Acquire)
     }

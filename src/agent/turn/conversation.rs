@@ -53,13 +53,13 @@ impl<'c, A: Agent> Talk<'c, A> {
 
     /// Makes it with this turn's commit, unless it is there.
     pub fn create(&self) -> Opened<'c, A> {
-        self.turn.outbox.lock().open(NewConversation::new(self.id));
+        self.turn.outbox().open(NewConversation::new(self.id));
         Opened { turn: self.turn, id: self.id }
     }
 
     /// Deletes it and its messages with this turn's commit, for good: its id is not used again.
     pub fn delete(&self) {
-        self.turn.outbox.lock().write_conversation(ConversationWrite::Delete(self.id));
+        self.turn.outbox().write_conversation(ConversationWrite::Delete(self.id));
     }
 
     /// Appends a message with this turn's commit, which gives it its place. The turn fails where the
@@ -71,7 +71,7 @@ impl<'c, A: Agent> Talk<'c, A> {
             let fits = content.get().len() <= self.turn.host.message_bytes();
             fits.then_some(content).ok_or_else(|| "its content is over limits.message_bytes".to_owned())
         });
-        let mut outbox = self.turn.outbox.lock();
+        let mut outbox = self.turn.outbox();
         match made {
             Ok(content) => outbox.say(NewMessage { id, conversation: self.id, role, content }),
             Err(e) => outbox.refuse(format!("cannot append to conversation {}: {e}", self.id)),
@@ -109,7 +109,7 @@ impl<'c, A: Agent> Talk<'c, A> {
     fn or_made(&self, found: Option<Vec<StoredMessage>>) -> Result<Vec<StoredMessage>, AskError> {
         match found {
             Some(messages) => Ok(messages),
-            None if self.turn.outbox.lock().opens(self.id) => Ok(Vec::new()),
+            None if self.turn.outbox().opens(self.id) => Ok(Vec::new()),
             None => Err(AskError::NotFound(format!("there is no conversation {}", self.id))),
         }
     }
@@ -133,7 +133,7 @@ pub struct Opened<'c, A: Agent> {
 
 impl<A: Agent> Opened<'_, A> {
     fn change(self, f: impl FnOnce(&mut NewConversation)) -> Self {
-        self.turn.outbox.lock().reopen(self.id, f);
+        self.turn.outbox().reopen(self.id, f);
         self
     }
 

@@ -21,7 +21,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 pub use conversation::{Opened, Talk};
@@ -58,7 +58,7 @@ const MAX_BATCH: usize = 100_000;
 pub struct Turn<A: Agent> {
     host: Arc<dyn Host>,
     lane: Arc<Lane<A>>,
-    pub(crate) outbox: Mutex<Outbox>,
+    outbox: Mutex<Outbox>,
     pub(crate) gate: Gate,
     pub(crate) is_new: bool,
     now: AtomicI64,
@@ -126,10 +126,17 @@ impl<A: Agent> Turn<A> {
         }
     }
 
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        let mut outbox = self.outbox.lock();
+        outbox.used = true;
+        outbox
+    }
+
     /// For the cell: whether the turn leaves anything behind.
     #[inline]
     pub(crate) fn has_outbox(&mut self) -> bool {
-        !self.outbox.get_mut().is_empty()
+        let outbox = self.outbox.get_mut();
+        outbox.used && !outbox.is_empty()
     }
 
     /// For the cell: what the turn leaves behind.
@@ -245,7 +252,7 @@ impl<A: Agent> Turn<A> {
 
     /// Leaves memory after this turn; the state stays.
     pub fn retire(&self) {
-        self.outbox.lock().retire = true;
+        self.outbox().retire = true;
     }
 
     /// Runs blocking code off the agent's thread.
@@ -280,7 +287,7 @@ impl<A: Agent> Turn<A> {
         {
             Ok(input) => input,
             Err(e) => {
-                self.outbox.lock().refuse(format!("cannot submit `{}` to {target}: {e}", M::NAME));
+                self.outbox().refuse(format!("cannot submit `{}` to {target}: {e}", M::NAME));
                 return None;
             }
         };
@@ -299,7 +306,7 @@ impl<A: Agent> Turn<A> {
         let made = self.queue(target, name, message);
         let id = made.as_ref().map_or_else(TaskId::fresh, |t| t.id);
         if let Some(task) = made {
-            self.outbox.lock().push(task, true);
+            self.outbox().push(task, true);
         }
         Queued { turn: self, id, _message: PhantomData }
     }
@@ -316,14 +323,14 @@ impl<A: Agent> Turn<A> {
             let Some(mut task) = self.queue(target.clone(), name, &message) else { break };
             task.batch = Some(id);
             size += 1;
-            let mut outbox = self.outbox.lock();
+            let mut outbox = self.outbox();
             if size as usize > MAX_BATCH {
                 outbox.refuse("`submit_all` takes at most 100,000 inputs");
                 break;
             }
             outbox.push(task, false);
         }
-        self.outbox.lock().batches.push(NewBatch { id, size, notify: None });
+        self.outbox().batches.push(NewBatch { id, size, notify: None });
         Batch { turn: self, id, _message: PhantomData }
     }
 

@@ -44,11 +44,11 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         let lane = match directory::<B>(&*self.turn.host).and_then(|d| d.lane(&self.key)) {
             Ok(lane) => lane,
             Err(e) => {
-                return self.turn.outbox.lock().refuse(format!("cannot tell {}/{}: {e}", B::KIND, self.key));
+                return self.turn.outbox().refuse(format!("cannot tell {}/{}: {e}", B::KIND, self.key));
             }
         };
         let host = self.turn.host.clone();
-        self.turn.outbox.lock().tells.push(Box::new(move || {
+        self.turn.outbox().tells.push(Box::new(move || {
             if lane.push(B::wrap(Letter::new(m, ReplyTo::Nobody, None))).is_err() {
                 host.tell_dropped(&lane.name.kind, &lane.name.key, M::NAME);
             }
@@ -179,7 +179,7 @@ pub struct Queued<'c, A: Agent, M> {
 
 impl<A: Agent, M> Queued<'_, A, M> {
     fn change(self, f: impl FnOnce(&mut NewTask)) -> Self {
-        let mut outbox = self.turn.outbox.lock();
+        let mut outbox = self.turn.outbox();
         if let Some(task) = outbox.tasks.iter_mut().rev().find(|t| t.id == self.id) {
             f(task);
         }
@@ -238,7 +238,7 @@ pub struct Batch<'c, A: Agent, M> {
 
 impl<A: Agent, M: Message> Batch<'_, A, M> {
     fn change(self, mut f: impl FnMut(&mut NewTask)) -> Self {
-        let mut outbox = self.turn.outbox.lock();
+        let mut outbox = self.turn.outbox();
         outbox.tasks.iter_mut().rev().take_while(|t| t.batch == Some(self.id)).for_each(&mut f);
         drop(outbox);
         self
@@ -271,7 +271,7 @@ impl<A: Agent, M: Message> Batch<'_, A, M> {
         A: Accepts<Joined<M>, I>,
     {
         let notify = Notify { target: self.turn.own_target(), message: Joined::<M>::NAME.to_owned() };
-        let mut outbox = self.turn.outbox.lock();
+        let mut outbox = self.turn.outbox();
         if let Some(batch) = outbox.batches.iter_mut().rev().find(|b| b.id == self.id) {
             batch.notify = Some(notify);
         }

@@ -52,7 +52,7 @@ impl<'c, A: Agent> SessionPeer<'c, A> {
     /// [`AskError::Failed`] where it is not a `T`; [`AskError::Unavailable`].
     pub async fn get<T: DeserializeOwned>(&self) -> Result<Option<T>, AskError> {
         check_key(&self.id).map_err(|e| AskError::NotFound(e.to_string()))?;
-        let own = self.turn.outbox.lock().session(&self.id).cloned();
+        let own = self.turn.outbox().session(&self.id).cloned();
         let data = match own {
             Some(SessionChange::Put { data, .. }) => Some(data),
             Some(SessionChange::Remove { .. }) => None,
@@ -98,13 +98,13 @@ impl<'c, A: Agent> SessionPeer<'c, A> {
 
     fn write(&self, change: SessionChange) {
         match check_key(&self.id) {
-            Ok(()) => self.turn.outbox.lock().write_session(&self.id, change),
+            Ok(()) => self.turn.outbox().write_session(&self.id, change),
             Err(e) => self.refuse(&e.to_string()),
         }
     }
 
     fn refuse(&self, why: &str) {
-        self.turn.outbox.lock().refuse(format!("cannot write the session `{}`: {why}", self.id));
+        self.turn.outbox().refuse(format!("cannot write the session `{}`: {why}", self.id));
     }
 }
 
@@ -123,7 +123,7 @@ pub struct Held<'c, A: Agent> {
 impl<A: Agent> Held<'_, A> {
     /// How long it lives without being used, from a second to ten years; else `sessions.ttl`.
     pub fn ttl(self, d: Duration) -> Self {
-        let mut outbox = self.turn.outbox.lock();
+        let mut outbox = self.turn.outbox();
         if !(MIN_TTL..=MAX_TTL).contains(&d) {
             outbox.refuse(format!("the session `{}` cannot live for {d:?}: from 1s to ten years", self.id));
         } else if let Some(SessionChange::Put { ttl, .. }) = outbox.session_mut(&self.id) {

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -54,14 +54,25 @@ pub(super) async fn drive<A: Agent>(
 ) -> End {
     let name = letter.wire_name();
     let mut slot = pin!(Some(letter.run(agent, turn, terms.keep)));
+    let mut step = |cx: &mut Context<'_>| {
+        let future = slot.as_mut().as_pin_mut()?;
+        match guard(|| future.poll(cx)) {
+            Err((message, site)) => Some(End::panicked(message, site)),
+            Ok(Poll::Ready(ran)) => Some(End::Ran(ran)),
+            Ok(Poll::Pending) => None,
+        }
+    };
+    // Most turns wait for nothing, and need none of what follows.
+    let first = std::future::poll_fn(|cx| Poll::Ready(step(cx))).await;
+    if let Some(End::Ran(ran)) = first {
+        return End::Ran(ran);
+    }
+    let mut first = Some(first);
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     let end = std::future::poll_fn(|cx| {
         loop {
-            let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
-            match guard(|| future.poll(cx)) {
-                Err((message, site)) => return Poll::Ready(End::panicked(message, site)),
-                Ok(Poll::Ready(ran)) => return Poll::Ready(End::Ran(ran)),
-                Ok(Poll::Pending) => {}
+            if let Some(end) = first.take().unwrap_or_else(|| step(cx)) {
+                return Poll::Ready(end);
             }
             if turn.gate.is_asked() && terms.uncovered {
                 return Poll::Ready(End::Blocked);
