@@ -229,7 +229,22 @@ pub(crate) fn decode<A: Agent>(row: &AgentRow) -> Result<Option<A>, RestoreError
             ))
         })?
         .map(Some)
-        .map_err(|e| RestoreError::Unreadable(format!("{e:#}")))
+        .map_err(|e| {
+            RestoreError::Unreadable(e.downcast_ref().map_or_else(|| format!("{e:#}"), without_values))
+        })
+}
+
+/// What serde says of a state, without the values that it quotes: it goes into the log.
+fn without_values(error: &serde_json::Error) -> String {
+    let (text, at) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    let what = text.strip_suffix(&*at).unwrap_or(&text);
+    match what.rsplit_once(", expected ") {
+        Some((found, expected)) => {
+            let found = found.split([':', '`']).next().unwrap_or_default().trim_end();
+            format!("{found}, expected {expected}{at}")
+        }
+        None => format!("{what}{at}"),
+    }
 }
 
 fn read<A: Agent>(version: u32, body: &[u8]) -> anyhow::Result<A> {
@@ -267,7 +282,9 @@ fn read_image<A: Agent>(image: Option<&[u8]>) -> Result<A, String> {
         return guard(A::default).map_err(|(message, _)| message);
     };
     let body = frame.get(snapshot::HEADER_BYTES..).unwrap_or_default();
-    guard(|| serde_json::from_slice::<A>(body)).map_err(|(message, _)| message)?.map_err(|e| e.to_string())
+    guard(|| serde_json::from_slice::<A>(body))
+        .map_err(|(message, _)| message)?
+        .map_err(|e| without_values(&e))
 }
 
 /// Whether an image reads back: what NaN, tuple keys and one-way attributes would break.
@@ -277,11 +294,40 @@ pub(super) fn reads_back<A: Agent>(body: &[u8]) -> Result<(), String> {
             let _ = guard(move || drop(agent));
             Ok(())
         }
-        Ok(Err(e)) => Err(e.to_string()),
+        Ok(Err(e)) => Err(without_values(&e)),
         Err((message, _)) => Err(message),
     }
 }
 
 fn age_ms(at: Timestamp) -> i64 {
     Timestamp::now().as_millisecond().saturating_sub(at.as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_state_are_not_told() {
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct Safe {
+            pin: u32,
+            mood: Option<Mood>,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        enum Mood {
+            Calm,
+            Cross,
+        }
+        for (state, told) in [
+            (r#"{"pin":"hush, expected: `x`"}"#, "invalid type, expected u32 at line 1 column 28"),
+            (r#"{"pin":-77}"#, "invalid value, expected u32 at line 1 column 10"),
+            (r#"{"pin":1,"mood":"hush"}"#, "unknown variant, expected `Calm` or `Cross` at line 1 column 22"),
+            (r#"{"mood":null}"#, "missing field `pin` at line 1 column 13"),
+            (r#"{"pin":1"#, "EOF while parsing an object at line 1 column 8"),
+        ] {
+            assert_eq!(without_values(&serde_json::from_str::<Safe>(state).unwrap_err()), told);
+        }
+    }
 }
