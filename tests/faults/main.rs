@@ -14,3 +14,4 @@ mod weather;
 
 mod database;
 mod network;
+mod troubles;

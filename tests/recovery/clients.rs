@@ -145,12 +145,13 @@ fn client(
                     all.tasks.push((task["id"].as_str().unwrap().to_owned(), key.clone(), id.clone()));
                     count.fetch_add(1, SeqCst);
                 }
-                // Nobody is there, it goes down, or it does not know: the same again, where that is safe.
-                None | Some((503 | 504, ..)) if !idempotency_key.is_empty() && !over.load(SeqCst) => {
+                // Nobody is there, it goes down, it has no room, or it does not know: the same again, where
+                // that is safe.
+                None | Some((503 | 504 | 507, ..)) if !idempotency_key.is_empty() && !over.load(SeqCst) => {
                     std::thread::sleep(Duration::from_millis(3));
                     continue;
                 }
-                None | Some((503 | 504, ..)) => std::thread::sleep(Duration::from_millis(3)),
+                None | Some((503 | 504 | 507, ..)) => std::thread::sleep(Duration::from_millis(3)),
                 Some((status, _, body)) => all.odd.push((status, body.to_string())),
             }
             break;
