@@ -9,6 +9,7 @@ use crate::{
     clients::{Clients, Place, check, sized, survives},
     postgres::{Database, Server},
     support::Node,
+    talk,
 };
 
 #[test]
@@ -19,6 +20,12 @@ fn nothing_acknowledged_is_lost_when_a_node_on_postgres_is_killed() {
         node.kill();
         node.start_again();
     });
+}
+
+#[test]
+fn messages_on_postgres_are_there_once_and_in_their_place_when_the_node_is_killed() {
+    let database = Database::new();
+    talk::outlives_kills(&mut Node::start(&[&format!("store.url={}", database.url())]));
 }
 
 #[test]

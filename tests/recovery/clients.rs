@@ -44,6 +44,8 @@ pub struct Acknowledged {
     pub tasks: Vec<(String, String, String)>,
     /// What was answered with neither success nor a reason to try again.
     pub odd: Vec<(u16, String)>,
+    /// How often there was no answer, or one to try again.
+    pub refused: usize,
 }
 
 /// Clients under way.
@@ -86,6 +88,7 @@ impl Clients {
             all.appended.extend(one.appended);
             all.tasks.extend(one.tasks);
             all.odd.extend(one.odd);
+            all.refused += one.refused;
         }
         all
     }
@@ -135,7 +138,9 @@ fn client(
             }
         };
         loop {
-            match post(&path, idempotency_key, &body) {
+            let answer = post(&path, idempotency_key, &body);
+            all.refused += usize::from(matches!(answer, None | Some((503 | 504 | 507, ..))));
+            match answer {
                 Some((200, version, reply)) => {
                     let len = reply["len"].as_u64().unwrap();
                     all.appended.push((key.clone(), id.clone(), len, version));
