@@ -61,12 +61,12 @@ fn whatever_becomes_of_redis_no_caller_hears_of_it_and_nothing_old_is_built_on()
     let speakers = Speakers::start(&node, &place, 2);
     let mut counted = 0;
     let mut load = || {
-        clients.wait_for(sized(100, 2_000));
-        speakers.wait_for(sized(20, 200));
+        clients.wait_for(sized(100, 500));
+        speakers.wait_for(sized(20, 50));
         count_in_a_session(&node, counted, 3);
         counted += 3;
     };
-    for _ in 0..sized(1, 5) {
+    for _ in 0..sized(1, 3) {
         load();
         until("it is not connected", &node, || cache(&node)["up"] == true);
         assert_eq!(redis.say(&["SAVE"]), "+OK\r\n");

@@ -10,13 +10,13 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    clients::{Place, sized},
+    clients::{Place, progress, sized},
     support::Node,
 };
 
@@ -60,11 +60,7 @@ impl Speakers {
 
     /// Waits for so many more acknowledgements.
     pub fn wait_for(&self, more: usize) {
-        let (from, began) = (self.count.load(SeqCst), Instant::now());
-        while self.count.load(SeqCst) < from + more {
-            assert!(began.elapsed() < Duration::from_secs(120), "there is no progress");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        progress(&self.count, more);
     }
 
     /// How often one of them was not answered as it should.
