@@ -340,7 +340,11 @@ impl Node {
         let (id, scope) = (task.id, task.target.scope());
         let mut unit = Unit { batches: submission.batches, ..Unit::default() };
         if let Some(key) = &submission.key {
-            match self.store.key(scope, &key.text).await {
+            let found = tokio::select! {
+                found = self.store.key(scope, &key.text) => found,
+                () = self.outage.lasts() => return Err(self.trouble()),
+            };
+            match found {
                 Ok(None) => {}
                 Ok(Some(row)) => return replayed(&row, key.request),
                 Err(e) => return Err(AskError::Unavailable(e.to_string())),

@@ -5,6 +5,18 @@
 //! lasts is *known*: new messages are turned away at once, with the cause, in place of waiting behind
 //! what cannot be written. A full disk turns nobody away: each commit learns by itself that there is
 //! no room, and has its answer.
+//!
+//! ```text
+//!            a failure                 it lasts, or there is no room
+//!   well ───────────────▶ failing ───────────────────────────────────▶ told
+//!    ▲ ▲                     │                                        │    ▲
+//!    │ ╰── a commit succeeds ╯                      a commit succeeds │    │ a failure
+//!    │                                                                ▼    │
+//!    ╰────────────────── no failure for a while, told so ────────── calm ──╯
+//! ```
+//!
+//! A store that fails now and then between commits that succeed (a disk with room for small things
+//! alone) is told of once, not each time.
 
 use std::{
     sync::{
@@ -16,7 +28,7 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
@@ -30,41 +42,65 @@ use crate::{
 const BLIP: Duration = Duration::from_millis(300);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// A commit that takes longer than this is looked into.
-const SLOW: Duration = Duration::from_millis(500);
-/// A store that does not answer a question within this time does not answer.
+/// A call of the store that hears nothing for longer than this is looked into.
+const SLOW: Duration = Duration::from_millis(250);
+/// A store that does not answer a question within this time does not answer. Longer than a blip: there
+/// is nothing more to wait for then.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// An answer that came while we had no time to look at it counts.
+const GRACE: Duration = Duration::from_millis(20);
+/// An outage is over when nothing has failed for so long.
+const CALM: Duration = Duration::from_secs(2);
+/// A disk that was full so long ago may have room: nobody is to keep work from the node for it.
+const STALE: Duration = Duration::from_secs(10);
 
 /// An outage, for people.
 #[derive(Debug, Clone)]
 pub(crate) struct Down {
     pub since: Timestamp,
+    /// Of the last failure.
     pub cause: Cause,
+    /// The last failure.
     pub error: String,
     begun: Instant,
-    told: bool,
-    /// Callers cannot be answered while it lasts.
-    blocks: bool,
+    /// The cause that people have been told.
+    told: Option<Cause>,
+    /// Since when callers cannot be answered.
+    blocks: Option<Instant>,
+    failed_at: Instant,
+    /// Since when the store has answered as it should.
+    well: Option<Instant>,
+}
+
+/// What a writer is at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Writing {
+    /// Since when it has been at its commit, retries included.
+    since: Option<Instant>,
+    /// A try of it has failed.
+    failing: bool,
+}
+
+#[derive(Default)]
+struct State {
+    down: Option<Down>,
+    writers: Vec<Writing>,
+    /// When a commit last succeeded.
+    well_at: Option<Instant>,
 }
 
 /// Whether the store answers.
 pub(crate) struct Outage {
     logger: Logger,
-    down: Mutex<Option<Down>>,
+    state: Mutex<State>,
     /// It lasts: new messages are turned away.
     known: AtomicBool,
-    /// Since when each writer has been at its present commit, retries included.
-    writing: Mutex<Vec<Option<Instant>>>,
+    news: Notify,
 }
 
 impl Outage {
     pub(crate) fn new(logger: Logger) -> Arc<Self> {
-        Arc::new(Self {
-            logger,
-            down: Mutex::default(),
-            known: AtomicBool::new(false),
-            writing: Mutex::default(),
-        })
+        Arc::new(Self { logger, state: Mutex::default(), known: AtomicBool::new(false), news: Notify::new() })
     }
 
     /// Whether new messages are to be turned away.
@@ -73,61 +109,94 @@ impl Outage {
         self.known.load(Ordering::Acquire)
     }
 
-    /// What is wrong, once that has been told.
+    /// Waits until new messages are to be turned away.
+    pub(crate) async fn lasts(&self) {
+        loop {
+            let news = self.news.notified();
+            if self.is_known() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// What is wrong, once that has been told and as long as it is so.
     pub(crate) fn down(&self) -> Option<Down> {
-        self.down.lock().clone().filter(|down| down.told)
+        let down = self.state.lock().down.clone()?;
+        let lasts = down.blocks.is_some() || down.failed_at.elapsed() < STALE;
+        (down.told.is_some() && down.well.is_none() && lasts).then_some(down)
     }
 
     /// A writer begins a commit.
     pub(crate) fn begins(&self, writer: usize) {
-        let mut writing = self.writing.lock();
-        if writing.len() <= writer {
-            writing.resize(writer + 1, None);
+        let writers = &mut self.state.lock().writers;
+        if writers.len() <= writer {
+            writers.resize(writer + 1, Writing::default());
         }
-        if let Some(since) = writing.get_mut(writer) {
-            *since = Some(Instant::now());
+        if let Some(writing) = writers.get_mut(writer) {
+            *writing = Writing { since: Some(Instant::now()), failing: false };
         }
+    }
+
+    /// A try of a writer's commit has failed.
+    pub(crate) fn fails(&self, writer: usize, error: &StoreError) {
+        if let Some(writing) = self.state.lock().writers.get_mut(writer) {
+            writing.failing = true;
+        }
+        self.failed(error);
     }
 
     /// A writer's commit has its outcome. `well`: the store took it.
     pub(crate) fn ends(&self, writer: usize, well: bool) {
-        if let Some(since) = self.writing.lock().get_mut(writer) {
-            *since = None;
+        let mut state = self.state.lock();
+        if let Some(writing) = state.writers.get_mut(writer) {
+            *writing = Writing::default();
         }
         if well {
-            self.is_back();
+            state.well_at = Some(Instant::now());
+            self.is_back(state);
         }
     }
 
     /// A call has failed.
     pub(crate) fn failed(&self, error: &StoreError) {
         match error {
-            StoreError::Full(_) => self.note(error, false),
-            StoreError::NotDone(_) | StoreError::Unknown(_) => self.note(error, true),
+            StoreError::Full(_) => self.note(error, None),
+            StoreError::NotDone(_) | StoreError::Unknown(_) => self.note(error, Some(Duration::ZERO)),
             StoreError::Fatal(_) | StoreError::Corrupt(_) | StoreError::Refused(_) => {}
         }
     }
 
-    fn note(&self, error: &StoreError, blocks: bool) {
-        let mut down = self.down.lock();
-        let found = down.get_or_insert_with(|| Down {
+    /// `blocks`: for how long callers have not been answered, where they cannot be.
+    fn note(&self, error: &StoreError, blocks: Option<Duration>) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let down = state.down.get_or_insert_with(|| Down {
             since: Timestamp::now(),
-            cause: error.cause(),
-            error: error.to_string(),
-            begun: Instant::now(),
-            told: false,
-            blocks,
+            cause: Cause::Other,
+            error: String::new(),
+            begun: now,
+            told: None,
+            blocks: None,
+            failed_at: now,
+            well: None,
         });
-        found.blocks |= blocks;
-        if !blocks {
-            self.tell(found);
+        (down.cause, down.error) = (error.cause(), error.to_string());
+        (down.failed_at, down.well) = (now, None);
+        match blocks {
+            Some(since) => {
+                let since = now.checked_sub(since).unwrap_or(now);
+                down.blocks = Some(down.blocks.map_or(since, |known| known.min(since)));
+            }
+            None => self.tell(down),
         }
     }
 
     fn tell(&self, down: &mut Down) {
-        if std::mem::replace(&mut down.told, true) {
+        if down.told.is_some() {
             return;
         }
+        down.told = Some(down.cause);
         let event = Event::new(Level::Error, event::STORE_DOWN, "store")
             .field("cause", down.cause.name())
             .field("error", down.error.clone());
@@ -138,36 +207,72 @@ impl Outage {
     }
 
     /// The store has answered as it should.
-    fn is_back(&self) {
-        if self.known.load(Ordering::Acquire) || self.down.lock().is_some() {
-            let down = self.down.lock().take();
-            self.known.store(false, Ordering::Release);
-            if let Some(down) = down.filter(|down| down.told) {
-                let event = Event::new(Level::Info, event::STORE_UP, "store")
-                    .field("cause", down.cause.name())
-                    .field("down_ms", super::millis(down.begun.elapsed()));
-                self.logger.emit(event);
-            }
+    fn is_back(&self, mut state: parking_lot::MutexGuard<'_, State>) {
+        if state.down.is_none() {
+            return;
         }
+        self.known.store(false, Ordering::Release);
+        // what another writer meets is not over
+        if state.writers.iter().any(|writing| writing.failing) {
+            return;
+        }
+        match &mut state.down {
+            Some(down) if down.told.is_some() => {
+                down.blocks = None;
+                down.well.get_or_insert_with(Instant::now);
+            }
+            down => *down = None,
+        }
+    }
+
+    /// Tells that an outage is over, once it has been for a while.
+    fn settle(&self) {
+        let mut state = self.state.lock();
+        let over = |down: &mut Down| down.well.is_some() && down.failed_at.elapsed() >= CALM;
+        let Some(down) = state.down.take_if(over) else { return };
+        drop(state);
+        if let (Some(cause), Some(well)) = (down.told, down.well) {
+            let event = Event::new(Level::Info, event::STORE_UP, "store")
+                .field("cause", cause.name())
+                .field("down_ms", super::millis(well.saturating_duration_since(down.begun)));
+            self.logger.emit(event);
+        }
+    }
+
+    /// Whether calls have failed that block others: the store is to be asked how it is.
+    fn is_blocked(&self) -> bool {
+        self.state.lock().down.as_ref().is_some_and(|down| down.blocks.is_some())
     }
 
     /// Whether a commit has been under way for so long that somebody should ask how the store is.
     fn is_slow(&self) -> bool {
-        self.writing.lock().iter().flatten().any(|since| since.elapsed() >= SLOW)
+        let state = self.state.lock();
+        state.writers.iter().filter_map(|writing| writing.since).any(|since| since.elapsed() >= SLOW)
     }
 
-    fn is_writing(&self) -> bool {
-        self.writing.lock().iter().any(Option::is_some)
+    /// The store has answered a question. A commit that is still tried again knows better.
+    fn answered(&self) {
+        let state = self.state.lock();
+        if state.writers.iter().all(|writing| writing.since.is_none()) {
+            self.is_back(state);
+        }
     }
 
     /// A failure that lasts becomes known; tells whether it has just done so.
     fn ripen(&self) -> bool {
-        let mut down = self.down.lock();
-        let Some(found) = down.as_mut().filter(|d| d.blocks && d.begun.elapsed() >= BLIP) else {
+        let mut state = self.state.lock();
+        let works = state.well_at.is_some_and(|at| at.elapsed() < BLIP);
+        let Some(down) = &mut state.down else { return false };
+        if down.blocks.is_none_or(|since| since.elapsed() < BLIP) {
             return false;
-        };
-        self.tell(found);
-        !self.known.swap(true, Ordering::AcqRel)
+        }
+        self.tell(down);
+        // where others' commits succeed, newcomers' may
+        if works || self.known.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        self.news.notify_waiters();
+        true
     }
 }
 
@@ -181,23 +286,24 @@ pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
             () = tokio::time::sleep(LOOK) => {}
             () = end.cancelled() => return,
         }
-        let blocks = outage.down.lock().as_ref().map(|d| d.blocks);
+        outage.settle();
         if known && !outage.is_known() {
             known = false;
             node.wake_all();
             node.wake_dispatcher(true);
         }
-        match blocks {
-            None if !outage.is_slow() => continue,
-            // Only a commit shows whether there is room again.
-            Some(false) => continue,
-            _ => {}
+        // Where there is no room, only a commit shows whether there is again.
+        let hangs = || outage.is_slow() || node.store.silence().is_some_and(|silence| silence >= SLOW);
+        if !outage.is_blocked() && !hangs() {
+            continue;
         }
         match ask(&node, &mut asked).await {
-            Err(error) => outage.failed(&error),
-            // A commit that is still tried again knows better.
-            Ok(()) if !outage.is_writing() => outage.is_back(),
-            Ok(()) => {}
+            Some(Ok(())) => outage.answered(),
+            Some(Err(error)) => outage.failed(&error),
+            None => {
+                let why = format!("the store does not answer within {PATIENCE:?}");
+                outage.note(&StoreError::Unknown(why), Some(PATIENCE));
+            }
         }
         if outage.ripen() {
             known = true;
@@ -206,60 +312,151 @@ pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
     }
 }
 
-/// Asks the store how it is. A call that hangs goes on, and is what is waited for the next time.
-async fn ask(node: &Node, asked: &mut Option<JoinHandle<Result<(), StoreError>>>) -> Result<(), StoreError> {
+/// Asks the store how it is; `None`: it does not say. A call that hangs goes on, and is what is waited
+/// for the next time.
+async fn ask(
+    node: &Node,
+    asked: &mut Option<JoinHandle<Result<(), StoreError>>>,
+) -> Option<Result<(), StoreError>> {
     let call = asked.get_or_insert_with(|| {
         let store = node.store.clone();
         tokio::spawn(async move { store.ping().await })
     });
-    let answer = tokio::time::timeout(PATIENCE, call).await;
-    if answer.is_ok() {
-        *asked = None;
+    let mut answer = tokio::time::timeout(PATIENCE, &mut *call).await;
+    if answer.is_err() {
+        answer = tokio::time::timeout(GRACE, call).await;
     }
-    match answer {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(StoreError::Unknown("asking the store panicked".to_owned())),
-        Err(_) => Err(StoreError::Unknown(format!("the store does not answer within {PATIENCE:?}"))),
-    }
+    let answer = answer.ok()?;
+    *asked = None;
+    Some(answer.unwrap_or_else(|_| Err(StoreError::Unknown("asking the store panicked".to_owned()))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn outage() -> (Arc<Outage>, impl Fn() -> Vec<String>) {
+        let logger = Logger::quiet(Level::Info);
+        let outage = Outage::new(logger.clone());
+        (outage, move || logger.recent().iter().map(|l| l.event.to_string()).collect())
+    }
+
+    /// As if so much time had passed.
+    fn pass(outage: &Outage, time: Duration) {
+        let back = |at: &mut Instant| *at = at.checked_sub(time).unwrap();
+        let mut state = outage.state.lock();
+        state.well_at.iter_mut().for_each(back);
+        if let Some(down) = &mut state.down {
+            back(&mut down.failed_at);
+            down.blocks.iter_mut().chain(&mut down.well).for_each(back);
+        }
+    }
+
+    fn lost() -> StoreError {
+        StoreError::Unknown("connection refused".to_owned())
+    }
+
+    fn full() -> StoreError {
+        StoreError::Full("no room".to_owned())
+    }
+
     #[test]
     fn an_outage_is_told_once_when_it_lasts_and_once_when_it_is_over() {
-        let logger = Logger::quiet(Level::Info);
-        let told = || -> Vec<String> { logger.recent().iter().map(|l| l.event.to_string()).collect() };
-        let outage = Outage::new(logger.clone());
-        let error = StoreError::Unknown("connection refused".to_owned());
-        let ripen = |outage: &Outage| {
-            if let Some(down) = outage.down.lock().as_mut() {
-                down.begun = down.begun.checked_sub(BLIP).unwrap();
-            }
+        let (outage, told) = outage();
+        let lasts = |outage: &Outage| {
+            pass(outage, BLIP);
             outage.ripen()
         };
-
         outage.begins(0);
-        outage.failed(&error);
+        outage.fails(0, &lost());
         assert!(!outage.ripen() && !outage.is_known(), "it may be a blip");
         outage.ends(0, true);
+        pass(&outage, CALM);
+        outage.settle();
         assert!(told().is_empty(), "a blip is nobody's business");
 
+        outage.begins(0);
         for _ in 0..3 {
-            outage.failed(&error);
+            outage.fails(0, &lost());
         }
-        assert!(ripen(&outage) && outage.is_known());
-        outage.failed(&error);
-        assert!(!ripen(&outage), "it is known already");
+        assert!(lasts(&outage) && outage.is_known());
+        outage.failed(&lost());
+        assert!(!lasts(&outage), "it is known already");
         assert_eq!(outage.down().map(|d| d.cause), Some(Cause::Unreachable));
         outage.ends(0, true);
         outage.ends(1, true);
+        assert!(outage.down().is_none() && !outage.is_known(), "the next message is let in at once");
+        outage.settle();
+        assert_eq!(told(), [event::STORE_DOWN], "it may fail again in a moment");
+        outage.failed(&lost());
+        assert!(lasts(&outage) && outage.is_known(), "as it does");
+        outage.ends(0, true);
+        pass(&outage, CALM);
+        outage.settle();
+        outage.settle();
         assert_eq!(told(), [event::STORE_DOWN, event::STORE_UP]);
-        assert!(outage.down().is_none() && !outage.is_known());
+    }
 
-        outage.failed(&StoreError::Full("no room".to_owned()));
-        assert!(!ripen(&outage) && !outage.is_known(), "a full disk turns nobody away");
-        assert_eq!(outage.down().map(|d| d.cause), Some(Cause::DiskFull));
+    #[test]
+    fn a_full_disk_turns_nobody_away_and_is_told_once_though_some_commits_find_room() {
+        let (outage, told) = outage();
+        for _ in 0..10 {
+            outage.begins(0);
+            outage.fails(0, &full());
+            outage.ends(0, false);
+            pass(&outage, BLIP);
+            assert!(!outage.ripen() && !outage.is_known());
+            assert_eq!(outage.down().map(|d| d.cause), Some(Cause::DiskFull));
+            outage.begins(0);
+            outage.ends(0, true);
+            outage.settle();
+            assert!(outage.down().is_none());
+        }
+        pass(&outage, CALM);
+        outage.settle();
+        assert_eq!(told(), [event::STORE_DOWN, event::STORE_UP]);
+        outage.failed(&full());
+        pass(&outage, STALE);
+        assert!(outage.down().is_none(), "nobody would send it anything that could show otherwise");
+    }
+
+    #[test]
+    fn one_writer_that_fails_is_told_of_and_those_whom_another_serves_are_let_in() {
+        let (outage, told) = outage();
+        outage.begins(0);
+        outage.begins(1);
+        outage.fails(0, &StoreError::NotDone("canceling statement due to statement timeout".to_owned()));
+        pass(&outage, BLIP);
+        outage.ends(1, true);
+        assert!(!outage.ripen() && !outage.is_known());
+        assert_eq!(told(), [event::STORE_DOWN]);
+        assert_eq!(outage.down().map(|d| d.cause), Some(Cause::StatementTimeout));
+        pass(&outage, BLIP);
+        assert!(outage.ripen(), "nobody is served any more");
+        outage.answered();
+        assert!(outage.is_known(), "the commit knows better");
+        outage.ends(0, true);
+        assert!(outage.down().is_none() && !outage.is_known());
+    }
+
+    #[test]
+    fn people_are_told_of_what_it_is_not_of_how_it_began() {
+        let (outage, told) = outage();
+        outage.failed(&lost());
+        outage.failed(&StoreError::NotDone("sorry, too many clients already".to_owned()));
+        pass(&outage, BLIP);
+        outage.ripen();
+        assert_eq!(told(), [event::STORE_DOWN]);
+        assert_eq!(
+            outage.down().map(|d| (d.cause, d.told)),
+            Some((Cause::TooManyConnections, Some(Cause::TooManyConnections)))
+        );
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_is_known_at_once() {
+        let (outage, _) = outage();
+        outage.note(&StoreError::Unknown("the store does not answer".to_owned()), Some(PATIENCE));
+        assert!(outage.ripen() && outage.is_known());
     }
 }

@@ -339,7 +339,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             }
             Err(error) => error,
         };
-        cx.outage.failed(&error);
+        cx.outage.fails(cx.writer, &error);
         unsure |= matches!(error, StoreError::Unknown(_));
         match error {
             StoreError::NotDone(_) | StoreError::Unknown(_) => {

@@ -45,7 +45,9 @@ pub(crate) fn settle(claim: &Claimed, attempt: Attempt, now: Timestamp, jitter: 
         return FinishOutcome::OutcomeUnknown { error };
     }
     let failures = claim.attempt.saturating_sub(claim.lost);
-    if !may_retry(&error.code) || failures >= claim.max_attempts {
+    // where the store has no room, the task is not to blame, however often it is tried
+    let is_spent = failures >= claim.max_attempts && error.code != "full";
+    if is_spent || !may_retry(&error.code) {
         return FinishOutcome::Failed { error };
     }
     let delay = retry_delay(failures.max(1), jitter);
@@ -160,6 +162,14 @@ mod tests {
         );
         let stopped = Err(AskError::WrongState("stopped".into()));
         assert!(matches!(settle(&claim(1, 0), stopped, Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Parked));
+    }
+
+    #[test]
+    fn a_task_is_not_to_blame_for_a_store_without_room() {
+        let outcome =
+            |error: AskError<JsonRefusal>| settle(&claim(9, 0), Err(error), Timestamp::UNIX_EPOCH, 0.5);
+        assert!(matches!(outcome(AskError::NoRoom("x".into())), FinishOutcome::Retry { .. }));
+        assert!(matches!(outcome(AskError::Failed(Fault::new("x"))), FinishOutcome::Failed { .. }));
     }
 
     #[test]

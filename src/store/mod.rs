@@ -318,6 +318,12 @@ pub trait Store: Entities + Send + Sync + 'static {
     /// Forgets expired keys, old archived tasks and thinned snapshots, a bounded number a call; says how many.
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError>;
 
-    /// Checks that the store answers.
+    /// Checks that the store answers, and would take writes.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// For how long the call that waits for the longest has heard nothing; `None` where nobody waits, or
+    /// the store cannot tell.
+    fn silence(&self) -> Option<std::time::Duration> {
+        None
+    }
 }

@@ -3,14 +3,25 @@
 //!
 //! `GREENROOM_RECOVERY=full` makes the numbers those of a long night.
 
+#![allow(
+    clippy::duplicate_mod,
+    reason = "Postgres and Redis are each found by their own copy of the same search"
+)]
+
 #[path = "../recovery/clients.rs"]
 mod clients;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/redis.rs"]
+mod redis;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../recovery/talk.rs"]
+mod talk;
 #[path = "../support/weather.rs"]
 mod weather;
 
+mod cache;
 mod database;
 mod network;
+mod troubles;

@@ -44,6 +44,8 @@ pub struct Acknowledged {
     pub tasks: Vec<(String, String, String)>,
     /// What was answered with neither success nor a reason to try again.
     pub odd: Vec<(u16, String)>,
+    /// How often there was no answer, or one to try again.
+    pub refused: usize,
 }
 
 /// Clients under way.
@@ -70,11 +72,7 @@ impl Clients {
 
     /// Waits for so many more acknowledgements.
     pub fn wait_for(&self, more: usize) {
-        let (from, began) = (self.count.load(SeqCst), Instant::now());
-        while self.count.load(SeqCst) < from + more {
-            assert!(began.elapsed() < Duration::from_secs(120), "there is no progress");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        progress(&self.count, more);
     }
 
     /// Ends them, and tells what was acknowledged.
@@ -86,8 +84,23 @@ impl Clients {
             all.appended.extend(one.appended);
             all.tasks.extend(one.tasks);
             all.odd.extend(one.odd);
+            all.refused += one.refused;
         }
         all
+    }
+}
+
+/// Waits until a count has risen by so much, however slow the machine is.
+pub fn progress(count: &AtomicUsize, more: usize) {
+    let from = count.load(SeqCst);
+    let (mut last, mut since) = (from, Instant::now());
+    while last < from + more {
+        assert!(since.elapsed() < Duration::from_secs(60), "there is no progress");
+        std::thread::sleep(Duration::from_millis(2));
+        let now = count.load(SeqCst);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
     }
 }
 
@@ -135,7 +148,9 @@ fn client(
             }
         };
         loop {
-            match post(&path, idempotency_key, &body) {
+            let answer = post(&path, idempotency_key, &body);
+            all.refused += usize::from(matches!(answer, None | Some((503 | 504 | 507, ..))));
+            match answer {
                 Some((200, version, reply)) => {
                     let len = reply["len"].as_u64().unwrap();
                     all.appended.push((key.clone(), id.clone(), len, version));
@@ -145,12 +160,13 @@ fn client(
                     all.tasks.push((task["id"].as_str().unwrap().to_owned(), key.clone(), id.clone()));
                     count.fetch_add(1, SeqCst);
                 }
-                // Nobody is there, it goes down, or it does not know: the same again, where that is safe.
-                None | Some((503 | 504, ..)) if !idempotency_key.is_empty() && !over.load(SeqCst) => {
+                // Nobody is there, it goes down, it has no room, or it does not know: the same again, where
+                // that is safe.
+                None | Some((503 | 504 | 507, ..)) if !idempotency_key.is_empty() && !over.load(SeqCst) => {
                     std::thread::sleep(Duration::from_millis(3));
                     continue;
                 }
-                None | Some((503 | 504, ..)) => std::thread::sleep(Duration::from_millis(3)),
+                None | Some((503 | 504 | 507, ..)) => std::thread::sleep(Duration::from_millis(3)),
                 Some((status, _, body)) => all.odd.push((status, body.to_string())),
             }
             break;

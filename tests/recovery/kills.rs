@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     clients::{Clients, Place, check, sized, survives},
     support::Node,
+    talk,
 };
 
 #[test]
@@ -14,6 +15,11 @@ fn nothing_acknowledged_is_lost_or_done_twice_when_the_process_is_killed() {
         node.kill();
         node.start_again();
     });
+}
+
+#[test]
+fn a_message_that_was_acknowledged_is_there_once_and_in_its_place() {
+    talk::outlives_kills(&mut Node::start(&[]));
 }
 
 #[test]

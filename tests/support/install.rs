@@ -133,8 +133,8 @@ fn commands(needed: &Needed) -> Option<Vec<Vec<&'static str>>> {
     }
 }
 
-/// What to put before the command so that it may install; `None`: it may not.
-fn rights(installer: &str) -> Option<Vec<&'static str>> {
+/// What to put before the command so that it may install (or mount); `None`: it may not.
+pub fn rights(installer: &str) -> Option<Vec<&'static str>> {
     // brew refuses root, the others need it
     if installer == "brew" || is_root() {
         return Some(Vec::new());

@@ -179,6 +179,13 @@ impl Node {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// What it has logged so far of these events, where it logs as JSON.
+    pub fn told(&self, events: &[&str]) -> Vec<Value> {
+        let log = self.log();
+        let records = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        records.filter(|r| events.iter().any(|event| r["event"] == *event)).collect()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()

@@ -336,6 +336,15 @@ impl Server {
         Self { folder, port: free_port(), settings, keeper: None }
     }
 
+    /// Keeps what it logs before it writes (`pg_wal`) in another folder; before it is started.
+    pub fn keep_log_in(&self, folder: &Path) {
+        let (from, to) = (self.data().join("pg_wal"), folder.join("pg_wal"));
+        let mut command = Command::new("cp");
+        done(command.arg("-a").args([&from, &to]).output(), "cp");
+        fs::remove_dir_all(&from).unwrap();
+        std::os::unix::fs::symlink(&to, &from).unwrap();
+    }
+
     /// One that lets nobody in by TCP but over TLS and with a password. Its certificate is for
     /// `localhost`, and signed by the authority that is in the file that it answers.
     pub fn with_tls() -> (Self, PathBuf) {
@@ -429,6 +438,43 @@ impl Server {
         psql(self.folder.path(), self.port, "postgres", sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
     }
 
+    /// A statement that may fail; what it printed, or the error.
+    pub fn try_psql(&self, sql: &str) -> Result<String, String> {
+        psql(self.folder.path(), self.port, "postgres", sql)
+    }
+
+    /// A database of somebody who is nobody special, as a program's is; its URL. `more` is for the
+    /// statement that makes it.
+    pub fn of_somebody(&self, more: &str) -> String {
+        self.psql("CREATE ROLE somebody LOGIN");
+        self.psql(&format!("CREATE DATABASE somebody OWNER somebody {more}"));
+        format!("postgres://somebody@127.0.0.1:{}/somebody", self.port)
+    }
+
+    /// How many connections somebody has.
+    pub fn connections(&self) -> usize {
+        self.psql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'somebody'").parse().unwrap()
+    }
+
+    /// Ends all connections of somebody's.
+    pub fn terminate(&self) {
+        self.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'somebody'");
+    }
+
+    /// A session that says this in somebody's database, and ends when it is dropped.
+    pub fn session(&self, user: &str, sql: &str) -> Session {
+        let mut command = program("psql");
+        command.args(["-X", "-q", "-U", user, "-d", "somebody", "-p", &self.port.to_string()]);
+        command.arg("-h").arg(self.folder.path()).args(["-c", sql]);
+        command.env("PGAPPNAME", "held").stdout(Stdio::null()).stderr(Stdio::null());
+        Session(command.spawn().unwrap())
+    }
+
+    /// Whether its main process is there.
+    pub fn is_there(&self) -> bool {
+        answers(self.folder.path(), self.port)
+    }
+
     /// The port it listens on, on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
@@ -447,6 +493,79 @@ impl Server {
     /// What it wrote to its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A session of `psql`, under way.
+pub struct Session(Child);
+
+impl Session {
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A small file system that a test can fill.
+pub struct Disk {
+    folder: tempfile::TempDir,
+    rights: Vec<&'static str>,
+}
+
+impl Disk {
+    /// One of so many megabytes; `None`: this user may not mount any.
+    pub fn of(megabytes: usize) -> Option<Self> {
+        let rights = install::rights("mount")?;
+        let folder = tempfile::Builder::new().prefix("greenroom-disk").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let disk = Self { folder, rights };
+        let size = format!("size={megabytes}m,mode=0777");
+        let path = disk.folder.path().to_str()?;
+        disk.run(&["mount", "-t", "tmpfs", "-o", &size, "tmpfs", path]).then_some(disk)
+    }
+
+    fn run(&self, words: &[&str]) -> bool {
+        let whole: Vec<&str> = self.rights.iter().chain(words).copied().collect();
+        let mut command = Command::new(whole[0]);
+        command.args(&whole[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|s| s.success())
+    }
+
+    /// A folder on it for a server.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        give(&path);
+        path
+    }
+
+    /// Leaves no room on it.
+    pub fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = File::create(self.folder.path().join("filler")).unwrap();
+        for piece in [vec![0; 1 << 16], vec![0; 1 << 9]] {
+            while file.write_all(&piece).is_ok() {}
+        }
+    }
+
+    /// Makes room again.
+    pub fn free(&self) {
+        fs::remove_file(self.folder.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let path = self.folder.path().to_string_lossy().into_owned();
+        self.run(&["umount", "-l", &path]);
     }
 }
 

@@ -273,10 +273,12 @@ impl<A: Agent> Runner<A> {
                 self.limit = 1;
             }
             other => {
-                let other = describe(other);
-                let event =
-                    Event::new(Level::Warn, "agent.commit_lost", self.subject()).field("reason", other);
-                self.node.logger.emit(event.hint("its callers were told that nothing happened"));
+                // Of a store without room people hear once, not of each agent.
+                if !matches!(other, Outcome::Full(_)) {
+                    let event = Event::new(Level::Warn, "agent.commit_lost", self.subject())
+                        .field("reason", describe(other));
+                    self.node.logger.emit(event.hint("its callers were told that nothing happened"));
+                }
                 self.fail_all(&outcome);
                 if matches!(outcome, Outcome::Refused(Refusal::Fenced) | Outcome::Unknown) {
                     // What this node believes to own is out of date, or this agent alone is.

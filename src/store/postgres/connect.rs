@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
@@ -32,8 +33,13 @@ const OLDEST: u32 = 130_000;
 
 /// What a session says before it is used; not through a pooler, where another session may come
 /// with the next transaction. A statement that runs for so long serves nobody any more, and a
-/// transaction that stands open must not hold its locks for ever.
-const SETTINGS: &str = "SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '30s'";
+/// transaction that stands open must not hold its locks for ever. Whoever has set the server, or our
+/// role, shorter limits has the last word.
+const SETTINGS: &str = "\
+    SELECT set_config('statement_timeout', '60s', false) \
+        WHERE current_setting('statement_timeout')::interval NOT BETWEEN '1ms' AND '60s'; \
+    SELECT set_config('idle_in_transaction_session_timeout', '30s', false) \
+        WHERE current_setting('idle_in_transaction_session_timeout')::interval NOT BETWEEN '1ms' AND '30s'";
 
 /// Whence connections come.
 pub(super) struct Source {
@@ -83,6 +89,11 @@ impl Source {
     /// The store's connections that are open.
     pub(super) fn wires(&self) -> Vec<Arc<Wire>> {
         self.wires.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How long the one that has heard nothing for the longest has waited.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.wires().iter().filter_map(|wire| wire.silence()).max()
     }
 
     /// A connection as it is, without checks; what it hears goes to `heard`.
@@ -248,10 +259,7 @@ fn check(server: &Server, durability: Durability) -> Result<(), StoreError> {
         return Err(StoreError::Refused(format!("the server is Postgres {had}: at least {least} is needed")));
     }
     if server.read_only {
-        // not refused for good: a standby may be promoted
-        return Err(StoreError::NotDone(
-            "the server is read-only: a standby, or default_transaction_read_only is on".to_owned(),
-        ));
+        return Err(error::read_only());
     }
     if durability == Durability::Relaxed {
         return Ok(());

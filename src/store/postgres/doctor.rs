@@ -7,8 +7,9 @@
 //! pool, which then cannot connect.
 
 use std::{
+    pin::pin,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::{sleep, timeout};
@@ -17,13 +18,20 @@ use tokio_postgres::Client;
 use super::connect::Source;
 
 /// Between rounds.
-const ROUND: Duration = Duration::from_millis(200);
+const ROUND: Duration = Duration::from_millis(100);
 
-/// Silence that makes a round look closer.
-const SILENCE: Duration = Duration::from_millis(500);
+/// Silence that makes a round look closer. Together with the time for an answer it is less than a
+/// second: by then whoever waits is to have heard something.
+const SILENCE: Duration = Duration::from_millis(250);
 
-/// How long a sign of life may take.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long a sign of life may take, in parts.
+const ANSWER: (u32, Duration) = (5, Duration::from_millis(100));
+
+/// A part that took longer than this says that we are late ourselves, and nothing of the server.
+const LATE: Duration = Duration::from_millis(200);
+
+/// So many late parts count as one: a machine that is always late must not wait for ever.
+const LATES: u32 = 4;
 
 /// Begins its rounds, which end with the source.
 pub(super) fn begin(source: &Arc<Source>) {
@@ -37,26 +45,43 @@ async fn rounds(source: Weak<Source>) {
         sleep(ROUND).await;
         let Some(source) = source.upgrade() else { return };
         line = line.filter(|client| !client.is_closed());
-        let is_silent = || source.wires().iter().any(|wire| wire.silence().is_some_and(|s| s >= SILENCE));
         // the line is made while all is well, so that it is there when it is needed
-        let asked = match &line {
-            Some(client) if is_silent() => timeout(ANSWER, client.batch_execute("")).await.map(|_| ()),
-            Some(_) => continue,
-            None => match timeout(ANSWER, source.client(None)).await {
-                Ok(made) => {
+        let lives = match &line {
+            Some(_) if source.silence().is_none_or(|silence| silence < SILENCE) => continue,
+            Some(client) => sign(client.batch_execute("")).await.is_some(),
+            None => match sign(source.client(None)).await {
+                Some(made) => {
                     line = made.ok().map(|(client, _)| client);
-                    Ok(())
+                    true
                 }
-                Err(late) => Err(late),
+                None => false,
             },
         };
         // any answer is a sign of life, "too many connections" too; a server that is gone for good has
         // its connections end by themselves
-        if asked.is_err() {
+        if !lives {
             line = None;
             for wire in source.wires().iter().filter(|w| w.silence().is_some_and(|s| s >= SILENCE)) {
                 wire.end();
             }
         }
     }
+}
+
+/// A sign of life, if it comes in time.
+async fn sign<T>(call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    let (mut left, mut late) = (ANSWER.0, 0);
+    while left > 0 {
+        let began = Instant::now();
+        if let Ok(answer) = timeout(ANSWER.1, &mut call).await {
+            return Some(answer);
+        }
+        if began.elapsed() > LATE && late < LATES {
+            late += 1;
+        } else {
+            (left, late) = (left - 1, 0);
+        }
+    }
+    None
 }

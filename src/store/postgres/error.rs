@@ -130,6 +130,12 @@ fn with(cause: Cause, text: &str) -> StoreError {
     }
 }
 
+/// Where the server says itself that it takes no writes.
+pub(super) fn read_only() -> StoreError {
+    // not refused for good: a standby may be promoted
+    with(Cause::ReadOnly, "a standby, or default_transaction_read_only is on")
+}
+
 /// The error of a read, or of a statement whose transaction is not committed: nothing has happened.
 pub(super) fn of_statement(error: &Sql) -> StoreError {
     with(cause(error), &error.to_string())

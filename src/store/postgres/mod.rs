@@ -21,7 +21,7 @@ mod verify;
 mod wire;
 mod work;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -201,6 +201,10 @@ impl Store for PostgresStore {
 
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
         work::clean(&mut *self.pools.get().await?, now, archive_before).await
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        self.pools.source().silence()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

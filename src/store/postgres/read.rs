@@ -101,8 +101,10 @@ pub(super) async fn nodes(conn: &mut AsyncPgConnection) -> Result<Vec<NodeRow>, 
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Whether the server answers.
+/// Whether the server answers, and takes writes.
 pub(super) async fn ping(conn: &mut AsyncPgConnection) -> Result<(), StoreError> {
     use crate::store::schema::greenroom_partitions::dsl;
-    dsl::greenroom_partitions.select(dsl::epoch).first::<i64>(conn).await.map(drop).map_err(sql)
+    let read_only = diesel::dsl::sql::<diesel::sql_types::Text>("current_setting('transaction_read_only')");
+    let found = dsl::greenroom_partitions.select(read_only).first::<String>(conn).await.map_err(sql)?;
+    if found == "on" { Err(error::read_only()) } else { Ok(()) }
 }
