@@ -16,7 +16,7 @@ pub enum Durability {
 
 /// States of so many bytes are compressed: just below where a row of Postgres's no longer fits into its page
 /// and is written in pieces. Measured: see `docs/storage.md`.
-const PACKED_FROM: usize = 3 << 9;
+const PACKED_FROM: usize = 7 << 8;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
