@@ -1,7 +1,7 @@
 //! What a turn costs, with the peer in the same run: actix in memory, bare SQLite on disk.
 //!
 //! ```text
-//! cargo bench                          # every row, about two minutes
+//! cargo bench                          # every row, some minutes
 //! cargo bench -- --quick               # fewer and shorter rounds
 //! cargo bench -- tell "hot agent"      # the rows whose names hold one of these
 //! ```
@@ -15,7 +15,7 @@ mod support;
 
 use std::process::ExitCode;
 
-use support::{durable, herd, measure::Plan, postgres, volatile};
+use support::{durable, herd, measure::Plan, million, postgres, talk, volatile};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -29,7 +29,9 @@ fn main() -> ExitCode {
 fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     volatile::measure(plan)?;
     durable::measure(plan)?;
+    talk::measure(plan)?;
     herd::measure(plan)?;
+    million::measure(plan)?;
     postgres::measure(plan)?;
     plan.table();
     Ok(())

@@ -41,7 +41,11 @@ const TABLE: &str = "
         schema_version BIGINT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL,
         state BLOB NOT NULL
     );
-    CREATE UNIQUE INDEX greenroom_agents_name ON greenroom_agents (kind, key);";
+    CREATE UNIQUE INDEX greenroom_agents_name ON greenroom_agents (kind, key);
+    CREATE TABLE messages (
+        conversation BLOB NOT NULL, seq BIGINT NOT NULL, id BLOB NOT NULL UNIQUE, role TEXT NOT NULL,
+        content BLOB NOT NULL, PRIMARY KEY (conversation, seq)
+    );";
 
 /// Documents in a file, and the connection that writes them.
 pub struct Bare {
@@ -90,6 +94,36 @@ impl QueryFragment<Sqlite> for Write {
 
 impl<C> RunQueryDsl<C> for Write {}
 
+/// A message of a turn's.
+struct Say<'a> {
+    conversation: [u8; 16],
+    seq: i64,
+    id: [u8; 16],
+    content: &'a [u8],
+}
+
+impl QueryId for Say<'_> {
+    type QueryId = Say<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl QueryFragment<Sqlite> for Say<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("INSERT INTO messages (conversation, seq, id, role, content) VALUES (");
+        out.push_bind_param::<Binary, _>(&self.conversation[..])?;
+        out.push_sql(", ");
+        out.push_bind_param::<BigInt, _>(&self.seq)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Binary, _>(&self.id[..])?;
+        out.push_sql(", 'assistant', ");
+        out.push_bind_param::<Binary, _>(self.content)?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl<C> RunQueryDsl<C> for Say<'_> {}
+
 fn id(n: usize) -> [u8; 16] {
     (n as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).to_be_bytes()
 }
@@ -122,15 +156,32 @@ impl Bare {
         Ok(Self { conn, docs, next: 0 })
     }
 
-    /// A turn of the next document: the same work, the same row, written under the same guard.
-    fn write(&mut self) -> QueryResult<()> {
+    /// A turn of the next document: the same work, the same row, written under the same guard; whose
+    /// and which it was.
+    fn write(&mut self) -> QueryResult<([u8; 16], i64)> {
         let n = self.next;
         self.next = (self.next + 1) % self.docs.len().max(1);
-        let Some(doc) = self.docs.get_mut(n) else { return Ok(()) };
+        let Some(doc) = self.docs.get_mut(n) else { return Err(diesel::result::Error::NotFound) };
         let (id, version) = (id(n), doc.bump() as i64 - 1);
         let state = doc.json();
         let changed = Write { id, version, state }.execute(&mut self.conn)?;
-        if changed == 1 { Ok(()) } else { Err(diesel::result::Error::NotFound) }
+        if changed == 1 { Ok((id, version)) } else { Err(diesel::result::Error::NotFound) }
+    }
+
+    /// Turns a second that append a message, so many to a commit.
+    pub fn saying(&mut self, content: &[u8], batch: usize, stretch: Duration) -> anyhow::Result<f64> {
+        let (begun, mut n) = (Instant::now(), 0_u64);
+        while begun.elapsed() < stretch {
+            self.conn.batch_execute("BEGIN IMMEDIATE")?;
+            for _ in 0..batch {
+                let (conversation, seq) = self.write()?;
+                let id = uuid::Uuid::now_v7().into_bytes();
+                Say { conversation, seq, id, content }.execute(&mut self.conn)?;
+            }
+            self.conn.batch_execute("COMMIT")?;
+            n += batch as u64;
+        }
+        Ok(n as f64 / begun.elapsed().as_secs_f64())
     }
 
     /// Turns a second, each a commit of its own.

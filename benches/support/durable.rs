@@ -103,7 +103,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    fn note(&self, disk: &mut Disk) -> String {
+    pub fn note(&self, disk: &mut Disk) -> String {
         format!("{}; {}", self.told(), disk.note())
     }
 
@@ -131,6 +131,22 @@ pub fn turns(
     stretch: Duration,
     spent: &mut Spent,
 ) -> anyhow::Result<f64> {
+    asks(ground, agents, callers, stretch, spent, |agent| async move { agent.ask(Bump {}).await })
+}
+
+/// As [`turns`], with whatever is asked; the answers must rise.
+pub fn asks<A, R>(
+    ground: &Ground,
+    agents: &[AgentRef<A>],
+    callers: usize,
+    stretch: Duration,
+    spent: &mut Spent,
+    ask: fn(AgentRef<A>) -> R,
+) -> anyhow::Result<f64>
+where
+    A: greenroom::Agent,
+    R: Future<Output = Result<u64, greenroom::AskError>> + Send + 'static,
+{
     let stats = ground.handle.operator().commits();
     let read = || (stats.commits.load(Relaxed), stats.units.load(Relaxed), stats.bytes.load(Relaxed));
     let before = read();
@@ -140,7 +156,7 @@ pub fn turns(
             .iter()
             .cycle()
             .take(callers)
-            .map(|agent| tokio::spawn(ask_for(agent.clone(), begun + stretch)))
+            .map(|agent| tokio::spawn(ask_for(agent.clone(), begun + stretch, ask)))
             .collect();
         let mut asked = Vec::new();
         for caller in callers {
@@ -158,11 +174,19 @@ pub fn turns(
     Ok(rate)
 }
 
-async fn ask_for(agent: AgentRef<Doc>, until: Instant) -> anyhow::Result<Vec<Duration>> {
+async fn ask_for<A, R>(
+    agent: AgentRef<A>,
+    until: Instant,
+    ask: fn(AgentRef<A>) -> R,
+) -> anyhow::Result<Vec<Duration>>
+where
+    A: greenroom::Agent,
+    R: Future<Output = Result<u64, greenroom::AskError>>,
+{
     let (mut took, mut last) = (Vec::new(), 0);
     let mut now = Instant::now();
     while now < until {
-        let turn = agent.ask(Bump {}).await?;
+        let turn = ask(agent.clone()).await?;
         anyhow::ensure!(turn > last, "turn {turn} was answered after turn {last}");
         last = turn;
         let then = Instant::now();

@@ -109,6 +109,11 @@ pub fn thread() -> String {
     format!("{:?}", std::thread::current().id())
 }
 
+/// The senders' own runtime.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
 impl Ground {
     pub fn new(data: &Path) -> anyhow::Result<Self> {
         Self::with(data, &[])
@@ -116,19 +121,29 @@ impl Ground {
 
     /// As [`Ground::new`], with more settings.
     pub fn with(data: &Path, sets: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        Self::on(runtime()?, data, sets, |builder| builder)
+    }
+
+    /// As [`Ground::with`], on a runtime that is there, with a change to what is built.
+    pub fn on(
+        runtime: tokio::runtime::Runtime,
+        data: &Path,
+        sets: &[(&str, &str)],
+        change: impl FnOnce(greenroom::Builder) -> greenroom::Builder,
+    ) -> anyhow::Result<Self> {
         let jobs = Jobs::default();
         let data = data.to_str().context("the path is not UTF-8")?;
         let builder = Runtime::builder()
             .agent::<Porch>()
             .agent::<Doc>()
+            .agent::<super::talk::Chat>()
             .agent::<super::volatile::Counter>()
             .resource(jobs.clone())
             .set("node.data_dir", data)
             .set("node.threads", "2")
             .set("log.level", "error");
         let builder = sets.iter().fold(builder, |builder, (key, value)| builder.set(key, value));
-        let node = runtime.block_on(builder.start())?;
+        let node = runtime.block_on(change(builder).start())?;
         Ok(Self { handle: node.handle(), runtime, jobs, node: Some(node) })
     }
 

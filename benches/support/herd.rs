@@ -18,16 +18,17 @@ use super::{
     doc::{Bump, Doc, Turns},
     ground::{Ground, directory},
     measure::{Better, Plan, Row, Unit, p50},
+    million,
     volatile::{Add, Counter},
 };
 
-const HERD: usize = 100_000;
+pub const HERD: usize = 100_000;
 /// How many are asked at once.
 const CALLERS: usize = 1_000;
 /// How many are activated one by one.
 const SAMPLE: usize = 2_000;
 /// The argument by which the program calls itself.
-const PHASE: &str = "--phase";
+pub const PHASE: &str = "--phase";
 
 /// What a process of its own measures.
 pub enum Phase {
@@ -37,14 +38,17 @@ pub enum Phase {
     Restore,
     /// Starts all agents of a kind that is not kept.
     Volatile,
+    /// Starts a node on a million agents, and works until it is killed.
+    Start,
 }
 
 impl Phase {
-    fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Activate => "activate",
             Self::Restore => "restore",
             Self::Volatile => "volatile",
+            Self::Start => "start",
         }
     }
 
@@ -52,12 +56,15 @@ impl Phase {
     pub fn asked_for(arguments: &mut Peekable<impl Iterator<Item = String>>) -> Option<Self> {
         arguments.next_if(|a| a == PHASE)?;
         let name = arguments.next()?;
-        [Self::Activate, Self::Restore, Self::Volatile].into_iter().find(|p| p.name() == name)
+        [Self::Activate, Self::Restore, Self::Volatile, Self::Start].into_iter().find(|p| p.name() == name)
     }
 
     /// Measures, and prints what came out.
     pub fn run(self, mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
         let data = PathBuf::from(arguments.next().context("no data directory")?);
+        if let Self::Start = self {
+            return million::start(&data, arguments.next());
+        }
         let begun = Instant::now();
         let ground = Ground::new(&data)?;
         println!("start_ms {}", begun.elapsed().as_secs_f64() * 1e3);
@@ -65,6 +72,7 @@ impl Phase {
             Self::Activate => activate(&ground, &data)?,
             Self::Restore => restore(&ground, &data)?,
             Self::Volatile => volatile(&ground)?,
+            Self::Start => {}
         }
         ground.end()
     }

@@ -18,7 +18,7 @@ use diesel::{
     sql_types::{BigInt, Binary, Text},
 };
 use diesel_async::{
-    AsyncPgConnection, SimpleAsyncConnection as _,
+    AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _,
     pooled_connection::{AsyncDieselConnectionManager, deadpool::Pool},
 };
 use tokio::sync::Mutex;
@@ -29,11 +29,16 @@ use super::{
     ground::{Ground, directory},
     herd,
     measure::{Better, Plan, Row, Unit, median, p50, rounds},
+    million, packed, talk,
 };
 
 #[path = "../../tests/support/postgres.rs"]
 mod server;
-use server::Server;
+pub use server::Server;
+
+/// How the rows of this store begin.
+pub const STORE: &str = "postgres: ";
+const PEER: &str = "a transaction a turn, pool of 16";
 
 /// The connections of the peer.
 const POOL: usize = 16;
@@ -45,12 +50,17 @@ const LOADS: [(usize, usize, f64); 3] = [(1_000, 1_000, 7.0), (64, 64, 3.0), (25
 const SETTINGS: &[&str] = &["shared_buffers=256MB", "max_wal_size=4GB", "wal_level=replica"];
 
 const RESTORE: &str = "postgres: restore 100,000 stored agents, all asked once";
+/// The same, by what the store takes for it: of reads side by side each counts.
+const LOADS_OF_RESTORE: &str = "postgres: restore 100,000 stored agents, time with the store";
 
 pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     let loads: Vec<_> =
         LOADS.into_iter().map(|load| (load, name(load))).filter(|(_, name)| plan.wants(name)).collect();
-    let restores = plan.wants(RESTORE);
-    if loads.is_empty() && !restores {
+    let restores = plan.wants(RESTORE) || plan.wants(LOADS_OF_RESTORE);
+    let talks =
+        plan.wants(&talk::name(STORE, PEER)) || plan.wants(&talk::name(STORE, "turns that append nothing"));
+    let (sizes, starts) = (packed::is_wanted(plan), million::is_wanted_on_postgres(plan));
+    if loads.is_empty() && !restores && !talks && !sizes && !starts {
         return Ok(());
     }
     let server = Server::start_with(SETTINGS);
@@ -60,7 +70,30 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     if restores {
         restore(plan, &server)?;
     }
+    if talks {
+        talking(plan, &server)?;
+    }
+    if sizes {
+        packed::measure(plan, &server)?;
+    }
+    if starts {
+        million::on_postgres(plan, &server)?;
+    }
     Ok(())
+}
+
+/// Turns that append a message.
+fn talking(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
+    const AGENTS: usize = 256;
+    let data = directory()?;
+    let ground = Ground::with(data.path(), &[("store.url", &server.url())])?;
+    let peer = ground.runtime.block_on(Peer::new(&server.url(), AGENTS))?;
+    let (stretch, took) = (plan.stretch() * 2, RefCell::default());
+    let mut theirs = || ground.runtime.block_on(peer.turns::<true>(AGENTS, AGENTS, stretch, &took));
+    let note = || format!("peer's p50 {:.1} ms", median(took.borrow().clone()) / 1e3);
+    talk::row(plan, &ground, talk::name(STORE, PEER), (PEER, &mut theirs), 2.0, &note)?;
+    talk::silent(plan, &ground, STORE)?;
+    ground.end()
 }
 
 fn load(
@@ -80,7 +113,7 @@ fn load(
         plan.rounds(),
         || {
             let before = wal(server)?;
-            let rate = ground.runtime.block_on(peer.turns(callers, agents, stretch, &took))?;
+            let rate = ground.runtime.block_on(peer.turns::<false>(callers, agents, stretch, &took))?;
             theirs_wal = (wal(server)? - before) / (rate * stretch.as_secs_f64());
             Ok(rate)
         },
@@ -97,13 +130,13 @@ fn load(
         spent.told()
     );
     let (unit, better) = (Unit::PerSecond, Better::More);
-    let peer = Some(("a transaction a turn, pool of 16", theirs));
+    let peer = Some((PEER, theirs));
     plan.add(Row { name, unit, better, peer, ours, goal: Some(goal), note });
     ground.end()
 }
 
 /// How far the server's log has got, in bytes.
-fn wal(server: &Server) -> anyhow::Result<f64> {
+pub fn wal(server: &Server) -> anyhow::Result<f64> {
     Ok(server.psql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").trim().parse()?)
 }
 
@@ -118,9 +151,11 @@ fn restore(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
         |doc| async move { doc.ask(Bump {}).await.is_ok() },
     )?;
     ground.end()?;
-    let mut ours = Vec::new();
+    let (mut theirs, mut ours, mut with_store, mut note) =
+        (Vec::new(), Vec::new(), Vec::new(), String::new());
     for _ in 0..plan.rounds().min(5) {
         let ground = start()?;
+        theirs.push(ground.runtime.block_on(bare_pages(&server.url()))?);
         let begun = Instant::now();
         herd::every(
             &ground,
@@ -128,11 +163,56 @@ fn restore(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
             |doc| async move { doc.ask(Turns {}).await.is_ok() },
         )?;
         ours.push(begun.elapsed().as_secs_f64() * 1e3);
+        let stats = ground.handle.operator().loads();
+        let (reads, agents) = (stats.reads.load(Ordering::Relaxed), stats.agents.load(Ordering::Relaxed));
+        with_store.push(stats.took_us.load(Ordering::Relaxed) as f64 / 1e3);
+        note = format!("{agents} agents in {reads} reads");
         ground.end()?;
     }
     let (unit, better, goal) = (Unit::Millis, Better::Less, Some(3_000.0));
-    plan.add(Row { name: RESTORE.to_owned(), unit, better, peer: None, ours, goal, note: String::new() });
+    let peer = Some(("bare pages of 1,000 in the order of keys, parsed", theirs));
+    let row = |name: &str, peer, ours, goal, note| Row {
+        name: name.to_owned(),
+        unit,
+        better,
+        peer,
+        ours,
+        goal,
+        note,
+    };
+    plan.add(row(RESTORE, peer, ours, None, note.clone()));
+    plan.add(row(LOADS_OF_RESTORE, None, with_store, goal, note));
     Ok(())
+}
+
+#[derive(diesel::QueryableByName)]
+struct Page {
+    #[diesel(sql_type = Text)]
+    key: String,
+    #[diesel(sql_type = Binary)]
+    state: Vec<u8>,
+}
+
+/// The herd's documents, read page by page and parsed: how long it took, in milliseconds.
+async fn bare_pages(url: &str) -> anyhow::Result<f64> {
+    let mut conn = AsyncPgConnection::establish(url).await?;
+    let (begun, mut after, mut n) = (Instant::now(), String::new(), 0);
+    loop {
+        let page = diesel::sql_query(
+            "SELECT key, state FROM greenroom_agents WHERE kind = 'doc' AND key > $1 ORDER BY key LIMIT 1000",
+        );
+        let page: Vec<Page> =
+            diesel_async::RunQueryDsl::load(page.bind::<Text, _>(&after), &mut conn).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.key);
+        n += page.len();
+        for row in page {
+            let body = row.state.get(greenroom::model::snapshot::HEADER_BYTES..).unwrap_or_default();
+            std::hint::black_box(serde_json::from_slice::<Doc>(body)?);
+        }
+    }
+    anyhow::ensure!(n >= herd::HERD, "agents are missing");
+    Ok(begun.elapsed().as_secs_f64() * 1e3)
 }
 
 fn name((callers, agents, _): (usize, usize, f64)) -> String {
@@ -148,20 +228,23 @@ struct Peer {
     docs: Vec<Arc<Mutex<Doc>>>,
 }
 
-/// The guarded row of a turn.
-struct Write {
+/// The guarded row of a turn; `SAID`: and a message, in the same statement.
+struct Write<const SAID: bool> {
     id: String,
     version: i64,
     state: Vec<u8>,
 }
 
-impl QueryId for Write {
+impl<const SAID: bool> QueryId for Write<SAID> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl QueryFragment<Pg> for Write {
+impl<const SAID: bool> QueryFragment<Pg> for Write<SAID> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if SAID {
+            out.push_sql("WITH turned AS (");
+        }
         out.push_sql("UPDATE peer SET version = 1 + ");
         out.push_bind_param::<BigInt, _>(&self.version)?;
         out.push_sql(", updated_at = now(), state = ");
@@ -169,7 +252,16 @@ impl QueryFragment<Pg> for Write {
         out.push_sql(" WHERE id = ");
         out.push_bind_param::<Text, _>(&self.id)?;
         out.push_sql("::uuid AND version = ");
-        out.push_bind_param::<BigInt, _>(&self.version)
+        out.push_bind_param::<BigInt, _>(&self.version)?;
+        if SAID {
+            out.push_sql(
+                " RETURNING id, version) INSERT INTO peer_messages (conversation, seq, id, role, content) \
+                 SELECT id, version, gen_random_uuid(), 'assistant', ",
+            );
+            out.push_bind_param::<Binary, _>(talk::TEXT.as_bytes())?;
+            out.push_sql(" FROM turned");
+        }
+        Ok(())
     }
 }
 
@@ -179,7 +271,10 @@ impl Peer {
         let pool = Pool::builder(manager).max_size(POOL).build()?;
         let mut conn = pool.get().await?;
         conn.batch_execute(
-            "DROP TABLE IF EXISTS peer; \
+            "DROP TABLE IF EXISTS peer, peer_messages; \
+             CREATE TABLE peer_messages (conversation uuid NOT NULL, seq bigint NOT NULL, id uuid NOT NULL UNIQUE, \
+             role text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), content bytea NOT NULL, \
+             PRIMARY KEY (conversation, seq)); \
              CREATE TABLE peer (id uuid PRIMARY KEY, version bigint NOT NULL, updated_at timestamptz NOT NULL, \
              state bytea NOT NULL) WITH (fillfactor = 70); \
              ALTER TABLE peer ALTER COLUMN state SET STORAGE EXTERNAL;",
@@ -196,7 +291,7 @@ impl Peer {
     }
 
     /// Turns a second: each caller writes its document again and again.
-    async fn turns(
+    async fn turns<const SAID: bool>(
         &self,
         callers: usize,
         agents: usize,
@@ -207,7 +302,7 @@ impl Peer {
         let over = Arc::new(AtomicBool::new(false));
         let callers: Vec<_> = (0..callers)
             .filter_map(|n| Some((n % agents, self.docs.get(n % agents)?.clone())))
-            .map(|(n, doc)| tokio::spawn(ask_for(self.pool.clone(), n, doc, over.clone())))
+            .map(|(n, doc)| tokio::spawn(ask_for::<SAID>(self.pool.clone(), n, doc, over.clone())))
             .collect();
         tokio::time::sleep(stretch).await;
         over.store(true, Ordering::Relaxed);
@@ -221,7 +316,7 @@ impl Peer {
     }
 }
 
-async fn ask_for(
+async fn ask_for<const SAID: bool>(
     pool: Pool<AsyncPgConnection>,
     n: usize,
     doc: Arc<Mutex<Doc>>,
@@ -232,7 +327,7 @@ async fn ask_for(
         let begun = Instant::now();
         let mut doc = doc.lock().await;
         let version = doc.bump() as i64 - 1;
-        let write = Write { id: uuid(n), version, state: doc.json() };
+        let write = Write::<SAID> { id: uuid(n), version, state: doc.json() };
         let mut conn = pool.get().await?;
         anyhow::ensure!(
             diesel_async::RunQueryDsl::execute(write, &mut conn).await? == 1,

@@ -4,7 +4,13 @@
 //! comes back costs the store few statements, never more than [`LANES`] at a time. A store that reads in
 //! place (SQLite) is asked directly: there a statement is cheaper than the way to another thread.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -18,6 +24,17 @@ use crate::{
 const MAX_BATCH: usize = 1_000;
 /// At most so many reads of a sort at the same time.
 const LANES: usize = 2;
+
+/// Figures of the reads, for `/metrics` and the benchmarks.
+#[derive(Default)]
+pub struct LoadStats {
+    /// Reads so far.
+    pub reads: AtomicU64,
+    /// Agents that were asked for so far.
+    pub agents: AtomicU64,
+    /// How long the store took for them, in microseconds; of reads side by side each counts.
+    pub took_us: AtomicU64,
+}
 
 type Answer = Result<Option<AgentRow>, StoreError>;
 
@@ -36,6 +53,7 @@ struct Queue {
 
 struct Shared {
     store: Arc<dyn Store>,
+    stats: LoadStats,
     rows: Mutex<Queue>,
     heads: Mutex<Queue>,
 }
@@ -50,7 +68,8 @@ pub(crate) struct Loads {
 impl Loads {
     /// Reads run on the current runtime, wherever they are asked for.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        let shared = Shared { store, rows: Mutex::default(), heads: Mutex::default() };
+        let shared =
+            Shared { store, stats: LoadStats::default(), rows: Mutex::default(), heads: Mutex::default() };
         Self { shared: Arc::new(shared), home: Handle::current() }
     }
 
@@ -62,6 +81,10 @@ impl Loads {
     /// An agent's row; its state may be left out.
     pub(crate) async fn head(&self, id: AgentId) -> Answer {
         self.read(id, Sort::Heads).await
+    }
+
+    pub(crate) fn stats(&self) -> &LoadStats {
+        &self.shared.stats
     }
 
     async fn read(&self, id: AgentId, sort: Sort) -> Answer {
@@ -97,10 +120,18 @@ impl Shared {
     }
 
     async fn fetch(&self, ids: &[AgentId], sort: Sort) -> Result<Vec<Option<AgentRow>>, StoreError> {
-        match sort {
+        let begun = Instant::now();
+        let rows = match sort {
             Sort::Rows => self.store.load(ids).await,
             Sort::Heads => self.store.heads(ids).await,
-        }
+        };
+        let took = begun.elapsed();
+        self.stats.reads.fetch_add(1, Ordering::Relaxed);
+        self.stats.agents.fetch_add(ids.len() as u64, Ordering::Relaxed);
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.stats.took_us.fetch_add(us, Ordering::Relaxed);
+        metrics::histogram!("greenroom_state_load_duration_seconds").record(took.as_secs_f64());
+        rows
     }
 
     /// Reads until nothing waits.

@@ -39,6 +39,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use boot::StartError;
 pub(crate) use boot::{DataDir, Running, lock, start};
+pub use loads::LoadStats;
 pub use persistence::CommitStats;
 pub(crate) use registry::WrapStore;
 

@@ -246,7 +246,7 @@ macro_rules! entity_reads {
         ) -> Result<Vec<Option<Conversation>>, StoreError> {
             use greenroom_conversations::dsl;
             let all = dsl::greenroom_conversations
-                .filter(dsl::deleted.eq(false))
+                .filter(diesel::dsl::not(dsl::deleted))
                 .select(ConversationRow::as_select());
             // one has a statement that stays prepared
             let rows: Vec<ConversationRow> = match ids {
@@ -269,7 +269,7 @@ macro_rules! entity_reads {
         ) -> Result<Vec<Conversation>, StoreError> {
             use greenroom_conversations::dsl;
             let mut query = dsl::greenroom_conversations
-                .filter(dsl::deleted.eq(false))
+                .filter(diesel::dsl::not(dsl::deleted))
                 .select(ConversationRow::as_select())
                 .into_boxed::<$db>();
             if let Some(before) = filter.before {
@@ -289,7 +289,7 @@ macro_rules! entity_reads {
             use greenroom_messages::dsl;
             let all = dsl::greenroom_messages
                 .inner_join(c::greenroom_conversations.on(c::id.eq(dsl::conversation)))
-                .filter(c::deleted.eq(false))
+                .filter(diesel::dsl::not(c::deleted))
                 .select(MessageRow::as_select());
             let rows: Vec<MessageRow> = match ids {
                 [] => return Ok(Vec::new()),
@@ -315,7 +315,7 @@ macro_rules! entity_reads {
             let all = dsl::greenroom_messages
                 .inner_join(c::greenroom_conversations.on(c::id.eq(dsl::conversation)))
                 .filter(dsl::conversation.eq(Id(conversation.0)))
-                .filter(c::deleted.eq(false))
+                .filter(diesel::dsl::not(c::deleted))
                 .select(MessageRow::as_select());
             // first how large they are: a page has a bound in bytes
             let sizes = dsl::greenroom_messages

@@ -14,6 +14,10 @@ pub enum Durability {
     Relaxed,
 }
 
+/// States of so many bytes are compressed: just below where a row of Postgres's no longer fits into its page
+/// and is written in pieces. Measured: see `docs/storage.md`.
+const PACKED_FROM: usize = 7 << 8;
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -25,6 +29,8 @@ pub struct StoreOptions {
     pub history_every: Duration,
     /// Connections for reads and claims, where the store has a pool of them.
     pub pool_size: usize,
+    /// States of so many bytes are compressed, in a store that pays for bytes.
+    pub packed_from: usize,
 }
 
 impl Default for StoreOptions {
@@ -34,6 +40,7 @@ impl Default for StoreOptions {
             history: 8,
             history_every: Duration::from_secs(60),
             pool_size: 10,
+            packed_from: PACKED_FROM,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Agents: lasting status, listings, kept states.
 
 use greenroom::{
-    model::id::AgentId,
+    model::{id::AgentId, snapshot::HEADER_BYTES},
     store::{AgentFilter, StoredStatus},
 };
 
@@ -16,6 +16,39 @@ async fn listed(w: &World, filter: AgentFilter) -> Vec<String> {
     let rows = w.store.agents(&filter).await.unwrap();
     assert!(rows.iter().all(|r| r.bytes.is_empty()), "listings carry no states");
     rows.into_iter().map(|r| format!("{}/{}", r.kind, r.key)).collect()
+}
+
+/// A state of about so many bytes, with the repetition that JSON has.
+fn talk(bytes: usize) -> String {
+    let line = |n| format!("{{\"role\":\"user\",\"n\":{n},\"text\":\"what is left to do today?\"}}");
+    let lines: Vec<String> = (0..bytes / 60 + 1).map(line).collect();
+    format!("[{}]", lines.join(","))
+}
+
+// the connections live on the threads of the runtime, and are to go on while a test waits
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_keeps_large_states_compressed_and_small_ones_as_they_are() {
+    let w = World::postgres().await;
+    let stored = |table: &str| -> usize {
+        w.psql(&format!("SELECT max(octet_length(state)) FROM {table}")).parse().unwrap()
+    };
+    let small = talk(200);
+    w.must(w.turn("a", 0, &small)).await;
+    assert_eq!(stored("greenroom_agents"), small.len() + HEADER_BYTES);
+    // by both ways of writing a state: with the first, and as the next
+    let (first, next) = (talk(20_000), talk(30_000));
+    w.must(w.turn("b", 0, &first)).await;
+    assert!(stored("greenroom_agents") < first.len() / 2, "a first state is stored as it came");
+    assert_eq!(w.state("b").await, Some((1, first)));
+    w.must(w.turn("b", 1, &next)).await;
+    assert!(stored("greenroom_agents") < next.len() / 2, "a next state is stored as it came");
+    assert_eq!(w.state("b").await, Some((2, next.clone())));
+    // and what is kept of earlier ones
+    w.must(w.turn("b", 2, "3")).await;
+    assert!(stored("greenroom_snapshots") < next.len() / 2);
+    let kept = w.store.snapshots(AgentId::of("tally", "b")).await.unwrap();
+    let body = |n: usize| kept[n].2[HEADER_BYTES..].to_vec();
+    assert_eq!((body(0), body(1)), (b"3".to_vec(), next.into_bytes()));
 }
 
 rules! {

@@ -52,7 +52,7 @@ pub struct World {
     pub url: String,
     options: StoreOptions,
     _dir: Option<tempfile::TempDir>,
-    _database: Option<postgres::Database>,
+    database: Option<postgres::Database>,
 }
 
 impl World {
@@ -80,12 +80,18 @@ impl World {
             history: 3,
             history_every: Duration::ZERO,
             pool_size: 4,
+            ..StoreOptions::default()
         };
         let store = store::open(&url, &options).await.unwrap();
         let (boot, epochs) = (Uuid::nil(), Vec::new());
-        let mut world = Self { store, boot, epochs, url, options, _dir: dir, _database: database };
+        let mut world = Self { store, boot, epochs, url, options, _dir: dir, database };
         world.join().await;
         world
+    }
+
+    /// A statement in the database, for stores on Postgres; what it printed.
+    pub fn psql(&self, sql: &str) -> String {
+        self.database.as_ref().expect("it is on Postgres").psql(sql)
     }
 
     /// The path of the database, for stores in files.

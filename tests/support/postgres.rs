@@ -435,7 +435,12 @@ impl Server {
 
     /// A statement; what it printed.
     pub fn psql(&self, sql: &str) -> String {
-        psql(self.folder.path(), self.port, "postgres", sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
+        self.psql_in("postgres", sql)
+    }
+
+    /// A statement in one of its databases; what it printed.
+    pub fn psql_in(&self, database: &str, sql: &str) -> String {
+        psql(self.folder.path(), self.port, database, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
     }
 
     /// A statement that may fail; what it printed, or the error.

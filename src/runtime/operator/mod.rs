@@ -162,6 +162,11 @@ impl Operator {
         &self.node.persistence.stats
     }
 
+    /// Figures of the reads that activations make.
+    pub fn loads(&self) -> &super::LoadStats {
+        self.node.loads.stats()
+    }
+
     /// Asks the node to shut down in good order.
     pub fn stop(&self) {
         self.node.stop.cancel();

@@ -18,11 +18,11 @@ use super::{
     error,
     history::History,
     rows,
-    values::{Id, lane, micros},
+    values::{Id, Micros, lane, micros},
 };
 use crate::{
     model::{
-        id::TaskId,
+        id::{AgentId, TaskId},
         snapshot,
         task::{Illegal, NewTask, TaskInput, TaskState, next},
     },
@@ -32,8 +32,25 @@ use crate::{
     },
 };
 
-/// States of so many bytes are compressed.
-const PACKED_FROM: usize = 4 << 10;
+/// How states are kept.
+pub(super) struct Keeping {
+    /// Which are kept when they are overwritten.
+    pub(super) history: Mutex<History>,
+    /// Those of so many bytes are compressed.
+    pub(super) packed_from: usize,
+}
+
+impl Keeping {
+    fn kept(&self) -> i32 {
+        wire(self.history.lock().keep)
+    }
+
+    /// Whether a state is kept that is about to be overwritten. Locked for a moment only: the writers
+    /// compress side by side.
+    fn wants(&self, agent: AgentId, now: Micros) -> bool {
+        self.history.lock().wants(agent, now)
+    }
+}
 
 /// How often a call is repeated for the sake of others who were in its way.
 const MAX_REPEATS: usize = 3;
@@ -136,8 +153,8 @@ fn transition(finish: &Finish) -> (TaskState, i32) {
 
 impl<'a> StatesCall<'a> {
     /// The states of a wave whose units are nothing else.
-    fn of(units: &'a [Unit], wave: &[usize], history: &mut History) -> Self {
-        let mut call = Self { history: wire(history.keep), ..Self::default() };
+    fn of(units: &'a [Unit], wave: &[usize], keeping: &Keeping) -> Self {
+        let mut call = Self { history: keeping.kept(), ..Self::default() };
         let now = micros(Timestamp::now());
         for n in wave {
             let Some(state) = units.get(*n).and_then(|unit| unit.state.as_ref()) else { continue };
@@ -147,26 +164,26 @@ impl<'a> StatesCall<'a> {
             call.epoch.push(state.epoch);
             call.base.push(state.base_version);
             call.schema.push(i64::from(state.schema_version));
-            call.state.push(snapshot::pack(&state.bytes, PACKED_FROM));
-            call.keep.push(history.wants(state.id, now));
+            call.state.push(snapshot::pack(&state.bytes, keeping.packed_from));
+            call.keep.push(keeping.wants(state.id, now));
         }
         call
     }
 }
 
 impl<'a> CommitCall<'a> {
-    fn of(boot: Uuid, units: &'a [Unit], wave: &[usize], history: &mut History) -> Self {
-        let mut call = Self { node: Some(Id(boot)), history: wire(history.keep), ..Self::default() };
+    fn of(boot: Uuid, units: &'a [Unit], wave: &[usize], keeping: &Keeping) -> Self {
+        let mut call = Self { node: Some(Id(boot)), history: keeping.kept(), ..Self::default() };
         let now = micros(Timestamp::now());
         for n in wave {
             if let Some(unit) = units.get(*n) {
-                call.unit(wire(*n), unit, |agent| history.wants(agent, now));
+                call.unit(wire(*n), unit, keeping, now);
             }
         }
         call
     }
 
-    fn unit(&mut self, n: i32, unit: &'a Unit, keep: impl FnOnce(crate::model::id::AgentId) -> bool) {
+    fn unit(&mut self, n: i32, unit: &'a Unit, keeping: &Keeping, now: Micros) {
         if let Some((partition, epoch)) = unit.owner {
             self.owner(n, partition, epoch);
         }
@@ -180,8 +197,8 @@ impl<'a> CommitCall<'a> {
             self.s_epoch.push(state.epoch);
             self.s_base.push(state.base_version);
             self.s_schema.push(i64::from(state.schema_version));
-            self.s_state.push(snapshot::pack(&state.bytes, PACKED_FROM));
-            self.s_keep.push(state.base_version > 0 && keep(state.id));
+            self.s_state.push(snapshot::pack(&state.bytes, keeping.packed_from));
+            self.s_keep.push(state.base_version > 0 && keeping.wants(state.id, now));
             if !is_state_alone(unit) {
                 self.s_judged.push(state.id.into());
             }
@@ -326,7 +343,7 @@ enum Why {
 /// Commits units, each with its own verdict.
 pub(super) async fn commit(
     conn: &mut AsyncPgConnection,
-    history: &Mutex<History>,
+    keeping: &Keeping,
     boot: Uuid,
     units: &[Unit],
 ) -> Result<Vec<Verdict>, StoreError> {
@@ -339,7 +356,7 @@ pub(super) async fn commit(
                 None => sound.push(n),
             }
         }
-        halve(conn, history, boot, units, sound, &mut verdicts).await?;
+        halve(conn, keeping, boot, units, sound, &mut verdicts).await?;
     }
     Ok(verdicts)
 }
@@ -353,7 +370,7 @@ fn set(verdicts: &mut [Verdict], n: usize, verdict: Verdict) {
 /// Sends a wave; where one of its units breaks the statement, looks for it.
 async fn halve(
     conn: &mut AsyncPgConnection,
-    history: &Mutex<History>,
+    keeping: &Keeping,
     boot: Uuid,
     units: &[Unit],
     wave: Vec<usize>,
@@ -365,7 +382,7 @@ async fn halve(
         if wave.is_empty() {
             continue;
         }
-        match send(conn, history, boot, units, &wave).await {
+        match send(conn, keeping, boot, units, &wave).await {
             Ok(refused) => {
                 for (n, why) in refused {
                     let Some(unit) = units.get(n) else { continue };
@@ -407,13 +424,13 @@ async fn halve(
 /// One statement: which units of the wave it refused, and why.
 async fn send(
     conn: &mut AsyncPgConnection,
-    history: &Mutex<History>,
+    keeping: &Keeping,
     boot: Uuid,
     units: &[Unit],
     wave: &[usize],
 ) -> QueryResult<Vec<(usize, Why)>> {
     if wave.iter().all(|n| units.get(*n).is_some_and(is_state_alone)) {
-        let call = StatesCall::of(units, wave, &mut history.lock());
+        let call = StatesCall::of(units, wave, keeping);
         let met: Vec<i32> = RunQueryDsl::load(call, conn).await?;
         if met.len() == wave.len() {
             return Ok(Vec::new());
@@ -421,7 +438,7 @@ async fn send(
         let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
         return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
     }
-    let rest = CommitCall::of(boot, units, wave, &mut history.lock());
+    let rest = CommitCall::of(boot, units, wave, keeping);
     let call = EntityCall { entities: EntityArguments::of(units, wave), rest };
     let refused: Vec<Refused> = if call.entities.is_empty() {
         RunQueryDsl::load(&call.rest, conn).await?

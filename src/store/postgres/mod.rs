@@ -21,7 +21,7 @@ mod verify;
 mod wire;
 mod work;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -42,6 +42,7 @@ use crate::model::{
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
 };
+use commit::Keeping;
 use history::History;
 
 /// How many group commits run side by side: more bring nothing.
@@ -50,14 +51,14 @@ const WRITERS: usize = 2;
 /// The store in a Postgres database.
 pub(super) struct PostgresStore {
     pools: Pools,
-    history: Arc<Mutex<History>>,
+    keeping: Keeping,
 }
 
 impl PostgresStore {
     /// Connects; the tables must be there.
     async fn open(pools: Pools, options: &StoreOptions) -> Result<Self, StoreError> {
-        let history = Arc::new(Mutex::new(History::new(options.history_every, options.history)));
-        Ok(Self { pools, history })
+        let history = Mutex::new(History::new(options.history_every, options.history));
+        Ok(Self { pools, keeping: Keeping { history, packed_from: options.packed_from } })
     }
 }
 
@@ -97,7 +98,7 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError> {
-        commit::commit(&mut *self.pools.writer().await?, &self.history, boot, units).await
+        commit::commit(&mut *self.pools.writer().await?, &self.keeping, boot, units).await
     }
 
     async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
@@ -145,7 +146,7 @@ impl Store for PostgresStore {
         let doomed = read::doomed(&mut conn, true).await.map_err(|e| error::of_statement(&e))?;
         let ends: Vec<Unit> = doomed.into_iter().filter_map(|(task, doom)| end(task, doom)).collect();
         if !ends.is_empty() {
-            commit::commit(&mut conn, &self.history, Uuid::nil(), &ends).await?;
+            commit::commit(&mut conn, &self.keeping, Uuid::nil(), &ends).await?;
         }
         let due = read::next_due(&mut conn).await.map_err(|e| error::of_statement(&e))?;
         Ok((promoted, due))

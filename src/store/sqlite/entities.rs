@@ -89,11 +89,13 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// `deleted` is no bound value: SQLite, which has partial indexes on it, would prepare the statement anew
+    /// each time.
     fn place(&mut self, conversation: ConversationId) -> Result<Place, Stop> {
         use greenroom_conversations::dsl;
         let found = dsl::greenroom_conversations
             .filter(dsl::id.eq(Id(conversation.0)))
-            .filter(dsl::deleted.eq(false))
+            .filter(diesel::dsl::not(dsl::deleted))
             .select((dsl::last_seq, dsl::used_on))
             .first::<(i64, i32)>(self.conn)
             .optional()?;
@@ -167,7 +169,8 @@ impl Tx<'_> {
 
     pub(super) fn delete_conversation(&mut self, id: ConversationId) -> QueryResult<()> {
         use greenroom_conversations::dsl;
-        let row = dsl::greenroom_conversations.filter(dsl::id.eq(Id(id.0))).filter(dsl::deleted.eq(false));
+        let row =
+            dsl::greenroom_conversations.filter(dsl::id.eq(Id(id.0))).filter(diesel::dsl::not(dsl::deleted));
         diesel::update(row)
             .set((dsl::deleted.eq(true), dsl::version.eq(dsl::version + 1)))
             .execute(self.conn)?;
