@@ -91,7 +91,7 @@ fn talking(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
     let (stretch, took) = (plan.stretch() * 2, RefCell::default());
     let mut theirs = || ground.runtime.block_on(peer.turns::<true>(AGENTS, AGENTS, stretch, &took));
     let note = || format!("peer's p50 {:.1} ms", median(took.borrow().clone()) / 1e3);
-    talk::row(plan, &ground, talk::name(STORE, PEER), (PEER, &mut theirs), 2.0, &note)?;
+    talk::row(plan, &ground, talk::name(STORE, PEER), (PEER, &mut theirs), &note)?;
     talk::silent(plan, &ground, STORE)?;
     ground.end()
 }

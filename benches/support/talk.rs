@@ -73,9 +73,9 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     let content = serde_json::to_vec(TEXT)?;
     let disk = RefCell::new(Disk::new(data.path())?);
     let stretch = plan.stretch();
-    for ((name, peer), (batch, goal)) in names.into_iter().zip(peers).zip([(1, 3.0), (BATCH, 0.3)]) {
+    for ((name, peer), batch) in names.into_iter().zip(peers).zip([1, BATCH]) {
         let mut theirs = || probed(&mut disk.borrow_mut(), || bare.saying(&content, batch, stretch));
-        row(plan, &ground, name, (peer, &mut theirs), goal, &|| disk.borrow_mut().note())?;
+        row(plan, &ground, name, (peer, &mut theirs), &|| disk.borrow_mut().note())?;
     }
     silent(plan, &ground, "")?;
     ground.end()
@@ -99,7 +99,6 @@ pub fn row(
     ground: &Ground,
     name: String,
     (peer, theirs): (&'static str, &mut dyn FnMut() -> anyhow::Result<f64>),
-    goal: f64,
     note: &dyn Fn() -> String,
 ) -> anyhow::Result<()> {
     if !plan.wants(&name) {
@@ -111,7 +110,7 @@ pub fn row(
     })?;
     let (unit, better, peer) = (Unit::PerSecond, Better::More, Some((peer, theirs)));
     let note = [spent.told(), note()].into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
-    plan.add(Row { name, unit, better, peer, ours, goal: Some(goal), note });
+    plan.add(Row { name, unit, better, peer, ours, goal: None, note });
     Ok(())
 }
 
@@ -122,5 +121,5 @@ pub fn silent(plan: &mut Plan, ground: &Ground, store: &str) -> anyhow::Result<(
         let mut spent = Spent::default();
         asks(ground, &chats, AGENTS, stretch, &mut spent, |chat| async move { chat.ask(Bump {}).await })
     };
-    row(plan, ground, name(store, SILENT), (SILENT, &mut theirs), 0.4, &String::new)
+    row(plan, ground, name(store, SILENT), (SILENT, &mut theirs), &String::new)
 }
