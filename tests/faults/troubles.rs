@@ -143,6 +143,8 @@ fn a_server_without_connections_to_spare_is_recognised_told_once_and_recovered_f
             let began = Instant::now();
             while server.psql(there) != "13" {
                 assert!(began.elapsed() < PATIENCE, "{} of the crowd are there", server.psql(there));
+                // one may have met a place that somebody of the node's held while being refused
+                crowd.borrow_mut().push(server.session("crowd", "SELECT pg_sleep(600)"));
                 std::thread::sleep(Duration::from_millis(20));
             }
             server.psql("ALTER ROLE somebody CONNECTION LIMIT -1");

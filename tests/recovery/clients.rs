@@ -76,10 +76,10 @@ impl Clients {
     }
 
     /// Ends them, and tells what was acknowledged.
-    pub fn end(self) -> Acknowledged {
+    pub fn end(mut self) -> Acknowledged {
         self.over.store(true, SeqCst);
         let mut all = Acknowledged::default();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             let one = thread.join().unwrap();
             all.appended.extend(one.appended);
             all.tasks.extend(one.tasks);
@@ -87,6 +87,13 @@ impl Clients {
             all.refused += one.refused;
         }
         all
+    }
+}
+
+/// Those of a test that has failed must not keep the machine from the others.
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.over.store(true, SeqCst);
     }
 }
 

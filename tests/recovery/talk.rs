@@ -29,6 +29,7 @@ pub struct Speakers {
     count: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
+    gone: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Said>>,
 }
 
@@ -42,6 +43,7 @@ impl Speakers {
             count: Arc::default(),
             refused: Arc::default(),
             over: Arc::default(),
+            gone: Arc::default(),
             threads: Vec::new(),
         };
         for name in 0..threads {
@@ -52,6 +54,7 @@ impl Speakers {
                 count: speakers.count.clone(),
                 refused: speakers.refused.clone(),
                 over: speakers.over.clone(),
+                gone: speakers.gone.clone(),
             };
             speakers.threads.push(std::thread::spawn(move || speaker.speak()));
         }
@@ -69,9 +72,10 @@ impl Speakers {
     }
 
     /// Ends them, and checks that everything is there, once, and nothing else.
-    pub fn end(self, node: &Node) {
+    pub fn end(mut self, node: &Node) {
         self.over.store(true, SeqCst);
-        let said: Said = self.threads.into_iter().flat_map(|s| s.join().unwrap()).collect();
+        let said: Said =
+            std::mem::take(&mut self.threads).into_iter().flat_map(|s| s.join().unwrap()).collect();
         let (mut all, mut cursor) = (Vec::new(), 0);
         loop {
             let page = node.get(&format!("{}/messages?order=asc&limit=500&cursor={cursor}", self.path)).json;
@@ -92,6 +96,14 @@ impl Speakers {
     }
 }
 
+/// As of [`crate::clients::Clients`].
+impl Drop for Speakers {
+    fn drop(&mut self) {
+        self.over.store(true, SeqCst);
+        self.gone.store(true, SeqCst);
+    }
+}
+
 struct Speaker {
     place: Place,
     path: String,
@@ -99,6 +111,8 @@ struct Speaker {
     count: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
+    /// Nobody asks any more what was said.
+    gone: Arc<AtomicBool>,
 }
 
 impl Speaker {
@@ -122,6 +136,7 @@ impl Speaker {
                     .header("Idempotency-Key", &text)
                     .send(&body);
                 match read(sent) {
+                    _ if self.gone.load(SeqCst) => return said,
                     None | Some((503 | 504, _)) => {
                         self.refused.fetch_add(1, SeqCst);
                         std::thread::sleep(Duration::from_millis(3));

@@ -41,6 +41,12 @@ struct Chain {
     to: String,
     n: usize,
 }
+/// Submits one work, and another for after it.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Hope {
+    first: Work,
+    then: Work,
+}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Later {
     ms: u64,
@@ -60,14 +66,15 @@ struct Fire {}
 struct BadWork;
 message! {
     Write -> u64; Read -> Vec<String>; Block -> (); Stumble -> u64; Order -> (); Chain -> Vec<TaskId>;
-    Later -> TaskId; CallOnce -> (); Work -> u64 | BadWork; Fire -> ();
+    Later -> TaskId; Hope -> (); CallOnce -> (); Work -> u64 | BadWork; Fire -> ();
 }
 
 static STUMBLES: AtomicUsize = AtomicUsize::new(0);
 
 impl Agent for Clerk {
     const KIND: &'static str = "clerk";
-    type Messages = (Write, Read, Block, Stumble, Order, Chain, Later, CallOnce, Done<Work>, Joined<Work>);
+    type Messages =
+        (Write, Read, Block, Stumble, Order, Chain, Later, Hope, CallOnce, Done<Work>, Joined<Work>);
     fn policy() -> Policy {
         Policy::default()
             .mailbox(16)
@@ -107,6 +114,13 @@ impl Handler<Stumble> for Clerk {
 impl Handler<Order> for Clerk {
     async fn handle(&mut self, order: Order, turn: &Turn<Self>) -> Result<()> {
         turn.tool::<Worker>().submit_all(order.works).max_attempts(2).notify_each().notify_joined();
+        Ok(())
+    }
+}
+impl Handler<Hope> for Clerk {
+    async fn handle(&mut self, hope: Hope, turn: &Turn<Self>) -> Result<()> {
+        let first = turn.tool::<Worker>().submit(hope.first).max_attempts(1).id();
+        turn.tool::<Worker>().submit(hope.then).after(&[first]).notify();
         Ok(())
     }
 }
@@ -249,6 +263,17 @@ async fn a_batch_brings_back_each_outcome_and_one_sum() {
     soon(clerk.ask(Order { works: vec![] })).await.unwrap();
     until("an empty batch ends too", || async { log(&world, "a").await.contains(&"joined 0 0".to_owned()) })
         .await;
+}
+
+/// The store ends it by itself, and somebody waits for it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_to_be_told_hears_of_a_task_that_never_began() {
+    let (world, _) = world().await;
+    let work = |name: &str, good| Work { name: name.into(), good };
+    let hope = Hope { first: work("first", false), then: work("then", true) };
+    soon(world.handle().agent::<Clerk>("a").ask(hope)).await.unwrap();
+    until("it is told", || async { !log(&world, "a").await.is_empty() }).await;
+    assert_eq!(log(&world, "a").await, ["then Cancelled"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
