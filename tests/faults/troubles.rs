@@ -127,7 +127,8 @@ fn a_role_that_may_only_read_is_recognised_told_once_and_recovered_from() {
 
 #[test]
 fn a_server_without_connections_to_spare_is_recognised_told_once_and_recovered_from() {
-    let server = Server::start_with(&["fsync=off", "max_connections=16", "superuser_reserved_connections=3"]);
+    // more than the node wants, or it would be short of some without a crowd
+    let server = Server::start_with(&["fsync=off", "max_connections=24", "superuser_reserved_connections=3"]);
     let node = node(&server.of_somebody(""));
     server.psql("CREATE ROLE crowd LOGIN");
     let crowd = std::cell::RefCell::new(Vec::<Session>::new());
@@ -138,10 +139,10 @@ fn a_server_without_connections_to_spare_is_recognised_told_once_and_recovered_f
             // nobody of the node's comes back between the end of its connections and the crowd's coming
             server.psql("ALTER ROLE somebody CONNECTION LIMIT 0");
             server.terminate();
-            crowd.borrow_mut().extend((0..14).map(|_| server.session("crowd", "SELECT pg_sleep(600)")));
+            crowd.borrow_mut().extend((0..22).map(|_| server.session("crowd", "SELECT pg_sleep(600)")));
             let there = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'crowd'";
             let began = Instant::now();
-            while server.psql(there) != "13" {
+            while server.psql(there) != "21" {
                 assert!(began.elapsed() < PATIENCE, "{} of the crowd are there", server.psql(there));
                 // one may have met a place that somebody of the node's held while being refused
                 crowd.borrow_mut().push(server.session("crowd", "SELECT pg_sleep(600)"));
