@@ -265,6 +265,19 @@ async fn a_batch_brings_back_each_outcome_and_one_sum() {
         .await;
 }
 
+/// More at once than a store forgets in one call, and sooner than the next clean-up comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tasks_that_ended_long_enough_ago_are_forgotten_together() {
+    let (mut world, gate) = world().await;
+    let works = (0..1_200).map(|n| Work { name: format!("w{n}"), good: true }).collect();
+    soon(world.handle().agent::<Clerk>("a").ask(Order { works })).await.unwrap();
+    until("all are back", || async { log(&world, "a").await.len() > 1_200 }).await;
+    world.end().await;
+    world.start_again(program(&gate).set("tasks.retention", "0s")).await;
+    let left = || async { soon(world.handle().operator().status()).await.tasks };
+    until("the last are forgotten", || async { left().await.is_empty() }).await;
+}
+
 /// The store ends it by itself, and somebody waits for it all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_to_be_told_hears_of_a_task_that_never_began() {
