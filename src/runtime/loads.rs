@@ -175,3 +175,19 @@ impl Drop for Running<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_ends_by_a_panic_is_not_counted_for_ever() {
+        let queue = Mutex::new(Queue { running: LANES, ..Queue::default() });
+        let lane = || {
+            let _lane = Running { queue: &queue, over: false };
+            panic!("as told");
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(lane)).is_err());
+        assert_eq!(queue.lock().running, LANES - 1);
+    }
+}
