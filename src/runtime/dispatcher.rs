@@ -289,7 +289,7 @@ impl Dispatcher {
         let cancel = CancellationToken::new();
         let posted = match &claim.target {
             Target::Agent { kind, key } => match self.node.kind(kind) {
-                None => Err(gone(&claim, "unknown_kind", format!("no kind `{kind}` is registered"))),
+                None => Err(gone("unknown_kind", format!("no kind `{kind}` is registered"))),
                 Some((_, kind)) => {
                     let meta = Meta {
                         claim: Some(claim.clone()),
@@ -306,7 +306,6 @@ impl Dispatcher {
                             return;
                         }
                         Err(PostError::UnknownMessage) => Err(gone(
-                            &claim,
                             "unknown_message",
                             format!("`{}` takes no message `{}`", kind.name(), claim.message),
                         )),
@@ -318,7 +317,7 @@ impl Dispatcher {
                 }
             },
             Target::Tool(name) => match self.node.tools.get(name.as_str()) {
-                None => Err(gone(&claim, "not_found", format!("no tool `{name}` is registered"))),
+                None => Err(gone("not_found", format!("no tool `{name}` is registered"))),
                 // It may have begun before the node died: a person must say what happened.
                 Some(tool) if tool.effect() == Effect::Once && claim.lost > 0 => {
                     Err(FinishOutcome::OutcomeUnknown {
@@ -368,10 +367,9 @@ impl Dispatcher {
     }
 }
 
-fn gone(claim: &Claimed, code: &str, message: String) -> FinishOutcome {
+fn gone(code: &str, message: String) -> FinishOutcome {
     let error =
         TaskError { code: code.to_owned(), message, chain: Vec::new(), crash_id: None, refusal: None };
-    let _ = claim;
     FinishOutcome::Failed { error }
 }
 

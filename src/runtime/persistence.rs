@@ -260,7 +260,9 @@ async fn write(writer: Arc<Writer>, cx: Context) {
                 return;
             }
             spare = batch;
-            if !(cx.store.blocks() && (1..=FEW).contains(&std::mem::take(&mut last)) && linger(&writer)) {
+            // an async store's writer must not hold up its thread
+            let found = last <= FEW && cx.store.blocks() && linger(&writer);
+            if !found {
                 writer.work.notified().await;
             }
             continue;
