@@ -111,6 +111,16 @@ pub fn progress(count: &AtomicUsize, more: usize) {
     }
 }
 
+/// How nodes are asked that may not be there.
+pub fn patient() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(20)))
+        .proxy(None)
+        .build();
+    config.new_agent()
+}
+
 fn client(
     place: &Place,
     prefix: &str,
@@ -119,12 +129,7 @@ fn client(
     over: &AtomicBool,
 ) -> Acknowledged {
     let mut all = Acknowledged::default();
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(20)))
-        .proxy(None)
-        .build();
-    let agent = config.new_agent();
+    let agent = patient();
     let post = |path: &str, key: &str, body: &Value| -> Option<(u16, u64, Value)> {
         let (url, token) = place.get();
         let mut request =

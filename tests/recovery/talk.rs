@@ -16,7 +16,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    clients::{Place, progress, sized},
+    clients::{Place, patient, progress, sized},
     support::Node,
 };
 
@@ -118,12 +118,7 @@ struct Speaker {
 impl Speaker {
     /// Says one thing after the other, each until it is acknowledged, and looks whether it is there.
     fn speak(&self) -> Said {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(20)))
-            .proxy(None)
-            .build();
-        let agent = config.new_agent();
+        let agent = patient();
         let mut said = Said::new();
         while !self.over.load(SeqCst) {
             let text = format!("{}-{}", self.name, said.len());
