@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     call::{CommitCall, EntityArguments, EntityCall, Refused, StatesCall},
-    durable::{is_durable, stored_key},
+    durable::{Found, stored_key},
     error,
     history::History,
     rows,
@@ -384,11 +384,7 @@ async fn halve(
         }
         match send(conn, keeping, boot, units, &wave).await {
             Ok(refused) => {
-                for (n, why) in refused {
-                    let Some(unit) = units.get(n) else { continue };
-                    let verdict = judge(conn, boot, unit, why).await?;
-                    set(verdicts, n, verdict);
-                }
+                judge(conn, boot, units, refused, verdicts).await?;
             }
             // The loser of a deadlock, or a race that a second look decides.
             Err(e) if error::is_race(&e) && repeats < MAX_REPEATS => {
@@ -401,14 +397,8 @@ async fn halve(
                     repeats = MAX_REPEATS;
                     open.push(wave);
                 } else if let [n] = *wave {
-                    let durable = match units.get(n) {
-                        Some(unit) => {
-                            is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))?
-                        }
-                        None => false,
-                    };
-                    let refused = Verdict::Refused(Refusal::Bad(e.to_string()));
-                    set(verdicts, n, if durable { Verdict::Durable } else { refused });
+                    judge(conn, boot, units, vec![(n, Why::Refused(Refusal::Bad(e.to_string())))], verdicts)
+                        .await?;
                 } else {
                     let behind = wave.split_off(wave.len() / 2);
                     open.push(behind);
@@ -452,26 +442,33 @@ async fn send(
     Ok(refused.into_iter().filter_map(why).collect())
 }
 
-/// A refused unit may be durable since an earlier try.
+/// Refused units may be durable since an earlier try.
 async fn judge(
     conn: &mut AsyncPgConnection,
     boot: Uuid,
-    unit: &Unit,
-    why: Why,
-) -> Result<Verdict, StoreError> {
-    if is_durable(conn, boot, unit).await.map_err(|e| error::of_statement(&e))? {
-        return Ok(Verdict::Durable);
-    }
-    Ok(Verdict::Refused(match why {
-        Why::Refused(refusal) => refusal,
-        Why::Known => Refusal::Bad("something that it submits is known already".to_owned()),
-        Why::KeyTaken((scope, key)) => {
-            match stored_key(conn, scope, &key).await.map_err(|e| error::of_statement(&e))? {
+    units: &[Unit],
+    refused: Vec<(usize, Why)>,
+    verdicts: &mut [Verdict],
+) -> Result<(), StoreError> {
+    let statement = |e| error::of_statement(&e);
+    let refused: Vec<_> = refused.into_iter().filter_map(|(n, why)| Some((n, units.get(n)?, why))).collect();
+    let those: Vec<&Unit> = refused.iter().map(|(_, unit, _)| *unit).collect();
+    let found = Found::of(conn, &those).await.map_err(statement)?;
+    for (n, unit, why) in refused {
+        if found.is_durable(boot, unit) {
+            continue;
+        }
+        let refusal = match why {
+            Why::Refused(refusal) => refusal,
+            Why::Known => Refusal::Bad("something that it submits is known already".to_owned()),
+            Why::KeyTaken((scope, key)) => match stored_key(conn, scope, &key).await.map_err(statement)? {
                 Some(row) => Refusal::KeyTaken(row),
                 None => return Err(StoreError::NotDone("an idempotency key expired meanwhile".to_owned())),
-            }
-        }
-    }))
+            },
+        };
+        set(verdicts, n, Verdict::Refused(refusal));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

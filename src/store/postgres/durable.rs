@@ -1,6 +1,8 @@
-//! Whether a unit that was refused has been durable since an earlier try.
+//! Which units that were refused have been durable since an earlier try.
 
-use diesel::{OptionalExtension as _, prelude::*};
+use std::collections::{HashMap, HashSet};
+
+use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -10,9 +12,9 @@ use super::{
     values::{Id, micros},
 };
 use crate::store::{
-    Finish, KeyRow, Unit,
+    Finish, KeyRow, KeyWrite, Unit,
     finish::is_own,
-    schema::{greenroom_agents, greenroom_task_archive, greenroom_tasks},
+    schema::{greenroom_agents, greenroom_idempotency, greenroom_task_archive, greenroom_tasks},
 };
 
 /// A key that has not expired.
@@ -24,64 +26,131 @@ pub(super) async fn stored_key(
     read::stored_key(conn, scope, key, micros(Timestamp::now())).await
 }
 
-/// Whether this very unit has been committed before.
-pub(super) async fn is_durable(conn: &mut AsyncPgConnection, boot: Uuid, unit: &Unit) -> QueryResult<bool> {
-    if let Some(write) = &unit.state {
-        use greenroom_agents::dsl;
-        let row =
-            dsl::greenroom_agents.filter(dsl::id.eq(Id::from(write.id))).select((dsl::epoch, dsl::version));
-        let row: Option<(i64, i64)> = RunQueryDsl::first(row, conn).await.optional()?;
-        return Ok(row == Some((write.epoch, write.base_version.saturating_add(1))));
-    }
-    if !unit.accepted.is_empty() {
-        let mut ids: Vec<Id> = unit.accepted.iter().map(|t| t.id.into()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        return Ok(known(conn, &ids).await? == ids.len());
-    }
-    for finish in &unit.finished {
-        if !is_finished(conn, boot, finish).await? {
-            return Ok(false);
-        }
-    }
-    for key in &unit.keys {
-        match stored_key(conn, key.scope, &key.key).await? {
-            Some(row) if is_own(&row, key) => {}
-            _ => return Ok(false),
-        }
-    }
-    if !entities::are_appended(conn, &unit.messages).await? {
-        return Ok(false);
-    }
-    Ok(!(unit.finished.is_empty() && unit.keys.is_empty() && unit.messages.is_empty()))
+/// What the store has of some units. A lost answer is that of a whole batch: they are looked up together,
+/// in a few statements however many they are.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Epoch and version.
+    states: HashMap<Id, (i64, i64)>,
+    /// State and attempt.
+    hot: HashMap<Id, (i16, i64)>,
+    /// State, attempt, and who ended it.
+    archived: HashMap<Id, (i16, i64, Option<Id>)>,
+    keys: HashMap<(Id, String), KeyRow>,
+    /// With their conversations.
+    messages: HashSet<(Id, Id)>,
 }
 
-/// How many of these tasks are known, hot or archived.
-async fn known(conn: &mut AsyncPgConnection, ids: &[Id]) -> QueryResult<usize> {
-    use greenroom_task_archive::dsl as a;
-    use greenroom_tasks::dsl as t;
-    let hot = t::greenroom_tasks.filter(t::id.eq_any(ids)).select(t::id);
-    let mut found: Vec<Id> = RunQueryDsl::load(hot, conn).await?;
-    let archived = a::greenroom_task_archive.filter(a::id.eq_any(ids)).select(a::id);
-    found.extend(RunQueryDsl::load::<Id>(archived, conn).await?);
-    found.sort_unstable();
-    found.dedup();
-    Ok(found.len())
+/// What a unit is known by: the first of these that it has decides.
+enum Mark<'a> {
+    State(Id, (i64, i64)),
+    Accepted(Vec<Id>),
+    Rest(&'a Unit),
 }
 
-/// Whether this very finish has been committed before.
-async fn is_finished(conn: &mut AsyncPgConnection, boot: Uuid, finish: &Finish) -> QueryResult<bool> {
-    use greenroom_task_archive::dsl as a;
-    use greenroom_tasks::dsl as t;
-    let (id, to) = (Id::from(finish.task), finish.outcome.state());
-    let wanted = finish.attempt_after();
-    if !to.is_final() {
-        let row = t::greenroom_tasks.filter(t::id.eq(id)).select((t::state, t::attempt));
-        let row: Option<(i16, i64)> = RunQueryDsl::first(row, conn).await.optional()?;
-        return Ok(row.is_some_and(|(s, n)| s == to as i16 && wanted.is_none_or(|w| w == n)));
+fn mark(unit: &Unit) -> Mark<'_> {
+    match &unit.state {
+        Some(write) => Mark::State(write.id.into(), (write.epoch, write.base_version.saturating_add(1))),
+        None if !unit.accepted.is_empty() => {
+            Mark::Accepted(unit.accepted.iter().map(|task| task.id.into()).collect())
+        }
+        None => Mark::Rest(unit),
     }
-    let row = a::greenroom_task_archive.filter(a::id.eq(id)).select((a::state, a::attempt, a::node));
-    let row: Option<(i16, i64, Option<Id>)> = RunQueryDsl::first(row, conn).await.optional()?;
-    let by_us = |node: Option<Id>| node == Some(Id(boot));
-    Ok(row.is_some_and(|(s, n, node)| s == to as i16 && wanted.is_none_or(|w| w == n && by_us(node))))
+}
+
+impl Found {
+    /// Looks units up.
+    pub(super) async fn of(conn: &mut AsyncPgConnection, units: &[&Unit]) -> QueryResult<Self> {
+        let (mut states, mut tasks, mut keys, mut messages) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for unit in units {
+            match mark(unit) {
+                Mark::State(id, _) => states.push(id),
+                Mark::Accepted(ids) => tasks.extend(ids),
+                Mark::Rest(unit) => {
+                    tasks.extend(unit.finished.iter().map(|finish| Id::from(finish.task)));
+                    keys.extend(&unit.keys);
+                    messages.extend(unit.messages.iter().map(|message| Id(message.id.0)));
+                }
+            }
+        }
+        let mut found = Self::default();
+        if !states.is_empty() {
+            use greenroom_agents::dsl;
+            let rows = dsl::greenroom_agents.filter(dsl::id.eq_any(states));
+            let rows: Vec<(Id, (i64, i64))> =
+                RunQueryDsl::load(rows.select((dsl::id, (dsl::epoch, dsl::version))), conn).await?;
+            found.states.extend(rows);
+        }
+        if !tasks.is_empty() {
+            use greenroom_task_archive::dsl as a;
+            use greenroom_tasks::dsl as t;
+            let hot = t::greenroom_tasks.filter(t::id.eq_any(&tasks)).select((t::id, (t::state, t::attempt)));
+            found.hot.extend(RunQueryDsl::load::<(Id, (i16, i64))>(hot, conn).await?);
+            let archived = a::greenroom_task_archive.filter(a::id.eq_any(&tasks));
+            let archived = archived.select((a::id, (a::state, a::attempt, a::node)));
+            found.archived.extend(RunQueryDsl::load::<(Id, (i16, i64, Option<Id>))>(archived, conn).await?);
+        }
+        if !keys.is_empty() {
+            found.keys = stored_keys(conn, &keys).await?;
+        }
+        if !messages.is_empty() {
+            found.messages = entities::appended(conn, messages).await?;
+        }
+        Ok(found)
+    }
+
+    /// Whether this very unit has been committed before.
+    pub(super) fn is_durable(&self, boot: Uuid, unit: &Unit) -> bool {
+        match mark(unit) {
+            Mark::State(id, made) => self.states.get(&id) == Some(&made),
+            Mark::Accepted(ids) => {
+                ids.iter().all(|id| self.hot.contains_key(id) || self.archived.contains_key(id))
+            }
+            Mark::Rest(Unit { finished, keys, messages, .. }) => {
+                let key = |write: &KeyWrite| (Id(write.scope), write.key.clone());
+                finished.iter().all(|finish| self.is_finished(boot, finish))
+                    && keys
+                        .iter()
+                        .all(|write| self.keys.get(&key(write)).is_some_and(|row| is_own(row, write)))
+                    && messages.iter().all(|m| self.messages.contains(&(Id(m.id.0), Id(m.conversation.0))))
+                    && !(finished.is_empty() && keys.is_empty() && messages.is_empty())
+            }
+        }
+    }
+
+    /// Whether this very finish has been committed before.
+    fn is_finished(&self, boot: Uuid, finish: &Finish) -> bool {
+        let (id, to) = (Id::from(finish.task), finish.outcome.state());
+        let wanted = finish.attempt_after();
+        if !to.is_final() {
+            let row = self.hot.get(&id);
+            return row.is_some_and(|(s, n)| *s == to as i16 && wanted.is_none_or(|w| w == *n));
+        }
+        let by_us = |node: &Option<Id>| *node == Some(Id(boot));
+        let row = self.archived.get(&id);
+        row.is_some_and(|(s, n, node)| *s == to as i16 && wanted.is_none_or(|w| w == *n && by_us(node)))
+    }
+}
+
+/// Those of the keys that have not expired.
+async fn stored_keys(
+    conn: &mut AsyncPgConnection,
+    writes: &[&KeyWrite],
+) -> QueryResult<HashMap<(Id, String), KeyRow>> {
+    use greenroom_idempotency::dsl;
+    type Row = (Id, String, Vec<u8>, Option<Id>, Option<Vec<u8>>);
+    // each scope with each key: a few too many do no harm
+    let (scopes, keys): (Vec<Id>, Vec<&str>) = writes.iter().map(|w| (Id(w.scope), &*w.key)).unzip();
+    let rows = dsl::greenroom_idempotency
+        .filter(dsl::scope.eq_any(scopes))
+        .filter(dsl::key.eq_any(keys))
+        .filter(dsl::expires_at.gt(micros(Timestamp::now())))
+        .select((dsl::scope, dsl::key, dsl::request, dsl::task, dsl::reply));
+    let rows: Vec<Row> = RunQueryDsl::load(rows, conn).await?;
+    let row = |(scope, key, request, task, reply): Row| {
+        let request = request.try_into().unwrap_or_default();
+        ((scope, key), KeyRow { request, task: task.map(Into::into), reply })
+    };
+    Ok(rows.into_iter().map(row).collect())
 }

@@ -1,6 +1,8 @@
 //! Conversations, messages and sessions. What their commit does stands beside its function, in
 //! `migrations/postgres`.
 
+use std::collections::HashSet;
+
 use diesel::{pg::Pg, prelude::*, sql_types::Integer};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt as _;
@@ -125,16 +127,12 @@ impl<'a> EntityArguments<'a> {
     }
 }
 
-/// Whether all these messages are known.
-pub(super) async fn are_appended(conn: &mut AsyncPgConnection, messages: &[NewMessage]) -> QueryResult<bool> {
+/// Those of these messages that are known, each with its conversation.
+pub(super) async fn appended(conn: &mut AsyncPgConnection, ids: Vec<Id>) -> QueryResult<HashSet<(Id, Id)>> {
     use greenroom_messages::dsl;
-    if messages.is_empty() {
-        return Ok(true);
-    }
-    let ids: Vec<Id> = messages.iter().map(|m| Id(m.id.0)).collect();
     let rows = dsl::greenroom_messages.filter(dsl::id.eq_any(ids)).select((dsl::id, dsl::conversation));
-    let found: Vec<(Id, Id)> = rows.load(conn).await?;
-    Ok(messages.iter().all(|m| found.contains(&(Id(m.id.0), Id(m.conversation.0)))))
+    let rows: Vec<(Id, Id)> = rows.load(conn).await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Forgets what has had its time.
