@@ -19,6 +19,10 @@ use uuid::Uuid;
 
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/weather.rs"]
+mod weather;
+
+pub use weather::Proxy;
 
 /// Writes every rule as one test per store.
 macro_rules! rules {
@@ -87,6 +91,13 @@ impl World {
         let mut world = Self { store, boot, epochs, url, options, _dir: dir, database };
         world.join().await;
         world
+    }
+
+    /// Reaches its Postgres by a proxy from now on.
+    pub async fn behind_a_proxy(&mut self) -> Proxy {
+        let (proxy, url) = Proxy::before(&self.url);
+        self.store = store::open(&url, &self.options).await.unwrap();
+        proxy
     }
 
     /// A statement in the database, for stores on Postgres; what it printed.

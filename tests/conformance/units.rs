@@ -11,6 +11,23 @@ use uuid::Uuid;
 
 use crate::support::*;
 
+// the connections live on the threads of the runtime, and are to go on while a test waits
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_answer_was_lost_is_looked_up_at_once() {
+    let mut w = World::postgres().await;
+    let proxy = w.behind_a_proxy().await;
+    let claimed = w.running(task("z")).await;
+    let mut units: Vec<Unit> = (0..100).map(|n| w.turn(&n.to_string(), 0, "1")).collect();
+    units.extend((0..100).map(|_| accepting([task("b")])));
+    units.push(ending(&claimed, ok()));
+    for sent in 1..=2 {
+        let before = proxy.passed();
+        assert!(w.commit(&units).await.iter().all(|verdict| *verdict == Verdict::Durable));
+        let answers = proxy.passed() - before;
+        assert!(answers < 50, "the units, sent for time {sent}, took {answers} answers");
+    }
+}
+
 rules! {
     async fn a_state_is_read_back_as_it_was_written(w: &mut World) {
         assert_eq!(w.state("a").await, None);

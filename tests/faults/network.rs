@@ -9,20 +9,11 @@ use crate::{
     weather::{Proxy, Weather},
 };
 
-fn proxied(database: &Database) -> (Proxy, String) {
-    let url = database.url();
-    let (_, rest) = url.split_once('@').unwrap();
-    let (address, name) = rest.split_once('/').unwrap();
-    let proxy = Proxy::new(address.parse().unwrap());
-    let url = format!("postgres://postgres@{}/{name}", proxy.address());
-    (proxy, url)
-}
-
 /// The reply to a commit is lost: the same units are sent again, and are recognised.
 #[test]
 fn a_lost_reply_loses_and_doubles_nothing() {
     let database = Database::new();
-    let (proxy, url) = proxied(&database);
+    let (proxy, url) = Proxy::before(&database.url());
     let mut node = Node::start(&[&format!("store.url={url}")]);
     let rounds = sized(3, 20);
     survives(&mut node, rounds, |_, round| {
@@ -34,7 +25,7 @@ fn a_lost_reply_loses_and_doubles_nothing() {
 #[test]
 fn a_slow_and_a_cut_line_lose_nothing() {
     let database = Database::new();
-    let (proxy, url) = proxied(&database);
+    let (proxy, url) = Proxy::before(&database.url());
     let mut node = Node::start(&[&format!("store.url={url}")]);
     let rounds = sized(6, 20);
     survives(&mut node, rounds, |_, round| match round % 3 {

@@ -39,6 +39,7 @@ struct Shared {
     open: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
     swallowed: AtomicU64,
+    passed: AtomicU64,
 }
 
 impl Proxy {
@@ -52,6 +53,7 @@ impl Proxy {
             open: Mutex::default(),
             over: AtomicBool::new(false),
             swallowed: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
         });
         let there = shared.clone();
         thread::spawn(move || {
@@ -65,6 +67,15 @@ impl Proxy {
         Self { address, shared }
     }
 
+    /// A proxy in front of the Postgres of this URL, and the URL by it.
+    pub fn before(url: &str) -> (Self, String) {
+        let (_, rest) = url.split_once('@').unwrap();
+        let (address, name) = rest.split_once('/').unwrap();
+        let proxy = Self::new(address.parse().unwrap());
+        let url = format!("postgres://postgres@{}/{name}", proxy.address());
+        (proxy, url)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -76,6 +87,11 @@ impl Proxy {
         if weather == Weather::Down {
             self.shared.cut_all();
         }
+    }
+
+    /// How many pieces of answers have passed.
+    pub fn passed(&self) -> u64 {
+        self.shared.passed.load(Ordering::Acquire)
     }
 
     /// How many answers have been swallowed.
@@ -138,6 +154,7 @@ impl Shared {
             if to.write_all(&piece[..n]).is_err() {
                 break;
             }
+            self.passed.fetch_add(u64::from(answers), Ordering::AcqRel);
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
