@@ -15,7 +15,7 @@ mod support;
 
 use std::process::ExitCode;
 
-use support::{durable, herd, measure::Plan, million, postgres, talk, volatile};
+use support::{durable, herd, http, measure::Plan, million, postgres, talk, volatile};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -30,6 +30,7 @@ fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     volatile::measure(plan)?;
     durable::measure(plan)?;
     talk::measure(plan)?;
+    http::measure(plan)?;
     herd::measure(plan)?;
     million::measure(plan)?;
     postgres::measure(plan)?;

@@ -5,6 +5,7 @@ pub mod doc;
 pub mod durable;
 pub mod ground;
 pub mod herd;
+pub mod http;
 pub mod measure;
 pub mod million;
 pub mod packed;

@@ -27,7 +27,7 @@ use super::{
     doc::{Bump, Doc, Turns},
     durable::{Spent, turns},
     ground::{Ground, directory},
-    herd,
+    herd, http,
     measure::{Better, Plan, Row, Unit, median, p50, rounds},
     million, packed, talk,
 };
@@ -60,7 +60,8 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     let talks =
         plan.wants(&talk::name(STORE, PEER)) || plan.wants(&talk::name(STORE, "turns that append nothing"));
     let (sizes, starts) = (packed::is_wanted(plan), million::is_wanted_on_postgres(plan));
-    if loads.is_empty() && !restores && !talks && !sizes && !starts {
+    let through_http = plan.wants(&http::name(STORE));
+    if loads.is_empty() && !restores && !talks && !through_http && !sizes && !starts {
         return Ok(());
     }
     let server = Server::start_with(SETTINGS);
@@ -72,6 +73,10 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     }
     if talks {
         talking(plan, &server)?;
+    }
+    if through_http {
+        server.psql("CREATE DATABASE through_http");
+        http::row(plan, STORE, Some(format!("{}/through_http", server.url().trim_end_matches("/postgres"))))?;
     }
     if sizes {
         packed::measure(plan, &server)?;
