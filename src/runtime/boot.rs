@@ -43,6 +43,10 @@ use crate::{
 
 /// How long the agents have to end what runs.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long a start waits for a store that does not answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is asked until then.
+const STORE_LOOK: Duration = Duration::from_millis(250);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +112,33 @@ pub(crate) fn lock(dir: &Path) -> Result<DataDir, StartError> {
     }
 }
 
+/// Asks the store for what a start needs. One that does not answer may be starting as well: it gets some
+/// time, and people are told what is waited for.
+async fn patiently<T, F>(logger: &Logger, mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let begun = Instant::now();
+    let mut told = None;
+    loop {
+        let error = match ask().await {
+            Err(error) if error.may_pass() && begun.elapsed() < STORE_PATIENCE => error,
+            said => {
+                if let (Some(cause), true) = (told, said.is_ok()) {
+                    logger.emit(outage::up_event(cause, begun.elapsed()));
+                }
+                return said;
+            }
+        };
+        if told.is_none() {
+            told = Some(error.cause());
+            let until = format!("it is tried for {} seconds", STORE_PATIENCE.as_secs());
+            logger.emit(outage::down_event(error.cause(), error.to_string(), &until));
+        }
+        tokio::time::sleep(STORE_LOOK).await;
+    }
+}
+
 /// Starts a node. Must be called on a multi-thread tokio runtime, which becomes the node's own.
 pub(crate) async fn start(
     settings: Settings,
@@ -125,15 +156,16 @@ pub(crate) async fn start(
     };
     let pool_size = settings.store.pool_size as usize;
     let options = StoreOptions { durability, pool_size, ..StoreOptions::default() };
-    let mut store = store::open(&settings.store.url, &options).await?;
-    if let Some(wrap) = registry.wrap_store.take() {
-        store = wrap(store);
-    }
     let member = member(&settings, boot)
         .map_err(|error| StartError::DataDir { path: settings.node.data_dir.clone(), error })?;
+    let (url, wrap) = (settings.store.url.clone(), registry.wrap_store.take());
+    let mut store = patiently(&logger, || store::open(&url, &options)).await?;
+    if let Some(wrap) = wrap {
+        store = wrap(store);
+    }
     let started = Instant::now();
-    let ownership = store.join(&member).await?;
-    let suspects = store.suspects().await? > 0;
+    let ownership = patiently(&logger, || store.join(&member)).await?;
+    let suspects = patiently(&logger, || store.suspects()).await? > 0;
 
     let keeper = Arc::new(Keeper::new(store.clone(), cache.clone()));
     let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));

@@ -72,6 +72,21 @@ pub(crate) struct Down {
     well: Option<Instant>,
 }
 
+/// The store is gone; `then`: what follows from it.
+pub(crate) fn down_event(cause: Cause, error: String, then: &str) -> Event {
+    Event::new(Level::Error, event::STORE_DOWN, "store")
+        .field("cause", cause.name())
+        .field("error", error)
+        .hint(format!("{}; {then}", cause.remedy()))
+}
+
+/// The store is back.
+pub(crate) fn up_event(cause: Cause, after: Duration) -> Event {
+    Event::new(Level::Info, event::STORE_UP, "store")
+        .field("cause", cause.name())
+        .field("down_ms", super::millis(after))
+}
+
 /// What a writer is at.
 #[derive(Debug, Clone, Copy, Default)]
 struct Writing {
@@ -197,13 +212,12 @@ impl Outage {
             return;
         }
         down.told = Some(down.cause);
-        let event = Event::new(Level::Error, event::STORE_DOWN, "store")
-            .field("cause", down.cause.name())
-            .field("error", down.error.clone());
-        self.logger.emit(event.hint(format!(
-            "{}; nothing acknowledged is lost, and it is tried again by itself",
-            down.cause.remedy()
-        )));
+        let event = down_event(
+            down.cause,
+            down.error.clone(),
+            "nothing acknowledged is lost, and it is tried again by itself",
+        );
+        self.logger.emit(event);
     }
 
     /// The store has answered as it should.
@@ -232,10 +246,7 @@ impl Outage {
         let Some(down) = state.down.take_if(over) else { return };
         drop(state);
         if let (Some(cause), Some(well)) = (down.told, down.well) {
-            let event = Event::new(Level::Info, event::STORE_UP, "store")
-                .field("cause", cause.name())
-                .field("down_ms", super::millis(well.saturating_duration_since(down.begun)));
-            self.logger.emit(event);
+            self.logger.emit(up_event(cause, well.saturating_duration_since(down.begun)));
         }
     }
 

@@ -53,6 +53,15 @@ impl Cause {
 }
 
 impl StoreError {
+    /// Whether it may be over in a moment, with nobody doing anything: a server that is starting, or busy.
+    pub fn may_pass(&self) -> bool {
+        let passing = matches!(
+            self.cause(),
+            Cause::Unreachable | Cause::TooManyConnections | Cause::PoolExhausted | Cause::StatementTimeout
+        );
+        passing && matches!(self, Self::NotDone(_) | Self::Unknown(_))
+    }
+
     /// What is wrong, by the words of the error: first the stores' own, then those of the servers and
     /// libraries behind them.
     pub fn cause(&self) -> Cause {

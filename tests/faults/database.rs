@@ -1,6 +1,7 @@
 //! The node or its Postgres is killed under load.
 
 use std::{
+    fs,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
@@ -45,6 +46,28 @@ fn nothing_acknowledged_is_lost_when_postgres_is_stopped_at_once() {
         }
         server.go_on();
     });
+}
+
+#[test]
+fn a_node_that_starts_waits_for_its_postgres() {
+    let mut server = Server::start();
+    let mut node = Node::start(&[&format!("store.url={}", server.url()), "log.format=json"]);
+    let log = node.dir().join("log");
+    node.kill();
+    server.stop_immediate();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let began = Instant::now();
+            while !fs::read_to_string(&log).unwrap().contains("store.down") {
+                assert!(began.elapsed() < Duration::from_secs(20), "nobody is told what it waits for");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            server.go_on();
+        });
+        node.start_again();
+    });
+    let told: Vec<_> = node.told(&["store.down", "store.up"]).iter().map(|r| r["event"].clone()).collect();
+    assert_eq!(told, ["store.down", "store.up"], "{}", node.log());
 }
 
 /// At least half of what it did before, within seconds of the server's return: no back-off that has grown
