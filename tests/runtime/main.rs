@@ -15,4 +15,5 @@ mod shutdown;
 mod supervision;
 mod support;
 mod tasks;
+mod timers;
 mod turns;

@@ -8,6 +8,7 @@ mod gate;
 mod outbox;
 mod peers;
 mod session;
+mod timers;
 
 use std::{
     any::TypeId,
@@ -29,6 +30,7 @@ pub(crate) use gate::{Gate, Passage};
 pub(crate) use outbox::Outbox;
 pub use peers::{Batch, Peer, Queued, ToolPeer};
 pub use session::{Held, SessionPeer};
+pub(crate) use timers::{Alarm, Timers};
 
 use super::{
     Agent,
@@ -73,6 +75,7 @@ pub struct Turn<A: Agent> {
     calls: Mutex<HashMap<[u8; 16], u32>>,
     /// Sessions that the turn has read.
     seen: Mutex<HashMap<String, Expect>>,
+    timers: OnceLock<Arc<Timers<A>>>,
     /// Raised when the cell is to leave: an operator's wish, or a shutdown.
     pub(crate) leaving: Arc<AtomicBool>,
 }
@@ -95,6 +98,7 @@ impl<A: Agent> Turn<A> {
             key: OnceLock::new(),
             calls: Mutex::default(),
             seen: Mutex::default(),
+            timers: OnceLock::new(),
             leaving: Arc::default(),
         }
     }
@@ -250,7 +254,7 @@ impl<A: Agent> Turn<A> {
         crate::tool::settings(&*self.host)
     }
 
-    /// Leaves memory after this turn; the state stays.
+    /// Leaves memory after this turn; the state stays, pending timers do not.
     pub fn retire(&self) {
         self.outbox().retire = true;
     }

@@ -1,5 +1,6 @@
 //! What a turn leaves behind, and how much of it may leave.
 
+use super::Alarm;
 use crate::model::{
     conversation::{ConversationId, ConversationWrite, NewConversation, NewMessage},
     session::{SessionChange, SessionWrite},
@@ -18,6 +19,8 @@ pub(crate) struct Outbox {
     /// The turn has looked into it: else it is empty, and most are.
     pub used: bool,
     pub tells: Vec<Box<dyn FnOnce() + Send>>,
+    /// Changes of the agent's timers.
+    pub alarms: Vec<Alarm>,
     pub tasks: Vec<NewTask>,
     pub batches: Vec<NewBatch>,
     pub conversations: Vec<ConversationWrite>,
@@ -36,7 +39,20 @@ pub(crate) struct Outbox {
 impl Outbox {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
+        self.sends_nothing() && self.alarms.is_empty()
+    }
+
+    /// Whether all that it may hold are changes of timers.
+    pub(crate) fn sends_nothing(&self) -> bool {
         !self.has_records() && self.tells.is_empty() && !self.retire && self.fault.is_none()
+    }
+
+    /// What leaves without the store, when the commit is durable.
+    pub(crate) fn released(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
+        let mut tells = std::mem::take(&mut self.tells);
+        let alarms = std::mem::take(&mut self.alarms);
+        tells.extend(alarms.into_iter().map(|alarm| Box::new(move || alarm(false)) as Box<_>));
+        tells
     }
 
     /// Whether anything in it is written to the store.
@@ -48,6 +64,7 @@ impl Outbox {
     /// Takes in what a later turn of the same commit leaves.
     pub(crate) fn append(&mut self, mut later: Outbox) {
         self.tells.append(&mut later.tells);
+        self.alarms.append(&mut later.alarms);
         self.tasks.append(&mut later.tasks);
         self.batches.append(&mut later.batches);
         self.messages.append(&mut later.messages);

@@ -69,9 +69,10 @@ impl<A: Agent> Runner<A> {
                 Err(error) => return Box::pin(self.unwritable(error)).await,
             }
         }
-        let window = std::mem::take(&mut self.window);
+        let mut window = std::mem::take(&mut self.window);
+        let tells = window.outbox.released();
         if image.is_none() && !outputs {
-            release(window.entries, window.outbox.tells, self.air.version);
+            release(window.entries, tells, self.air.version);
             return None;
         }
         if let Some(bytes) = &image {
@@ -99,7 +100,7 @@ impl<A: Agent> Runner<A> {
         let keys = unit.keys.iter().map(|k| k.key.clone()).collect();
         let version = self.air.version + i64::from(image.is_some());
         self.air.flight = Some(Flight { writes: image.is_some(), keys });
-        let load: Load<A> = Load { entries: window.entries, tells: window.outbox.tells, version };
+        let load: Load<A> = Load { entries: window.entries, tells, version };
         self.air.inbox.load(Box::new(load));
         self.turn.is_new = false;
         self.node.persistence.write(self.lane.name.id.0, unit, Ticket::Cell(self.air.inbox.clone()));

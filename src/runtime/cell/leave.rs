@@ -127,7 +127,8 @@ impl<A: Agent> Runner<A> {
 
     pub(super) async fn passivate(&mut self) -> Option<Exit> {
         self.inbox().done(Control::Passivate);
-        if self.lane.depth() > 0 && self.lane.entrance() == Entrance::Open {
+        let has_work = self.lane.depth() > 0 || (self.turn.has_timers() && !self.retire);
+        if has_work && self.lane.entrance() == Entrance::Open {
             return None;
         }
         self.retire = false;

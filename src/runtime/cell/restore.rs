@@ -195,7 +195,8 @@ impl<A: Agent> Runner<A> {
         self.turn.is_new = self.air.version == 0 && self.air.image.is_none();
         self.turn.begin(None, Passage::Blocked);
         let started = hook(agent.on_start(&self.turn), self.kind.policy.turn_timeout).await;
-        let sent = self.turn.take_outbox().is_some();
+        let outbox = self.turn.take_outbox().unwrap_or_default();
+        let sent = !outbox.sends_nothing();
         let reason = |kind, message: String, site| CrashReason { kind, message, site };
         match started {
             Ok(Ok(())) if sent => Err(reason(
@@ -203,7 +204,13 @@ impl<A: Agent> Runner<A> {
                 "`on_start` may not send: move it to a handler".to_owned(),
                 None,
             )),
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                for alarm in outbox.alarms {
+                    // a timer that it replaces holds a user's message
+                    let _ = guard(move || alarm(true));
+                }
+                Ok(())
+            }
             Ok(Err(e)) => Err(reason(CrashKind::Start, format!("on_start: {e:#}"), None)),
             Err((message, site)) => Err(reason(CrashKind::Start, format!("on_start: {message}"), site)),
         }

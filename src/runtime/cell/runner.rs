@@ -11,16 +11,23 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::Poll,
     time::{Duration, Instant},
 };
 
+use tokio::time::Sleep;
+
 use super::window::{Air, Window, fail, release};
 use crate::{
     agent::{Agent, AskError, Envelope as _, Persistence, Ran, Turn, lane::Lane, messages::EnvelopeOf},
-    model::supervision::Budget,
+    model::{
+        event::{Event, Level},
+        supervision::Budget,
+    },
     runtime::{
+        crashes::guard,
         inbox::{Control, Inbox, Phase},
         kind::Kind,
         node::Node,
@@ -75,6 +82,8 @@ pub(super) struct Runner<A: Agent> {
     pub(super) decided: u64,
     pub(super) flushed_at: Instant,
     pub(super) detached: bool,
+    /// Rings for the agent's next timer.
+    pub(super) alarm: Option<Pin<Box<Sleep>>>,
     pub(super) turns: u32,
     pub(super) failures: u32,
 }
@@ -98,6 +107,7 @@ impl<A: Agent> Runner<A> {
             decided: 0,
             flushed_at: Instant::now(),
             detached: false,
+            alarm: None,
             turns: 0,
             failures: 0,
             node,
@@ -227,6 +237,7 @@ impl<A: Agent> Runner<A> {
                 if quiet {
                     self.barrier = false;
                 }
+                self.ring(cx);
                 if !self.batch.is_empty() || self.lane.poll_batch(&mut self.batch, cx) {
                     return Poll::Ready(Next::Batch);
                 }
@@ -234,6 +245,19 @@ impl<A: Agent> Runner<A> {
             Poll::Pending
         })
         .await
+    }
+
+    /// Takes in the messages of timers that are due.
+    fn ring(&mut self, cx: &mut std::task::Context<'_>) {
+        let Some(timers) = self.turn.timers().cloned() else { return };
+        timers.poll(&mut self.alarm, cx, |name, make| match guard(|| make()) {
+            Ok(letter) => self.batch.push_back(letter),
+            Err((message, site)) => {
+                let event = Event::new(Level::Warn, "agent.timer_panicked", self.lane.name.subject());
+                let event = event.field("timer", name.to_owned()).field("message", message);
+                self.node.logger.emit(event.field_opt("site", site));
+            }
+        });
     }
 
     /// Nothing to do: tell the figures, keep little.

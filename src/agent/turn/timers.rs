@@ -1,0 +1,216 @@
+//! Timers: what an agent sends itself later. They are volatile, and belong to one activation.
+
+use std::{fmt, pin::Pin, sync::Arc, task::Context, time::Duration};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+
+use super::Turn;
+use crate::agent::{
+    Agent,
+    letter::{Letter, ReplyTo},
+    message::Message,
+    messages::{Accepts, EnvelopeOf},
+};
+
+/// At most so many timers of one agent are pending.
+const MAX_TIMERS: usize = 1_000;
+/// A periodic timer rings at most so often.
+const MIN_PERIOD: Duration = Duration::from_millis(1);
+
+/// Makes the letter that a timer brings. Clones a user's message.
+pub(crate) type MakeLetter<A> = Arc<dyn Fn() -> EnvelopeOf<A> + Send + Sync>;
+
+/// A change of the timers that a turn leaves behind. Called with `true`, it lets a timer be that is
+/// pending already.
+pub(crate) type Alarm = Box<dyn FnOnce(bool) + Send>;
+
+struct Timer<A: Agent> {
+    name: String,
+    due: Instant,
+    every: Option<Duration>,
+    make: MakeLetter<A>,
+}
+
+/// The pending timers of one activation.
+pub(crate) struct Timers<A: Agent> {
+    pending: Mutex<Vec<Timer<A>>>,
+    cell: AtomicWaker,
+}
+
+impl<A: Agent> Default for Timers<A> {
+    fn default() -> Self {
+        Self { pending: Mutex::default(), cell: AtomicWaker::new() }
+    }
+}
+
+impl<A: Agent> Timers<A> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.lock().is_empty()
+    }
+
+    fn set(&self, timer: Timer<A>, only_new: bool) {
+        let mut pending = self.pending.lock();
+        let before = match pending.iter_mut().find(|t| t.name == timer.name) {
+            Some(_) if only_new => Some(timer),
+            Some(known) => Some(std::mem::replace(known, timer)),
+            None => {
+                pending.push(timer);
+                None
+            }
+        };
+        drop(pending);
+        drop(before); // it holds a user's message
+        self.cell.wake();
+    }
+
+    fn cancel(&self, name: &str) {
+        let mut pending = self.pending.lock();
+        let found = pending.iter().position(|t| t.name == name).map(|at| pending.swap_remove(at));
+        drop(pending);
+        drop(found);
+    }
+
+    /// For the cell: hands over what is due, and sets `alarm` to the next one.
+    pub(crate) fn poll(
+        &self,
+        alarm: &mut Option<Pin<Box<Sleep>>>,
+        cx: &mut Context<'_>,
+        mut ring: impl FnMut(&str, MakeLetter<A>),
+    ) {
+        self.cell.register(cx.waker());
+        loop {
+            let (due, next) = self.take_due(Instant::now());
+            for (name, make) in due {
+                ring(&name, make);
+            }
+            let Some(next) = next else {
+                *alarm = None;
+                return;
+            };
+            let sleep = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            if sleep.deadline() != next {
+                sleep.as_mut().reset(next);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
+        }
+    }
+
+    /// What is due, in the order of its time, and when the next one is. A periodic timer whose times were
+    /// missed rings once for all of them.
+    fn take_due(&self, now: Instant) -> (Vec<(String, MakeLetter<A>)>, Option<Instant>) {
+        let mut pending = self.pending.lock();
+        pending.sort_by_key(|t| t.due);
+        let mut due = Vec::new();
+        pending.retain_mut(|timer| {
+            if timer.due > now {
+                return true;
+            }
+            due.push((timer.name.clone(), timer.make.clone()));
+            let Some(every) = timer.every else { return false };
+            timer.due = (timer.due + every).max(now);
+            if timer.due == now {
+                timer.due = now + every;
+            }
+            true
+        });
+        (due, pending.iter().map(|t| t.due).min())
+    }
+}
+
+impl<A: Agent> fmt::Debug for Timers<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pending.lock().iter().map(|t| &t.name)).finish()
+    }
+}
+
+impl<A: Agent> Turn<A> {
+    /// Sends the agent `m` once, `after` this turn's commit. A timer of the same name is replaced; of one
+    /// that is set in `on_start`, only where none of the name is pending.
+    ///
+    /// Timers are volatile: a pending one keeps its agent in memory and outlives the agent's crashes, but
+    /// not the process, nor an operator's stop, pause or restart, nor [`Turn::retire`]. What must happen
+    /// is submitted: `turn.agent::<Self>(turn.key()).submit(m).run_in(after)`. At most 1,000 are pending
+    /// for one agent.
+    ///
+    /// ```
+    /// # use greenroom::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)] struct Host { busy: bool }
+    /// # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Visit {}
+    /// # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Next {}
+    /// # message! { Visit -> (); Next -> () }
+    /// # impl Agent for Host { const KIND: &'static str = "host"; type Messages = (Visit, Next); }
+    /// # impl Handler<Next> for Host {
+    /// #     async fn handle(&mut self, _: Next, _: &Turn<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// impl Handler<Visit> for Host {
+    ///     async fn handle(&mut self, _: Visit, turn: &Turn<Self>) -> Result<()> {
+    ///         self.busy = true;
+    ///         turn.timer("next", Duration::from_secs(1), Next {}); // politely
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn timer<M: Message, I>(&self, name: &str, after: Duration, m: M)
+    where
+        A: Accepts<M, I>,
+    {
+        self.set_timer(name, after, None, m);
+    }
+
+    /// Sends the agent `m` again and again, for the first time `period` after this turn's commit; at most
+    /// once a millisecond. Times that pass while the agent is busy are made up for once. Otherwise as
+    /// [`Turn::timer`].
+    pub fn every<M: Message, I>(&self, name: &str, period: Duration, m: M)
+    where
+        A: Accepts<M, I>,
+    {
+        let period = period.max(MIN_PERIOD);
+        self.set_timer(name, period, Some(period), m);
+    }
+
+    /// Takes a timer back, with this turn's commit. A message that it has sent already may still wait.
+    pub fn cancel_timer(&self, name: &str) {
+        let (timers, name) = (self.timers.get_or_init(Arc::default).clone(), name.to_owned());
+        self.outbox().alarms.push(Box::new(move |_| timers.cancel(&name)));
+    }
+
+    fn set_timer<M: Message, I>(&self, name: &str, after: Duration, every: Option<Duration>, m: M)
+    where
+        A: Accepts<M, I>,
+    {
+        let timers = self.timers.get_or_init(Arc::default).clone();
+        let wrong = if let Err(e) = m.validate() {
+            Some(format!("cannot set the timer `{name}`: {e}"))
+        } else if timers.pending.lock().len() + self.outbox().alarms.len() >= MAX_TIMERS {
+            Some(format!("cannot set the timer `{name}`: an agent has at most {MAX_TIMERS}"))
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            return self.outbox().refuse(wrong);
+        }
+        let name = name.to_owned();
+        let make: MakeLetter<A> = Arc::new(move || A::wrap(Letter::new(m.clone(), ReplyTo::Nobody, None)));
+        self.outbox().alarms.push(Box::new(move |only_new| {
+            let now = Instant::now();
+            // a time that no clock can tell is never
+            let due = now.checked_add(after).unwrap_or(now + Duration::from_secs(86_400 * 365 * 30));
+            timers.set(Timer { name, due, every, make }, only_new);
+        }));
+    }
+
+    /// For the cell: the timers, where any were ever set.
+    #[inline]
+    pub(crate) fn timers(&self) -> Option<&Arc<Timers<A>>> {
+        self.timers.get()
+    }
+
+    /// For the cell: whether a timer is pending.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.timers().is_some_and(|timers| !timers.is_empty())
+    }
+}
