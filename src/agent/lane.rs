@@ -7,7 +7,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -54,8 +57,19 @@ pub(crate) enum NotTaken {
     Closing,
 }
 
+/// How a letter comes in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// It is an attempt of a task, which can wait in the store.
+    pub is_task: bool,
+    /// It goes before all that are not.
+    pub urgent: bool,
+}
+
 struct Queue<E> {
     letters: VecDeque<E>,
+    /// The high lane; most never have one.
+    urgent: Option<Box<VecDeque<E>>>,
     entrance: Entrance,
     /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
     decided: u64,
@@ -64,12 +78,31 @@ struct Queue<E> {
     senders: VecDeque<Waker>,
 }
 
+impl<E> Queue<E> {
+    fn depth(&self, urgent: bool) -> usize {
+        if urgent { self.urgent.as_ref().map_or(0, |u| u.len()) } else { self.letters.len() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.letters.is_empty() && self.depth(true) == 0
+    }
+
+    /// All that waits, in the order in which it would be run.
+    fn take_all(&mut self) -> VecDeque<E> {
+        let mut all = self.urgent.take().map(|urgent| *urgent).unwrap_or_default();
+        all.append(&mut self.letters);
+        all
+    }
+}
+
 /// An agent's mailbox.
 pub struct Lane<A: Agent> {
     pub(crate) name: Name,
     capacity: usize,
     /// A full mailbox gives the message back in place of making the sender wait.
     rejects: bool,
+    /// Something waits in the high lane.
+    urgent: AtomicBool,
     queue: Mutex<Queue<EnvelopeOf<A>>>,
     activator: Arc<dyn Activator<A>>,
 }
@@ -84,13 +117,15 @@ impl<A: Agent> Lane<A> {
     ) -> Self {
         let queue = Queue {
             letters: VecDeque::new(),
+            urgent: None,
             entrance,
             decided: 0,
             attached: false,
             cell: None,
             senders: VecDeque::new(),
         };
-        Self { name, capacity: capacity.max(1), rejects, queue: Mutex::new(queue), activator }
+        let urgent = AtomicBool::new(false);
+        Self { name, capacity: capacity.max(1), rejects, urgent, queue: Mutex::new(queue), activator }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -98,12 +133,21 @@ impl<A: Agent> Lane<A> {
     }
 
     pub(crate) fn depth(&self) -> usize {
-        self.queue.lock().letters.len()
+        let q = self.queue.lock();
+        q.letters.len() + q.depth(true)
+    }
+
+    /// Whether something waits that goes before the rest.
+    #[inline]
+    pub(crate) fn has_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
     }
 
     /// Puts a letter in, and starts a cell where there is none.
     pub(crate) fn push(self: &Arc<Self>, letter: EnvelopeOf<A>) -> Result<(), (NotTaken, EnvelopeOf<A>)> {
-        self.place(letter.letter().is_task(), letter, |letter| letter)
+        let meta = letter.letter().details().0;
+        let manner = Manner { is_task: letter.letter().is_task(), urgent: meta.is_some_and(|m| m.urgent) };
+        self.place(manner, letter, |letter| letter)
     }
 
     /// As [`Lane::push`], of a letter that is made from `parts` once it is taken: made where it is to
@@ -111,19 +155,24 @@ impl<A: Agent> Lane<A> {
     #[inline]
     pub(crate) fn place<P>(
         self: &Arc<Self>,
-        is_task: bool,
+        manner: Manner,
         parts: P,
         make: impl FnOnce(P) -> EnvelopeOf<A>,
     ) -> Result<(), (NotTaken, P)> {
         let (wake, start) = {
             let mut q = self.queue.lock();
-            if (!matches!(q.entrance, Entrance::Open) || q.letters.len() >= self.capacity)
-                && let Some(why) = self.refuses(&q, is_task)
+            if (!matches!(q.entrance, Entrance::Open) || q.depth(manner.urgent) >= self.capacity)
+                && let Some(why) = self.refuses(&q, manner)
             {
                 return Err((why, parts));
             }
             // `push_back` would make it first, to drop it if it cannot get room, and then move it.
-            q.letters.extend(std::iter::once_with(|| make(parts)));
+            if manner.urgent {
+                q.urgent.get_or_insert_default().push_back(make(parts));
+                self.urgent.store(true, Ordering::Relaxed);
+            } else {
+                q.letters.extend(std::iter::once_with(|| make(parts)));
+            }
             if q.attached {
                 (q.cell.take(), false)
             } else {
@@ -141,13 +190,15 @@ impl<A: Agent> Lane<A> {
     }
 
     #[cold]
-    fn refuses(&self, q: &Queue<EnvelopeOf<A>>, is_task: bool) -> Option<NotTaken> {
+    fn refuses(&self, q: &Queue<EnvelopeOf<A>>, manner: Manner) -> Option<NotTaken> {
         match &q.entrance {
             // A task waits in the store.
-            Entrance::Paused if is_task => {
+            Entrance::Paused if manner.is_task => {
                 Some(NotTaken::Shut(format!("{} is paused", self.name.subject()).into()))
             }
-            Entrance::Open | Entrance::Paused if q.letters.len() >= self.capacity => Some(NotTaken::Full),
+            Entrance::Open | Entrance::Paused if q.depth(manner.urgent) >= self.capacity => {
+                Some(NotTaken::Full)
+            }
             Entrance::Open | Entrance::Paused => None,
             Entrance::Shut(why) => Some(NotTaken::Shut(why.clone())),
             Entrance::Closing => Some(NotTaken::Closing),
@@ -159,17 +210,18 @@ impl<A: Agent> Lane<A> {
     #[inline]
     pub(crate) fn poll_place<P>(
         self: &Arc<Self>,
+        urgent: bool,
         slot: &mut Option<P>,
         make: impl FnOnce(P) -> EnvelopeOf<A>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), NotTaken>> {
         let Some(parts) = slot.take() else { return Poll::Ready(Ok(())) };
-        match self.place(false, parts, make) {
+        match self.place(Manner { is_task: false, urgent }, parts, make) {
             Ok(()) => Poll::Ready(Ok(())),
             Err((NotTaken::Full, parts)) if !self.rejects => {
                 *slot = Some(parts);
                 let mut q = self.queue.lock();
-                if q.letters.len() < self.capacity {
+                if q.depth(urgent) < self.capacity {
                     drop(q);
                     cx.waker().wake_by_ref();
                 } else {
@@ -188,7 +240,7 @@ impl<A: Agent> Lane<A> {
     /// none, and the waker is kept.
     pub(crate) fn poll_batch(&self, batch: &mut VecDeque<EnvelopeOf<A>>, cx: &mut Context<'_>) -> bool {
         let mut q = self.queue.lock();
-        if q.letters.is_empty() || q.entrance == Entrance::Paused {
+        if q.is_empty() || q.entrance == Entrance::Paused {
             match &q.cell {
                 Some(w) if w.will_wake(cx.waker()) => {}
                 _ => q.cell = Some(cx.waker().clone()),
@@ -200,6 +252,7 @@ impl<A: Agent> Lane<A> {
         } else {
             batch.append(&mut q.letters);
         }
+        self.to_front(&mut q, batch);
         let senders = if q.senders.is_empty() { VecDeque::new() } else { std::mem::take(&mut q.senders) };
         drop(q);
         for waker in senders {
@@ -208,16 +261,37 @@ impl<A: Agent> Lane<A> {
         true
     }
 
+    /// For the cell: takes what is urgent, and no more, before what `batch` holds.
+    pub(crate) fn take_urgent(&self, batch: &mut VecDeque<EnvelopeOf<A>>) {
+        let mut q = self.queue.lock();
+        if q.entrance != Entrance::Paused {
+            self.to_front(&mut q, batch);
+            let senders = std::mem::take(&mut q.senders);
+            drop(q);
+            senders.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn to_front(&self, q: &mut Queue<EnvelopeOf<A>>, batch: &mut VecDeque<EnvelopeOf<A>>) {
+        if let Some(urgent) = &mut q.urgent {
+            while let Some(letter) = urgent.pop_back() {
+                batch.push_front(letter);
+            }
+            self.urgent.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// For the cell: lets go of the lane if it is empty or paused. `false`: there is work, stay.
     pub(crate) fn detach(&self) -> bool {
         let mut q = self.queue.lock();
-        if q.entrance != Entrance::Paused && !q.letters.is_empty() {
+        if q.entrance != Entrance::Paused && !q.is_empty() {
             return false;
         }
         q.attached = false;
         q.cell = None;
-        if q.letters.is_empty() {
+        if q.is_empty() {
             q.letters.shrink_to_fit();
+            q.urgent = None;
         }
         true
     }
@@ -227,7 +301,7 @@ impl<A: Agent> Lane<A> {
     pub(crate) fn abandon(self: &Arc<Self>, batch: &mut VecDeque<EnvelopeOf<A>>) {
         let start = {
             let mut q = self.queue.lock();
-            batch.append(&mut q.letters);
+            batch.append(&mut q.take_all());
             let runs = |letter: &EnvelopeOf<A>| match q.entrance {
                 Entrance::Open => true,
                 Entrance::Paused => !letter.letter().is_task(),
@@ -285,10 +359,10 @@ impl<A: Agent> Lane<A> {
             }
             let mut handed_back = VecDeque::new();
             match &entrance {
-                Entrance::Shut(_) => handed_back = std::mem::take(&mut q.letters),
-                Entrance::Closing if !q.attached => handed_back = std::mem::take(&mut q.letters),
+                Entrance::Shut(_) => handed_back = q.take_all(),
+                Entrance::Closing if !q.attached => handed_back = q.take_all(),
                 Entrance::Paused => {
-                    for letter in std::mem::take(&mut q.letters) {
+                    for letter in q.take_all() {
                         let to = if letter.letter().is_task() { &mut handed_back } else { &mut q.letters };
                         to.push_back(letter);
                     }
@@ -304,7 +378,7 @@ impl<A: Agent> Lane<A> {
                 wakers = std::mem::take(&mut q.senders);
             }
             wakers.extend(q.cell.take());
-            let start = q.entrance == Entrance::Open && !q.attached && !q.letters.is_empty();
+            let start = q.entrance == Entrance::Open && !q.attached && !q.is_empty();
             q.attached |= start;
             (handed_back, wakers, start)
         };
@@ -385,6 +459,32 @@ mod tests {
         assert!(lane.push(letter(1)).is_ok());
         let Err((NotTaken::Full, back)) = lane.push(letter(2)) else { panic!("it took a second one") };
         assert_eq!(back.into_message().map(|t| t.0), Some(2));
+    }
+
+    #[test]
+    fn what_is_urgent_goes_before_what_waits_and_has_a_bound_of_its_own() {
+        let (lane, mut batch) = (lane(2), VecDeque::new());
+        let urgent = |n| lane.place(Manner { is_task: false, urgent: true }, letter(n), |l| l);
+        assert!(lane.push(letter(1)).is_ok() && lane.push(letter(2)).is_ok());
+        assert!(take(&lane, &mut batch));
+        assert!(urgent(3).is_ok() && lane.push(letter(4)).is_ok() && urgent(5).is_ok());
+        assert!(lane.has_urgent() && lane.depth() == 3);
+        assert!(matches!(urgent(6), Err((NotTaken::Full, _))));
+        lane.take_urgent(&mut batch);
+        assert_eq!((lane.has_urgent(), lane.depth()), (false, 1), "the rest has its turn later");
+        assert!(urgent(7).is_ok() && take(&lane, &mut batch));
+        assert!(!lane.has_urgent() && lane.depth() == 0);
+        assert_eq!(numbers(batch), [7, 3, 5, 1, 2, 4]);
+    }
+
+    #[test]
+    fn an_urgent_letter_keeps_a_cell_and_is_handed_back_first() {
+        let lane = lane(8);
+        assert!(lane.push(letter(1)).is_ok());
+        assert!(lane.place(Manner { is_task: false, urgent: true }, letter(2), |l| l).is_ok());
+        assert!(!lane.detach());
+        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [2, 1]);
+        assert!(lane.detach());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A kept letter can be run again (its message is cloned for each run), and its answer is staged
 //! in it until the commit that covers the turn is durable: nobody sees what did not happen.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, task::Poll, time::Instant};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -65,6 +65,8 @@ pub(crate) struct Meta {
     pub chain: Vec<String>,
     /// The size of the body where it came as JSON.
     pub bytes: usize,
+    /// It goes before what is not.
+    pub urgent: bool,
 }
 
 enum Staged<M: Message> {
@@ -112,7 +114,7 @@ impl<M: Message> Letter<M> {
             self.stage_error(AskError::Refused(error));
             return Ran::Declined;
         }
-        match agent.handle(message, turn).await {
+        match self.watched(agent.handle(message, turn), turn).await {
             // A plain tell: nobody will want it.
             Ok(_) if self.meta.is_none() && matches!(self.to, ReplyTo::Nobody) => Ran::Done,
             Ok(reply) => match self.stage(reply) {
@@ -133,6 +135,27 @@ impl<M: Message> Letter<M> {
                 Ran::Failed
             }
         }
+    }
+
+    /// Runs a handler, and lets its turn know when nobody waits for the answer any more.
+    async fn watched<A: Agent, T>(&self, handling: impl Future<Output = T>, turn: &Turn<A>) -> T {
+        let mut handling = std::pin::pin!(handling);
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = handling.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                let abandoned = match &self.to {
+                    ReplyTo::Nobody => false,
+                    ReplyTo::Ask(tx) => tx.poll_abandoned(cx),
+                    ReplyTo::Json(tx) => tx.poll_abandoned(cx),
+                };
+                if !turn.hears_of_its_end(abandoned) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
     }
 
     fn stage_error(&mut self, error: AskError<M::Error>) {

@@ -18,7 +18,7 @@ use super::{
     Agent,
     answer::AskError,
     host::{Host, Submission, directory},
-    lane::{Lane, NotTaken},
+    lane::{Lane, Manner, NotTaken},
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
@@ -137,11 +137,12 @@ pub struct AgentRef<A: Agent> {
     host: Arc<dyn Host>,
     key: Arc<str>,
     lane: Result<Arc<Lane<A>>, AskError>,
+    urgent: bool,
 }
 
 impl<A: Agent> Clone for AgentRef<A> {
     fn clone(&self) -> Self {
-        Self { host: self.host.clone(), key: self.key.clone(), lane: self.lane.clone() }
+        Self { host: self.host.clone(), key: self.key.clone(), lane: self.lane.clone(), urgent: self.urgent }
     }
 }
 
@@ -149,7 +150,13 @@ impl<A: Agent> AgentRef<A> {
     pub(crate) fn new(host: Arc<dyn Host>, key: impl Into<String>) -> Self {
         let key: Arc<str> = key.into().into();
         let lane = directory::<A>(&*host).and_then(|d| d.lane(&key));
-        Self { host, key, lane }
+        Self { host, key, lane, urgent: false }
+    }
+
+    /// The same door to the agent's high lane: what is told and asked through it goes before all that
+    /// waits, in its own order; as many wait there as in the mailbox. Tasks have priorities of their own.
+    pub fn urgent(&self) -> Self {
+        Self { urgent: true, ..self.clone() }
     }
 
     /// Its address.
@@ -166,7 +173,7 @@ impl<A: Agent> AgentRef<A> {
     where
         A: Accepts<M, I>,
     {
-        Ask::new(self.lane.clone(), m)
+        Ask::new(self.lane.clone(), m, self.urgent)
     }
 
     /// Sends `m` and waits only until the mailbox has taken it. At most once: lost in a crash.
@@ -177,7 +184,7 @@ impl<A: Agent> AgentRef<A> {
     where
         A: Accepts<M, I>,
     {
-        Tell { lane: self.lane.as_ref().ok(), message: Some(m), _index: PhantomData }
+        Tell { lane: self.lane.as_ref().ok(), message: Some(m), urgent: self.urgent, _index: PhantomData }
     }
 
     /// Sends `m` without waiting at all.
@@ -189,7 +196,8 @@ impl<A: Agent> AgentRef<A> {
         A: Accepts<M, I>,
     {
         let Ok(lane) = &self.lane else { return Err(Full(m)) };
-        lane.place(false, m, |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None))).map_err(|(_, m)| Full(m))
+        let manner = Manner { is_task: false, urgent: self.urgent };
+        lane.place(manner, m, |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None))).map_err(|(_, m)| Full(m))
     }
 
     /// Submits `m` as a durable task: once this returns, its effect on the agent happens exactly
@@ -265,19 +273,21 @@ pub struct Ask<A: Agent, M: Message, I> {
     meta: Option<Box<Meta>>,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
     graced: bool,
+    urgent: bool,
     _index: PhantomData<fn() -> I>,
 }
 
 impl<A: Agent, M: Message, I> Unpin for Ask<A, M, I> {}
 
 impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
-    pub(crate) fn new(lane: Result<Arc<Lane<A>>, AskError>, message: M) -> Self {
+    pub(crate) fn new(lane: Result<Arc<Lane<A>>, AskError>, message: M, urgent: bool) -> Self {
         Self {
             stage: AskStage::Start(lane.map_err(Box::new), message),
             timeout: None,
             meta: None,
             timer: None,
             graced: false,
+            urgent,
             _index: PhantomData,
         }
     }
@@ -317,7 +327,8 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
         }
         let (tx, rx) = slot();
         let make = |(message, tx, meta)| A::wrap(Letter::new(message, ReplyTo::Ask(tx), meta));
-        self.stage = match lane.place(false, (message, tx, self.meta.take()), make) {
+        let manner = Manner { is_task: false, urgent: self.urgent };
+        self.stage = match lane.place(manner, (message, tx, self.meta.take()), make) {
             Ok(()) => AskStage::Waiting(rx),
             Err((_, parts)) => AskStage::Sending(lane, Some(make(parts)), rx),
         };
@@ -371,26 +382,29 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Ask<A, M, I> {
                         return Poll::Ready(Err(e));
                     }
                 }
-                AskStage::Sending(lane, letter, _) => match lane.poll_place(letter, |letter| letter, cx) {
-                    Poll::Ready(Ok(())) => {
-                        let AskStage::Sending(_, _, rx) = std::mem::replace(&mut this.stage, AskStage::Over)
-                        else {
-                            return Poll::Pending;
-                        };
-                        this.stage = AskStage::Waiting(rx);
-                    }
-                    Poll::Ready(Err(why)) => {
-                        this.stage = AskStage::Over;
-                        return Poll::Ready(Err(not_taken(why).widen()));
-                    }
-                    Poll::Pending => {
-                        if this.expired(cx) {
-                            this.stage = AskStage::Over;
-                            return Poll::Ready(Err(AskError::TimedOut));
+                AskStage::Sending(lane, letter, _) => {
+                    match lane.poll_place(this.urgent, letter, |letter| letter, cx) {
+                        Poll::Ready(Ok(())) => {
+                            let AskStage::Sending(_, _, rx) =
+                                std::mem::replace(&mut this.stage, AskStage::Over)
+                            else {
+                                return Poll::Pending;
+                            };
+                            this.stage = AskStage::Waiting(rx);
                         }
-                        return Poll::Pending;
+                        Poll::Ready(Err(why)) => {
+                            this.stage = AskStage::Over;
+                            return Poll::Ready(Err(not_taken(why).widen()));
+                        }
+                        Poll::Pending => {
+                            if this.expired(cx) {
+                                this.stage = AskStage::Over;
+                                return Poll::Ready(Err(AskError::TimedOut));
+                            }
+                            return Poll::Pending;
+                        }
                     }
-                },
+                }
                 AskStage::Waiting(rx) => {
                     if let Poll::Ready(answer) = Pin::new(&mut *rx).poll(cx) {
                         this.stage = AskStage::Over;
@@ -430,6 +444,7 @@ pub struct Tell<'r, A: Agent, M, I> {
     lane: Option<&'r Arc<Lane<A>>>,
     /// The letter is made when the mailbox takes it: until then there is less to move.
     message: Option<M>,
+    urgent: bool,
     _index: PhantomData<fn() -> I>,
 }
 
@@ -446,7 +461,7 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Tell<'_, A, M, I> {
         }
         if let Some(lane) = this.lane {
             let make = |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None));
-            match lane.poll_place(&mut this.message, make, cx) {
+            match lane.poll_place(this.urgent, &mut this.message, make, cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(_)) => {}
                 Poll::Pending => return Poll::Pending,

@@ -17,12 +17,20 @@ enum State<T> {
         waker: Option<Waker>,
         /// The turn has begun: the asker cannot withdraw any more.
         started: bool,
+        /// The turn that wants to know when the asker is gone.
+        turn: Option<Waker>,
     },
     Ready(T),
     /// The sender is gone, or the reply has been taken.
     Closed,
     /// The asker has given up before the turn began.
     Withdrawn,
+}
+
+impl<T> State<T> {
+    fn new() -> Self {
+        Self::Empty { waker: None, started: false, turn: None }
+    }
 }
 
 struct Slot<T>(Mutex<State<T>>);
@@ -34,8 +42,7 @@ pub(crate) struct ReplyTx<T>(Option<Arc<Slot<T>>>);
 pub(crate) struct ReplyRx<T: Send + 'static>(Option<Arc<Slot<T>>>);
 
 pub(crate) fn slot<T: Send + 'static>() -> (ReplyTx<T>, ReplyRx<T>) {
-    let slot =
-        spare().unwrap_or_else(|| Arc::new(Slot(Mutex::new(State::Empty { waker: None, started: false }))));
+    let slot = spare().unwrap_or_else(|| Arc::new(Slot(Mutex::new(State::new()))));
     (ReplyTx(Some(slot.clone())), ReplyRx(Some(slot)))
 }
 
@@ -60,8 +67,8 @@ fn spare<T: Send + 'static>() -> Option<Arc<Slot<T>>> {
 
 /// Keeps a slot that nobody else holds any more.
 fn keep<T: Send + 'static>(mut slot: Arc<Slot<T>>) {
-    let Some(alone) = Arc::get_mut(&mut slot) else { return };
-    let before = std::mem::replace(alone.0.get_mut(), State::Empty { waker: None, started: false });
+    let Some(alone) = Arc::get_mut(&mut slot) else { return leave(slot) };
+    let before = std::mem::replace(alone.0.get_mut(), State::new());
     // nothing of the asker's may be dropped while the spare ones are borrowed
     drop(before);
     let _ = SPARE.try_with(|kept| {
@@ -75,6 +82,18 @@ fn keep<T: Send + 'static>(mut slot: Arc<Slot<T>>) {
             kept.push((TypeId::of::<T>(), vec![slot]));
         }
     });
+}
+
+/// Lets a slot go that the turn still holds, and tells the turn.
+fn leave<T>(slot: Arc<Slot<T>>) {
+    let turn = match &mut *slot.0.lock() {
+        State::Empty { turn, .. } => turn.take(),
+        _ => None,
+    };
+    drop(slot);
+    if let Some(turn) = turn {
+        turn.wake();
+    }
 }
 
 /// Leaves `next` in the slot, lets it go, and wakes who waits: in this order, so that the one who
@@ -105,6 +124,21 @@ impl<T> ReplyTx<T> {
             State::Withdrawn => false,
             _ => true,
         }
+    }
+}
+
+impl<T> ReplyTx<T> {
+    /// Whether nobody waits for the answer any more; else `cx` is woken when that is so.
+    pub(crate) fn poll_abandoned(&self, cx: &mut Context<'_>) -> bool {
+        let Some(slot) = &self.0 else { return true };
+        if let State::Empty { turn, .. } = &mut *slot.0.lock() {
+            match turn {
+                Some(w) if w.will_wake(cx.waker()) => {}
+                other => *other = Some(cx.waker().clone()),
+            }
+        }
+        // Only now: an asker that leaves looks for the waker first.
+        Arc::strong_count(slot) == 1
     }
 }
 
@@ -201,6 +235,17 @@ mod tests {
         let (other, _rx) = slot::<u32>();
         tx.send(1);
         assert!(other.start());
+    }
+
+    #[tokio::test]
+    async fn a_turn_hears_when_its_asker_leaves() {
+        let (tx, rx) = slot::<u8>();
+        let leaving =
+            std::future::poll_fn(|cx| if tx.poll_abandoned(cx) { Poll::Ready(()) } else { Poll::Pending });
+        let mut leaving = std::pin::pin!(leaving);
+        assert!(futures_util::poll!(leaving.as_mut()).is_pending());
+        tokio::spawn(async move { drop(rx) });
+        leaving.await;
     }
 
     #[test]

@@ -95,6 +95,9 @@ pub(super) struct SendArgs {
     /// As a durable task; prints its id
     #[arg(long)]
     pub submit: bool,
+    /// Before all that waits and is not urgent
+    #[arg(long, conflicts_with = "submit")]
+    pub urgent: bool,
     /// Give up after this time
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub timeout: Option<Duration>,
@@ -181,7 +184,11 @@ fn send(session: &Session<'_>, args: &SendArgs) -> Result<(), Failure> {
         (_, true) => "submit",
         _ => "ask",
     };
-    let pairs = [("mode", Some(mode.to_owned())), ("timeout", args.timeout.map(print_duration))];
+    let pairs = [
+        ("mode", Some(mode.to_owned())),
+        ("timeout", args.timeout.map(print_duration)),
+        ("urgent", args.urgent.then(|| "true".to_owned())),
+    ];
     let path = format!("{}/messages/{}{}", agent_path(&args.agent), encode(&args.message), query(&pairs));
     let patience =
         args.timeout.filter(|_| mode == "ask").map_or(LONG, |timeout| timeout.saturating_add(GRACE));

@@ -26,9 +26,17 @@ pub(super) async fn send(
     let message = path::part(&request, "message")?;
     let timeout = params.duration("timeout")?;
     let idempotency_key = idempotency_key(&request)?;
+    let urgent = match params.text("urgent")? {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let other = other.escape_debug();
+            return Err(Problem::malformed(format!("`urgent={other}` is neither true nor false")));
+        }
+    };
     match params.text("mode")? {
         None | Some("ask") => {
-            let options = SendOptions { timeout, idempotency_key };
+            let options = SendOptions { timeout, idempotency_key, urgent };
             let reply = ctx.operator.ask(&kind, &key, &message, &body.0, options).await?;
             let mut response = HttpResponse::Ok();
             response.content_type("application/json");
@@ -45,7 +53,7 @@ pub(super) async fn send(
             "a tell has no receipt, so an idempotency key cannot make it safe to repeat: ask or submit",
         )),
         Some("tell") => {
-            ctx.operator.tell(&kind, &key, &message, &body.0).await?;
+            ctx.operator.tell(&kind, &key, &message, &body.0, urgent).await?;
             accepted_plain()
         }
         Some("submit") => {

@@ -26,8 +26,11 @@ pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /tools/{name}/call`: 200 with the bare output.
 pub(super) async fn call(ctx: Data<Ctx>, request: HttpRequest, params: Params, body: Body) -> Answer {
     let name = path::part(&request, "name")?;
-    let options =
-        SendOptions { timeout: params.duration("timeout")?, idempotency_key: idempotency_key(&request)? };
+    let options = SendOptions {
+        timeout: params.duration("timeout")?,
+        idempotency_key: idempotency_key(&request)?,
+        urgent: false,
+    };
     let output = ctx.operator.call(&name, &body.0, options).await?;
     Ok(HttpResponse::Ok().content_type("application/json").body(output.get().to_owned()))
 }

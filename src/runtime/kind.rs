@@ -98,10 +98,11 @@ pub(crate) struct Kind<A: Agent> {
     pub live: papaya::HashMap<Arc<str>, Live<A>>,
     /// How many cells run or are about to.
     pub running: AtomicUsize,
-    /// Messages whose handlers reach outside: they start only when the window is clear.
-    reaching: papaya::HashSet<&'static str>,
+    /// Messages whose handlers reach outside, or wait for something else for long: they start only when
+    /// the window is clear.
+    long: papaya::HashSet<&'static str>,
     /// Whether there are any: asked before each turn.
-    some_reach: AtomicBool,
+    any_long: AtomicBool,
 }
 
 impl<A: Agent> Kind<A> {
@@ -112,8 +113,8 @@ impl<A: Agent> Kind<A> {
             directory: std::sync::OnceLock::new(),
             live: papaya::HashMap::new(),
             running: AtomicUsize::new(0),
-            reaching: papaya::HashSet::new(),
-            some_reach: AtomicBool::new(false),
+            long: papaya::HashSet::new(),
+            any_long: AtomicBool::new(false),
             policy,
         });
         let directory = Arc::new(Directory {
@@ -128,16 +129,16 @@ impl<A: Agent> Kind<A> {
         kind
     }
 
-    /// Whether the handler of a message is known to reach outside.
+    /// Whether the handler of a message is known to reach outside, or to take long.
     #[inline]
-    pub(crate) fn reaches(&self, message: &str) -> bool {
-        self.some_reach.load(Ordering::Relaxed) && self.reaching.pin().contains(message)
+    pub(crate) fn is_long(&self, message: &str) -> bool {
+        self.any_long.load(Ordering::Relaxed) && self.long.pin().contains(message)
     }
 
-    /// The handler of a message was seen to reach outside.
-    pub(crate) fn reached(&self, message: &'static str) {
-        self.reaching.pin().insert(message);
-        self.some_reach.store(true, Ordering::Relaxed);
+    /// The handler of a message was seen to reach outside, or to take long.
+    pub(crate) fn takes_long(&self, message: &'static str) {
+        self.long.pin().insert(message);
+        self.any_long.store(true, Ordering::Relaxed);
     }
 
     fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {

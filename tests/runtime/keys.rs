@@ -74,7 +74,7 @@ async fn the_same_request_gets_the_first_outcome() {
     // The same through the JSON door, and after a restart.
     world.end().await;
     world.start_again(program(&gate)).await;
-    let options = SendOptions { idempotency_key: Some("k5".into()), timeout: None };
+    let options = SendOptions { idempotency_key: Some("k5".into()), ..SendOptions::default() };
     let body = br#"{"cents":5,"end":"Well"}"#;
     let reply = soon(world.handle().operator().ask("till", "a", "Pay", body, options)).await.unwrap();
     assert_eq!((reply.body.get(), reply.replayed), ("5", true));

@@ -17,3 +17,4 @@ mod support;
 mod tasks;
 mod timers;
 mod turns;
+mod urgency;

@@ -65,7 +65,7 @@ async fn everybody_is_turned_away(world: &World) {
     assert!(answers.iter().all(|a| matches!(a, Err(AskError::Unavailable(_)))), "{answers:?}");
     assert!(matches!(soon(known.ask(Add { n: 100 })).await, Err(AskError::Unavailable(_))));
     assert!(matches!(soon(known.submit(Add { n: 100 })).await, Err(AskError::Unavailable(_))));
-    let error = soon(handle.operator().tell("till", "a", "Add", br#"{"n":100}"#)).await.unwrap_err();
+    let error = soon(handle.operator().tell("till", "a", "Add", br#"{"n":100}"#, false)).await.unwrap_err();
     assert_eq!(error.code(), "unavailable");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -4,6 +4,7 @@
 //! calls leaves at once, but only when the agent's earlier turns are durable (the *gate*).
 
 mod conversation;
+mod end;
 mod gate;
 mod outbox;
 mod peers;
@@ -26,6 +27,7 @@ use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 pub use conversation::{Opened, Talk};
+use end::End;
 pub(crate) use gate::{Gate, Passage};
 pub(crate) use outbox::Outbox;
 pub use peers::{Batch, Peer, Queued, ToolPeer};
@@ -76,6 +78,11 @@ pub struct Turn<A: Agent> {
     /// Sessions that the turn has read.
     seen: Mutex<HashMap<String, Expect>>,
     timers: OnceLock<Arc<Timers<A>>>,
+    /// How long the turn may take, …
+    limit: Duration,
+    /// … from when it first waited for somebody.
+    waits_since: OnceLock<Instant>,
+    end: End,
     /// Raised when the cell is to leave: an operator's wish, or a shutdown.
     pub(crate) leaving: Arc<AtomicBool>,
 }
@@ -99,17 +106,23 @@ impl<A: Agent> Turn<A> {
             calls: Mutex::default(),
             seen: Mutex::default(),
             timers: OnceLock::new(),
+            limit: Duration::MAX,
+            waits_since: OnceLock::new(),
+            end: End::default(),
             leaving: Arc::default(),
         }
     }
 
     /// For the cell: makes it ready for the next message.
     #[inline]
-    pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage) {
+    pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage, limit: Duration) {
         if self.gate.reset(passage) {
             self.calls.get_mut().clear();
             self.seen.get_mut().clear();
+            self.waits_since = OnceLock::new();
         }
+        self.limit = limit;
+        self.end.reset();
         *self.now.get_mut() = 0;
         if self.key.get().is_some() {
             self.key = OnceLock::new();
@@ -199,14 +212,38 @@ impl<A: Agent> Turn<A> {
         })
     }
 
-    /// Whether an operator, or a shutdown, asks the turn to end.
+    /// What is left for whom the turn waits: of its caller's budget, and of its own.
+    fn budget(&self) -> Duration {
+        let since = self.waits_since.get_or_init(Instant::now);
+        let own = self.limit.saturating_sub(since.elapsed());
+        self.deadline().map_or(own, |left| left.min(own))
+    }
+
+    /// Whether nobody wants the turn's answer any more: its asker is gone (it has given up, its own turn
+    /// has ended, its client has disconnected), or an operator or a shutdown asks the turn to end. A turn
+    /// that goes on in spite of it commits as any other. An asker's end is seen by turns that wait.
     pub fn cancelled(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+        self.leaving.load(Ordering::Relaxed) || self.end.is_near()
+    }
+
+    /// Resolves when [`Turn::cancelled`] would say so; never where nobody gives up. To be raced against
+    /// what takes long.
+    pub async fn cancellation(&self) {
+        self.end.wait(|| self.cancelled()).await;
+    }
+
+    /// For the letter, after the handler was polled: takes in whether its asker is gone. `true`: somebody
+    /// in the handler waits for just that, and it is to be polled again.
+    pub(crate) fn hears_of_its_end(&self, abandoned: bool) -> bool {
+        if abandoned {
+            self.end.comes();
+        }
+        self.cancelled() && self.end.wake()
     }
 
     /// Another agent, by key.
     pub fn agent<B: Agent>(&self, key: impl Into<String>) -> Peer<'_, A, B> {
-        Peer { turn: self, key: key.into(), _peer: PhantomData }
+        Peer { turn: self, key: key.into(), urgent: false, _peer: PhantomData }
     }
 
     /// Another agent, by address.

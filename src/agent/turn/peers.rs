@@ -16,6 +16,7 @@ use crate::{
         Agent, Handler,
         answer::{AskError, Done, Joined},
         host::directory,
+        lane::Manner,
         letter::{Letter, ReplyTo},
         message::Message,
         messages::Accepts,
@@ -32,10 +33,18 @@ use crate::{
 pub struct Peer<'c, A: Agent, B> {
     pub(super) turn: &'c Turn<A>,
     pub(super) key: String,
+    pub(super) urgent: bool,
     pub(super) _peer: PhantomData<fn() -> B>,
 }
 
 impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
+    /// The same agent through its high lane: what is told and asked through it goes before what waits
+    /// there. Tasks have priorities of their own ([`Queued::priority`]).
+    pub fn urgent(mut self) -> Self {
+        self.urgent = true;
+        self
+    }
+
     /// Leaves with this turn's commit. At most once: a full mailbox drops it, counted.
     pub fn tell<M: Message, I>(&self, m: M)
     where
@@ -48,8 +57,9 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
             }
         };
         let host = self.turn.host.clone();
+        let manner = Manner { is_task: false, urgent: self.urgent };
         self.turn.outbox().tells.push(Box::new(move || {
-            if lane.push(B::wrap(Letter::new(m, ReplyTo::Nobody, None))).is_err() {
+            if lane.place(manner, B::wrap(Letter::new(m, ReplyTo::Nobody, None)), |l| l).is_err() {
                 host.tell_dropped(&lane.name.kind, &lane.name.key, M::NAME);
             }
         }));
@@ -91,7 +101,7 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         B: Accepts<M, I>,
         I: 'c,
     {
-        let (turn, key) = (self.turn, self.key.clone());
+        let (turn, key, urgent) = (self.turn, self.key.clone(), self.urgent);
         Pending::new(move |options| async move {
             let lane = directory::<B>(&*turn.host).and_then(|d| d.lane(&key)).map_err(AskError::widen)?;
             let (me, callee) = (turn.name().subject(), lane.name.subject());
@@ -106,18 +116,12 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
                 let body = serde_json::to_string(&m).unwrap_or_default();
                 turn.call_key(&callee, M::NAME, &body)
             });
-            let mut ask = Ask::<B, M, I>::new(Ok(lane), m).with_chain(chain);
+            let mut ask = Ask::<B, M, I>::new(Ok(lane), m, urgent).with_chain(chain);
             if let Some(key) = options.key.or(dedupe) {
                 ask = ask.idempotency_key(key);
             }
-            let budget = match (options.timeout, turn.deadline()) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            if let Some(budget) = budget {
-                ask = ask.timeout(budget);
-            }
-            AssertSend(ask).await
+            let budget = turn.budget();
+            AssertSend(ask.timeout(options.timeout.map_or(budget, |own| own.min(budget)))).await
         })
     }
 }
@@ -155,7 +159,9 @@ impl<'c, A: Agent, T: Tool> ToolPeer<'c, A, T> {
             turn.gate.pass().await;
             let body = serde_json::to_string(&input).unwrap_or_default();
             let key = options.key.unwrap_or_else(|| turn.call_key(T::NAME, "", &body));
-            call_tool::<T>(turn.host.clone(), input, key, options.timeout.or_else(|| turn.deadline())).await
+            let budget = turn.budget();
+            let budget = options.timeout.map_or(budget, |own| own.min(budget));
+            call_tool::<T>(turn.host.clone(), input, key, Some(budget)).await
         })
     }
 

@@ -38,7 +38,7 @@ impl<A: Agent> Runner<A> {
         if self.air.flight.is_some() || self.window.is_empty() {
             return false;
         }
-        if !self.can_run() || self.barrier {
+        if !self.can_run() || self.barrier || (self.overdue && self.window.urgent) {
             return true;
         }
         if let Persistence::Relaxed { turns, every } = self.kind.policy.persistence
@@ -52,6 +52,7 @@ impl<A: Agent> Runner<A> {
     /// Hands the window to the store, or answers it where there is nothing to write.
     pub(super) async fn flush(&mut self) -> Option<Exit> {
         self.flushed_at = Instant::now();
+        self.overdue = false;
         let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
         self.settle_entries(&mut unit);
         let outputs = self.window.outbox.has_records() || !unit.finished.is_empty() || !unit.keys.is_empty();

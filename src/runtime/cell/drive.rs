@@ -101,7 +101,8 @@ pub(super) async fn drive<A: Agent>(
     })
     .await;
     if timer.is_some() {
-        *air.inbox.current.lock() = None;
+        let since = air.inbox.current.lock().take();
+        air.waited = since.map(|(_, since)| since.elapsed()).unwrap_or_default();
     }
     if let End::Ran(_) = end {
         return end; // the handler's future ended, and took its own values with it

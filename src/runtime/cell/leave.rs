@@ -152,7 +152,7 @@ impl<A: Agent> Runner<A> {
     /// Runs `on_stop` and drops the agent.
     pub(super) async fn close(&mut self) {
         self.report_turns();
-        self.turn.begin(None, Passage::Blocked);
+        self.turn.begin(None, Passage::Blocked, self.kind.policy.turn_timeout);
         if let Some(agent) = self.agent.as_mut() {
             let stopped = hook(agent.on_stop(&self.turn), self.kind.policy.turn_timeout).await;
             let problem = match stopped {

@@ -193,7 +193,7 @@ impl<A: Agent> Runner<A> {
     async fn open(&mut self) -> Result<(), CrashReason> {
         let Some(agent) = self.agent.as_mut() else { return Ok(()) };
         self.turn.is_new = self.air.version == 0 && self.air.image.is_none();
-        self.turn.begin(None, Passage::Blocked);
+        self.turn.begin(None, Passage::Blocked, self.kind.policy.turn_timeout);
         let started = hook(agent.on_start(&self.turn), self.kind.policy.turn_timeout).await;
         let outbox = self.turn.take_outbox().unwrap_or_default();
         let sent = !outbox.sends_nothing();

@@ -72,6 +72,8 @@ pub(super) struct Runner<A: Agent> {
     pub(super) epoch: i64,
     /// How many turns may run ahead: shrinks when turns fail, grows when commits succeed.
     pub(super) limit: usize,
+    /// What has run is not to wait until all that waits has run.
+    pub(super) overdue: bool,
     /// Nothing runs until everything that ran is durable.
     pub(super) barrier: bool,
     pub(super) budget: Budget,
@@ -97,9 +99,10 @@ impl<A: Agent> Runner<A> {
             batch: VecDeque::new(),
             begun: 0,
             window: Window::default(),
-            air: Air { inbox, flight: None, image: None, version: 0, contended: 0 },
+            air: Air { inbox, flight: None, image: None, version: 0, contended: 0, waited: Duration::ZERO },
             agent: None,
             limit: MAX_WINDOW,
+            overdue: false,
             barrier: false,
             budget: Budget::new(),
             streak: 0,
@@ -192,6 +195,7 @@ impl<A: Agent> Runner<A> {
         if !self.barrier
             && !troubled
             && !self.batch.is_empty()
+            && !self.lane.has_urgent()
             && !self.inbox().has_outcome()
             && self.can_run()
             && self.inbox().control() < Control::Leave
@@ -238,6 +242,9 @@ impl<A: Agent> Runner<A> {
                     self.barrier = false;
                 }
                 self.ring(cx);
+                if self.lane.has_urgent() {
+                    self.lane.take_urgent(&mut self.batch);
+                }
                 if !self.batch.is_empty() || self.lane.poll_batch(&mut self.batch, cx) {
                     return Poll::Ready(Next::Batch);
                 }
@@ -311,8 +318,12 @@ impl<A: Agent> Runner<A> {
             // The clock is asked rarely while turns are short, and every turn while they are long.
             if left == 0 || until == 0 {
                 self.sweep();
+                if self.lane.has_urgent() {
+                    break;
+                }
                 let spent = since.elapsed();
                 if left == 0 || spent > SLICE {
+                    self.overdue |= spent > SLICE;
                     if self.flush_is_due() {
                         break;
                     }

@@ -1,6 +1,6 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     drive::{End, Terms, drive},
@@ -18,6 +18,9 @@ use crate::{
     runtime::{crashes::guard, keys},
 };
 
+/// A turn that waits for so long takes long: others are not to wait for it. Several times what a commit
+/// takes, so that it costs little to wait for one first.
+const LONG: Duration = Duration::from_millis(5);
 /// Of so many turns in a row, the first is timed for the metrics.
 const TIMED: u32 = 256;
 
@@ -25,7 +28,7 @@ impl<A: Agent> Runner<A> {
     /// Whether the letter's turn may begin now; `None`: it has been answered, or waits.
     pub(super) async fn admit(&mut self, mut letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         let Some(meta) = letter.letter().details().0 else {
-            return self.admit_reach(letter);
+            return self.admit_long(letter);
         };
         if meta.deadline.is_some_and(|d| Instant::now() >= d) {
             fail::<A>([letter], &AskError::TimedOut);
@@ -36,7 +39,7 @@ impl<A: Agent> Runner<A> {
             return None;
         }
         let Some(key) = key.filter(|_| !letter.read_only()) else {
-            return self.admit_reach(letter);
+            return self.admit_long(letter);
         };
         let flying = self.air.flight.iter().flat_map(|f| &f.keys).any(|text| *text == key.text);
         let same = |e: &Entry<A>| {
@@ -53,7 +56,7 @@ impl<A: Agent> Runner<A> {
             return None;
         };
         match found {
-            Ok(None) => self.admit_reach(letter),
+            Ok(None) => self.admit_long(letter),
             Ok(Some(row)) if row.request == key.request => {
                 letter.letter_mut().replay(keys::read(row.reply.as_deref(), row.task));
                 None
@@ -69,8 +72,9 @@ impl<A: Agent> Runner<A> {
         }
     }
 
-    /// A message that is known to reach outside begins only when all before it is durable.
-    fn admit_reach(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
+    /// A message that is known to take long begins only when all before it is durable: who waits for that
+    /// would wait for it as well.
+    fn admit_long(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         if self.must_wait(&letter) {
             self.barrier = true;
             self.batch.push_front(letter);
@@ -83,9 +87,9 @@ impl<A: Agent> Runner<A> {
     fn must_wait(&self, letter: &EnvelopeOf<A>) -> bool {
         if self.volatile() {
             // A volatile turn cannot be run again, so it must not find the gate shut.
-            self.window.is_uncovered() || (self.is_outstanding() && self.kind.reaches(letter.wire_name()))
+            self.window.is_uncovered() || (self.is_outstanding() && self.kind.is_long(letter.wire_name()))
         } else {
-            self.is_outstanding() && self.kind.reaches(letter.wire_name())
+            self.is_outstanding() && self.kind.is_long(letter.wire_name())
         }
     }
 
@@ -108,7 +112,8 @@ impl<A: Agent> Runner<A> {
             return Some(End::panicked("the agent is not there".to_owned(), None));
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        self.has_run(&terms);
+        let name = letter.wire_name();
+        self.has_run(name, &terms);
         Some(end)
     }
 
@@ -119,7 +124,7 @@ impl<A: Agent> Runner<A> {
             return End::panicked("the agent is not there".to_owned(), None);
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        self.has_run(&terms);
+        self.has_run(letter.wire_name(), &terms);
         end
     }
 
@@ -133,14 +138,17 @@ impl<A: Agent> Runner<A> {
             Some(deadline) => limit.min(deadline.saturating_duration_since(Instant::now())),
             None => meta.and_then(|m| m.claim.as_ref()?.timeout).unwrap_or(limit),
         };
-        self.turn.begin(meta, if blocked { Passage::Blocked } else { Passage::Clear });
+        self.turn.begin(meta, if blocked { Passage::Blocked } else { Passage::Clear }, budget);
         // One of many is timed: the clock would cost more than a short turn.
         let begun = self.turns.is_multiple_of(TIMED).then(Instant::now);
         Terms { keep: !self.volatile(), uncovered, budget, begun }
     }
 
     #[inline]
-    fn has_run(&mut self, terms: &Terms) {
+    fn has_run(&mut self, message: &'static str, terms: &Terms) {
+        if std::mem::take(&mut self.air.waited) >= LONG {
+            self.kind.takes_long(message);
+        }
         if let Some(begun) = terms.begun {
             self.node.metrics.handled(A::KIND, begun.elapsed());
         }
@@ -189,7 +197,7 @@ impl<A: Agent> Runner<A> {
             End::Ran(ran) => {
                 let ran = self.settle_outbox(&mut letter, ran);
                 if reached {
-                    self.kind.reached(letter.wire_name());
+                    self.kind.takes_long(letter.wire_name());
                     self.barrier = true;
                 }
                 if ran == Ran::Failed {
@@ -207,7 +215,7 @@ impl<A: Agent> Runner<A> {
                 Box::pin(self.crash(letter, reason)).await
             }
             End::Blocked => {
-                self.kind.reached(letter.wire_name());
+                self.kind.takes_long(letter.wire_name());
                 self.batch.push_front(letter);
                 self.barrier = true;
                 let _ = self.turn.take_outbox();

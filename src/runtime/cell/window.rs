@@ -1,6 +1,6 @@
 //! The window: turns that have run and are not durable yet, and the commit that is under way.
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use super::super::{
     crashes::guard,
@@ -84,6 +84,8 @@ pub(super) struct Air {
     pub version: i64,
     /// How often in a row a commit was refused for a session that another had written.
     pub contended: u32,
+    /// How long the last turn took, where it waited for something.
+    pub waited: Duration,
 }
 
 impl Air {

@@ -43,6 +43,7 @@ impl Operator {
             id: Some(Uuid::now_v7()),
             deadline: Some(Instant::now() + timeout),
             bytes: raw.get().len(),
+            urgent: options.urgent,
             ..Meta::default()
         };
         if let Some(text) = options.idempotency_key {
@@ -63,17 +64,17 @@ impl Operator {
         }
     }
 
-    /// Tells an agent.
+    /// Tells an agent; `urgent`: before all that waits and is not.
     ///
     /// # Errors
     /// See [`OperatorError`].
-    pub async fn tell(&self, kind: &str, key: &str, message: &str, body: &[u8]) -> Result<()> {
+    pub async fn tell(&self, kind: &str, key: &str, message: &str, body: &[u8], urgent: bool) -> Result<()> {
         let (_, found, key) = self.key_of(kind, key)?;
         let raw = self.message(found, message, body)?;
         if self.node.is_troubled(false) {
             return Err(self.node.trouble().widen().into());
         }
-        let meta = Meta { id: Some(Uuid::now_v7()), bytes: raw.get().len(), ..Meta::default() };
+        let meta = Meta { id: Some(Uuid::now_v7()), bytes: raw.get().len(), urgent, ..Meta::default() };
         self.post(found, key, message, &raw, None, meta)
     }
 

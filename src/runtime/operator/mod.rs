@@ -88,6 +88,8 @@ pub struct SendOptions {
     pub timeout: Option<Duration>,
     /// Makes a repetition safe.
     pub idempotency_key: Option<String>,
+    /// Goes before all that waits and is not urgent.
+    pub urgent: bool,
 }
 
 /// Which agents to list.
