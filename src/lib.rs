@@ -146,6 +146,7 @@ pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};
 pub use model::{
     conversation::{ConversationId, MessageId},
+    group::Strategy,
     id::TaskId,
 };
 pub use runtime::Handle;

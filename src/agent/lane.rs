@@ -66,6 +66,7 @@ pub(crate) struct Manner {
     pub urgent: bool,
 }
 
+#[expect(clippy::box_collection, reason = "a word in place of four, for the many that never have one")]
 struct Queue<E> {
     letters: VecDeque<E>,
     /// The high lane; most never have one.

@@ -45,6 +45,7 @@ pub struct Policy {
     pub(crate) restart: Option<Restart>,
     pub(crate) turn_timeout: Option<Duration>,
     pub(crate) on_full: OnFull,
+    pub(crate) group: Option<&'static str>,
 }
 
 impl Policy {
@@ -87,6 +88,14 @@ impl Policy {
     /// How long one turn may take. It ends a turn that waits; a handler that spins cannot be ended.
     pub fn turn_timeout(mut self, d: Duration) -> Self {
         self.turn_timeout = Some(d);
+        self
+    }
+
+    /// Supervised together with others: a group that [`Builder::group`](crate::Builder::group) or the
+    /// configuration (`supervision.groups.NAME`) declares. Without one, each agent stands alone: past its
+    /// restart intensity it is stopped, and nobody else is concerned.
+    pub fn group(mut self, name: &'static str) -> Self {
+        self.group = Some(name);
         self
     }
 

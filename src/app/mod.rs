@@ -3,7 +3,7 @@
 mod node;
 mod program;
 
-use std::{future::Future, process::ExitCode, sync::Arc};
+use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
 
 use crate::{
     Handle,
@@ -14,6 +14,7 @@ use crate::{
     },
     cli, config,
     log::{Guard, Logger},
+    model::group::{GroupPolicy, Strategy},
     runtime::{self, registry::Registry},
     store::Store,
     tool::{
@@ -103,6 +104,37 @@ impl Builder {
         self
     }
 
+    /// Declares a group: agents whose [`Policy::group`](crate::Policy::group) names it are supervised
+    /// together. More than `max_restarts` crashes of its members `within` this time, or a member past its
+    /// own intensity, and the root restarts the group whole; where it has to do so more often than
+    /// `supervision.max_restarts` `within` `supervision.within`, the node ends in good order, with exit
+    /// code 1.
+    ///
+    /// ```
+    /// # use greenroom::{Strategy, prelude::*};
+    /// # #[derive(Default, Serialize, Deserialize)] struct Feed { open: bool }
+    /// impl Agent for Feed {
+    ///     const KIND: &'static str = "feed";
+    ///     type Messages = ();
+    ///     fn policy() -> Policy {
+    ///         Policy::default().group("market")
+    ///     }
+    /// }
+    /// let program = Runtime::builder()
+    ///     .group("market", Strategy::OneForAll, 5, Duration::from_secs(60))
+    ///     .agent::<Feed>();
+    /// ```
+    pub fn group(
+        mut self,
+        name: &'static str,
+        strategy: Strategy,
+        max_restarts: u32,
+        within: Duration,
+    ) -> Self {
+        self.registry.group(name, GroupPolicy { strategy, max_restarts, within });
+        self
+    }
+
     /// Adds something that every turn may use: [`Turn::resource`](crate::Turn::resource).
     pub fn resource<T: Send + Sync + 'static>(mut self, resource: T) -> Self {
         self.registry.resource(resource);
@@ -165,9 +197,12 @@ impl Builder {
         let tokio = node::runtime(&settings)?;
         let boot = uuid::Uuid::now_v7();
         let (logger, log) = Logger::start(node::log_options(&settings, boot))?;
+        // from here on it ends its threads by itself, also where the start fails
+        let mut runtime = Runtime { running: None, tokio: Some(tokio), _log: log };
         let lock = runtime::lock(&settings.node.data_dir)?;
-        let running = tokio.spawn(self.launch(settings, logger, boot, lock)).await??;
-        Ok(Runtime { running: Some(running), tokio: Some(tokio), _log: log })
+        let Some(tokio) = &runtime.tokio else { return Ok(runtime) };
+        runtime.running = Some(tokio.spawn(self.launch(settings, logger, boot, lock)).await??);
+        Ok(runtime)
     }
 
     /// Starts the node, and runs what is to be run when it is ready.

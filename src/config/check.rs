@@ -11,6 +11,7 @@ use super::{
     secret::{HIDDEN, Url, without_password},
     settings::{AGENT_KEYS, AgentSettings, Hidden, Settings},
     show::{Origin, Shown},
+    supervision::GROUP_KEYS,
 };
 use crate::model::{id::check_kind, session};
 
@@ -152,6 +153,10 @@ impl Known {
                 return Err(("the program's own settings stand in a section".to_owned(), Some(hint.into())));
             }
             ["log", "levels", _] => Value::from("info"),
+            ["supervision", "groups", name, key] if GROUP_KEYS.contains(&key) => {
+                check_kind(name).map_err(|error| (error.to_string(), None))?;
+                if key == "max_restarts" { Value::from(0) } else { Value::from("") }
+            }
             ["agents", kind, key] if AGENT_KEYS.contains(&key) => {
                 if kind != "default" {
                     check_kind(kind).map_err(|error| (error.to_string(), None))?;
@@ -177,13 +182,19 @@ impl Known {
         let name = key.to_string();
         let prefix = format!("{name}.");
         if self.keys.keys().any(|known| known.starts_with(&prefix))
-            || matches!(*key.parts().as_slice(), ["agents", _] | ["app"])
+            || matches!(
+                *key.parts().as_slice(),
+                ["agents", _] | ["app"] | ["supervision", "groups"] | ["supervision", "groups", _]
+            )
         {
             return ("this is a section, not a value".to_owned(), Some(format!("set a key in [{name}]")));
         }
         let mut candidates: Vec<String> = self.keys.keys().cloned().collect();
         if let ["agents", kind, _] = *key.parts().as_slice() {
             candidates.extend(AGENT_KEYS.iter().map(|known| format!("agents.{kind}.{known}")));
+        }
+        if let ["supervision", "groups", group, _] = *key.parts().as_slice() {
+            candidates.extend(GROUP_KEYS.iter().map(|known| format!("supervision.groups.{group}.{known}")));
         }
         let nearest = candidates.into_iter().map(|known| (distance(&name, &known), known)).min();
         let hint = nearest
@@ -318,6 +329,12 @@ fn together(settings: &Settings) -> Vec<Found> {
     }
     if let Err((message, hint)) = scheme(&settings.cache.url, &["memory", "redis", "rediss"]) {
         wrong("cache.url", &message, Some(&hint));
+    }
+    for (name, group) in &settings.supervision.groups {
+        if group.within.is_some_and(|d| d.is_zero()) {
+            let key = format!("supervision.groups.{name}.within");
+            found.push((key, "a window must be longer than nothing".to_owned(), None));
+        }
     }
     let base = settings.agent_base();
     agent("supervision", "default", &base, &mut found);

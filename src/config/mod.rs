@@ -13,6 +13,7 @@ mod layer;
 mod secret;
 mod settings;
 mod show;
+mod supervision;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use self::{
     secret::{HIDDEN, Secret, Url, without_password},
     settings::*,
     show::{Change, Origin, Shown, is_live},
+    supervision::{GroupOverrides, Supervision},
 };
 use self::{
     check::Checked,

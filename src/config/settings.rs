@@ -9,6 +9,7 @@ use super::{
     cache::Cache,
     secret::{HIDDEN, Secret, Url},
     show::Shown,
+    supervision::Supervision,
 };
 use crate::model::{
     event::Level,
@@ -181,23 +182,6 @@ pub struct LogFile {
     pub keep: u32,
 }
 
-/// How often and how fast crashed agents are restarted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Supervision {
-    /// At most so many restarts …
-    pub max_restarts: u32,
-    /// … in any window of this length.
-    #[serde(with = "units::duration")]
-    pub within: Duration,
-    /// The wait before a restart.
-    #[serde(with = "units::duration")]
-    pub backoff_min: Duration,
-    /// The longest wait.
-    #[serde(with = "units::duration")]
-    pub backoff_max: Duration,
-}
-
 /// What holds for all agents, and what for kinds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Agents {
@@ -255,6 +239,9 @@ pub struct AgentOverrides {
     /// What may be restarted at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
+    /// With whom it is supervised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// When state is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
@@ -267,7 +254,8 @@ pub struct AgentOverrides {
 }
 
 /// The keys that `[agents.KIND]` knows.
-pub(super) const AGENT_KEYS: [&str; 12] = [
+pub(super) const AGENT_KEYS: [&str; 13] = [
+    "group",
     "mailbox",
     "idle_timeout",
     "ask_timeout",

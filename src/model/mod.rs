@@ -4,6 +4,7 @@
 
 pub mod conversation;
 pub mod event;
+pub mod group;
 pub mod id;
 pub mod lease;
 pub mod session;

@@ -32,6 +32,7 @@ use super::{
     outage::{self, Outage},
     persistence::{Close, Hooks, Persistence, PersistenceActor},
     registry::Registry,
+    watchdog,
 };
 use crate::{
     cache::{self, CacheError},
@@ -260,6 +261,10 @@ pub(crate) async fn start(
     });
     supervise("store watch", &node, &keepers, outage::watch);
     supervise("hints", &node, &keepers, hints::exchange);
+    for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
+        watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
+    }
+    supervise("watchdog", &node, &keepers, watchdog::watch);
 
     let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
         .field("store", node.store.name())

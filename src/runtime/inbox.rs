@@ -55,10 +55,12 @@ pub(crate) enum Control {
     Flush = 1,
     /// Leave memory if there is nothing to do.
     Passivate = 2,
+    /// Restart after what runs, with a fresh budget.
+    Renew = 3,
     /// Leave memory after what runs; the lane stays as it is.
-    Leave = 3,
+    Leave = 4,
     /// The node is going down: answer what waits, persist, end.
-    Drain = 4,
+    Drain = 5,
 }
 
 /// What a commit under way releases when it is durable: answers and tells, in the cell's own types.
@@ -80,6 +82,8 @@ pub(crate) struct Inbox {
     /// Whether the cell is to leave; its turn sees it.
     pub leaving: Arc<AtomicBool>,
     pub waker: AtomicWaker,
+    /// As which cell of the node it came into memory.
+    pub started: u64,
     phase: AtomicU8,
     /// The node's tick at the last turn.
     pub active_at: AtomicU32,
@@ -90,8 +94,9 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(started: u64) -> Self {
         Self {
+            started,
             outcome: Mutex::new(None),
             cargo: Mutex::new(None),
             has_outcome: AtomicBool::new(false),
@@ -158,7 +163,8 @@ impl Inbox {
             0 => Control::None,
             1 => Control::Flush,
             2 => Control::Passivate,
-            3 => Control::Leave,
+            3 => Control::Renew,
+            4 => Control::Leave,
             _ => Control::Drain,
         }
     }

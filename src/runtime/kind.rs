@@ -42,6 +42,8 @@ pub(crate) struct KindPolicy {
     pub ask_timeout: Duration,
     pub restart: RestartPolicy,
     pub persistence: Persistence,
+    /// The group that its agents are supervised in.
+    pub group: Option<String>,
 }
 
 impl KindPolicy {
@@ -57,7 +59,9 @@ impl KindPolicy {
             (base.restart.backoff_min, base.restart.backoff_max) = (min, max);
         }
         base.restart.restart = code.restart.unwrap_or(base.restart.restart);
-        let over: AgentSettings = base.with(&settings.overrides(kind));
+        let overrides = settings.overrides(kind);
+        let over: AgentSettings = base.with(&overrides);
+        let group = overrides.group.or_else(|| code.group.map(str::to_owned)).filter(|name| !name.is_empty());
         let persistence = match over.persistence {
             None => code.persistence,
             Some(config::Persistence::EveryTurn) => Persistence::EveryTurn,
@@ -73,6 +77,7 @@ impl KindPolicy {
             ask_timeout: over.ask_timeout,
             restart: over.restart,
             persistence,
+            group,
         }
     }
 }
@@ -195,6 +200,10 @@ pub(crate) trait AnyKind: Send + Sync {
     fn policy(&self) -> &KindPolicy;
     fn shape(&self, message: &str) -> Option<Arc<Shape>>;
     fn message_names(&self) -> Vec<String>;
+    /// Has the running agents restart that came into memory as those cells; how many.
+    fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize;
+    /// The running agent whose inbox lies there.
+    fn lives_at(&self, place: usize) -> Option<String>;
     /// Decodes a message and puts it in the agent's lane.
     fn post(
         &self,
@@ -348,6 +357,19 @@ impl<A: Agent> AnyKind for Kind<A> {
                 let _ = live.addr.try_send(Control::Flush);
             }
         }
+    }
+
+    fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {
+        let live = self.live.pin();
+        let those = live.values().filter(|live| which(live.inbox.started));
+        those.map(|live| live.inbox.tell(Control::Renew)).count()
+    }
+
+    fn lives_at(&self, place: usize) -> Option<String> {
+        let live = self.live.pin();
+        let mut all = live.iter();
+        let (key, _) = all.find(|(_, live)| Arc::as_ptr(&live.inbox).addr() == place)?;
+        Some(format!("{}/{key}", A::KIND))
     }
 
     fn drain(&self) {

@@ -15,6 +15,8 @@ mod cleaning;
 mod crashes;
 mod dispatcher;
 mod doom;
+mod gone;
+mod groups;
 mod hints;
 mod inbox;
 mod keeper;
@@ -34,6 +36,7 @@ mod settle;
 mod task_cell;
 mod tool_cell;
 pub mod views;
+mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use super::{
     cache_actor::{CacheActor, Put, Refresh},
     crashes::Crashes,
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
+    gone::Gone,
+    groups::{Group, MemberCrashed},
     keeper::Keeper,
     kind::AnyKind,
     lease::Owned,
@@ -32,6 +34,7 @@ use super::{
     persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
     settle::later,
     tool_cell::AnyTool,
+    watchdog::Heart,
 };
 use crate::{
     agent::{
@@ -76,6 +79,11 @@ pub(crate) struct Node {
     pub owned: Owned,
     pub outage: Arc<Outage>,
     pub arbiters: Vec<ArbiterHandle>,
+    /// The arbiters' signs of life, in their order.
+    pub hearts: Vec<Arc<Heart>>,
+    /// How many cells have come into memory.
+    pub starts: AtomicU64,
+    pub groups: Vec<Group>,
     pub kinds: Vec<Arc<dyn AnyKind>>,
     pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
@@ -137,6 +145,9 @@ impl Node {
                 persistence: parts.persistence,
                 owned: Owned::new(&parts.epochs),
                 outage: parts.outage,
+                hearts: parts.arbiters.iter().map(|_| Arc::default()).collect(),
+                starts: AtomicU64::new(0),
+                groups: built.groups,
                 arbiters: parts.arbiters,
                 kinds: built.kinds,
                 directories: built.directories,
@@ -166,10 +177,13 @@ impl Node {
         }
     }
 
-    /// The arbiter that an agent lives on.
+    /// The arbiter that an agent is to live on: one whose thread is free, if there is any.
     pub(crate) fn arbiter(&self, id: AgentId) -> Option<&ArbiterHandle> {
-        let n = usize::from(id.0.as_bytes()[13]) % self.arbiters.len().max(1);
-        self.arbiters.get(n)
+        let all = self.arbiters.len().max(1);
+        let n = usize::from(id.0.as_bytes()[13]) % all;
+        let is_stuck = |n: &usize| self.hearts.get(*n).is_some_and(|heart| heart.is_stuck());
+        let free = (n..n + all).map(|n| n % all).find(|n| !is_stuck(n));
+        self.arbiters.get(free.unwrap_or(n))
     }
 
     /// The epoch under which the node owns an agent's partition; 0 where it does not.
@@ -274,6 +288,21 @@ impl Node {
     pub(crate) fn crashed(&self, report: CrashReport) {
         self.logger.crash(&report);
         self.crashes.add(report);
+    }
+
+    pub(crate) fn member_crashed(&self, crashed: MemberCrashed) {
+        if let Some(actors) = self.actors.get() {
+            // A full mailbox means so many crashes that the group is past its intensity anyway.
+            let _ = actors.orchestrator.try_send(crashed);
+        }
+    }
+
+    /// Ends the node in good order, with an error: it would only limp on.
+    pub(crate) fn fail(&self, why: String, hint: &str) {
+        let event = Event::new(Level::Critical, event::NODE_STOPPING, "node").field("reason", why.clone());
+        self.logger.emit(event.hint(hint));
+        let _ = self.fatal.set(why);
+        self.stop.cancel();
     }
 
     pub(crate) fn notice(&self, notice: Notice) {
@@ -451,43 +480,6 @@ impl Host for Node {
         let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
         self.logger.emit(event.field("message_type", message).field("reason", "its mailbox is full or shut"));
     }
-}
-
-/// The host of what outlives its node.
-struct Gone;
-
-impl Host for Gone {
-    fn directory(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
-        None
-    }
-    fn tool(&self, _: &str) -> Option<&dyn ToolPort> {
-        None
-    }
-    fn resource(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
-        None
-    }
-    fn settings(&self, _: TypeId) -> Option<Arc<dyn Any + Send + Sync>> {
-        None
-    }
-    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
-        Box::pin(async { Err(AskError::Unavailable("the node has ended".to_owned())) })
-    }
-    fn max_attempts(&self) -> u32 {
-        1
-    }
-    fn message_bytes(&self) -> usize {
-        0
-    }
-    fn session_ttl(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn reads(&self) -> Option<&dyn Reads> {
-        None
-    }
-    fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
-        Box::pin(async { false })
-    }
-    fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use actix::prelude::*;
 use jiff::Timestamp;
 
-use super::{inbox::Control, node::Node};
+use super::{groups::Budgets, inbox::Control, node::Node};
 use crate::agent::lane::Entrance;
 
 /// How many stopped agents are remembered for `status`.
@@ -55,12 +55,13 @@ pub(crate) struct Drain;
 /// The root of the supervision tree.
 pub(crate) struct Orchestrator {
     pub node: Arc<Node>,
+    pub(super) budgets: Budgets,
     casualties: VecDeque<Casualty>,
 }
 
 impl Orchestrator {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, casualties: VecDeque::new() }
+        Self { node, budgets: Budgets::default(), casualties: VecDeque::new() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    groups::{Group, declared},
     kind::{AnyKind, Kind, KindPolicy},
     node::Node,
     tool_cell::{AnyTool, Spec, ToolHandle},
@@ -15,6 +16,7 @@ use super::{
 use crate::{
     agent::{Agent, Message, Settings, host::Directory},
     config,
+    model::group::GroupPolicy,
     model::id::{NameError, check_kind, check_tool},
     store::Store,
     tool::{Call, Effect, Limits, Tool},
@@ -33,6 +35,9 @@ pub(crate) type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + S
 pub(crate) struct Registry {
     pub wrap_store: Option<WrapStore>,
     kinds: Vec<(&'static str, TypeId, MakeKind)>,
+    /// Which group the code puts a kind into.
+    members: Vec<(&'static str, Option<&'static str>)>,
+    groups: Vec<Group>,
     tools: Vec<(&'static str, MakeTool)>,
     resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     sections: Vec<(TypeId, Section)>,
@@ -44,6 +49,7 @@ pub(crate) struct Built {
     pub kinds: Vec<Arc<dyn AnyKind>>,
     pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
+    pub groups: Vec<Group>,
     pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
@@ -61,6 +67,11 @@ impl Registry {
             (kind, directory)
         });
         self.kinds.push((A::KIND, TypeId::of::<A>(), make));
+        self.members.push((A::KIND, A::policy().group));
+    }
+
+    pub(crate) fn group(&mut self, name: &str, policy: GroupPolicy) {
+        self.groups.push(Group { name: name.to_owned(), policy });
     }
 
     pub(crate) fn tool<T: Tool>(&mut self, tool: T) {
@@ -111,6 +122,20 @@ impl Registry {
         for (tool, _) in &self.tools {
             note(check_tool(tool));
         }
+        for group in &self.groups {
+            note(check_kind(&group.name));
+        }
+        self.groups = declared(std::mem::take(&mut self.groups), settings);
+        for (kind, code) in &self.members {
+            let over = settings.overrides(kind).group;
+            let name = over.or_else(|| code.map(str::to_owned)).unwrap_or_default();
+            if !name.is_empty() && self.groups.iter().all(|group| group.name != name) {
+                wrong.push(format!(
+                    "the agents of `{kind}` belong to the group `{name}`, which nobody declares: add `.group(\"{name}\", …)` \
+                     to the builder, or `[supervision.groups.{name}]` to the configuration"
+                ));
+            }
+        }
         let mut names: Vec<_> =
             self.kinds.iter().map(|k| k.0).chain(self.tools.iter().map(|t| t.0)).collect();
         names.sort_unstable();
@@ -135,6 +160,6 @@ impl Registry {
             directories.insert(of, directory);
         }
         let tools = self.tools.into_iter().map(|(name, make)| (name, make(node.clone()))).collect();
-        Built { kinds, directories, tools, resources: self.resources, app: self.app }
+        Built { kinds, directories, tools, groups: self.groups, resources: self.resources, app: self.app }
     }
 }

@@ -5,6 +5,7 @@ mod ahead;
 mod entities;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod groups;
 mod keys;
 mod lifecycle;
 mod model;
@@ -18,3 +19,4 @@ mod tasks;
 mod timers;
 mod turns;
 mod urgency;
+mod watchdog;

@@ -21,6 +21,7 @@ use super::{
     inbox::{Control, Inbox},
     kind::{Kind, Live},
     node::Node,
+    watchdog,
 };
 use crate::agent::{Agent, lane::Lane};
 use runner::Runner;
@@ -38,7 +39,7 @@ impl<A: Agent> Unpin for Cell<A> {}
 impl<A: Agent> Cell<A> {
     /// Starts a cell for an attached lane, on the current arbiter.
     pub(crate) fn launch(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>) {
-        let inbox = Arc::new(Inbox::new());
+        let inbox = Arc::new(Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed)));
         inbox.active_at.store(node.tick(), Ordering::Relaxed);
         let key = lane.name.key.clone();
         let runner = Runner::new(node, kind.clone(), lane, inbox.clone());
@@ -52,7 +53,9 @@ impl<A: Agent> Actor for Cell<A> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(runner) = self.runner.take() {
-            ctx.spawn(wrap_future::<_, Self>(runner.run()).map(|(), _, ctx| ctx.stop()));
+            let inbox = self.inbox.clone();
+            let life = async move { watchdog::noted(&inbox, runner.run()).await };
+            ctx.spawn(wrap_future::<_, Self>(life).map(|(), _, ctx| ctx.stop()));
         }
     }
 }

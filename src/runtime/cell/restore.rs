@@ -163,8 +163,16 @@ impl<A: Agent> Runner<A> {
     /// A start that failed: waits for the back-off, or gives up.
     async fn failed_start(&mut self, reason: CrashReason) -> Option<Exit> {
         let (decision, fault) = self.report(None, reason);
-        match decision {
-            Decision::Restart { delay, .. } => {
+        let delay = match decision {
+            Decision::Restart { delay, .. } => Some(delay),
+            // Its group decides what becomes of it.
+            Decision::Exceeded { .. } if self.kind.policy.group.is_some() => {
+                Some(self.kind.policy.restart.backoff_max)
+            }
+            Decision::Exceeded { .. } | Decision::Leave => None,
+        };
+        match delay {
+            Some(delay) => {
                 self.inbox().set_phase(Phase::Restarting);
                 if self.back_off(delay).await {
                     return None;
@@ -181,7 +189,7 @@ impl<A: Agent> Runner<A> {
                 fail::<A>(entries.into_iter().map(|e| e.letter), &error);
                 Some(self.let_go())
             }
-            Decision::Exceeded { .. } | Decision::Leave => {
+            None => {
                 let entries = std::mem::take(&mut self.window).entries;
                 fail::<A>(entries.into_iter().map(|e| e.letter), &AskError::Failed(fault.clone()));
                 Some(self.stop(format!("it could not start: {}", fault.message)).await)

@@ -18,6 +18,7 @@ use crate::{
     },
     runtime::{
         crashes::guard,
+        groups::MemberCrashed,
         inbox::{Control, Phase},
     },
 };
@@ -76,6 +77,12 @@ impl<A: Agent> Runner<A> {
             Decision::Restart { delay, .. } => {
                 self.inbox().set_phase(Phase::Restarting);
                 self.back_off(delay).await;
+                self.rewind_if_gone().await
+            }
+            // Its group decides what becomes of it.
+            Decision::Exceeded { .. } if self.kind.policy.group.is_some() => {
+                self.inbox().set_phase(Phase::Restarting);
+                self.back_off(self.kind.policy.restart.backoff_max).await;
                 self.rewind_if_gone().await
             }
             Decision::Exceeded { attempts } => {
@@ -155,6 +162,11 @@ impl<A: Agent> Runner<A> {
         };
         self.inbox().restarts.fetch_add(1, Ordering::Relaxed);
         self.node.metrics.restart(A::KIND, report.reason.kind.name());
+        if let Some(group) = self.kind.policy.group.clone() {
+            let (subject, started) = (report.subject.clone(), self.inbox().started);
+            let gave_up = matches!(decision, Decision::Exceeded { .. });
+            self.node.member_crashed(MemberCrashed { group, subject, started, gave_up });
+        }
         self.node.crashed(report);
         (decision, fault)
     }

@@ -198,7 +198,7 @@ impl<A: Agent> Runner<A> {
             && !self.lane.has_urgent()
             && !self.inbox().has_outcome()
             && self.can_run()
-            && self.inbox().control() < Control::Leave
+            && self.inbox().control() < Control::Renew
         {
             return Next::Batch;
         }
@@ -330,7 +330,7 @@ impl<A: Agent> Runner<A> {
                     (left, check) = (BUDGET, if spent > SLICE { 1 } else { check });
                     tokio::task::yield_now().await;
                     since = Instant::now();
-                    if self.inbox().control() >= Control::Leave {
+                    if self.inbox().control() >= Control::Renew {
                         break;
                     }
                 } else if spent < SLICE / 4 {
@@ -362,6 +362,12 @@ impl<A: Agent> Runner<A> {
                 }
             }
             Control::Passivate => self.passivate().await,
+            Control::Renew => {
+                self.inbox().done(Control::Renew);
+                (self.budget, self.streak) = (Budget::new(), 0);
+                self.close().await;
+                self.revive().await
+            }
             Control::Leave | Control::Drain => {
                 self.inbox().set_phase(Phase::Stopping);
                 self.close().await;

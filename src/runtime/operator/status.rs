@@ -19,6 +19,7 @@ use crate::{
         orchestrator::{Casualties, Casualty},
         persistence::Health,
         views::{NodeInfo, Reason, Status, TreeNode, Verdict},
+        watchdog,
     },
     store::{Counts, StoreError, StoredStatus},
 };
@@ -59,6 +60,12 @@ impl Operator {
         let tasks: BTreeMap<String, u64> =
             counts.tasks.iter().filter(|(_, n)| *n > 0).map(|(s, n)| (s.name().to_owned(), *n)).collect();
         reasons.extend(self.casualties().await);
+        reasons.extend(watchdog::stuck(&self.node).into_iter().map(|subject| Reason {
+            code: "agent_stuck".to_owned(),
+            message: format!("{subject} holds up its thread, and its neighbours wait"),
+            since: Timestamp::now(),
+            remedy: "its handler spins or blocks: it ends by itself, or with the process".to_owned(),
+        }));
         if let Some(n) = tasks.get("outcome_unknown") {
             reasons.push(Reason {
                 code: "outcome_unknown".to_owned(),
@@ -213,6 +220,7 @@ impl Operator {
             child.restarts = info.crashed;
             root.children.push(child);
         }
+        let mut groups: Vec<_> = node.groups.iter().map(|g| leaf("group", &g.name, "active", 0)).collect();
         for kind in &node.kinds {
             let (seen, running) = kind.list(MAX_CHILDREN);
             let mut group = leaf("kind", kind.name(), "active", 0);
@@ -228,8 +236,19 @@ impl Operator {
                 .collect();
             group.children.sort_by(|a, b| a.name.cmp(&b.name));
             group.depth = group.children.iter().map(|c| c.depth).sum();
-            root.children.push(group);
+            let member_of = kind.policy().group.as_deref();
+            match groups.iter_mut().find(|g| member_of == Some(&*g.name)) {
+                Some(supervisor) => {
+                    supervisor.depth += group.depth;
+                    supervisor.children.push(group);
+                }
+                None => root.children.push(group),
+            }
         }
+        for (supervisor, declared) in groups.iter_mut().zip(&node.groups) {
+            supervisor.current = Some(declared.policy.strategy.name().to_owned());
+        }
+        root.children.extend(groups);
         root
     }
 

@@ -1,0 +1,132 @@
+//! The watchdog: sees an arbiter whose thread is held up, says by whom, and keeps new activations off it.
+//!
+//! A handler that spins, or blocks its thread, cannot be stopped, and all that live on its arbiter wait for
+//! it. Each arbiter has a heart that beats while its thread is free; around each step of a cell it holds
+//! which cell is at work.
+
+use std::{
+    cell::OnceCell,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_rt::ArbiterHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{inbox::Inbox, millis, node::Node};
+use crate::model::event::{self, Event, Level};
+
+/// How often a heart beats.
+const BEAT: Duration = Duration::from_millis(200);
+/// How often the hearts are listened to.
+const LOOK: Duration = Duration::from_millis(250);
+/// A thread that has been held up for so long is told of.
+const STUCK: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static HERE: OnceCell<Arc<Heart>> = const { OnceCell::new() };
+}
+
+/// An arbiter's sign of life.
+#[derive(Default)]
+pub(crate) struct Heart {
+    /// Milliseconds since the node's start.
+    beat: AtomicU64,
+    /// The cell at work, by the place of its inbox; 0: none.
+    at_work: AtomicUsize,
+    stuck: AtomicBool,
+}
+
+impl Heart {
+    /// Whether its thread is held up.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+}
+
+/// Has an arbiter's heart beat until `end`.
+pub(crate) fn beat(arbiter: &ArbiterHandle, heart: Arc<Heart>, started: Instant, end: CancellationToken) {
+    arbiter.spawn_fn(move || {
+        let _ = HERE.with(|here| here.set(heart.clone()));
+        actix_rt::spawn(async move {
+            while !end.is_cancelled() {
+                heart.beat.store(millis(started.elapsed()), Ordering::Relaxed);
+                tokio::time::sleep(BEAT).await;
+            }
+        });
+    });
+}
+
+/// Notes around each step of a cell's life that it is this cell which is at work.
+pub(crate) async fn noted(inbox: &Inbox, life: impl Future<Output = ()>) {
+    let (place, mut life) = (std::ptr::from_ref(inbox).addr(), pin!(life));
+    std::future::poll_fn(|cx| {
+        HERE.with(|here| {
+            let heart = here.get();
+            let note = |place| {
+                if let Some(heart) = heart {
+                    heart.at_work.store(place, Ordering::Relaxed);
+                }
+            };
+            note(place);
+            let step = life.as_mut().poll(cx);
+            note(0);
+            step
+        })
+    })
+    .await;
+}
+
+/// What was seen of one heart.
+#[derive(Default)]
+struct Seen {
+    at_work: usize,
+    /// Who holds it up, once told.
+    told: Option<(String, Instant)>,
+}
+
+/// Listens to the hearts until `end`.
+pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
+    let mut seen: Vec<Seen> = Vec::new();
+    seen.resize_with(node.hearts.len(), Seen::default);
+    while end.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        for (heart, seen) in node.hearts.iter().zip(&mut seen) {
+            listen(&node, heart, seen);
+        }
+    }
+}
+
+fn listen(node: &Node, heart: &Heart, seen: &mut Seen) {
+    let silent = node.uptime().saturating_sub(Duration::from_millis(heart.beat.load(Ordering::Relaxed)));
+    let at_work = heart.at_work.load(Ordering::Relaxed);
+    if silent < STUCK {
+        heart.stuck.store(false, Ordering::Relaxed);
+        if let Some((subject, since)) = seen.told.take() {
+            let event = Event::new(Level::Info, "agent.unstuck", subject);
+            node.logger.emit(event.field("stuck_ms", millis(since.elapsed() + STUCK)));
+        }
+    } else if seen.told.is_none() && at_work != 0 && at_work == seen.at_work {
+        // the same one as at the last look: it is at one and the same step
+        heart.stuck.store(true, Ordering::Relaxed);
+        if let Some(subject) = node.kinds.iter().find_map(|kind| kind.lives_at(at_work)) {
+            let event = Event::new(Level::Warn, event::AGENT_STUCK, &*subject)
+                .field("stuck_ms", millis(silent))
+                .hint("its handler spins or blocks its thread: use `turn.blocking(…)`; neighbours wait");
+            node.logger.emit(event);
+            seen.told = Some((subject, Instant::now()));
+        }
+    }
+    seen.at_work = at_work;
+}
+
+/// Who holds up a thread at the moment.
+pub(crate) fn stuck(node: &Node) -> Vec<String> {
+    let stuck = node.hearts.iter().filter(|heart| heart.is_stuck());
+    let places = stuck.map(|heart| heart.at_work.load(Ordering::Relaxed));
+    places.filter_map(|at| node.kinds.iter().find_map(|kind| kind.lives_at(at))).collect()
+}

@@ -1,0 +1,198 @@
+//! Groups: who is restarted with whom, and where it ends.
+
+use std::sync::Arc;
+
+use greenroom::{Persistence, Strategy, prelude::*};
+use parking_lot::Mutex;
+
+use crate::support::{World, soon, until};
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Touch {}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Crash {}
+message! { Touch -> u64; Crash -> () }
+
+/// Which agents were started, and stopped.
+#[derive(Clone, Default)]
+struct Lives(Arc<Mutex<Vec<String>>>);
+impl Lives {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+macro_rules! member {
+    ($agent:ident, $kind:literal, $persistence:expr) => {
+        #[derive(Default, Serialize, Deserialize)]
+        struct $agent {
+            touched: u64,
+        }
+        impl Agent for $agent {
+            const KIND: &'static str = $kind;
+            type Messages = (Touch, Crash);
+            fn policy() -> Policy {
+                Policy::default()
+                    .group("market")
+                    .persistence($persistence)
+                    .max_restarts(3, Duration::from_secs(60))
+                    .backoff(Duration::ZERO, Duration::from_millis(1))
+            }
+            async fn on_start(&mut self, turn: &Turn<Self>) -> Result<()> {
+                turn.resource::<Lives>().0.lock().push(format!("+{}", turn.key()));
+                Ok(())
+            }
+            async fn on_stop(&mut self, turn: &Turn<Self>) -> Result<()> {
+                turn.resource::<Lives>().0.lock().push(format!("-{}", turn.key()));
+                Ok(())
+            }
+        }
+        impl Handler<Touch> for $agent {
+            async fn handle(&mut self, _: Touch, _: &Turn<Self>) -> Result<u64> {
+                self.touched += 1;
+                Ok(self.touched)
+            }
+        }
+        impl Handler<Crash> for $agent {
+            async fn handle(&mut self, _: Crash, _: &Turn<Self>) -> Result<()> {
+                panic!("as told")
+            }
+        }
+    };
+}
+member!(Feed, "feed", Persistence::EveryTurn);
+member!(Desk, "desk", Persistence::Volatile);
+
+async fn world(strategy: Strategy, max: u32) -> (World, Lives) {
+    let lives = Lives::default();
+    let program = Runtime::builder()
+        .group("market", strategy, max, Duration::from_secs(60))
+        .agent::<Feed>()
+        .agent::<Desk>()
+        .resource(lives.clone())
+        .set("supervision.max_restarts", "2");
+    (World::start(program).await, lives)
+}
+
+/// Four members, in this order.
+async fn members(world: &World, lives: &Lives) {
+    let handle = world.handle();
+    for key in ["a", "b"] {
+        soon(handle.agent::<Feed>(key).ask(Touch {})).await.unwrap();
+    }
+    for key in ["c", "d"] {
+        soon(handle.agent::<Desk>(key).ask(Touch {})).await.unwrap();
+    }
+    assert_eq!(lives.take(), ["+a", "+b", "+c", "+d"]);
+}
+
+async fn crash(world: &World, key: &str) {
+    let fault = soon(world.handle().agent::<Feed>(key).ask(Crash {})).await;
+    assert!(matches!(fault, Err(AskError::Failed(_))), "{fault:?}");
+}
+
+/// Who has been restarted: an `on_stop`, but for the one that crashed, and an `on_start`.
+async fn restarted(lives: &Lives, crashed: &str, expected: &[&str]) {
+    let others: Vec<_> = expected.iter().filter(|key| **key != crashed).copied().collect();
+    went(lives, &others, expected).await;
+}
+
+async fn went(lives: &Lives, stopped: &[&str], started: &[&str]) {
+    let all = |lives: &Lives, sign: &str| {
+        let lives = lives.0.lock();
+        let mut keys: Vec<_> = lives.iter().filter_map(|l| l.strip_prefix(sign)).map(str::to_owned).collect();
+        keys.sort();
+        keys
+    };
+    until("they are restarted", || async { all(lives, "+") == started }).await;
+    assert_eq!(all(lives, "-"), stopped);
+    lives.take();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_for_one_restarts_the_one_that_crashed() {
+    let (world, lives) = world(Strategy::OneForOne, 10).await;
+    members(&world, &lives).await;
+    crash(&world, "b").await;
+    restarted(&lives, "b", &["b"]).await;
+    assert_eq!(soon(world.handle().agent::<Desk>("c").ask(Touch {})).await.unwrap(), 2);
+    assert_eq!(lives.take(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_for_all_restarts_all_that_are_in_memory_and_what_was_durable_is_there() {
+    let (world, lives) = world(Strategy::OneForAll, 10).await;
+    members(&world, &lives).await;
+    crash(&world, "b").await;
+    restarted(&lives, "b", &["a", "b", "c", "d"]).await;
+    assert_eq!(soon(world.handle().agent::<Feed>("a").ask(Touch {})).await.unwrap(), 2, "it is durable");
+    assert_eq!(soon(world.handle().agent::<Desk>("c").ask(Touch {})).await.unwrap(), 1, "it is volatile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_for_one_restarts_those_that_came_later() {
+    let (world, lives) = world(Strategy::RestForOne, 10).await;
+    members(&world, &lives).await;
+    crash(&world, "b").await;
+    restarted(&lives, "b", &["b", "c", "d"]).await;
+    // a restart gives nobody another place
+    crash(&world, "a").await;
+    restarted(&lives, "a", &["a", "b", "c", "d"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_past_its_intensity_is_restarted_whole_and_a_root_past_its_own_ends_the_node() {
+    let (world, lives) = world(Strategy::OneForOne, 2).await;
+    members(&world, &lives).await;
+    let operator = world.handle().operator().clone();
+    for _ in 0..2 {
+        crash(&world, "a").await;
+        restarted(&lives, "a", &["a"]).await;
+        crash(&world, "b").await;
+        restarted(&lives, "b", &["b"]).await;
+        crash(&world, "a").await;
+        // once for its own crash, once with the group
+        went(&lives, &["a", "b", "c", "d"], &["a", "a", "b", "c", "d"]).await;
+    }
+    assert_eq!(operator.fatal(), None);
+    for key in ["a", "b", "a"] {
+        crash(&world, key).await;
+    }
+    until("the node ends", || async { operator.fatal().is_some() }).await;
+    assert!(operator.fatal().unwrap().contains("market"), "{:?}", operator.fatal());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_past_its_own_intensity_is_the_groups_concern_and_not_stopped() {
+    let (world, lives) = world(Strategy::OneForOne, 100).await;
+    members(&world, &lives).await;
+    for _ in 0..3 {
+        crash(&world, "a").await;
+        restarted(&lives, "a", &["a"]).await;
+    }
+    crash(&world, "a").await;
+    until("the group is restarted", || async { lives.0.lock().iter().any(|l| l == "+d") }).await;
+    assert_eq!(soon(world.handle().agent::<Feed>("a").ask(Touch {})).await.unwrap(), 2);
+    crash(&world, "a").await;
+    assert_eq!(
+        soon(world.handle().agent::<Feed>("a").ask(Touch {})).await.unwrap(),
+        3,
+        "its budget is fresh"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_declares_groups_too_and_one_that_nobody_declares_is_refused() {
+    let program = || Runtime::builder().agent::<Feed>().resource(Lives::default());
+    let dir = tempfile::TempDir::new().unwrap();
+    let refused = program().set("node.data_dir", &dir.path().to_string_lossy()).start().await;
+    let refused = refused.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("feed") && refused.contains("[supervision.groups.market]"), "{refused}");
+    let world = World::start(program().set("supervision.groups.market.strategy", "one_for_all")).await;
+    soon(world.handle().agent::<Feed>("a").ask(Touch {})).await.unwrap();
+    let tree = serde_json::to_value(world.handle().operator().tree().await).unwrap();
+    let children = tree["children"].as_array().unwrap();
+    let group = children.iter().find(|c| c["role"] == "group").unwrap();
+    assert_eq!((&group["name"], &group["current"]), (&"market".into(), &"one_for_all".into()));
+    assert_eq!(group["children"][0]["children"][0]["name"], "feed/a");
+}
