@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Handle,
-    cache_actor::{self, CacheActor},
+    Handle, cache_actor,
     crashes::install_hook,
-    dispatcher::{Dispatcher, Quiesce},
+    dispatcher::Quiesce,
     hints,
     keeper::Keeper,
     lease,
     member::member,
-    node::{Actors, Node, Parts},
+    node::{Node, Parts},
     operator::Operator,
-    orchestrator::{Drain, Orchestrator},
+    orchestrator::Drain,
     outage::{self, Outage},
-    persistence::{Close, Hooks, Persistence, PersistenceActor},
+    parts::{self, Actors},
+    persistence::{Close, Hooks, Persistence},
     registry::Registry,
     watchdog,
 };
@@ -226,14 +226,15 @@ pub(crate) async fn start(
         settings: Arc::new(settings),
         logger,
         store,
-        cache: cache.clone(),
-        keeper: keeper.clone(),
+        cache,
+        keeper,
         boot,
-        persistence: persistence.clone(),
+        persistence,
         epochs: ownership.epochs,
         outage,
         started,
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
+        root: root.clone(),
         registry,
         stop,
         fatal,
@@ -243,13 +244,7 @@ pub(crate) async fn start(
     let (started_tx, started) = oneshot::channel();
     let there = node.clone();
     root.spawn_fn(move || {
-        let actors = Actors {
-            persistence: PersistenceActor { persistence }.start(),
-            cache: CacheActor { cache, keeper, under_way: 0, refreshing: false, again: false }.start(),
-            orchestrator: Orchestrator::new(there.clone()).start(),
-            dispatcher: Dispatcher::new(there.clone(), suspects).start(),
-        };
-        let _ = there.actors.set(actors);
+        there.set_actors(Actors::start(&there, suspects));
         let _ = started_tx.send(());
     });
     started.await.map_err(|_| std::io::Error::other("the supervising actors did not start"))?;
@@ -264,6 +259,7 @@ pub(crate) async fn start(
     for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
         watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
     }
+    supervise("parts", &node, &keepers, parts::keep);
     supervise("watchdog", &node, &keepers, watchdog::watch);
 
     let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
@@ -317,7 +313,7 @@ impl Running {
         let subject = format!("node:{}", node.settings.node.name);
         node.logger.emit(Event::new(Level::Info, event::NODE_STOPPING, &*subject));
         node.set_closing();
-        if let Some(actors) = node.actors.get() {
+        if let Some(actors) = node.actors() {
             let _ = actors.dispatcher.send(Quiesce).await;
             let _ = actors.orchestrator.send(Drain).await;
         }
@@ -338,7 +334,7 @@ impl Running {
         }
         // What the last cells left behind is answered.
         node.kinds.iter().for_each(|k| k.drain());
-        if let Some(actors) = node.actors.get() {
+        if let Some(actors) = node.actors() {
             let _ = actors.persistence.send(Close).await;
         }
         while node.persistence.waiting() > 0 && begun.elapsed() < DRAIN + Duration::from_secs(3) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{fut::wrap_future, prelude::*};
 
-use super::keeper::Keeper;
+use super::{keeper::Keeper, node::Node};
 use crate::{
     cache::{Cache, CacheOptions, Room},
     config::Settings,
@@ -54,6 +54,13 @@ pub(crate) struct CacheActor {
     pub refreshing: bool,
     /// Somebody has committed more meanwhile.
     pub again: bool,
+}
+
+impl CacheActor {
+    pub(crate) fn of(node: &Node) -> Self {
+        let (cache, keeper) = (node.cache.clone(), node.keeper.clone());
+        Self { cache, keeper, under_way: 0, refreshing: false, again: false }
+    }
 }
 
 impl Actor for CacheActor {

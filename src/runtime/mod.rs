@@ -30,6 +30,7 @@ pub(crate) mod node;
 pub mod operator;
 mod orchestrator;
 mod outage;
+mod parts;
 pub(crate) mod persistence;
 pub(crate) mod registry;
 mod settle;

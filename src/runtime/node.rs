@@ -10,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::Addr;
 use actix_rt::ArbiterHandle;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    cache_actor::{CacheActor, Put, Refresh},
+    cache_actor::{Put, Refresh},
     crashes::Crashes,
-    dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
+    dispatcher::{CLAIM, Held, PROMOTE, Wake},
     gone::Gone,
     groups::{Group, MemberCrashed},
     keeper::Keeper,
@@ -29,9 +29,10 @@ use super::{
     lease::Owned,
     loads::Loads,
     metrics::Metrics,
-    orchestrator::{Notice, Orchestrator},
+    orchestrator::Notice,
     outage::Outage,
-    persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
+    parts::Actors,
+    persistence::{MAX_WAITING, Outcome, Persistence},
     settle::later,
     tool_cell::AnyTool,
     watchdog::Heart,
@@ -54,14 +55,6 @@ use crate::{
     store::{AgentRow, KeyRow, KeyWrite, Refusal, Store, StoreError, Unit},
     tool::{Call, ToolPort},
 };
-
-/// The actors that supervise the rest, known once they have started.
-pub(crate) struct Actors {
-    pub orchestrator: Addr<Orchestrator>,
-    pub dispatcher: Addr<Dispatcher>,
-    pub cache: Addr<CacheActor>,
-    pub persistence: Addr<PersistenceActor>,
-}
 
 /// What the parts of a node share.
 pub(crate) struct Node {
@@ -92,7 +85,10 @@ pub(crate) struct Node {
     pub metrics: Metrics,
     pub crashes: Crashes,
     pub runtime: tokio::runtime::Handle,
-    pub actors: OnceLock<Actors>,
+    /// Known once they have started.
+    actors: RwLock<Option<Arc<Actors>>>,
+    /// Where they live.
+    pub root: ArbiterHandle,
     /// Ends the node in good order.
     pub stop: CancellationToken,
     /// Why the node must end with an error.
@@ -122,6 +118,7 @@ pub(crate) struct Parts {
     pub outage: Arc<Outage>,
     pub started: Instant,
     pub arbiters: Vec<ArbiterHandle>,
+    pub root: ArbiterHandle,
     pub registry: super::registry::Registry,
     pub stop: CancellationToken,
     pub fatal: Arc<OnceLock<String>>,
@@ -157,7 +154,8 @@ impl Node {
                 metrics: Metrics,
                 crashes: Crashes::default(),
                 runtime: tokio::runtime::Handle::current(),
-                actors: OnceLock::new(),
+                actors: RwLock::new(None),
+                root: parts.root,
                 stop: parts.stop,
                 fatal: parts.fatal,
                 calls: papaya::HashMap::new(),
@@ -227,6 +225,15 @@ impl Node {
         self.kinds.iter().for_each(|kind| kind.wake());
     }
 
+    /// The node's own actors, once they have started.
+    pub(crate) fn actors(&self) -> Option<Arc<Actors>> {
+        self.actors.read().clone()
+    }
+
+    pub(crate) fn set_actors(&self, actors: Actors) {
+        *self.actors.write() = Some(Arc::new(actors));
+    }
+
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
@@ -270,7 +277,7 @@ impl Node {
 
     /// Keeps a durable state for the next activation.
     pub(crate) fn cache_state(&self, id: AgentId, epoch: i64, version: i64, bytes: &Arc<Vec<u8>>) {
-        if let Some(actors) = self.actors.get() {
+        if let Some(actors) = self.actors() {
             // A full mailbox means a herd of passivations: the cache may miss some of it.
             let _ = actors.cache.try_send(Put { id, epoch, version, bytes: bytes.clone() });
         }
@@ -278,7 +285,7 @@ impl Node {
 
     /// Has the cache take in what was committed of conversations and sessions.
     pub(crate) fn wake_cache(&self) {
-        if let Some(actors) = self.actors.get() {
+        if let Some(actors) = self.actors() {
             // A full mailbox: until the next time, readers go to the store.
             let _ = actors.cache.try_send(Refresh);
         }
@@ -291,7 +298,7 @@ impl Node {
     }
 
     pub(crate) fn member_crashed(&self, crashed: MemberCrashed) {
-        if let Some(actors) = self.actors.get() {
+        if let Some(actors) = self.actors() {
             // A full mailbox means so many crashes that the group is past its intensity anyway.
             let _ = actors.orchestrator.try_send(crashed);
         }
@@ -306,7 +313,7 @@ impl Node {
     }
 
     pub(crate) fn notice(&self, notice: Notice) {
-        if let Some(actors) = self.actors.get() {
+        if let Some(actors) = self.actors() {
             let _ = actors.orchestrator.try_send(notice);
         }
     }
@@ -315,7 +322,7 @@ impl Node {
     pub(crate) fn wake_dispatcher(&self, promote: bool) {
         let bits = if promote { CLAIM | PROMOTE } else { CLAIM };
         if self.waking.fetch_or(bits, Ordering::AcqRel) & CLAIM == 0
-            && let Some(actors) = self.actors.get()
+            && let Some(actors) = self.actors()
             && actors.dispatcher.try_send(Wake).is_err()
         {
             self.waking.fetch_and(!CLAIM, Ordering::AcqRel);
@@ -406,7 +413,7 @@ impl Node {
 
     /// How many claimed tasks are not settled.
     pub(crate) async fn held_tasks(&self) -> usize {
-        match self.actors.get() {
+        match self.actors() {
             Some(actors) => actors.dispatcher.send(Held).await.unwrap_or(0),
             None => 0,
         }

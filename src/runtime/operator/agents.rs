@@ -170,7 +170,7 @@ impl Operator {
         if next != status || row.is_some() {
             node.store.set_status(id, kind, key, node.epoch(id), next, why).await?;
         }
-        if let Some(actors) = node.actors.get() {
+        if let Some(actors) = node.actors() {
             let command = Command { kind: index, key: key.to_owned(), entrance: Some(entrance), control };
             let sent = actors.orchestrator.send(command).await;
             sent.map_err(|_| wrong_state("the node is going down"))?;

@@ -194,7 +194,7 @@ impl Operator {
             more: 0,
         };
         let (mut up, mut waiting, mut tasks) = (node.persistence.is_up(), 0, Vec::new());
-        if let Some(actors) = node.actors.get() {
+        if let Some(actors) = node.actors() {
             (up, waiting) = actors.persistence.send(Health).await.unwrap_or((false, 0));
             tasks = actors.dispatcher.send(RunningTasks).await.unwrap_or_default();
         }
@@ -253,7 +253,7 @@ impl Operator {
     }
 
     async fn casualties(&self) -> Vec<Reason> {
-        let Some(actors) = self.node.actors.get() else { return Vec::new() };
+        let Some(actors) = self.node.actors() else { return Vec::new() };
         let stopped = actors.orchestrator.send(Casualties).await.unwrap_or_default();
         let reason = |c: Casualty| Reason {
             code: "agent_stopped".to_owned(),

@@ -163,7 +163,7 @@ impl Operator {
                 return Err(wrong_state(format!("task {id} has already {}", state.name())));
             }
             Some(CancelFound::Running) => {
-                if let Some(actors) = self.node.actors.get() {
+                if let Some(actors) = self.node.actors() {
                     let _ = actors.dispatcher.send(Cancel(id)).await;
                 }
                 return self.wait(id, Duration::from_secs(2)).await;

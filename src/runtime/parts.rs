@@ -1,0 +1,195 @@
+//! The node's own actors: children of the root, as agents are. One that has ended is brought back where
+//! that is safe; where it is not, or it does not stay up, the node ends rather than limp.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cache_actor::CacheActor, dispatcher::Dispatcher, millis, node::Node, orchestrator::Orchestrator,
+    persistence::PersistenceActor,
+};
+use crate::model::{
+    event::{self, Event, Level},
+    supervision::{Budget, Decision, RestartPolicy, decide},
+};
+
+/// How often it is looked whether they are there.
+const LOOK: Duration = Duration::from_millis(250);
+/// More restarts in a minute, and the node ends.
+const MAX_RESTARTS: u32 = 3;
+
+/// The actors that supervise and serve the rest.
+#[derive(Clone)]
+pub(crate) struct Actors {
+    pub orchestrator: Addr<Orchestrator>,
+    pub dispatcher: Addr<Dispatcher>,
+    pub cache: Addr<CacheActor>,
+    pub persistence: Addr<PersistenceActor>,
+}
+
+impl Actors {
+    /// Starts them on the current arbiter, which is the root's. `suspects`: see [`Dispatcher::new`].
+    pub(crate) fn start(node: &Arc<Node>, suspects: bool) -> Self {
+        Self {
+            persistence: PersistenceActor { persistence: node.persistence.clone() }.start(),
+            cache: CacheActor::of(node).start(),
+            orchestrator: Orchestrator::new(node.clone()).start(),
+            dispatcher: Dispatcher::new(node.clone(), suspects).start(),
+        }
+    }
+
+    /// The first that has ended.
+    fn fallen(&self) -> Option<Part> {
+        let parts = [
+            (self.dispatcher.connected(), Part::Dispatcher),
+            (self.orchestrator.connected(), Part::Orchestrator),
+            (self.persistence.connected(), Part::Persistence),
+            (self.cache.connected(), Part::Cache),
+        ];
+        parts.into_iter().find(|(up, _)| !up).map(|(_, part)| part)
+    }
+
+    /// The same with one of them started again, on the current arbiter.
+    fn again(&self, part: Part, node: &Arc<Node>) -> Self {
+        let mut actors = self.clone();
+        match part {
+            Part::Orchestrator => actors.orchestrator = Orchestrator::new(node.clone()).start(),
+            Part::Persistence => {
+                actors.persistence = PersistenceActor { persistence: node.persistence.clone() }.start();
+            }
+            Part::Cache => actors.cache = CacheActor::of(node).start(),
+            Part::Dispatcher => {}
+        }
+        actors
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Orchestrator,
+    Dispatcher,
+    Persistence,
+    Cache,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Orchestrator => "orchestrator",
+            Self::Dispatcher => "dispatcher",
+            Self::Persistence => "persistence",
+            Self::Cache => "cache",
+        }
+    }
+
+    /// Whether a new one may take its place. Only the dispatcher that claimed a task knows that it runs:
+    /// another one would have it run a second time.
+    fn may_return(self) -> bool {
+        self != Self::Dispatcher
+    }
+}
+
+/// Looks after them until `end`.
+pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
+    let policy = RestartPolicy { max_restarts: MAX_RESTARTS, ..RestartPolicy::default() };
+    let (mut budget, mut streak) = (Budget::new(), 0);
+    while end.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() && !node.is_closing() {
+        let Some((actors, part)) = node.actors().and_then(|a| a.fallen().map(|part| (a, part))) else {
+            streak = 0;
+            continue;
+        };
+        streak += 1;
+        let decision = decide(&policy, &mut budget, streak, node.uptime(), 1.0);
+        let Decision::Restart { attempt, delay } = decision else {
+            return fail(&node, part);
+        };
+        if !part.may_return() {
+            return fail(&node, part);
+        }
+        let event = Event::new(Level::Error, event::RESTART_PLANNED, format!("node:{}", part.name()))
+            .field("strategy", "one_for_one")
+            .field("attempt", attempt)
+            .field("max", policy.max_restarts)
+            .field("within_ms", millis(policy.within))
+            .field("delay_ms", millis(delay));
+        node.logger.emit(event);
+        tokio::time::sleep(delay).await;
+        let there = node.clone();
+        node.root.spawn_fn(move || there.set_actors(actors.again(part, &there)));
+    }
+}
+
+fn fail(node: &Node, part: Part) {
+    let why = format!("the {} has ended, and cannot be brought back", part.name());
+    node.fail(why, "this is a defect of the runtime: its message stands before; start the node again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Runtime;
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Die;
+    macro_rules! mortal {
+        ($($actor:ty),*) => {$(
+            impl Handler<Die> for $actor {
+                type Result = ();
+                fn handle(&mut self, _: Die, _: &mut Self::Context) {
+                    panic!("as told")
+                }
+            }
+        )*};
+    }
+    mortal!(Orchestrator, Dispatcher, CacheActor, PersistenceActor);
+
+    async fn until(condition: impl Fn() -> bool) {
+        let begun = std::time::Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "never");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn start(dir: &tempfile::TempDir) -> (Runtime, Arc<Node>) {
+        let program = Runtime::builder().set("node.data_dir", &dir.path().to_string_lossy());
+        let runtime = program.set("store.durability", "relaxed").set("log.level", "critical").start().await;
+        let runtime = runtime.unwrap();
+        let node = runtime.handle().operator().node.clone();
+        (runtime, node)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn actors_that_have_ended_are_brought_back_until_it_is_too_often() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (runtime, node) = start(&dir).await;
+        let up = || node.actors().is_some_and(|a| a.fallen().is_none());
+        for part in 0..4 {
+            until(up).await;
+            let actors = node.actors().unwrap();
+            let killed = match part {
+                0 => actors.cache.send(Die).await,
+                1 => actors.orchestrator.send(Die).await,
+                2 => actors.persistence.send(Die).await,
+                _ => actors.cache.send(Die).await,
+            };
+            assert!(killed.is_err());
+        }
+        until(|| node.fatal.get().is_some()).await;
+        assert!(node.fatal.get().unwrap().contains("the cache has ended"));
+        runtime.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dispatcher_that_has_ended_ends_the_node() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (runtime, node) = start(&dir).await;
+        assert!(node.actors().unwrap().dispatcher.send(Die).await.is_err());
+        until(|| node.fatal.get().is_some()).await;
+        assert!(node.stop.is_cancelled() && node.fatal.get().unwrap().contains("dispatcher"));
+        runtime.shutdown().await.unwrap();
+    }
+}
