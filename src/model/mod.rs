@@ -3,6 +3,7 @@
 //! Everything else in the crate may use these types; they use nothing of the crate.
 
 pub mod conversation;
+pub mod crash_group;
 pub mod event;
 pub mod group;
 pub mod id;

@@ -9,6 +9,7 @@
 
 mod audit;
 mod cause;
+mod crashes;
 mod entities;
 mod finish;
 mod history;
@@ -26,6 +27,7 @@ mod values;
 mod verify;
 
 pub use cause::Cause;
+pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use member::{Member, NodeRow, Ownership};
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
@@ -37,6 +39,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::model::{
+    crash_group::CrashGroup,
     id::{AgentId, TaskId},
     task::{Claimed, TaskEvent, TaskState, TaskView},
 };
@@ -315,7 +318,19 @@ pub trait Store: Entities + Send + Sync + 'static {
     /// Figures, without counting big tables.
     async fn counts(&self) -> Result<Counts, StoreError>;
 
-    /// Forgets expired keys, old archived tasks and thinned snapshots, a bounded number a call; says how many.
+    /// Merges crash groups into those that are there, as [`CrashGroup::merge`] does; a power cut may take
+    /// it back. No id comes twice in a call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] answered by sending them again may count their crashes twice.
+    async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError>;
+
+    /// One page of crash groups, those with the latest crashes first.
+    async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError>;
+
+    /// Forgets expired keys, old archived tasks, thinned snapshots and crash groups (those without a crash
+    /// since `archive_before`, and the longest quiet of more than [`MAX_CRASH_GROUPS`]), a bounded number
+    /// a call; says how many.
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError>;
 
     /// Checks that the store answers, and would take writes.

@@ -14,6 +14,23 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::store::values::types::*;
 
+    greenroom_crashes (id) {
+        id -> Uid,
+        kind -> Text,
+        place -> Text,
+        first_at -> Moment,
+        last_at -> Moment,
+        count -> BigInt,
+        crash -> Text,
+        report -> Binary,
+        backtrace -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_nodes (id) {
         id -> Uid,
         name -> Text,

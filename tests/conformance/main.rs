@@ -2,6 +2,7 @@
 
 mod agents;
 mod claims;
+mod crashes;
 mod ends;
 mod entities;
 mod family;

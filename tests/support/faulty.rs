@@ -20,6 +20,7 @@ use greenroom::{
     Builder, TaskId,
     model::{
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+        crash_group::CrashGroup,
         id::AgentId,
         session::Session,
         task::{Claimed, TaskEvent, TaskState, TaskView},
@@ -299,6 +300,12 @@ impl Store for Faulty {
     }
     async fn counts(&self) -> Result<Counts> {
         self.pass().await?.counts().await
+    }
+    async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<()> {
+        self.pass().await?.note_crashes(groups).await
+    }
+    async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>> {
+        self.pass().await?.crash_groups(filter).await
     }
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64> {
         self.pass().await?.clean(now, archive_before).await

@@ -16,6 +16,7 @@ const ALL: &[(&str, &str)] = &[
         "00000000000002_conversations",
         include_str!("../../../migrations/postgres/00000000000002_conversations/up.sql"),
     ),
+    ("00000000000004_crashes", include_str!("../../../migrations/postgres/00000000000004_crashes/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -7,6 +7,7 @@
 mod call;
 mod commit;
 mod connect;
+mod crashes;
 mod doctor;
 mod durable;
 mod entities;
@@ -31,13 +32,14 @@ use uuid::Uuid;
 
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
-    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Durability, Entities,
-    Finish, FinishOutcome, Forgotten, Guard, Hint, KeyRow, Member, MessagePage, Migrations, NodeRow,
-    Ownership, PoolStatus, Shared, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    VerifyReport, Watch, history, rows, told, values,
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
+    Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, KeyRow, Member, MessagePage,
+    Migrations, NodeRow, Ownership, PoolStatus, Shared, Store, StoreError, StoreOptions, StoredStatus,
+    TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+    crash_group::CrashGroup,
     id::{AgentId, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
@@ -198,6 +200,14 @@ impl Store for PostgresStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         read::counts(&mut *self.pools.get().await?).await
+    }
+
+    async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
+        crashes::note(&mut *self.pools.get().await?, groups).await
+    }
+
+    async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError> {
+        crashes::crash_groups(&mut *self.pools.get().await?, filter).await
     }
 
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {

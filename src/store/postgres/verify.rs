@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt as _;
 
-use super::{entities, error, read};
+use super::{crashes, entities, error, read};
 use crate::store::{
     StoreError, VerifyReport,
     schema::{greenroom_agents, greenroom_snapshots, greenroom_task_archive, greenroom_tasks},
@@ -65,5 +65,6 @@ async fn read(conn: &mut AsyncPgConnection) -> QueryResult<VerifyReport> {
     }
     let mut report = finding.compared(&read::stored_counts(conn).await?);
     entities::audit(conn).await?.enter(&mut report);
+    report.problems.append(&mut crashes::audit(conn).await?);
     Ok(report)
 }

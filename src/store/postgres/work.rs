@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     call::ClaimCall,
-    error, read,
+    crashes, error, read,
     rows::ClaimedRow,
     values::{
         Id, lane, micros,
@@ -242,5 +242,6 @@ pub(super) async fn clean(
     fold.get_result::<i64>(conn).await.map_err(sql)?;
     let call = diesel::select(greenroom_clean_1(micros(now), micros(before), FORGOTTEN_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
-    Ok(u64::try_from(forgotten).unwrap_or(0))
+    let crashes = crashes::clean(conn, before).await?;
+    Ok(u64::try_from(forgotten.saturating_add(crashes)).unwrap_or(0))
 }

@@ -23,13 +23,15 @@ use crate::{
 const AT_ONCE: i64 = 500;
 
 impl Writer {
-    /// Forgets expired keys, and tasks and batches that ended before `archive_before`.
+    /// Forgets expired keys, and what ended (tasks, batches) or went quiet (crash groups) before
+    /// `archive_before`.
     pub(super) fn clean(&mut self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
         self.transaction(Sync::Full, now, |tx| {
             let keys = tx.clean_keys().map_err(|e| whole(e.into()))?;
             let tasks = tx.clean_archive(micros(archive_before)).map_err(|e| whole(e.into()))?;
             let rest = tx.clean_rest(micros(archive_before)).map_err(|e| whole(e.into()))?;
-            Ok((keys + tasks + rest) as u64)
+            let crashes = tx.clean_crashes(micros(archive_before)).map_err(|e| whole(e.into()))?;
+            Ok((keys + tasks + rest + crashes) as u64)
         })
     }
 }

@@ -8,6 +8,7 @@ mod claim;
 mod clean;
 mod commit;
 mod connect;
+mod crashes;
 mod entities;
 mod error;
 mod finish;
@@ -34,12 +35,14 @@ use self::{
     tx::Writer,
 };
 use super::{
-    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Durability, Entities,
-    Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Shared, Store, StoreError,
-    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows, told, values,
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
+    Durability, Entities, Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Shared,
+    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows,
+    told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+    crash_group::CrashGroup,
     id::{AgentId, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
@@ -269,6 +272,16 @@ impl Store for SqliteStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.read(read::counts).await
+    }
+
+    async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
+        let groups = groups.to_owned();
+        self.write(move |w| w.note_crashes(&groups)).await
+    }
+
+    async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |c| crashes::crash_groups(c, &filter)).await
     }
 
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {

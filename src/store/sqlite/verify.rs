@@ -70,5 +70,6 @@ fn read(conn: &mut SqliteConnection) -> QueryResult<VerifyReport> {
     let kept: Vec<(i16, i64)> = dsl::greenroom_counts.select((dsl::id, dsl::n)).load(conn)?;
     let mut report = finding.compared(&kept);
     super::forget::audit(conn)?.enter(&mut report);
+    report.problems.append(&mut super::crashes::audit(conn)?);
     Ok(report)
 }
