@@ -169,6 +169,7 @@ mod tests {
             "tool show fs.read",
             "tools call fs.read -",
             "crashes ls",
+            "crashes ls --groups",
             "crashes show x",
             "logs -f -n 20 --level warn --subject counter/a --since 10m",
             "config show --origin",

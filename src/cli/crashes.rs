@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::{
     Session,
-    client::encode,
+    client::{document, encode, typed},
     exit::Failure,
     out::{self, Paint},
     table::Table,
@@ -12,19 +12,26 @@ use super::{
 };
 use crate::{
     log::crash_text,
-    model::supervision::{CrashReport, Decision},
-    runtime::views::Page,
+    model::{
+        crash_group::{CrashGroup, Site},
+        supervision::{CrashReport, Decision},
+    },
+    runtime::views::{CrashDetail, Page},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Crashes {
     /// List the last crashes, newest first
     #[command(alias = "list")]
-    Ls,
-    /// Show a crash as the log does
+    Ls {
+        /// By site, with how many there were; these outlive the node
+        #[arg(long)]
+        groups: bool,
+    },
+    /// Show a crash as the log does, how often its site has crashed, and the calls that led there
     #[command(alias = "get", alias = "describe")]
     Show {
-        /// The crash
+        /// The crash, or a group's id for its last one
         id: String,
     },
 }
@@ -32,7 +39,21 @@ pub(super) enum Crashes {
 pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure> {
     let client = session.client()?;
     match command {
-        Crashes::Ls => {
+        Crashes::Ls { groups: true } => {
+            let (items, _) = client.pages("/api/v1/crashes/groups", &[], None)?;
+            if session.json() {
+                return Ok(out::json(document(&items).to_string().as_bytes())?);
+            }
+            let mut table = Table::new(&["ID", "FIRST", "LAST", "COUNT", "KIND", "REASON", "SITE"]);
+            for group in typed::<CrashGroup>(items)? {
+                let (id, count) = (group.id.to_string(), group.count.to_string());
+                let Site { kind, reason, place } = group.site;
+                let reason = reason.name().to_owned();
+                table.row([id, when::ago(group.first), when::ago(group.last), count, kind, reason, place]);
+            }
+            Ok(table.print("no crashes")?)
+        }
+        Crashes::Ls { groups: false } => {
             let reply = client.get("/api/v1/crashes")?;
             if session.json() {
                 return Ok(out::json(&reply.body)?);
@@ -57,8 +78,49 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
             if session.json() {
                 return Ok(out::json(&reply.body)?);
             }
-            let report: CrashReport = reply.read()?;
-            Ok(out::line(&crash_text(&report, Paint::of_stdout().is_on()))?)
+            Ok(out::line(&told(&reply.read()?, Paint::of_stdout()))?)
         }
+    }
+}
+
+/// The report, how often it came to this, and the calls that led there.
+fn told(crash: &CrashDetail, paint: Paint) -> String {
+    let mut text = crash_text(&crash.report, paint.is_on());
+    if let Some(group) = &crash.group {
+        let (first, last) = (when::ago(group.first), when::ago(group.last));
+        let times = match group.count {
+            1 => format!("once, {last}"),
+            n => format!("{n} times, first {first}, last {last}"),
+        };
+        text.push_str(&format!("\n             {}  {times}", paint.dim("seen")));
+    }
+    for (n, line) in crash.backtrace.as_deref().unwrap_or_default().lines().enumerate() {
+        let label = if n == 0 { "by  " } else { "    " };
+        text.push_str(&format!("\n             {}  {}", paint.dim(label), out::plain(line)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_is_shown_with_its_sites_past_and_the_calls_that_led_there() {
+        let crash = serde_json::json!({
+            "id": "0190", "at": "2026-11-03T14:05:06.789Z", "subject": "tally/a",
+            "reason": {"kind": "panic", "message": "boom", "site": "src/tally.rs:12"},
+            "repeat": 1, "version": 41, "decision": {"action": "restart", "attempt": 1, "delay_ms": 5},
+            "max_restarts": 10, "within_ms": 60_000,
+            "group": {"id": uuid::Uuid::nil(), "first": "2026-01-01T00:00:00Z", "last": jiff::Timestamp::now(), "count": 7},
+            "backtrace": "tally::add\n    at src/tally.rs:12:9\n\u{1b}[2Jmain"
+        });
+        let text = told(&serde_json::from_value(crash).unwrap(), Paint::NONE);
+        let (report, rest) = text.split_at(text.find("\n             seen").unwrap());
+        assert!(report.starts_with("14:05:06.789 ERRO agent.crashed tally/a  panicked"), "{text}");
+        assert!(rest.contains("seen  7 times, first ") && rest.contains(", last just now"), "{text}");
+        assert!(rest.ends_with(
+            "\n             by    tally::add\n                       at src/tally.rs:12:9\n                   \\u{1b}[2Jmain"
+        ), "{text}");
     }
 }

@@ -41,6 +41,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/nodes").get(node::nodes).done())
         .service(at("/nodes/{id}/stop").post(node::stop).done())
         .service(at("/crashes").get(crashes::list).done())
+        .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
         .service(at("/config").get(config::show).done());

@@ -44,7 +44,7 @@ impl Drain for Front {
             hint: None,
         };
         let site = format!("{}:{}", record.file(), record.line());
-        self.0.admit(own, &site, most, None);
+        self.0.admit(&own, &site, most);
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl ::log::Log for Bridge {
             hint: None,
         };
         let site = format!("{}:{}", record.target(), record.line().unwrap_or(0));
-        self.0.admit(own, &site, limit::RECORDS, None);
+        self.0.admit(&own, &site, limit::RECORDS);
     }
 
     fn flush(&self) {}

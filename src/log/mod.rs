@@ -33,6 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -170,16 +171,19 @@ impl Logger {
     pub fn emit(&self, event: Event) {
         if self.wants(event.level, &event.name) {
             let site = kind_of(&event);
-            self.admit(event.into(), &site, limit::EVENTS, None);
+            self.admit(&event.into(), &site, limit::EVENTS);
         }
     }
 
     /// Writes a crash: over several lines where people read it, as `agent.crashed` elsewhere.
     pub fn crash(&self, report: &CrashReport) {
-        let event = report.event();
-        if self.wants(event.level, &event.name) {
-            let site = report.reason.site.clone().unwrap_or_else(|| kind_of(&event));
-            self.admit(event.into(), &site, limit::EVENTS, Some(report));
+        if !self.wants(Level::Error, event::AGENT_CRASHED) {
+            return;
+        }
+        let site = report.reason.site.as_deref().unwrap_or_else(|| kind_of_subject(&report.subject));
+        // Most of a storm's crashes are only counted: nothing is built for those.
+        if self.admits(event::AGENT_CRASHED, site, limit::EVENTS, report.at) {
+            self.0.write(&report.event().into(), Some(report));
         }
     }
 
@@ -228,17 +232,19 @@ impl Logger {
     }
 
     /// Passes the rate limit, then writes.
-    fn admit(&self, record: Record, site: &str, most: u32, report: Option<&CrashReport>) {
-        let mut done = Vec::new();
+    fn admit(&self, record: &Record, site: &str, most: u32) {
         // Those who look for a fault want everything.
-        let admitted = record.level == Level::Debug || {
-            let clock = (Instant::now(), record.at);
-            self.0.limiter.lock().admit(&record.event, site, most, clock, &mut done)
-        };
-        self.0.tell(done);
-        if admitted {
-            self.0.write(&record, report);
+        if record.level == Level::Debug || self.admits(&record.event, site, most, record.at) {
+            self.0.write(record, None);
         }
+    }
+
+    /// Whether one more of this site is to be written in full.
+    fn admits(&self, event: &str, site: &str, most: u32, at: Timestamp) -> bool {
+        let mut done = Vec::new();
+        let admitted = self.0.limiter.lock().admit(event, site, most, (Instant::now(), at), &mut done);
+        self.0.tell(done);
+        admitted
     }
 }
 
@@ -299,10 +305,13 @@ fn kind_of(event: &Event) -> String {
     if let Some(site) = event.fields.get("reason").and_then(|r| r.get("site")).and_then(Value::as_str) {
         return site.to_owned();
     }
-    let subject = event.subject.as_str();
+    kind_of_subject(&event.subject).to_owned()
+}
+
+fn kind_of_subject(subject: &str) -> &str {
     match subject.split_once(['/', ':']) {
-        Some(("tool", _)) | None => subject.to_owned(),
-        Some((kind, _)) => kind.to_owned(),
+        Some(("tool", _)) | None => subject,
+        Some((kind, _)) => kind,
     }
 }
 

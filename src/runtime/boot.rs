@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Handle, cache_actor,
-    crashes::install_hook,
+    crashes::{self, install_hook},
     dispatcher::Quiesce,
     hints,
     keeper::Keeper,
@@ -261,6 +261,7 @@ pub(crate) async fn start(
     }
     supervise("parts", &node, &keepers, parts::keep);
     supervise("watchdog", &node, &keepers, watchdog::watch);
+    supervise("crash keeper", &node, &keepers, crashes::keep);
 
     let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
         .field("store", node.store.name())
@@ -342,6 +343,8 @@ impl Running {
         }
         node.persistence.ended(Duration::from_secs(2)).await;
         self.keepers.cancel();
+        // The same for a store that does not answer: the log has them.
+        let _ = tokio::time::timeout(Duration::from_secs(2), node.flush_crashes()).await;
         let (store, boot) = (node.store.clone(), node.boot);
         let left = tokio::spawn(async move { store.leave(boot).await });
         // A store that does not answer lets the lease run out.

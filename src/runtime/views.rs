@@ -94,6 +94,33 @@ pub struct CrashSummary {
     pub recent: Vec<CrashReport>,
 }
 
+/// One crash, with what is known of its site: `GET /api/v1/crashes/{id}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CrashDetail {
+    /// The crash.
+    #[serde(flatten)]
+    pub report: CrashReport,
+    /// The crashes of its site, where the store tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<CrashTally>,
+    /// The calls that led to one of them, the innermost first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
+}
+
+/// How often a site has crashed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CrashTally {
+    /// The group's id.
+    pub id: uuid::Uuid,
+    /// The first crash.
+    pub first: Timestamp,
+    /// The last one.
+    pub last: Timestamp,
+    /// How many.
+    pub count: u64,
+}
+
 /// A node as the others see it: `GET /api/v1/nodes`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MemberInfo {

@@ -1,21 +1,14 @@
-//! Crashes: where a panic came from, and the list of the last ones.
+//! Panics in user code: caught, with their text and where they came from.
 
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    io::Write as _,
     panic,
     sync::Once,
 };
 
-use jiff::{Timestamp, ToSpan};
-use parking_lot::Mutex;
-
-use super::views::CrashSummary;
-use crate::model::supervision::CrashReport;
-
-/// How many crashes are kept in memory.
-const KEPT: usize = 1_024;
+use super::trace;
 
 /// What the hook and the guards of a thread tell each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,12 +33,23 @@ pub(crate) fn install_hook() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if WATCH.get() == Watch::Off {
+            let watch = WATCH.get();
+            if watch == Watch::Off {
                 return before(info);
             }
             let site = info.location().map(|l| format!("{}:{}", shorten(l.file()), l.line()));
-            SITE.set(site);
+            if let Some(site) = &site {
+                trace::note(site);
+            }
+            let first = SITE.replace(site);
             WATCH.set(Watch::Noted);
+            if watch == Watch::Noted {
+                // Where the first one is unwinding still, this one ends the process: these lines are then
+                // all that says why.
+                let first = first.as_deref().unwrap_or("an unknown place");
+                let _ = writeln!(std::io::stderr(), "a panic came upon the one at {first}:");
+                before(info);
+            }
         }));
     });
 }
@@ -66,13 +70,24 @@ fn shorten(file: &str) -> &str {
 pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, (String, Option<String>)> {
     let outer = WATCH.replace(Watch::On);
     let outer_site = if outer == Watch::Noted { SITE.take() } else { None };
-    let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
-    let site = if WATCH.get() == Watch::Noted { SITE.take() } else { None };
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(f)).map_err(caught);
     if outer == Watch::Noted {
         SITE.set(outer_site);
     }
     WATCH.set(outer);
-    result.map_err(|payload| (text(&*payload), site))
+    result
+}
+
+#[cold]
+fn caught(payload: Box<dyn Any + Send>) -> (String, Option<String>) {
+    let site = if WATCH.get() == Watch::Noted { SITE.take() } else { None };
+    let text = text(&*payload);
+    // It is a user's value: its end may panic as well, and what that throws is not asked.
+    WATCH.set(Watch::On);
+    if let Err(another) = panic::catch_unwind(panic::AssertUnwindSafe(move || drop(payload))) {
+        std::mem::forget(another);
+    }
+    (text, site)
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {
@@ -84,40 +99,6 @@ fn text(payload: &(dyn Any + Send)) -> String {
     text.chars().take(2_000).collect()
 }
 
-/// The last crashes.
-#[derive(Default)]
-pub(crate) struct Crashes {
-    kept: Mutex<VecDeque<CrashReport>>,
-    total: std::sync::atomic::AtomicU64,
-}
-
-impl Crashes {
-    pub(crate) fn add(&self, report: CrashReport) {
-        self.total.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut kept = self.kept.lock();
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(report);
-    }
-
-    /// Newest first.
-    pub(crate) fn list(&self) -> Vec<CrashReport> {
-        self.kept.lock().iter().rev().cloned().collect()
-    }
-
-    pub(crate) fn find(&self, id: &str) -> Option<CrashReport> {
-        self.kept.lock().iter().rev().find(|c| c.id == id).cloned()
-    }
-
-    pub(crate) fn summary(&self, now: Timestamp) -> CrashSummary {
-        let kept = self.kept.lock();
-        let since = now.checked_sub(1.hour()).unwrap_or(Timestamp::MIN);
-        let last_hour = kept.iter().filter(|c| c.at >= since).count() as u64;
-        CrashSummary { last_hour, recent: kept.iter().rev().take(5).cloned().collect() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +108,7 @@ mod tests {
         install_hook();
         let (message, site) = guard(|| panic!("boom {}", 1)).unwrap_err();
         assert_eq!(message, "boom 1");
-        assert!(site.is_some_and(|s| s.contains("src/runtime/crashes.rs:")));
+        assert!(site.is_some_and(|s| s.contains("src/runtime/crashes/guard.rs:")));
         let (message, _) = guard(|| panic::panic_any(7u8)).unwrap_err();
         assert_eq!(message, "a panic without a text");
     }
@@ -140,5 +121,26 @@ mod tests {
             panic!("outer")
         });
         assert_eq!(outer.unwrap_err().0, "outer");
+    }
+
+    /// Thrown, it panics when it is dropped, and throws the next.
+    struct Hydra(u8);
+
+    impl Drop for Hydra {
+        fn drop(&mut self) {
+            if let Some(left) = self.0.checked_sub(1) {
+                panic::panic_any(Self(left));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_thrown_may_panic_when_it_is_dropped() {
+        install_hook();
+        let (message, site) = guard(|| panic::panic_any(Hydra(9))).unwrap_err();
+        assert_eq!(message, "a panic without a text");
+        let line = line!() - 2;
+        assert!(site.is_some_and(|s| s.ends_with(&format!("guard.rs:{line}"))));
+        assert!(guard(|| panic!("the next one")).unwrap_err().1.is_some());
     }
 }

@@ -214,6 +214,6 @@ fn first(row: &KeyRow, key: &Key) -> Result<(uuid::Uuid, bool)> {
     Ok((id, true))
 }
 
-fn foreign_cursor() -> OperatorError {
+pub(super) fn foreign_cursor() -> OperatorError {
     OperatorError::Malformed("`cursor` is not one of ours".to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod conversations;
+mod crashes;
 mod messages;
 mod nodes;
 mod sessions;
@@ -17,7 +18,6 @@ use crate::{
     agent::{AskError, JsonRefusal},
     model::{
         id::{AgentId, check_key},
-        supervision::CrashReport,
         task::TaskState,
     },
     store::StoreError,
@@ -144,19 +144,6 @@ impl Operator {
     /// [`OperatorError::UnknownKind`].
     pub fn kind(&self, kind: &str) -> Result<KindInfo> {
         Ok(self.kind_of(kind)?.1.info())
-    }
-
-    /// The last crashes, newest first.
-    pub fn crashes(&self) -> Vec<CrashReport> {
-        self.node.crashes.list()
-    }
-
-    /// One crash.
-    ///
-    /// # Errors
-    /// [`AskError::NotFound`] where it is not among the last 1,024.
-    pub fn crash(&self, id: &str) -> Result<CrashReport> {
-        self.node.crashes.find(id).ok_or_else(|| not_found(format!("no crash {id} among the last ones")))
     }
 
     /// Figures of the writers.

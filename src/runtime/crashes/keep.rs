@@ -1,0 +1,90 @@
+//! The keeper of crash groups: writes them behind the crashes.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Crashes, Waiting, trace};
+use crate::{
+    model::crash_group::CrashGroup,
+    runtime::node::Node,
+    store::{Store, StoreError},
+};
+
+/// How often at most.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long it waits for a store that did not take them.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Writes the groups of crashes as they come, until `end`.
+pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = node.crashes.news.notified() => {}
+        }
+        let pause = match node.flush_crashes().await {
+            Ok(()) => EVERY,
+            Err(_) => {
+                node.crashes.news.notify_one();
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl Node {
+    /// Writes the groups that the store does not have yet. What it does not take stays.
+    ///
+    /// # Errors
+    /// Why it did not; or a reply was lost, and they will be counted twice.
+    pub(crate) async fn flush_crashes(self: &Arc<Self>) -> Result<(), StoreError> {
+        let node = self.clone();
+        // A task of its own: whoever asks may go, and must not take them along.
+        let flush = async move { node.crashes.flush(&*node.store).await };
+        self.runtime.spawn(flush).await.unwrap_or_else(|e| Err(StoreError::NotDone(e.to_string())))
+    }
+}
+
+impl Crashes {
+    async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _alone = self.writing.lock().await;
+        let waiting: Vec<Waiting> = self.pending.lock().groups.drain().map(|(_, waiting)| waiting).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let groups: Vec<CrashGroup> = waiting.iter().map(|waiting| waiting.group.clone()).collect();
+        if let Err(error) = store.note_crashes(&groups).await {
+            self.pending.lock().put_back(waiting);
+            return Err(error);
+        }
+        // Names take their time: what is known without them is safe by now.
+        let named = named(waiting).await;
+        if named.is_empty() {
+            return Ok(());
+        }
+        let noted = store.note_crashes(&named).await;
+        if noted.is_err() {
+            let named = named.into_iter().map(|group| Waiting { group, trace: None });
+            self.pending.lock().put_back(named.collect());
+        }
+        noted
+    }
+}
+
+/// What is to be added to the groups of these: the backtraces, and no crash.
+async fn named(waiting: Vec<Waiting>) -> Vec<CrashGroup> {
+    let mut named = Vec::new();
+    for Waiting { group, trace } in waiting {
+        if let Some(trace) = trace
+            && let Ok(text) = tokio::task::spawn_blocking(move || trace::name(&trace)).await
+        {
+            named.push(CrashGroup { count: 0, backtrace: Some(text), ..group });
+        }
+    }
+    named
+}
