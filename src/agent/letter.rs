@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Agent, Handler,
     answer::{AskError, Fault},
+    drops::discard,
     message::{JsonRefusal, Message, Refused},
     slot::ReplyTx,
     turn::Turn,
@@ -181,6 +182,21 @@ impl<M: Message> Letter<M> {
     }
 }
 
+/// Whoever has it last: the user's values must not take them along.
+impl<M: Message> Drop for Letter<M> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<M>()
+            && let Some(message) = self.message.take()
+        {
+            discard(M::NAME, message);
+        }
+        if !matches!(self.staged, Staged::Nothing) {
+            discard(M::NAME, std::mem::replace(&mut self.staged, Staged::Nothing));
+        }
+    }
+}
+
 /// What the runtime does with a letter whatever its message is.
 pub trait AnyLetter: Send {
     /// The message's wire name.
@@ -226,11 +242,20 @@ impl<M: Message> AnyLetter for Letter<M> {
         let turn = self.meta.as_ref().and_then(|m| m.id);
         let json = |body| JsonReply { body, version, turn, replayed: false };
         match (std::mem::replace(&mut self.to, ReplyTo::Nobody), staged) {
-            // In all other cases the dropped sender tells the asker.
-            (ReplyTo::Ask(tx), Staged::Reply(reply)) => tx.send(Ok(reply)),
-            (ReplyTo::Ask(tx), Staged::Error(error)) => tx.send(Err(*error)),
-            (ReplyTo::Json(tx), Staged::Text(body)) => tx.send(Ok(json(body))),
-            (ReplyTo::Json(tx), Staged::Error(error)) => tx.send(Err(error.into_json())),
+            // In all other cases the dropped sender tells the asker. An answer whose asker has gone ends
+            // with its letter.
+            (ReplyTo::Ask(tx), Staged::Reply(reply)) => {
+                if let Some(Ok(reply)) = tx.send(Ok(reply)) {
+                    self.staged = Staged::Reply(reply);
+                }
+            }
+            (ReplyTo::Ask(tx), Staged::Error(error)) => {
+                if let Some(Err(error)) = tx.send(Err(*error)) {
+                    self.stage_error(error);
+                }
+            }
+            (ReplyTo::Json(tx), Staged::Text(body)) => drop(tx.send(Ok(json(body)))),
+            (ReplyTo::Json(tx), Staged::Error(error)) => drop(tx.send(Err(error.into_json()))),
             _ => {}
         }
     }
@@ -254,14 +279,14 @@ impl<M: Message> AnyLetter for Letter<M> {
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
             ReplyTo::Nobody => {}
             ReplyTo::Json(tx) => {
-                tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true }))
+                drop(tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true })));
             }
-            ReplyTo::Ask(tx) => tx.send(match outcome {
+            ReplyTo::Ask(tx) => drop(tx.send(match outcome {
                 Ok(body) => serde_json::from_str(body.get()).map_err(|e| {
                     AskError::Failed(Fault::new(format!("the first outcome cannot be read: {e}")))
                 }),
                 Err(error) => Err(from_json(error)),
-            }),
+            })),
         }
     }
 

@@ -6,6 +6,8 @@
 
 pub(crate) mod answer;
 pub mod counter;
+pub(crate) mod drops;
+pub(crate) mod guard;
 pub(crate) mod host;
 pub(crate) mod lane;
 pub(crate) mod letter;
@@ -15,6 +17,7 @@ pub(crate) mod messages;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod slot;
+pub(crate) mod trace;
 pub(crate) mod turn;
 
 use std::future::Future;

@@ -97,20 +97,23 @@ fn leave<T>(slot: Arc<Slot<T>>) {
 }
 
 /// Leaves `next` in the slot, lets it go, and wakes who waits: in this order, so that the one who
-/// wakes up finds itself alone with the slot.
-fn put<T>(slot: Arc<Slot<T>>, next: State<T>) {
+/// wakes up finds itself alone with the slot. A value that nobody will ever take comes back.
+fn put<T>(slot: Arc<Slot<T>>, next: State<T>) -> Option<T> {
     let before = std::mem::replace(&mut *slot.0.lock(), next);
-    drop(slot);
+    let alone = Arc::into_inner(slot);
     if let State::Empty { waker: Some(waker), .. } = before {
         waker.wake();
+    }
+    match alone?.0.into_inner() {
+        State::Ready(value) => Some(value),
+        _ => None,
     }
 }
 
 impl<T> ReplyTx<T> {
-    pub(crate) fn send(mut self, value: T) {
-        if let Some(slot) = self.0.take() {
-            put(slot, State::Ready(value));
-        }
+    /// Answers. The value comes back where the asker has gone: its end is the sender's affair.
+    pub(crate) fn send(mut self, value: T) -> Option<T> {
+        put(self.0.take()?, State::Ready(value))
     }
 
     /// Begins the turn. `false`: the asker has withdrawn, and nothing may happen.
@@ -226,6 +229,15 @@ mod tests {
         let (tx, rx) = slot::<u16>();
         drop(tx);
         assert_eq!(rx.await, None);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_comes_back() {
+        let (tx, rx) = slot();
+        drop(rx);
+        assert_eq!(tx.send(7), Some(7));
+        let (tx, _rx) = slot();
+        assert_eq!(tx.send(7), None);
     }
 
     #[test]

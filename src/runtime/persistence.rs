@@ -61,7 +61,7 @@ impl Ticket {
     fn answer(self, outcome: Outcome) {
         match self {
             Self::Cell(inbox) => inbox.land(outcome),
-            Self::Caller(tx) => tx.send(outcome),
+            Self::Caller(tx) => drop(tx.send(outcome)),
         }
     }
 }

@@ -21,7 +21,11 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{crashes::guard, node::Node, views::ToolInfo};
+use super::{
+    crashes::{dropped_badly, guard},
+    node::Node,
+    views::ToolInfo,
+};
 use crate::{
     agent::{
         AskError, Fault, JsonRefusal, JsonReply, Message as Typed, Refused, Shape,
@@ -118,9 +122,10 @@ fn refuse<M: Typed>(invocation: Invocation<M>, error: AskError) {
 }
 
 fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>, once: bool) {
-    match reply {
-        InvocationReply::Typed(tx) => tx.send(answer),
-        InvocationReply::Json(tx) => tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
+    // The reply may be dropped here, and is the user's value.
+    let answered = guard(|| match reply {
+        InvocationReply::Typed(tx) => drop(tx.send(answer)),
+        InvocationReply::Json(tx) => drop(tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
             let why = match guard(|| serde_json::value::to_raw_value(&reply)) {
                 Ok(Ok(body)) => return Ok(JsonReply { body, version: 0, turn: None, replayed: false }),
                 Ok(Err(e)) => e.to_string(),
@@ -129,7 +134,10 @@ fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>, once: bool) {
             // An effect that happens once has happened: its task must not run again by itself.
             let fault = || Fault::new(format!("the reply cannot be written as JSON: {why}"));
             Err(if once { AskError::Unknown } else { AskError::Failed(fault()) })
-        })),
+        }))),
+    });
+    if let Err(panic) = answered {
+        dropped_badly(M::NAME, panic);
     }
 }
 

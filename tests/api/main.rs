@@ -70,6 +70,18 @@ fn what_fails_says_how() {
     let crash = node.get(&format!("/api/v1/crashes/{}", crashed.json["crash_id"].as_str().unwrap()));
     assert_eq!((crash.status, crash.json["subject"].as_str()), (200, Some("counter/a")), "{crash:?}");
     assert_eq!(node.get("/api/v1/crashes").json["items"][0]["id"], crashed.json["crash_id"]);
+    node.ask("b", "Crash", r#"{"message":"bang"}"#).is_problem(500, "handler_crashed");
+    let groups = node.get("/api/v1/crashes/groups?limit=1");
+    let group = &groups.json["items"][0];
+    assert_eq!((groups.status, &group["kind"], &group["count"]), (200, &json!("counter"), &json!(2)));
+    assert_eq!(group["last_crash"]["subject"], "counter/b", "{groups:?}");
+    let shown = node.get(&format!("/api/v1/crashes/{}", group["id"].as_str().unwrap())).json;
+    assert_eq!((&shown["subject"], &shown["group"]["count"]), (&json!("counter/b"), &json!(2)), "{shown}");
+    assert!(shown["backtrace"].as_str().unwrap().contains("src/agent/counter.rs"), "{shown}");
+    let next = groups.json["next_cursor"].as_str().unwrap();
+    let rest = node.get(&format!("/api/v1/crashes/groups?cursor={next}"));
+    assert_eq!(rest.json, json!({"items": [], "next_cursor": null}));
+    node.get("/api/v1/crashes/groups?cursor=nonsense").is_problem(400, "malformed");
     assert_eq!(node.ask("a", "Get", "").json, json!({"total": 2}), "nothing of it has happened");
 
     let invalid = node.ask("a", "Add", r#"{"n":"two"}"#);

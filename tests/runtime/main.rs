@@ -2,6 +2,7 @@
 //! a real store on disk, agents defined here.
 
 mod ahead;
+mod crashes;
 mod entities;
 #[path = "../support/faulty.rs"]
 mod faulty;
@@ -11,8 +12,10 @@ mod lifecycle;
 mod model;
 mod outage;
 mod ownership;
+mod panics;
 mod persistence;
 mod shutdown;
+mod storm;
 mod supervision;
 mod support;
 mod tasks;

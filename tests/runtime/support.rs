@@ -29,13 +29,23 @@ impl World {
         world
     }
 
+    /// Starts a program that logs as its settings say; others say next to nothing.
+    pub async fn start_logged(program: Builder) -> Self {
+        let mut world = Self { dir: TempDir::new().unwrap(), runtime: None };
+        world.run(program).await;
+        world
+    }
+
     /// Starts a program on the same data, after [`World::end`].
     pub async fn start_again(&mut self, program: Builder) {
+        self.run(program.set("log.level", "critical")).await;
+    }
+
+    async fn run(&mut self, program: Builder) {
         assert!(self.runtime.is_none());
         let program = program
             .set("node.data_dir", &self.dir.path().to_string_lossy())
             .set("store.durability", "relaxed")
-            .set("log.level", "critical")
             .set("node.threads", "2");
         self.runtime = Some(soon(program.start()).await.unwrap());
     }

@@ -425,8 +425,11 @@ mod brittle {
         }
 
         DEFAULT.store(1, SeqCst);
-        let error = soon(handle.agent::<Brittle>("b").ask(Bump {})).await.unwrap_err();
-        assert!(error.to_string().contains("no default today"), "{error}");
+        assert_eq!(
+            soon(handle.agent::<Brittle>("b").ask(Bump {})).await.unwrap(),
+            1,
+            "at the second attempt"
+        );
         world.end().await;
     }
 

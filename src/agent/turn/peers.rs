@@ -58,8 +58,10 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         };
         let host = self.turn.host.clone();
         let manner = Manner { is_task: false, urgent: self.urgent };
+        // In a letter from now on: it may be dropped unsent.
+        let letter = B::wrap(Letter::new(m, ReplyTo::Nobody, None));
         self.turn.outbox().tells.push(Box::new(move || {
-            if lane.place(manner, B::wrap(Letter::new(m, ReplyTo::Nobody, None)), |l| l).is_err() {
+            if lane.place(manner, letter, |l| l).is_err() {
                 host.tell_dropped(&lane.name.kind, &lane.name.key, M::NAME);
             }
         }));

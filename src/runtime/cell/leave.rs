@@ -157,12 +157,12 @@ impl<A: Agent> Runner<A> {
             let stopped = hook(agent.on_stop(&self.turn), self.kind.policy.turn_timeout).await;
             let problem = match stopped {
                 Ok(Ok(())) => None,
-                Ok(Err(e)) => Some(format!("{e:#}")),
-                Err((message, _)) => Some(message),
+                Ok(Err(e)) => Some((format!("{e:#}"), None)),
+                Err(panic) => Some(panic),
             };
-            if let Some(problem) = problem {
+            if let Some((problem, site)) = problem {
                 let event = Event::new(Level::Warn, event::AGENT_STOPPED, self.subject());
-                self.node.logger.emit(event.field("on_stop", problem));
+                self.node.logger.emit(event.field("on_stop", problem).field_opt("site", site));
             }
         }
         let _ = self.turn.take_outbox();

@@ -144,11 +144,21 @@ impl<A: Agent> Runner<A> {
     /// Decodes the last image and opens the agent's resources.
     pub(super) async fn revive(&mut self) -> Option<Exit> {
         loop {
-            match read_image::<A>(self.air.image.as_ref().map(|i| i.as_slice())) {
-                Ok(agent) => self.agent = Some(Box::new(agent)),
-                Err(why) => return Some(self.quarantine(why).await),
-            }
-            match self.open().await {
+            let begun = match self.air.image.as_ref().map(|image| read_image::<A>(image)) {
+                Some(Ok(agent)) => Ok(agent),
+                Some(Err(why)) => return Some(self.quarantine(why).await),
+                None => guard(A::default),
+            };
+            let opened = match begun {
+                Ok(agent) => {
+                    self.agent = Some(Box::new(agent));
+                    self.open().await
+                }
+                Err((message, site)) => {
+                    Err(CrashReason { kind: CrashKind::Start, message: format!("default: {message}"), site })
+                }
+            };
+            match opened {
                 Ok(()) => return None,
                 Err(reason) => {
                     self.drop_agent();
@@ -292,10 +302,7 @@ fn parse<A: Agent>(body: &[u8]) -> anyhow::Result<A> {
 }
 
 /// Reads an image of this very activation back.
-fn read_image<A: Agent>(image: Option<&[u8]>) -> Result<A, String> {
-    let Some(frame) = image else {
-        return guard(A::default).map_err(|(message, _)| message);
-    };
+fn read_image<A: Agent>(frame: &[u8]) -> Result<A, String> {
     let body = frame.get(snapshot::HEADER_BYTES..).unwrap_or_default();
     guard(|| serde_json::from_slice::<A>(body))
         .map_err(|(message, _)| message)?

@@ -12,12 +12,9 @@ use super::{
 };
 use crate::{
     agent::{Agent, AnyLetter, AskError, Envelope, Fault, Persistence, Ran, messages::EnvelopeOf},
-    model::{
-        event::{Event, Level},
-        supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
-    },
+    model::supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
     runtime::{
-        crashes::guard,
+        crashes::{drop_panicked, guard},
         groups::MemberCrashed,
         inbox::{Control, Phase},
     },
@@ -140,7 +137,8 @@ impl<A: Agent> Runner<A> {
             subject: self.subject(),
             message_type: letter.map(|l| l.name().to_owned()),
             message_id: letter.map(|_| message_id.to_string()),
-            message_bytes: letter.map(|l| l.size() as u64),
+            // what it writes is the user's code
+            message_bytes: letter.and_then(|l| guard(|| l.size() as u64).ok()),
             repeat: self.streak,
             version: Some(self.air.version),
             lost: match self.kind.policy.persistence {
@@ -174,11 +172,9 @@ impl<A: Agent> Runner<A> {
     /// Drops the agent's value under a guard: its `Drop` is user code.
     pub(super) fn drop_agent(&mut self) {
         if let Some(agent) = self.agent.take()
-            && let Err((message, site)) = guard(move || drop(agent))
+            && let Err(panic) = guard(move || drop(agent))
         {
-            let site = site.unwrap_or_default();
-            let event = Event::new(Level::Warn, "agent.drop_panicked", self.subject());
-            self.node.logger.emit(event.field("message", message).field("site", site));
+            self.node.logger.emit(drop_panicked(self.subject(), panic));
         }
     }
 

@@ -11,11 +11,11 @@ use crate::{
     agent::{
         Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Meta, messages::EnvelopeOf, turn::Passage,
     },
-    model::{
-        event::{Event, Level},
-        supervision::{CrashKind, CrashReason},
+    model::supervision::{CrashKind, CrashReason},
+    runtime::{
+        crashes::{drop_panicked, guard},
+        keys,
     },
-    runtime::{crashes::guard, keys},
 };
 
 /// A turn that waits for so long takes long: others are not to wait for it. Several times what a commit
@@ -182,11 +182,10 @@ impl<A: Agent> Runner<A> {
     pub(super) fn sweep(&mut self) {
         let answered = std::mem::take(&mut self.begun);
         // Messages and replies are user values, and may panic when they are dropped.
-        if answered > 0 && guard(|| drop(self.batch.drain(..answered))).is_err() {
-            let event = Event::new(Level::Warn, "agent.drop_panicked", self.subject());
-            self.node
-                .logger
-                .emit(event.field("message", "a message or a reply panicked when it was dropped"));
+        if answered > 0
+            && let Err(panic) = guard(|| drop(self.batch.drain(..answered)))
+        {
+            self.node.logger.emit(drop_panicked(self.subject(), panic));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc, time::Duration};
 
 use super::super::{
-    crashes::guard,
+    crashes::{dropped_badly, guard},
     inbox::{Cargo, Inbox},
     persistence::Outcome,
 };
@@ -122,19 +122,26 @@ pub(super) fn release<A: Agent>(
 ) {
     let mut entries = entries.into_iter();
     // Messages and replies are user values: one that cannot be dropped must not keep the others.
-    while guard(|| entries.by_ref().for_each(|mut entry| entry.letter.letter_mut().release(version))).is_err()
-    {
-    }
+    while !contained::<A>(|| {
+        entries.by_ref().for_each(|mut entry| entry.letter.letter_mut().release(version))
+    }) {}
     for tell in tells {
         // A message that finds its mailbox shut is dropped here.
-        let _ = guard(tell);
+        contained::<A>(tell);
     }
 }
 
 /// Answers letters with an error.
 pub(super) fn fail<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: &AskError) {
-    for mut letter in letters {
+    let mut letters = letters.into_iter();
+    let answer = |mut letter: EnvelopeOf<A>| {
         letter.letter_mut().fail(error.clone());
         letter.letter_mut().release(0);
-    }
+    };
+    while !contained::<A>(|| letters.by_ref().for_each(answer)) {}
+}
+
+/// Runs what drops values of the user's. `false`: one of them panicked.
+fn contained<A: Agent>(drops: impl FnOnce()) -> bool {
+    guard(drops).map_err(|panic| dropped_badly(A::KIND, panic)).is_ok()
 }

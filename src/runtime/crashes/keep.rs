@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Crashes, Waiting, trace};
+use super::{Crashes, Waiting};
 use crate::{
+    agent::{drops, trace},
     model::crash_group::CrashGroup,
     runtime::node::Node,
     store::{Store, StoreError},
@@ -22,6 +23,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         tokio::select! {
             () = end.cancelled() => return,
             () = node.crashes.news.notified() => {}
+            () = drops::noted() => {}
         }
         let pause = match node.flush_crashes().await {
             Ok(()) => EVERY,
@@ -43,6 +45,7 @@ impl Node {
     /// # Errors
     /// Why it did not; or a reply was lost, and they will be counted twice.
     pub(crate) async fn flush_crashes(self: &Arc<Self>) -> Result<(), StoreError> {
+        drops::take_noted().into_iter().for_each(|event| self.logger.emit(event));
         let node = self.clone();
         // A task of its own: whoever asks may go, and must not take them along.
         let flush = async move { node.crashes.flush(&*node.store).await };

@@ -6,13 +6,11 @@
 //! is killed loses what has not been written: at most the crashes of the last second, or those since the
 //! store went away. They stand in the log all the same.
 
-mod guard;
 mod keep;
-mod trace;
 
 use std::{
     backtrace::Backtrace,
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -20,23 +18,24 @@ use jiff::{Timestamp, ToSpan};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub(crate) use self::{
-    guard::{guard, install_hook},
-    keep::keep,
-};
+pub(crate) use self::keep::keep;
 use super::views::CrashSummary;
-use crate::model::{
-    crash_group::{CrashGroup, Site},
-    supervision::CrashReport,
+pub(crate) use crate::agent::{
+    drops::{drop_panicked, note as dropped_badly},
+    guard::{guard, install_hook},
+};
+use crate::{
+    agent::trace,
+    model::{
+        crash_group::{CrashGroup, Site},
+        supervision::CrashReport,
+    },
 };
 
 /// How many crashes are kept in memory.
 const KEPT: usize = 1_024;
 /// How many groups wait for the store at most; crashes of further sites are in the log and the list alone.
 const MAX_PENDING: usize = 1_000;
-/// How often a panic of a site is walked before its group does without a backtrace: others may share the
-/// place, and have theirs already.
-const TRIES: u8 = 16;
 
 /// The last crashes, and the groups that the store does not have yet.
 #[derive(Default)]
@@ -52,8 +51,8 @@ pub(crate) struct Crashes {
 #[derive(Default)]
 struct Pending {
     groups: HashMap<Site, Waiting>,
-    /// How often a backtrace of a site may still be asked for.
-    tries: HashMap<Site, u8>,
+    /// Whose backtrace has been taken since the node started.
+    traced: HashSet<Site>,
 }
 
 struct Waiting {
@@ -83,29 +82,18 @@ impl Pending {
         }
     }
 
-    /// Looks for a backtrace as long as there is none.
+    /// Takes the backtrace of a crash, if its site has none. Others may share the place: the next panic there
+    /// is walked again where this one's backtrace is missing, or was of no use.
     fn trace(&mut self, site: &Site, place: &str) {
-        if !self.tries.contains_key(site) {
-            if self.tries.len() >= MAX_PENDING {
-                return;
-            }
-            self.tries.insert(site.clone(), TRIES);
-        }
-        let (Some(tries), Some(waiting)) = (self.tries.get_mut(site), self.groups.get_mut(site)) else {
-            return;
-        };
-        if *tries == 0 {
-            return;
-        }
-        match trace::take(place) {
-            Some(trace) => {
+        let trace = trace::take(place);
+        let wanted = !self.traced.contains(site) && self.traced.len() < MAX_PENDING;
+        match (wanted, trace, self.groups.get_mut(site)) {
+            (true, Some(trace), Some(waiting)) => {
                 waiting.trace = Some(trace);
-                *tries = 0;
+                self.traced.insert(site.clone());
             }
-            None => {
-                trace::again(place);
-                *tries -= 1;
-            }
+            (true, ..) | (false, Some(_), _) => trace::again(place),
+            (false, None, _) => {}
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::{
     backtrace::Backtrace,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -15,62 +15,77 @@ use parking_lot::Mutex;
 
 /// How many sites are told apart; those that come later have no backtrace.
 const SITES: usize = 1_024;
+/// How often the panics of a site are walked: kinds may share one, and each has a backtrace of its own.
+const MAX_WALKS: u8 = 64;
 /// How many calls are kept …
 const MAX_CALLS: usize = 64;
 /// … and how much text.
 const MAX_BYTES: usize = 16 << 10;
-/// The call below which there is nothing of the user's.
-const BELOW: &str = "greenroom::runtime::crashes::guard::";
-/// Calls above which there is nothing of the user's.
-const ABOVE: [&str; 5] = [
-    "core::panicking::",
-    "std::panicking::",
-    "__rustc::rust_begin_unwind",
-    "rust_begin_unwind",
-    "core::option::",
+/// The call in which a guard catches: below it there is nothing of the user's. (The guard itself is inlined,
+/// and may have no name.)
+const CATCH: [&str; 4] = [
+    "<core::panic::unwind_safe::AssertUnwindSafe<",
+    "std::panicking::catch_unwind",
+    "std::panicking::try",
+    "do_call<",
 ];
+/// Calls of the panic itself: above them there is nothing of the user's.
+const PANIC: [&str; 4] =
+    ["core::panicking::", "std::panicking::", "__rustc::rust_begin_unwind", "core::option::"];
 
-#[derive(Default)]
-struct Sites {
-    seen: HashSet<String>,
+/// A place where something has panicked.
+struct Place {
+    /// How often it has been walked.
+    walks: u8,
+    /// Whether its next panic is walked.
+    wanted: bool,
     /// Walked, and not yet asked for.
-    fresh: HashMap<String, Backtrace>,
+    fresh: Option<Backtrace>,
 }
 
-static SITES_SEEN: Mutex<Option<Sites>> = Mutex::new(None);
+static PLACES: Mutex<Option<HashMap<String, Place>>> = Mutex::new(None);
 static NAMING: AtomicBool = AtomicBool::new(false);
 
-/// For the hook: walks the stack of a panic if it is the first one of its site.
+/// For the hook: walks the stack of a panic if it is the first one of its site, or [wanted](again).
 pub(super) fn note(site: &str) {
     if NAMING.load(Ordering::Acquire) {
         return;
     }
     {
-        let mut sites = SITES_SEEN.lock();
-        let sites = sites.get_or_insert_default();
-        if sites.seen.contains(site) || sites.seen.len() >= SITES {
+        let mut places = PLACES.lock();
+        let places = places.get_or_insert_default();
+        let is_full = places.len() >= SITES;
+        let place = match places.get_mut(site) {
+            Some(place) => place,
+            None if is_full => return,
+            None => places.entry(site.to_owned()).or_insert(Place { walks: 0, wanted: true, fresh: None }),
+        };
+        if !place.wanted || place.walks >= MAX_WALKS {
             return;
         }
-        sites.seen.insert(site.to_owned());
+        place.wanted = false;
+        place.walks += 1;
     }
     let trace = Backtrace::force_capture();
-    SITES_SEEN.lock().get_or_insert_default().fresh.insert(site.to_owned(), trace);
+    if let Some(place) = PLACES.lock().as_mut().and_then(|places| places.get_mut(site)) {
+        place.fresh = Some(trace);
+    }
 }
 
-/// The backtrace of a site, for the first who asks.
-pub(super) fn take(site: &str) -> Option<Backtrace> {
-    SITES_SEEN.lock().as_mut()?.fresh.remove(site)
+/// The backtrace of the last panic of a site, where it was walked.
+pub(crate) fn take(site: &str) -> Option<Backtrace> {
+    PLACES.lock().as_mut()?.get_mut(site)?.fresh.take()
 }
 
-/// Has the next panic of this site walked again.
-pub(super) fn again(site: &str) {
-    if let Some(sites) = SITES_SEEN.lock().as_mut() {
-        sites.seen.remove(site);
+/// Has the next panic of this site walked.
+pub(crate) fn again(site: &str) {
+    if let Some(place) = PLACES.lock().as_mut().and_then(|places| places.get_mut(site)) {
+        place.wanted = true;
     }
 }
 
 /// A backtrace with names, of the user's calls alone. Blocks, the first time for long.
-pub(super) fn name(trace: &Backtrace) -> String {
+pub(crate) fn name(trace: &Backtrace) -> String {
     NAMING.store(true, Ordering::Release);
     let text = trace.to_string();
     NAMING.store(false, Ordering::Release);
@@ -90,11 +105,10 @@ fn users(text: &str) -> String {
             _ => {}
         }
     }
-    let end =
-        calls.iter().position(|(name, _)| name.starts_with(BELOW) || name.contains(&format!("<{BELOW}")));
-    let calls = calls.get(..end.unwrap_or(calls.len())).unwrap_or_default();
-    let is_panic = |name: &str| ABOVE.iter().any(|above| name.starts_with(above));
-    let start = calls.iter().rposition(|(name, _)| is_panic(name)).map_or(0, |last| last + 1);
+    let is = |call: &str, any: &[&str]| any.iter().any(|name| call.starts_with(name));
+    let end = calls.iter().position(|(call, _)| is(call, &CATCH)).unwrap_or(calls.len());
+    let calls = calls.get(..end).unwrap_or_default();
+    let start = calls.iter().rposition(|(call, _)| is(call, &PANIC)).map_or(0, |last| last + 1);
     let mut told = String::new();
     for (name, places) in calls.get(start..).unwrap_or_default().iter().take(MAX_CALLS) {
         let places: String = places.iter().map(|place| format!("\n    {place}")).collect();

@@ -108,7 +108,7 @@ mod tests {
         install_hook();
         let (message, site) = guard(|| panic!("boom {}", 1)).unwrap_err();
         assert_eq!(message, "boom 1");
-        assert!(site.is_some_and(|s| s.contains("src/runtime/crashes/guard.rs:")));
+        assert!(site.is_some_and(|s| s.contains("src/agent/guard.rs:")));
         let (message, _) = guard(|| panic::panic_any(7u8)).unwrap_err();
         assert_eq!(message, "a panic without a text");
     }
