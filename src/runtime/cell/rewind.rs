@@ -138,7 +138,7 @@ impl<A: Agent> Runner<A> {
             message_type: letter.map(|l| l.name().to_owned()),
             message_id: letter.map(|_| message_id.to_string()),
             // what it writes is the user's code
-            message_bytes: letter.and_then(|l| guard(|| l.size() as u64).ok()),
+            message_bytes: letter.and_then(|l| guard(|| l.size() as u64).ok()).filter(|known| *known > 0),
             repeat: self.streak,
             version: Some(self.air.version),
             lost: match self.kind.policy.persistence {
