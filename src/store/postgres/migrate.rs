@@ -16,6 +16,10 @@ const ALL: &[(&str, &str)] = &[
         "00000000000002_conversations",
         include_str!("../../../migrations/postgres/00000000000002_conversations/up.sql"),
     ),
+    (
+        "00000000000003_subscriptions",
+        include_str!("../../../migrations/postgres/00000000000003_subscriptions/up.sql"),
+    ),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.
