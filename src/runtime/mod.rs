@@ -15,6 +15,7 @@ mod cleaning;
 mod crashes;
 mod dispatcher;
 mod doom;
+mod gone;
 mod hints;
 mod inbox;
 mod keeper;
@@ -33,6 +34,7 @@ pub(crate) mod registry;
 mod settle;
 mod task_cell;
 mod tool_cell;
+mod topics;
 pub mod views;
 
 use std::{sync::Arc, time::Duration};

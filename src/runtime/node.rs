@@ -22,6 +22,7 @@ use super::{
     cache_actor::{CacheActor, Put, Refresh},
     crashes::Crashes,
     dispatcher::{CLAIM, Dispatcher, Held, PROMOTE, Wake},
+    gone::Gone,
     keeper::Keeper,
     kind::AnyKind,
     lease::Owned,
@@ -32,11 +33,13 @@ use super::{
     persistence::{MAX_WAITING, Outcome, Persistence, PersistenceActor},
     settle::later,
     tool_cell::AnyTool,
+    topics::Topics,
 };
 use crate::{
     agent::{
         AskError,
         host::{Host, Reads, Submission, Submitted},
+        topic::Publication,
     },
     cache::{Cache, CachedState},
     config,
@@ -81,6 +84,7 @@ pub(crate) struct Node {
     pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
     pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    pub topics: Topics,
     pub metrics: Metrics,
     pub crashes: Crashes,
     pub runtime: tokio::runtime::Handle,
@@ -123,6 +127,7 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         Arc::new_cyclic(|me| {
             let built = parts.registry.build(me, &parts.settings);
+            let topics = Topics::new(parts.store.shared().is_some());
             Self {
                 me: me.clone(),
                 boot: parts.boot,
@@ -143,6 +148,7 @@ impl Node {
                 tools: built.tools,
                 resources: built.resources,
                 app: built.app,
+                topics,
                 metrics: Metrics,
                 crashes: Crashes::default(),
                 runtime: tokio::runtime::Handle::current(),
@@ -446,48 +452,20 @@ impl Host for Node {
         Box::pin(async move { running.await.is_ok() })
     }
 
-    fn tell_dropped(&self, kind: &str, key: &str, message: &'static str) {
-        self.metrics.tell_dropped(kind);
+    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize) {
+        self.metrics.tells_dropped(kind, n);
         let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
-        self.logger.emit(event.field("message_type", message).field("reason", "its mailbox is full or shut"));
+        let event = event.field("message_type", message).field_opt("dropped", (n > 1).then_some(n));
+        self.logger.emit(event.field("reason", "its mailbox is full or shut"));
     }
-}
 
-/// The host of what outlives its node.
-struct Gone;
+    fn publish(&self, topic: Arc<str>, publication: Publication) {
+        self.publish_to(topic, publication);
+    }
 
-impl Host for Gone {
-    fn directory(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
-        None
+    fn broadcast(&self, kind: &'static str, publication: Publication) {
+        self.broadcast_to(kind, publication);
     }
-    fn tool(&self, _: &str) -> Option<&dyn ToolPort> {
-        None
-    }
-    fn resource(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
-        None
-    }
-    fn settings(&self, _: TypeId) -> Option<Arc<dyn Any + Send + Sync>> {
-        None
-    }
-    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
-        Box::pin(async { Err(AskError::Unavailable("the node has ended".to_owned())) })
-    }
-    fn max_attempts(&self) -> u32 {
-        1
-    }
-    fn message_bytes(&self) -> usize {
-        0
-    }
-    fn session_ttl(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn reads(&self) -> Option<&dyn Reads> {
-        None
-    }
-    fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
-        Box::pin(async { false })
-    }
-    fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
 }
 
 #[cfg(test)]

@@ -11,10 +11,13 @@ mod model;
 mod outage;
 mod ownership;
 mod persistence;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod shutdown;
 mod supervision;
 mod support;
 mod tasks;
 mod timers;
+mod topics;
 mod turns;
 mod urgency;
