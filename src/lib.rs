@@ -68,6 +68,8 @@
 //! - The **orchestrator** is the root of the supervision tree: it starts, stops and passivates agents.
 //! - **Conversations** ([`agent::Talk`]) and **sessions** ([`agent::SessionPeer`]) are written by turns,
 //!   in their commit, and from outside; the *keeper* reads them through the cache.
+//! - **Topics** ([`Topic`]): subscriptions are written by turns, in their commit; what is published is told
+//!   to the subscribers, whom a node keeps in memory.
 //! - The **cache** saves reading again what the store has. It is never the truth.
 //!
 //! # What always holds
@@ -140,7 +142,8 @@ pub mod tool;
 
 pub use agent::{
     Accepts, Address, Agent, AgentRef, AskError, Done, Fault, Full, Handler, Invalid, Joined, JsonRefusal,
-    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Settings, Stored, Turn,
+    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Settings, Stored, Topic,
+    Turn,
 };
 pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};
@@ -156,7 +159,7 @@ pub use tool::{Call, Effect, Limits, Tool, ToolRef};
 pub mod prelude {
     pub use crate::{
         Address, Agent, AskError, Call, ConversationId, Done, Effect, Handle, Handler, Joined, Message,
-        Never, Outcome, Policy, Query, Result, Runtime, Settings, Stored, TaskId, Tool, Turn, message,
+        Never, Outcome, Policy, Query, Result, Runtime, Settings, Stored, TaskId, Tool, Topic, Turn, message,
     };
     pub use anyhow::{Context as _, anyhow, bail, ensure};
     pub use schemars::JsonSchema;

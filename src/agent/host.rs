@@ -16,6 +16,7 @@ use super::{
     answer::AskError,
     lane::{Activator, Entrance, Lane, Name},
     letter::Key,
+    topic::Publication,
 };
 use crate::{
     model::{
@@ -81,8 +82,12 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn reads(&self) -> Option<&dyn Reads>;
     /// Runs blocking code; `None`: it panicked, or the node is going down.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
-    /// A tell released by a commit found its mailbox full or shut.
-    fn tell_dropped(&self, kind: &str, key: &str, message: &'static str);
+    /// So many tells found their mailbox full or shut.
+    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize);
+    /// Tells the subscribers of a topic (by its stored name), as far as they can be told now.
+    fn publish(&self, topic: Arc<str>, publication: Publication);
+    /// Tells the running agents of a kind, as far as they can be told now.
+    fn broadcast(&self, kind: &'static str, publication: Publication);
 }
 
 /// The agents of one kind that have been spoken to, by key: senders look here once, and then go

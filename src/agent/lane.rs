@@ -70,6 +70,7 @@ pub(crate) struct Manner {
 struct Queue<E> {
     letters: VecDeque<E>,
     /// The high lane; most never have one.
+    #[allow(clippy::box_collection, reason = "where there is none it takes a word, not four")]
     urgent: Option<Box<VecDeque<E>>>,
     entrance: Entrance,
     /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
@@ -93,6 +94,17 @@ impl<E> Queue<E> {
         let mut all = self.urgent.take().map(|urgent| *urgent).unwrap_or_default();
         all.append(&mut self.letters);
         all
+    }
+
+    /// After letters were put in: the cell to wake, or whether one is to be started.
+    #[inline]
+    fn taken(&mut self) -> (Option<Waker>, bool) {
+        if self.attached {
+            (self.cell.take(), false)
+        } else {
+            self.attached = self.entrance == Entrance::Open;
+            (None, self.attached)
+        }
     }
 }
 
@@ -174,20 +186,51 @@ impl<A: Agent> Lane<A> {
             } else {
                 q.letters.extend(std::iter::once_with(|| make(parts)));
             }
-            if q.attached {
-                (q.cell.take(), false)
-            } else {
-                q.attached = q.entrance == Entrance::Open;
-                (None, q.attached)
-            }
+            q.taken()
         };
+        self.rouse(wake, start);
+        Ok(())
+    }
+
+    /// As [`Lane::place`], of as many letters of no task's as there is room for, in their order: one lock
+    /// and one waking for all of them. What is not taken stays in `parts`.
+    pub(crate) fn place_many<P>(
+        self: &Arc<Self>,
+        urgent: bool,
+        parts: &mut VecDeque<P>,
+        make: impl FnMut(P) -> EnvelopeOf<A>,
+    ) -> Result<(), NotTaken> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let (wake, start) = {
+            let mut q = self.queue.lock();
+            if let Some(why) = self.refuses(&q, Manner { is_task: false, urgent }) {
+                return Err(why);
+            }
+            let room = self.capacity.saturating_sub(q.depth(urgent)).min(parts.len());
+            let taken = parts.drain(..room).map(make);
+            if urgent {
+                q.urgent.get_or_insert_default().extend(taken);
+                self.urgent.store(true, Ordering::Relaxed);
+            } else {
+                q.letters.extend(taken);
+            }
+            q.taken()
+        };
+        self.rouse(wake, start);
+        if parts.is_empty() { Ok(()) } else { Err(NotTaken::Full) }
+    }
+
+    /// Wakes the cell, or starts one.
+    #[inline]
+    fn rouse(self: &Arc<Self>, wake: Option<Waker>, start: bool) {
         if let Some(waker) = wake {
             waker.wake();
         }
         if start {
             self.activator.activate(self.clone());
         }
-        Ok(())
     }
 
     #[cold]
@@ -221,19 +264,40 @@ impl<A: Agent> Lane<A> {
             Ok(()) => Poll::Ready(Ok(())),
             Err((NotTaken::Full, parts)) if !self.rejects => {
                 *slot = Some(parts);
-                let mut q = self.queue.lock();
-                if q.depth(urgent) < self.capacity {
-                    drop(q);
-                    cx.waker().wake_by_ref();
-                } else {
-                    q.senders.push_back(cx.waker().clone());
-                }
+                self.wait_for_room(urgent, cx);
                 Poll::Pending
             }
             Err((other, parts)) => {
                 *slot = Some(parts);
                 Poll::Ready(Err(other))
             }
+        }
+    }
+
+    /// As [`Lane::place_many`], waiting for room where the policy waits.
+    pub(crate) fn poll_place_many<P>(
+        self: &Arc<Self>,
+        urgent: bool,
+        parts: &mut VecDeque<P>,
+        make: impl FnMut(P) -> EnvelopeOf<A>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), NotTaken>> {
+        match self.place_many(urgent, parts, make) {
+            Err(NotTaken::Full) if !self.rejects => {
+                self.wait_for_room(urgent, cx);
+                Poll::Pending
+            }
+            done => Poll::Ready(done),
+        }
+    }
+
+    fn wait_for_room(&self, urgent: bool, cx: &mut Context<'_>) {
+        let mut q = self.queue.lock();
+        if q.depth(urgent) < self.capacity {
+            drop(q);
+            cx.waker().wake_by_ref();
+        } else {
+            q.senders.push_back(cx.waker().clone());
         }
     }
 
@@ -486,6 +550,61 @@ mod tests {
         assert!(!lane.detach());
         assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [2, 1]);
         assert!(lane.detach());
+    }
+
+    #[test]
+    fn many_letters_are_taken_at_once_as_far_as_there_is_room() {
+        let (lane, mut batch) = (lane(4), VecDeque::new());
+        assert!(lane.push(letter(1)).is_ok());
+        let mut many: VecDeque<u8> = (2..=6).collect();
+        assert!(matches!(lane.place_many(false, &mut many, letter), Err(NotTaken::Full)));
+        assert_eq!(many, [5, 6], "those come back, in their order");
+        assert!(matches!(lane.place_many(false, &mut many, letter), Err(NotTaken::Full)));
+        assert!(take(&lane, &mut batch));
+        assert!(lane.place_many(false, &mut many, letter).is_ok());
+        assert!(take(&lane, &mut batch));
+        assert_eq!(numbers(batch), [1, 2, 3, 4, 5, 6]);
+        lane.set_entrance(Entrance::Shut("it is stopped".into()));
+        assert!(lane.place_many(false, &mut many, letter).is_ok(), "nothing is always taken");
+        many.push_back(7);
+        assert!(matches!(lane.place_many(false, &mut many, letter), Err(NotTaken::Shut(_))));
+        assert_eq!(many, [7]);
+        lane.set_entrance(Entrance::Open);
+        assert!(lane.push(letter(6)).is_ok() && lane.place_many(true, &mut many, letter).is_ok());
+        assert!(lane.has_urgent());
+        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [7, 6]);
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Bell(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn many_letters_wake_once_and_those_without_room_wait() {
+        let (lane, mut batch) = (lane(3), VecDeque::new());
+        let (cell, sender) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        let rings = |bell: &Bell| bell.0.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(lane.push(letter(1)).is_ok());
+        assert!(take(&lane, &mut batch));
+        let waker = Waker::from(cell.clone());
+        assert!(!lane.poll_batch(&mut batch, &mut Context::from_waker(&waker)));
+        let waker = Waker::from(sender.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut many: VecDeque<u8> = (2..=8).collect();
+        assert!(lane.poll_place_many(false, &mut many, letter, &mut cx).is_pending());
+        assert_eq!((rings(&cell), rings(&sender), many.len()), (1, 0, 4));
+        assert!(take(&lane, &mut batch));
+        assert_eq!(rings(&sender), 1, "there is room again");
+        assert!(lane.poll_place_many(false, &mut many, letter, &mut cx).is_pending());
+        assert!(take(&lane, &mut batch));
+        assert!(lane.poll_place_many(false, &mut many, letter, &mut cx).is_ready());
+        assert!(take(&lane, &mut batch));
+        assert_eq!(numbers(batch), [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

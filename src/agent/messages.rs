@@ -3,7 +3,7 @@
 //! `type Messages = (Add, Get, (Done<Order>,))` gives an enum with one variant a message, nested as
 //! the tuple is: no allocation for a message on its way, and an unlisted message does not compile.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{any::Any, marker::PhantomData, sync::Arc};
 
 use serde_json::value::RawValue;
 
@@ -186,11 +186,15 @@ type Decode<A> = Arc<
         + Sync,
 >;
 
+/// How a letter is made of a message that several get: a copy of it, if it is of the right type.
+type Copied<A> = Arc<dyn Fn(&(dyn Any + Send + Sync)) -> Option<EnvelopeOf<A>> + Send + Sync>;
+
 /// One message of an agent, as the JSON door knows it.
 pub struct Entry<A: Agent> {
     /// What every surface shows of it.
     pub shape: Arc<Shape>,
     pub(crate) decode: Decode<A>,
+    pub(crate) copy: Copied<A>,
 }
 
 /// A message's name and schemas.
@@ -281,12 +285,19 @@ impl<A: Agent> Door<A> {
     where
         A: Handler<M>,
     {
+        let copy: Copied<A> = {
+            let wrap = wrap.clone();
+            Arc::new(move |body| {
+                let message = body.downcast_ref::<M>()?.clone();
+                Some(wrap(Letter::new(message, ReplyTo::Nobody, None)))
+            })
+        };
         let decode: Decode<A> = Arc::new(move |body, tx, meta| {
             let message = decode::<M>(body)?;
             let to = tx.map_or(ReplyTo::Nobody, ReplyTo::Json);
             Ok(wrap(Letter::new(message, to, meta)))
         });
-        self.entries.push(Entry { shape: Arc::new(Shape::of::<M>(A::READ_ONLY)), decode });
+        self.entries.push(Entry { shape: Arc::new(Shape::of::<M>(A::READ_ONLY)), decode, copy });
     }
 
     /// The message of that wire name.

@@ -12,11 +12,13 @@ pub(crate) mod host;
 pub(crate) mod lane;
 pub(crate) mod letter;
 pub mod library;
+pub(crate) mod many;
 pub(crate) mod message;
 pub(crate) mod messages;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod slot;
+pub(crate) mod topic;
 pub(crate) mod trace;
 pub(crate) mod turn;
 
@@ -26,10 +28,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use answer::{AskError, Done, Fault, Joined, Outcome};
 pub use letter::{AnyLetter, Details, Envelope, JsonReply, Letter, Ran};
+pub use many::SendMany;
 pub use message::{Data, Invalid, JsonRefusal, Message, Never, Refused};
 pub use messages::{Accepts, At, Door, Entry, EnvelopeOf, Leaf, Lists, Messages, Shape};
 pub use policy::{OnFull, Persistence, Policy, Restart};
 pub use reference::{Address, AgentRef, Ask, Full, Pending, Tell};
+pub use topic::Topic;
 pub use turn::{Batch, Held, Opened, Peer, Queued, SessionPeer, Talk, ToolPeer, Turn};
 
 /// A supervised actor with durable state, addressed as `kind/key`.

@@ -136,8 +136,8 @@ impl<T, E> Future for Pending<'_, T, E> {
 pub struct AgentRef<A: Agent> {
     host: Arc<dyn Host>,
     key: Arc<str>,
-    lane: Result<Arc<Lane<A>>, AskError>,
-    urgent: bool,
+    pub(super) lane: Result<Arc<Lane<A>>, AskError>,
+    pub(super) urgent: bool,
 }
 
 impl<A: Agent> Clone for AgentRef<A> {

@@ -71,7 +71,7 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
                 let document = json!({
                     "agents": agents, "snapshots": snapshots, "tasks": tasks,
                     "conversations": report.conversations, "messages": report.messages,
-                    "sessions": report.sessions, "problems": report.problems
+                    "sessions": report.sessions, "subscriptions": report.subscriptions, "problems": report.problems
                 });
                 out::line(&document.to_string())?;
             } else {

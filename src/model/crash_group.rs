@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn without_a_place_the_first_line_of_its_message_is_one() {
-        let told = |message| site("shy/a", CrashKind::Start, message, None).place;
+        let told = |message: &str| site("shy/a", CrashKind::Start, message, None).place;
         assert_eq!(told("\n  on_start: no disk\nbecause of this\n"), "on_start: no disk");
         assert_eq!(told("a\0b\x1b[2J"), "ab[2J");
         assert_eq!(told(&"ü".repeat(9_999)).chars().count(), MAX_PLACE);

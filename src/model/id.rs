@@ -12,7 +12,7 @@ pub const PARTITIONS: i16 = 64;
 pub const TOOL_PARTITION: i16 = -1;
 /// Longest agent key, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
-/// Longest kind or tool name, in bytes.
+/// Longest kind, tool or topic name, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 /// Longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
@@ -32,6 +32,9 @@ pub enum NameError {
     /// Not a tool name.
     #[error("`{0}` is not a tool name: use lower-case words joined by `.` or `_`, such as `fs.read`")]
     Tool(String),
+    /// Not the name of a topic.
+    #[error("`{0}` is not a topic: use lower-case words joined by `.` or `_`, such as `stock.low`")]
+    Topic(String),
     /// Empty, too long, or with characters that a key may not have.
     #[error("`{key}` is not a key: {why}")]
     Key {
@@ -57,15 +60,23 @@ pub fn check_kind(kind: &str) -> Result<(), NameError> {
 
 /// Whether `name` follows the rules for tools: kinds joined by dots.
 pub fn check_tool(name: &str) -> Result<(), NameError> {
+    if is_dotted(name) { Ok(()) } else { Err(NameError::Tool(name.to_owned())) }
+}
+
+/// Whether `name` may name a topic: as a tool.
+pub fn check_topic(name: &str) -> Result<(), NameError> {
+    if is_dotted(name) { Ok(()) } else { Err(NameError::Topic(name.to_owned())) }
+}
+
+fn is_dotted(name: &str) -> bool {
     let word = |w: &str| {
         !w.is_empty()
             && w.split('_')
                 .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
     };
-    let good = name.len() <= MAX_NAME_BYTES
+    name.len() <= MAX_NAME_BYTES
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.split('.').all(word);
-    if good { Ok(()) } else { Err(NameError::Tool(name.to_owned())) }
+        && name.split('.').all(word)
 }
 
 /// Whether `key` may name an agent: 1 to 256 bytes of UTF-8 without control or bidi characters,

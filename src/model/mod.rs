@@ -12,4 +12,5 @@ pub mod session;
 pub mod snapshot;
 pub mod supervision;
 pub mod task;
+pub mod topic;
 pub mod units;

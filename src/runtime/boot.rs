@@ -201,6 +201,7 @@ pub(crate) async fn start(
                 if stale {
                     node.wake_cache();
                 }
+                node.topics.committed(units, verdicts);
                 node.tell_others(units);
             })
         },

@@ -1,4 +1,4 @@
-//! What is left of a node for those who outlive it.
+//! The host of what outlives its node.
 
 use std::{
     any::{Any, TypeId},
@@ -12,11 +12,12 @@ use crate::{
     agent::{
         AskError,
         host::{Host, Reads, Submission, Submitted},
+        topic::Publication,
     },
     tool::ToolPort,
 };
 
-/// The host of what outlives its node.
+/// Knows nothing, takes nothing.
 pub(super) struct Gone;
 
 impl Host for Gone {
@@ -50,5 +51,7 @@ impl Host for Gone {
     fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         Box::pin(async { false })
     }
-    fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
+    fn tells_dropped(&self, _: &str, _: &str, _: &'static str, _: usize) {}
+    fn publish(&self, _: Arc<str>, _: Publication) {}
+    fn broadcast(&self, _: &'static str, _: Publication) {}
 }

@@ -1,7 +1,7 @@
-//! Hints between nodes that share a store: that there is work for another one. They only save the time
-//! until the dispatcher looks by itself.
+//! Hints between nodes that share a store: that there is work for another one, or another subscriber of a
+//! topic. They only save the time until a node looks by itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,8 @@ use crate::{
 
 /// Tasks may be ready.
 const TASKS: &str = "tasks";
+/// Until a hint that could not be sent is sent again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Acts upon other nodes' hints, and sends this node's own, until `end`.
 pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
@@ -21,10 +23,14 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
     let _heard = shared.watch(Box::new(move |hint| {
         let Some(node) = me.upgrade() else { return };
         match hint {
-            Hint::Resync => node.wake_dispatcher(true),
+            Hint::Resync => {
+                node.topics.told(true);
+                node.wake_dispatcher(true);
+            }
             Hint::Nudge(what) if what == TASKS => node.wake_dispatcher(true),
-            Hint::Nudge(_) => {}
+            Hint::Nudge(what) => node.topics.heard(&what, node.boot),
             Hint::Polling(why) => {
+                node.topics.told(false);
                 let event = Event::new(Level::Info, "store.polling", "node").field("reason", why);
                 node.logger
                     .emit(event.hint("other nodes' work is found by looking for it every few seconds"));
@@ -34,9 +40,16 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            () = node.news.notified() => {}
+            // One for all that has been committed meanwhile; a hint that is lost is only time.
+            () = node.news.notified() => drop(shared.nudge(TASKS).await),
+            () = node.topics.some_news() => {
+                for hint in node.topics.take_news(node.boot) {
+                    if shared.nudge(&hint.text).await.is_err() {
+                        node.topics.untold(hint);
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+            }
         }
-        // One for all that has been committed meanwhile; a hint that is lost is only time.
-        let _ = shared.nudge(TASKS).await;
     }
 }

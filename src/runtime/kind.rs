@@ -1,6 +1,7 @@
 //! A kind at run time: its lanes, its running cells, its JSON door.
 
 use std::{
+    any::Any,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -234,6 +235,15 @@ pub(crate) trait AnyKind: Send + Sync {
     fn running(&self) -> usize;
     /// Messages that wait, in all lanes.
     fn backlog(&self) -> usize;
+    /// The keys of the running agents.
+    fn running_keys(&self) -> Vec<Arc<str>>;
+    /// Tells each of these a copy of a message; none waits.
+    fn tell_each(
+        &self,
+        keys: &mut dyn Iterator<Item = &Arc<str>>,
+        message: &'static str,
+        body: &(dyn Any + Send + Sync),
+    );
 }
 
 impl<A: Agent> AnyKind for Kind<A> {
@@ -406,6 +416,19 @@ impl<A: Agent> AnyKind for Kind<A> {
         let Some(directory) = self.directory.get() else { return 0 };
         let lanes = directory.lanes.pin();
         self.live.pin().keys().filter_map(|key| lanes.get(key)).map(|lane| lane.depth()).sum()
+    }
+
+    fn running_keys(&self) -> Vec<Arc<str>> {
+        self.live.pin().keys().cloned().collect()
+    }
+
+    fn tell_each(
+        &self,
+        keys: &mut dyn Iterator<Item = &Arc<str>>,
+        message: &'static str,
+        body: &(dyn Any + Send + Sync),
+    ) {
+        self.copy_to_each(keys, message, body);
     }
 }
 

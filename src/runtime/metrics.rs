@@ -35,8 +35,9 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn tell_dropped(&self, kind: &str) {
-        counter!("greenroom_messages_total", "kind" => kind.to_owned(), "outcome" => "dropped").increment(1);
+    pub(crate) fn tells_dropped(&self, kind: &str, n: usize) {
+        counter!("greenroom_messages_total", "kind" => kind.to_owned(), "outcome" => "dropped")
+            .increment(n as u64);
     }
 
     /// Gauges, set when they are looked at.

@@ -33,9 +33,11 @@ mod outage;
 mod parts;
 pub(crate) mod persistence;
 pub(crate) mod registry;
+mod row;
 mod settle;
 mod task_cell;
 mod tool_cell;
+mod topics;
 pub mod views;
 mod watchdog;
 

@@ -35,24 +35,25 @@ use super::{
     persistence::{MAX_WAITING, Outcome, Persistence},
     settle::later,
     tool_cell::AnyTool,
+    topics::Topics,
     watchdog::Heart,
 };
 use crate::{
     agent::{
         AskError,
         host::{Host, Reads, Submission, Submitted},
+        topic::Publication,
     },
-    cache::{Cache, CachedState},
+    cache::Cache,
     config,
     log::Logger,
     model::{
         event::{self, Event, Level},
         id::{AgentId, Target, TaskId},
-        snapshot,
         supervision::CrashReport,
         task::NewTask,
     },
-    store::{AgentRow, KeyRow, KeyWrite, Refusal, Store, StoreError, Unit},
+    store::{KeyRow, KeyWrite, Refusal, Store, Unit},
     tool::{Call, ToolPort},
 };
 
@@ -82,6 +83,7 @@ pub(crate) struct Node {
     pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
     pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    pub topics: Topics,
     pub metrics: Metrics,
     pub crashes: Crashes,
     pub runtime: tokio::runtime::Handle,
@@ -128,6 +130,7 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         Arc::new_cyclic(|me| {
             let built = parts.registry.build(me, &parts.settings);
+            let topics = Topics::new(parts.store.shared().is_some());
             Self {
                 me: me.clone(),
                 boot: parts.boot,
@@ -151,6 +154,7 @@ impl Node {
                 tools: built.tools,
                 resources: built.resources,
                 app: built.app,
+                topics,
                 metrics: Metrics,
                 crashes: Crashes::default(),
                 runtime: tokio::runtime::Handle::current(),
@@ -257,22 +261,6 @@ impl Node {
 
     pub(crate) fn kind(&self, name: &str) -> Option<(usize, &Arc<dyn AnyKind>)> {
         self.kinds.iter().enumerate().find(|(_, k)| k.name() == name)
-    }
-
-    /// Reads an agent's row: from the cache where the store says that it holds the same commit.
-    pub(crate) async fn load(&self, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
-        if let Some(cached) = self.cache.get_state(id).await {
-            let head = self.loads.head(id).await?;
-            match head {
-                None => return Ok(None),
-                Some(mut row) if cached.is(row.epoch, row.version) && is_whole(&cached, id) => {
-                    row.bytes = cached.bytes.to_vec();
-                    return Ok(Some(row));
-                }
-                Some(_) => self.cache.drop_state(id, cached.epoch, cached.version).await,
-            }
-        }
-        self.loads.row(id).await
     }
 
     /// Keeps a durable state for the next activation.
@@ -420,13 +408,6 @@ impl Node {
     }
 }
 
-/// Whether cached bytes are the snapshot that they claim to be: what was spoilt on its way is a miss,
-/// not an agent to quarantine.
-fn is_whole(cached: &CachedState, id: AgentId) -> bool {
-    let opened = snapshot::open(&cached.bytes);
-    opened.is_ok_and(|(header, _)| header.matches(id, cached.epoch, cached.version).is_ok())
-}
-
 fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
     match row.task {
         Some(first) if row.request == request => Ok(Submitted { first, replayed: true }),
@@ -482,36 +463,18 @@ impl Host for Node {
         Box::pin(async move { running.await.is_ok() })
     }
 
-    fn tell_dropped(&self, kind: &str, key: &str, message: &'static str) {
-        self.metrics.tell_dropped(kind);
+    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize) {
+        self.metrics.tells_dropped(kind, n);
         let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
-        self.logger.emit(event.field("message_type", message).field("reason", "its mailbox is full or shut"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::snapshot::{Codec, Header};
-
-    fn cached(agent: AgentId, version: i64, spoil: impl FnOnce(&mut Vec<u8>)) -> CachedState {
-        let (mut bytes, header) =
-            (Vec::new(), Header { codec: Codec::Json, agent, version, epoch: 3, schema_version: 1 });
-        snapshot::begin(&header, &mut bytes);
-        bytes.extend_from_slice(b"{}");
-        snapshot::seal(&mut bytes).unwrap();
-        spoil(&mut bytes);
-        CachedState { epoch: 3, version: 7, bytes: Arc::new(bytes) }
+        let event = event.field("message_type", message).field_opt("dropped", (n > 1).then_some(n));
+        self.logger.emit(event.field("reason", "its mailbox is full or shut"));
     }
 
-    #[test]
-    fn only_a_whole_snapshot_of_that_very_commit_is_used_from_the_cache() {
-        let (me, other) = (AgentId::of("tally", "a"), AgentId::of("tally", "b"));
-        assert!(is_whole(&cached(me, 7, |_| {}), me));
-        assert!(!is_whole(&cached(me, 7, |bytes| bytes.truncate(20)), me));
-        assert!(!is_whole(&cached(me, 7, |bytes| *bytes.last_mut().unwrap() ^= 1), me));
-        assert!(!is_whole(&cached(me, 7, Vec::clear), me));
-        assert!(!is_whole(&cached(me, 6, |_| {}), me));
-        assert!(!is_whole(&cached(other, 7, |_| {}), me));
+    fn publish(&self, topic: Arc<str>, publication: Publication) {
+        self.publish_to(topic, publication);
+    }
+
+    fn broadcast(&self, kind: &'static str, publication: Publication) {
+        self.broadcast_to(kind, publication);
     }
 }

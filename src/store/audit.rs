@@ -1,10 +1,11 @@
-//! What verification finds about conversations, messages and sessions, whatever the database.
+//! What verification finds about conversations, messages, sessions and subscriptions, whatever the database.
 
 use std::collections::HashMap;
 
 use serde::de::IgnoredAny;
 
 use super::{VerifyReport, values::Id};
+use crate::model::id::AgentId;
 
 /// What has been found so far.
 #[derive(Default)]
@@ -12,6 +13,7 @@ pub(super) struct Audit {
     conversations: HashMap<Id, Seen>,
     messages: u64,
     sessions: u64,
+    subscriptions: u64,
     problems: Vec<String>,
 }
 
@@ -56,11 +58,21 @@ impl Audit {
         }
     }
 
+    /// A subscription's row: topic, agent, its kind, its key.
+    pub(super) fn subscription(&mut self, (topic, agent, kind, key): (String, Id, String, String)) {
+        self.subscriptions += 1;
+        if AgentId::of(&kind, &key).0 != agent.0 {
+            self.problems
+                .push(format!("subscription of {kind}/{key} to `{topic}`: its agent is {}", agent.0));
+        }
+    }
+
     /// Enters it all into the report.
     pub(super) fn enter(mut self, report: &mut VerifyReport) {
         report.conversations = self.conversations.values().filter(|seen| !seen.deleted).count() as u64;
         report.messages = self.messages;
         report.sessions = self.sessions;
+        report.subscriptions = self.subscriptions;
         for (id, seen) in self.conversations.iter().filter(|(_, s)| !s.deleted && s.read != s.last_seq) {
             let (says, read) = (seen.last_seq, seen.read);
             self.problems

@@ -4,7 +4,8 @@
 //! store must keep stand in `tests/conformance`.
 //!
 //! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
-//! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions.
+//! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions, the
+//! subscriptions it began and ended.
 //! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
 mod audit;
@@ -42,6 +43,7 @@ use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
     task::{Claimed, TaskEvent, TaskState, TaskView},
+    topic::Subscriber,
 };
 
 /// Why a whole call failed.
@@ -269,6 +271,9 @@ pub trait Store: Entities + Send + Sync + 'static {
 
     /// An idempotency key that has not expired.
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError>;
+
+    /// Who is subscribed to a topic, by its stored name; at most `limit` of them, in no particular order.
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError>;
 
     /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;

@@ -60,6 +60,8 @@ pub struct VerifyReport {
     pub messages: u64,
     /// Sessions that were read.
     pub sessions: u64,
+    /// Subscriptions that were read.
+    pub subscriptions: u64,
     /// What is wrong, a line each. Empty when all is well.
     pub problems: Vec<String>,
 }

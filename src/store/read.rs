@@ -17,6 +17,7 @@ macro_rules! reads {
             model::{
                 id::{AgentId, TaskId},
                 task::{Claimed, TaskEvent, TaskState, TaskView},
+                topic::Subscriber,
             },
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
@@ -24,8 +25,8 @@ macro_rules! reads {
                 rows::{ArchivedRow, StoredAgent, TaskRow},
                 told,
                 schema::{
-                    greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_task_archive,
-                    greenroom_task_events, greenroom_tasks,
+                    greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_subscriptions,
+                    greenroom_task_archive, greenroom_task_events, greenroom_tasks,
                 },
                 values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, count, lane, moment},
             },
@@ -33,6 +34,28 @@ macro_rules! reads {
 
         /// How many of the doomed one call looks at.
         const DOOMED_AT_ONCE: i64 = 1_000;
+
+        /// Who is subscribed to a topic.
+        pub(super) $($async)* fn subscribers(
+            conn: &mut $conn,
+            topic: &str,
+            limit: usize,
+        ) -> Result<Vec<Subscriber>, StoreError> {
+            use greenroom_subscriptions::dsl;
+            let rows: Vec<(Id, String, String, String)> = dsl::greenroom_subscriptions
+                .filter(dsl::topic.eq(topic))
+                .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+                .select((dsl::agent, dsl::kind, dsl::key, dsl::message))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let subscriber = |(agent, kind, key, message): (Id, String, String, String)| Subscriber {
+                agent: AgentId(agent.0),
+                kind: kind.into(),
+                key: key.into(),
+                message: message.into(),
+            };
+            Ok(rows.into_iter().map(subscriber).collect())
+        }
 
         /// One page of agents by (kind, key).
         pub(super) $($async)* fn agents(conn: &mut $conn, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {

@@ -267,4 +267,18 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_subscriptions (topic, agent) {
+        topic -> Text,
+        agent -> Uid,
+        kind -> Text,
+        key -> Text,
+        message -> Text,
+        created_at -> Moment,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

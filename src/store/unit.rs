@@ -10,6 +10,7 @@ use crate::model::{
     id::{AgentId, TaskId},
     session::{SessionChange, SessionWrite},
     task::{NewBatch, NewTask, TaskError},
+    topic::SubscriptionWrite,
 };
 
 /// An agent's new state, guarded by epoch and version.
@@ -139,6 +140,8 @@ pub struct Unit {
     /// Sessions that it wrote, each at most once. A unit of nothing but these needs a key of its own:
     /// by that it is known where it is sent again after another has written.
     pub sessions: Vec<SessionWrite>,
+    /// Subscriptions that it began and ended: for each topic and agent at most one.
+    pub subscriptions: Vec<SubscriptionWrite>,
 }
 
 impl Unit {

@@ -9,5 +9,7 @@ mod family;
 mod keys;
 mod leases;
 mod operators;
+mod subscriptions;
 mod support;
 mod units;
+mod upgrades;

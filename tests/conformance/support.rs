@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 #[path = "../support/postgres.rs"]
-mod postgres;
+pub mod postgres;
 #[path = "../support/weather.rs"]
 mod weather;
 
@@ -68,7 +68,11 @@ impl World {
 
     pub async fn postgres() -> Self {
         // migrated once, then copied
-        let tables = include_str!("../../migrations/postgres/00000000000001_ground/up.sql");
+        let tables = concat!(
+            include_str!("../../migrations/postgres/00000000000001_ground/up.sql"),
+            include_str!("../../migrations/postgres/00000000000002_conversations/up.sql"),
+            include_str!("../../migrations/postgres/00000000000003_subscriptions/up.sql"),
+        );
         let database = postgres::Database::like("tables", tables, |url| {
             let url = url.to_owned();
             let migrate = move || tokio::runtime::Runtime::new().unwrap().block_on(store::migrate(&url));
@@ -78,7 +82,12 @@ impl World {
         Self::at(url, None, Some(database)).await
     }
 
-    async fn at(url: String, dir: Option<tempfile::TempDir>, database: Option<postgres::Database>) -> Self {
+    /// A node that joins the store at `url`, which goes with it.
+    pub async fn at(
+        url: String,
+        dir: Option<tempfile::TempDir>,
+        database: Option<postgres::Database>,
+    ) -> Self {
         let options = StoreOptions {
             durability: Durability::Relaxed,
             history: 3,

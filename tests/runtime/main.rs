@@ -14,12 +14,15 @@ mod outage;
 mod ownership;
 mod panics;
 mod persistence;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod shutdown;
 mod storm;
 mod supervision;
 mod support;
 mod tasks;
 mod timers;
+mod topics;
 mod turns;
 mod urgency;
 mod watchdog;

@@ -24,6 +24,7 @@ use greenroom::{
         id::AgentId,
         session::Session,
         task::{Claimed, TaskEvent, TaskState, TaskView},
+        topic::Subscriber,
     },
     store::*,
 };
@@ -53,6 +54,8 @@ struct Inner {
     loads: AtomicUsize,
     /// Reads of conversations, messages and sessions.
     reads: AtomicUsize,
+    /// Reads of topics.
+    topics: AtomicUsize,
 }
 
 impl Default for Inner {
@@ -68,6 +71,7 @@ impl Default for Inner {
             commits: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            topics: AtomicUsize::new(0),
         }
     }
 }
@@ -130,6 +134,11 @@ impl Faults {
     /// How many agents were read.
     pub fn loads(&self) -> usize {
         self.0.loads.load(Ordering::SeqCst)
+    }
+
+    /// How often a topic's subscribers were read.
+    pub fn topic_reads(&self) -> usize {
+        self.0.topics.load(Ordering::SeqCst)
     }
 
     /// How often conversations, messages and sessions were read.
@@ -258,6 +267,10 @@ impl Store for Faulty {
     }
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>> {
         self.pass().await?.key(scope, key).await
+    }
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>> {
+        self.0.topics.fetch_add(1, Ordering::SeqCst);
+        self.pass().await?.subscribers(topic, limit).await
     }
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         self.pass().await?.claim(boot, request).await

@@ -20,6 +20,7 @@ use crate::{
         Door, Envelope as _, Ran,
         host::{Host, Submission, Submitted},
         lane::{Activator, Entrance, Lane, Name},
+        topic::Publication,
     },
     model::{
         id::{AgentId, Target},
@@ -64,7 +65,9 @@ impl Host for Alone {
     fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         Box::pin(async { false })
     }
-    fn tell_dropped(&self, _: &str, _: &str, _: &'static str) {}
+    fn tells_dropped(&self, _: &str, _: &str, _: &'static str, _: usize) {}
+    fn publish(&self, _: Arc<str>, _: Publication) {}
+    fn broadcast(&self, _: &'static str, _: Publication) {}
 }
 
 impl<A: Agent> Activator<A> for Alone {

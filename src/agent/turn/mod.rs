@@ -10,6 +10,7 @@ mod outbox;
 mod peers;
 mod session;
 mod timers;
+mod topics;
 
 use std::{
     any::TypeId,

@@ -5,6 +5,7 @@ use crate::model::{
     conversation::{ConversationId, ConversationWrite, NewConversation, NewMessage},
     session::{SessionChange, SessionWrite},
     task::{NewBatch, NewTask},
+    topic::SubscriptionWrite,
 };
 
 /// At most so many tasks may leave one turn, one by one; at most so many messages may be appended by it.
@@ -26,6 +27,7 @@ pub(crate) struct Outbox {
     pub conversations: Vec<ConversationWrite>,
     pub messages: Vec<NewMessage>,
     pub sessions: Vec<SessionWrite>,
+    pub subscriptions: Vec<SubscriptionWrite>,
     pub bytes: usize,
     /// Of `tasks`, those that came one by one, and their bytes.
     singles: (usize, usize),
@@ -58,7 +60,9 @@ impl Outbox {
     /// Whether anything in it is written to the store.
     pub(crate) fn has_records(&self) -> bool {
         let tasks = !(self.tasks.is_empty() && self.batches.is_empty());
-        tasks || !(self.conversations.is_empty() && self.messages.is_empty() && self.sessions.is_empty())
+        let entities =
+            !(self.conversations.is_empty() && self.messages.is_empty() && self.sessions.is_empty());
+        tasks || entities || !self.subscriptions.is_empty()
     }
 
     /// Takes in what a later turn of the same commit leaves.
@@ -70,6 +74,7 @@ impl Outbox {
         self.messages.append(&mut later.messages);
         later.conversations.into_iter().for_each(|write| self.write_conversation(write));
         later.sessions.into_iter().for_each(|write| self.write_session(&write.id, write.change));
+        later.subscriptions.into_iter().for_each(|write| self.write_subscription(write));
         self.bytes += later.bytes;
         self.retire |= later.retire;
     }
@@ -160,6 +165,18 @@ impl Outbox {
                     self.refuse("a turn may write 1,000 sessions: split the work");
                 }
             }
+        }
+    }
+
+    /// A subscription is written once in one commit: the last word counts.
+    pub(super) fn write_subscription(&mut self, write: SubscriptionWrite) {
+        if let Some(known) = self.subscriptions.iter_mut().find(|known| known.topic == write.topic) {
+            *known = write;
+            return;
+        }
+        self.subscriptions.push(write);
+        if self.subscriptions.len() > MAX_SINGLES {
+            self.refuse("a turn may begin and end 1,000 subscriptions: split the work");
         }
     }
 

@@ -1,9 +1,11 @@
 //! Whom a turn may speak to, and what it may still say about a task that it submitted.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     marker::PhantomData,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,8 +18,8 @@ use crate::{
         Agent, Handler,
         answer::{AskError, Done, Joined},
         host::directory,
-        lane::Manner,
-        letter::{Letter, ReplyTo},
+        lane::{Lane, Manner},
+        many::plain,
         message::Message,
         messages::Accepts,
         reference::{Ask, Pending},
@@ -50,31 +52,40 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
     where
         B: Accepts<M, I>,
     {
-        let lane = match directory::<B>(&*self.turn.host).and_then(|d| d.lane(&self.key)) {
-            Ok(lane) => lane,
-            Err(e) => {
-                return self.turn.outbox().refuse(format!("cannot tell {}/{}: {e}", B::KIND, self.key));
-            }
-        };
+        let Some(lane) = self.lane() else { return };
         let host = self.turn.host.clone();
         let manner = Manner { is_task: false, urgent: self.urgent };
         // In a letter from now on: it may be dropped unsent.
-        let letter = B::wrap(Letter::new(m, ReplyTo::Nobody, None));
+        let letter = plain::<B, M, I>(m);
         self.turn.outbox().tells.push(Box::new(move || {
             if lane.place(manner, letter, |l| l).is_err() {
-                host.tell_dropped(&lane.name.kind, &lane.name.key, M::NAME);
+                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, 1);
             }
         }));
     }
 
-    /// Leaves with this turn's commit, as so many tells.
+    /// Leaves with this turn's commit, as so many tells, in their order: the mailbox is locked, and its
+    /// agent woken, once for all of them. What finds no room is dropped, counted.
     pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>)
     where
         B: Accepts<M, I>,
     {
-        for m in ms {
-            self.tell(m);
-        }
+        let Some(lane) = self.lane() else { return };
+        let (host, urgent) = (self.turn.host.clone(), self.urgent);
+        let mut messages: VecDeque<M> = ms.into_iter().collect();
+        self.turn.outbox().tells.push(Box::new(move || {
+            if lane.place_many(urgent, &mut messages, plain::<B, M, I>).is_err() {
+                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, messages.len());
+            }
+        }));
+    }
+
+    /// Where it is told; else the turn fails.
+    fn lane(&self) -> Option<Arc<Lane<B>>> {
+        let found = directory::<B>(&*self.turn.host).and_then(|d| d.lane(&self.key));
+        found
+            .map_err(|e| self.turn.outbox().refuse(format!("cannot tell {}/{}: {e}", B::KIND, self.key)))
+            .ok()
     }
 
     /// A durable task that leaves with this turn's commit: exactly once, or a dead letter.

@@ -94,6 +94,7 @@ impl<A: Agent> Runner<A> {
         unit.conversations = window.outbox.conversations;
         unit.messages = window.outbox.messages;
         unit.sessions = window.outbox.sessions;
+        unit.subscriptions = window.outbox.subscriptions;
         self.node.name_unit(&mut unit);
         if !unit.accepted.is_empty() {
             self.node.tasks_accepted(&unit.accepted);

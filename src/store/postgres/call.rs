@@ -175,7 +175,52 @@ impl Query for EntityCall<'_> {
 impl QueryFragment<Pg> for EntityCall<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("SELECT * FROM greenroom_commit_2(");
+        self.arguments(out.reborrow())?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl EntityCall<'_> {
+    fn arguments<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         self.entities.arguments(out.reborrow())?;
+        out.push_sql(", ");
+        self.rest.arguments(out)
+    }
+}
+
+arguments! {
+    /// What the commit of subscriptions takes beside that, in the order of the function.
+    SubscriptionArguments {
+        t_unit: Array<Integer> = Vec<i32>,
+        t_topic: Array<Text> = Vec<&'a str>,
+        t_agent: Array<Uid> = Vec<Id>,
+        t_kind: Array<Text> = Vec<&'a str>,
+        t_key: Array<Text> = Vec<&'a str>,
+        t_message: Array<Nullable<Text>> = Vec<Option<&'a str>>,
+    }
+}
+
+/// The commit of units of which some begin or end subscriptions.
+#[derive(Debug, Default)]
+pub(super) struct SubscriptionCall<'a> {
+    pub(super) subscriptions: SubscriptionArguments<'a>,
+    pub(super) rest: EntityCall<'a>,
+}
+
+impl QueryId for SubscriptionCall<'_> {
+    type QueryId = SubscriptionCall<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for SubscriptionCall<'_> {
+    type SqlType = <EntityCall<'static> as Query>::SqlType;
+}
+
+impl QueryFragment<Pg> for SubscriptionCall<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT * FROM greenroom_commit_3(");
+        self.subscriptions.arguments(out.reborrow())?;
         out.push_sql(", ");
         self.rest.arguments(out.reborrow())?;
         out.push_sql(")");

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    call::{CommitCall, EntityArguments, EntityCall, Refused, StatesCall},
+    call::{
+        CommitCall, EntityArguments, EntityCall, Refused, StatesCall, SubscriptionArguments, SubscriptionCall,
+    },
     durable::{Found, stored_key},
     error,
     history::History,
@@ -71,6 +73,7 @@ fn touched(unit: &Unit) -> impl Iterator<Item = Touched<'_>> {
     let tasks = tasks.chain(unit.accepted.iter().map(|t| t.id.0));
     let tasks = tasks.chain(unit.accepted.iter().flat_map(|t| t.after.iter().map(|p| p.0)));
     let agent = unit.state.iter().map(|s| Touched::Agent(s.id.0));
+    let agent = agent.chain(unit.subscriptions.iter().map(|s| Touched::Agent(s.subscriber.agent.0)));
     let batches = unit.batches.iter().map(|b| Touched::Batch(b.id.0));
     let keys = unit.keys.iter().map(|k| Touched::Key(k.scope, &k.key));
     let talks = unit.conversations.iter().map(|w| w.id().0);
@@ -125,6 +128,7 @@ fn is_state_alone(unit: &Unit) -> bool {
         && unit.batches.is_empty()
         && unit.keys.is_empty()
         && !unit.has_entities()
+        && unit.subscriptions.is_empty()
 }
 
 pub(super) fn wire(n: usize) -> i32 {
@@ -429,15 +433,20 @@ async fn send(
         return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
     }
     let rest = CommitCall::of(boot, units, wave, keeping);
-    let call = EntityCall { entities: EntityArguments::of(units, wave), rest };
-    let refused: Vec<Refused> = if call.entities.is_empty() {
+    let rest = EntityCall { entities: EntityArguments::of(units, wave), rest };
+    let call = SubscriptionCall { subscriptions: SubscriptionArguments::of(units, wave), rest };
+    let EntityCall { entities, rest } = &call.rest;
+    // The smallest call that does it: the more arguments, the more there is to read.
+    let refused: Vec<Refused> = if !call.subscriptions.is_empty() {
+        RunQueryDsl::load(&call, conn).await?
+    } else if !entities.is_empty() {
         RunQueryDsl::load(&call.rest, conn).await?
     } else {
-        RunQueryDsl::load(&call, conn).await?
+        RunQueryDsl::load(rest, conn).await?
     };
     let why = |row: Refused| {
-        let found = call.entities.refusal(row).map(Why::Refused);
-        Some((usize::try_from(row.0).ok()?, found.unwrap_or_else(|| call.rest.refusal(units, row))))
+        let found = entities.refusal(row).map(Why::Refused);
+        Some((usize::try_from(row.0).ok()?, found.unwrap_or_else(|| rest.refusal(units, row))))
     };
     Ok(refused.into_iter().filter_map(why).collect())
 }

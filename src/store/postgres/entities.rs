@@ -23,7 +23,9 @@ use crate::{
         conversation::{ConversationWrite, NewMessage},
         session::{Expect, SessionChange, SessionWrite},
     },
-    store::{Forgotten, Refusal, Unit, audit::Audit, entities::entity_reads},
+    store::{
+        Forgotten, Refusal, Unit, audit::Audit, entities::entity_reads, schema::greenroom_subscriptions,
+    },
 };
 
 /// How much one call forgets, of each kind.
@@ -159,6 +161,7 @@ pub(super) async fn audit(conn: &mut AsyncPgConnection) -> QueryResult<Audit> {
     use greenroom_conversations::dsl as c;
     use greenroom_messages::dsl as m;
     use greenroom_sessions::dsl as s;
+    use greenroom_subscriptions::dsl as t;
     let mut audit = Audit::default();
     {
         let all = c::greenroom_conversations.select((c::id, c::last_seq, c::deleted, c::metadata));
@@ -179,10 +182,17 @@ pub(super) async fn audit(conn: &mut AsyncPgConnection) -> QueryResult<Audit> {
             audit.message(row);
         }
     }
-    let all = s::greenroom_sessions.select((s::id, s::data));
-    let mut rows = RunQueryDsl::load_stream::<(String, Vec<u8>)>(all, conn).await?;
+    {
+        let all = s::greenroom_sessions.select((s::id, s::data));
+        let mut rows = RunQueryDsl::load_stream::<(String, Vec<u8>)>(all, conn).await?;
+        while let Some(row) = rows.try_next().await? {
+            audit.session(row);
+        }
+    }
+    let all = t::greenroom_subscriptions.select((t::topic, t::agent, t::kind, t::key));
+    let mut rows = RunQueryDsl::load_stream::<(String, Id, String, String)>(all, conn).await?;
     while let Some(row) = rows.try_next().await? {
-        audit.session(row);
+        audit.subscription(row);
     }
     drop(rows);
     Ok(audit)

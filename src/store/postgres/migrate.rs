@@ -16,6 +16,10 @@ const ALL: &[(&str, &str)] = &[
         "00000000000002_conversations",
         include_str!("../../../migrations/postgres/00000000000002_conversations/up.sql"),
     ),
+    (
+        "00000000000003_subscriptions",
+        include_str!("../../../migrations/postgres/00000000000003_subscriptions/up.sql"),
+    ),
     ("00000000000004_crashes", include_str!("../../../migrations/postgres/00000000000004_crashes/up.sql")),
 ];
 

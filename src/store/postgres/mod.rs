@@ -16,6 +16,7 @@ mod listen;
 mod migrate;
 mod pool;
 mod read;
+mod subscriptions;
 mod tls;
 mod url;
 mod verify;
@@ -43,6 +44,7 @@ use crate::model::{
     id::{AgentId, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
+    topic::Subscriber,
 };
 use commit::Keeping;
 use history::History;
@@ -135,6 +137,10 @@ impl Store for PostgresStore {
         let now = values::micros(Timestamp::now());
         let mut conn = self.pools.get().await?;
         read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_statement(&e))
+    }
+
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+        read::subscribers(&mut *self.pools.get().await?, topic, limit).await
     }
 
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {

@@ -81,6 +81,7 @@ fn is_one_statement(unit: &Unit) -> bool {
     unit.finished.is_empty()
         && unit.batches.is_empty()
         && !unit.has_entities()
+        && unit.subscriptions.is_empty()
         && match (&unit.state, unit.accepted.as_slice(), unit.keys.as_slice()) {
             (Some(_), [], []) | (None, [], [_]) => true,
             (None, [task], []) => task.after.is_empty(),
@@ -168,7 +169,8 @@ impl Tx<'_> {
                 self.joined(batch.id.into(), 0, 0, batch.notify.as_ref(), 5)?;
             }
         }
-        self.entities(unit)
+        self.entities(unit)?;
+        self.subscriptions(&unit.subscriptions)
     }
 
     fn state(&mut self, write: &StateWrite) -> Result<(), Stop> {

@@ -1,5 +1,5 @@
 //! Forgetting sessions and conversations that have had their time, a bounded number a call; and reading
-//! all of them, for verification.
+//! all of them, and the subscriptions, for verification.
 
 use diesel::{connection::DefaultLoadingMode, dsl::sql as literally, prelude::*, sql_types::Bool};
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use crate::{
     store::{
         Forgotten, StoreError,
         audit::Audit,
-        schema::{greenroom_conversations, greenroom_messages, greenroom_sessions},
+        schema::{greenroom_conversations, greenroom_messages, greenroom_sessions, greenroom_subscriptions},
     },
 };
 
@@ -137,6 +137,7 @@ pub(super) fn audit(conn: &mut SqliteConnection) -> QueryResult<Audit> {
     use greenroom_conversations::dsl as c;
     use greenroom_messages::dsl as m;
     use greenroom_sessions::dsl as s;
+    use greenroom_subscriptions::dsl as t;
     let mut audit = Audit::default();
     let rows = c::greenroom_conversations.select((c::id, c::last_seq, c::deleted, c::metadata));
     for row in rows.load_iter::<(Id, i64, bool, Vec<u8>), DefaultLoadingMode>(conn)? {
@@ -154,6 +155,10 @@ pub(super) fn audit(conn: &mut SqliteConnection) -> QueryResult<Audit> {
     let rows = s::greenroom_sessions.select((s::id, s::data));
     for row in rows.load_iter::<(String, Vec<u8>), DefaultLoadingMode>(conn)? {
         audit.session(row?);
+    }
+    let rows = t::greenroom_subscriptions.select((t::topic, t::agent, t::kind, t::key));
+    for row in rows.load_iter::<(String, Id, String, String), DefaultLoadingMode>(conn)? {
+        audit.subscription(row?);
     }
     Ok(audit)
 }

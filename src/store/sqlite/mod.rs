@@ -17,6 +17,7 @@ mod nodes;
 mod operate;
 mod plain;
 mod read;
+mod subscriptions;
 mod tx;
 
 mod verify;
@@ -46,6 +47,7 @@ use crate::model::{
     id::{AgentId, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
+    topic::Subscriber,
 };
 
 /// Loads of up to so many agents are read in place: they take less time than a change of threads.
@@ -212,6 +214,11 @@ impl Store for SqliteStore {
 
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
         read::key(&mut self.rooms.quick.lock(), scope, key)
+    }
+
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+        let topic = topic.to_owned();
+        self.read(move |c| read::subscribers(c, &topic, limit)).await
     }
 
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {

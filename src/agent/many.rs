@@ -1,0 +1,65 @@
+//! Many messages for one agent, from outside of any turn.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{
+    Agent,
+    lane::Lane,
+    letter::{Letter, ReplyTo},
+    message::Message,
+    messages::Accepts,
+    reference::{AgentRef, Full},
+};
+
+impl<A: Agent> AgentRef<A> {
+    /// Sends many messages, in their order, and waits only until the mailbox has taken them all: it is
+    /// locked, and its agent woken, once for as many as there is room for. At most once: lost in a crash.
+    ///
+    /// # Errors
+    /// Those that were not taken come back from a mailbox that is shut, or full where the policy rejects.
+    pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>) -> SendMany<'_, A, M, I>
+    where
+        A: Accepts<M, I>,
+    {
+        let (lane, urgent) = (self.lane.as_ref().ok(), self.urgent);
+        SendMany { lane, urgent, messages: ms.into_iter().collect(), _index: PhantomData }
+    }
+}
+
+/// Many messages on their way: awaiting it waits for room in the mailbox.
+#[must_use = "nothing is sent until it is awaited"]
+pub struct SendMany<'r, A: Agent, M, I> {
+    /// `None`: there is no such agent.
+    lane: Option<&'r Arc<Lane<A>>>,
+    urgent: bool,
+    messages: VecDeque<M>,
+    _index: PhantomData<fn() -> I>,
+}
+
+impl<A: Agent, M, I> Unpin for SendMany<'_, A, M, I> {}
+
+impl<A: Accepts<M, I>, M: Message, I> Future for SendMany<'_, A, M, I> {
+    type Output = Result<(), Full<Vec<M>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let taken = match this.lane {
+            Some(lane) => lane.poll_place_many(this.urgent, &mut this.messages, plain::<A, M, I>, cx),
+            None if this.messages.is_empty() => return Poll::Ready(Ok(())),
+            None => return Poll::Ready(Err(Full(std::mem::take(&mut this.messages).into()))),
+        };
+        taken.map(|taken| taken.map_err(|_| Full(std::mem::take(&mut this.messages).into())))
+    }
+}
+
+/// The letter of a tell.
+pub(crate) fn plain<A: Accepts<M, I>, M: Message, I>(message: M) -> super::messages::EnvelopeOf<A> {
+    A::wrap(Letter::new(message, ReplyTo::Nobody, None))
+}

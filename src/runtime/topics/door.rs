@@ -1,0 +1,71 @@
+//! Publishing and broadcasting from outside of any turn.
+
+use crate::{
+    agent::{
+        Accepts, AskError, Message, Never, Pending, Topic, reference::Options, slot::slot, topic::Publication,
+    },
+    runtime::Handle,
+};
+
+impl Handle {
+    /// Tells a topic's subscribers: see [`Topic`]. Awaiting it waits until the message has been handed out;
+    /// the timeout bounds that wait, an idempotency key means nothing here.
+    ///
+    /// # Errors
+    /// Where the topic's name is none, the message is not valid, the subscribers cannot be read, or too
+    /// many messages wait for that; with a timeout, where it was not handed out in time (it still may be).
+    pub fn publish<M: Message>(&self, topic: &Topic<M>, m: M) -> Pending<'static, (), anyhow::Error> {
+        let (host, name) = (self.host.clone(), topic.stored());
+        Pending::new(move |options| async move {
+            let name = name?;
+            handed_out(m, options, |publication| host.publish(name, publication)).await
+        })
+    }
+
+    /// Tells every running agent of a kind on this node, at most once: a full mailbox drops it, counted.
+    /// Agents that have left memory are not woken. Awaiting it waits until the message has been handed out.
+    ///
+    /// ```no_run
+    /// # use greenroom::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)] struct Desk {}
+    /// # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Close {}
+    /// # message!(Close -> ());
+    /// # impl Agent for Desk { const KIND: &'static str = "desk"; type Messages = Close; }
+    /// # impl Handler<Close> for Desk {
+    /// #     async fn handle(&mut self, _: Close, turn: &Turn<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// # async fn close(handle: Handle) -> Result<()> {
+    /// handle.broadcast::<Desk, _, _>(Close {}).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Handle::publish`]; where the kind is not registered.
+    pub fn broadcast<B, M, I>(&self, m: M) -> Pending<'static, (), anyhow::Error>
+    where
+        B: Accepts<M, I>,
+        M: Message,
+    {
+        let host = self.host.clone();
+        Pending::new(move |options| async move {
+            handed_out(m, options, |publication| host.broadcast(B::KIND, publication)).await
+        })
+    }
+}
+
+/// Has a message handed out, and waits for it.
+async fn handed_out<M: Message>(
+    m: M,
+    options: Options,
+    start: impl FnOnce(Publication),
+) -> anyhow::Result<()> {
+    m.validate()?;
+    let (tx, rx) = slot();
+    start(Publication::new(m, Some(tx)));
+    let outcome = match options.timeout {
+        Some(d) => tokio::time::timeout(d, rx).await.map_err(|_| AskError::<Never>::Unknown)?,
+        None => rx.await,
+    };
+    let ended = || Err(AskError::Unavailable("the node is going down".to_owned()));
+    Ok(outcome.unwrap_or_else(ended)?)
+}

@@ -1,0 +1,94 @@
+//! What nodes that share a store tell each other of topics: which have changed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// What begins a hint that topics have changed.
+const HINT: &str = "topics ";
+/// The longest hint, in bytes.
+const MAX_HINT: usize = 7_000;
+
+/// Topics that this node has changed, and others have not been told of.
+#[derive(Default)]
+pub(super) struct News {
+    names: Mutex<BTreeSet<Arc<str>>>,
+    some: Notify,
+}
+
+/// What other nodes are told: topics that have changed, a line each behind who says so.
+pub(crate) struct Hint {
+    pub text: String,
+    pub(super) names: Vec<Arc<str>>,
+}
+
+impl Hint {
+    fn add(&mut self, name: Arc<str>) {
+        self.text.push('\n');
+        self.text.push_str(&name);
+        self.names.push(name);
+    }
+}
+
+impl News {
+    pub(super) fn add(&self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.names.lock().extend(names);
+        self.some.notify_one();
+    }
+
+    /// Waits until there are some.
+    pub(super) async fn some(&self) {
+        self.some.notified().await;
+    }
+
+    /// Takes them.
+    pub(super) fn take(&self, me: Uuid) -> Vec<Hint> {
+        let names = std::mem::take(&mut *self.names.lock());
+        let mut hints: Vec<Hint> = Vec::new();
+        for name in names {
+            match hints.last_mut().filter(|hint| hint.text.len() + name.len() < MAX_HINT) {
+                Some(hint) => hint.add(name),
+                None => {
+                    let mut hint = Hint { text: format!("{HINT}{me}"), names: Vec::new() };
+                    hint.add(name);
+                    hints.push(hint);
+                }
+            }
+        }
+        hints
+    }
+}
+
+/// The topics that another node says it has changed; `None`: the hint is about something else.
+pub(super) fn read(hint: &str, me: Uuid) -> Option<impl Iterator<Item = &str>> {
+    let mut lines = hint.strip_prefix(HINT)?.lines();
+    // Whoever tells hears it too.
+    let own = lines.next().is_none_or(|node| node == me.to_string());
+    Some(lines.filter(move |_| !own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(hints: &[Hint], me: Uuid) -> Vec<&str> {
+        hints.iter().flat_map(|hint| read(&hint.text, me).unwrap()).collect()
+    }
+
+    #[test]
+    fn others_are_told_in_hints_of_a_bounded_size() {
+        let (news, me, other) = (News::default(), Uuid::now_v7(), Uuid::now_v7());
+        let all: Vec<Arc<str>> = (0..100).map(|n| format!("t/{n:0200}").into()).collect();
+        news.add(all.clone());
+        let hints = news.take(me);
+        assert!(hints.len() > 1 && hints.iter().all(|hint| hint.text.len() <= MAX_HINT));
+        assert_eq!(names(&hints, other), all.iter().map(|name| &**name).collect::<Vec<_>>());
+        assert_eq!(names(&hints, me), [""; 0], "one's own");
+        assert!(news.take(me).is_empty());
+        hints.into_iter().for_each(|hint| news.add(hint.names));
+        assert_eq!(names(&news.take(me), other).len(), 100);
+        assert!(read("tasks", me).is_none());
+    }
+}
