@@ -18,7 +18,7 @@ mod doom;
 mod gone;
 mod groups;
 mod hints;
-mod inbox;
+pub(crate) mod inbox;
 mod keeper;
 mod keys;
 mod kind;
@@ -32,18 +32,21 @@ mod orchestrator;
 mod outage;
 mod parts;
 pub(crate) mod persistence;
+pub(crate) mod probe;
 pub(crate) mod registry;
 mod settle;
 mod task_cell;
-mod tool_cell;
+pub(crate) mod tool_cell;
 pub mod views;
 mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
 pub use boot::StartError;
-pub(crate) use boot::{DataDir, Running, lock, start};
+pub(crate) use boot::{DataDir, Ground, Running, alone, launch, lock, start};
+pub(crate) use cell::restore::decode;
 pub use loads::LoadStats;
+pub(crate) use member::member;
 pub use persistence::CommitStats;
 pub(crate) use registry::WrapStore;
 

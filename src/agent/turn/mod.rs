@@ -19,8 +19,10 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -44,7 +46,7 @@ use super::{
     reference::{Address, Pending, request_hash},
 };
 use crate::{
-    Settings,
+    Settings, clock,
     model::{
         conversation::ConversationId,
         id::{Target, TaskId},
@@ -185,7 +187,7 @@ impl<A: Agent> Turn<A> {
     pub fn now(&self) -> Timestamp {
         let micros = match self.now.load(Ordering::Relaxed) {
             0 => {
-                let fresh = Timestamp::now().as_microsecond();
+                let fresh = clock::now().as_microsecond();
                 match self.now.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => fresh,
                     Err(first) => first,

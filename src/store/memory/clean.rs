@@ -11,7 +11,7 @@ const AT_ONCE: usize = 500;
 const MESSAGES_AT_ONCE: usize = 5_000;
 
 impl State {
-    /// Forgets expired keys, and tasks, batches and boots that ended before.
+    /// Forgets expired keys, and tasks, batches and boots that ended before, and old crash groups.
     pub(super) fn clean(&mut self, before: Timestamp) -> u64 {
         let now = self.now;
         let keys = self.keys.some(AT_ONCE, |key| key.expires_at <= now);
@@ -25,7 +25,8 @@ impl State {
         batches.iter().for_each(|id| drop(self.batches.remove(id)));
         let boots = self.boots.len();
         self.boots.retain(|boot| boot.ended_at.is_none_or(|at| at >= before));
-        (keys.len() + tasks.len() + batches.len() + boots - self.boots.len()) as u64
+        let crashes = self.clean_crashes(before);
+        (keys.len() + tasks.len() + batches.len() + boots - self.boots.len() + crashes) as u64
     }
 
     /// Forgets expired sessions, conversations that nobody has used since, and messages of deleted ones.

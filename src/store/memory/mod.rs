@@ -10,6 +10,7 @@
 mod claim;
 mod clean;
 mod commit;
+mod crashes;
 mod entities;
 mod finish;
 mod nodes;
@@ -27,12 +28,14 @@ use uuid::Uuid;
 
 use self::state::State;
 use super::{
-    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, Doom, Entities, Forgotten,
-    KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, Store, StoreError, StoreOptions, StoredStatus,
-    TaskFilter, Unit, Verdict, VerifyReport,
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
+    Entities, Forgotten, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, Store, StoreError,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
 };
+use crate::clock;
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+    crash_group::CrashGroup,
     id::{AgentId, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
@@ -66,6 +69,12 @@ impl MemoryStore {
         self.read(verify::verify)
     }
 
+    /// Whether no task is under way or due. A retry is under way; what waits for a later moment, a person
+    /// or another task is not.
+    pub fn is_at_rest(&self, now: Timestamp) -> bool {
+        self.read(|s| s.is_at_rest(now))
+    }
+
     fn read<T>(&self, work: impl FnOnce(&State) -> T) -> T {
         work(&self.state.lock())
     }
@@ -80,7 +89,7 @@ impl MemoryStore {
     }
 
     fn write_now<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        self.write(Timestamp::now(), work)
+        self.write(clock::now(), work)
     }
 }
 
@@ -153,7 +162,7 @@ impl Store for MemoryStore {
     }
 
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
-        let now = Timestamp::now();
+        let now = clock::now();
         Ok(self.read(|s| s.stored_key(scope, key, now)))
     }
 
@@ -214,6 +223,15 @@ impl Store for MemoryStore {
         Ok(self.read(State::counts))
     }
 
+    async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
+        self.write_now(|s| s.note_crashes(groups));
+        Ok(())
+    }
+
+    async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError> {
+        Ok(self.read(|s| s.crash_groups(filter)))
+    }
+
     async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
         Ok(self.write(now, |s| s.clean(archive_before)))
     }
@@ -246,7 +264,7 @@ impl Entities for MemoryStore {
     }
 
     async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
-        let now = Timestamp::now();
+        let now = clock::now();
         Ok(self.read(|s| ids.iter().map(|id| s.session(id, now).cloned()).collect()))
     }
 

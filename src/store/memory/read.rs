@@ -82,6 +82,17 @@ impl State {
         self.hot.iter().filter(|(_, task)| task.is_ready(Lane::Alone)).count() as u64
     }
 
+    /// Whether nothing is under way or due: only what waits for a later moment, a person or another task
+    /// is left. A retry is under way.
+    pub(super) fn is_at_rest(&self, now: Timestamp) -> bool {
+        self.hot.iter().all(|(_, task)| match task.state {
+            TaskState::Ready | TaskState::Running => false,
+            _ if task.doom.is_some() => false,
+            TaskState::Scheduled => task.attempt == 0 && task.new.run_at.is_some_and(|at| at > now),
+            _ => true,
+        })
+    }
+
     pub(super) fn counts(&self) -> Counts {
         let tasks = || self.hot.iter().chain(self.archive.iter()).map(|(_, task)| task.state);
         let statuses = || self.agents.iter().map(|(_, agent)| agent.row.status);

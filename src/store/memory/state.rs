@@ -13,6 +13,7 @@ use super::{
 use crate::{
     model::{
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+        crash_group::CrashGroup,
         id::{AgentId, TaskId},
         session::Session,
         task::NewBatch,
@@ -86,6 +87,7 @@ pub(super) struct State {
     pub(super) messages: Table<(ConversationId, i64), StoredMessage>,
     pub(super) places: Table<MessageId, (ConversationId, i64)>,
     pub(super) sessions: Table<String, Session>,
+    pub(super) crashes: Table<Uuid, CrashGroup>,
     /// Numbers once drawn are not drawn again, also where their unit was refused.
     seq: i64,
     revision: i64,
@@ -110,6 +112,7 @@ impl State {
             messages: Table::default(),
             places: Table::default(),
             sessions: Table::default(),
+            crashes: Table::default(),
             seq: 0,
             revision: 0,
         }
@@ -120,7 +123,7 @@ impl State {
         self.now = exact(now);
     }
 
-    fn tables(&mut self) -> [&mut dyn Undo; 11] {
+    fn tables(&mut self) -> [&mut dyn Undo; 12] {
         [
             &mut self.agents,
             &mut self.earlier,
@@ -133,6 +136,7 @@ impl State {
             &mut self.messages,
             &mut self.places,
             &mut self.sessions,
+            &mut self.crashes,
         ]
     }
 
