@@ -111,13 +111,15 @@
 //! | `src/runtime` | the actors; [`Handle`], the door for code; [`runtime::operator::Operator`], the door for people |
 //! | `src/http`, `src/cli`, `src/demo` | the surfaces |
 //! | `src/app` | [`Builder`] and [`Runtime`] |
+//! | `src/testkit` | [`testkit`]: a node on a clock of its own, for your tests |
+//! | `src/clock.rs` | the one place that asks what time it is |
 //! | `migrations` | the store's tables |
 //! | `tests/conformance` | the rules that every store keeps |
 //! | `tests/architecture` | the rules of this page: who may import whom, what is not called |
 //!
 //! Imports run strictly downward: `model`; then `config`, `log`, `agent`, `tool`, `store`, `cache`,
 //! which do not know each other (but for agents and tools); then `runtime`, `http`, `cli`, `demo`,
-//! `app`. Only `runtime` names actix, only `http` actix-web, only `store` diesel, only `cli` clap.
+//! `app`, `testkit`. Only `runtime` names actix, only `http` actix-web, only `store` diesel, only `cli` clap.
 //!
 //! To add an agent or a tool: one file, and one line where the program is built. To add a route or a
 //! command: one file, and one line in its table. To add a store: one file, one arm in
@@ -129,6 +131,7 @@ pub mod app;
 pub mod cache;
 #[doc(hidden)]
 pub mod cli;
+mod clock;
 pub mod config;
 #[doc(hidden)]
 pub mod demo;
@@ -138,6 +141,7 @@ pub mod log;
 pub mod model;
 pub mod runtime;
 pub mod store;
+pub mod testkit;
 pub mod tool;
 
 pub use agent::{

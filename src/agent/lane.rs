@@ -70,7 +70,6 @@ pub(crate) struct Manner {
 struct Queue<E> {
     letters: VecDeque<E>,
     /// The high lane; most never have one.
-    #[allow(clippy::box_collection, reason = "where there is none it takes a word, not four")]
     urgent: Option<Box<VecDeque<E>>>,
     entrance: Entrance,
     /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.

@@ -3,7 +3,9 @@
 //! A kept letter can be run again (its message is cloned for each run), and its answer is staged
 //! in it until the commit that covers the turn is durable: nobody sees what did not happen.
 
-use std::{sync::Arc, task::Poll, time::Instant};
+use std::{sync::Arc, task::Poll};
+
+use tokio::time::Instant;
 
 use serde::Serialize;
 use serde_json::value::RawValue;

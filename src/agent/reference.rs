@@ -7,8 +7,10 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;

@@ -15,7 +15,11 @@ use crate::{
     cli, config,
     log::{Guard, Logger},
     model::group::{GroupPolicy, Strategy},
-    runtime::{self, registry::Registry},
+    runtime::{
+        self,
+        probe::{Probe, StandIns},
+        registry::Registry,
+    },
     store::Store,
     tool::{
         Call, Effect, Limits, Tool,
@@ -205,6 +209,23 @@ impl Builder {
         Ok(runtime)
     }
 
+    /// Starts a node for a test, on this thread and on what it is given. It writes no log.
+    pub(crate) async fn rehearse(mut self, stage: Stage) -> anyhow::Result<runtime::Running> {
+        let mut sources = config::Sources::of_process();
+        sources.overrides = self.overrides.clone();
+        let settings = config::load(&sources)?;
+        self.complete(&settings);
+        self.registry.check(&settings).map_err(runtime::StartError::Program)?;
+        self.registry.probe = Some(stage.probe);
+        self.registry.stand_ins = Some(stage.stand_ins);
+        let logger = Logger::quiet(settings.log.level);
+        let member = runtime::member(&settings, uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
+        let ground = runtime::Ground { store: stage.store, member, lock: None, threads: false };
+        let running = runtime::launch(settings, self.registry, logger, ground).await?;
+        tell_ready(self.ready, &running);
+        Ok(running)
+    }
+
     /// Starts the node, and runs what is to be run when it is ready.
     async fn launch(
         mut self,
@@ -213,6 +234,14 @@ impl Builder {
         boot: uuid::Uuid,
         lock: runtime::DataDir,
     ) -> Result<runtime::Running, runtime::StartError> {
+        self.complete(&settings);
+        let running = runtime::start(settings, self.registry, logger, boot, lock).await?;
+        tell_ready(self.ready, &running);
+        Ok(running)
+    }
+
+    /// Adds what comes with the library where it is wanted.
+    fn complete(&mut self, settings: &config::Settings) {
         if self.crew {
             self.registry.agent::<Librarian>();
             self.registry.agent::<Shelf>();
@@ -223,17 +252,26 @@ impl Builder {
         if settings.node.probe {
             self.registry.agent::<Counter>();
         }
-        let running = runtime::start(settings, self.registry, logger, boot, lock).await?;
-        for ready in self.ready {
-            let (handle, stop) = (running.handle.clone(), running.handle.operator().clone());
-            let logger = running.node.logger.clone();
-            tokio::spawn(async move {
-                if let Err(error) = ready(handle).await {
-                    node::on_ready_failed(&logger, &error);
-                    stop.stop();
-                }
-            });
-        }
-        Ok(running)
+    }
+}
+
+/// What a test's node is given beside the program.
+pub(crate) struct Stage {
+    pub store: Arc<dyn Store>,
+    pub probe: Arc<dyn Probe>,
+    pub stand_ins: Arc<StandIns>,
+}
+
+/// Runs what is to be run when the node is ready.
+fn tell_ready(all: Vec<Ready>, running: &runtime::Running) {
+    for ready in all {
+        let (handle, stop) = (running.handle.clone(), running.handle.operator().clone());
+        let logger = running.node.logger.clone();
+        tokio::spawn(async move {
+            if let Err(error) = ready(handle).await {
+                node::on_ready_failed(&logger, &error);
+                stop.stop();
+            }
+        });
     }
 }

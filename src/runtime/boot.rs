@@ -1,6 +1,7 @@
 //! Start and end of a node.
 //!
 //! Start: lock the data directory → open the store → take ownership → writers → arbiters → actors.
+//! A test's node stands on one thread and on a store that is given to it ([`Ground`]).
 //! End: refuse new work → drain the agents → give claims back → close the writers → end the threads.
 
 use std::{
@@ -9,10 +10,13 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
+
 use actix::prelude::*;
+use actix_rt::ArbiterHandle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,7 +28,7 @@ use super::{
     hints,
     keeper::Keeper,
     lease,
-    member::member,
+    member::{instance, member},
     node::{Node, Parts},
     operator::Operator,
     orchestrator::Drain,
@@ -36,10 +40,11 @@ use super::{
 };
 use crate::{
     cache::{self, CacheError},
+    clock,
     config::{Durability, Settings},
     log::Logger,
     model::event::{self, Event, Level},
-    store::{self, StoreError, StoreOptions},
+    store::{self, Member, Store, StoreError, StoreOptions, Verdict},
 };
 
 /// How long the agents have to end what runs.
@@ -84,12 +89,26 @@ pub enum StartError {
 pub(crate) struct Running {
     pub node: Arc<Node>,
     pub handle: Handle,
-    thread: Option<std::thread::JoinHandle<()>>,
-    quit: Option<oneshot::Sender<()>>,
-    arbiters: Vec<Arbiter>,
+    threads: Option<Threads>,
     /// Ends those who keep the lease and watch the store.
     keepers: CancellationToken,
-    _lock: DataDir,
+    _lock: Option<DataDir>,
+}
+
+/// The threads of a node's actors.
+struct Threads {
+    system: std::thread::JoinHandle<()>,
+    quit: oneshot::Sender<()>,
+    arbiters: Vec<Arbiter>,
+}
+
+/// What a node stands on.
+pub(crate) struct Ground {
+    pub store: Arc<dyn Store>,
+    pub member: Member,
+    pub lock: Option<DataDir>,
+    /// Whether its actors have threads of their own; else they live in the system that runs here.
+    pub threads: bool,
 }
 
 /// The data directory, held by this process alone.
@@ -148,22 +167,34 @@ pub(crate) async fn start(
     boot: Uuid,
     lock: DataDir,
 ) -> Result<Running, StartError> {
-    install_hook();
     registry.check(&settings).map_err(StartError::Program)?;
-    let cache = cache::open(&settings.cache.url, &cache_actor::options(&settings, &logger))?;
     let durability = match settings.store.durability {
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
     };
     let pool_size = settings.store.pool_size as usize;
     let options = StoreOptions { durability, pool_size, ..StoreOptions::default() };
-    let member = member(&settings, boot)
-        .map_err(|error| StartError::DataDir { path: settings.node.data_dir.clone(), error })?;
+    let unusable = |error| StartError::DataDir { path: settings.node.data_dir.clone(), error };
+    let instance = instance(&settings.node.data_dir).map_err(unusable)?;
+    let member = member(&settings, boot, instance);
     let (url, wrap) = (settings.store.url.clone(), registry.wrap_store.take());
     let mut store = patiently(&logger, || store::open(&url, &options)).await?;
     if let Some(wrap) = wrap {
         store = wrap(store);
     }
+    launch(settings, registry, logger, Ground { store, member, lock: Some(lock), threads: true }).await
+}
+
+/// Starts a checked program's node on what it is given, on the current runtime.
+pub(crate) async fn launch(
+    settings: Settings,
+    registry: Registry,
+    logger: Logger,
+    Ground { store, member, lock, threads }: Ground,
+) -> Result<Running, StartError> {
+    install_hook();
+    let cache = cache::open(&settings.cache.url, &cache_actor::options(&settings, &logger))?;
+    let boot = member.boot;
     let started = Instant::now();
     let ownership = patiently(&logger, || store.join(&member)).await?;
     let suspects = patiently(&logger, || store.suspects()).await? > 0;
@@ -203,26 +234,28 @@ pub(crate) async fn start(
                 }
                 node.topics.committed(units, verdicts);
                 node.tell_others(units);
+                if let Some(probe) = &node.probe {
+                    let durable = units.iter().zip(verdicts).filter(|(_, v)| **v == Verdict::Durable);
+                    durable.for_each(|(unit, _)| probe.durable(&node, unit));
+                }
             })
         },
+        probe: registry.probe.clone(),
     };
     let outage = Outage::new(logger.clone());
     let persistence = Persistence::start(store.clone(), boot, outage.clone(), hooks)?;
 
-    // The system thread holds the supervising actors; the agents live on arbiters of their own.
-    let threads = usize::from(settings.node.threads).max(1);
-    let (ready_tx, ready) = oneshot::channel();
-    let (quit, quit_rx) = oneshot::channel::<()>();
-    let thread = std::thread::Builder::new().name("orchestrator".to_owned()).spawn(move || {
-        let system = System::new();
-        system.block_on(async move {
-            let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
-            let _ = ready_tx.send((arbiters, Arbiter::current()));
-            let _ = quit_rx.await;
-        });
-    })?;
-    let (arbiters, root) =
-        ready.await.map_err(|_| std::io::Error::other("the actor system did not start"))?;
+    let (threads, root) = match threads {
+        true => {
+            let (threads, root) = Threads::start(usize::from(settings.node.threads).max(1)).await?;
+            (Some(threads), root)
+        }
+        false => (None, Arbiter::current()),
+    };
+    let arbiters = match &threads {
+        Some(threads) => threads.arbiters.iter().map(Arbiter::handle).collect(),
+        None => vec![root.clone()],
+    };
     let node = Node::new(Parts {
         settings: Arc::new(settings),
         logger,
@@ -234,7 +267,7 @@ pub(crate) async fn start(
         epochs: ownership.epochs,
         outage,
         started,
-        arbiters: arbiters.iter().map(Arbiter::handle).collect(),
+        arbiters,
         root: root.clone(),
         registry,
         stop,
@@ -255,14 +288,18 @@ pub(crate) async fn start(
         let member = member.clone();
         move |node, end| lease::keep(node, member.clone(), Duration::ZERO, end)
     });
-    supervise("store watch", &node, &keepers, outage::watch);
-    supervise("hints", &node, &keepers, hints::exchange);
-    for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
-        watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
-    }
-    supervise("parts", &node, &keepers, parts::keep);
-    supervise("watchdog", &node, &keepers, watchdog::watch);
     supervise("crash keeper", &node, &keepers, crashes::keep);
+    // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
+    // hears of others.
+    if threads.is_some() {
+        supervise("store watch", &node, &keepers, outage::watch);
+        supervise("hints", &node, &keepers, hints::exchange);
+        supervise("parts", &node, &keepers, parts::keep);
+        for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
+            watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
+        }
+        supervise("watchdog", &node, &keepers, watchdog::watch);
+    }
 
     let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
         .field("store", node.store.name())
@@ -272,7 +309,56 @@ pub(crate) async fn start(
         .field("start_ms", super::millis(node.uptime()));
     node.logger.emit(event);
     let handle = Handle { host: node.host(), operator: Operator { node: node.clone() } };
-    Ok(Running { node, handle, thread: Some(thread), quit: Some(quit), arbiters, keepers, _lock: lock })
+    Ok(Running { node, handle, threads, keepers, _lock: lock })
+}
+
+impl Threads {
+    /// The system thread holds the supervising actors; the agents live on arbiters of their own.
+    async fn start(arbiters: usize) -> Result<(Self, ArbiterHandle), StartError> {
+        let (ready_tx, ready) = oneshot::channel();
+        let (quit, quit_rx) = oneshot::channel::<()>();
+        let system = std::thread::Builder::new().name("orchestrator".to_owned()).spawn(move || {
+            let system = System::new();
+            system.block_on(async move {
+                let arbiters: Vec<Arbiter> = (0..arbiters).map(|_| Arbiter::new()).collect();
+                let _ = ready_tx.send((arbiters, Arbiter::current()));
+                let _ = quit_rx.await;
+            });
+        })?;
+        let (arbiters, root) =
+            ready.await.map_err(|_| std::io::Error::other("the actor system did not start"))?;
+        Ok((Self { system, quit, arbiters }, root))
+    }
+
+    /// Ends them; `clean`: nothing holds the arbiters up.
+    async fn end(self, clean: bool) {
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            if clean {
+                let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
+            }
+        }
+        drop(self.quit);
+        let _ = tokio::task::spawn_blocking(move || self.system.join()).await;
+    }
+}
+
+/// Runs `work` on this thread alone: actors, timers and all, with a clock that stands still while there is
+/// anything to do, and else goes on to the next moment for which anybody waits.
+///
+/// # Errors
+/// Where this thread has a runtime already, or there cannot be one.
+pub(crate) fn alone<F: Future>(work: F) -> std::io::Result<F::Output> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Err(std::io::Error::other(
+            "it needs a thread without a runtime: call it from a plain #[test]",
+        ));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    Ok(System::with_tokio_rt(move || runtime).block_on(async move {
+        let _following = clock::follow();
+        work.await
+    }))
 }
 
 /// Runs a task of the node's until `end`, again where it panics.
@@ -352,15 +438,8 @@ impl Running {
         let _ = tokio::time::timeout(Duration::from_secs(2), left).await;
         let event = Event::new(Level::Info, event::NODE_STOPPED, subject);
         node.logger.emit(event.field("clean", clean).field("took_ms", super::millis(begun.elapsed())));
-        for arbiter in std::mem::take(&mut self.arbiters) {
-            arbiter.stop();
-            if clean {
-                let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
-            }
-        }
-        drop(self.quit.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        if let Some(threads) = self.threads.take() {
+            threads.end(clean).await;
         }
         clean
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::node::Node;
+use crate::clock;
 
 /// How often.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
@@ -13,7 +14,7 @@ const IN_A_ROW: usize = 100;
 
 /// Forgets keys, ended tasks, sessions and conversations. What cannot be forgotten now is the next time.
 pub(super) async fn clean(node: &Node) {
-    let now = Timestamp::now();
+    let now = clock::now();
     let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
     for _ in 0..IN_A_ROW {
         match node.store.clean(now, ago(node.settings.tasks.retention)).await {

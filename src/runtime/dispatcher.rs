@@ -10,7 +10,6 @@ use std::{
 };
 
 use actix::{fut::wrap_future, prelude::*};
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,6 +22,7 @@ use super::{
 };
 use crate::{
     agent::{AskError, letter::Meta, slot::slot},
+    clock,
     model::{
         id::{Target, TaskId},
         task::{Claimed, TaskError},
@@ -150,7 +150,7 @@ impl Dispatcher {
         self.promoting = true;
         let node = self.node.clone();
         let work = async move {
-            let promoted = node.store.promote(Timestamp::now()).await?;
+            let promoted = node.store.promote(clock::now()).await?;
             let doomed = node.store.doomed().await?;
             for (id, doom) in &doomed {
                 end_doomed(&node, *id, *doom).await?;
@@ -168,7 +168,7 @@ impl Dispatcher {
                     if again || doomed {
                         this.promote(ctx);
                     } else if let Some(next) = next {
-                        let wait = Timestamp::now().duration_until(next);
+                        let wait = clock::now().duration_until(next);
                         let wait = Duration::try_from(wait)
                             .unwrap_or_default()
                             .clamp(Duration::from_millis(5), POLL);
@@ -311,7 +311,7 @@ impl Dispatcher {
                         )),
                         Err(PostError::Ask(AskError::Unavailable(_))) => return self.give_back(claim, ctx),
                         Err(PostError::Ask(error)) => {
-                            Err(settle(&claim, Err(error), Timestamp::now(), fastrand::f64()))
+                            Err(settle(&claim, Err(error), clock::now(), fastrand::f64()))
                         }
                     }
                 }
@@ -332,7 +332,7 @@ impl Dispatcher {
                         timeout: claim.timeout,
                     };
                     tool.invoke(&claim.input, meta, tx)
-                        .map_err(|error| settle(&claim, Err(error), Timestamp::now(), fastrand::f64()))
+                        .map_err(|error| settle(&claim, Err(error), clock::now(), fastrand::f64()))
                 }
             },
         };

@@ -57,10 +57,12 @@ pub(crate) enum Control {
     Passivate = 2,
     /// Restart after what runs, with a fresh budget.
     Renew = 3,
+    /// A test has it crash, once what ran is durable.
+    Crash = 4,
     /// Leave memory after what runs; the lane stays as it is.
-    Leave = 4,
+    Leave = 5,
     /// The node is going down: answer what waits, persist, end.
-    Drain = 5,
+    Drain = 6,
 }
 
 /// What a commit under way releases when it is durable: answers and tells, in the cell's own types.
@@ -90,7 +92,7 @@ pub(crate) struct Inbox {
     pub version: AtomicI64,
     pub restarts: AtomicU32,
     /// What a turn that waits is at.
-    pub current: Mutex<Option<(&'static str, std::time::Instant)>>,
+    pub current: Mutex<Option<(&'static str, tokio::time::Instant)>>,
 }
 
 impl Inbox {
@@ -164,7 +166,8 @@ impl Inbox {
             1 => Control::Flush,
             2 => Control::Passivate,
             3 => Control::Renew,
-            4 => Control::Leave,
+            4 => Control::Crash,
+            5 => Control::Leave,
             _ => Control::Drain,
         }
     }

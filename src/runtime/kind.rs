@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::{
     cell::Cell,
-    inbox::{Control, Inbox},
+    inbox::{Control, Inbox, Phase},
     node::Node,
     views::{KindInfo, MailboxInfo, MessageInfo},
 };
@@ -233,6 +233,8 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Has the cells of these partitions leave memory: they are not ours any more, or are anew.
     fn leave(&self, partitions: &[i16]);
     fn running(&self) -> usize;
+    /// The agents whose turns run or wait: a paused one's do neither.
+    fn busy(&self) -> Vec<Arc<str>>;
     /// Messages that wait, in all lanes.
     fn backlog(&self) -> usize;
     /// The keys of the running agents.
@@ -410,6 +412,14 @@ impl<A: Agent> AnyKind for Kind<A> {
 
     fn running(&self) -> usize {
         self.running.load(Ordering::Acquire)
+    }
+
+    fn busy(&self) -> Vec<Arc<str>> {
+        let Some(directory) = self.directory.get() else { return Vec::new() };
+        let (live, lanes) = (self.live.pin(), directory.lanes.pin());
+        let waits = |key| lanes.get(key).is_some_and(|lane| lane.depth() > 0);
+        let busy = live.iter().filter(|(key, live)| live.inbox.phase() != Phase::Idle || waits(*key));
+        busy.map(|(key, _)| key.clone()).collect()
     }
 
     fn backlog(&self) -> usize {

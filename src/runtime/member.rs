@@ -16,15 +16,15 @@ use crate::{config::Settings, store::Member};
 const FILE: &str = "instance";
 
 /// What the node tells the store of itself.
-pub(super) fn member(settings: &Settings, boot: Uuid) -> std::io::Result<Member> {
-    Ok(Member {
+pub(crate) fn member(settings: &Settings, boot: Uuid, instance: Uuid) -> Member {
+    Member {
         boot,
-        instance: instance(&settings.node.data_dir)?,
+        instance,
         name: settings.node.name.clone(),
         url: settings.node.url.clone(),
         lease: settings.node.lease.max(Duration::from_secs(1)),
         max_lost: settings.tasks.max_lost,
-    })
+    }
 }
 
 /// The id that the data directory keeps: made once. The directory is locked by now, so nobody else
@@ -32,7 +32,7 @@ pub(super) fn member(settings: &Settings, boot: Uuid) -> std::io::Result<Member>
 ///
 /// A node that is started again with it takes back at once what its last boot owned. A file that
 /// cannot be understood is replaced: the only loss is that the old lease has to run out.
-fn instance(dir: &Path) -> std::io::Result<Uuid> {
+pub(super) fn instance(dir: &Path) -> std::io::Result<Uuid> {
     let path = dir.join(FILE);
     let mut text = String::new();
     match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {

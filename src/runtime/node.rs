@@ -7,8 +7,10 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use actix_rt::ArbiterHandle;
 use futures_util::future::BoxFuture;
@@ -33,6 +35,7 @@ use super::{
     outage::Outage,
     parts::Actors,
     persistence::{MAX_WAITING, Outcome, Persistence},
+    probe::Probe,
     settle::later,
     tool_cell::AnyTool,
     topics::Topics,
@@ -45,7 +48,7 @@ use crate::{
         topic::Publication,
     },
     cache::Cache,
-    config,
+    clock, config,
     log::Logger,
     model::{
         event::{self, Event, Level},
@@ -86,6 +89,8 @@ pub(crate) struct Node {
     pub topics: Topics,
     pub metrics: Metrics,
     pub crashes: Crashes,
+    /// A test's hand in the node.
+    pub probe: Option<Arc<dyn Probe>>,
     pub runtime: tokio::runtime::Handle,
     /// Known once they have started.
     actors: RwLock<Option<Arc<Actors>>>,
@@ -129,13 +134,14 @@ pub(crate) struct Parts {
 impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         Arc::new_cyclic(|me| {
+            let probe = parts.registry.probe.clone();
             let built = parts.registry.build(me, &parts.settings);
             let topics = Topics::new(parts.store.shared().is_some());
             Self {
                 me: me.clone(),
                 boot: parts.boot,
                 started: parts.started,
-                started_at: Timestamp::now(),
+                started_at: clock::now(),
                 settings: parts.settings,
                 logger: parts.logger,
                 loads: Loads::new(parts.store.clone()),
@@ -157,6 +163,7 @@ impl Node {
                 topics,
                 metrics: Metrics,
                 crashes: Crashes::default(),
+                probe,
                 runtime: tokio::runtime::Handle::current(),
                 actors: RwLock::new(None),
                 root: parts.root,
@@ -379,7 +386,7 @@ impl Node {
                 request: key.request,
                 task: Some(id),
                 reply: None,
-                expires_at: later(Timestamp::now(), self.settings.limits.idempotency_ttl),
+                expires_at: later(clock::now(), self.settings.limits.idempotency_ttl),
             });
         }
         self.tasks_accepted(&submission.tasks);

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{groups::Budgets, inbox::Control, node::Node};
 use crate::agent::lane::Entrance;
+use crate::clock;
 
 /// How many stopped agents are remembered for `status`.
 const KEPT: usize = 256;
@@ -91,7 +92,7 @@ impl Handler<Notice> for Orchestrator {
                 if self.casualties.len() == KEPT {
                     self.casualties.pop_front();
                 }
-                self.casualties.push_back(Casualty { subject, reason, since: Timestamp::now() });
+                self.casualties.push_back(Casualty { subject, reason, since: clock::now() });
             }
             Notice::Healed { subject } => self.casualties.retain(|c| c.subject != subject),
         }

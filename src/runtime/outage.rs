@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use crate::{
+    clock,
     log::Logger,
     model::event::{self, Event, Level},
     store::{Cause, StoreError},
@@ -187,7 +188,7 @@ impl Outage {
         let mut state = self.state.lock();
         let now = Instant::now();
         let down = state.down.get_or_insert_with(|| Down {
-            since: Timestamp::now(),
+            since: clock::now(),
             cause: Cause::Other,
             error: String::new(),
             begun: now,

@@ -17,7 +17,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{inbox::Inbox, outage::Outage};
+use super::{
+    inbox::{Control, Inbox},
+    outage::Outage,
+    probe::{Boundary, Probe},
+};
 use crate::{
     agent::slot::ReplyTx,
     model::task::NewTask,
@@ -125,6 +129,19 @@ pub(crate) struct Hooks {
     pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
     /// What has been judged, before anybody hears of it.
     pub judged: Judged,
+    /// A test's hand in it.
+    pub probe: Option<Arc<dyn Probe>>,
+}
+
+impl Hooks {
+    /// Whether a test has the agent crash here, whose commit this is.
+    fn crashes(&self, boundary: Boundary, unit: &Unit) -> bool {
+        let Some(probe) = &self.probe else { return false };
+        match &unit.state {
+            Some(state) => probe.comes_to(boundary, format_args!("a commit of {}/{}", state.kind, state.key)),
+            None => probe.comes_to(boundary, format_args!("a commit without a state")),
+        }
+    }
 }
 
 /// Whether the units touch tasks, and in a way that only a promotion sees.
@@ -214,7 +231,7 @@ impl Persistence {
 
     /// Waits until the writers have ended, or the time is up.
     pub(crate) async fn ended(&self, at_most: Duration) {
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         while self.running.load(Ordering::Acquire) > 0 && begun.elapsed() < at_most {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -321,7 +338,18 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                 // Of few units the answers leave from here, one change of threads earlier; of many each
                 // arbiter sends its own.
                 let few = tickets.len() <= FEW;
-                for ticket in tickets {
+                for (ticket, unit) in tickets.into_iter().zip(units) {
+                    let durable = matches!(verdicts.as_slice().first(), Some(Verdict::Durable));
+                    let cell = match &ticket {
+                        Ticket::Cell(inbox) if durable && cx.hooks.probe.is_some() => Some(inbox.clone()),
+                        _ => None,
+                    };
+                    if cell.is_some() && cx.hooks.crashes(Boundary::AfterCommit, unit) {
+                        // It dies before it has heard: what it committed is there, and nobody was told.
+                        verdicts.next();
+                        ticket.answer(Outcome::Unknown);
+                        continue;
+                    }
                     if let (Ticket::Cell(inbox), true, Some(Verdict::Durable)) =
                         (&ticket, few, verdicts.as_slice().first())
                     {
@@ -333,6 +361,11 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                         Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),
                         None => missing(),
                     });
+                    if let Some(inbox) = cell
+                        && cx.hooks.crashes(Boundary::AfterRelease, unit)
+                    {
+                        inbox.tell(Control::Crash);
+                    }
                 }
                 if let Some(promote) = touches_tasks(units) {
                     (cx.hooks.tasks)(promote);

@@ -11,7 +11,8 @@ use super::{
     groups::{Group, declared},
     kind::{AnyKind, Kind, KindPolicy},
     node::Node,
-    tool_cell::{AnyTool, Spec, ToolHandle},
+    probe::{Probe, StandIns},
+    tool_cell::{AnyTool, Run, Spec, ToolHandle},
 };
 use crate::{
     agent::{Agent, Message, Settings, host::Directory},
@@ -24,7 +25,7 @@ use crate::{
 
 type MakeKind =
     Box<dyn FnOnce(Weak<Node>, &config::Settings) -> (Arc<dyn AnyKind>, Box<dyn Any + Send + Sync>) + Send>;
-type MakeTool = Box<dyn FnOnce(Weak<Node>) -> Arc<dyn AnyTool> + Send>;
+type MakeTool = Box<dyn FnOnce(Weak<Node>, Option<Arc<StandIns>>) -> Arc<dyn AnyTool> + Send>;
 type Section = (&'static str, fn(&config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String>);
 
 /// Puts something between the node and its store.
@@ -34,6 +35,10 @@ pub(crate) type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + S
 #[derive(Default)]
 pub(crate) struct Registry {
     pub wrap_store: Option<WrapStore>,
+    /// A test's hand in the node.
+    pub probe: Option<Arc<dyn Probe>>,
+    /// What a test puts in the place of tools.
+    pub stand_ins: Option<Arc<StandIns>>,
     kinds: Vec<(&'static str, TypeId, MakeKind)>,
     /// Which group the code puts a kind into.
     members: Vec<(&'static str, Option<&'static str>)>,
@@ -89,8 +94,14 @@ impl Registry {
         F: Fn(M, Call) -> R + Send + Sync + 'static,
         R: Future<Output = anyhow::Result<M::Reply>> + Send + 'static,
     {
-        let make: MakeTool = Box::new(move |node| {
-            let run = Arc::new(move |input, call| Box::pin(f(input, call)) as _);
+        let make: MakeTool = Box::new(move |node, stand_ins| {
+            let run: Arc<Run<M>> = match stand_ins {
+                None => Arc::new(move |input, call| Box::pin(f(input, call))),
+                Some(stand_ins) => Arc::new(move |input, call| match stand_ins.find::<M>(name) {
+                    Some(stand_in) => Box::pin(async move { stand_in(input) }),
+                    None => Box::pin(f(input, call)),
+                }),
+            };
             ToolHandle::<M>::new(Spec { name, effect, limits, run }, node)
         });
         self.tools.push((name, make));
@@ -159,7 +170,11 @@ impl Registry {
             kinds.push(kind);
             directories.insert(of, directory);
         }
-        let tools = self.tools.into_iter().map(|(name, make)| (name, make(node.clone()))).collect();
+        let tools = self
+            .tools
+            .into_iter()
+            .map(|(name, make)| (name, make(node.clone(), self.stand_ins.clone())))
+            .collect();
         Built { kinds, directories, tools, groups: self.groups, resources: self.resources, app: self.app }
     }
 }

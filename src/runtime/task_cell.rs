@@ -11,7 +11,6 @@ use std::{
 };
 
 use actix::{fut::wrap_future, prelude::*};
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     agent::{AskError, letter::JsonAnswer, slot::ReplyRx},
+    clock,
     model::{
         event::{self, Event, Level},
         id::Target,
@@ -130,7 +130,7 @@ async fn live(
     tell(&node, &claim, &attempt, begun);
     // An agent's commit may have recorded its error already: then the claim is not there any more,
     // and this changes nothing.
-    let outcome = settle(&claim, attempt, Timestamp::now(), fastrand::f64());
+    let outcome = settle(&claim, attempt, clock::now(), fastrand::f64());
     record(&node, &claim, outcome).await
 }
 
@@ -181,7 +181,7 @@ fn tell(node: &Node, claim: &Claimed, attempt: &Attempt, begun: Instant) {
         Err(_) => (event::TASK_FAILED, "failed", Level::Error),
     };
     let ran = begun.elapsed();
-    let waited = claim.waited(Timestamp::now()).map(|w| w.saturating_sub(ran));
+    let waited = claim.waited(clock::now()).map(|w| w.saturating_sub(ran));
     node.metrics.attempt(outcome, waited, ran);
     if node.logger.wants(level, name) {
         let mut event = Event::new(level, name, format!("task:{}", claim.id))

@@ -11,12 +11,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context as Cx, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use actix::prelude::*;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -33,6 +34,7 @@ use crate::{
         messages::decode,
         slot::ReplyTx,
     },
+    clock,
     model::supervision::{CrashKind, CrashReason, CrashReport, Decision},
     tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
 };
@@ -42,7 +44,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// At most so many calls wait for a tool.
 const MAX_WAITING: usize = 4_096;
 
-type Run<M> = dyn Fn(M, Call) -> BoxFuture<'static, anyhow::Result<<M as Typed>::Reply>> + Send + Sync;
+pub(crate) type Run<M> =
+    dyn Fn(M, Call) -> BoxFuture<'static, anyhow::Result<<M as Typed>::Reply>> + Send + Sync;
 
 /// What a tool is, whatever its type was.
 pub(crate) struct Spec<M: Typed> {
@@ -310,7 +313,7 @@ impl<M: Typed> ToolCell<M> {
         let supervision = &node.settings.supervision;
         node.crashed(CrashReport {
             id,
-            at: Timestamp::now(),
+            at: clock::now(),
             subject: format!("tool:{}", self.spec.name),
             reason: CrashReason { kind: CrashKind::Panic, message, site },
             message_type: Some(M::NAME.to_owned()),

@@ -12,10 +12,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix_rt::ArbiterHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{inbox::Inbox, millis, node::Node};

@@ -18,6 +18,10 @@ use crate::model::{
 
 /// How many groups outlive a clean-up.
 pub const MAX_CRASH_GROUPS: usize = 1_000;
+/// At most so many groups a page.
+pub(super) const MAX_LISTED: usize = 1_000;
+/// A count that is kept goes no further.
+pub(super) const MAX_COUNT: u64 = i64::MAX as u64;
 
 /// Which crash groups to list. Pages go by the last crash and id, latest first.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +70,7 @@ pub(super) fn report_of(group: &CrashGroup) -> Result<Vec<u8>, StoreError> {
 
 /// A group's count as it is stored.
 pub(super) fn count_of(group: &CrashGroup) -> i64 {
-    i64::try_from(group.count).unwrap_or(i64::MAX)
+    i64::try_from(group.count.min(MAX_COUNT)).unwrap_or(i64::MAX)
 }
 
 /// What is wrong with these rows (id, report), a line each.
@@ -79,7 +83,7 @@ pub(super) fn unreadable(rows: Vec<(Id, Vec<u8>)>) -> Vec<String> {
 /// Writes the reads for one connection, as [`entity_reads`](super::entities::entity_reads) does.
 macro_rules! crash_reads {
     ($conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*]) => {
-        use crate::store::crashes::{CrashFilter, GroupRow};
+        use crate::store::crashes::{CrashFilter, GroupRow, MAX_LISTED};
 
         /// One page of crash groups, those with the latest crashes first.
         pub(super) $($async)* fn crash_groups(
@@ -104,7 +108,7 @@ macro_rules! crash_reads {
             }
             let rows: Vec<GroupRow> = query
                 .order((dsl::last_at.desc(), dsl::id.desc()))
-                .limit(i64::try_from(filter.limit.clamp(1, 1_000)).unwrap_or(1))
+                .limit(i64::try_from(filter.limit.clamp(1, MAX_LISTED)).unwrap_or(1))
                 .load(conn)$($wait)*
                 .map_err(sql)?;
             rows.into_iter().map(|row| row.into_model(None)).collect()

@@ -1,7 +1,12 @@
 //! What the end of a task or of an attempt means, whatever the database.
 
-use super::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite};
-use crate::model::task::{TaskInput, TaskState};
+use serde_json::value::RawValue;
+
+use super::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal};
+use crate::model::{
+    id::TaskId,
+    task::{NewTask, Notify, TaskInput, TaskState},
+};
 
 /// What an outcome means to the task machine.
 pub(super) fn input_of(outcome: &FinishOutcome, guard: Guard, state: TaskState) -> TaskInput {
@@ -45,6 +50,19 @@ impl Finish {
             Guard::Running { attempt } => Some(i64::from(attempt)),
         }
     }
+}
+
+/// The task by which an agent hears that a whole batch has ended.
+pub(super) fn batch_ended(
+    batch: TaskId,
+    succeeded: impl std::fmt::Display,
+    failed: impl std::fmt::Display,
+    notify: &Notify,
+    max_attempts: u32,
+) -> Result<NewTask, Refusal> {
+    let input = format!(r#"{{"batch":"{batch}","succeeded":{succeeded},"failed":{failed}}}"#);
+    let input = RawValue::from_string(input).map_err(|e| Refusal::Bad(e.to_string()))?;
+    Ok(NewTask::new(notify.target.clone(), notify.message.clone(), input, max_attempts))
 }
 
 /// Whether a stored key is the one that this very unit wrote before.

@@ -1,7 +1,7 @@
 //! The durable truth behind one trait: group commits, reads, claims and repairs.
 //!
-//! [`Store`] is the extension point: SQLite stands behind it, and Postgres. The rules that every
-//! store must keep stand in `tests/conformance`.
+//! [`Store`] is the extension point: SQLite stands behind it, and Postgres; for tests there is one in
+//! memory. The rules that every store must keep stand in `tests/conformance`.
 //!
 //! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
 //! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions, the
@@ -15,6 +15,7 @@ mod entities;
 mod finish;
 mod history;
 mod member;
+mod memory;
 mod open;
 mod postgres;
 mod read;
@@ -31,6 +32,7 @@ pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use member::{Member, NodeRow, Ownership};
+pub use memory::MemoryStore;
 pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
 pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};

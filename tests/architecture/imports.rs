@@ -6,13 +6,14 @@ use crate::source::{self, Source};
 
 /// The rooms, lowest first. Rooms of one rank do not name each other, but for the pairs below.
 const RANKS: &[&[&str]] = &[
-    &["model"],
+    &["model", "clock"],
     &["config", "log", "agent", "tool", "store", "cache"],
     &["runtime"],
     &["http"],
     &["cli"],
     &["demo"],
     &["app"],
+    &["testkit"],
     &["lib", "main"],
 ];
 

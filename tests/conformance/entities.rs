@@ -220,7 +220,7 @@ rules! {
         w.must(deleting(a)).await;
         w.must(deleting(ConversationId::fresh())).await;
         assert_eq!(w.said(b).await.len(), 1);
-        assert_eq!(greenroom::store::verify(&w.url).await.unwrap().messages, 1);
+        assert_eq!(w.verify().await.messages, 1);
     }
 
     async fn conversations_and_messages_are_read_page_by_page(w: &mut World) {
@@ -379,7 +379,7 @@ rules! {
         assert!(gone >= 3, "{gone}");
         assert_eq!(deleted, [old]);
         assert_eq!((w.conversation(old).await, w.said(used).await.len()), (None, 1));
-        let report = greenroom::store::verify(&w.url).await.unwrap();
+        let report = w.verify().await;
         assert_eq!((report.conversations, report.messages, report.sessions), (1, 1, 1));
         // in an hour the other session has expired too
         assert_eq!(w.store.forget(now + HOUR * 2, None).await.unwrap().rows, 1);

@@ -152,12 +152,23 @@ rules! {
         assert!(w.store.writers() >= 1);
     }
 
-    async fn opening_again_finds_nothing_to_migrate(w: &mut World) {
-        assert_eq!(store::migrate(&w.url).await.unwrap(), Vec::<String>::new());
-        let status = store::migration_status(&w.url).await.unwrap();
-        assert!(!status.applied.is_empty());
-        assert_eq!((status.pending.len(), status.unknown.len()), (0, 0));
-    }
+}
+
+async fn opened_again_there_is_nothing_to_migrate(w: &World) {
+    assert_eq!(store::migrate(&w.url).await.unwrap(), Vec::<String>::new());
+    let status = store::migration_status(&w.url).await.unwrap();
+    assert!(!status.applied.is_empty());
+    assert_eq!((status.pending.len(), status.unknown.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_opened_again_has_nothing_to_migrate() {
+    opened_again_there_is_nothing_to_migrate(&World::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_opened_again_has_nothing_to_migrate() {
+    opened_again_there_is_nothing_to_migrate(&World::postgres().await).await;
 }
 
 /// SQLite alone: what its file may look like.
@@ -225,6 +236,7 @@ mod sqlite {
             "postgres://u:secret@h/db?sslmode=maybe",
             "sqlite://",
             "sqlite://:memory:",
+            "memory://",
             "greenroom.db",
             "mysql://secret@h",
         ] {

@@ -5,7 +5,7 @@ use greenroom::{
         id::AgentId,
         topic::{Subscriber, SubscriptionWrite},
     },
-    store::{self, Unit, Verdict},
+    store::{Unit, Verdict},
 };
 
 use crate::support::*;
@@ -49,7 +49,7 @@ rules! {
         assert_eq!(w.state("Zoë").await, Some((1, "1".to_owned())));
         w.crash().await;
         assert_eq!(w.subscribed("prices").await, ["Zoë"]);
-        assert_eq!(store::verify(&w.url).await.unwrap().subscriptions, 2);
+        assert_eq!(w.verify().await.subscriptions, 2);
     }
 
     async fn subscribing_and_unsubscribing_twice_is_as_once(w: &mut World) {

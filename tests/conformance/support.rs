@@ -9,8 +9,8 @@ use greenroom::{
         task::{Claimed, NewTask, TaskError, TaskState, TaskView},
     },
     store::{
-        self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Member, Refusal, StateWrite, Store,
-        StoreOptions, Unit, Verdict,
+        self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Member, MemoryStore, Refusal,
+        StateWrite, Store, StoreOptions, Unit, Verdict, VerifyReport,
     },
 };
 use jiff::Timestamp;
@@ -38,6 +38,11 @@ macro_rules! rules {
                 rule(&mut World::sqlite().await).await;
             }
 
+            #[tokio::test]
+            async fn memory() {
+                rule(&mut World::memory().await).await;
+            }
+
             // the connections live on the threads of the runtime, and are to go on while a test waits
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
@@ -53,7 +58,9 @@ pub struct World {
     pub store: Arc<dyn Store>,
     pub boot: Uuid,
     pub epochs: Vec<i64>,
+    /// Empty for the store in memory, which nobody opens.
     pub url: String,
+    memory: Option<Arc<MemoryStore>>,
     options: StoreOptions,
     _dir: Option<tempfile::TempDir>,
     database: Option<postgres::Database>,
@@ -82,22 +89,33 @@ impl World {
         Self::at(url, None, Some(database)).await
     }
 
+    pub async fn memory() -> Self {
+        let options = options();
+        let memory = Arc::new(MemoryStore::with_options(&options));
+        let mut world = Self {
+            store: memory.clone(),
+            boot: Uuid::nil(),
+            epochs: Vec::new(),
+            url: String::new(),
+            memory: Some(memory),
+            options,
+            _dir: None,
+            database: None,
+        };
+        world.join().await;
+        world
+    }
+
     /// A node that joins the store at `url`, which goes with it.
     pub async fn at(
         url: String,
         dir: Option<tempfile::TempDir>,
         database: Option<postgres::Database>,
     ) -> Self {
-        let options = StoreOptions {
-            durability: Durability::Relaxed,
-            history: 3,
-            history_every: Duration::ZERO,
-            pool_size: 4,
-            ..StoreOptions::default()
-        };
+        let options = options();
         let store = store::open(&url, &options).await.unwrap();
         let (boot, epochs) = (Uuid::nil(), Vec::new());
-        let mut world = Self { store, boot, epochs, url, options, _dir: dir, database };
+        let mut world = Self { store, boot, epochs, url, memory: None, options, _dir: dir, database };
         world.join().await;
         world
     }
@@ -139,10 +157,20 @@ impl World {
         (owned.rescued, owned.poison)
     }
 
-    /// The process ends without a word and starts again.
+    /// The process ends without a word and starts again. (A store in memory is a database that went on.)
     pub async fn crash(&mut self) -> (u64, Vec<TaskId>) {
-        self.store = store::open(&self.url, &self.options).await.unwrap();
+        if self.memory.is_none() {
+            self.store = store::open(&self.url, &self.options).await.unwrap();
+        }
         self.join().await
+    }
+
+    /// Reads everything.
+    pub async fn verify(&self) -> VerifyReport {
+        match &self.memory {
+            Some(memory) => memory.verify(),
+            None => store::verify(&self.url).await.unwrap(),
+        }
     }
 
     pub fn epoch(&self, id: AgentId) -> i64 {
@@ -239,7 +267,7 @@ impl World {
 
     /// The counters, without the zeros; and they must be what verification counts.
     pub async fn counts(&self) -> Vec<(TaskState, u64)> {
-        let report = store::verify(&self.url).await.unwrap();
+        let report = self.verify().await;
         assert_eq!(report.problems, Vec::<String>::new());
         let counts = self.store.counts().await.unwrap();
         counts.tasks.into_iter().filter(|(_, n)| *n > 0).collect()
@@ -252,6 +280,9 @@ impl Drop for World {
             return;
         }
         // whatever a test did, the store must still be sound
+        if let Some(memory) = &self.memory {
+            return assert_eq!(memory.verify().problems, Vec::<String>::new());
+        }
         let url = self.url.clone();
         let checked = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -260,6 +291,16 @@ impl Drop for World {
         if let Ok(Ok(problems)) = checked.join() {
             assert_eq!(problems, Vec::<String>::new());
         }
+    }
+}
+
+fn options() -> StoreOptions {
+    StoreOptions {
+        durability: Durability::Relaxed,
+        history: 3,
+        history_every: Duration::ZERO,
+        pool_size: 4,
+        ..StoreOptions::default()
     }
 }
 

@@ -20,8 +20,10 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -45,7 +47,7 @@ use super::{
     reference::{Address, Pending, request_hash},
 };
 use crate::{
-    Settings,
+    Settings, clock,
     model::{
         conversation::ConversationId,
         id::{Target, TaskId},
@@ -186,7 +188,7 @@ impl<A: Agent> Turn<A> {
     pub fn now(&self) -> Timestamp {
         let micros = match self.now.load(Ordering::Relaxed) {
             0 => {
-                let fresh = Timestamp::now().as_microsecond();
+                let fresh = clock::now().as_microsecond();
                 match self.now.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => fresh,
                     Err(first) => first,

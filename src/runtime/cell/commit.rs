@@ -1,10 +1,8 @@
 //! Commits: the window becomes one unit of writing, and its outcome decides what leaves.
 
-use std::{
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, task::Poll, time::Duration};
+
+use tokio::time::Instant;
 
 use jiff::Timestamp;
 
@@ -15,6 +13,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Key},
+    clock,
     model::{
         event::{Event, Level},
         snapshot::{self, Codec, Header},
@@ -111,7 +110,7 @@ impl<A: Agent> Runner<A> {
 
     /// Ends the tasks and settles the keys of the turns in the window.
     fn settle_entries(&self, unit: &mut Unit) {
-        let now = Timestamp::now();
+        let now = clock::now();
         for entry in &self.window.entries {
             let letter = entry.letter.letter();
             let Some(meta) = letter.details().0 else { continue };

@@ -4,10 +4,10 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::window::Air;
 use crate::{

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, AskError, Stored, lane::Entrance, turn::Passage},
+    clock,
     model::{
         event::{self, Event, Level},
         snapshot,
@@ -322,7 +323,7 @@ pub(super) fn reads_back<A: Agent>(body: &[u8]) -> Result<(), String> {
 }
 
 fn age_ms(at: Timestamp) -> i64 {
-    Timestamp::now().as_millisecond().saturating_sub(at.as_millisecond())
+    clock::now().as_millisecond().saturating_sub(at.as_millisecond())
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{future::Future as _, sync::atomic::Ordering, task::Poll, time::Duration};
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, AnyLetter, AskError, Envelope, Fault, Persistence, Ran, messages::EnvelopeOf},
+    clock,
     model::supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
     runtime::{
         crashes::{drop_panicked, guard},
@@ -67,6 +67,14 @@ impl<A: Agent> Runner<A> {
             Some(exit) => Some(exit),
             None => self.after_crash(decision).await,
         }
+    }
+
+    /// A crash between two turns, as a test wants it.
+    pub(super) async fn die(&mut self) -> Option<Exit> {
+        self.drop_agent();
+        let message = "a test crashed it".to_owned();
+        let (decision, _) = self.report(None, CrashReason { kind: CrashKind::Panic, message, site: None });
+        self.after_crash(decision).await
     }
 
     async fn after_crash(&mut self, decision: Decision) -> Option<Exit> {
@@ -133,7 +141,7 @@ impl<A: Agent> Runner<A> {
             meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
         let report = CrashReport {
             id: Uuid::now_v7().to_string(),
-            at: Timestamp::now(),
+            at: clock::now(),
             subject: self.subject(),
             message_type: letter.map(|l| l.name().to_owned()),
             message_id: letter.map(|_| message_id.to_string()),

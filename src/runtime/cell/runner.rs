@@ -14,10 +14,10 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::window::{Air, Window, fail, release};
 use crate::{
@@ -367,6 +367,10 @@ impl<A: Agent> Runner<A> {
                 (self.budget, self.streak) = (Budget::new(), 0);
                 self.close().await;
                 self.revive().await
+            }
+            Control::Crash => {
+                self.inbox().done(Control::Crash);
+                self.die().await
             }
             Control::Leave | Control::Drain => {
                 self.inbox().set_phase(Phase::Stopping);

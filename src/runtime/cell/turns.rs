@@ -1,6 +1,8 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{
     drive::{End, Terms, drive},
@@ -15,6 +17,7 @@ use crate::{
     runtime::{
         crashes::{drop_panicked, guard},
         keys,
+        probe::Boundary,
     },
 };
 
@@ -108,24 +111,49 @@ impl<A: Agent> Runner<A> {
         let terms = self.terms(None);
         let at = self.begun;
         self.begun += 1;
+        if let Some(end) = self.cut_short(Boundary::BeforeHandler, self.batch.get(at)) {
+            return Some(end);
+        }
         let (Some(letter), Some(agent)) = (self.batch.get_mut(at), self.agent.as_deref_mut()) else {
             return Some(End::panicked("the agent is not there".to_owned(), None));
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
         let name = letter.wire_name();
         self.has_run(name, &terms);
-        Some(end)
+        Some(self.unless_cut_short(end, self.batch.get(at)))
     }
 
     /// Runs one letter.
     pub(super) async fn drive(&mut self, letter: &mut EnvelopeOf<A>) -> End {
         let terms = self.terms(letter.letter().details().0);
+        if let Some(end) = self.cut_short(Boundary::BeforeHandler, Some(letter)) {
+            return end;
+        }
         let Some(agent) = self.agent.as_deref_mut() else {
             return End::panicked("the agent is not there".to_owned(), None);
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
         self.has_run(letter.wire_name(), &terms);
-        end
+        self.unless_cut_short(end, Some(letter))
+    }
+
+    /// Where a test has the turn crash.
+    #[inline]
+    fn cut_short(&self, boundary: Boundary, letter: Option<&EnvelopeOf<A>>) -> Option<End> {
+        let probe = self.node.probe.as_deref()?;
+        let message = letter.map_or("", |letter| letter.wire_name());
+        let crashes = probe.comes_to(boundary, format_args!("`{message}` in {}", self.subject()));
+        crashes.then(|| End::panicked("a test crashed it".to_owned(), None))
+    }
+
+    #[inline]
+    fn unless_cut_short(&self, end: End, letter: Option<&EnvelopeOf<A>>) -> End {
+        match end {
+            End::Ran(ran) if ran != Ran::Failed => {
+                self.cut_short(Boundary::AfterHandler, letter).unwrap_or(end)
+            }
+            end => end,
+        }
     }
 
     /// Begins a turn.

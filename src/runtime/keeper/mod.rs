@@ -16,7 +16,6 @@ mod write;
 
 use std::{collections::HashSet, sync::Arc};
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -25,6 +24,7 @@ pub(crate) use self::write::Written;
 use crate::{
     agent::AskError,
     cache::{Cache, Item, ReadThrough, Shelf, Tail, Versioned},
+    clock,
     model::{
         conversation::{Conversation, ConversationId, StoredMessage},
         session::Session,
@@ -166,7 +166,7 @@ impl Keeper {
         else {
             return Ok(None);
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         match read::<Session>(&document.bytes).filter(|s| s.id == id) {
             Some(session) if session.is_live(now) => Ok(Some(session)),
             // another node may have written down that it was used

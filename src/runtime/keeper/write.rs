@@ -1,12 +1,12 @@
 //! Writes from outside of any turn: units of their own.
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Result, unavailable};
 use crate::{
     agent::{AskError, host::Reads},
+    clock,
     model::{
         conversation::{Conversation, ConversationId, StoredMessage},
         id::scope_of,
@@ -68,7 +68,7 @@ impl Node {
                 request: [0; 16],
                 task: None,
                 reply: None,
-                expires_at: later(Timestamp::now(), self.settings.limits.idempotency_ttl),
+                expires_at: later(clock::now(), self.settings.limits.idempotency_ttl),
             });
         }
     }
@@ -78,7 +78,7 @@ impl Node {
         let found =
             if turn { self.keeper.stored_session(id).await? } else { self.keeper.session(id).await? };
         if let Some(session) = &found
-            && session.is_worn(Timestamp::now())
+            && session.is_worn(clock::now())
         {
             self.touch(id);
         }

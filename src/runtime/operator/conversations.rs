@@ -9,6 +9,7 @@ use crate::{
         letter::Key,
         reference::{check_key_text, request_hash},
     },
+    clock,
     model::{
         conversation::{
             Conversation, ConversationId, ConversationWrite, MessageId, NewConversation, NewMessage,
@@ -184,7 +185,7 @@ impl Operator {
                     request: key.request,
                     task: None,
                     reply: Some(keys::write(&Ok(reply))),
-                    expires_at: later(jiff::Timestamp::now(), self.node.settings.limits.idempotency_ttl),
+                    expires_at: later(clock::now(), self.node.settings.limits.idempotency_ttl),
                 });
                 Some(key)
             }

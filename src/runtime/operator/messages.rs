@@ -1,9 +1,8 @@
 //! Messages through the JSON door: checked against their schema, asked or told.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use serde_json::{Value, json, value::RawValue};
 use uuid::Uuid;

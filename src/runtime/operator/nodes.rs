@@ -1,8 +1,7 @@
 //! The nodes that share the store.
 
-use jiff::Timestamp;
-
 use super::{Operator, Result};
+use crate::clock;
 use crate::runtime::views::MemberInfo;
 
 impl Operator {
@@ -12,7 +11,7 @@ impl Operator {
     /// # Errors
     /// A store that does not answer for the first time.
     pub async fn nodes(&self) -> Result<Vec<MemberInfo>> {
-        let (node, now) = (&self.node, Timestamp::now());
+        let (node, now) = (&self.node, clock::now());
         let rows =
             if node.is_troubled(false) { node.owned.nodes().to_vec() } else { node.store.nodes().await? };
         let info = |row: crate::store::NodeRow| {

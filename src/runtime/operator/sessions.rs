@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{Operator, OperatorError, Result, invalid, not_found};
 use crate::{
     agent::AskError,
+    clock,
     model::{
         id::{check_key, scope_of},
         session::{Expect, MAX_SESSION_BYTES, MAX_TTL, MIN_TTL, Session, SessionChange, SessionWrite},
@@ -53,7 +53,7 @@ impl Operator {
             return Ok(session);
         }
         // Another has written since. What is said of this one must not pass for what that one wrote.
-        let now = Timestamp::now();
+        let now = clock::now();
         let (id, expires_at) = (id.to_owned(), later(now, ttl));
         Ok(Session { id, version, data, ttl, created_at: now, updated_at: now, expires_at, revision: 0 })
     }

@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::Operator;
 use crate::{
-    cache,
+    cache, clock,
     runtime::{
         dispatcher::RunningTasks,
         millis,
@@ -32,7 +31,7 @@ const MAX_CHILDREN: usize = 1_000;
 impl Operator {
     /// How the node is.
     pub async fn status(&self) -> Status {
-        let (node, now) = (&self.node, Timestamp::now());
+        let (node, now) = (&self.node, clock::now());
         let mut reasons = Vec::new();
         reasons.extend(self.trouble().await);
         let up = reasons.is_empty();
@@ -63,7 +62,7 @@ impl Operator {
         reasons.extend(watchdog::stuck(&self.node).into_iter().map(|subject| Reason {
             code: "agent_stuck".to_owned(),
             message: format!("{subject} holds up its thread, and its neighbours wait"),
-            since: Timestamp::now(),
+            since: clock::now(),
             remedy: "its handler spins or blocks: it ends by itself, or with the process".to_owned(),
         }));
         if let Some(n) = tasks.get("outcome_unknown") {
@@ -115,7 +114,7 @@ impl Operator {
         let reason = |code: &str, message: &str, remedy: &str| Reason {
             code: code.to_owned(),
             message: message.to_owned(),
-            since: Timestamp::now(),
+            since: clock::now(),
             remedy: remedy.to_owned(),
         };
         if self.node.is_closing() {
@@ -139,7 +138,7 @@ impl Operator {
             reasons.push(Reason {
                 code: "store_down".to_owned(),
                 message: format!("the store is down ({}): {error}", error.cause().name()),
-                since: Timestamp::now(),
+                since: clock::now(),
                 remedy: error.cause().remedy().to_owned(),
             });
         }
@@ -147,7 +146,7 @@ impl Operator {
             reasons.push(Reason {
                 code: "lease_in_doubt".to_owned(),
                 message: "the store has not renewed the node's lease: it starts no turn".to_owned(),
-                since: Timestamp::now(),
+                since: clock::now(),
                 remedy: "it is renewed by itself when the store answers".to_owned(),
             });
         }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
@@ -17,6 +16,7 @@ use crate::{
         letter::Key,
         reference::{check_key_text, request_hash},
     },
+    clock,
     model::{
         id::{NameError, Target, TaskId},
         task::{NewTask, TaskEvent, TaskState, TaskView},
@@ -254,7 +254,7 @@ impl Operator {
         task.run_at = match (request.run_at, duration("/run_in", &request.run_in)?) {
             (Some(_), Some(_)) => return Err(invalid("/run_in", "give `run_at` or `run_in`, not both")),
             (at, None) => at,
-            (None, Some(d)) => Some(later(Timestamp::now(), d)),
+            (None, Some(d)) => Some(later(clock::now(), d)),
         };
         task.timeout = duration("/timeout", &request.timeout)?;
         for (n, id) in request.after.iter().enumerate() {

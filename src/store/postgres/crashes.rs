@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+#[expect(clippy::too_many_arguments, reason = "one array for each column")]
 mod functions {
     use super::*;
     use diesel::define_sql_function;

@@ -22,7 +22,7 @@ use crate::{
     },
     store::{
         Finish, FinishOutcome, Guard, Refusal,
-        finish::input_of,
+        finish::{batch_ended, input_of},
         schema::{greenroom_batches, greenroom_task_archive, greenroom_task_parents, greenroom_tasks},
     },
 };
@@ -204,16 +204,8 @@ impl Tx<'_> {
         max_attempts: i64,
     ) -> Result<(), Stop> {
         let Some(notify) = notify else { return Ok(()) };
-        let input = format!(r#"{{"batch":"{}","succeeded":{succeeded},"failed":{failed}}}"#, batch.0);
-        let input =
-            serde_json::value::RawValue::from_string(input).map_err(|e| Refusal::Bad(e.to_string()))?;
         let max_attempts = u32::try_from(max_attempts).unwrap_or(u32::MAX);
-        let task = crate::model::task::NewTask::new(
-            notify.target.clone(),
-            notify.message.clone(),
-            input,
-            max_attempts,
-        );
+        let task = batch_ended(batch.into(), succeeded, failed, notify, max_attempts)?;
         let seq = self.next_seq()?;
         let texts = rows::Texts::of(&task);
         diesel::insert_into(greenroom_tasks::table)

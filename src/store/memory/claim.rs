@@ -1,0 +1,128 @@
+//! Claiming, giving back, promoting: how tasks move without having ended.
+
+use std::{cmp::Reverse, collections::HashSet};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    state::State,
+    task::{Lane, Task},
+};
+use crate::{
+    model::{
+        id::TaskId,
+        task::{Claimed, TaskState},
+    },
+    store::{ClaimRequest, Doom, StoreError, told},
+};
+
+/// How many tasks one pass moves, per reason.
+const AT_ONCE: usize = 1_000;
+
+impl State {
+    /// Claims ready tasks. Who does not own the store claims nothing.
+    pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Vec<Claimed> {
+        if self.owner != Some(boot) {
+            return Vec::new();
+        }
+        let wanted = if request.alone {
+            vec![(Lane::Alone, 1)]
+        } else {
+            vec![(Lane::Agents, request.agents), (Lane::Tools, request.tools)]
+        };
+        let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
+        let mut best: Vec<(Reverse<i16>, i64, TaskId)> = Vec::new();
+        for (lane, at_most) in wanted {
+            let open = |task: &&Task| {
+                task.is_ready(lane)
+                    && (except.is_empty() || !except.contains(task.new.target.to_string().as_str()))
+            };
+            let ready = self.hot.iter().map(|(_, task)| task).filter(open);
+            let mut ready: Vec<_> = ready.map(|t| (Reverse(t.new.priority), t.seq, t.new.id)).collect();
+            ready.sort_unstable();
+            best.extend(ready.into_iter().take(at_most));
+        }
+        best.sort_unstable();
+        best.into_iter().filter_map(|(.., id)| self.take(boot, id, request.alone)).collect()
+    }
+
+    fn take(&mut self, boot: Uuid, id: TaskId, alone: bool) -> Option<Claimed> {
+        let now = self.now;
+        let task = self.hot.get_mut(&id)?;
+        task.state = TaskState::Running;
+        task.attempt += 1;
+        (task.node, task.started_at, task.alone) = (Some(boot), Some(now), alone);
+        Some(task.claimed())
+    }
+
+    /// Gives back what did not start.
+    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, u32)]) {
+        for (id, attempt) in claims {
+            if let Some(task) = self.hot.get_mut(id).filter(|task| task.is_claimed(boot, *attempt)) {
+                task.state = TaskState::Ready;
+                task.attempt -= 1;
+                task.let_go();
+            }
+        }
+    }
+
+    /// Moves what is due, dooms what has expired, ends the doomed that nobody is to be told of.
+    pub(super) fn promote(&mut self) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let promoted = self.promote_due();
+        self.doom_expired();
+        for (id, doom) in self.doomed(true) {
+            if let Some(why) = told::untold_end(doom) {
+                self.end_doomed(id, why).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+            }
+        }
+        Ok((promoted, self.next_due()))
+    }
+
+    fn promote_due(&mut self) -> u64 {
+        let scheduled = self.hot.iter().filter(|(_, task)| task.state == TaskState::Scheduled);
+        let mut due: Vec<(Timestamp, TaskId)> = scheduled
+            .filter_map(|(id, task)| task.new.run_at.filter(|at| *at <= self.now).map(|at| (at, *id)))
+            .collect();
+        due.sort_unstable();
+        let mut promoted = 0;
+        for (_, id) in due.into_iter().take(AT_ONCE) {
+            let seq = self.next_seq();
+            if let Some(task) = self.hot.get_mut(&id) {
+                (task.state, task.seq) = (TaskState::Ready, seq);
+                promoted += u64::from(task.doom.is_none());
+            }
+        }
+        promoted
+    }
+
+    /// Dooms what has expired before it was ever claimed.
+    fn doom_expired(&mut self) {
+        let now = self.now;
+        for id in self.hot.some(AT_ONCE, |task| task.new.expires_at.is_some_and(|at| at <= now)) {
+            if let Some(task) = self.hot.get_mut(&id) {
+                // where it started in time, its expiry has no meaning any more
+                task.new.expires_at = None;
+                if task.attempt == 0 {
+                    task.doom = task.doom.or(Some(Doom::Expired));
+                }
+            }
+        }
+    }
+
+    /// The doomed: those that the store may end by itself, or those that it may not.
+    pub(super) fn doomed(&self, untold: bool) -> Vec<(TaskId, Doom)> {
+        let idle = self.hot.iter().filter(|(_, task)| task.state != TaskState::Running);
+        let doomed = idle.filter_map(|(id, task)| {
+            let may = task.new.notify.is_none() && task.doom != Some(Doom::Poison);
+            task.doom.filter(|_| may == untold).map(|doom| (*id, doom))
+        });
+        doomed.take(AT_ONCE).collect()
+    }
+
+    /// When the next task is due or expires.
+    fn next_due(&self) -> Option<Timestamp> {
+        let due = |task: &Task| task.new.run_at.filter(|_| task.state == TaskState::Scheduled);
+        self.hot.iter().flat_map(|(_, task)| due(task).into_iter().chain(task.new.expires_at)).min()
+    }
+}

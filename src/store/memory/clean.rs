@@ -1,0 +1,62 @@
+//! Forgetting what has had its time, a bounded number a call.
+
+use jiff::Timestamp;
+
+use super::state::State;
+use crate::store::Forgotten;
+
+/// How much one call forgets, of each kind.
+const AT_ONCE: usize = 500;
+/// How many messages of deleted conversations one call forgets.
+const MESSAGES_AT_ONCE: usize = 5_000;
+
+impl State {
+    /// Forgets expired keys, and tasks, batches and boots that ended before, and old crash groups.
+    pub(super) fn clean(&mut self, before: Timestamp) -> u64 {
+        let now = self.now;
+        let keys = self.keys.some(AT_ONCE, |key| key.expires_at <= now);
+        keys.iter().for_each(|key| drop(self.keys.remove(key)));
+        let tasks = self.archive.some(AT_ONCE, |task| task.finished_at.is_some_and(|at| at < before));
+        for id in &tasks {
+            self.archive.remove(id);
+            self.events.remove(id);
+        }
+        let batches = self.batches.some(AT_ONCE, |batch| batch.open == 0 && batch.created_at < before);
+        batches.iter().for_each(|id| drop(self.batches.remove(id)));
+        let boots = self.boots.len();
+        self.boots.retain(|boot| boot.ended_at.is_none_or(|at| at >= before));
+        let crashes = self.clean_crashes(before);
+        (keys.len() + tasks.len() + batches.len() + boots - self.boots.len() + crashes) as u64
+    }
+
+    /// Forgets expired sessions, conversations that nobody has used since, and messages of deleted ones.
+    pub(super) fn forget(&mut self, idle_since: Option<Timestamp>) -> Forgotten {
+        let now = self.now;
+        let sessions = self.sessions.some(AT_ONCE, |session| !session.is_live(now));
+        sessions.iter().for_each(|id| drop(self.sessions.remove(id)));
+        let idle = |at| self.talks.some(AT_ONCE, |t| !t.deleted && t.conversation.updated_at < at);
+        let conversations = idle_since.map(idle).unwrap_or_default();
+        conversations.iter().for_each(|id| self.delete_conversation(*id));
+        let messages = self.forget_messages();
+        Forgotten { rows: (sessions.len() + conversations.len() + messages) as u64, conversations }
+    }
+
+    fn forget_messages(&mut self) -> usize {
+        let (mut left, mut gone) = (MESSAGES_AT_ONCE, 0);
+        for id in self.talks.some(AT_ONCE, |talk| talk.deleted) {
+            let said = self.messages.range((id, i64::MIN)..=(id, i64::MAX)).take(left);
+            let said: Vec<_> = said.map(|(place, message)| (*place, message.id)).collect();
+            for (place, message) in &said {
+                self.messages.remove(place);
+                self.places.remove(message);
+            }
+            (gone, left) = (gone + said.len(), left - said.len());
+            if left == 0 {
+                break;
+            }
+            self.talks.remove(&id);
+            gone += 1;
+        }
+        gone
+    }
+}

@@ -1,0 +1,280 @@
+//! The store in memory, for the test kit: plain maps behind one lock, no thread and no file.
+//!
+//! It keeps every rule of `tests/conformance`, but for the one that a store is there for: what it has
+//! acknowledged ends with it. So no URL opens it, and no configuration can ask for it.
+//!
+//! [`state::State`] holds the tables; what a call does to them stands in the file of its noun, as for the
+//! other stores. Within a unit the tables remember what they held ([`table`]), so that a refused one
+//! leaves no trace.
+
+mod claim;
+mod clean;
+mod commit;
+mod crashes;
+mod entities;
+mod finish;
+mod nodes;
+mod operate;
+mod read;
+mod state;
+mod subscriptions;
+mod table;
+mod task;
+mod verify;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use self::state::State;
+use super::{
+    AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
+    Entities, Forgotten, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, Store, StoreError,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+};
+use crate::clock;
+use crate::model::{
+    conversation::{Conversation, ConversationId, MessageId, StoredMessage},
+    crash_group::CrashGroup,
+    id::{AgentId, TaskId},
+    session::Session,
+    task::{Claimed, TaskEvent, TaskState, TaskView},
+    topic::Subscriber,
+};
+
+/// A store in memory, for tests: it ends with its value. Every boot that joins takes it over from the one
+/// before, as with SQLite.
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store that samples earlier states as the others do.
+    pub fn new() -> Self {
+        Self::with_options(&StoreOptions::default())
+    }
+
+    /// An empty store. Of the options only those about earlier states mean something to it.
+    pub fn with_options(options: &StoreOptions) -> Self {
+        Self { state: Mutex::new(State::new(options)) }
+    }
+
+    /// Reads all that is kept: every state against its row, every payload.
+    pub fn verify(&self) -> VerifyReport {
+        self.read(verify::verify)
+    }
+
+    /// Whether no task is under way or due. A retry is under way; what waits for a later moment, a person
+    /// or another task is not.
+    pub fn is_at_rest(&self, now: Timestamp) -> bool {
+        self.read(|s| s.is_at_rest(now))
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&State) -> T) -> T {
+        work(&self.state.lock())
+    }
+
+    /// Runs `work` at one moment; nobody sees it half done.
+    fn write<T>(&self, now: Timestamp, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        state.begin(now);
+        let done = work(&mut state);
+        state.keep();
+        done
+    }
+
+    fn write_now<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        self.write(clock::now(), work)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn name(&self) -> String {
+        "memory (for tests)".to_owned()
+    }
+
+    fn writers(&self) -> usize {
+        1
+    }
+
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
+
+    async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
+        self.write_now(|s| s.join(member))
+    }
+
+    /// Nobody else's clock runs here: what is owned stays owned until another boot joins.
+    async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError> {
+        Ok(self.read(|s| s.owned(member.boot)))
+    }
+
+    async fn leave(&self, boot: Uuid) -> Result<(), StoreError> {
+        self.write_now(|s| s.leave(boot));
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        Ok(self.read(State::nodes))
+    }
+
+    async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError> {
+        Ok(self.write_now(|s| units.iter().map(|unit| s.unit(boot, unit)).collect()))
+    }
+
+    async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        Ok(self.read(|s| s.load(ids)))
+    }
+
+    async fn heads(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {
+        Ok(self.read(|s| s.heads(ids)))
+    }
+
+    async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
+        Ok(self.read(|s| s.agents(filter)))
+    }
+
+    async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError> {
+        Ok(self.read(|s| s.snapshots(id)))
+    }
+
+    async fn set_status(
+        &self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.write_now(|s| s.set_status(id, kind, key, epoch, status, reason))
+    }
+
+    async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
+        let now = clock::now();
+        Ok(self.read(|s| s.stored_key(scope, key, now)))
+    }
+
+    async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
+        Ok(self.write_now(|s| s.claim(boot, request)))
+    }
+
+    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+        self.write(now, State::promote)
+    }
+
+    async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
+        Ok(self.read(|s| s.doomed(false)))
+    }
+
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+        self.write_now(|s| s.give_back(boot, claims));
+        Ok(())
+    }
+
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+        Ok(self.read(|s| s.running(boot)))
+    }
+
+    async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
+        Ok(self.write_now(|s| if park { s.park(target) } else { s.unpark(target) }))
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+        Ok(self.read(|s| s.task(id).map(task::Task::view)))
+    }
+
+    async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError> {
+        Ok(self.read(|s| s.task(id).map(task::Task::claimed)))
+    }
+
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+        Ok(self.read(|s| s.tasks(filter)))
+    }
+
+    async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>, StoreError> {
+        Ok(self.read(|s| s.history_of(id)))
+    }
+
+    async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>, StoreError> {
+        Ok(self.write_now(|s| s.cancel(id)))
+    }
+
+    async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError> {
+        Ok(self.write_now(|s| s.retry(id)))
+    }
+
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+        Ok(self.read(|s| s.subscribers(topic, limit)))
+    }
+
+    async fn suspects(&self) -> Result<u64, StoreError> {
+        Ok(self.read(State::suspects))
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        Ok(self.read(State::counts))
+    }
+
+    async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
+        self.write_now(|s| s.note_crashes(groups));
+        Ok(())
+    }
+
+    async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError> {
+        Ok(self.read(|s| s.crash_groups(filter)))
+    }
+
+    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.write(now, |s| s.clean(archive_before)))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Entities for MemoryStore {
+    async fn conversations(&self, ids: &[ConversationId]) -> Result<Vec<Option<Conversation>>, StoreError> {
+        Ok(self.read(|s| ids.iter().map(|id| s.conversation(*id).cloned()).collect()))
+    }
+
+    async fn conversation_page(&self, filter: &ConversationFilter) -> Result<Vec<Conversation>, StoreError> {
+        Ok(self.read(|s| s.conversation_page(filter)))
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+        Ok(self.read(|s| ids.iter().map(|id| s.message(*id).cloned()).collect()))
+    }
+
+    async fn message_page(
+        &self,
+        conversation: ConversationId,
+        page: MessagePage,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        Ok(self.read(|s| s.message_page(conversation, page)))
+    }
+
+    async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
+        let now = clock::now();
+        Ok(self.read(|s| ids.iter().map(|id| s.session(id, now).cloned()).collect()))
+    }
+
+    async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
+        Ok(self.write(now, |s| s.forget(idle_since)))
+    }
+}

@@ -1,0 +1,117 @@
+//! What people do to agents and tasks.
+
+use std::sync::Arc;
+
+use super::state::{Agent, State};
+use crate::{
+    model::{
+        id::{AgentId, TaskId},
+        task::{TaskInput, TaskState, next},
+    },
+    store::{AgentRow, CancelFound, StoreError, StoredStatus},
+};
+
+impl State {
+    /// Keeps a lasting status.
+    pub(super) fn set_status(
+        &mut self,
+        id: AgentId,
+        kind: &str,
+        key: &str,
+        epoch: i64,
+        status: StoredStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        if self.epoch_of(id.partition()) != Some(epoch) {
+            return Err(StoreError::Refused("fenced: another node owns the agent".to_owned()));
+        }
+        let reason = reason.map(str::to_owned);
+        if let Some(known) = self.agents.get_mut(&id) {
+            (known.row.status, known.row.reason) = (status, reason);
+            return Ok(());
+        }
+        let row = AgentRow {
+            id,
+            kind: kind.to_owned(),
+            key: key.to_owned(),
+            status,
+            reason,
+            epoch,
+            version: 0,
+            schema_version: 0,
+            bytes: Vec::new(),
+            created_at: self.now,
+            updated_at: self.now,
+        };
+        self.agents.insert(id, Agent { row, state: Arc::default() });
+        Ok(())
+    }
+
+    /// Parks the ready and scheduled tasks of a target.
+    pub(super) fn park(&mut self, target: &str) -> u64 {
+        let waiting = [TaskState::Ready, TaskState::Scheduled];
+        let waits = |t: &super::task::Task| waiting.contains(&t.state) && t.doom.is_none();
+        let found = self.hot.some(usize::MAX, |t| waits(t) && t.new.target.to_string() == target);
+        for id in &found {
+            self.hot.get_mut(id).into_iter().for_each(|task| task.state = TaskState::Parked);
+        }
+        found.len() as u64
+    }
+
+    /// Makes the parked tasks of a target ready, in their old order.
+    pub(super) fn unpark(&mut self, target: &str) -> u64 {
+        let parked = self.hot.iter().map(|(_, task)| task).filter(|t| t.state == TaskState::Parked);
+        let mut found: Vec<(i64, TaskId)> =
+            parked.filter(|t| t.new.target.to_string() == target).map(|t| (t.seq, t.new.id)).collect();
+        found.sort_unstable();
+        for (_, id) in &found {
+            let seq = self.next_seq();
+            self.hot.get_mut(id).into_iter().for_each(|t| (t.state, t.seq) = (TaskState::Ready, seq));
+        }
+        found.len() as u64
+    }
+
+    /// Looks a task up for cancellation, and flags it where it runs.
+    pub(super) fn cancel(&mut self, id: TaskId) -> Option<CancelFound> {
+        let Some(task) = self.hot.get_mut(&id) else {
+            return self.archive.get(&id).map(|task| CancelFound::Final(task.state));
+        };
+        if task.state != TaskState::Running {
+            return Some(CancelFound::Idle);
+        }
+        let attempt = task.attempt;
+        if !std::mem::replace(&mut task.cancel, true) {
+            self.event(id, "cancel_requested", attempt, None, None);
+        }
+        Some(CancelFound::Running)
+    }
+
+    /// Brings a task back, with a new place in the order and nothing counted against it.
+    pub(super) fn retry(&mut self, id: TaskId) -> Option<Result<(), TaskState>> {
+        let known = self.task(id)?.clone();
+        let Ok(to) = next(known.state, TaskInput::RetryByPerson) else { return Some(Err(known.state)) };
+        let (attempt, ended) = (known.attempt, known.state.is_final());
+        let mut task = known;
+        task.seq = self.next_seq();
+        task.state = to;
+        (task.attempt, task.lost, task.lost_alone, task.cancel) = (0, 0, 0, false);
+        if ended {
+            (task.doom, task.node, task.error) = (None, None, None);
+            (task.started_at, task.finished_at) = (None, None);
+            (task.new.run_at, task.new.expires_at) = (None, None);
+            task.new.batch = task.new.batch.filter(|batch| self.count_out_of_batch(*batch));
+        }
+        let how = if ended { "an operator brought it back" } else { "an operator confirmed another attempt" };
+        self.archive.remove(&id);
+        self.hot.insert(id, task);
+        self.event(id, "retried", attempt, None, Some(how));
+        Some(Ok(()))
+    }
+
+    /// A task that comes back is open again in its batch, unless that has been told to have ended.
+    fn count_out_of_batch(&mut self, batch: TaskId) -> bool {
+        let open = self.batches.get_mut(&batch).filter(|batch| batch.open > 0);
+        open.map(|batch| (batch.open, batch.failed) = (batch.open + 1, batch.failed.saturating_sub(1)))
+            .is_some()
+    }
+}

@@ -1,0 +1,106 @@
+//! What only reads agents and tasks.
+
+use std::cmp::Reverse;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    state::{Agent, State},
+    task::{Lane, Task},
+};
+use crate::{
+    model::{
+        id::{AgentId, TaskId},
+        task::{TaskEvent, TaskState, TaskView},
+    },
+    store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, read::MAX_PAGE, told},
+};
+
+impl State {
+    pub(super) fn load(&self, ids: &[AgentId]) -> Vec<Option<AgentRow>> {
+        let whole = |agent: &Agent| AgentRow { bytes: agent.state.to_vec(), ..agent.row.clone() };
+        ids.iter().map(|id| self.agents.get(id).map(whole)).collect()
+    }
+
+    pub(super) fn heads(&self, ids: &[AgentId]) -> Vec<Option<AgentRow>> {
+        ids.iter().map(|id| self.agents.get(id).map(|agent| agent.row.clone())).collect()
+    }
+
+    pub(super) fn agents(&self, filter: &AgentFilter) -> Vec<AgentRow> {
+        let wanted = |row: &&AgentRow| {
+            filter.kind.as_ref().is_none_or(|kind| *kind == row.kind)
+                && filter.status.is_none_or(|status| status == row.status)
+                && filter.after.as_ref().is_none_or(|(kind, key)| (&row.kind, &row.key) > (kind, key))
+        };
+        let mut rows: Vec<&AgentRow> =
+            self.agents.iter().map(|(_, agent)| &agent.row).filter(wanted).collect();
+        rows.sort_unstable_by_key(|row| (&row.kind, &row.key));
+        rows.into_iter().take(filter.limit.clamp(1, MAX_PAGE)).cloned().collect()
+    }
+
+    /// The current state and the kept earlier ones, newest first.
+    pub(super) fn snapshots(&self, id: AgentId) -> Vec<(i64, Timestamp, Vec<u8>)> {
+        let current = self.agents.get(&id).filter(|agent| agent.row.version > 0);
+        let current = current.map(|a| (a.row.version, a.row.updated_at, a.state.to_vec()));
+        let earlier = self.earlier.range((id, i64::MIN)..=(id, i64::MAX)).rev();
+        current
+            .into_iter()
+            .chain(earlier.map(|((_, version), s)| (*version, s.at, s.state.to_vec())))
+            .collect()
+    }
+
+    /// A task, hot or ended.
+    pub(super) fn task(&self, id: TaskId) -> Option<&Task> {
+        self.hot.get(&id).or_else(|| self.archive.get(&id))
+    }
+
+    pub(super) fn tasks(&self, filter: &TaskFilter) -> Vec<TaskView> {
+        let wanted = |task: &&Task| {
+            filter.state.is_none_or(|state| state == task.state)
+                && filter.target.as_ref().is_none_or(|target| *target == task.new.target.to_string())
+        };
+        let (before, limit) = (filter.before.as_ref(), filter.limit.clamp(1, MAX_PAGE));
+        let hot = self.hot.before(before).rev().map(|(_, task)| task).filter(wanted).take(limit);
+        let ended = self.archive.before(before).rev().map(|(_, task)| task).filter(wanted).take(limit);
+        let mut found: Vec<&Task> = hot.chain(ended).collect();
+        found.sort_unstable_by_key(|task| Reverse(task.new.id));
+        found.into_iter().take(limit).map(Task::view).collect()
+    }
+
+    pub(super) fn history_of(&self, id: TaskId) -> Vec<TaskEvent> {
+        let Some(task) = self.task(id) else { return Vec::new() };
+        told::told(&task.view(), self.events.get(&id).cloned().unwrap_or_default())
+    }
+
+    pub(super) fn running(&self, boot: Uuid) -> Vec<(TaskId, u32)> {
+        let mine = |t: &&Task| t.state == TaskState::Running && t.node == Some(boot);
+        self.hot.iter().map(|(_, task)| task).filter(mine).map(|t| (t.new.id, t.attempt)).collect()
+    }
+
+    pub(super) fn suspects(&self) -> u64 {
+        self.hot.iter().filter(|(_, task)| task.is_ready(Lane::Alone)).count() as u64
+    }
+
+    /// Whether nothing is under way or due: only what waits for a later moment, a person or another task
+    /// is left. A retry is under way.
+    pub(super) fn is_at_rest(&self, now: Timestamp) -> bool {
+        self.hot.iter().all(|(_, task)| match task.state {
+            TaskState::Ready | TaskState::Running => false,
+            _ if task.doom.is_some() => false,
+            TaskState::Scheduled => task.attempt == 0 && task.new.run_at.is_some_and(|at| at > now),
+            _ => true,
+        })
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let tasks = || self.hot.iter().chain(self.archive.iter()).map(|(_, task)| task.state);
+        let statuses = || self.agents.iter().map(|(_, agent)| agent.row.status);
+        let kept =
+            [StoredStatus::Normal, StoredStatus::Paused, StoredStatus::Stopped, StoredStatus::Quarantined];
+        Counts {
+            tasks: TaskState::ALL.map(|s| (s, tasks().filter(|state| *state == s).count() as u64)).to_vec(),
+            agents: kept.map(|s| (s, statuses().filter(|status| *status == s).count() as u64)).to_vec(),
+        }
+    }
+}

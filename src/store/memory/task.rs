@@ -1,0 +1,148 @@
+//! A task, unfinished or ended.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    model::{
+        id::{Target, TaskId},
+        task::{Claimed, NewTask, TaskError, TaskState, TaskView},
+    },
+    store::{Doom, values::SUSPECT_FROM},
+};
+use serde_json::value::RawValue;
+
+/// Who may claim a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Agents,
+    Tools,
+    /// It was lost twice or more: it runs alone.
+    Alone,
+}
+
+/// A task with all that has become of it.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    /// As it was accepted; its time, its expiry and its batch move on.
+    pub(super) new: NewTask,
+    pub(super) seq: i64,
+    pub(super) state: TaskState,
+    pub(super) attempt: u32,
+    pub(super) lost: u32,
+    pub(super) lost_alone: u32,
+    /// Whether the claim under way is the only one of its node.
+    pub(super) alone: bool,
+    /// It is to be ended, and nobody may claim it.
+    pub(super) doom: Option<Doom>,
+    /// How many parents are still open.
+    pub(super) waits_for: u32,
+    /// Who waits for it.
+    pub(super) children: Vec<TaskId>,
+    /// It was asked to end while it ran.
+    pub(super) cancel: bool,
+    pub(super) node: Option<Uuid>,
+    pub(super) created_at: Timestamp,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) finished_at: Option<Timestamp>,
+    pub(super) result: Option<Box<RawValue>>,
+    pub(super) error: Option<TaskError>,
+}
+
+impl Task {
+    pub(super) fn accepted(new: NewTask, seq: i64, state: TaskState, now: Timestamp) -> Self {
+        Self {
+            new,
+            seq,
+            state,
+            attempt: 0,
+            lost: 0,
+            lost_alone: 0,
+            alone: false,
+            doom: None,
+            waits_for: 0,
+            children: Vec::new(),
+            cancel: false,
+            node: None,
+            created_at: now,
+            started_at: None,
+            finished_at: None,
+            result: None,
+            error: None,
+        }
+    }
+
+    /// Who may claim it when it is ready; `None`: nobody.
+    pub(super) fn lane(&self) -> Option<Lane> {
+        match (self.doom, &self.new.target) {
+            (Some(_), _) => None,
+            _ if i64::from(self.lost) >= SUSPECT_FROM => Some(Lane::Alone),
+            (None, Target::Agent { .. }) => Some(Lane::Agents),
+            (None, Target::Tool(_)) => Some(Lane::Tools),
+        }
+    }
+
+    /// Whether it may be claimed from this lane.
+    pub(super) fn is_ready(&self, lane: Lane) -> bool {
+        self.state == TaskState::Ready && self.lane() == Some(lane)
+    }
+
+    /// Whether this boot runs it, in this attempt.
+    pub(super) fn is_claimed(&self, boot: Uuid, attempt: u32) -> bool {
+        self.state == TaskState::Running && self.attempt == attempt && self.node == Some(boot)
+    }
+
+    /// Its claim has ended without its end; whoever was asked to end it meanwhile has it ended.
+    pub(super) fn let_go(&mut self) {
+        (self.node, self.alone) = (None, false);
+        if self.cancel {
+            self.doom = Some(Doom::Cancelled);
+        }
+    }
+
+    pub(super) fn claimed(&self) -> Claimed {
+        let new = self.new.clone();
+        Claimed {
+            id: new.id,
+            seq: self.seq,
+            target: new.target,
+            message: new.message,
+            input: new.input,
+            priority: new.priority,
+            attempt: self.attempt,
+            lost: self.lost,
+            max_attempts: new.max_attempts,
+            timeout: new.timeout,
+            notify: new.notify,
+            batch: new.batch,
+            due: new.run_at,
+        }
+    }
+
+    pub(super) fn view(&self) -> TaskView {
+        let new = &self.new;
+        let runs = self.state == TaskState::Running || self.state.is_final();
+        TaskView {
+            id: new.id,
+            target: new.target.clone(),
+            message: Some(new.message.clone()).filter(|m| !m.is_empty()),
+            state: self.state,
+            attempt: self.attempt,
+            lost: self.lost,
+            max_attempts: new.max_attempts,
+            priority: new.priority,
+            run_at: new.run_at,
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            result: self.result.clone(),
+            error: self.error.clone(),
+            progress: None,
+            parent: new.parent,
+            batch: new.batch,
+            waiting_for: (self.state == TaskState::Blocked).then_some(self.waits_for),
+            node: self.node.filter(|_| runs).map(|n| n.to_string()),
+            idempotency_key: new.idempotency_key.clone(),
+        }
+    }
+}

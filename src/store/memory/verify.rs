@@ -1,0 +1,51 @@
+//! Reading everything, to say whether it is as it was written.
+
+use super::state::State;
+use crate::store::{VerifyReport, audit::Audit, values::Id, verify::Finding};
+
+/// Reads everything. The counters are what is counted, so that they cannot be wrong.
+pub(super) fn verify(state: &State) -> VerifyReport {
+    let mut finding = Finding::default();
+    for (id, agent) in state.agents.iter() {
+        let row = &agent.row;
+        let (kind, key, status) = (row.kind.clone(), row.key.clone(), row.status as i16);
+        finding.agent((Id(id.0), kind, key, status, row.epoch, row.version, agent.state.to_vec()));
+    }
+    for ((id, version), earlier) in state.earlier.iter() {
+        finding.snapshot((Id(id.0), earlier.epoch, *version, earlier.state.to_vec()));
+    }
+    for (hot, table) in [(true, &state.hot), (false, &state.archive)] {
+        for (id, task) in table.iter() {
+            let bytes = |json: &serde_json::value::RawValue| json.get().as_bytes().to_vec();
+            let result = task.result.as_deref().map(bytes);
+            finding.task(hot, (Id(id.0), task.state as i16, bytes(&task.new.input), result));
+        }
+    }
+    let counts = state.counts();
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let tasks = counts.tasks.into_iter().map(|(state, n)| (state as i16, count(n)));
+    let agents = counts.agents.into_iter().map(|(status, n)| (100 + status as i16, count(n)));
+    let mut report = finding.compared(&tasks.chain(agents).collect::<Vec<_>>());
+    audit(state).enter(&mut report);
+    report
+}
+
+fn audit(state: &State) -> Audit {
+    let mut audit = Audit::default();
+    for (id, talk) in state.talks.iter() {
+        let metadata = serde_json::to_vec(&talk.conversation.metadata).unwrap_or_default();
+        audit.conversation((Id(id.0), talk.conversation.last_seq, talk.deleted, metadata));
+    }
+    for ((conversation, seq), message) in state.messages.iter() {
+        let content = message.content.get().as_bytes().to_vec();
+        audit.message((Id(conversation.0), *seq, Id(message.id.0), content));
+    }
+    for (id, session) in state.sessions.iter() {
+        audit.session((id.clone(), session.data.get().as_bytes().to_vec()));
+    }
+    for ((topic, agent), subscriber) in state.subscriptions.iter() {
+        let (kind, key) = (subscriber.kind.to_string(), subscriber.key.to_string());
+        audit.subscription((topic.to_string(), Id(agent.0), kind, key));
+    }
+    audit
+}

@@ -1,0 +1,150 @@
+//! What a scenario has in its hands.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::points::Watch;
+use crate::{
+    Agent, AgentRef, Handle, Message, Tool, ToolRef, clock,
+    model::id::AgentId,
+    runtime::{self, inbox::Control, node::Node, probe::StandIns, tool_cell::AnyTool},
+    store::{MemoryStore, Store as _},
+    tool::{Out, TypedPort},
+};
+
+/// How long it is waited before it is looked whether all is at rest.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long work may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What a scenario has in its hands: a node, its store and its clock.
+pub struct Kit {
+    node: Arc<Node>,
+    handle: Handle,
+    store: Arc<MemoryStore>,
+    watch: Arc<Watch>,
+    stand_ins: Arc<StandIns>,
+}
+
+impl Kit {
+    pub(super) fn new(
+        running: &runtime::Running,
+        store: Arc<MemoryStore>,
+        watch: Arc<Watch>,
+        stand_ins: Arc<StandIns>,
+    ) -> Self {
+        Self { node: running.node.clone(), handle: running.handle.clone(), store, watch, stand_ins }
+    }
+
+    /// The door to one agent.
+    pub fn agent<A: Agent>(&self, key: &str) -> AgentRef<A> {
+        self.handle.agent(key)
+    }
+
+    /// The door to one tool.
+    pub fn tool<T: Tool>(&self) -> ToolRef<T> {
+        self.handle.tool()
+    }
+
+    /// The node's own door: operators' views and actions, messages by their names.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The kit's time, as turns see it.
+    pub fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    /// Lets so much time pass, and waits until all is at rest again. Timers, retries and scheduled tasks
+    /// on the way happen at their moments.
+    pub async fn advance(&self, d: Duration) {
+        tokio::time::sleep(d).await;
+        self.settle().await;
+    }
+
+    /// Waits until nothing runs and nothing is due: turns, tasks with their retries, restarts with their
+    /// pauses. What is scheduled for later, parked, or waits for a person is left alone. So much time
+    /// passes as that takes, and a few milliseconds more.
+    ///
+    /// Fails the scenario where that is not within ten minutes.
+    pub async fn settle(&self) {
+        let begun = Instant::now();
+        loop {
+            // The clock moves only when nothing else can.
+            tokio::time::sleep(PAUSE).await;
+            if !self.is_busy().await {
+                return;
+            }
+            if begun.elapsed() > PATIENCE {
+                let busy: Vec<String> = self.busy().collect();
+                let what = if busy.is_empty() { "tasks".to_owned() } else { busy.join(", ") };
+                return self.watch.problem(format!("after ten minutes there is no rest: {what}"));
+            }
+        }
+    }
+
+    fn busy(&self) -> impl Iterator<Item = String> {
+        self.node
+            .kinds
+            .iter()
+            .flat_map(|kind| kind.busy().into_iter().map(|key| format!("{}/{key}", kind.name())))
+    }
+
+    async fn is_busy(&self) -> bool {
+        self.node.persistence.waiting() > 0
+            || self.busy().next().is_some()
+            || self.node.held_tasks().await > 0
+            || !self.store.is_at_rest(clock::now())
+    }
+
+    /// Kills an agent's cell between two turns, as a panic would, and lets supervision bring it back;
+    /// then waits until all is at rest. What is not in memory is not killed.
+    pub async fn crash<A: Agent>(&self, key: &str) {
+        self.settle().await;
+        if let Some((_, kind)) = self.node.kind(A::KIND) {
+            kind.control(key, Control::Crash);
+        }
+        self.settle().await;
+    }
+
+    /// An agent's state as the store has it.
+    ///
+    /// # Errors
+    /// Where it has never committed, or could not be restored.
+    pub fn state<A: Agent>(&self, key: &str) -> Result<A> {
+        let rows = self.store.load(&[AgentId::of(A::KIND, key)]).now_or_never().transpose()?;
+        let row = rows.and_then(|mut rows| rows.pop().flatten());
+        let never = || format!("{}/{key} has never committed", A::KIND);
+        let row = row.with_context(never)?;
+        runtime::decode::<A>(&row)?.with_context(never)
+    }
+
+    /// Has `stand_in` answer in place of a tool that the program has registered, for the rest of the
+    /// scenario. Its limits and time-outs stay; a panic is a crash of the tool.
+    ///
+    /// Fails the scenario where no such tool is registered.
+    pub fn fake_tool<T: Tool>(&self, stand_in: impl Fn(T::Input) -> Result<Out<T>> + Send + Sync + 'static) {
+        self.fake_tool_fn::<T::Input>(T::NAME, stand_in);
+    }
+
+    /// The same for a tool that was registered by its name ([`tool_fn`](crate::Builder::tool_fn)), with an
+    /// input of this type.
+    pub fn fake_tool_fn<M: Message>(
+        &self,
+        name: &'static str,
+        stand_in: impl Fn(M) -> Result<M::Reply> + Send + Sync + 'static,
+    ) {
+        let takes_it = |tool: &Arc<dyn AnyTool>| tool.as_any().is::<TypedPort<M>>();
+        if !self.node.tools.get(name).is_some_and(takes_it) {
+            return self
+                .watch
+                .problem(format!("no tool `{name}` with this input is registered to stand in for"));
+        }
+        self.stand_ins.put::<M>(name, Arc::new(stand_in));
+    }
+}

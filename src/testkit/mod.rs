@@ -1,0 +1,210 @@
+//! Tests of your agents: the real runtime on one thread, a store in memory, and time that stands still.
+//!
+//! ```
+//! use greenroom::{prelude::*, testkit};
+//!
+//! /// Counts the words it is sent.
+//! #[derive(Default, Serialize, Deserialize, Debug, PartialEq)]
+//! struct Tally {
+//!     words: u64,
+//! }
+//!
+//! #[derive(Clone, Serialize, Deserialize, JsonSchema)]
+//! struct Add {
+//!     n: u64,
+//! }
+//! message!(Add -> u64);
+//!
+//! impl Agent for Tally {
+//!     const KIND: &'static str = "tally";
+//!     type Messages = Add;
+//! }
+//!
+//! impl Handler<Add> for Tally {
+//!     async fn handle(&mut self, add: Add, turn: &Turn<Self>) -> Result<u64> {
+//!         if add.n > 1 {
+//!             turn.agent::<Tally>(turn.key()).submit(Add { n: 1 }).run_in(Duration::from_secs(3_600));
+//!         }
+//!         self.words += add.n;
+//!         Ok(self.words)
+//!     }
+//! }
+//!
+//! // in a plain #[test]
+//! # fn main() -> Result<()> {
+//! testkit::for_each_crash_point(
+//!     || Runtime::builder().agent::<Tally>(),
+//!     async |kit| {
+//!         kit.agent::<Tally>("docs").submit(Add { n: 2 }).await?;
+//!         kit.settle().await;
+//!         assert_eq!(kit.state::<Tally>("docs")?, Tally { words: 2 });
+//!         kit.advance(Duration::from_secs(3_600)).await;
+//!         assert_eq!(kit.state::<Tally>("docs")?, Tally { words: 3 });
+//!         Ok(())
+//!     },
+//! )
+//! # }
+//! ```
+//!
+//! [`run`] runs a scenario once. [`for_each_crash_point`] counts the places between the steps of its turns
+//! (before a handler; after it, before the commit; after the commit, before anybody is told; after that),
+//! and runs it once more for each of them with a crash right there. Whatever your agents promise, they
+//! promise across these too.
+//!
+//! # What is real
+//!
+//! All but the store, the threads and the clock: orchestrator, cells, dispatcher, group commit, tools and
+//! their limits, supervision. The configuration is that of [`Builder::start`](crate::Builder::start); there
+//! is no data directory and no HTTP, and no log is written. The store keeps the rules of all stores, under
+//! the same tests. Jitter is the same each time; ids are not.
+//!
+//! # Time
+//!
+//! It stands still while anything can go on, and passes only while all wait: [`Kit::advance`] waits so
+//! long, and every timer, retry and scheduled task on the way happens at its moment. What a scenario awaits
+//! lets time pass as far as it must. `turn.now()`, the store's clock and tokio's timers agree; the
+//! standard library's clocks, and so `Timestamp::now()`, do not follow. An hour takes a tenth of a second:
+//! the node goes on with its own upkeep. Blocking code (`turn.blocking`) has threads of its own, and time
+//! waits for it.
+//!
+//! # What fails a scenario
+//!
+//! Its own error or panic; a state that was committed and that the agent could not be restored from; an
+//! agent that still runs when the node has ended; a tool to stand in for that nobody has registered; work
+//! that does not come to rest within ten minutes of its time.
+
+mod kit;
+mod points;
+
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::FutureExt as _;
+
+pub use kit::Kit;
+
+use crate::{
+    app::{Builder, Stage},
+    runtime,
+    store::MemoryStore,
+};
+use points::{Crash, Watch};
+
+/// Runs a scenario on a node of its own.
+///
+/// Call it from a plain `#[test]`: it blocks the thread, and runs all there.
+///
+/// # Errors
+/// The scenario's own; when the program cannot start; and what [the module](self) says.
+///
+/// # Panics
+/// When the scenario does.
+pub fn run(builder: Builder, scenario: impl AsyncFnOnce(&Kit) -> Result<()>) -> Result<()> {
+    perform(builder, None, scenario)?.plain().map(drop)
+}
+
+/// Runs a scenario, and then once more for each place where a turn of its may be cut off, with a crash
+/// there: as a panic would, the agent's cell dies, and supervision brings it back.
+///
+/// Between a commit and its release no panic comes, but the end of a process may: nobody hears of the turn,
+/// and its tells and timers are lost, as tells and timers may be. (What must happen is submitted.)
+///
+/// A task is tried again by itself, so that a scenario that submits should end the same way each time. An
+/// ask that is cut off answers with an error, and with [`AskError::Unknown`](crate::AskError::Unknown)
+/// where its turn is durable; the scenario does as its callers will do, and asks again under the same
+/// idempotency key.
+///
+/// # Errors
+/// As [`run`]; the error names the place, by its number and in words, and so does one for a panic there.
+///
+/// # Panics
+/// When the scenario does without any crash.
+pub fn for_each_crash_point(
+    builder: impl Fn() -> Builder,
+    scenario: impl AsyncFn(&Kit) -> Result<()>,
+) -> Result<()> {
+    let places = perform(builder(), None, &scenario)?.plain()?;
+    for place in 1..=places {
+        let played = perform(builder(), Some(place), &scenario)?;
+        let what = match &played.crash {
+            Some(Crash(what)) => what,
+            None => "to which it did not come this time",
+        };
+        let at = || format!("with a crash at place {place} of {places}, {what}");
+        match played.outcome {
+            Ok(outcome) => outcome.with_context(at)?,
+            Err(panic) => bail!("{}: the scenario panicked: {}", at(), text_of(&*panic)),
+        }
+    }
+    Ok(())
+}
+
+/// How a scenario went.
+struct Played {
+    /// The outer error is a panic.
+    outcome: Result<Result<()>, Box<dyn Any + Send>>,
+    /// How many places its turns came to.
+    places: usize,
+    /// The crash that it met.
+    crash: Option<Crash>,
+}
+
+impl Played {
+    /// Without a crash, its panics are its caller's.
+    fn plain(self) -> Result<usize> {
+        match self.outcome {
+            Ok(outcome) => outcome.map(|()| self.places),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(not a text)")
+}
+
+fn perform(
+    builder: Builder,
+    crash_at: Option<usize>,
+    scenario: impl AsyncFnOnce(&Kit) -> Result<()>,
+) -> Result<Played> {
+    // Jitter is the same each time.
+    fastrand::seed(7);
+    runtime::alone(Box::pin(play(builder, crash_at, scenario)) as std::pin::Pin<Box<dyn Future<Output = _>>>)?
+}
+
+async fn play(
+    builder: Builder,
+    crash_at: Option<usize>,
+    scenario: impl AsyncFnOnce(&Kit) -> Result<()>,
+) -> Result<Played> {
+    let store = Arc::new(MemoryStore::new());
+    let (watch, stand_ins) = (Arc::new(Watch::new(store.clone(), crash_at)), Arc::default());
+    let stage = Stage { store: store.clone(), probe: watch.clone(), stand_ins: Arc::clone(&stand_ins) };
+    let running = builder.rehearse(stage).await?;
+    let kit = Kit::new(&running, store, watch.clone(), stand_ins);
+    let ended = AssertUnwindSafe(scenario(&kit)).catch_unwind().await;
+    let places = watch.rest();
+    let node = running.node.clone();
+    drop(kit);
+    let clean = running.shutdown().await;
+    let left = node.kinds.iter().flat_map(|kind| {
+        let name = kind.name();
+        kind.list(8).0.into_iter().map(move |(key, _)| format!("{name}/{key}"))
+    });
+    let left: Vec<String> = left.collect();
+    let outcome = ended.map(|outcome| {
+        outcome.and_then(|()| {
+            let problems = watch.problems();
+            if !problems.is_empty() {
+                return Err(anyhow!(problems.join("; ")));
+            }
+            if !clean || !left.is_empty() {
+                bail!("the node has ended, and these still run: {}", left.join(", "));
+            }
+            Ok(())
+        })
+    });
+    Ok(Played { outcome, places, crash: watch.crash() })
+}

@@ -1,0 +1,58 @@
+//! Timers under the test's clock.
+
+use greenroom::{prelude::*, testkit};
+
+/// Adds one more an hour after each addition.
+#[derive(Default, Serialize, Deserialize, Debug, PartialEq)]
+struct Echo {
+    words: u64,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Say {
+    n: u64,
+}
+message!(Say -> u64);
+
+impl Agent for Echo {
+    const KIND: &'static str = "echo";
+    type Messages = Say;
+}
+impl Handler<Say> for Echo {
+    async fn handle(&mut self, say: Say, turn: &Turn<Self>) -> Result<u64> {
+        turn.timer("again", Duration::from_secs(3_600), Say { n: 1 });
+        self.words += say.n;
+        Ok(self.words)
+    }
+}
+
+#[test]
+fn a_timer_rings_when_the_test_lets_its_time_come() -> Result<()> {
+    testkit::run(Runtime::builder().agent::<Echo>(), async |kit| {
+        kit.agent::<Echo>("a").ask(Say { n: 2 }).await?;
+        kit.advance(Duration::from_secs(3_599)).await;
+        assert_eq!(kit.state::<Echo>("a")?.words, 2);
+        kit.advance(Duration::from_secs(1)).await;
+        assert_eq!(kit.state::<Echo>("a")?.words, 3);
+        Ok(())
+    })
+}
+
+/// A timer outlives its agent's crashes, and what comes between a commit and its release is not one: only the
+/// end of the process does.
+#[test]
+fn a_timer_is_lost_where_its_turn_is_cut_off_before_the_release() {
+    let volatile = testkit::for_each_crash_point(
+        || Runtime::builder().agent::<Echo>(),
+        async |kit| {
+            kit.agent::<Echo>("a").submit(Say { n: 2 }).await?;
+            kit.settle().await;
+            kit.advance(Duration::from_secs(3_600)).await;
+            kit.crash::<Echo>("a").await;
+            let words = kit.state::<Echo>("a")?.words;
+            ensure!(words == 3, "{words} words");
+            Ok(())
+        },
+    );
+    let error = format!("{:#}", volatile.unwrap_err());
+    assert!(error.contains("place 3 of 8, before the release") && error.ends_with("2 words"), "{error}");
+}
