@@ -4,7 +4,6 @@
 //! not take them along. Such a panic is no crash of an agent's; it is noted here, and told by the runtime.
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::guard::guard;
 use crate::model::event::{Event, Level};
@@ -13,7 +12,6 @@ use crate::model::event::{Event, Level};
 const MOST: usize = 64;
 
 static NOTED: Mutex<Vec<Event>> = Mutex::new(Vec::new());
-static NEWS: Notify = Notify::const_new();
 
 /// Drops a value that belongs to this message or agent. Where that panics, it is noted.
 #[inline]
@@ -32,7 +30,6 @@ pub(crate) fn note(of: &str, panic: (String, Option<String>)) {
     let mut noted = NOTED.lock();
     if noted.len() < MOST {
         noted.push(drop_panicked(of.to_owned(), panic));
-        NEWS.notify_one();
     }
 }
 
@@ -41,12 +38,8 @@ pub(crate) fn drop_panicked(subject: String, (message, site): (String, Option<St
     Event::new(Level::Warn, "agent.drop_panicked", subject).field("message", message).field_opt("site", site)
 }
 
-/// Waits until something has been noted.
-pub(crate) async fn noted() {
-    NEWS.notified().await;
-}
-
-/// Takes what was noted.
-pub(crate) fn take_noted() -> Vec<Event> {
-    std::mem::take(&mut *NOTED.lock())
+/// Takes what was noted of those whom `ours` knows by their message or kind: a process may have several
+/// nodes.
+pub(crate) fn take_noted(ours: impl Fn(&str) -> bool) -> Vec<Event> {
+    NOTED.lock().extract_if(.., |event| ours(&event.subject)).collect()
 }

@@ -105,7 +105,6 @@ async fn crashes_are_told_by_site_also_after_a_restart() {
     for name in [falls.report.id.clone(), falls.id.to_string()] {
         let shown = soon(operator.crash(&name)).await.unwrap();
         assert_eq!((&shown.report, shown.group.unwrap().count), (&*falls.report, 4));
-        assert!(shown.backtrace.is_some());
     }
     assert_eq!(soon(operator.crash(&first.id)).await.unwrap_err().code(), "not_found");
     // and it goes on from there

@@ -16,12 +16,17 @@ use crate::{
     runtime::{crashes::guard, persistence::Outcome},
 };
 
+/// A turn that waits for so long takes long: others are not to wait for it. Several times what a commit
+/// takes, so that it costs little to wait for one first.
+pub(super) const LONG: Duration = Duration::from_millis(5);
+
 /// How a turn ended. The rare ends are boxed, since every turn copies its own.
 pub(super) enum End {
     Ran(Ran),
     Panicked(Box<CrashReason>),
     TimedOut,
-    /// It wants to reach outside, and turns that it saw are not even on their way to the store.
+    /// It wants to reach outside, or takes long, and turns that it saw are not even on their way to the
+    /// store. It is undone and begins again when they are durable.
     Blocked,
     /// A commit under its feet was not durable: it never happened.
     Lost(Box<Outcome>),
@@ -89,12 +94,14 @@ pub(super) async fn drive<A: Agent>(
                     }
                 }
             }
+            // Who waits for what ran before it would wait for this turn as well: it has to give way.
+            let yields = terms.uncovered && terms.keep && terms.budget > LONG;
             let timer = timer.get_or_insert_with(|| {
                 *air.inbox.current.lock() = Some((name, Instant::now()));
-                Box::pin(tokio::time::sleep(terms.budget))
+                Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget }))
             });
             if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(End::TimedOut);
+                return Poll::Ready(if yields { End::Blocked } else { End::TimedOut });
             }
             return Poll::Pending;
         }

@@ -1,11 +1,9 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::{
-    drive::{End, Terms, drive},
+    drive::{End, LONG, Terms, drive},
     runner::{Exit, Runner},
     window::{Entry, fail},
 };
@@ -21,9 +19,6 @@ use crate::{
     },
 };
 
-/// A turn that waits for so long takes long: others are not to wait for it. Several times what a commit
-/// takes, so that it costs little to wait for one first.
-const LONG: Duration = Duration::from_millis(5);
 /// Of so many turns in a row, the first is timed for the metrics.
 const TIMED: u32 = 256;
 

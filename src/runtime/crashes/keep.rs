@@ -23,7 +23,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         tokio::select! {
             () = end.cancelled() => return,
             () = node.crashes.news.notified() => {}
-            () = drops::noted() => {}
+            () = tokio::time::sleep(EVERY) => {}
         }
         let pause = match node.flush_crashes().await {
             Ok(()) => EVERY,
@@ -45,7 +45,11 @@ impl Node {
     /// # Errors
     /// Why it did not; or a reply was lost, and they will be counted twice.
     pub(crate) async fn flush_crashes(self: &Arc<Self>) -> Result<(), StoreError> {
-        drops::take_noted().into_iter().for_each(|event| self.logger.emit(event));
+        let ours = |of: &str| {
+            let tools = || self.tools.values().any(|tool| tool.shape().name == of);
+            self.kinds.iter().any(|kind| kind.name() == of || kind.shape(of).is_some()) || tools()
+        };
+        drops::take_noted(ours).into_iter().for_each(|event| self.logger.emit(event));
         let node = self.clone();
         // A task of its own: whoever asks may go, and must not take them along.
         let flush = async move { node.crashes.flush(&*node.store).await };
