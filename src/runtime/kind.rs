@@ -16,6 +16,7 @@ use super::{
     cell::Cell,
     held::Held,
     inbox::{Control, Inbox},
+    metrics::Turns,
     node::Node,
     views::{KindInfo, MailboxInfo, MessageInfo},
 };
@@ -103,6 +104,7 @@ pub(crate) struct Kind<A: Agent> {
     pub door: Door<A>,
     pub directory: std::sync::OnceLock<Arc<Directory<A>>>,
     pub live: papaya::HashMap<Arc<str>, Live<A>>,
+    pub metrics: Turns,
     /// Read only where state is not kept: all others are read anyway.
     pub held: Held,
     /// How many cells run or are about to.
@@ -121,6 +123,7 @@ impl<A: Agent> Kind<A> {
             door: Door::of(),
             directory: std::sync::OnceLock::new(),
             live: papaya::HashMap::new(),
+            metrics: Turns::of(A::KIND),
             held: Held::new(),
             running: AtomicUsize::new(0),
             long: papaya::HashSet::new(),
