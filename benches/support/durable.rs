@@ -12,7 +12,7 @@ use super::{
     bare::Bare,
     doc::{Bump, Doc},
     ground::{Ground, directory},
-    measure::{Better, Disk, Plan, Row, Unit, median, p50, probed, rounds},
+    measure::{Better, Disk, Peer, Plan, Row, Unit, median, p50, probed, rounds},
 };
 
 const CALLERS: usize = 256;
@@ -45,8 +45,9 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
             || probed(&mut disk.borrow_mut(), || turns(&ground, &many, CALLERS, stretch, &mut spent)),
         )?;
         let goal = Some(if batched { 0.5 } else { 15.0 });
-        let (unit, better, peer) = (Unit::PerSecond, Better::More, Some((peer, theirs)));
-        plan.add(Row { name, unit, better, peer, ours, goal, note: spent.note(&mut disk.borrow_mut()) });
+        let (unit, better, peers) = (Unit::PerSecond, Better::More, vec![Peer::new(peer, theirs, goal)]);
+        let note = spent.note(&mut disk.borrow_mut());
+        plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     }
 
     let name = format!("durable turns, {CALLERS} callers, one hot agent");
@@ -59,16 +60,9 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
             || probed(&mut disk.borrow_mut(), || turns(&ground, &hot, CALLERS, stretch, &mut spent)),
         )?;
         let (unit, better) = (Unit::PerSecond, Better::More);
-        let peer = Some(("bare loop, one commit each", theirs));
-        plan.add(Row {
-            name,
-            unit,
-            better,
-            peer,
-            ours,
-            goal: Some(30.0),
-            note: spent.note(&mut disk.borrow_mut()),
-        });
+        let peers = vec![Peer::new("bare loop, one commit each", theirs, Some(30.0))];
+        let note = spent.note(&mut disk.borrow_mut());
+        plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     }
 
     let name = "durable ask, one by one, p50".to_owned();
@@ -85,9 +79,9 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
             },
         )?;
         let (unit, better) = (Unit::Micros, Better::Less);
-        let peer = Some(("one bare commit", theirs));
+        let peers = vec![Peer::new("one bare commit", theirs, Some(1.5))];
         let note = disk.borrow_mut().note();
-        plan.add(Row { name, unit, better, peer, ours, goal: Some(1.5), note });
+        plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     }
     ground.end()
 }

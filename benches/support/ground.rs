@@ -138,6 +138,7 @@ impl Ground {
             .agent::<Doc>()
             .agent::<super::talk::Chat>()
             .agent::<super::volatile::Counter>()
+            .agent::<super::crashes::Brittle>()
             .resource(jobs.clone())
             .set("node.data_dir", data)
             .set("node.threads", "2")

@@ -1,25 +1,18 @@
-//! A hundred thousand agents: start, activation, restore, memory.
-//!
-//! What is measured once in a process (memory above all) is measured in a process of its own.
+//! A hundred thousand stored agents: start, activation, restore, memory.
 
 use std::{
-    collections::HashMap,
-    iter::Peekable,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use greenroom::AgentRef;
 
 use super::{
     bare,
     doc::{Bump, Doc, Turns},
     ground::{Ground, directory},
-    measure::{Better, Plan, Row, Unit, p50},
-    million,
-    volatile::{Add, Counter},
+    measure::{Better, Peer, Plan, Row, Unit, p50},
+    phase::{Figures, Phase, resident},
 };
 
 pub const HERD: usize = 100_000;
@@ -27,77 +20,13 @@ pub const HERD: usize = 100_000;
 const CALLERS: usize = 1_000;
 /// How many are activated one by one.
 const SAMPLE: usize = 2_000;
-/// The argument by which the program calls itself.
-pub const PHASE: &str = "--phase";
-
-/// What a process of its own measures.
-pub enum Phase {
-    /// Starts a node, activates some agents one by one.
-    Activate,
-    /// Starts a node, asks all agents a query.
-    Restore,
-    /// Starts all agents of a kind that is not kept.
-    Volatile,
-    /// Starts a node on a million agents, and works until it is killed.
-    Start,
-}
-
-impl Phase {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Activate => "activate",
-            Self::Restore => "restore",
-            Self::Volatile => "volatile",
-            Self::Start => "start",
-        }
-    }
-
-    /// The phase that this process is to measure, if it is one of its own.
-    pub fn asked_for(arguments: &mut Peekable<impl Iterator<Item = String>>) -> Option<Self> {
-        arguments.next_if(|a| a == PHASE)?;
-        let name = arguments.next()?;
-        [Self::Activate, Self::Restore, Self::Volatile, Self::Start].into_iter().find(|p| p.name() == name)
-    }
-
-    /// Measures, and prints what came out.
-    pub fn run(self, mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-        let data = PathBuf::from(arguments.next().context("no data directory")?);
-        if let Self::Start = self {
-            return million::start(&data, arguments.next());
-        }
-        let begun = Instant::now();
-        let ground = Ground::new(&data)?;
-        println!("start_ms {}", begun.elapsed().as_secs_f64() * 1e3);
-        match self {
-            Self::Activate => activate(&ground, &data)?,
-            Self::Restore => restore(&ground, &data)?,
-            Self::Volatile => volatile(&ground)?,
-            Self::Start => {}
-        }
-        ground.end()
-    }
-
-    /// The figures of a process of its own.
-    fn figures(&self, data: &Path) -> anyhow::Result<HashMap<String, f64>> {
-        let output = Command::new(std::env::current_exe()?).args([PHASE, self.name()]).arg(data).output()?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        anyhow::ensure!(output.status.success(), "{}: {err}", self.name());
-        let figure = |line: &str| {
-            let (name, figure) = line.split_once(' ')?;
-            Some((name.to_owned(), figure.parse().ok()?))
-        };
-        Ok(out.lines().filter_map(figure).collect())
-    }
-}
 
 pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     let names = [
         "start to ready, 100,000 stored agents",
         "first ask of a stored agent, p50",
         "restore 100,000 stored agents, all asked once",
-        "memory of a passivated agent that has been spoken to",
         "memory of an idle live agent, durable, 512-byte state",
-        "memory of an idle live agent, volatile",
     ];
     if !names.iter().any(|name| plan.wants(name)) {
         return Ok(());
@@ -114,44 +43,40 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     eprintln!("stored {HERD} agents in {:.1} s", begun.elapsed().as_secs_f64());
 
     let rounds = if plan.rounds() > 3 { 5 } else { 1 };
-    let (mut activated, mut restored, mut volatile) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut activated, mut restored) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        activated.push(Phase::Activate.figures(data.path())?);
-        restored.push(Phase::Restore.figures(data.path())?);
+        activated.push(Phase::Activate.figures(data.path(), HERD)?);
+        restored.push(Phase::Restore.figures(data.path(), HERD)?);
     }
-    volatile.push(Phase::Volatile.figures(data.path())?);
-    let of = |all: &[HashMap<String, f64>], name: &str| -> Vec<f64> {
-        all.iter().map(|figures| figures.get(name).copied().unwrap_or(f64::NAN)).collect()
-    };
-    let [start, first, restore, passive, live, live_volatile] = names;
-    let row = |name: &str, unit, ours, peer, goal| Row {
+    let of =
+        |all: &[Figures], name: &str| -> Vec<f64> { all.iter().map(|figures| figures.of(name)).collect() };
+    let [start, first, restore, live] = names;
+    let row = |name: &str, unit, ours, peers, goal| Row {
         name: name.to_owned(),
         unit,
         better: Better::Less,
-        peer,
+        peers,
         ours,
         goal,
         note: String::new(),
     };
     let rows = [
-        row(start, Unit::Millis, of(&activated, "start_ms"), None, Some(300.0)),
+        row(start, Unit::Millis, of(&activated, "start_ms"), Vec::new(), Some(300.0)),
         row(
             first,
             Unit::Micros,
             of(&activated, "first_us"),
-            Some(("bare read by key and parse", of(&activated, "bare_us"))),
+            vec![Peer::new("bare read by key and parse", of(&activated, "bare_us"), None)],
             None,
         ),
         row(
             restore,
             Unit::Millis,
             of(&restored, "restore_ms"),
-            Some(("bare reads by key and parse, one thread", of(&restored, "bare_ms"))),
+            vec![Peer::new("bare reads by key and parse, one thread", of(&restored, "bare_ms"), None)],
             None,
         ),
-        row(passive, Unit::Bytes, of(&restored, "passive_bytes"), None, None),
-        row(live, Unit::Bytes, of(&restored, "live_bytes"), None, None),
-        row(live_volatile, Unit::Bytes, of(&volatile, "live_bytes"), None, None),
+        row(live, Unit::Bytes, of(&restored, "live_bytes"), Vec::new(), None),
     ];
     for row in rows {
         if plan.wants(&row.name) {
@@ -161,7 +86,7 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn key(n: usize) -> String {
+pub fn key(n: usize) -> String {
     format!("agent-{n:08}")
 }
 
@@ -190,7 +115,7 @@ where
     })
 }
 
-fn activate(ground: &Ground, data: &Path) -> anyhow::Result<()> {
+pub fn activate(ground: &Ground, data: &Path) -> anyhow::Result<()> {
     // spread over the file, in an order that is not the file's
     let keys = |from: usize| (0..SAMPLE).map(move |n| key((from + n * 7_919) % HERD));
     let took = ground.runtime.block_on(async {
@@ -208,12 +133,8 @@ fn activate(ground: &Ground, data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn restore(ground: &Ground, data: &Path) -> anyhow::Result<()> {
+pub fn restore(ground: &Ground, data: &Path) -> anyhow::Result<()> {
     let empty = resident()?;
-    for n in 0..HERD {
-        drop(ground.handle.agent::<Doc>(key(n)));
-    }
-    let passive = resident()?;
     let begun = Instant::now();
     every(
         ground,
@@ -221,25 +142,9 @@ fn restore(ground: &Ground, data: &Path) -> anyhow::Result<()> {
         |doc| async move { doc.ask(Turns {}).await.is_ok() },
     )?;
     println!("restore_ms {}", begun.elapsed().as_secs_f64() * 1e3);
-    println!("passive_bytes {}", (passive - empty) / HERD as f64);
     println!("live_bytes {}", (resident()? - empty) / HERD as f64);
     let mut conn = bare::connect(&data.join("greenroom.db"))?;
     let took: Duration = bare::read(&mut conn, (0..HERD).map(key))?.iter().sum();
     println!("bare_ms {}", took.as_secs_f64() * 1e3);
     Ok(())
-}
-
-fn volatile(ground: &Ground) -> anyhow::Result<()> {
-    let empty = resident()?;
-    every(ground, |key| ground.handle.agent::<Counter>(key), |c| async move { c.ask(Add(1)).await.is_ok() })?;
-    println!("live_bytes {}", (resident()? - empty) / HERD as f64);
-    Ok(())
-}
-
-/// Memory of this process that is its own: the file pages that SQLite maps are not.
-fn resident() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("memory is read from /proc")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).context("no RssAnon")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024.0)
 }

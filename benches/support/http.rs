@@ -55,7 +55,7 @@ pub fn row(plan: &mut Plan, store: &str, url: Option<String>) -> anyhow::Result<
         name,
         unit: Unit::PerSecond,
         better: Better::More,
-        peer: None,
+        peers: Vec::new(),
         ours: rates,
         goal: None,
         note,

@@ -1,7 +1,6 @@
 //! Rounds, medians and the table.
 
 use std::{
-    fmt::Write as _,
     fs::File,
     io::{Seek as _, SeekFrom, Write as _},
     path::Path,
@@ -32,6 +31,7 @@ pub enum Unit {
     Micros,
     Millis,
     Bytes,
+    Mebibytes,
 }
 
 impl Unit {
@@ -42,6 +42,7 @@ impl Unit {
             Self::Micros => format!("{figure:.1} µs"),
             Self::Millis => format!("{figure:.0} ms"),
             Self::Bytes => format!("{} B", grouped(figure)),
+            Self::Mebibytes => format!("{} MiB", grouped(figure / f64::from(1 << 20))),
         }
     }
 }
@@ -59,52 +60,62 @@ fn grouped(figure: f64) -> String {
     out
 }
 
-/// A row of the table: figures by round, the peer's beside ours.
+/// Whom we are measured against.
+pub struct Peer {
+    pub name: &'static str,
+    /// By round, as ours.
+    pub figures: Vec<f64>,
+    /// The ratio to it that we should reach.
+    pub goal: Option<f64>,
+}
+
+/// A row of the table: figures by round, the peers' beside ours.
 pub struct Row {
     pub name: String,
     pub unit: Unit,
     pub better: Better,
-    /// The peer's name and figures.
-    pub peer: Option<(&'static str, Vec<f64>)>,
+    pub peers: Vec<Peer>,
     pub ours: Vec<f64>,
-    /// The ratio to the peer (or, without a peer, the figure) that it should reach.
+    /// The figure that it should reach, whatever the peers do.
     pub goal: Option<f64>,
     /// Commits and bytes, or whatever else there is to say.
     pub note: String,
 }
 
-impl Row {
-    /// The median of the rounds' own ratios: above 1 we are ahead where more is better.
-    fn ratio(&self) -> Option<f64> {
-        let (_, theirs) = self.peer.as_ref()?;
-        Some(median(self.ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()))
+impl Peer {
+    pub fn new(name: &'static str, figures: Vec<f64>, goal: Option<f64>) -> Self {
+        Self { name, figures, goal }
     }
 
-    fn holds(&self) -> Option<bool> {
-        let (goal, figure) = (self.goal?, self.ratio().unwrap_or_else(|| median(self.ours.clone())));
-        Some(if self.better == Better::More { figure >= goal } else { figure <= goal })
+    /// The median of the rounds' own ratios: above 1 we are ahead where more is better.
+    fn ratio(&self, ours: &[f64]) -> f64 {
+        median(ours.iter().zip(&self.figures).map(|(ours, theirs)| ours / theirs).collect())
+    }
+}
+
+impl Row {
+    /// A goal, and whether `figure` reaches it.
+    fn judge(&self, goal: f64, figure: f64, written: &str) -> String {
+        let (sign, holds) = match self.better {
+            Better::More => ('≥', figure >= goal),
+            Better::Less => ('≤', figure <= goal),
+        };
+        format!("{sign} {written} {}", if holds { '✓' } else { '✗' })
     }
 
     fn write(&self) -> String {
-        let mut line = format!("| {} | {} ", self.name, self.unit.write(median(self.ours.clone())));
-        let _ = match &self.peer {
-            Some((name, theirs)) => write!(line, "| {name}: {} ", self.unit.write(median(theirs.clone()))),
-            None => write!(line, "| "),
-        };
-        let _ = match self.ratio() {
-            Some(ratio) => write!(line, "| {ratio:.2}× "),
-            None => write!(line, "| "),
-        };
-        let sign = if self.better == Better::More { '≥' } else { '≤' };
-        let _ = match (self.goal, self.holds()) {
-            (Some(goal), Some(holds)) => {
-                let goal = if self.peer.is_some() { format!("{goal}×") } else { self.unit.write(goal) };
-                write!(line, "| {sign} {goal} {} ", if holds { "✓" } else { "✗" })
-            }
-            _ => write!(line, "| "),
-        };
-        let _ = write!(line, "| {} |", self.note);
-        line
+        let ours = median(self.ours.clone());
+        let (mut theirs, mut ratios, mut goals) = (Vec::new(), Vec::new(), Vec::new());
+        goals.extend(self.goal.map(|goal| self.judge(goal, ours, &self.unit.write(goal))));
+        for peer in &self.peers {
+            let ratio = peer.ratio(&self.ours);
+            theirs.push(format!("{}: {}", peer.name, self.unit.write(median(peer.figures.clone()))));
+            ratios.push(format!("{ratio:.2}×"));
+            goals.extend(peer.goal.map(|goal| self.judge(goal, ratio, &format!("{goal}×"))));
+        }
+        let [theirs, ratios, goals] = [theirs, ratios, goals].map(|cell| cell.join(", "));
+        let ours = self.unit.write(ours);
+        format!("| {} | {ours} | {theirs} | {ratios} | {goals} | {} |", self.name, self.note)
     }
 }
 
@@ -142,7 +153,7 @@ impl Plan {
 
     /// Prints the table.
     pub fn table(&self) {
-        println!("| | Greenroom | peer | ratio | goal | |\n|---|---|---|---|---|---|");
+        println!("| | Greenroom | peers | ratio | goal | |\n|---|---|---|---|---|---|");
         for row in &self.rows {
             println!("{}", row.write());
         }
@@ -154,23 +165,30 @@ pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Runs both sides in turn, after one round that does not count: their figures by round.
+/// Runs both sides in turn: their figures by round, as [`rounds_among`].
 pub fn rounds(
     n: usize,
     mut theirs: impl FnMut() -> anyhow::Result<f64>,
     mut ours: impl FnMut() -> anyhow::Result<f64>,
 ) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
-    theirs()?;
-    ours()?;
-    let mut figures = (Vec::new(), Vec::new());
+    let [theirs, ours] = rounds_among(n, [&mut theirs, &mut ours])?;
+    Ok((theirs, ours))
+}
+
+/// One of those who are measured in turn.
+pub type Side<'a> = &'a mut dyn FnMut() -> anyhow::Result<f64>;
+
+/// Runs all sides in turn, after one round that does not count: their figures by round.
+pub fn rounds_among<const N: usize>(n: usize, mut sides: [Side<'_>; N]) -> anyhow::Result<[Vec<f64>; N]> {
+    for side in &mut sides {
+        side()?;
+    }
+    let mut figures = [const { Vec::new() }; N];
     for round in 0..n {
         // whoever comes second finds the caches of the first
-        if round % 2 == 0 {
-            figures.0.push(theirs()?);
-            figures.1.push(ours()?);
-        } else {
-            figures.1.push(ours()?);
-            figures.0.push(theirs()?);
+        for turn in 0..N {
+            let at = (round + turn) % N;
+            figures[at].push(sides[at]()?);
         }
     }
     Ok(figures)

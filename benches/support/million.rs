@@ -14,8 +14,8 @@ use super::{
     bare,
     doc::{Bump, Doc},
     ground::{Ground, directory},
-    herd::{PHASE, Phase},
     measure::{Better, Plan, Row, Unit},
+    phase::{PHASE, Phase},
     postgres::{STORE, Server},
 };
 
@@ -77,7 +77,7 @@ fn starts(plan: &mut Plan, store: &str, data: &Path, url: Option<&str>) -> anyho
     let note =
         format!("{at_rest:.0} ms after a start in good order; the first turn after {first:.1} ms more");
     let (name, unit, better) = (format!("{store}{NAME}"), Unit::Millis, Better::Less);
-    plan.add(Row { name, unit, better, peer: None, ours: figures.0, goal: Some(1_000.0), note });
+    plan.add(Row { name, unit, better, peers: Vec::new(), ours: figures.0, goal: Some(1_000.0), note });
     Ok(())
 }
 

@@ -1,15 +1,20 @@
 //! The parts of the benchmark.
 
 pub mod bare;
+pub mod crashes;
+pub mod crowd;
 pub mod doc;
 pub mod durable;
 pub mod ground;
 pub mod herd;
 pub mod http;
+pub mod idle;
 pub mod measure;
 pub mod million;
+pub mod neighbour;
 pub mod packed;
-pub mod plain;
+pub mod peers;
+pub mod phase;
 pub mod postgres;
 pub mod talk;
 pub mod volatile;

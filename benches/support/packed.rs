@@ -6,7 +6,7 @@ use super::{
     doc::{Doc, Grow},
     durable::{Spent, turns},
     ground::{Ground, directory, runtime},
-    measure::{Better, Plan, Row, Unit, median, rounds},
+    measure::{Better, Peer, Plan, Row, Unit, median, rounds},
     postgres::{STORE, Server, wal},
 };
 
@@ -94,8 +94,8 @@ pub fn measure(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
         let (unit, better) = (Unit::PerSecond, Better::More);
         let told = (packed.borrow_mut().told(server, size), plain.borrow_mut().told(server, size));
         let note = format!("{}; as it is: {}", told.0, told.1);
-        let peer = Some(("as it is", theirs));
-        plan.add(Row { name, unit, better, peer, ours, goal: None, note });
+        let peers = vec![Peer::new("as it is", theirs, None)];
+        plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     }
     plain.into_inner().ground.end()?;
     packed.into_inner().ground.end()

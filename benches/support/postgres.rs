@@ -28,7 +28,7 @@ use super::{
     durable::{Spent, turns},
     ground::{Ground, directory},
     herd, http,
-    measure::{Better, Plan, Row, Unit, median, p50, rounds},
+    measure::{self, Better, Plan, Row, Unit, median, p50, rounds},
     million, packed, talk,
 };
 
@@ -135,8 +135,8 @@ fn load(
         spent.told()
     );
     let (unit, better) = (Unit::PerSecond, Better::More);
-    let peer = Some((PEER, theirs));
-    plan.add(Row { name, unit, better, peer, ours, goal: Some(goal), note });
+    let peers = vec![measure::Peer::new(PEER, theirs, Some(goal))];
+    plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     ground.end()
 }
 
@@ -175,18 +175,18 @@ fn restore(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
         ground.end()?;
     }
     let (unit, better, goal) = (Unit::Millis, Better::Less, Some(3_000.0));
-    let peer = Some(("bare pages of 1,000 in the order of keys, parsed", theirs));
-    let row = |name: &str, peer, ours, goal, note| Row {
+    let peers = vec![measure::Peer::new("bare pages of 1,000 in the order of keys, parsed", theirs, None)];
+    let row = |name: &str, peers, ours, goal, note| Row {
         name: name.to_owned(),
         unit,
         better,
-        peer,
+        peers,
         ours,
         goal,
         note,
     };
-    plan.add(row(RESTORE, peer, ours, None, note.clone()));
-    plan.add(row(LOADS_OF_RESTORE, None, with_store, goal, note));
+    plan.add(row(RESTORE, peers, ours, None, note.clone()));
+    plan.add(row(LOADS_OF_RESTORE, Vec::new(), with_store, goal, note));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::{
     doc::{Bump, Doc},
     durable::{Spent, asks},
     ground::{Ground, directory},
-    measure::{Better, Disk, Plan, Row, Unit, probed, rounds},
+    measure::{Better, Disk, Peer, Plan, Row, Unit, probed, rounds},
 };
 
 /// How many call, each its own agent.
@@ -108,9 +108,9 @@ pub fn row(
     let (theirs, ours) = rounds(plan.rounds(), theirs, || {
         asks(ground, &chats, AGENTS, stretch, &mut spent, |chat| async move { chat.ask(Say {}).await })
     })?;
-    let (unit, better, peer) = (Unit::PerSecond, Better::More, Some((peer, theirs)));
+    let (unit, better, peers) = (Unit::PerSecond, Better::More, vec![Peer::new(peer, theirs, None)]);
     let note = [spent.told(), note()].into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
-    plan.add(Row { name, unit, better, peer, ours, goal: None, note });
+    plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     Ok(())
 }
 

@@ -125,14 +125,13 @@ impl<A: Agent> Directory<A> {
 }
 
 /// The directory of `A`, if the agent is registered.
-pub(crate) fn directory<A: Agent>(host: &dyn Host) -> Result<Arc<Directory<A>>, AskError> {
-    host.directory(TypeId::of::<A>())
-        .and_then(|any| any.downcast_ref::<Arc<Directory<A>>>())
-        .cloned()
-        .ok_or_else(|| {
+pub(crate) fn directory<A: Agent>(host: &dyn Host) -> Result<&Arc<Directory<A>>, AskError> {
+    host.directory(TypeId::of::<A>()).and_then(|any| any.downcast_ref::<Arc<Directory<A>>>()).ok_or_else(
+        || {
             AskError::NotFound(format!(
                 "the kind `{}` is not registered: add `.agent::<…>()` to the builder",
                 A::KIND
             ))
-        })
+        },
+    )
 }

@@ -178,6 +178,10 @@ impl<A: Agent> Lane<A> {
             {
                 return Err((why, parts));
             }
+            // Most agents hold one at a time, and `extend` would begin with room for four.
+            if q.letters.capacity() == 0 {
+                q.letters.reserve_exact(1);
+            }
             // `push_back` would make it first, to drop it if it cannot get room, and then move it.
             if manner.urgent {
                 q.urgent.get_or_insert_default().push_back(make(parts));

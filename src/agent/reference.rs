@@ -137,22 +137,33 @@ impl<T, E> Future for Pending<'_, T, E> {
 /// passivation and restarts.
 pub struct AgentRef<A: Agent> {
     host: Arc<dyn Host>,
-    key: Arc<str>,
-    pub(super) lane: Result<Arc<Lane<A>>, AskError>,
+    /// Or the key, and why there is no such agent.
+    pub(super) lane: Result<Arc<Lane<A>>, Arc<(String, AskError)>>,
     pub(super) urgent: bool,
 }
 
 impl<A: Agent> Clone for AgentRef<A> {
     fn clone(&self) -> Self {
-        Self { host: self.host.clone(), key: self.key.clone(), lane: self.lane.clone(), urgent: self.urgent }
+        Self { host: self.host.clone(), lane: self.lane.clone(), urgent: self.urgent }
     }
 }
 
 impl<A: Agent> AgentRef<A> {
     pub(crate) fn new(host: Arc<dyn Host>, key: impl Into<String>) -> Self {
-        let key: Arc<str> = key.into().into();
-        let lane = directory::<A>(&*host).and_then(|d| d.lane(&key));
-        Self { host, key, lane, urgent: false }
+        let key = key.into();
+        let lane = directory::<A>(&*host).and_then(|d| d.lane(&key)).map_err(|e| Arc::new((key, e)));
+        Self { host, lane, urgent: false }
+    }
+
+    fn key(&self) -> &str {
+        match &self.lane {
+            Ok(lane) => &lane.name.key,
+            Err(known) => &known.0,
+        }
+    }
+
+    fn lane(&self) -> Result<Arc<Lane<A>>, AskError> {
+        self.lane.clone().map_err(|known| known.1.clone())
     }
 
     /// The same door to the agent's high lane: what is told and asked through it goes before all that
@@ -163,7 +174,7 @@ impl<A: Agent> AgentRef<A> {
 
     /// Its address.
     pub fn address(&self) -> Address<A> {
-        Address::new(&*self.key)
+        Address::new(self.key())
     }
 
     /// Sends `m` and waits for its reply, which comes when the turn is durable.
@@ -175,7 +186,7 @@ impl<A: Agent> AgentRef<A> {
     where
         A: Accepts<M, I>,
     {
-        Ask::new(self.lane.clone(), m, self.urgent)
+        Ask::new(self.lane(), m, self.urgent)
     }
 
     /// Sends `m` and waits only until the mailbox has taken it. At most once: lost in a crash.
@@ -212,8 +223,8 @@ impl<A: Agent> AgentRef<A> {
         A: Accepts<M, I>,
     {
         let host = self.host.clone();
-        let target = Target::agent(A::KIND, &*self.key);
-        let known = self.lane.as_ref().map(|_| ()).map_err(Clone::clone);
+        let target = Target::agent(A::KIND, self.key());
+        let known = self.lane().map(|_| ());
         Pending::new(move |options| async move {
             known?;
             submit(&*host, target, m, options).await

@@ -14,7 +14,9 @@ use serde_json::value::RawValue;
 
 use super::{
     cell::Cell,
+    held::Held,
     inbox::{Control, Inbox, Phase},
+    metrics::Turns,
     node::Node,
     views::{KindInfo, MailboxInfo, MessageInfo},
 };
@@ -102,6 +104,9 @@ pub(crate) struct Kind<A: Agent> {
     pub door: Door<A>,
     pub directory: std::sync::OnceLock<Arc<Directory<A>>>,
     pub live: papaya::HashMap<Arc<str>, Live<A>>,
+    pub metrics: Turns,
+    /// Read only where state is not kept: all others are read anyway.
+    pub held: Held,
     /// How many cells run or are about to.
     pub running: AtomicUsize,
     /// Messages whose handlers reach outside, or wait for something else for long: they start only when
@@ -118,6 +123,8 @@ impl<A: Agent> Kind<A> {
             door: Door::of(),
             directory: std::sync::OnceLock::new(),
             live: papaya::HashMap::new(),
+            metrics: Turns::of(A::KIND),
+            held: Held::new(),
             running: AtomicUsize::new(0),
             long: papaya::HashSet::new(),
             any_long: AtomicBool::new(false),
@@ -222,6 +229,8 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Tells a running cell. `false`: none runs.
     fn control(&self, key: &str, control: Control) -> bool;
     fn set_entrance(&self, key: &str, entrance: Entrance);
+    /// The lasting status of an agent is about to be written.
+    fn note_status(&self, id: AgentId);
     /// Whether the agent takes messages and runs them.
     fn is_open(&self, key: &str) -> bool;
     fn check_state(&self, row: &AgentRow) -> anyhow::Result<()>;
@@ -348,6 +357,10 @@ impl<A: Agent> AnyKind for Kind<A> {
             _ => format!("{} is paused", lane.name.subject()),
         };
         turn_away::<A>(lane.decide(entrance), &AskError::WrongState(why));
+    }
+
+    fn note_status(&self, id: AgentId) {
+        self.held.note(id);
     }
 
     fn is_open(&self, key: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use crate::store::PoolStatus;
 
@@ -10,15 +10,36 @@ use crate::store::PoolStatus;
 #[derive(Default)]
 pub(crate) struct Metrics;
 
+/// What each turn of a kind counts in, found once: to find it costs more than a short turn.
+pub(crate) struct Turns {
+    ok: Counter,
+    failed: Counter,
+    took: Histogram,
+}
+
+impl Turns {
+    pub(crate) fn of(kind: &'static str) -> Self {
+        Self {
+            ok: counter!("greenroom_messages_total", "kind" => kind, "outcome" => "ok"),
+            failed: counter!("greenroom_messages_total", "kind" => kind, "outcome" => "failed"),
+            took: histogram!("greenroom_message_handle_duration_seconds", "kind" => kind),
+        }
+    }
+
+    /// So many turns have ended, of which so many failed.
+    pub(crate) fn turns(&self, n: u32, failed: u32) {
+        self.ok.increment(u64::from(n.saturating_sub(failed)));
+        if failed > 0 {
+            self.failed.increment(u64::from(failed));
+        }
+    }
+
+    pub(crate) fn handled(&self, took: Duration) {
+        self.took.record(took.as_secs_f64());
+    }
+}
+
 impl Metrics {
-    pub(crate) fn turns(&self, kind: &'static str, outcome: &'static str, n: u64) {
-        counter!("greenroom_messages_total", "kind" => kind, "outcome" => outcome).increment(n);
-    }
-
-    pub(crate) fn handled(&self, kind: &'static str, took: Duration) {
-        histogram!("greenroom_message_handle_duration_seconds", "kind" => kind).record(took.as_secs_f64());
-    }
-
     pub(crate) fn restart(&self, kind: &'static str, reason: &'static str) {
         counter!("greenroom_agent_restarts_total", "kind" => kind, "reason" => reason).increment(1);
     }

@@ -17,6 +17,7 @@ mod dispatcher;
 mod doom;
 mod gone;
 mod groups;
+mod held;
 mod hints;
 pub(crate) mod inbox;
 mod keeper;

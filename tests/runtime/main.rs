@@ -7,6 +7,7 @@ mod entities;
 #[path = "../support/faulty.rs"]
 mod faulty;
 mod groups;
+mod held;
 mod keys;
 mod lifecycle;
 mod model;

@@ -26,7 +26,7 @@ use std::{
 use tokio::time::Instant;
 
 use jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use uuid::Uuid;
 
 pub use conversation::{Opened, Talk};
@@ -65,21 +65,14 @@ const MAX_BATCH: usize = 100_000;
 pub struct Turn<A: Agent> {
     host: Arc<dyn Host>,
     lane: Arc<Lane<A>>,
-    outbox: Mutex<Outbox>,
+    // boxed, as what follows: an agent at rest has a turn too, and most turns need none of these
+    outbox: Mutex<Option<Box<Outbox>>>,
     pub(crate) gate: Gate,
     pub(crate) is_new: bool,
     now: AtomicI64,
-    message: Option<Uuid>,
-    task: Option<TaskId>,
-    deadline: Option<Instant>,
-    chain: Vec<String>,
-    given_key: Option<String>,
-    /// Whether the last letter said something beside its message.
-    told: bool,
+    told: Option<Box<Told>>,
     key: OnceLock<String>,
-    calls: Mutex<HashMap<[u8; 16], u32>>,
-    /// Sessions that the turn has read.
-    seen: Mutex<HashMap<String, Expect>>,
+    reach: Mutex<Option<Box<Reach>>>,
     timers: OnceLock<Arc<Timers<A>>>,
     /// How long the turn may take, …
     limit: Duration,
@@ -88,6 +81,24 @@ pub struct Turn<A: Agent> {
     end: End,
     /// Raised when the cell is to leave: an operator's wish, or a shutdown.
     pub(crate) leaving: Arc<AtomicBool>,
+}
+
+/// What the letter says beside its message.
+struct Told {
+    message: Option<Uuid>,
+    task: Option<TaskId>,
+    deadline: Option<Instant>,
+    chain: Vec<String>,
+    key: Option<String>,
+}
+
+/// What a turn that reaches outside has met there.
+#[derive(Default)]
+struct Reach {
+    /// How often it has made a call.
+    calls: HashMap<[u8; 16], u32>,
+    /// Sessions that it has read.
+    seen: HashMap<String, Expect>,
 }
 
 impl<A: Agent> Turn<A> {
@@ -99,15 +110,9 @@ impl<A: Agent> Turn<A> {
             gate: Gate::default(),
             is_new: true,
             now: AtomicI64::new(0),
-            message: None,
-            task: None,
-            deadline: None,
-            chain: Vec::new(),
-            given_key: None,
-            told: false,
+            told: None,
             key: OnceLock::new(),
-            calls: Mutex::default(),
-            seen: Mutex::default(),
+            reach: Mutex::default(),
             timers: OnceLock::new(),
             limit: Duration::MAX,
             waits_since: OnceLock::new(),
@@ -120,8 +125,7 @@ impl<A: Agent> Turn<A> {
     #[inline]
     pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage, limit: Duration) {
         if self.gate.reset(passage) {
-            self.calls.get_mut().clear();
-            self.seen.get_mut().clear();
+            *self.reach.get_mut() = None;
             self.waits_since = OnceLock::new();
         }
         self.limit = limit;
@@ -130,39 +134,46 @@ impl<A: Agent> Turn<A> {
         if self.key.get().is_some() {
             self.key = OnceLock::new();
         }
-        if let Some(meta) = meta {
-            self.message = meta.id;
-            self.task = meta.claim.as_ref().map(|c| c.id);
-            self.deadline = meta.deadline;
-            self.chain.clone_from(&meta.chain);
-            self.given_key = meta.key.as_ref().map(|k| k.text.clone());
-            self.told = true;
-        } else if std::mem::take(&mut self.told) {
-            self.message = None;
-            self.task = None;
-            self.deadline = None;
-            self.chain.clear();
-            self.given_key = None;
+        if meta.is_some() || self.told.is_some() {
+            self.told = meta.map(|meta| {
+                Box::new(Told {
+                    message: meta.id,
+                    task: meta.claim.as_ref().map(|c| c.id),
+                    deadline: meta.deadline,
+                    chain: meta.chain.clone(),
+                    key: meta.key.as_ref().map(|k| k.text.clone()),
+                })
+            });
         }
     }
 
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        let mut outbox = self.outbox.lock();
-        outbox.used = true;
-        outbox
+    fn outbox(&self) -> MappedMutexGuard<'_, Outbox> {
+        MutexGuard::map(self.outbox.lock(), |outbox| &mut **outbox.get_or_insert_default())
+    }
+
+    fn reach(&self) -> MappedMutexGuard<'_, Reach> {
+        MutexGuard::map(self.reach.lock(), |reach| &mut **reach.get_or_insert_default())
+    }
+
+    /// The task that the message is an attempt of.
+    fn task(&self) -> Option<TaskId> {
+        self.told.as_ref()?.task
+    }
+
+    /// The agents that wait for this turn, outermost first.
+    fn chain(&self) -> &[String] {
+        self.told.as_ref().map_or(&[], |told| &told.chain)
     }
 
     /// For the cell: whether the turn leaves anything behind.
     #[inline]
     pub(crate) fn has_outbox(&mut self) -> bool {
-        let outbox = self.outbox.get_mut();
-        outbox.used && !outbox.is_empty()
+        self.outbox.get_mut().as_ref().is_some_and(|outbox| !outbox.is_empty())
     }
 
     /// For the cell: what the turn leaves behind.
-    pub(crate) fn take_outbox(&mut self) -> Option<Outbox> {
-        let outbox = self.outbox.get_mut();
-        if outbox.is_empty() { None } else { Some(std::mem::take(outbox)) }
+    pub(crate) fn take_outbox(&mut self) -> Option<Box<Outbox>> {
+        self.outbox.get_mut().take_if(|outbox| !outbox.is_empty())
     }
 
     fn name(&self) -> &Name {
@@ -201,17 +212,19 @@ impl<A: Agent> Turn<A> {
 
     /// What is left of the caller's budget, where it gave one.
     pub fn deadline(&self) -> Option<Duration> {
-        self.deadline.map(|d| d.saturating_duration_since(Instant::now()))
+        self.told.as_ref()?.deadline.map(|d| d.saturating_duration_since(Instant::now()))
     }
 
     /// A key that is the same whenever this message is handled again: the task's id, or the key
     /// that the caller gave, or one of this message's own.
     pub fn idempotency_key(&self) -> &str {
-        self.key.get_or_init(|| match (&self.task, &self.given_key, &self.message) {
-            (Some(task), _, _) => task.to_string(),
-            (None, Some(key), _) => format!("{}/{}/{key}", self.name().kind, self.name().key),
-            (None, None, Some(message)) => message.to_string(),
-            (None, None, None) => Uuid::now_v7().to_string(),
+        self.key.get_or_init(|| match self.told.as_deref() {
+            Some(Told { task: Some(task), .. }) => task.to_string(),
+            Some(Told { key: Some(key), .. }) => {
+                format!("{}/{}/{key}", self.name().kind, self.name().key)
+            }
+            Some(Told { message: Some(message), .. }) => message.to_string(),
+            _ => Uuid::now_v7().to_string(),
         })
     }
 
@@ -336,13 +349,12 @@ impl<A: Agent> Turn<A> {
             }
         };
         if input.get().len() > self.host.message_bytes() {
-            self.outbox
-                .lock()
+            self.outbox()
                 .refuse(format!("cannot submit `{}` to {target}: over limits.message_bytes", M::NAME));
             return None;
         }
         let mut task = NewTask::new(target, name, input, self.host.max_attempts());
-        task.parent = self.task;
+        task.parent = self.task();
         Some(task)
     }
 
@@ -382,8 +394,8 @@ impl<A: Agent> Turn<A> {
     fn call_key(&self, target: &str, name: &str, body: &str) -> String {
         let hash = request_hash(&format!("{target} {name}"), body);
         let nth = {
-            let mut calls = self.calls.lock();
-            let n = calls.entry(hash).or_default();
+            let mut reach = self.reach();
+            let n = reach.calls.entry(hash).or_default();
             *n += 1;
             *n
         };

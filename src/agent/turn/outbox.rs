@@ -17,8 +17,6 @@ const MAX_OUTBOX_BYTES: usize = 4 << 20;
 /// What leaves with the commit.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    /// The turn has looked into it: else it is empty, and most are.
-    pub used: bool,
     pub tells: Vec<Box<dyn FnOnce() + Send>>,
     /// Changes of the agent's timers.
     pub alarms: Vec<Alarm>,

@@ -118,7 +118,7 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         Pending::new(move |options| async move {
             let lane = directory::<B>(&*turn.host).and_then(|d| d.lane(&key)).map_err(AskError::widen)?;
             let (me, callee) = (turn.name().subject(), lane.name.subject());
-            let mut chain = turn.chain.clone();
+            let mut chain = turn.chain().to_vec();
             chain.push(me);
             if chain.contains(&callee) {
                 chain.push(callee);

@@ -59,7 +59,7 @@ impl<'c, A: Agent> SessionPeer<'c, A> {
             Some(SessionChange::Touch) | None => {
                 let found = self.turn.reads().await?.session(self.id.clone()).await?;
                 let seen = found.as_ref().map_or(Expect::Absent, |s| Expect::Version(s.version));
-                self.turn.seen.lock().insert(self.id.clone(), seen);
+                self.turn.reach().seen.insert(self.id.clone(), seen);
                 found.map(|s| s.data)
             }
         };
@@ -93,7 +93,7 @@ impl<'c, A: Agent> SessionPeer<'c, A> {
     }
 
     fn seen(&self) -> Expect {
-        self.turn.seen.lock().get(&self.id).copied().unwrap_or_default()
+        self.turn.reach().seen.get(&self.id).copied().unwrap_or_default()
     }
 
     fn write(&self, change: SessionChange) {

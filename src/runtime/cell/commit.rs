@@ -50,30 +50,34 @@ impl<A: Agent> Runner<A> {
 
     /// Hands the window to the store, or answers it where there is nothing to write.
     pub(super) async fn flush(&mut self) -> Option<Exit> {
+        match self.hand_over() {
+            Ok(()) => None,
+            Err(error) => Box::pin(self.unwritable(error)).await,
+        }
+    }
+
+    /// As [`Runner::flush`]. The error: the state cannot be kept.
+    pub(super) fn hand_over(&mut self) -> Result<(), AskError> {
         self.flushed_at = Instant::now();
         self.overdue = false;
         let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
         self.settle_entries(&mut unit);
-        let outputs = self.window.outbox.has_records() || !unit.finished.is_empty() || !unit.keys.is_empty();
+        let leaves = self.window.outbox.as_ref().is_some_and(|outbox| outbox.has_records());
+        let outputs = leaves || !unit.finished.is_empty() || !unit.keys.is_empty();
         let mut image = None;
         if !self.volatile() && (self.window.changed || (outputs && self.air.image.is_some())) {
-            let written = if self.window.changed { self.serialise() } else { self.same_again() };
-            match written {
-                Ok(bytes) => {
-                    let before = self.air.image.as_deref().map(|old| body(old));
-                    let same = before == Some(body(&bytes));
-                    if outputs || !same {
-                        image = Some(Arc::new(bytes));
-                    }
-                }
-                Err(error) => return Box::pin(self.unwritable(error)).await,
+            let bytes = if self.window.changed { self.serialise() } else { self.same_again() }?;
+            let before = self.air.image.as_deref().map(|old| body(old));
+            if outputs || before != Some(body(&bytes)) {
+                image = Some(Arc::new(bytes));
             }
         }
-        let mut window = std::mem::take(&mut self.window);
-        let tells = window.outbox.released();
+        let window = std::mem::take(&mut self.window);
+        let mut outbox = window.outbox.map(|outbox| *outbox).unwrap_or_default();
+        let tells = outbox.released();
         if image.is_none() && !outputs {
             release(window.entries, tells, self.air.version);
-            return None;
+            return Ok(());
         }
         if let Some(bytes) = &image {
             self.air.image = Some(bytes.clone());
@@ -88,12 +92,12 @@ impl<A: Agent> Runner<A> {
                 bytes: bytes.clone(),
             });
         }
-        unit.accepted.extend(window.outbox.tasks);
-        unit.batches = window.outbox.batches;
-        unit.conversations = window.outbox.conversations;
-        unit.messages = window.outbox.messages;
-        unit.sessions = window.outbox.sessions;
-        unit.subscriptions = window.outbox.subscriptions;
+        unit.accepted.extend(outbox.tasks);
+        unit.batches = outbox.batches;
+        unit.conversations = outbox.conversations;
+        unit.messages = outbox.messages;
+        unit.sessions = outbox.sessions;
+        unit.subscriptions = outbox.subscriptions;
         self.node.name_unit(&mut unit);
         if !unit.accepted.is_empty() {
             self.node.tasks_accepted(&unit.accepted);
@@ -105,7 +109,7 @@ impl<A: Agent> Runner<A> {
         self.air.inbox.load(Box::new(load));
         self.turn.is_new = false;
         self.node.persistence.write(self.lane.name.id.0, unit, Ticket::Cell(self.air.inbox.clone()));
-        None
+        Ok(())
     }
 
     /// Ends the tasks and settles the keys of the turns in the window.
@@ -219,14 +223,11 @@ impl<A: Agent> Runner<A> {
         .await
     }
 
-    pub(super) async fn landed(&mut self, outcome: Outcome) -> Option<Exit> {
-        match self.air.land(outcome) {
-            Ok(()) => {
-                self.limit = (self.limit * 2).min(MAX_WINDOW);
-                None
-            }
-            Err(outcome) => Box::pin(self.lost(outcome)).await,
-        }
+    /// Takes in how the commit under way ended. The error: that, where it is not durable.
+    pub(super) fn landed(&mut self, outcome: Outcome) -> Result<(), Outcome> {
+        self.air.land(outcome)?;
+        self.limit = (self.limit * 2).min(MAX_WINDOW);
+        Ok(())
     }
 
     /// The commit under way did not happen: nothing that ran since its image did. What may still

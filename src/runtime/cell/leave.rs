@@ -55,6 +55,7 @@ impl<A: Agent> Runner<A> {
         let entries = std::mem::take(&mut self.window).entries;
         let text = quarantined_text(&self.subject(), &why);
         let name = &self.lane.name;
+        self.kind.held.note(name.id);
         let kept = self
             .node
             .store
@@ -88,6 +89,7 @@ impl<A: Agent> Runner<A> {
         }
         self.decided = self.lane.decided();
         let name = &self.lane.name;
+        self.kind.held.note(name.id);
         let status = StoredStatus::Stopped;
         let kept =
             self.node.store.set_status(name.id, &name.kind, &name.key, self.epoch, status, Some(&why)).await;

@@ -58,10 +58,19 @@ impl<A: Agent> Runner<A> {
         self.air.image = None;
         self.air.version = 0;
         self.decided = self.lane.decided();
+        if self.volatile() && self.kind.held.excludes(id, self.epoch) {
+            return self.revive().await;
+        }
         let mut tries = 0;
         let row = loop {
-            let node = self.node.clone();
-            let Some(loaded) = self.unless_troubled(async move { node.load(id).await }).await else {
+            let (node, kind) = (self.node.clone(), self.volatile().then(|| self.kind.clone()));
+            let load = async move {
+                if let Some(kind) = kind {
+                    kind.held.read(&node, A::KIND).await?;
+                }
+                node.load(id).await
+            };
+            let Some(loaded) = self.unless_troubled(load).await else {
                 return Some(self.turn_away(self.node.trouble()));
             };
             match loaded {

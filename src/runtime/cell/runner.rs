@@ -86,8 +86,11 @@ pub(super) struct Runner<A: Agent> {
     pub(super) detached: bool,
     /// Rings for the agent's next timer.
     pub(super) alarm: Option<Pin<Box<Sleep>>>,
+    /// Turns, and those of them that failed, which the metrics have not been told of.
     pub(super) turns: u32,
     pub(super) failures: u32,
+    /// Counts turns: one of many is timed.
+    pub(super) nth: u32,
 }
 impl<A: Agent> Runner<A> {
     pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
@@ -113,6 +116,7 @@ impl<A: Agent> Runner<A> {
             alarm: None,
             turns: 0,
             failures: 0,
+            nth: 0,
             node,
             kind,
             lane,
@@ -155,15 +159,18 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn live(&mut self) -> Exit {
-        // What happens seldom is boxed here and below: an agent at rest is as large as the largest
-        // future of its loop.
+        // Boxed here and below: an agent at rest is as large as the largest future of its loop, and has
+        // no use for the room that its handlers need.
         if let Some(exit) = Box::pin(self.restore()).await {
             return exit;
         }
         loop {
             let step = match self.next().await {
-                Next::Outcome(outcome) => self.landed(outcome).await,
-                Next::Batch => self.work().await,
+                Next::Outcome(outcome) => match self.landed(outcome) {
+                    Ok(()) => None,
+                    Err(outcome) => Box::pin(self.lost(outcome)).await,
+                },
+                Next::Batch => Box::pin(self.work()).await,
                 Next::Control(control) => Box::pin(self.controlled(control)).await,
             };
             if let Some(exit) = step {
@@ -171,7 +178,9 @@ impl<A: Agent> Runner<A> {
             }
             // Again after a flush that came to nothing: what it left is to be flushed as well.
             while self.flush_is_due() {
-                if let Some(exit) = self.flush().await {
+                if let Err(error) = self.hand_over()
+                    && let Some(exit) = Box::pin(self.unwritable(error)).await
+                {
                     return exit;
                 }
             }
@@ -183,22 +192,27 @@ impl<A: Agent> Runner<A> {
         self.node.is_troubled(self.volatile())
     }
 
+    /// The same, by the clock too.
+    fn is_past(&self) -> bool {
+        self.is_troubled() || self.node.owned.is_past(self.node.uptime())
+    }
+
     /// Whether another turn may run now.
     pub(super) fn can_run(&self) -> bool {
-        let room = self.window.entries.len() < self.limit && self.window.outbox.bytes < MAX_OUTPUT_BYTES;
+        let bytes = self.window.outbox.as_ref().map_or(0, |outbox| outbox.bytes);
+        let room = self.window.entries.len() < self.limit && bytes < MAX_OUTPUT_BYTES;
         room && !(self.barrier && (self.air.flight.is_some() || !self.window.is_empty()))
     }
 
     async fn next(&mut self) -> Next {
         // Once a batch the clock is asked too.
-        let troubled = self.is_troubled() || self.node.owned.is_past(self.node.uptime());
         if !self.barrier
-            && !troubled
             && !self.batch.is_empty()
             && !self.lane.has_urgent()
             && !self.inbox().has_outcome()
             && self.can_run()
             && self.inbox().control() < Control::Renew
+            && !self.is_past()
         {
             return Next::Batch;
         }
@@ -233,7 +247,7 @@ impl<A: Agent> Runner<A> {
             if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
             }
-            if self.is_troubled() || self.node.owned.is_past(self.node.uptime()) {
+            if self.is_troubled() {
                 self.turn_askers_away(cx);
                 return Poll::Pending;
             }
@@ -246,6 +260,10 @@ impl<A: Agent> Runner<A> {
                     self.lane.take_urgent(&mut self.batch);
                 }
                 if !self.batch.is_empty() || self.lane.poll_batch(&mut self.batch, cx) {
+                    if self.is_past() {
+                        self.turn_askers_away(cx);
+                        return Poll::Pending;
+                    }
                     return Poll::Ready(Next::Batch);
                 }
             }
@@ -276,10 +294,7 @@ impl<A: Agent> Runner<A> {
 
     pub(super) fn report_turns(&mut self) {
         if self.turns > 0 {
-            self.node.metrics.turns(A::KIND, "ok", u64::from(self.turns - self.failures.min(self.turns)));
-            if self.failures > 0 {
-                self.node.metrics.turns(A::KIND, "failed", u64::from(self.failures));
-            }
+            self.kind.metrics.turns(self.turns, self.failures);
             (self.turns, self.failures) = (0, 0);
         }
     }

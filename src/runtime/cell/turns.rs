@@ -163,7 +163,8 @@ impl<A: Agent> Runner<A> {
         };
         self.turn.begin(meta, if blocked { Passage::Blocked } else { Passage::Clear }, budget);
         // One of many is timed: the clock would cost more than a short turn.
-        let begun = self.turns.is_multiple_of(TIMED).then(Instant::now);
+        let begun = self.nth.is_multiple_of(TIMED).then(Instant::now);
+        self.nth = self.nth.wrapping_add(1);
         Terms { keep: !self.volatile(), uncovered, budget, begun }
     }
 
@@ -173,7 +174,7 @@ impl<A: Agent> Runner<A> {
             self.kind.takes_long(message);
         }
         if let Some(begun) = terms.begun {
-            self.node.metrics.handled(A::KIND, begun.elapsed());
+            self.kind.metrics.handled(begun.elapsed());
         }
         self.turns += 1;
     }
@@ -266,7 +267,10 @@ impl<A: Agent> Runner<A> {
             return Ran::Failed;
         }
         self.retire |= outbox.retire;
-        self.window.outbox.append(outbox);
+        match &mut self.window.outbox {
+            Some(earlier) => earlier.append(*outbox),
+            none => *none = Some(outbox),
+        }
         ran
     }
 
@@ -284,7 +288,7 @@ impl<A: Agent> Runner<A> {
 
     /// The version under which a turn is answered at once; `None`: something holds it.
     fn releases(&self, letter: &EnvelopeOf<A>, ran: Ran) -> Option<i64> {
-        if !self.window.outbox.is_empty() || Self::has_record(letter, ran) {
+        if self.window.outbox.is_some() || Self::has_record(letter, ran) {
             return None;
         }
         if self.volatile() {
@@ -300,7 +304,7 @@ impl<A: Agent> Runner<A> {
             return letter.letter_mut().release(version);
         }
         self.window.changed |= self.has_effect(&letter, ran);
-        let outputs = !self.window.outbox.is_empty() || Self::has_record(&letter, ran);
+        let outputs = self.window.outbox.is_some() || Self::has_record(&letter, ran);
         if matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) && !outputs {
             letter.letter_mut().release(self.air.version);
         } else {

@@ -48,7 +48,8 @@ impl<A: Agent> Cargo for Load<A> {
 /// Turns that have run since the last flush.
 pub(super) struct Window<A: Agent> {
     pub entries: Vec<Entry<A>>,
-    pub outbox: Outbox,
+    /// `None`: they have left nothing.
+    pub outbox: Option<Box<Outbox>>,
     /// Whether the state may differ from the last image.
     pub changed: bool,
     /// Whether an entry must be durable before it is answered.
@@ -57,20 +58,20 @@ pub(super) struct Window<A: Agent> {
 
 impl<A: Agent> Default for Window<A> {
     fn default() -> Self {
-        Self { entries: Vec::new(), outbox: Outbox::default(), changed: false, urgent: false }
+        Self { entries: Vec::new(), outbox: None, changed: false, urgent: false }
     }
 }
 
 impl<A: Agent> Window<A> {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.outbox.is_empty()
+        self.entries.is_empty() && self.outbox.is_none()
     }
 
     /// Whether a later turn that reaches outside would show what is not on its way to the store.
     #[inline]
     pub(super) fn is_uncovered(&self) -> bool {
-        self.changed || !self.outbox.is_empty()
+        self.changed || self.outbox.is_some()
     }
 }
 

@@ -168,6 +168,7 @@ impl Operator {
         };
         let id = AgentId::of(kind, key);
         if next != status || row.is_some() {
+            found.note_status(id);
             node.store.set_status(id, kind, key, node.epoch(id), next, why).await?;
         }
         if let Some(actors) = node.actors() {
