@@ -111,6 +111,13 @@ fn say(text: impl Into<String>) -> Say {
     Say { text: text.into() }
 }
 
+/// Waits until so many messages wait for a clerk.
+async fn wait_in_the_mailbox(world: &World, key: &str, n: usize) {
+    let handle = world.handle();
+    let depth = async || handle.operator().agent("clerk", key).await.unwrap().mailbox.depth;
+    until("they wait", || async { depth().await == n }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_urgent_goes_before_all_that_waits_in_its_own_order() {
     let (world, gate) = world().await;
@@ -143,15 +150,15 @@ async fn what_is_urgent_goes_before_all_that_waits_in_its_own_order() {
 async fn what_is_urgent_does_not_wait_for_a_batch_that_was_taken_in() {
     let (world, gate) = world().await;
     let clerk = world.handle().agent::<Clerk>("a");
-    let blocked: Vec<_> = (0..40).map(|_| tokio::spawn(clerk.ask(Block {}))).collect();
+    let first = tokio::spawn(clerk.ask(Block {}));
     gate.arrival().await;
+    let blocked: Vec<_> = (0..40).map(|_| tokio::spawn(clerk.ask(Block {}))).collect();
+    wait_in_the_mailbox(&world, "a", 40).await;
     gate.open(1);
+    soon(first).await.unwrap().unwrap();
     gate.arrival().await;
     let urgent = tokio::spawn(clerk.urgent().ask(say("urgent")));
-    until("it waits", || async {
-        world.handle().operator().agent("clerk", "a").await.unwrap().mailbox.depth > 0
-    })
-    .await;
+    wait_in_the_mailbox(&world, "a", 1).await;
     // turns that take their time are looked up from after each
     gate.open(1);
     soon(urgent).await.unwrap().unwrap();
@@ -188,6 +195,8 @@ async fn a_turn_tells_urgent_things_too() {
     let blocked = tokio::spawn(other.ask(Block {}));
     gate.arrival().await;
     soon(world.handle().agent::<Clerk>("a").ask(Hurry {})).await.unwrap();
+    // what a turn tells leaves behind its answer
+    wait_in_the_mailbox(&world, "other", 2).await;
     gate.open(1);
     soon(blocked).await.unwrap().unwrap();
     until("both were heard", || async { gate.count("calm") == 1 }).await;
