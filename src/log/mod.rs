@@ -258,6 +258,15 @@ impl Core {
             None => record.json(&self.origin).into(),
         };
         self.ring.push(record.level, &record.event, &record.subject, json.clone());
+        // People read the decision in the report; machines get it as an event of its own.
+        let json = match report.and_then(CrashReport::decision_event).map(Record::from) {
+            Some(decision) => {
+                let text: Arc<str> = decision.json(&self.origin).into();
+                self.ring.push(decision.level, &decision.event, &decision.subject, text.clone());
+                format!("{json}\n{text}").into()
+            }
+            None => json,
+        };
         let Some(output) = &self.output else { return };
         let must = record.level >= Level::Error;
         let file = output.has_file.then_some(&*json);

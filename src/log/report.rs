@@ -118,6 +118,7 @@ pub(super) mod tests {
             message_bytes: Some(18),
             repeat: 2,
             version: Some(41),
+            group: None,
             lost: None,
             decision: Decision::Restart { attempt: 2, delay: Duration::from_micros(5_300) },
             max_restarts: 10,

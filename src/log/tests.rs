@@ -2,7 +2,13 @@
 
 use std::{fs, time::Duration};
 
+use serde_json::json;
+
 use super::{report::tests::report, *};
+use crate::model::{
+    group::Strategy,
+    supervision::{CrashReport, Decision},
+};
 
 /// A console that tests can read; `gate` holds the writer back.
 #[derive(Clone, Default)]
@@ -70,6 +76,20 @@ fn a_crash_is_a_report_for_people_and_one_line_for_machines() {
     assert_eq!(line["message_type"], "add");
     assert_eq!((&line["level"], &line["node"], &line["boot"]), (&"error".into(), &"n1".into(), &"b1".into()));
     assert_eq!(line["msg"], "agent crashed: panicked: \"boom\" at src/tally.rs:12");
+    let next: Value = serde_json::from_str(&console.lines()[1]).unwrap();
+    let told = ["event", "subject", "strategy", "attempt", "max", "within_ms", "delay_ms"].map(|f| &next[f]);
+    let meant = json!(["restart.planned", "tally/a", "one_for_one", 2, 10, 60_000, 5]);
+    assert_eq!(json!(told), meant);
+    let exceeded = CrashReport { decision: Decision::Exceeded { attempts: 10 }, ..report() };
+    let group = Some(("market".to_owned(), Strategy::OneForAll));
+    for (report, to) in [(exceeded.clone(), "operator"), (CrashReport { group, ..exceeded }, "group:market")]
+    {
+        let (logger, guard, console) = start(Format::Json);
+        logger.crash(&report);
+        drop(guard);
+        let next: Value = serde_json::from_str(&console.lines()[1]).unwrap();
+        assert_eq!((&next["event"], &next["escalated_to"]), (&"restart.exceeded".into(), &to.into()));
+    }
 }
 
 #[test]

@@ -129,6 +129,7 @@ mod tests {
             message_bytes: Some(2),
             repeat: 1,
             version: Some(1),
+            group: None,
             lost: None,
             decision: Decision::Restart { attempt: 1, delay: Duration::ZERO },
             max_restarts: 10,

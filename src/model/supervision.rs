@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     event::{self, Event, Level},
+    group::Strategy,
     units,
 };
 
@@ -251,6 +252,9 @@ pub struct CrashReport {
     /// What was lost, where it is not "nothing" (`relaxed` and `volatile` agents).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
+    /// The group that it is supervised in, and its strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<(String, Strategy)>,
     /// What happens next.
     pub decision: Decision,
     /// The policy's bound on restarts …
@@ -291,12 +295,15 @@ impl CrashReport {
     }
 
     /// The event that tells the decision: `restart.planned` or `restart.exceeded`.
-    pub fn decision_event(&self, strategy: &str, escalated_to: Option<&str>) -> Option<Event> {
+    pub fn decision_event(&self) -> Option<Event> {
+        let strategy = self.group.as_ref().map_or(Strategy::OneForOne, |(_, strategy)| *strategy);
+        let escalated_to =
+            self.group.as_ref().map_or_else(|| "operator".to_owned(), |(name, _)| format!("group:{name}"));
         let within_ms = u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX);
         match self.decision {
             Decision::Restart { attempt, delay } => Some(
                 Event::at(self.at, Level::Info, event::RESTART_PLANNED, self.subject.clone())
-                    .field("strategy", strategy)
+                    .field("strategy", strategy.name())
                     .field("attempt", attempt)
                     .field("max", self.max_restarts)
                     .field("within_ms", within_ms)
@@ -307,7 +314,7 @@ impl CrashReport {
                     .field("attempts", attempts)
                     .field("max", self.max_restarts)
                     .field("within_ms", within_ms)
-                    .field_opt("escalated_to", escalated_to)
+                    .field("escalated_to", escalated_to)
                     .hint(format!("greenroom agents restart {}", self.subject)),
             ),
             Decision::Leave => None,

@@ -312,6 +312,7 @@ impl<M: Typed> ToolCell<M> {
         let Some(node) = self.node.upgrade() else { return };
         let supervision = &node.settings.supervision;
         node.crashed(CrashReport {
+            group: None,
             id,
             at: clock::now(),
             subject: format!("tool:{}", self.spec.name),

@@ -30,6 +30,7 @@ fn crash(line: u32, second: i64) -> CrashReport {
         message_bytes: Some(18),
         repeat: 2,
         version: Some(41),
+        group: None,
         lost: None,
         decision: Decision::Restart { attempt: 2, delay: Duration::from_millis(5) },
         max_restarts: 10,

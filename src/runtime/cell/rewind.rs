@@ -139,7 +139,10 @@ impl<A: Agent> Runner<A> {
         let meta = letter.and_then(|l| l.details().0);
         let message_id =
             meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
+        let group = self.kind.policy.group.as_deref();
+        let group = self.node.groups.iter().find(|g| group == Some(&*g.name));
         let report = CrashReport {
+            group: group.map(|g| (g.name.clone(), g.policy.strategy)),
             id: Uuid::now_v7().to_string(),
             at: clock::now(),
             subject: self.subject(),
