@@ -42,8 +42,10 @@ impl End {
 pub(super) struct Terms {
     /// The message may be needed again: the turn gets a copy.
     pub keep: bool,
-    /// Earlier turns wait for a flush.
+    /// Earlier turns wait for a flush, …
     pub uncovered: bool,
+    /// … and somebody for their answers.
+    pub awaited: bool,
     pub budget: Duration,
     /// When it began, where it is timed.
     pub begun: Option<Instant>,
@@ -95,7 +97,7 @@ pub(super) async fn drive<A: Agent>(
                 }
             }
             // Who waits for what ran before it would wait for this turn as well: it has to give way.
-            let yields = terms.uncovered && terms.keep && terms.budget > LONG;
+            let yields = terms.awaited && terms.keep && terms.budget > LONG;
             let timer = timer.get_or_insert_with(|| {
                 *air.inbox.current.lock() = Some((name, Instant::now()));
                 Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget }))

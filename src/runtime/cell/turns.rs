@@ -165,12 +165,14 @@ impl<A: Agent> Runner<A> {
         // One of many is timed: the clock would cost more than a short turn.
         let begun = self.nth.is_multiple_of(TIMED).then(Instant::now);
         self.nth = self.nth.wrapping_add(1);
-        Terms { keep: !self.volatile(), uncovered, budget, begun }
+        Terms { keep: !self.volatile(), uncovered, awaited: uncovered && self.window.urgent, budget, begun }
     }
 
     #[inline]
     fn has_run(&mut self, message: &'static str, terms: &Terms) {
-        if std::mem::take(&mut self.air.waited) >= LONG {
+        // Of a relaxed agent nobody waits for the commit.
+        let relaxed = matches!(self.kind.policy.persistence, Persistence::Relaxed { .. });
+        if std::mem::take(&mut self.air.waited) >= LONG && !relaxed {
             self.kind.takes_long(message);
         }
         if let Some(begun) = terms.begun {
