@@ -3,7 +3,11 @@
 //! A kept letter can be run again (its message is cloned for each run), and its answer is staged
 //! in it until the commit that covers the turn is durable: nobody sees what did not happen.
 
-use std::{sync::Arc, task::Poll};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use tokio::time::Instant;
 
@@ -117,7 +121,14 @@ impl<M: Message> Letter<M> {
             self.stage_error(AskError::Refused(error));
             return Ran::Declined;
         }
-        match self.watched(agent.handle(message, turn), turn).await {
+        let mut handling = std::pin::pin!(agent.handle(message, turn));
+        // Most handlers wait for nothing, and need not hear of anybody's end.
+        let first = std::future::poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await;
+        let handled = match first {
+            Poll::Ready(handled) => handled,
+            Poll::Pending => std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await,
+        };
+        match handled {
             // A plain tell: nobody will want it.
             Ok(_) if self.meta.is_none() && matches!(self.to, ReplyTo::Nobody) => Ran::Done,
             Ok(reply) => match self.stage(reply) {
@@ -141,24 +152,25 @@ impl<M: Message> Letter<M> {
     }
 
     /// Runs a handler, and lets its turn know when nobody waits for the answer any more.
-    async fn watched<A: Agent, T>(&self, handling: impl Future<Output = T>, turn: &Turn<A>) -> T {
-        let mut handling = std::pin::pin!(handling);
-        std::future::poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = handling.as_mut().poll(cx) {
-                    return Poll::Ready(result);
-                }
-                let abandoned = match &self.to {
-                    ReplyTo::Nobody => false,
-                    ReplyTo::Ask(tx) => tx.poll_abandoned(cx),
-                    ReplyTo::Json(tx) => tx.poll_abandoned(cx),
-                };
-                if !turn.hears_of_its_end(abandoned) {
-                    return Poll::Pending;
-                }
+    fn poll_watched<A: Agent, F: Future>(
+        &self,
+        mut handling: Pin<&mut F>,
+        turn: &Turn<A>,
+        cx: &mut Context<'_>,
+    ) -> Poll<F::Output> {
+        loop {
+            if let Poll::Ready(result) = handling.as_mut().poll(cx) {
+                return Poll::Ready(result);
             }
-        })
-        .await
+            let abandoned = match &self.to {
+                ReplyTo::Nobody => false,
+                ReplyTo::Ask(tx) => tx.poll_abandoned(cx),
+                ReplyTo::Json(tx) => tx.poll_abandoned(cx),
+            };
+            if !turn.hears_of_its_end(abandoned) {
+                return Poll::Pending;
+            }
+        }
     }
 
     fn stage_error(&mut self, error: AskError<M::Error>) {

@@ -84,6 +84,8 @@ pub(super) struct Runner<A: Agent> {
     pub(super) decided: u64,
     pub(super) flushed_at: Instant,
     pub(super) detached: bool,
+    /// A test looks at each step of its turns.
+    pub(super) probed: bool,
     /// Rings for the agent's next timer.
     pub(super) alarm: Option<Pin<Box<Sleep>>>,
     /// Turns, and those of them that failed, which the metrics have not been told of.
@@ -113,6 +115,7 @@ impl<A: Agent> Runner<A> {
             decided: 0,
             flushed_at: Instant::now(),
             detached: false,
+            probed: node.probe.is_some(),
             alarm: None,
             turns: 0,
             failures: 0,

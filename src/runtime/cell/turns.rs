@@ -1,5 +1,7 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
@@ -106,16 +108,18 @@ impl<A: Agent> Runner<A> {
         let terms = self.terms(None);
         let at = self.begun;
         self.begun += 1;
-        if let Some(end) = self.cut_short(Boundary::BeforeHandler, self.batch.get(at)) {
+        if self.probed
+            && let Some(end) = self.cut_short(Boundary::BeforeHandler, self.batch.get(at))
+        {
             return Some(end);
         }
         let (Some(letter), Some(agent)) = (self.batch.get_mut(at), self.agent.as_deref_mut()) else {
             return Some(End::panicked("the agent is not there".to_owned(), None));
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        let name = letter.wire_name();
-        self.has_run(name, &terms);
-        Some(self.unless_cut_short(end, self.batch.get(at)))
+        let long = (self.air.waited >= LONG).then(|| letter.wire_name());
+        self.has_run(long, &terms);
+        Some(if self.probed { self.unless_cut_short(end, self.batch.get(at)) } else { end })
     }
 
     /// Runs one letter.
@@ -128,7 +132,8 @@ impl<A: Agent> Runner<A> {
             return End::panicked("the agent is not there".to_owned(), None);
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        self.has_run(letter.wire_name(), &terms);
+        let long = (self.air.waited >= LONG).then(|| letter.wire_name());
+        self.has_run(long, &terms);
         self.unless_cut_short(end, Some(letter))
     }
 
@@ -169,11 +174,13 @@ impl<A: Agent> Runner<A> {
     }
 
     #[inline]
-    fn has_run(&mut self, message: &'static str, terms: &Terms) {
-        // Of a relaxed agent nobody waits for the commit.
-        let relaxed = matches!(self.kind.policy.persistence, Persistence::Relaxed { .. });
-        if std::mem::take(&mut self.air.waited) >= LONG && !relaxed {
-            self.kind.takes_long(message);
+    fn has_run(&mut self, long: Option<&'static str>, terms: &Terms) {
+        if let Some(message) = long {
+            self.air.waited = Duration::ZERO;
+            // Of a relaxed agent nobody waits for the commit.
+            if !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {
+                self.kind.takes_long(message);
+            }
         }
         if let Some(begun) = terms.begun {
             self.kind.metrics.handled(begun.elapsed());
