@@ -145,30 +145,6 @@ async fn what_is_urgent_goes_before_all_that_waits_in_its_own_order() {
     assert_eq!(gate.notes.lock()[..53], expected);
 }
 
-/// The cell has taken the whole mailbox in by then: what is urgent must not wait for all of it.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_urgent_does_not_wait_for_a_batch_that_was_taken_in() {
-    let (world, gate) = world().await;
-    let clerk = world.handle().agent::<Clerk>("a");
-    let first = tokio::spawn(clerk.ask(Block {}));
-    gate.arrival().await;
-    let blocked: Vec<_> = (0..40).map(|_| tokio::spawn(clerk.ask(Block {}))).collect();
-    wait_in_the_mailbox(&world, "a", 40).await;
-    gate.open(1);
-    soon(first).await.unwrap().unwrap();
-    gate.arrival().await;
-    let urgent = tokio::spawn(clerk.urgent().ask(say("urgent")));
-    wait_in_the_mailbox(&world, "a", 1).await;
-    // turns that take their time are looked up from after each
-    gate.open(1);
-    soon(urgent).await.unwrap().unwrap();
-    // turns that ran beside others may run again, and wait again
-    gate.open(100);
-    for block in join_all(blocked).await {
-        block.unwrap().unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_is_answered_while_slow_ones_wait_behind_it() {
     let (world, gate) = world().await;
