@@ -345,8 +345,13 @@ impl<A: Agent> Lane<A> {
             while let Some(letter) = urgent.pop_back() {
                 batch.push_front(letter);
             }
-            self.urgent.store(false, Ordering::Relaxed);
         }
+        self.urgent.store(false, Ordering::Relaxed);
+    }
+
+    fn take_all(&self, q: &mut Queue<EnvelopeOf<A>>) -> VecDeque<EnvelopeOf<A>> {
+        self.urgent.store(false, Ordering::Relaxed);
+        q.take_all()
     }
 
     /// For the cell: lets go of the lane if it is empty or paused. `false`: there is work, stay.
@@ -369,7 +374,7 @@ impl<A: Agent> Lane<A> {
     pub(crate) fn abandon(self: &Arc<Self>, batch: &mut VecDeque<EnvelopeOf<A>>) {
         let start = {
             let mut q = self.queue.lock();
-            batch.append(&mut q.take_all());
+            batch.append(&mut self.take_all(&mut q));
             let runs = |letter: &EnvelopeOf<A>| match q.entrance {
                 Entrance::Open => true,
                 Entrance::Paused => !letter.letter().is_task(),
@@ -427,10 +432,10 @@ impl<A: Agent> Lane<A> {
             }
             let mut handed_back = VecDeque::new();
             match &entrance {
-                Entrance::Shut(_) => handed_back = q.take_all(),
-                Entrance::Closing if !q.attached => handed_back = q.take_all(),
+                Entrance::Shut(_) => handed_back = self.take_all(&mut q),
+                Entrance::Closing if !q.attached => handed_back = self.take_all(&mut q),
                 Entrance::Paused => {
-                    for letter in q.take_all() {
+                    for letter in self.take_all(&mut q) {
                         let to = if letter.letter().is_task() { &mut handed_back } else { &mut q.letters };
                         to.push_back(letter);
                     }
@@ -552,7 +557,13 @@ mod tests {
         assert!(lane.place(Manner { is_task: false, urgent: true }, letter(2), |l| l).is_ok());
         assert!(!lane.detach());
         assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [2, 1]);
+        assert!(!lane.has_urgent(), "its cell would look for it after each turn, for ever");
         assert!(lane.detach());
+        let mut batch = VecDeque::new();
+        lane.set_entrance(Entrance::Open);
+        assert!(lane.place(Manner { is_task: false, urgent: true }, letter(3), |l| l).is_ok());
+        lane.abandon(&mut batch);
+        assert!(!lane.has_urgent() && lane.depth() == 1);
     }
 
     #[test]

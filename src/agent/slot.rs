@@ -20,6 +20,8 @@ enum State<T> {
         /// The turn that wants to know when the asker is gone.
         turn: Option<Waker>,
     },
+    /// The asker is gone, and the turn goes on.
+    Abandoned,
     Ready(T),
     /// The sender is gone, or the reply has been taken.
     Closed,
@@ -86,12 +88,14 @@ fn keep<T: Send + 'static>(mut slot: Arc<Slot<T>>) {
 
 /// Lets a slot go that the turn still holds, and tells the turn.
 fn leave<T>(slot: Arc<Slot<T>>) {
-    let turn = match &mut *slot.0.lock() {
-        State::Empty { turn, .. } => turn.take(),
-        _ => None,
+    let mut state = slot.0.lock();
+    let before = match &*state {
+        State::Empty { .. } => std::mem::replace(&mut *state, State::Abandoned),
+        _ => return,
     };
+    drop(state);
     drop(slot);
-    if let Some(turn) = turn {
+    if let State::Empty { turn: Some(turn), .. } = before {
         turn.wake();
     }
 }
@@ -134,14 +138,14 @@ impl<T> ReplyTx<T> {
     /// Whether nobody waits for the answer any more; else `cx` is woken when that is so.
     pub(crate) fn poll_abandoned(&self, cx: &mut Context<'_>) -> bool {
         let Some(slot) = &self.0 else { return true };
-        if let State::Empty { turn, .. } = &mut *slot.0.lock() {
-            match turn {
-                Some(w) if w.will_wake(cx.waker()) => {}
-                other => *other = Some(cx.waker().clone()),
+        match &mut *slot.0.lock() {
+            State::Empty { turn: Some(w), .. } if w.will_wake(cx.waker()) => false,
+            State::Empty { turn, .. } => {
+                *turn = Some(cx.waker().clone());
+                false
             }
+            _ => true,
         }
-        // Only now: an asker that leaves looks for the waker first.
-        Arc::strong_count(slot) == 1
     }
 }
 
