@@ -227,11 +227,16 @@ pub fn check(node: &Node, all: &Acknowledged) {
         });
     }
     for (key, list) in &lists {
-        let mut sorted = list.clone();
-        sorted.sort_unstable();
-        let before = sorted.len();
-        sorted.dedup();
-        assert_eq!(sorted.len(), before, "counter/{key} has something twice");
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (at, id) in list.iter().enumerate() {
+            if let Some(before) = first.insert(id, at) {
+                let told = all.appended.iter().filter(|(k, ..)| k == key).collect::<Vec<_>>();
+                panic!(
+                    "counter/{key} has {id} at {before} and at {at}: {list:?}; told: {told:?}\n{}",
+                    node.log()
+                );
+            }
+        }
     }
     for (key, id, len, _) in &all.appended {
         // The answer told its place, and there it is: no turn in between was lost or done again.
