@@ -301,6 +301,8 @@ mod brittle {
 
     static DEFAULT: AtomicUsize = AtomicUsize::new(0);
     static START: AtomicUsize = AtomicUsize::new(0);
+    /// Held by the test that runs: what is spent belongs to all agents of the process.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     fn spends(from: &AtomicUsize) -> bool {
         from.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
@@ -404,6 +406,7 @@ mod brittle {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn panics_outside_of_handlers_are_contained() {
+        let _alone = ALONE.lock().await;
         let mut world = World::start(Runtime::builder().agent::<Brittle>()).await;
         let handle = world.handle();
         let agent = handle.agent::<Brittle>("a");
@@ -435,6 +438,7 @@ mod brittle {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_reply_that_cannot_be_written_undoes_its_turn() {
+        let _alone = ALONE.lock().await;
         let world = World::start(Runtime::builder().agent::<Brittle>()).await;
         let handle = world.handle();
         let agent = handle.agent::<Brittle>("c");
