@@ -104,6 +104,19 @@ rules! {
         w.must(ending(&claimed, ok())).await;
     }
 
+    /// However it came that the task was handed out twice: both attempts may have run before one commit.
+    async fn a_unit_that_ends_a_task_twice_is_refused_whole(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let mut twice = w.turn("a", 0, "twice");
+        for _ in 0..2 {
+            twice.finished.extend(ending(&claimed, ok()).finished);
+        }
+        let lost = Verdict::Refused(Refusal::ClaimLost(claimed.id));
+        assert_eq!(w.commit(&[twice]).await, [lost]);
+        assert_eq!(w.state("a").await, None);
+        w.must(ending(&claimed, ok())).await;
+    }
+
     async fn what_was_given_back_keeps_its_place_and_its_attempts(w: &mut World) {
         w.submit(task("a")).await;
         w.submit(task("b")).await;

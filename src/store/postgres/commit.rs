@@ -111,10 +111,19 @@ fn flaw(unit: &Unit) -> Option<Refusal> {
     {
         return Some(Refusal::Fenced);
     }
-    let mut ids: Vec<TaskId> = unit.accepted.iter().map(|t| t.id).collect();
+    // One statement would find the task as it was for both of its ends.
+    let ended = twice(unit.finished.iter().map(|finish| finish.task)).map(Refusal::ClaimLost);
+    ended.or_else(|| {
+        let submitted = twice(unit.accepted.iter().map(|task| task.id));
+        submitted.map(|id| Refusal::Bad(format!("it submits task {id} twice")))
+    })
+}
+
+/// One that is there more than once.
+fn twice(ids: impl Iterator<Item = TaskId>) -> Option<TaskId> {
+    let mut ids: Vec<TaskId> = ids.collect();
     ids.sort_unstable();
-    let twice = ids.array_windows::<2>().find(|[a, b]| a == b);
-    twice.map(|[id, _]| Refusal::Bad(format!("it submits task {id} twice")))
+    ids.array_windows::<2>().find(|[a, b]| a == b).map(|[id, _]| *id)
 }
 
 /// Whether the unit is nothing but the next state of an agent: its update is all that can be refused.
