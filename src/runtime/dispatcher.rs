@@ -102,6 +102,8 @@ pub(crate) struct Dispatcher {
     running: HashMap<TaskId, Running>,
     /// All that is claimed: running, waiting for room, or about to be recorded or given back.
     held: HashSet<TaskId>,
+    /// Claimed again before it was heard that their last claim had gone back.
+    early: HashMap<TaskId, Arc<Claimed>>,
     /// Claimed tasks by target, running or waiting for room.
     by_target: HashMap<String, usize>,
     agent_claims: usize,
@@ -126,6 +128,7 @@ impl Dispatcher {
             node,
             running: HashMap::new(),
             held: HashSet::new(),
+            early: HashMap::new(),
             by_target: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
@@ -218,14 +221,7 @@ impl Dispatcher {
                     let more = !alone && claims.len() >= asked.min(CLAIM_BATCH);
                     this.again |= more;
                     this.ready = more || limited || this.again;
-                    for claim in claims.into_iter().map(Arc::new) {
-                        if this.draining {
-                            this.hold(&claim);
-                            this.give_back(claim, ctx);
-                        } else {
-                            this.start(claim, ctx);
-                        }
-                    }
+                    claims.into_iter().for_each(|claim| this.take_in(Arc::new(claim), ctx));
                     if std::mem::take(&mut this.again) {
                         this.claim(ctx);
                     }
@@ -263,8 +259,16 @@ impl Dispatcher {
     }
 
     /// Takes a claimed task in.
-    fn start(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+    fn take_in(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        if self.held.contains(&claim.id) {
+            // Both claims have the same attempt: whoever ended the first one would end this one too.
+            self.early.insert(claim.id, claim);
+            return;
+        }
         let target = self.hold(&claim);
+        if self.draining {
+            return self.give_back(claim, ctx);
+        }
         match self.full.get_mut(&target) {
             Some(waiting) => waiting.push_back(claim),
             None => self.hand_over(claim, ctx),
@@ -428,6 +432,9 @@ impl Handler<Ended> for Dispatcher {
             Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(1),
         }
         self.node.task_moved(claim.id);
+        if let Some(early) = self.early.remove(&claim.id) {
+            self.take_in(early, ctx);
+        }
         if self.ready || self.suspects {
             self.claim(ctx);
         }

@@ -17,6 +17,7 @@ mod panics;
 mod persistence;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod returns;
 mod shutdown;
 mod storm;
 mod supervision;

@@ -56,6 +56,23 @@ struct Inner {
     reads: AtomicUsize,
     /// Reads of topics.
     topics: AtomicUsize,
+    returns: watch::Sender<Returns>,
+    /// Tasks, as often as they were claimed.
+    claimed: Mutex<Vec<TaskId>>,
+    /// How often it was asked what runs.
+    looks: AtomicUsize,
+}
+
+/// What becomes of the answers to claims that go back.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub enum Returns {
+    /// They come.
+    #[default]
+    Heard,
+    /// They come late: when this is taken back.
+    Late,
+    /// They are lost.
+    Lost,
 }
 
 impl Default for Inner {
@@ -72,6 +89,9 @@ impl Default for Inner {
             loads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             topics: AtomicUsize::new(0),
+            returns: watch::Sender::new(Returns::Heard),
+            claimed: Mutex::default(),
+            looks: AtomicUsize::new(0),
         }
     }
 }
@@ -114,6 +134,21 @@ impl Faults {
     /// The next `n` commits happen, but their replies are lost.
     pub fn lose_replies(&self, n: usize) {
         self.0.lose.store(n, Ordering::SeqCst);
+    }
+
+    /// Claims go back from now on, but the answer does not come so.
+    pub fn returns(&self, returns: Returns) {
+        self.0.returns.send_replace(returns);
+    }
+
+    /// How often a task was claimed.
+    pub fn claims_of(&self, id: TaskId) -> usize {
+        self.0.claimed.lock().iter().filter(|claimed| **claimed == id).count()
+    }
+
+    /// How often it was asked what runs.
+    pub fn looks(&self) -> usize {
+        self.0.looks.load(Ordering::SeqCst)
     }
 
     /// Another node owns this partition now.
@@ -273,7 +308,9 @@ impl Store for Faulty {
         self.pass().await?.subscribers(topic, limit).await
     }
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
-        self.pass().await?.claim(boot, request).await
+        let claimed = self.pass().await?.claim(boot, request).await?;
+        self.0.claimed.lock().extend(claimed.iter().map(|claim| claim.id));
+        Ok(claimed)
     }
     async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
         self.pass().await?.promote(now).await
@@ -282,9 +319,16 @@ impl Store for Faulty {
         self.pass().await?.doomed().await
     }
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<()> {
-        self.pass().await?.give_back(boot, claims).await
+        self.pass().await?.give_back(boot, claims).await?;
+        let mut returns = self.0.returns.subscribe();
+        let late = returns.wait_for(|returns| *returns != Returns::Late).await;
+        match late.map(|returns| *returns) {
+            Ok(Returns::Lost) => Err(StoreError::Unknown("the answer was lost".to_owned())),
+            _ => Ok(()),
+        }
     }
     async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>> {
+        self.0.looks.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.running(boot).await
     }
     async fn park(&self, target: &str, park: bool) -> Result<u64> {

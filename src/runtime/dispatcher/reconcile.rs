@@ -7,7 +7,7 @@ use actix::{fut::wrap_future, prelude::*};
 use super::{Dispatcher, Ended, How};
 use crate::model::{id::TaskId, task::Claimed};
 
-/// The longest pause between two tries to give a claim back; a node that goes down tries no longer.
+/// The longest pause between two tries of a node that goes down to give a claim back; then it gives up.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
@@ -50,20 +50,30 @@ impl Dispatcher {
     }
 
     /// Gives a claim back that did not start.
+    ///
+    /// Where no answer comes it may have gone back, and may be claimed again: repeated, this would take
+    /// the next claim, which has the same attempt, from whoever runs it. So it is let go, and looked for
+    /// when nothing is being claimed.
     pub(super) fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
         let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
         let work = async move {
-            // Kept, it would stay with this boot, and only the next one would find it, lost.
             let mut pause = Duration::from_millis(10);
-            while node.store.give_back(node.boot, &[back]).await.is_err() {
-                if node.is_closing() && pause >= GIVE_UP {
-                    break;
+            loop {
+                let given = node.store.give_back(node.boot, &[back]).await;
+                // A node that goes down claims nothing: it may try again, for its next boot would find
+                // the claim lost.
+                match given {
+                    Err(_) if node.is_closing() && pause < GIVE_UP => tokio::time::sleep(pause).await,
+                    given => return given,
                 }
-                tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(GIVE_UP);
             }
         };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |(), _, ctx| {
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |given, this, ctx| {
+            if let Err(e) = given {
+                this.store_failed(&e);
+                ctx.run_later(Duration::from_millis(500), Self::reconcile);
+            }
             ctx.notify(Ended { claim, how: How::Settled });
         }));
     }
