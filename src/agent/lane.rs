@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Agent, Envelope as _, messages::EnvelopeOf};
+use super::{Agent, Envelope, messages::EnvelopeOf};
 use crate::model::id::AgentId;
 
 /// Who an agent is.
@@ -107,6 +107,12 @@ impl<E> Queue<E> {
     }
 }
 
+/// A letter of the high lane.
+fn hurried<E: Envelope<A>, A: Agent>(mut letter: E) -> E {
+    letter.letter_mut().hurry();
+    letter
+}
+
 /// An agent's mailbox.
 pub struct Lane<A: Agent> {
     pub(crate) name: Name,
@@ -184,7 +190,7 @@ impl<A: Agent> Lane<A> {
             }
             // `push_back` would make it first, to drop it if it cannot get room, and then move it.
             if manner.urgent {
-                q.urgent.get_or_insert_default().push_back(make(parts));
+                q.urgent.get_or_insert_default().push_back(hurried(make(parts)));
                 self.urgent.store(true, Ordering::Relaxed);
             } else {
                 q.letters.extend(std::iter::once_with(|| make(parts)));
@@ -214,7 +220,7 @@ impl<A: Agent> Lane<A> {
             let room = self.capacity.saturating_sub(q.depth(urgent)).min(parts.len());
             let taken = parts.drain(..room).map(make);
             if urgent {
-                q.urgent.get_or_insert_default().extend(taken);
+                q.urgent.get_or_insert_default().extend(taken.map(hurried));
                 self.urgent.store(true, Ordering::Relaxed);
             } else {
                 q.letters.extend(taken);
@@ -329,8 +335,12 @@ impl<A: Agent> Lane<A> {
         true
     }
 
-    /// For the cell: takes what is urgent, and no more, before what `batch` holds.
+    /// For the cell: takes what is urgent, and no more, before what `batch` holds; nothing while that
+    /// still begins with something urgent, which came before and counts to the bound.
     pub(crate) fn take_urgent(&self, batch: &mut VecDeque<EnvelopeOf<A>>) {
+        if batch.front().is_some_and(|letter| letter.letter().is_urgent()) {
+            return;
+        }
         let mut q = self.queue.lock();
         if q.entrance != Entrance::Paused {
             self.to_front(&mut q, batch);
@@ -545,9 +555,13 @@ mod tests {
         assert!(matches!(urgent(6), Err((NotTaken::Full, _))));
         lane.take_urgent(&mut batch);
         assert_eq!((lane.has_urgent(), lane.depth()), (false, 1), "the rest has its turn later");
-        assert!(urgent(7).is_ok() && take(&lane, &mut batch));
-        assert!(!lane.has_urgent() && lane.depth() == 0);
-        assert_eq!(numbers(batch), [7, 3, 5, 1, 2, 4]);
+        assert!(urgent(6).is_ok());
+        lane.take_urgent(&mut batch);
+        assert_eq!((lane.has_urgent(), lane.depth()), (true, 2), "those taken before have not begun yet");
+        batch.drain(..2).for_each(drop);
+        lane.take_urgent(&mut batch);
+        assert!(!lane.has_urgent() && lane.depth() == 1);
+        assert_eq!(numbers(batch), [6, 1, 2]);
     }
 
     #[test]

@@ -232,6 +232,12 @@ pub trait AnyLetter: Send {
     fn start(&self) -> bool;
     /// The size of the message as JSON, in bytes; 0 where it was consumed.
     fn size(&self) -> usize;
+    /// Marks it as one that goes before those that are not.
+    fn hurry(&mut self);
+    /// Whether it does.
+    fn is_urgent(&self) -> bool {
+        self.details().0.is_some_and(|meta| meta.urgent)
+    }
     /// Whether it is an attempt of a task.
     fn is_task(&self) -> bool {
         self.details().0.is_some_and(|meta| meta.claim.is_some())
@@ -310,6 +316,10 @@ impl<M: Message> AnyLetter for Letter<M> {
             ReplyTo::Ask(tx) => tx.start(),
             ReplyTo::Json(tx) => tx.start(),
         }
+    }
+
+    fn hurry(&mut self) {
+        self.meta.get_or_insert_default().urgent = true;
     }
 
     fn size(&self) -> usize {

@@ -97,6 +97,10 @@ impl<A: Agent> Clone for Live<A> {
     }
 }
 
+/// A message that is known to take long, and does not, is taken for a short one again after so many turns,
+/// on average.
+const FORGET_ONE_IN: u32 = 16;
+
 /// A kind at run time.
 pub(crate) struct Kind<A: Agent> {
     pub node: std::sync::Weak<Node>,
@@ -142,16 +146,30 @@ impl<A: Agent> Kind<A> {
         kind
     }
 
-    /// Whether the handler of a message is known to reach outside, or to take long.
+    /// Whether there are messages that are known to reach outside, or to take long.
+    #[inline]
+    pub(crate) fn has_long(&self) -> bool {
+        self.any_long.load(Ordering::Relaxed)
+    }
+
+    /// Whether the handler of a message is known to.
     #[inline]
     pub(crate) fn is_long(&self, message: &str) -> bool {
-        self.any_long.load(Ordering::Relaxed) && self.long.pin().contains(message)
+        self.has_long() && self.long.pin().contains(message)
     }
 
     /// The handler of a message was seen to reach outside, or to take long.
     pub(crate) fn takes_long(&self, message: &'static str) {
         self.long.pin().insert(message);
         self.any_long.store(true, Ordering::Relaxed);
+    }
+
+    /// It did neither this time. One that always does but for now and then stays known: to forget it costs
+    /// a turn that is undone.
+    pub(crate) fn took_short(&self, message: &'static str) {
+        if self.is_long(message) && fastrand::u32(..FORGET_ONE_IN) == 0 {
+            self.long.pin().remove(message);
+        }
     }
 
     fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {

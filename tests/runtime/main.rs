@@ -4,6 +4,7 @@
 mod ahead;
 mod crashes;
 mod entities;
+mod giving_way;
 #[path = "../support/faulty.rs"]
 mod faulty;
 mod groups;

@@ -61,6 +61,8 @@ struct Inner {
     claimed: Mutex<Vec<TaskId>>,
     /// How often it was asked what runs.
     looks: AtomicUsize,
+    /// Whose next commit is refused.
+    refused: Mutex<Option<(AgentId, Refusal)>>,
 }
 
 /// What becomes of the answers to claims that go back.
@@ -92,6 +94,7 @@ impl Default for Inner {
             returns: watch::Sender::new(Returns::Heard),
             claimed: Mutex::default(),
             looks: AtomicUsize::new(0),
+            refused: Mutex::default(),
         }
     }
 }
@@ -149,6 +152,11 @@ impl Faults {
     /// How often it was asked what runs.
     pub fn looks(&self) -> usize {
         self.0.looks.load(Ordering::SeqCst)
+    }
+
+    /// The next commit of this agent is refused, and does not happen.
+    pub fn refuse(&self, agent: AgentId, why: Refusal) {
+        *self.0.refused.lock() = Some((agent, why));
     }
 
     /// Another node owns this partition now.
@@ -262,13 +270,17 @@ impl Store for Faulty {
         self.0.commits.fetch_add(1, Ordering::SeqCst);
         let revoked: Vec<i16> = self.0.revoked.lock().keys().copied().collect();
         let mut verdicts = Vec::with_capacity(units.len());
-        let ours = |unit: &Unit| unit.owner.is_none_or(|(partition, _)| !revoked.contains(&partition));
-        let good: Vec<Unit> = units.iter().filter(|u| ours(u)).cloned().collect();
+        let refused = self.0.refused.lock().take();
+        let refusal = |unit: &Unit| match (&refused, unit.owner, &unit.state) {
+            (_, Some((partition, _)), _) if revoked.contains(&partition) => Some(Refusal::Fenced),
+            (Some((agent, why)), _, Some(state)) if state.id == *agent => Some(why.clone()),
+            _ => None,
+        };
+        let good: Vec<Unit> = units.iter().filter(|unit| refusal(unit).is_none()).cloned().collect();
         let mut judged =
             if good.is_empty() { Vec::new() } else { store.commit(boot, &good).await? }.into_iter();
         for unit in units {
-            let verdict = if ours(unit) { judged.next() } else { Some(Verdict::Refused(Refusal::Fenced)) };
-            verdicts.extend(verdict);
+            verdicts.extend(refusal(unit).map(Verdict::Refused).or_else(|| judged.next()));
         }
         let lost = self.0.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         if lost.is_ok() {

@@ -8,10 +8,11 @@
 
 #[path = "install.rs"]
 mod install;
+#[path = "port.rs"]
+mod port;
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -104,11 +105,6 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// A port that nobody uses now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn answers(folder: &Path, port: u16) -> bool {
     let mut command = program("pg_isready");
     command.args(["-q", "-p", &port.to_string(), "-h"]).arg(folder);
@@ -167,7 +163,7 @@ impl Shared {
             fs::create_dir(&folder).unwrap();
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
             give(&folder);
-            let (data, port) = (folder.join("data"), free_port());
+            let (data, port) = (folder.join("data"), port::free());
             init(&data, "trust");
             let settings = [SMALL, CARELESS].concat();
             let mut start = program("pg_ctl");
@@ -333,7 +329,7 @@ impl Server {
         give(folder.path());
         init(&folder.path().join("data"), auth);
         let settings = SMALL.iter().chain(settings).map(|s| (*s).to_owned()).collect();
-        Self { folder, port: free_port(), settings, keeper: None }
+        Self { folder, port: port::free(), settings, keeper: None }
     }
 
     /// Keeps what it logs before it writes (`pg_wal`) in another folder; before it is started.

@@ -3,10 +3,12 @@
 
 #[path = "install.rs"]
 mod install;
+#[path = "port.rs"]
+mod port;
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -44,7 +46,7 @@ impl Redis {
         let mut redis = Self { child: None, dir, args, port: 0, tls };
         // Somebody else may take a port between its choice and its use.
         for _ in 0..5 {
-            redis.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            redis.port = port::free();
             if redis.launch() {
                 return redis;
             }

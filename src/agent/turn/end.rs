@@ -18,7 +18,8 @@ impl End {
     /// Makes it ready for the next turn.
     #[inline]
     pub(super) fn reset(&mut self) {
-        if std::mem::take(self.near.get_mut()) {
+        *self.near.get_mut() = false;
+        if !self.waiting.get_mut().is_empty() {
             self.waiting.get_mut().clear();
         }
     }
@@ -47,7 +48,10 @@ impl End {
             if so() {
                 return Poll::Ready(());
             }
-            self.waiting.lock().push(cx.waker().clone());
+            let mut waiting = self.waiting.lock();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;

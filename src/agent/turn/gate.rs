@@ -63,6 +63,11 @@ impl Gate {
         self.asked.load(Ordering::Acquire) && !self.is_passed()
     }
 
+    /// Whether the turn has reached outside, or wants to.
+    pub(crate) fn is_standing_or_passed(&self) -> bool {
+        self.asked.load(Ordering::Acquire) || self.is_passed()
+    }
+
     /// Whether the turn has reached outside.
     #[inline]
     pub(crate) fn is_passed(&self) -> bool {

@@ -215,8 +215,9 @@ impl<A: Agent> Turn<A> {
         self.told.as_ref()?.deadline.map(|d| d.saturating_duration_since(Instant::now()))
     }
 
-    /// A key that is the same whenever this message is handled again: the task's id, or the key
-    /// that the caller gave, or one of this message's own.
+    /// A key that is the same whenever this message is handled again: the task's id, or the key that the
+    /// caller gave, or the request's id. A message that came with none of them has one of this run's own:
+    /// it is not the same where the turn is undone and runs again.
     pub fn idempotency_key(&self) -> &str {
         self.key.get_or_init(|| match self.told.as_deref() {
             Some(Told { task: Some(task), .. }) => task.to_string(),
@@ -312,7 +313,8 @@ impl<A: Agent> Turn<A> {
         self.outbox().retire = true;
     }
 
-    /// Runs blocking code off the agent's thread.
+    /// Runs blocking code off the agent's thread, when the agent's earlier turns are durable: it may reach
+    /// outside, and must not do so on account of what may still be undone.
     ///
     /// # Errors
     /// When the code panicked.
@@ -321,6 +323,7 @@ impl<A: Agent> Turn<A> {
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Pending<'_, T, anyhow::Error> {
         Pending::new(move |_| async move {
+            self.gate.pass().await;
             let result = Arc::new(Mutex::new(None));
             let there = result.clone();
             let ran = self.host.blocking(Box::new(move || *there.lock() = Some(f()))).await;

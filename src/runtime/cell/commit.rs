@@ -234,6 +234,8 @@ impl<A: Agent> Runner<A> {
     /// succeed runs again from what the store holds.
     pub(super) async fn lost(&mut self, outcome: Outcome) -> Option<Exit> {
         self.drop_agent();
+        // What the turn that was running would have sent: it never ran.
+        let _ = self.turn.take_outbox();
         let may_do_better = match &outcome {
             Outcome::Refused(Refusal::KeyTaken(_)) => true,
             // Another one has won. Those who lose wait for different times, so that each has its turn.

@@ -42,9 +42,9 @@ impl End {
 pub(super) struct Terms {
     /// The message may be needed again: the turn gets a copy.
     pub keep: bool,
-    /// Earlier turns wait for a flush, …
+    /// Earlier turns have left something that is not on its way to the store.
     pub uncovered: bool,
-    /// … and somebody for their answers.
+    /// Somebody waits for answers of earlier turns, which a flush would release.
     pub awaited: bool,
     pub budget: Duration,
     /// When it began, where it is timed.
@@ -75,7 +75,7 @@ pub(super) async fn drive<A: Agent>(
         return End::Ran(ran);
     }
     let mut first = Some(first);
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut timer: Option<(Instant, Pin<Box<Sleep>>)> = None;
     let end = std::future::poll_fn(|cx| {
         loop {
             if let Some(end) = first.take().unwrap_or_else(|| step(cx)) {
@@ -85,6 +85,9 @@ pub(super) async fn drive<A: Agent>(
                 return Poll::Ready(End::Blocked);
             }
             air.inbox.waker.register(cx.waker());
+            if turn.hears_of_its_end(false) {
+                continue; // somebody asked it to leave before there was a waker to wake
+            }
             if let Some(outcome) = air.inbox.take_outcome() {
                 if let Err(outcome) = air.land(outcome) {
                     return Poll::Ready(End::Lost(Box::new(outcome)));
@@ -97,13 +100,21 @@ pub(super) async fn drive<A: Agent>(
                 }
             }
             // Who waits for what ran before it would wait for this turn as well: it has to give way.
-            let yields = terms.awaited && terms.keep && terms.budget > LONG;
-            let timer = timer.get_or_insert_with(|| {
-                *air.inbox.current.lock() = Some((name, Instant::now()));
-                Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget }))
+            let yields = terms.awaited && terms.keep && terms.budget > LONG && !turn.gate.is_passed();
+            let (since, timer) = timer.get_or_insert_with(|| {
+                let since = Instant::now();
+                *air.inbox.current.lock() = Some((name, since));
+                (since, Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget })))
             });
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(if yields { End::Blocked } else { End::TimedOut });
+            while timer.as_mut().poll(cx).is_ready() {
+                if yields {
+                    return Poll::Ready(End::Blocked);
+                }
+                let left = terms.budget.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    return Poll::Ready(End::TimedOut);
+                }
+                timer.as_mut().reset(Instant::now() + left);
             }
             return Poll::Pending;
         }

@@ -245,7 +245,12 @@ impl<A: Agent> Runner<A> {
                 Control::Passivate => {}
                 control if quiet => return Poll::Ready(Next::Control(control)),
                 _ if self.air.flight.is_none() => return Poll::Ready(Next::Control(Control::Flush)),
-                _ => return Poll::Pending,
+                _ => {
+                    if self.is_troubled() {
+                        self.turn_askers_away(cx);
+                    }
+                    return Poll::Pending;
+                }
             }
             if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
                 return Poll::Ready(Next::Control(Control::Passivate));
@@ -337,7 +342,7 @@ impl<A: Agent> Runner<A> {
             if left == 0 || until == 0 {
                 self.sweep();
                 if self.lane.has_urgent() {
-                    break;
+                    self.lane.take_urgent(&mut self.batch);
                 }
                 let spent = since.elapsed();
                 if left == 0 || spent > SLICE {

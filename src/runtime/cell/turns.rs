@@ -1,7 +1,5 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::{
@@ -117,8 +115,8 @@ impl<A: Agent> Runner<A> {
             return Some(End::panicked("the agent is not there".to_owned(), None));
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        let long = (self.air.waited >= LONG).then(|| letter.wire_name());
-        self.has_run(long, &terms);
+        let name = (!self.air.waited.is_zero() || self.kind.has_long()).then(|| letter.wire_name());
+        self.has_run(name, &terms);
         Some(if self.probed { self.unless_cut_short(end, self.batch.get(at)) } else { end })
     }
 
@@ -132,8 +130,8 @@ impl<A: Agent> Runner<A> {
             return End::panicked("the agent is not there".to_owned(), None);
         };
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        let long = (self.air.waited >= LONG).then(|| letter.wire_name());
-        self.has_run(long, &terms);
+        let name = (!self.air.waited.is_zero() || self.kind.has_long()).then(|| letter.wire_name());
+        self.has_run(name, &terms);
         self.unless_cut_short(end, Some(letter))
     }
 
@@ -170,15 +168,18 @@ impl<A: Agent> Runner<A> {
         // One of many is timed: the clock would cost more than a short turn.
         let begun = self.nth.is_multiple_of(TIMED).then(Instant::now);
         self.nth = self.nth.wrapping_add(1);
-        Terms { keep: !self.volatile(), uncovered, awaited: uncovered && self.window.urgent, budget, begun }
+        Terms { keep: !self.volatile(), uncovered, awaited: self.window.urgent && !self.window.is_empty(), budget, begun }
     }
 
+    /// `notable`: how long it took may change what is known of the message of that name.
     #[inline]
-    fn has_run(&mut self, long: Option<&'static str>, terms: &Terms) {
-        if let Some(message) = long {
-            self.air.waited = Duration::ZERO;
-            // Of a relaxed agent nobody waits for the commit.
-            if !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {
+    fn has_run(&mut self, notable: Option<&'static str>, terms: &Terms) {
+        if let Some(message) = notable {
+            let long = std::mem::take(&mut self.air.waited) >= LONG;
+            if !long && !self.turn.gate.is_standing_or_passed() {
+                self.kind.took_short(message);
+            } else if long && !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {
+                // Of a relaxed agent nobody waits for the commit.
                 self.kind.takes_long(message);
             }
         }
