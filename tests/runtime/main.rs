@@ -4,9 +4,9 @@
 mod ahead;
 mod crashes;
 mod entities;
-mod giving_way;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod giving_way;
 mod groups;
 mod held;
 mod keys;

@@ -168,7 +168,13 @@ impl<A: Agent> Runner<A> {
         // One of many is timed: the clock would cost more than a short turn.
         let begun = self.nth.is_multiple_of(TIMED).then(Instant::now);
         self.nth = self.nth.wrapping_add(1);
-        Terms { keep: !self.volatile(), uncovered, awaited: self.window.urgent && !self.window.is_empty(), budget, begun }
+        Terms {
+            keep: !self.volatile(),
+            uncovered,
+            awaited: self.window.urgent && !self.window.is_empty(),
+            budget,
+            begun,
+        }
     }
 
     /// `notable`: how long it took may change what is known of the message of that name.
