@@ -16,6 +16,7 @@ use super::{
     answer::AskError,
     lane::{Activator, Entrance, Lane, Name},
     letter::Key,
+    table::Table,
     topic::Publication,
 };
 use crate::{
@@ -97,7 +98,7 @@ pub(crate) struct Directory<A: Agent> {
     pub mailbox: usize,
     /// A full mailbox gives the message back in place of making the sender wait.
     pub rejects: bool,
-    pub lanes: papaya::HashMap<Arc<str>, Arc<Lane<A>>>,
+    pub lanes: Table<Arc<Lane<A>>>,
     /// The node is going down: lanes that are made now are closed.
     pub closing: AtomicBool,
     pub activator: Arc<dyn Activator<A>>,
@@ -106,21 +107,19 @@ pub(crate) struct Directory<A: Agent> {
 impl<A: Agent> Directory<A> {
     /// The lane of `key`, made where there was none.
     pub(crate) fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {
-        if let Some(lane) = self.lanes.pin().get(key) {
-            return Ok(lane.clone());
+        if let Some(lane) = self.lanes.get(key) {
+            return Ok(lane);
         }
         check_key(key).map_err(|e| AskError::NotFound(e.to_string()))?;
-        let key: Arc<str> = key.into();
-        let lanes = self.lanes.pin();
-        let lane = lanes.get_or_insert_with(key.clone(), || {
-            let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, &key), key: key.clone() };
+        let lane = self.lanes.get_or_insert_with(key, || {
+            let name = Name { kind: self.kind.clone(), id: AgentId::of(&self.kind, key), key: key.into() };
             Arc::new(Lane::new(name, self.mailbox, self.rejects, Entrance::Open, self.activator.clone()))
         });
         // Whoever closes raises the flag before it looks for lanes: one of us sees the other.
         if self.closing.load(Ordering::SeqCst) {
             lane.set_entrance(Entrance::Closing);
         }
-        Ok(lane.clone())
+        Ok(lane)
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Agent, Envelope, messages::EnvelopeOf};
+use super::{Agent, Envelope, host::Host, messages::EnvelopeOf, table::Keyed};
 use crate::model::id::AgentId;
 
 /// Who an agent is.
@@ -36,6 +36,8 @@ impl Name {
 /// Starts a cell for a lane that has work and no cell.
 pub(crate) trait Activator<A: Agent>: Send + Sync {
     fn activate(&self, lane: Arc<Lane<A>>);
+    /// The runtime; `None`: the node has ended.
+    fn host(&self) -> Option<Arc<dyn Host>>;
 }
 
 /// What senders meet.
@@ -76,7 +78,8 @@ struct Queue<E> {
     decided: u64,
     attached: bool,
     cell: Option<Waker>,
-    senders: VecDeque<Waker>,
+    /// Who waits for room, in the order of their coming; most never have anybody.
+    senders: Option<Box<VecDeque<Waker>>>,
 }
 
 impl<E> Queue<E> {
@@ -107,6 +110,14 @@ impl<E> Queue<E> {
     }
 }
 
+#[inline]
+#[expect(clippy::box_collection, reason = "as it comes")]
+fn wake_all(waiting: Option<Box<VecDeque<Waker>>>) {
+    if let Some(waiting) = waiting {
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
 /// A letter of the high lane.
 fn hurried<E: Envelope<A>, A: Agent>(mut letter: E) -> E {
     letter.letter_mut().hurry();
@@ -125,6 +136,13 @@ pub struct Lane<A: Agent> {
     activator: Arc<dyn Activator<A>>,
 }
 
+impl<A: Agent> Keyed for Arc<Lane<A>> {
+    #[inline]
+    fn key(&self) -> &str {
+        &self.name.key
+    }
+}
+
 impl<A: Agent> Lane<A> {
     pub(crate) fn new(
         name: Name,
@@ -140,10 +158,15 @@ impl<A: Agent> Lane<A> {
             decided: 0,
             attached: false,
             cell: None,
-            senders: VecDeque::new(),
+            senders: None,
         };
         let urgent = AtomicBool::new(false);
         Self { name, capacity: capacity.max(1), rejects, urgent, queue: Mutex::new(queue), activator }
+    }
+
+    /// The runtime; `None`: the node has ended.
+    pub(crate) fn host(&self) -> Option<Arc<dyn Host>> {
+        self.activator.host()
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -306,7 +329,7 @@ impl<A: Agent> Lane<A> {
             drop(q);
             cx.waker().wake_by_ref();
         } else {
-            q.senders.push_back(cx.waker().clone());
+            q.senders.get_or_insert_default().push_back(cx.waker().clone());
         }
     }
 
@@ -327,11 +350,9 @@ impl<A: Agent> Lane<A> {
             batch.append(&mut q.letters);
         }
         self.to_front(&mut q, batch);
-        let senders = if q.senders.is_empty() { VecDeque::new() } else { std::mem::take(&mut q.senders) };
+        let senders = q.senders.take();
         drop(q);
-        for waker in senders {
-            waker.wake();
-        }
+        wake_all(senders);
         true
     }
 
@@ -344,9 +365,9 @@ impl<A: Agent> Lane<A> {
         let mut q = self.queue.lock();
         if q.entrance != Entrance::Paused {
             self.to_front(&mut q, batch);
-            let senders = std::mem::take(&mut q.senders);
+            let senders = q.senders.take();
             drop(q);
-            senders.into_iter().for_each(Waker::wake);
+            wake_all(senders);
         }
     }
 
@@ -456,17 +477,15 @@ impl<A: Agent> Lane<A> {
                 q.entrance = entrance;
             }
             let shut = matches!(q.entrance, Entrance::Shut(_) | Entrance::Closing);
-            let mut wakers = VecDeque::new();
-            if shut {
-                wakers = std::mem::take(&mut q.senders);
-            }
-            wakers.extend(q.cell.take());
+            let senders = if shut { q.senders.take() } else { None };
+            let wakers = (senders, q.cell.take());
             let start = q.entrance == Entrance::Open && !q.attached && !q.is_empty();
             q.attached |= start;
             (handed_back, wakers, start)
         };
-        for waker in wakers {
-            waker.wake();
+        wake_all(wakers.0);
+        if let Some(cell) = wakers.1 {
+            cell.wake();
         }
         if start {
             self.activator.activate(self.clone());
@@ -506,6 +525,9 @@ mod tests {
     struct Nobody;
     impl Activator<Clock> for Nobody {
         fn activate(&self, _: Arc<Lane<Clock>>) {}
+        fn host(&self) -> Option<Arc<dyn Host>> {
+            None
+        }
     }
 
     fn lane(capacity: usize) -> Arc<Lane<Clock>> {

@@ -122,13 +122,7 @@ impl<M: Message> Letter<M> {
             return Ran::Declined;
         }
         let mut handling = std::pin::pin!(agent.handle(message, turn));
-        // Most handlers wait for nothing, and need not hear of anybody's end.
-        let first = std::future::poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await;
-        let handled = match first {
-            Poll::Ready(handled) => handled,
-            Poll::Pending => std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await,
-        };
-        match handled {
+        match std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await {
             // A plain tell: nobody will want it.
             Ok(_) if self.meta.is_none() && matches!(self.to, ReplyTo::Nobody) => Ran::Done,
             Ok(reply) => match self.stage(reply) {

@@ -18,6 +18,7 @@ pub(crate) mod messages;
 pub(crate) mod policy;
 pub(crate) mod reference;
 pub(crate) mod slot;
+pub(crate) mod table;
 pub(crate) mod topic;
 pub(crate) mod trace;
 pub(crate) mod turn;

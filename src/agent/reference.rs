@@ -136,7 +136,6 @@ impl<T, E> Future for Pending<'_, T, E> {
 /// The door to one agent from outside of a turn. Cheap to clone; valid for ever, across crashes,
 /// passivation and restarts.
 pub struct AgentRef<A: Agent> {
-    host: Arc<dyn Host>,
     /// Or the key, and why there is no such agent.
     pub(super) lane: Result<Arc<Lane<A>>, Arc<(String, AskError)>>,
     pub(super) urgent: bool,
@@ -144,15 +143,14 @@ pub struct AgentRef<A: Agent> {
 
 impl<A: Agent> Clone for AgentRef<A> {
     fn clone(&self) -> Self {
-        Self { host: self.host.clone(), lane: self.lane.clone(), urgent: self.urgent }
+        Self { lane: self.lane.clone(), urgent: self.urgent }
     }
 }
 
 impl<A: Agent> AgentRef<A> {
-    pub(crate) fn new(host: Arc<dyn Host>, key: impl Into<String>) -> Self {
-        let key = key.into();
-        let lane = directory::<A>(&*host).and_then(|d| d.lane(&key)).map_err(|e| Arc::new((key, e)));
-        Self { host, lane, urgent: false }
+    pub(crate) fn new(host: &dyn Host, key: &str) -> Self {
+        let lane = directory::<A>(host).and_then(|d| d.lane(key));
+        Self { lane: lane.map_err(|e| Arc::new((key.to_owned(), e))), urgent: false }
     }
 
     fn key(&self) -> &str {
@@ -222,11 +220,10 @@ impl<A: Agent> AgentRef<A> {
     where
         A: Accepts<M, I>,
     {
-        let host = self.host.clone();
         let target = Target::agent(A::KIND, self.key());
-        let known = self.lane().map(|_| ());
+        let lane = self.lane();
         Pending::new(move |options| async move {
-            known?;
+            let host = lane?.host().ok_or_else(node_has_ended)?;
             submit(&*host, target, m, options).await
         })
     }
@@ -369,6 +366,10 @@ pub(crate) fn not_taken(why: NotTaken) -> AskError {
         NotTaken::Shut(why) => AskError::WrongState(why.to_string()),
         NotTaken::Closing => AskError::Unavailable("the node is going down".to_owned()),
     }
+}
+
+pub(crate) fn node_has_ended() -> AskError {
+    AskError::Unavailable("the node has ended".to_owned())
 }
 
 pub(crate) fn unanswered() -> AskError {

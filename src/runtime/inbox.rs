@@ -2,16 +2,16 @@
 
 use std::{
     any::Any,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering},
 };
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use tokio::time::Instant;
+
 use super::persistence::Outcome;
+use crate::agent::turn::Activation;
 
 /// What a cell is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +77,11 @@ pub(crate) trait Cargo: Send {
 
 /// One activation's letterbox.
 pub(crate) struct Inbox {
-    outcome: Mutex<Option<Outcome>>,
+    /// Of an outcome that has come: what it is, unless it is durable.
+    trouble: Mutex<Option<Box<Outcome>>>,
     cargo: Mutex<Option<Box<dyn Cargo>>>,
     has_outcome: AtomicBool,
     control: AtomicU8,
-    /// Whether the cell is to leave; its turn sees it.
-    pub leaving: Arc<AtomicBool>,
     pub waker: AtomicWaker,
     /// As which cell of the node it came into memory.
     pub started: u64,
@@ -92,18 +91,29 @@ pub(crate) struct Inbox {
     pub version: AtomicI64,
     pub restarts: AtomicU32,
     /// What a turn that waits is at.
-    pub current: Mutex<Option<(&'static str, tokio::time::Instant)>>,
+    pub current: Mutex<Option<Box<Current>>>,
+}
+
+/// A turn that waits for something.
+pub(crate) struct Current {
+    pub message: &'static str,
+    pub since: Instant,
+}
+
+impl Activation for Inbox {
+    fn is_leaving(&self) -> bool {
+        self.control() >= Control::Leave
+    }
 }
 
 impl Inbox {
     pub(crate) fn new(started: u64) -> Self {
         Self {
             started,
-            outcome: Mutex::new(None),
+            trouble: Mutex::new(None),
             cargo: Mutex::new(None),
             has_outcome: AtomicBool::new(false),
             control: AtomicU8::new(0),
-            leaving: Arc::default(),
             waker: AtomicWaker::new(),
             phase: AtomicU8::new(0),
             active_at: AtomicU32::new(0),
@@ -132,7 +142,7 @@ impl Inbox {
     }
 
     pub(crate) fn land(&self, outcome: Outcome) {
-        *self.outcome.lock() = Some(outcome);
+        *self.trouble.lock() = Some(outcome).filter(|o| !matches!(o, Outcome::Durable)).map(Box::new);
         self.has_outcome.store(true, Ordering::Release);
         self.waker.wake();
     }
@@ -148,13 +158,10 @@ impl Inbox {
             return None;
         }
         self.has_outcome.store(false, Ordering::Relaxed);
-        self.outcome.lock().take()
+        Some(self.trouble.lock().take().map_or(Outcome::Durable, |trouble| *trouble))
     }
 
     pub(crate) fn tell(&self, control: Control) {
-        if control >= Control::Leave {
-            self.leaving.store(true, Ordering::Relaxed);
-        }
         self.control.fetch_max(control as u8, Ordering::AcqRel);
         self.waker.wake();
     }

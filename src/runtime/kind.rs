@@ -23,13 +23,14 @@ use super::{
 use crate::{
     agent::{
         Agent, AskError, Door, Envelope, JsonRefusal, Persistence, Shape,
-        host::Directory,
+        host::{Directory, Host},
         lane::{Activator, Entrance, Lane},
         letter::{JsonAnswer, Meta},
         messages::EnvelopeOf,
         policy::{OnFull, Policy},
         reference::not_taken,
         slot::ReplyTx,
+        table::{Keyed, Table},
     },
     config::{self, AgentSettings},
     model::{id::AgentId, supervision::RestartPolicy},
@@ -87,13 +88,20 @@ impl KindPolicy {
 
 /// A running cell, for control.
 pub(crate) struct Live<A: Agent> {
+    pub lane: Arc<Lane<A>>,
     pub inbox: Arc<Inbox>,
     pub addr: Addr<Cell<A>>,
 }
 
 impl<A: Agent> Clone for Live<A> {
     fn clone(&self) -> Self {
-        Self { inbox: self.inbox.clone(), addr: self.addr.clone() }
+        Self { lane: self.lane.clone(), inbox: self.inbox.clone(), addr: self.addr.clone() }
+    }
+}
+
+impl<A: Agent> Keyed for Live<A> {
+    fn key(&self) -> &str {
+        &self.lane.name.key
     }
 }
 
@@ -107,7 +115,7 @@ pub(crate) struct Kind<A: Agent> {
     pub policy: KindPolicy,
     pub door: Door<A>,
     pub directory: std::sync::OnceLock<Arc<Directory<A>>>,
-    pub live: papaya::HashMap<Arc<str>, Live<A>>,
+    pub live: Table<Live<A>>,
     pub metrics: Turns,
     /// Read only where state is not kept: all others are read anyway.
     pub held: Held,
@@ -126,7 +134,7 @@ impl<A: Agent> Kind<A> {
             node,
             door: Door::of(),
             directory: std::sync::OnceLock::new(),
-            live: papaya::HashMap::new(),
+            live: Table::default(),
             metrics: Turns::of(A::KIND),
             held: Held::new(),
             running: AtomicUsize::new(0),
@@ -138,7 +146,7 @@ impl<A: Agent> Kind<A> {
             kind: A::KIND.into(),
             mailbox: kind.policy.mailbox,
             rejects: matches!(A::policy().on_full, OnFull::Reject),
-            lanes: papaya::HashMap::new(),
+            lanes: Table::default(),
             closing: AtomicBool::new(false),
             activator: Arc::new(Starter(Arc::downgrade(&kind))),
         });
@@ -184,6 +192,10 @@ impl<A: Agent> Kind<A> {
 struct Starter<A: Agent>(std::sync::Weak<Kind<A>>);
 
 impl<A: Agent> Activator<A> for Starter<A> {
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        Some(self.0.upgrade()?.node.upgrade()?.host())
+    }
+
     fn activate(&self, lane: Arc<Lane<A>>) {
         let Some(kind) = self.0.upgrade() else { return };
         let Some(node) = kind.node.upgrade() else { return };
@@ -335,28 +347,21 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn live(&self, key: &str) -> Option<LiveInfo> {
-        let live = self.live.pin().get(key).cloned()?;
-        let lane = self.directory.get()?.lanes.pin().get(key).cloned()?;
-        Some(describe(&live.inbox, &lane))
+        self.live.get(key).map(|live| describe(&live))
     }
 
     fn mailbox(&self, key: &str) -> MailboxInfo {
-        let lane = self.directory.get().and_then(|d| d.lanes.pin().get(key).cloned());
+        let lane = self.directory.get().and_then(|d| d.lanes.get(key));
         lane.map_or(MailboxInfo { depth: 0, capacity: self.policy.mailbox }, |lane| mailbox(&lane))
     }
 
     fn list(&self, limit: usize) -> (Vec<(Arc<str>, LiveInfo)>, usize) {
-        let Some(directory) = self.directory.get() else { return (Vec::new(), 0) };
-        let (live, lanes) = (self.live.pin(), directory.lanes.pin());
-        let seen = live
-            .iter()
-            .take(limit)
-            .filter_map(|(key, live)| lanes.get(key).map(|lane| (key.clone(), describe(&live.inbox, lane))));
+        let seen = self.live.all().take(limit).map(|live| (live.lane.name.key.clone(), describe(&live)));
         (seen.collect(), self.running())
     }
 
     fn control(&self, key: &str, control: Control) -> bool {
-        match self.live.pin().get(key) {
+        match self.live.get(key) {
             Some(live) => {
                 // A full mailbox means that the cell's thread is held up: the letterbox is not.
                 if live.addr.try_send(control).is_err() {
@@ -392,7 +397,7 @@ impl<A: Agent> AnyKind for Kind<A> {
     fn sweep(&self, tick: u32) {
         let idle = u32::try_from(self.policy.idle_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let relaxed = matches!(self.policy.persistence, Persistence::Relaxed { .. });
-        for live in self.live.pin().values() {
+        for live in self.live.all() {
             let age = tick.saturating_sub(live.inbox.active_at.load(Ordering::Relaxed));
             if age >= idle {
                 let _ = live.addr.try_send(Control::Passivate);
@@ -403,39 +408,36 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {
-        let live = self.live.pin();
-        let those = live.values().filter(|live| which(live.inbox.started));
+        let those = self.live.all().filter(|live| which(live.inbox.started));
         those.map(|live| live.inbox.tell(Control::Renew)).count()
     }
 
     fn lives_at(&self, place: usize) -> Option<String> {
-        let live = self.live.pin();
-        let mut all = live.iter();
-        let (key, _) = all.find(|(_, live)| Arc::as_ptr(&live.inbox).addr() == place)?;
-        Some(format!("{}/{key}", A::KIND))
+        let mut all = self.live.all();
+        all.find(|live| Arc::as_ptr(&live.inbox).addr() == place).map(|live| live.lane.name.subject())
     }
 
     fn drain(&self) {
         if let Some(directory) = self.directory.get() {
             directory.closing.store(true, Ordering::SeqCst);
-            for lane in directory.lanes.pin().values() {
+            for lane in directory.lanes.all() {
                 turn_away::<A>(lane.set_entrance(Entrance::Closing), &going_down());
             }
         }
-        for live in self.live.pin().values() {
+        for live in self.live.all() {
             live.inbox.tell(Control::Drain);
         }
     }
 
     fn wake(&self) {
-        for live in self.live.pin().values() {
+        for live in self.live.all() {
             live.inbox.waker.wake();
         }
     }
 
     fn leave(&self, partitions: &[i16]) {
-        for (key, live) in &self.live.pin() {
-            if partitions.contains(&AgentId::of(A::KIND, key).partition()) {
+        for live in self.live.all() {
+            if partitions.contains(&live.lane.name.id.partition()) {
                 live.inbox.tell(Control::Leave);
             }
         }
@@ -446,21 +448,16 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn busy(&self) -> Vec<Arc<str>> {
-        let Some(directory) = self.directory.get() else { return Vec::new() };
-        let (live, lanes) = (self.live.pin(), directory.lanes.pin());
-        let waits = |key| lanes.get(key).is_some_and(|lane| lane.depth() > 0);
-        let busy = live.iter().filter(|(key, live)| live.inbox.phase() != Phase::Idle || waits(*key));
-        busy.map(|(key, _)| key.clone()).collect()
+        let is_busy = |live: &Live<A>| live.inbox.phase() != Phase::Idle || live.lane.depth() > 0;
+        self.live.all().filter(is_busy).map(|live| live.lane.name.key.clone()).collect()
     }
 
     fn backlog(&self) -> usize {
-        let Some(directory) = self.directory.get() else { return 0 };
-        let lanes = directory.lanes.pin();
-        self.live.pin().keys().filter_map(|key| lanes.get(key)).map(|lane| lane.depth()).sum()
+        self.live.all().map(|live| live.lane.depth()).sum()
     }
 
     fn running_keys(&self) -> Vec<Arc<str>> {
-        self.live.pin().keys().cloned().collect()
+        self.live.all().map(|live| live.lane.name.key.clone()).collect()
     }
 
     fn tell_each(
@@ -489,11 +486,12 @@ fn mailbox<A: Agent>(lane: &Lane<A>) -> MailboxInfo {
     MailboxInfo { depth: lane.depth(), capacity: lane.capacity() }
 }
 
-fn describe<A: Agent>(inbox: &Inbox, lane: &Lane<A>) -> LiveInfo {
-    let current = inbox
-        .current
-        .lock()
-        .map(|(message, since)| format!("{message} for {} ms", super::millis(since.elapsed())));
+fn describe<A: Agent>(live: &Live<A>) -> LiveInfo {
+    let (inbox, lane) = (&live.inbox, &live.lane);
+    let current = inbox.current.lock();
+    let current = current
+        .as_ref()
+        .map(|current| format!("{} for {} ms", current.message, super::millis(current.since.elapsed())));
     LiveInfo {
         status: match lane.entrance() {
             Entrance::Paused => "paused",

@@ -69,8 +69,8 @@ pub struct Handle {
 
 impl Handle {
     /// The door to one agent.
-    pub fn agent<A: Agent>(&self, key: impl Into<String>) -> AgentRef<A> {
-        AgentRef::new(self.host.clone(), key)
+    pub fn agent<A: Agent>(&self, key: impl AsRef<str>) -> AgentRef<A> {
+        AgentRef::new(&*self.host, key.as_ref())
     }
 
     /// The door to one tool.

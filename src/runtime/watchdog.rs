@@ -7,11 +7,12 @@
 use std::{
     cell::OnceCell,
     future::Future,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -63,10 +64,19 @@ pub(crate) fn beat(arbiter: &ArbiterHandle, heart: Arc<Heart>, started: Instant,
     });
 }
 
-/// Notes around each step of a cell's life that it is this cell which is at work.
-pub(crate) async fn noted(inbox: &Inbox, life: impl Future<Output = ()>) {
-    let (place, mut life) = (std::ptr::from_ref(inbox).addr(), pin!(life));
-    std::future::poll_fn(|cx| {
+/// A cell's life, that notes around each of its steps that it is this cell which is at work.
+pub(crate) struct Noted<F> {
+    pub inbox: Arc<Inbox>,
+    /// Boxed once and for all: it is moved on its way into the actor's context, and none of its places on
+    /// that way is given back.
+    pub life: Pin<Box<F>>,
+}
+
+impl<F: Future<Output = ()>> Future for Noted<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let place = Arc::as_ptr(&self.inbox).addr();
         HERE.with(|here| {
             let heart = here.get();
             let note = |place| {
@@ -75,12 +85,11 @@ pub(crate) async fn noted(inbox: &Inbox, life: impl Future<Output = ()>) {
                 }
             };
             note(place);
-            let step = life.as_mut().poll(cx);
+            let step = self.life.as_mut().poll(cx);
             note(0);
             step
         })
-    })
-    .await;
+    }
 }
 
 /// What was seen of one heart.

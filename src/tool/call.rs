@@ -76,8 +76,8 @@ impl Call {
     }
 
     /// The door to an agent.
-    pub fn agent<B: Agent>(&self, key: impl Into<String>) -> AgentRef<B> {
-        AgentRef::new(self.0.host.clone(), key)
+    pub fn agent<B: Agent>(&self, key: impl AsRef<str>) -> AgentRef<B> {
+        AgentRef::new(&*self.0.host, key.as_ref())
     }
 
     /// The program's own settings, as they are now.

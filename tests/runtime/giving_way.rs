@@ -39,9 +39,11 @@ struct Write {
 struct Doze {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Read {}
-/// Tells another one something, and waits at the gate.
+/// Tells another one something, if it is to, and waits at the gate.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
-struct Wait {}
+struct Wait {
+    telling: bool,
+}
 /// Blocks its arbiter until the bell is rung.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Stall {}
@@ -49,6 +51,8 @@ struct Stall {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Dig {}
 message! { Write -> (); Doze -> (); Read -> u64; Wait -> (); Stall -> bool; Dig -> bool }
+
+const TELLING: Wait = Wait { telling: true };
 
 macro_rules! scribe {
     ($agent:ident, $kind:literal, $persistence:expr) => {
@@ -83,9 +87,11 @@ macro_rules! scribe {
             }
         }
         impl Handler<Wait> for $agent {
-            async fn handle(&mut self, _: Wait, turn: &Turn<Self>) -> Result<()> {
+            async fn handle(&mut self, wait: Wait, turn: &Turn<Self>) -> Result<()> {
                 self.done += 1;
-                turn.agent::<Self>("other").tell(Write { text: "told".to_owned() });
+                if wait.telling {
+                    turn.agent::<Self>("other").tell(Write { text: "told".to_owned() });
+                }
                 turn.resource::<Gate>().wait().await;
                 Ok(())
             }
@@ -164,9 +170,10 @@ async fn what_is_urgent_goes_before_a_batch_that_was_taken_in() {
     let desk = desk().await;
     let agent = desk.world.handle().agent::<Fleeting>("a");
     // Volatile turns run once. All of these are one batch.
-    let blocked = tokio::spawn(agent.ask(Wait {}));
+    let blocked = tokio::spawn(agent.ask(Wait { telling: false }));
     desk.gate.arrival().await;
-    let waiting = tokio::spawn(join_all([agent.ask(Wait {}), agent.ask(Wait {})]));
+    let waiting =
+        tokio::spawn(join_all([agent.ask(Wait { telling: false }), agent.ask(Wait { telling: false })]));
     desk.queued("fleeting", 2).await;
     for n in 0..1_000 {
         agent.try_tell(write(format!("{n}"))).unwrap();
@@ -185,7 +192,7 @@ async fn what_is_urgent_goes_before_a_batch_that_was_taken_in() {
     soon(blocked).await.unwrap().unwrap();
     soon(waiting).await.unwrap();
     soon(agent.ask(write("end"))).await.unwrap();
-    let notes: Vec<String> = desk.gate.notes.lock().iter().filter(|note| *note != "told").cloned().collect();
+    let notes = desk.gate.notes.lock().clone();
     let at = |text: &str| notes.iter().position(|note| note == text).unwrap();
     assert!(at("first") < at("second") && at("second") < at("third"), "{:?}", &notes[..100]);
     // The look-out costs a few short turns at most.
@@ -196,7 +203,7 @@ async fn what_is_urgent_goes_before_a_batch_that_was_taken_in() {
 async fn an_answer_does_not_wait_for_a_turn_that_waits() {
     let desk = desk().await;
     let scribe = desk.scribe();
-    let (written, waits) = desk.together(scribe.ask(write("a")), scribe.ask(Wait {})).await;
+    let (written, waits) = desk.together(scribe.ask(write("a")), scribe.ask(TELLING)).await;
     soon(written).await.unwrap().unwrap();
     desk.gate.open(2); // it may have come as far as the gate twice: it gave way once
     soon(waits).await.unwrap().unwrap();
@@ -214,7 +221,7 @@ async fn the_answer_of_what_changed_nothing_does_not_wait_for_it_either() {
     // It is held back, for it has seen what is not durable yet.
     let mut read = Box::pin(scribe.ask(Read {}));
     assert!((&mut read).now_or_never().is_none());
-    let waits = tokio::spawn(scribe.ask(Wait {}));
+    let waits = tokio::spawn(scribe.ask(TELLING));
     desk.gate.arrival().await;
     desk.faults.hang(false);
     soon(written).await.unwrap().unwrap();
@@ -253,7 +260,7 @@ async fn what_a_turn_would_have_told_is_gone_with_the_commit_under_its_feet() {
     desk.faults.hang(true);
     let written = tokio::spawn(scribe.ask(write("a")));
     until("it ran", || async { desk.gate.count("a") == 1 }).await;
-    let waits = tokio::spawn(scribe.ask(Wait {}));
+    let waits = tokio::spawn(scribe.ask(TELLING));
     desk.gate.arrival().await;
     desk.faults.refuse(AgentId::of("scribe", "a"), Refusal::Bad("for once".to_owned()));
     desk.faults.hang(false);

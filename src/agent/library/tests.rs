@@ -72,6 +72,9 @@ impl Host for Alone {
 
 impl<A: Agent> Activator<A> for Alone {
     fn activate(&self, _: Arc<Lane<A>>) {}
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        None
+    }
 }
 
 fn turn<A: Agent>(key: &str) -> Turn<A> {

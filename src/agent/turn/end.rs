@@ -15,15 +15,6 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Makes it ready for the next turn.
-    #[inline]
-    pub(super) fn reset(&mut self) {
-        *self.near.get_mut() = false;
-        if !self.waiting.get_mut().is_empty() {
-            self.waiting.get_mut().clear();
-        }
-    }
-
     pub(super) fn is_near(&self) -> bool {
         self.near.load(Ordering::Relaxed)
     }

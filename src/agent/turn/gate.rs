@@ -27,16 +27,14 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Makes it ready for the next turn; `true`: the last one stood at it, or passed.
+    /// Makes it ready for the next turn.
     #[inline]
-    pub(super) fn reset(&mut self, passage: Passage) -> bool {
+    pub(super) fn reset(&mut self, passage: Passage) {
         *self.passage.get_mut() = passage as u8;
-        let asked = std::mem::take(self.asked.get_mut());
-        let passed = std::mem::take(self.passed.get_mut());
-        if asked {
+        *self.passed.get_mut() = false;
+        if std::mem::take(self.asked.get_mut()) {
             self.waiting.get_mut().clear();
         }
-        asked || passed
     }
 
     pub(crate) fn set(&self, passage: Passage) {

@@ -18,7 +18,7 @@ use std::{
     marker::PhantomData,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -44,7 +44,7 @@ use super::{
     lane::{Lane, Name},
     letter::Meta,
     message::Message,
-    reference::{Address, Pending, request_hash},
+    reference::{Address, Pending, node_has_ended, request_hash},
 };
 use crate::{
     Settings, clock,
@@ -70,20 +70,32 @@ pub struct Turn<A: Agent> {
     pub(crate) gate: Gate,
     pub(crate) is_new: bool,
     now: AtomicI64,
-    told: Option<Box<Told>>,
-    key: OnceLock<String>,
-    reach: Mutex<Option<Box<Reach>>>,
+    aside: OnceLock<Box<Aside>>,
     timers: OnceLock<Arc<Timers<A>>>,
-    /// How long the turn may take, …
+    /// How long the turn may take.
     limit: Duration,
-    /// … from when it first waited for somebody.
+    pub(crate) activation: Option<Arc<dyn Activation>>,
+}
+
+/// The agent's stay in memory.
+pub(crate) trait Activation: Send + Sync {
+    /// Whether it is to end: an operator's wish, or a shutdown.
+    fn is_leaving(&self) -> bool;
+}
+
+/// What few turns have: each of them its own.
+#[derive(Default)]
+struct Aside {
+    told: Told,
+    key: OnceLock<String>,
+    reach: Mutex<Reach>,
+    /// When it first waited for somebody.
     waits_since: OnceLock<Instant>,
     end: End,
-    /// Raised when the cell is to leave: an operator's wish, or a shutdown.
-    pub(crate) leaving: Arc<AtomicBool>,
 }
 
 /// What the letter says beside its message.
+#[derive(Default)]
 struct Told {
     message: Option<Uuid>,
     task: Option<TaskId>,
@@ -110,59 +122,59 @@ impl<A: Agent> Turn<A> {
             gate: Gate::default(),
             is_new: true,
             now: AtomicI64::new(0),
-            told: None,
-            key: OnceLock::new(),
-            reach: Mutex::default(),
+            aside: OnceLock::new(),
             timers: OnceLock::new(),
             limit: Duration::MAX,
-            waits_since: OnceLock::new(),
-            end: End::default(),
-            leaving: Arc::default(),
+            activation: None,
         }
     }
 
     /// For the cell: makes it ready for the next message.
     #[inline]
     pub(crate) fn begin(&mut self, meta: Option<&Meta>, passage: Passage, limit: Duration) {
-        if self.gate.reset(passage) {
-            *self.reach.get_mut() = None;
-            self.waits_since = OnceLock::new();
-        }
+        self.gate.reset(passage);
         self.limit = limit;
-        self.end.reset();
         *self.now.get_mut() = 0;
-        if self.key.get().is_some() {
-            self.key = OnceLock::new();
+        if self.aside.get().is_some() {
+            self.aside = OnceLock::new();
         }
-        if meta.is_some() || self.told.is_some() {
-            self.told = meta.map(|meta| {
-                Box::new(Told {
-                    message: meta.id,
-                    task: meta.claim.as_ref().map(|c| c.id),
-                    deadline: meta.deadline,
-                    chain: meta.chain.clone(),
-                    key: meta.key.as_ref().map(|k| k.text.clone()),
-                })
-            });
+        if let Some(meta) = meta {
+            let told = Told {
+                message: meta.id,
+                task: meta.claim.as_ref().map(|c| c.id),
+                deadline: meta.deadline,
+                chain: meta.chain.clone(),
+                key: meta.key.as_ref().map(|k| k.text.clone()),
+            };
+            self.aside = OnceLock::from(Box::new(Aside { told, ..Aside::default() }));
         }
+    }
+
+    fn aside(&self) -> &Aside {
+        self.aside.get_or_init(Box::default)
+    }
+
+    /// What the letter said beside its message, where it said anything.
+    fn told(&self) -> Option<&Told> {
+        self.aside.get().map(|aside| &aside.told)
     }
 
     fn outbox(&self) -> MappedMutexGuard<'_, Outbox> {
         MutexGuard::map(self.outbox.lock(), |outbox| &mut **outbox.get_or_insert_default())
     }
 
-    fn reach(&self) -> MappedMutexGuard<'_, Reach> {
-        MutexGuard::map(self.reach.lock(), |reach| &mut **reach.get_or_insert_default())
+    fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.aside().reach.lock()
     }
 
     /// The task that the message is an attempt of.
     fn task(&self) -> Option<TaskId> {
-        self.told.as_ref()?.task
+        self.told()?.task
     }
 
     /// The agents that wait for this turn, outermost first.
     fn chain(&self) -> &[String] {
-        self.told.as_ref().map_or(&[], |told| &told.chain)
+        self.told().map_or(&[], |told| &told.chain)
     }
 
     /// For the cell: whether the turn leaves anything behind.
@@ -212,26 +224,27 @@ impl<A: Agent> Turn<A> {
 
     /// What is left of the caller's budget, where it gave one.
     pub fn deadline(&self) -> Option<Duration> {
-        self.told.as_ref()?.deadline.map(|d| d.saturating_duration_since(Instant::now()))
+        self.told()?.deadline.map(|d| d.saturating_duration_since(Instant::now()))
     }
 
     /// A key that is the same whenever this message is handled again: the task's id, or the key that the
     /// caller gave, or the request's id. A message that came with none of them has one of this run's own:
     /// it is not the same where the turn is undone and runs again.
     pub fn idempotency_key(&self) -> &str {
-        self.key.get_or_init(|| match self.told.as_deref() {
-            Some(Told { task: Some(task), .. }) => task.to_string(),
-            Some(Told { key: Some(key), .. }) => {
+        let aside = self.aside();
+        aside.key.get_or_init(|| match &aside.told {
+            Told { task: Some(task), .. } => task.to_string(),
+            Told { key: Some(key), .. } => {
                 format!("{}/{}/{key}", self.name().kind, self.name().key)
             }
-            Some(Told { message: Some(message), .. }) => message.to_string(),
+            Told { message: Some(message), .. } => message.to_string(),
             _ => Uuid::now_v7().to_string(),
         })
     }
 
     /// What is left for whom the turn waits: of its caller's budget, and of its own.
     fn budget(&self) -> Duration {
-        let since = self.waits_since.get_or_init(Instant::now);
+        let since = self.aside().waits_since.get_or_init(Instant::now);
         let own = self.limit.saturating_sub(since.elapsed());
         self.deadline().map_or(own, |left| left.min(own))
     }
@@ -240,22 +253,23 @@ impl<A: Agent> Turn<A> {
     /// has ended, its client has disconnected), or an operator or a shutdown asks the turn to end. A turn
     /// that goes on in spite of it commits as any other. An asker's end is seen by turns that wait.
     pub fn cancelled(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed) || self.end.is_near()
+        let leaving = self.activation.as_ref().is_some_and(|activation| activation.is_leaving());
+        leaving || self.aside.get().is_some_and(|aside| aside.end.is_near())
     }
 
     /// Resolves when [`Turn::cancelled`] would say so; never where nobody gives up. To be raced against
     /// what takes long.
     pub async fn cancellation(&self) {
-        self.end.wait(|| self.cancelled()).await;
+        self.aside().end.wait(|| self.cancelled()).await;
     }
 
     /// For the letter, after the handler was polled: takes in whether its asker is gone. `true`: somebody
     /// in the handler waits for just that, and it is to be polled again.
     pub(crate) fn hears_of_its_end(&self, abandoned: bool) -> bool {
         if abandoned {
-            self.end.comes();
+            self.aside().end.comes();
         }
-        self.cancelled() && self.end.wake()
+        self.cancelled() && self.aside.get().is_some_and(|aside| aside.end.wake())
     }
 
     /// Another agent, by key.
@@ -286,7 +300,7 @@ impl<A: Agent> Turn<A> {
     /// What the store has, when this agent's earlier turns are durable.
     async fn reads(&self) -> Result<&dyn Reads, AskError> {
         self.gate.pass().await;
-        self.host.reads().ok_or_else(|| AskError::Unavailable("the node has ended".to_owned()))
+        self.host.reads().ok_or_else(node_has_ended)
     }
 
     /// What the builder was given with `.resource(…)`.

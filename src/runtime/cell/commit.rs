@@ -57,7 +57,7 @@ impl<A: Agent> Runner<A> {
     }
 
     /// As [`Runner::flush`]. The error: the state cannot be kept.
-    pub(super) fn hand_over(&mut self) -> Result<(), AskError> {
+    pub(super) fn hand_over(&mut self) -> Result<(), Box<AskError>> {
         self.flushed_at = Instant::now();
         self.overdue = false;
         let mut unit = Unit { owner: Some((self.lane.name.id.partition(), self.epoch)), ..Unit::default() };
@@ -151,23 +151,23 @@ impl<A: Agent> Runner<A> {
     }
 
     /// Writes the state as a framed snapshot, and proves that it reads back.
-    pub(super) fn serialise(&self) -> Result<Vec<u8>, AskError> {
+    pub(super) fn serialise(&self) -> Result<Vec<u8>, Box<AskError>> {
         let Some(agent) = self.agent.as_deref() else {
-            return Err(AskError::Unavailable("the agent is not there".to_owned()));
+            return Err(Box::new(AskError::Unavailable("the agent is not there".to_owned())));
         };
         let header = self.header();
         let mut buffer = Vec::with_capacity(self.air.image.as_ref().map_or(256, |i| i.len() + 64));
         snapshot::begin(&header, &mut buffer);
-        let fault = |why: String| AskError::Failed(Fault::new(why));
+        let fault = |why: String| Box::new(AskError::Failed(Fault::new(why)));
         guard(|| serde_json::to_writer(&mut buffer, agent))
             .map_err(|(message, _)| fault(format!("writing the state panicked: {message}")))?
             .map_err(|e| fault(format!("the state cannot be written as JSON: {e}")))?;
         let bytes = buffer.len() - snapshot::HEADER_BYTES;
         let limit = self.node.settings.limits.state_bytes;
         if bytes as u64 > limit {
-            return Err(AskError::TooLarge(format!(
+            return Err(Box::new(AskError::TooLarge(format!(
                 "the state would have {bytes} bytes, more than limits.state_bytes ({limit})"
-            )));
+            ))));
         }
         reads_back::<A>(body(&buffer)).map_err(|e| fault(format!("the state would not read back: {e}")))?;
         snapshot::seal(&mut buffer).map_err(|e| fault(e.to_string()))?;
@@ -176,12 +176,12 @@ impl<A: Agent> Runner<A> {
 
     /// The last image as the next version: nothing has changed since, and outputs need a commit of
     /// their own.
-    fn same_again(&self) -> Result<Vec<u8>, AskError> {
+    fn same_again(&self) -> Result<Vec<u8>, Box<AskError>> {
         let body = self.air.image.as_deref().map(|image| body(image)).unwrap_or_default();
         let mut buffer = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
         snapshot::begin(&self.header(), &mut buffer);
         buffer.extend_from_slice(body);
-        snapshot::seal(&mut buffer).map_err(|e| AskError::Failed(Fault::new(e.to_string())))?;
+        snapshot::seal(&mut buffer).map_err(|e| Box::new(AskError::Failed(Fault::new(e.to_string()))))?;
         Ok(buffer)
     }
 
@@ -196,12 +196,12 @@ impl<A: Agent> Runner<A> {
     }
 
     /// A state that cannot be kept: the turn that made it so fails; its neighbours run again.
-    pub(super) async fn unwritable(&mut self, error: AskError) -> Option<Exit> {
+    pub(super) async fn unwritable(&mut self, error: Box<AskError>) -> Option<Exit> {
         let done = self.window.entries.iter().filter(|e| e.ran == Ran::Done && !e.letter.read_only()).count();
         if done <= 1 {
             for entry in &mut self.window.entries {
                 if entry.ran == Ran::Done && !entry.letter.read_only() {
-                    entry.letter.letter_mut().fail(error.clone());
+                    entry.letter.letter_mut().fail(AskError::clone(&error));
                     entry.ran = Ran::Failed;
                 }
             }

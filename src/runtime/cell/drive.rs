@@ -2,8 +2,8 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -11,9 +11,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::window::Air;
 use crate::{
-    agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
+    agent::{Agent, Ran, Turn, turn::Passage},
     model::supervision::{CrashKind, CrashReason},
-    runtime::{crashes::guard, persistence::Outcome},
+    runtime::{crashes::guard, inbox::Current, persistence::Outcome},
 };
 
 /// A turn that waits for so long takes long: others are not to wait for it. Several times what a commit
@@ -51,34 +51,39 @@ pub(super) struct Terms {
     pub begun: Option<Instant>,
 }
 
-/// Runs `letter` on `agent`.
-pub(super) async fn drive<A: Agent>(
-    agent: &mut A,
-    letter: &mut EnvelopeOf<A>,
+/// A handler at work; `None`: it has been dropped.
+type Work<'a, F> = Pin<&'a mut Option<F>>;
+
+/// Has a handler go on. `None`: it waits for something.
+#[inline]
+pub(super) fn step<F: Future<Output = Ran>>(work: Work<'_, F>, cx: &mut Context<'_>) -> Option<End> {
+    let future = work.as_pin_mut()?;
+    match guard(|| future.poll(cx)) {
+        Err((message, site)) => Some(End::panicked(message, site)),
+        Ok(Poll::Ready(ran)) => Some(End::Ran(ran)),
+        Ok(Poll::Pending) => None,
+    }
+}
+
+/// Has a handler begin. Most wait for nothing, so nobody is woken yet by what this one waits for: it is
+/// asked again in [`wait`].
+#[inline]
+pub(super) fn begin<F: Future<Output = Ran>>(work: Work<'_, F>) -> Option<End> {
+    step(work, &mut Context::from_waker(Waker::noop()))
+}
+
+/// Waits for a handler that has begun.
+pub(super) async fn wait<A: Agent, F: Future<Output = Ran>>(
+    mut work: Work<'_, F>,
+    name: &'static str,
     turn: &Turn<A>,
     air: &mut Air,
     terms: &Terms,
 ) -> End {
-    let name = letter.wire_name();
-    let mut slot = pin!(Some(letter.run(agent, turn, terms.keep)));
-    let mut step = |cx: &mut Context<'_>| {
-        let future = slot.as_mut().as_pin_mut()?;
-        match guard(|| future.poll(cx)) {
-            Err((message, site)) => Some(End::panicked(message, site)),
-            Ok(Poll::Ready(ran)) => Some(End::Ran(ran)),
-            Ok(Poll::Pending) => None,
-        }
-    };
-    // Most turns wait for nothing, and need none of what follows.
-    let first = std::future::poll_fn(|cx| Poll::Ready(step(cx))).await;
-    if let Some(End::Ran(ran)) = first {
-        return End::Ran(ran);
-    }
-    let mut first = Some(first);
     let mut timer: Option<(Instant, Pin<Box<Sleep>>)> = None;
     let end = std::future::poll_fn(|cx| {
         loop {
-            if let Some(end) = first.take().unwrap_or_else(|| step(cx)) {
+            if let Some(end) = step(work.as_mut(), cx) {
                 return Poll::Ready(end);
             }
             if turn.gate.is_asked() && terms.uncovered {
@@ -103,7 +108,7 @@ pub(super) async fn drive<A: Agent>(
             let yields = terms.awaited && terms.keep && terms.budget > LONG && !turn.gate.is_passed();
             let (since, timer) = timer.get_or_insert_with(|| {
                 let since = Instant::now();
-                *air.inbox.current.lock() = Some((name, since));
+                *air.inbox.current.lock() = Some(Box::new(Current { message: name, since }));
                 (since, Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget })))
             });
             while timer.as_mut().poll(cx).is_ready() {
@@ -122,12 +127,12 @@ pub(super) async fn drive<A: Agent>(
     .await;
     if timer.is_some() {
         let since = air.inbox.current.lock().take();
-        air.waited = since.map(|(_, since)| since.elapsed()).unwrap_or_default();
+        air.waited = since.map(|current| current.since.elapsed()).unwrap_or_default();
     }
     if let End::Ran(_) = end {
         return end; // the handler's future ended, and took its own values with it
     }
-    match guard(|| slot.set(None)) {
+    match guard(|| work.set(None)) {
         Ok(()) => end,
         Err((message, site)) => End::panicked(message, site),
     }

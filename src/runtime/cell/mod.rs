@@ -21,7 +21,7 @@ use super::{
     inbox::{Control, Inbox},
     kind::{Kind, Live},
     node::Node,
-    watchdog,
+    watchdog::Noted,
 };
 use crate::agent::{Agent, lane::Lane};
 use runner::Runner;
@@ -41,10 +41,9 @@ impl<A: Agent> Cell<A> {
     pub(crate) fn launch(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>) {
         let inbox = Arc::new(Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed)));
         inbox.active_at.store(node.tick(), Ordering::Relaxed);
-        let key = lane.name.key.clone();
-        let runner = Runner::new(node, kind.clone(), lane, inbox.clone());
+        let runner = Runner::new(node, kind.clone(), lane.clone(), inbox.clone());
         let addr = Self { runner: Some(Box::new(runner)), inbox: inbox.clone() }.start();
-        kind.live.pin().insert(key, Live { inbox, addr });
+        kind.live.insert(Live { lane, inbox, addr });
     }
 }
 
@@ -53,8 +52,9 @@ impl<A: Agent> Actor for Cell<A> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(runner) = self.runner.take() {
-            let inbox = self.inbox.clone();
-            let life = async move { watchdog::noted(&inbox, runner.run()).await };
+            // Out of its box at once: a future that is made of the box would keep it.
+            let runner = *runner;
+            let life = Noted { inbox: self.inbox.clone(), life: Box::pin(runner.run()) };
             ctx.spawn(wrap_future::<_, Self>(life).map(|(), _, ctx| ctx.stop()));
         }
     }

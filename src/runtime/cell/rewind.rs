@@ -34,7 +34,7 @@ impl<A: Agent> Runner<A> {
 
     /// Goes back to what a failed turn found. The error: that can never be written, so that the turn
     /// must not be judged by it, and runs again.
-    pub(super) async fn step_back(&mut self) -> Result<Option<AskError>, Exit> {
+    pub(super) async fn step_back(&mut self) -> Result<Option<Box<AskError>>, Exit> {
         let suspect = self.window.changed && !self.volatile();
         match self.rewind().await {
             Some(exit) => Err(exit),
@@ -135,7 +135,8 @@ impl<A: Agent> Runner<A> {
         self.streak = self.streak.saturating_add(1);
         let policy = self.kind.policy.restart;
         let jitter = 0.5 + fastrand::f64() / 2.0;
-        let decision = decide(&policy, &mut self.budget, self.streak, self.node.uptime(), jitter);
+        let decision =
+            decide(&policy, self.budget.get_or_insert_default(), self.streak, self.node.uptime(), jitter);
         let meta = letter.and_then(|l| l.details().0);
         let message_id =
             meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);

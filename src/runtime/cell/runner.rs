@@ -76,7 +76,8 @@ pub(super) struct Runner<A: Agent> {
     pub(super) overdue: bool,
     /// Nothing runs until everything that ran is durable.
     pub(super) barrier: bool,
-    pub(super) budget: Budget,
+    /// `None`: it has not crashed.
+    pub(super) budget: Option<Box<Budget>>,
     /// Crashes since the last successful turn.
     pub(super) streak: u32,
     pub(super) retire: bool,
@@ -97,7 +98,7 @@ pub(super) struct Runner<A: Agent> {
 impl<A: Agent> Runner<A> {
     pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
         let mut turn = Turn::new(node.host(), lane.clone());
-        turn.leaving = inbox.leaving.clone();
+        turn.activation = Some(inbox.clone());
         Self {
             epoch: node.epoch(lane.name.id),
             turn,
@@ -109,7 +110,7 @@ impl<A: Agent> Runner<A> {
             limit: MAX_WINDOW,
             overdue: false,
             barrier: false,
-            budget: Budget::new(),
+            budget: None,
             streak: 0,
             retire: false,
             decided: 0,
@@ -336,6 +337,9 @@ impl<A: Agent> Runner<A> {
             if self.inbox().has_outcome() || !self.can_run() || self.retire || self.is_troubled() {
                 break;
             }
+            if self.begun == self.batch.len() {
+                break;
+            }
             left -= 1;
             until -= 1;
             // The clock is asked rarely while turns are short, and every turn while they are long.
@@ -387,7 +391,7 @@ impl<A: Agent> Runner<A> {
             Control::Passivate => self.passivate().await,
             Control::Renew => {
                 self.inbox().done(Control::Renew);
-                (self.budget, self.streak) = (Budget::new(), 0);
+                (self.budget, self.streak) = (None, 0);
                 self.close().await;
                 self.revive().await
             }
@@ -414,8 +418,8 @@ impl<A: Agent> Drop for Runner<A> {
         if !self.detached {
             self.let_go();
         }
-        let (inbox, key) = (self.air.inbox.clone(), self.lane.name.key.clone());
-        let _ = self.kind.live.pin().remove_if(&key, |_, live| Arc::ptr_eq(&live.inbox, &inbox));
+        let inbox = &self.air.inbox;
+        self.kind.live.remove_if(&self.lane.name.key, |live| Arc::ptr_eq(&live.inbox, inbox));
         self.kind.running.fetch_sub(1, Ordering::AcqRel);
     }
 }

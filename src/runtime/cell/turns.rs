@@ -1,9 +1,11 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
+use std::pin::pin;
+
 use tokio::time::Instant;
 
 use super::{
-    drive::{End, LONG, Terms, drive},
+    drive::{End, LONG, Terms, begin, wait},
     runner::{Exit, Runner},
     window::{Entry, fail},
 };
@@ -98,6 +100,7 @@ impl<A: Agent> Runner<A> {
 
     /// Runs the next letter where it lies: moving letters is much of what short turns cost. Only of
     /// one that says nothing beside its message. `None`: its turn may not begin yet.
+    #[inline]
     pub(super) async fn drive_in_place(&mut self) -> Option<End> {
         if self.batch.get(self.begun).is_none_or(|letter| self.must_wait(letter)) {
             self.barrier = true;
@@ -114,8 +117,14 @@ impl<A: Agent> Runner<A> {
         let (Some(letter), Some(agent)) = (self.batch.get_mut(at), self.agent.as_deref_mut()) else {
             return Some(End::panicked("the agent is not there".to_owned(), None));
         };
-        let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        let name = (!self.air.waited.is_zero() || self.kind.has_long()).then(|| letter.wire_name());
+        let name = letter.wire_name();
+        let end = {
+            let mut work = pin!(Some(letter.run(agent, &self.turn, terms.keep)));
+            match begin(work.as_mut()) {
+                Some(end) => end,
+                None => Box::pin(wait(work, name, &self.turn, &mut self.air, &terms)).await,
+            }
+        };
         self.has_run(name, &terms);
         Some(if self.probed { self.unless_cut_short(end, self.batch.get(at)) } else { end })
     }
@@ -129,8 +138,14 @@ impl<A: Agent> Runner<A> {
         let Some(agent) = self.agent.as_deref_mut() else {
             return End::panicked("the agent is not there".to_owned(), None);
         };
-        let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        let name = (!self.air.waited.is_zero() || self.kind.has_long()).then(|| letter.wire_name());
+        let name = letter.wire_name();
+        let end = {
+            let mut work = pin!(Some(letter.run(agent, &self.turn, terms.keep)));
+            match begin(work.as_mut()) {
+                Some(end) => end,
+                None => Box::pin(wait(work, name, &self.turn, &mut self.air, &terms)).await,
+            }
+        };
         self.has_run(name, &terms);
         self.unless_cut_short(end, Some(letter))
     }
@@ -177,10 +192,9 @@ impl<A: Agent> Runner<A> {
         }
     }
 
-    /// `notable`: how long it took may change what is known of the message of that name.
     #[inline]
-    fn has_run(&mut self, notable: Option<&'static str>, terms: &Terms) {
-        if let Some(message) = notable {
+    fn has_run(&mut self, message: &'static str, terms: &Terms) {
+        if !self.air.waited.is_zero() || self.kind.has_long() {
             let long = std::mem::take(&mut self.air.waited) >= LONG;
             if !long && !self.turn.gate.is_standing_or_passed() {
                 self.kind.took_short(message);

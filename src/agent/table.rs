@@ -1,0 +1,141 @@
+//! What is found by an agent's key: a hash table whose values know their keys.
+//!
+//! A key is looked for with each message that is sent by it, among a million others: what counts is how many
+//! places in memory are touched on the way. Here they are the table's own and the value's. The table is cut
+//! into shards, each with a lock of its own, so that senders seldom meet and a shard that grows holds up few.
+
+use std::{collections::hash_map::RandomState, hash::BuildHasher};
+
+use hashbrown::HashTable;
+use parking_lot::RwLock;
+
+/// A power of two.
+const SHARDS: usize = 64;
+
+/// A value with a key, which stays the same.
+pub(crate) trait Keyed: Clone {
+    fn key(&self) -> &str;
+}
+
+/// Values by their keys.
+pub(crate) struct Table<T> {
+    hasher: RandomState,
+    shards: Box<[RwLock<HashTable<T>>]>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect();
+        Self { hasher: RandomState::new(), shards }
+    }
+}
+
+impl<T: Keyed> Table<T> {
+    /// The shard and the hash of a key. The table takes its slots from the low bits, and tells them apart by
+    /// the highest.
+    #[inline]
+    fn place(&self, key: &str) -> (&RwLock<HashTable<T>>, u64) {
+        let hash = self.hasher.hash_one(key);
+        let at = (hash >> 40) as usize & (SHARDS - 1);
+        (&self.shards[at], hash)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: &str) -> Option<T> {
+        let (shard, hash) = self.place(key);
+        shard.read().find(hash, |value| value.key() == key).cloned()
+    }
+
+    /// The value of `key`, made where there was none, while nobody else can make one.
+    pub(crate) fn get_or_insert_with(&self, key: &str, make: impl FnOnce() -> T) -> T {
+        let (shard, hash) = self.place(key);
+        let mut shard = shard.write();
+        let entry = shard.entry(hash, |value| value.key() == key, |value| self.hasher.hash_one(value.key()));
+        entry.or_insert_with(make).get().clone()
+    }
+
+    /// Puts a value in, in the place of another with its key.
+    pub(crate) fn insert(&self, value: T) {
+        let (shard, hash) = self.place(value.key());
+        let mut shard = shard.write();
+        let same = |other: &T| other.key() == value.key();
+        let before = match shard.find_mut(hash, same) {
+            Some(other) => Some(std::mem::replace(other, value)),
+            None => {
+                shard.insert_unique(hash, value, |value| self.hasher.hash_one(value.key()));
+                None
+            }
+        };
+        drop(shard);
+        drop(before);
+    }
+
+    /// Takes the value of `key` out, if it is the one that is meant.
+    pub(crate) fn remove_if(&self, key: &str, is: impl FnOnce(&T) -> bool) {
+        let (shard, hash) = self.place(key);
+        let mut shard = shard.write();
+        let found = shard.find_entry(hash, |value| value.key() == key);
+        let out = found.ok().filter(|entry| is(entry.get())).map(|entry| entry.remove().0);
+        drop(shard);
+        drop(out);
+    }
+
+    /// All values, a shard at a time: those that come or go meanwhile may be among them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = T> {
+        self.shards.iter().flat_map(|shard| shard.read().iter().cloned().collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone, PartialEq, Debug)]
+    struct Word(Arc<str>, u32);
+    impl Keyed for Word {
+        fn key(&self) -> &str {
+            &self.0
+        }
+    }
+
+    fn word(n: u32, of: u32) -> Word {
+        Word(format!("word {n}").into(), of)
+    }
+
+    #[test]
+    fn values_are_found_by_their_keys_alone() {
+        let table = Table::default();
+        for n in 0..10_000 {
+            table.insert(word(n, 0));
+            assert_eq!(table.get_or_insert_with(&format!("word {n}"), || unreachable!()), word(n, 0));
+        }
+        table.insert(word(7, 1));
+        assert_eq!(table.get("word 7"), Some(word(7, 1)), "it took the other's place");
+        assert_eq!(table.get_or_insert_with("word x", || Word("word x".into(), 2)).1, 2);
+        assert_eq!((table.get("word"), table.all().count()), (None, 10_001));
+        table.remove_if("word 7", |word| word.1 == 0);
+        assert!(table.get("word 7").is_some(), "another one was meant");
+        for n in (0..10_000).filter(|n| n % 3 > 0) {
+            table.remove_if(&format!("word {n}"), |_| true);
+        }
+        assert!((0..10_000).all(|n| table.get(&format!("word {n}")).is_some() == (n % 3 == 0)));
+        assert_eq!(table.all().count(), 3_335);
+    }
+
+    #[test]
+    fn whoever_comes_at_the_same_time_gets_the_same_value() {
+        let table = Table::default();
+        let one = |me: u32| {
+            (0..1_000)
+                .map(|n| table.get_or_insert_with(&format!("word {n}"), || word(n, me)))
+                .collect::<Vec<_>>()
+        };
+        let (a, b) = std::thread::scope(|scope| {
+            let (a, b) = (scope.spawn(|| one(1)), scope.spawn(|| one(2)));
+            (a.join().unwrap(), b.join().unwrap())
+        });
+        assert_eq!(a, b);
+    }
+}
