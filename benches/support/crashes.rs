@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use greenroom::{Persistence, prelude::*};
+use greenroom::{Persistence, prelude::*, runtime::operator::PageQuery};
 
 use super::{
     ground::{Ground, directory},
@@ -87,8 +87,17 @@ pub fn crash(ground: &Ground, n: usize) -> anyhow::Result<()> {
             brittle.ask(Alive {}).await?;
             anyhow::Ok(begun.elapsed().as_secs_f64() * 1e6 / n as f64)
         };
-        // what is remembered of the last crashes is full after these
+        // What is remembered of the last crashes is full after these, and their backtrace has been read.
+        let operator = ground.handle.operator();
+        let known = async || -> anyhow::Result<bool> {
+            let groups = operator.crash_groups(&PageQuery::default()).await?.items;
+            let Some(group) = groups.first() else { return Ok(false) };
+            Ok(operator.crash(&group.id.to_string()).await?.backtrace.is_some())
+        };
         crashes(n.min(20_000)).await?;
+        while !known().await? {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
         let before = resident()?;
         for round in 0..ROUNDS {
             println!("crash_us_{round} {}", crashes(n / ROUNDS).await?);

@@ -6,11 +6,11 @@
 //! names.
 
 use std::{
-    backtrace::Backtrace,
     collections::HashMap,
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use backtrace::Backtrace;
 use parking_lot::Mutex;
 
 /// How many sites are told apart; those that come later have no backtrace.
@@ -66,7 +66,7 @@ pub(super) fn note(site: &str) {
         place.wanted = false;
         place.walks += 1;
     }
-    let trace = Backtrace::force_capture();
+    let trace = Backtrace::new_unresolved();
     if let Some(place) = PLACES.lock().as_mut().and_then(|places| places.get_mut(site)) {
         place.fresh = Some(trace);
     }
@@ -85,41 +85,40 @@ pub(crate) fn again(site: &str) {
 }
 
 /// A backtrace with names, of the user's calls alone. Blocks, the first time for long.
-pub(crate) fn name(trace: &Backtrace) -> String {
+pub(crate) fn name(mut trace: Backtrace) -> String {
     NAMING.store(true, Ordering::Release);
-    let text = trace.to_string();
+    trace.resolve();
+    // What was read of the program for this is tens of megabytes, and seldom wanted again.
+    backtrace::clear_symbol_cache();
     NAMING.store(false, Ordering::Release);
-    users(&text)
+    let symbols = trace.frames().iter().flat_map(|frame| frame.symbols());
+    let calls = symbols.filter_map(|symbol| {
+        let place = symbol.filename().map(|file| {
+            let line = symbol.lineno().map(|line| format!(":{line}")).unwrap_or_default();
+            format!("at {}{line}", file.display())
+        });
+        Some((format!("{:#}", symbol.name()?), place))
+    });
+    users(&calls.collect::<Vec<_>>())
 }
 
-/// The calls between the panic's own and the runtime's.
-fn users(text: &str) -> String {
-    let mut calls: Vec<(&str, Vec<&str>)> = Vec::new();
-    for line in text.lines() {
-        let line = line.trim();
-        match (line.split_once(": "), calls.last_mut()) {
-            (Some((number, name)), _) if number.bytes().all(|b| b.is_ascii_digit()) => {
-                calls.push((name, Vec::new()));
-            }
-            (_, Some((_, places))) => places.push(line),
-            _ => {}
-        }
-    }
+/// The calls between the panic's own and the runtime's, each with its place in the source.
+fn users(calls: &[(String, Option<String>)]) -> String {
     let is = |call: &str, any: &[&str]| any.iter().any(|name| call.starts_with(name));
     let end = calls.iter().position(|(call, _)| is(call, &CATCH)).unwrap_or(calls.len());
     let calls = calls.get(..end).unwrap_or_default();
     let start = calls.iter().rposition(|(call, _)| is(call, &PANIC)).map_or(0, |last| last + 1);
     let mut told = String::new();
-    for (name, places) in calls.get(start..).unwrap_or_default().iter().take(MAX_CALLS) {
-        let places: String = places.iter().map(|place| format!("\n    {place}")).collect();
-        if told.len() + name.len() + places.len() > MAX_BYTES {
+    for (name, place) in calls.get(start..).unwrap_or_default().iter().take(MAX_CALLS) {
+        let place = place.as_ref().map(|place| format!("\n    {place}")).unwrap_or_default();
+        if told.len() + name.len() + place.len() > MAX_BYTES {
             break;
         }
         if !told.is_empty() {
             told.push('\n');
         }
         told.push_str(name);
-        told.push_str(&places);
+        told.push_str(&place);
     }
     told
 }
@@ -143,7 +142,7 @@ mod tests {
         install_hook();
         let site = site();
         let trace = take(&site).expect("it was the first");
-        let told = name(&trace);
+        let told = name(trace);
         let calls: Vec<&str> = told.lines().filter(|line| !line.starts_with(' ')).collect();
         assert!(calls.iter().filter(|call| call.ends_with("deeper")).count() >= 1, "{told}");
         assert!(calls[0].ends_with("deeper") && told.contains("trace.rs:"), "{told}");
@@ -158,10 +157,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_cut_is_bounded() {
-        let text: String =
-            (0..500).map(|n| format!("  {n}: call_{n}\n   at {}\n", "x".repeat(1_000))).collect();
-        let told = users(&text);
+        let call = |n| (format!("call_{n}"), Some(format!("at {}", "x".repeat(1_000))));
+        let told = users(&(0..500).map(call).collect::<Vec<_>>());
         assert!(told.starts_with("call_0\n    at x") && told.len() <= MAX_BYTES, "{}", told.len());
-        assert_eq!(users(""), "");
+        assert_eq!(users(&[]), "");
     }
 }

@@ -88,7 +88,7 @@ async fn named(waiting: Vec<Waiting>) -> Vec<CrashGroup> {
     let mut named = Vec::new();
     for Waiting { group, trace } in waiting {
         if let Some(trace) = trace
-            && let Ok(text) = tokio::task::spawn_blocking(move || trace::name(&trace)).await
+            && let Ok(text) = tokio::task::spawn_blocking(move || trace::name(trace)).await
         {
             named.push(CrashGroup { count: 0, backtrace: Some(text), ..group });
         }

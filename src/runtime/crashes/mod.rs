@@ -9,11 +9,11 @@
 mod keep;
 
 use std::{
-    backtrace::Backtrace,
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
+use backtrace::Backtrace;
 use jiff::{Timestamp, ToSpan};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
