@@ -6,16 +6,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use actix::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{
     cell::Cell,
     held::Held,
-    inbox::{Control, Inbox, Phase},
+    inbox::{Control, Phase},
+    kind_policy::KindPolicy,
+    live::Live,
     metrics::Turns,
     node::Node,
     views::{KindInfo, MailboxInfo, MessageInfo},
@@ -27,83 +27,14 @@ use crate::{
         lane::{Activator, Entrance, Lane},
         letter::{JsonAnswer, Meta},
         messages::EnvelopeOf,
-        policy::{OnFull, Policy},
+        policy::OnFull,
         reference::not_taken,
         slot::ReplyTx,
-        table::{Keyed, Table},
+        table::Table,
     },
-    config::{self, AgentSettings},
-    model::{id::AgentId, supervision::RestartPolicy},
+    model::id::AgentId,
     store::AgentRow,
 };
-
-/// What is in force for a kind: configuration over code over defaults.
-#[derive(Debug, Clone)]
-pub(crate) struct KindPolicy {
-    pub mailbox: usize,
-    pub idle_timeout: Duration,
-    pub turn_timeout: Duration,
-    pub ask_timeout: Duration,
-    pub restart: RestartPolicy,
-    pub persistence: Persistence,
-    /// The group that its agents are supervised in.
-    pub group: Option<String>,
-}
-
-impl KindPolicy {
-    pub(crate) fn of(code: &Policy, settings: &config::Settings, kind: &str) -> Self {
-        let mut base = settings.agent_base();
-        base.mailbox = code.mailbox.map_or(base.mailbox, |n| u32::try_from(n).unwrap_or(u32::MAX));
-        base.idle_timeout = code.idle_timeout.unwrap_or(base.idle_timeout);
-        base.turn_timeout = code.turn_timeout.or(base.turn_timeout);
-        if let Some((max, within)) = code.restarts {
-            (base.restart.max_restarts, base.restart.within) = (max, within);
-        }
-        if let Some((min, max)) = code.backoff {
-            (base.restart.backoff_min, base.restart.backoff_max) = (min, max);
-        }
-        base.restart.restart = code.restart.unwrap_or(base.restart.restart);
-        let overrides = settings.overrides(kind);
-        let over: AgentSettings = base.with(&overrides);
-        let group = overrides.group.or_else(|| code.group.map(str::to_owned)).filter(|name| !name.is_empty());
-        let persistence = match over.persistence {
-            None => code.persistence,
-            Some(config::Persistence::EveryTurn) => Persistence::EveryTurn,
-            Some(config::Persistence::Volatile) => Persistence::Volatile,
-            Some(config::Persistence::Relaxed) => {
-                Persistence::Relaxed { turns: over.snapshot_turns, every: over.snapshot_every }
-            }
-        };
-        Self {
-            mailbox: over.mailbox as usize,
-            idle_timeout: over.idle_timeout,
-            turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
-            ask_timeout: over.ask_timeout,
-            restart: over.restart,
-            persistence,
-            group,
-        }
-    }
-}
-
-/// A running cell, for control.
-pub(crate) struct Live<A: Agent> {
-    pub lane: Arc<Lane<A>>,
-    pub inbox: Arc<Inbox>,
-    pub addr: Addr<Cell<A>>,
-}
-
-impl<A: Agent> Clone for Live<A> {
-    fn clone(&self) -> Self {
-        Self { lane: self.lane.clone(), inbox: self.inbox.clone(), addr: self.addr.clone() }
-    }
-}
-
-impl<A: Agent> Keyed for Live<A> {
-    fn key(&self) -> &str {
-        &self.lane.name.key
-    }
-}
 
 /// A message that is known to take long, and does not, is taken for a short one again after so many turns,
 /// on average.

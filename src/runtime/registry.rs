@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     groups::{Group, declared},
-    kind::{AnyKind, Kind, KindPolicy},
+    kind::{AnyKind, Kind},
+    kind_policy::KindPolicy,
     node::Node,
     probe::{Probe, StandIns},
     tool_cell::{AnyTool, Run, Spec, ToolHandle},

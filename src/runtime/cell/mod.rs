@@ -19,7 +19,8 @@ use actix::{fut::wrap_future, prelude::*};
 
 use super::{
     inbox::{Control, Inbox},
-    kind::{Kind, Live},
+    kind::Kind,
+    live::Live,
     node::Node,
     watchdog::Noted,
 };

@@ -1,0 +1,58 @@
+//! What is in force for a kind.
+
+use std::time::Duration;
+
+use crate::{
+    agent::{Persistence, policy::Policy},
+    config::{self, AgentSettings},
+    model::supervision::RestartPolicy,
+};
+
+/// What is in force for a kind: configuration over code over defaults.
+#[derive(Debug, Clone)]
+pub(crate) struct KindPolicy {
+    pub mailbox: usize,
+    pub idle_timeout: Duration,
+    pub turn_timeout: Duration,
+    pub ask_timeout: Duration,
+    pub restart: RestartPolicy,
+    pub persistence: Persistence,
+    /// The group that its agents are supervised in.
+    pub group: Option<String>,
+}
+
+impl KindPolicy {
+    pub(crate) fn of(code: &Policy, settings: &config::Settings, kind: &str) -> Self {
+        let mut base = settings.agent_base();
+        base.mailbox = code.mailbox.map_or(base.mailbox, |n| u32::try_from(n).unwrap_or(u32::MAX));
+        base.idle_timeout = code.idle_timeout.unwrap_or(base.idle_timeout);
+        base.turn_timeout = code.turn_timeout.or(base.turn_timeout);
+        if let Some((max, within)) = code.restarts {
+            (base.restart.max_restarts, base.restart.within) = (max, within);
+        }
+        if let Some((min, max)) = code.backoff {
+            (base.restart.backoff_min, base.restart.backoff_max) = (min, max);
+        }
+        base.restart.restart = code.restart.unwrap_or(base.restart.restart);
+        let overrides = settings.overrides(kind);
+        let over: AgentSettings = base.with(&overrides);
+        let group = overrides.group.or_else(|| code.group.map(str::to_owned)).filter(|name| !name.is_empty());
+        let persistence = match over.persistence {
+            None => code.persistence,
+            Some(config::Persistence::EveryTurn) => Persistence::EveryTurn,
+            Some(config::Persistence::Volatile) => Persistence::Volatile,
+            Some(config::Persistence::Relaxed) => {
+                Persistence::Relaxed { turns: over.snapshot_turns, every: over.snapshot_every }
+            }
+        };
+        Self {
+            mailbox: over.mailbox as usize,
+            idle_timeout: over.idle_timeout,
+            turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
+            ask_timeout: over.ask_timeout,
+            restart: over.restart,
+            persistence,
+            group,
+        }
+    }
+}
