@@ -19,6 +19,7 @@ use crate::{
         self,
         probe::{Probe, StandIns},
         registry::Registry,
+        trial::Trials,
     },
     store::Store,
     tool::{
@@ -240,18 +241,32 @@ impl Builder {
         Ok(running)
     }
 
+    /// Reads the states of the program's kinds dry.
+    fn trials(&self, settings: &config::Settings) -> Trials {
+        let mut more = Registry::default();
+        add_kinds(&mut more, self.crew, settings.node.probe);
+        Trials::of(self.registry.dry().chain(more.dry()))
+    }
+
     /// Adds what comes with the library where it is wanted.
     fn complete(&mut self, settings: &config::Settings) {
+        add_kinds(&mut self.registry, self.crew, settings.node.probe);
         if self.crew {
-            self.registry.agent::<Librarian>();
-            self.registry.agent::<Shelf>();
             let roots = Roots::new(settings.tools.fs.roots.clone());
             self.registry.tool(FsList::new(roots.clone()));
             self.registry.tool(FsRead::new(roots));
         }
-        if settings.node.probe {
-            self.registry.agent::<Counter>();
-        }
+    }
+}
+
+/// Adds the kinds that come with the library where they are wanted.
+fn add_kinds(registry: &mut Registry, crew: bool, probe: bool) {
+    if crew {
+        registry.agent::<Librarian>();
+        registry.agent::<Shelf>();
+    }
+    if probe {
+        registry.agent::<Counter>();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     demo,
     http::{self, Announcement, Token},
     log::Logger,
-    runtime::{self, StartError},
+    runtime::{self, StartError, trial::Trials},
     store::StoreError,
 };
 
@@ -81,6 +81,10 @@ impl App for Program {
         tokio.shutdown_timeout(Duration::from_secs(1));
         drop(log);
         ended
+    }
+
+    fn trials(&self, settings: &Settings) -> Trials {
+        self.builder.trials(settings)
     }
 
     fn demo(&self) -> Option<fn(DemoArgs) -> Result<(), Failure>> {

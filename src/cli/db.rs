@@ -7,9 +7,11 @@ use super::{
     Session,
     exit::{Exit, Failure},
     out,
+    table::Table,
 };
 use crate::{
     config::without_password,
+    runtime::trial::KindTrial,
     store::{self, StoreError},
 };
 
@@ -24,7 +26,8 @@ pub(super) enum Db {
 }
 
 pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
-    let url = session.settings()?.store.url;
+    let settings = session.settings()?;
+    let url = settings.store.url.clone();
     let waiter = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command {
         Db::Migrate => {
@@ -65,17 +68,22 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
             Ok(())
         }
         Db::Verify => {
-            let report = waiter.block_on(store::verify(&url)).map_err(|error| failed(&error, &url))?;
+            let mut trials = (session.trials)(&settings);
+            let read = waiter.block_on(store::verify_with(&url, &mut |state| trials.take(state)));
+            let (mut report, kinds) = (read.map_err(|error| failed(&error, &url))?, trials.told());
+            report.problems.extend(kinds.iter().flat_map(KindTrial::problems));
             let (agents, snapshots, tasks) = (report.agents, report.snapshots, report.tasks);
             if session.json() {
                 let document = json!({
                     "agents": agents, "snapshots": snapshots, "tasks": tasks,
                     "conversations": report.conversations, "messages": report.messages,
-                    "sessions": report.sessions, "subscriptions": report.subscriptions, "problems": report.problems
+                    "sessions": report.sessions, "subscriptions": report.subscriptions,
+                    "kinds": kinds, "problems": report.problems
                 });
                 out::line(&document.to_string())?;
             } else {
                 out::line(&format!("read {agents} agents, {snapshots} snapshots, {tasks} tasks"))?;
+                print(&kinds)?;
             }
             if report.problems.is_empty() {
                 return Ok(());
@@ -85,6 +93,26 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
             Err(report.problems.into_iter().fold(failure, Failure::detail))
         }
     }
+}
+
+/// How the states of each kind read; of kinds without any there is nothing to say.
+fn print(kinds: &[KindTrial]) -> Result<(), Failure> {
+    let mut table =
+        Table::new(&["KIND", "SCHEMA", "AS THEY ARE", "MIGRATED", "UNREADABLE", "KEPT UNREADABLE"]);
+    for kind in kinds {
+        let schema = kind.version.map_or_else(|| "not known here".to_owned(), |v| v.to_string());
+        let counts = [kind.current.as_they_are, kind.current.migrated, kind.current.unreadable];
+        let [as_they_are, migrated, unreadable] = counts.map(|n| n.to_string());
+        table.row([
+            kind.kind.clone(),
+            schema,
+            as_they_are,
+            migrated,
+            unreadable,
+            kind.kept.unreadable.to_string(),
+        ]);
+    }
+    if kinds.is_empty() { Ok(()) } else { Ok(table.print("")?) }
 }
 
 fn failed(error: &StoreError, url: &str) -> Failure {

@@ -40,7 +40,10 @@ pub use self::{
     demo::DemoArgs,
     exit::{Exit, Failure},
 };
-use crate::config::{Errors, Settings, Sources};
+use crate::{
+    config::{Errors, Settings, Sources},
+    runtime::trial::Trials,
+};
 
 /// What a program gives its command line.
 pub trait App {
@@ -55,6 +58,11 @@ pub trait App {
     /// # Errors
     /// Why it could not start, or did not end well, with the exit code.
     fn run(self, settings: Settings, sources: Sources) -> Result<(), Failure>;
+
+    /// Reads the states of the program's kinds dry.
+    fn trials(&self, _: &Settings) -> Trials {
+        Trials::default()
+    }
 
     /// Runs the demo. A program that has none does not offer the command.
     fn demo(&self) -> Option<fn(DemoArgs) -> Result<(), Failure>> {
@@ -125,7 +133,8 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         return app.run(settings, sources);
     }
     let load = |sources: &Sources| app.settings(sources);
-    let session = Session { common: &cli.common, program, load: &load };
+    let trials = |settings: &Settings| app.trials(settings);
+    let session = Session { common: &cli.common, program, load: &load, trials: &trials };
     match cli.command {
         Command::Run => Ok(()), // done above
         Command::Status(args) => status::status(&session, &args),
@@ -148,6 +157,7 @@ struct Session<'a> {
     common: &'a Common,
     program: &'a str,
     load: &'a dyn Fn(&Sources) -> Result<Settings, Errors>,
+    trials: &'a dyn Fn(&Settings) -> Trials,
 }
 
 impl Session<'_> {

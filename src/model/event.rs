@@ -178,6 +178,10 @@ names! {
     STATE_RESTORED = "state.restored";
     /// State could not be read and is kept aside.
     STATE_QUARANTINED = "state.quarantined";
+    /// Of a sample that was read dry at the start, states cannot be read.
+    STATE_UNREADABLE = "state.unreadable";
+    /// A sample of the states has been read dry at the start.
+    STATE_TRIED = "state.tried";
     /// A mailbox fills up.
     MAILBOX_BACKLOG = "mailbox.backlog";
     /// A mailbox has room again.

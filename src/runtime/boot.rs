@@ -36,7 +36,7 @@ use super::{
     parts::{self, Actors},
     persistence::{Close, Hooks, Persistence},
     registry::Registry,
-    watchdog,
+    trial, watchdog,
 };
 use crate::{
     cache::{self, CacheError},
@@ -308,6 +308,7 @@ pub(crate) async fn launch(
         .field("rescued", ownership.rescued)
         .field("start_ms", super::millis(node.uptime()));
     node.logger.emit(event);
+    tokio::spawn(trial::sample(node.clone()));
     let handle = Handle { host: node.host(), operator: Operator { node: node.clone() } };
     Ok(Running { node, handle, threads, keepers, _lock: lock })
 }

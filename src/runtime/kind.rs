@@ -11,13 +11,14 @@ use std::{
 use serde_json::value::RawValue;
 
 use super::{
-    cell::Cell,
+    cell::{Cell, restore::RestoreError},
     held::Held,
     inbox::{Control, Phase},
     kind_policy::KindPolicy,
     live::Live,
     metrics::Turns,
     node::Node,
+    trial::dry,
     views::{KindInfo, MailboxInfo, MessageInfo},
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
         table::Table,
     },
     model::id::AgentId,
-    store::AgentRow,
+    store::{AgentRow, SeenState},
 };
 
 /// A message that is known to take long, and does not, is taken for a short one again after so many turns,
@@ -194,7 +195,14 @@ pub(crate) trait AnyKind: Send + Sync {
     fn note_status(&self, id: AgentId);
     /// Whether the agent takes messages and runs them.
     fn is_open(&self, key: &str) -> bool;
-    fn check_state(&self, row: &AgentRow) -> anyhow::Result<()>;
+    /// The schema version of its states.
+    fn version(&self) -> u32;
+    /// Reads a state dry.
+    fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
+    /// The same of a row, which may hold none yet.
+    fn check_state(&self, row: &AgentRow) -> Result<(), RestoreError> {
+        if row.version == 0 { Ok(()) } else { self.try_state(row.seen()) }
+    }
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
     fn drain(&self);
@@ -321,8 +329,12 @@ impl<A: Agent> AnyKind for Kind<A> {
         self.lane(key).is_ok_and(|lane| lane.entrance() == Entrance::Open)
     }
 
-    fn check_state(&self, row: &AgentRow) -> anyhow::Result<()> {
-        super::cell::restore::decode::<A>(row).map(|_| ()).map_err(|e| anyhow::anyhow!("{e}"))
+    fn version(&self) -> u32 {
+        A::VERSION
+    }
+
+    fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError> {
+        dry::<A>(state)
     }
 
     fn sweep(&self, tick: u32) {

@@ -42,6 +42,8 @@ mod settle;
 mod task_cell;
 pub(crate) mod tool_cell;
 mod topics;
+#[doc(hidden)]
+pub mod trial;
 pub mod views;
 mod watchdog;
 

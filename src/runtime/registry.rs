@@ -14,6 +14,7 @@ use super::{
     node::Node,
     probe::{Probe, StandIns},
     tool_cell::{AnyTool, Run, Spec, ToolHandle},
+    trial::DryKind,
 };
 use crate::{
     agent::{Agent, Message, Settings, host::Directory},
@@ -41,6 +42,7 @@ pub(crate) struct Registry {
     /// What a test puts in the place of tools.
     pub stand_ins: Option<Arc<StandIns>>,
     kinds: Vec<(&'static str, TypeId, MakeKind)>,
+    dry: Vec<DryKind>,
     /// Which group the code puts a kind into.
     members: Vec<(&'static str, Option<&'static str>)>,
     groups: Vec<Group>,
@@ -73,7 +75,13 @@ impl Registry {
             (kind, directory)
         });
         self.kinds.push((A::KIND, TypeId::of::<A>(), make));
+        self.dry.push(DryKind::of::<A>());
         self.members.push((A::KIND, A::policy().group));
+    }
+
+    /// How each kind's states are read dry.
+    pub(crate) fn dry(&self) -> impl Iterator<Item = DryKind> + '_ {
+        self.dry.iter().copied()
     }
 
     pub(crate) fn group(&mut self, name: &str, policy: GroupPolicy) {

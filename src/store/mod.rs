@@ -33,9 +33,12 @@ pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
-pub use open::{Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify};
+pub use open::{
+    Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify, verify_with,
+};
 pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
+pub use verify::{SeenState, StateReader};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -112,6 +115,22 @@ pub struct AgentRow {
     pub created_at: Timestamp,
     /// Last commit.
     pub updated_at: Timestamp,
+}
+
+impl AgentRow {
+    /// Its state, as it is shown to whoever can read it.
+    pub(crate) fn seen(&self) -> SeenState<'_> {
+        SeenState {
+            id: self.id,
+            kind: &self.kind,
+            key: &self.key,
+            epoch: self.epoch,
+            version: self.version,
+            schema_version: self.schema_version,
+            is_current: true,
+            bytes: &self.bytes,
+        }
+    }
 }
 
 /// Which agents to list. Pages go by (kind, key).

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Migrations, Store, StoreError, postgres, sqlite};
+use super::{Migrations, StateReader, Store, StoreError, postgres, sqlite};
 
 /// What an acknowledged commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,8 +130,17 @@ pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
 /// # Errors
 /// Where it cannot be read at all; what is wrong with what it holds stands in the report.
 pub async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
+    verify_with(url, &mut |_| {}).await
+}
+
+/// As [`verify`], showing each sound state to `reader`, the present one of each agent and those kept of
+/// earlier. Blocks while it does.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_with<'r>(url: &str, reader: &'r mut StateReader<'r>) -> Result<VerifyReport, StoreError> {
     match place(url)? {
-        Place::Sqlite(path) => sqlite::verify(&path),
-        Place::Postgres(url) => postgres::verify(&url).await,
+        Place::Sqlite(path) => sqlite::verify(&path, reader),
+        Place::Postgres(url) => postgres::verify(&url, reader).await,
     }
 }

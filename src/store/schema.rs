@@ -281,4 +281,5 @@ diesel::table! {
     }
 }
 
+diesel::allow_tables_to_appear_in_same_query!(greenroom_agents, greenroom_snapshots);
 diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

@@ -6,22 +6,50 @@ use crate::model::{id::AgentId, snapshot, task::TaskState};
 /// Past so many problems the report only says that there are more.
 const MAX_PROBLEMS: usize = 100;
 
+/// A sound stored state, as it is shown to whoever can read it.
+#[derive(Debug, Clone, Copy)]
+pub struct SeenState<'a> {
+    /// Whose.
+    pub id: AgentId,
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// The epoch under which it was written.
+    pub epoch: i64,
+    /// Which state of the agent's it is.
+    pub version: i64,
+    /// The schema version of the state.
+    pub schema_version: u32,
+    /// Whether it is the agent's present state; else it is kept of an earlier one.
+    pub is_current: bool,
+    /// The framed snapshot.
+    pub bytes: &'a [u8],
+}
+
+/// Is shown each sound state that a verification meets.
+pub type StateReader<'a> = dyn FnMut(SeenState<'_>) + Send + 'a;
+
 /// What has been found so far.
-#[derive(Default)]
-pub(super) struct Finding {
+pub(super) struct Finding<'r> {
     report: VerifyReport,
+    reader: &'r mut StateReader<'r>,
     statuses: [i64; 4],
     states: [i64; TaskState::ALL.len()],
 }
 
 /// An agent's row: id, kind, key, status, epoch, version, state.
 pub(super) type SeenAgent = (Id, String, String, i16, i64, i64, Vec<u8>);
-/// A kept state: agent, epoch, version, state.
-pub(super) type SeenSnapshot = (Id, i64, i64, Vec<u8>);
+/// A kept state: agent, epoch, version, state, and the agent's kind and key where it is known.
+pub(super) type SeenSnapshot = (Id, i64, i64, Vec<u8>, Option<(String, String)>);
 /// A task, hot or ended: id, state, input, result.
 pub(super) type SeenTask = (Id, i16, Vec<u8>, Option<Vec<u8>>);
 
-impl Finding {
+impl<'r> Finding<'r> {
+    pub(super) fn new(reader: &'r mut StateReader<'r>) -> Self {
+        Self { report: VerifyReport::default(), reader, statuses: [0; 4], states: [0; TaskState::ALL.len()] }
+    }
+
     pub(super) fn problem(&mut self, text: impl FnOnce() -> String) {
         match self.report.problems.len() {
             n if n < MAX_PROBLEMS => self.report.problems.push(text()),
@@ -40,13 +68,14 @@ impl Finding {
             self.problem(|| format!("agent {kind}/{key}: its id is {}", id.0));
         }
         if version > 0 {
-            self.frame(id, epoch, version, state);
+            self.frame(id, (epoch, version), state, Some((&kind, &key)), true);
         }
     }
 
-    pub(super) fn snapshot(&mut self, (id, epoch, version, state): SeenSnapshot) {
+    pub(super) fn snapshot(&mut self, (id, epoch, version, state, name): SeenSnapshot) {
         self.report.snapshots += 1;
-        self.frame(id, epoch, version, state);
+        let name = name.as_ref().map(|(kind, key)| (&**kind, &**key));
+        self.frame(id, (epoch, version), state, name, false);
     }
 
     pub(super) fn task(&mut self, hot: bool, (id, state, input, result): SeenTask) {
@@ -66,11 +95,24 @@ impl Finding {
         }
     }
 
-    fn frame(&mut self, id: Id, epoch: i64, version: i64, bytes: Vec<u8>) {
-        let opened = snapshot::open(&snapshot::unpack(bytes))
-            .and_then(|(header, _)| header.matches(AgentId(id.0), epoch, version));
-        if let Err(e) = opened {
-            self.problem(|| format!("agent {}, version {version}: {e}", id.0));
+    fn frame(
+        &mut self,
+        id: Id,
+        (epoch, version): (i64, i64),
+        bytes: Vec<u8>,
+        name: Option<(&str, &str)>,
+        is_current: bool,
+    ) {
+        let (bytes, id) = (snapshot::unpack(bytes), AgentId(id.0));
+        let opened = snapshot::open(&bytes)
+            .and_then(|(header, _)| header.matches(id, epoch, version).map(|()| header.schema_version));
+        match (opened, name) {
+            (Err(e), _) => self.problem(|| format!("agent {}, version {version}: {e}", id.0)),
+            (Ok(schema_version), Some((kind, key))) => {
+                let bytes = &bytes;
+                (self.reader)(SeenState { id, kind, key, epoch, version, schema_version, is_current, bytes });
+            }
+            (Ok(_), None) => {}
         }
     }
 

@@ -71,7 +71,7 @@ impl Watch {
         let row = rows.and_then(|mut rows| rows.pop().flatten());
         let row = row.ok_or_else(|| anyhow::anyhow!("the store does not have it"))?;
         match node.kind(&write.kind) {
-            Some((_, kind)) => kind.check_state(&row),
+            Some((_, kind)) => Ok(kind.check_state(&row)?),
             None => Ok(()),
         }
     }

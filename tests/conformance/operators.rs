@@ -1,8 +1,14 @@
 //! What people see and do: parking, retrying, listings, histories, cleaning, checking.
 
 use greenroom::{
-    model::task::{NewTask, TaskState},
-    store::{self, FinishOutcome, KeyWrite, StoreError, StoreOptions, TaskFilter, Unit},
+    model::{
+        id::AgentId,
+        snapshot,
+        task::{NewTask, TaskState},
+    },
+    store::{
+        self, FinishOutcome, KeyWrite, SeenState, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit,
+    },
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -144,6 +150,35 @@ rules! {
         }
         assert!(calls.len() > 1 && calls.iter().sum::<u64>() >= 1_000, "{calls:?}");
         assert_eq!(w.counts().await, [(TaskState::Ready, 200)]);
+    }
+
+    async fn verification_shows_each_sound_state_with_its_name(w: &mut World) {
+        for base in 0..3 {
+            w.must(w.turn("a", base, &format!("{}", base + 1))).await;
+        }
+        w.must(w.turn("b", 0, "7")).await;
+        let id = AgentId::of("tally", "c");
+        let status = StoredStatus::Paused;
+        w.store.set_status(id, "tally", "c", w.epoch(id), status, None).await.unwrap();
+        let mut shown = Vec::new();
+        let mut note = |state: SeenState<'_>| {
+            let (header, body) = snapshot::open(state.bytes).unwrap();
+            header.matches(state.id, state.epoch, state.version).unwrap();
+            assert_eq!(AgentId::of(state.kind, state.key), state.id);
+            assert_eq!(state.schema_version, header.schema_version);
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            shown.push((state.key.to_owned(), state.version, state.is_current, body));
+        };
+        assert_eq!(w.verify_with(&mut note).await.problems, [""; 0]);
+        shown.sort();
+        let state = |key: &str, version, current, body: &str| (key.to_owned(), version, current, body.to_owned());
+        let all = [
+            state("a", 1, false, "1"),
+            state("a", 2, false, "2"),
+            state("a", 3, true, "3"),
+            state("b", 1, true, "7"),
+        ];
+        assert_eq!(shown, all);
     }
 
     async fn a_store_that_answers_says_what_it_is(w: &mut World) {

@@ -10,7 +10,7 @@ use greenroom::{
     },
     store::{
         self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Member, MemoryStore, Refusal,
-        StateWrite, Store, StoreOptions, Unit, Verdict, VerifyReport,
+        StateReader, StateWrite, Store, StoreOptions, Unit, Verdict, VerifyReport,
     },
 };
 use jiff::Timestamp;
@@ -167,9 +167,14 @@ impl World {
 
     /// Reads everything.
     pub async fn verify(&self) -> VerifyReport {
+        self.verify_with(&mut |_| {}).await
+    }
+
+    /// Reads everything, showing the states to `reader`.
+    pub async fn verify_with<'r>(&self, reader: &'r mut StateReader<'r>) -> VerifyReport {
         match &self.memory {
-            Some(memory) => memory.verify(),
-            None => store::verify(&self.url).await.unwrap(),
+            Some(memory) => memory.verify_with(reader),
+            None => store::verify_with(&self.url, reader).await.unwrap(),
         }
     }
 

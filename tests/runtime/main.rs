@@ -4,6 +4,7 @@
 mod ahead;
 mod crashes;
 mod entities;
+mod evolution;
 #[path = "../support/faulty.rs"]
 mod faulty;
 mod giving_way;

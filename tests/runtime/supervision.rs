@@ -270,7 +270,7 @@ async fn states_of_other_programs_are_migrated_or_left_alone() {
     world.start_again(newer()).await;
     let agent = world.handle().agent::<Newer>("a");
     assert_eq!(soon(agent.ask(Add { n: 1 })).await.unwrap(), 8);
-    assert_eq!(MIGRATIONS.load(SeqCst), 1);
+    assert!(MIGRATIONS.load(SeqCst) >= 1);
     let state = world.handle().operator().state("frail", "a", None).await.unwrap();
     assert_eq!((state.schema_version, &state.state["extra"]), (2, &"migrated".into()));
     let before = (state.version, state.state.clone());

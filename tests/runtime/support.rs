@@ -24,16 +24,26 @@ pub struct World {
 impl World {
     /// Starts a program.
     pub async fn start(program: Builder) -> Self {
-        let mut world = Self { dir: TempDir::new().unwrap(), runtime: None };
+        let mut world = Self::idle();
         world.start_again(program).await;
         world
     }
 
     /// Starts a program that logs as its settings say; others say next to nothing.
     pub async fn start_logged(program: Builder) -> Self {
-        let mut world = Self { dir: TempDir::new().unwrap(), runtime: None };
+        let mut world = Self::idle();
         world.run(program).await;
         world
+    }
+
+    /// Data without a node.
+    pub fn idle() -> Self {
+        Self { dir: TempDir::new().unwrap(), runtime: None }
+    }
+
+    /// Starts a program that logs as its settings say on the same data.
+    pub async fn start_telling(&mut self, program: Builder) {
+        self.run(program).await;
     }
 
     /// Starts a program on the same data, after [`World::end`].

@@ -24,7 +24,7 @@ use crate::{
         supervision::{CrashKind, CrashReason, Decision},
     },
     runtime::{crashes::guard, inbox::Phase, millis},
-    store::{AgentRow, StoreError, StoredStatus},
+    store::{AgentRow, SeenState, StoreError, StoredStatus},
 };
 
 /// How often a load is tried before what waits is answered: it takes less than a second, and no time
@@ -247,12 +247,14 @@ impl<A: Agent> Runner<A> {
 
 /// Reads the state of a row; `None` where it has none yet.
 pub(crate) fn decode<A: Agent>(row: &AgentRow) -> Result<Option<A>, RestoreError> {
-    if row.version == 0 {
-        return Ok(None);
-    }
+    if row.version == 0 { Ok(None) } else { decode_seen(row.seen()).map(Some) }
+}
+
+/// Reads a state: nothing is written, and no hook runs.
+pub(crate) fn decode_seen<A: Agent>(state: SeenState<'_>) -> Result<A, RestoreError> {
     let unreadable = |e: &dyn std::fmt::Display| RestoreError::Unreadable(e.to_string());
-    let (header, body) = snapshot::open(&row.bytes).map_err(|e| unreadable(&e))?;
-    header.matches(row.id, row.epoch, row.version).map_err(|e| unreadable(&e))?;
+    let (header, body) = snapshot::open(state.bytes).map_err(|e| unreadable(&e))?;
+    header.matches(state.id, state.epoch, state.version).map_err(|e| unreadable(&e))?;
     if header.schema_version > A::VERSION {
         return Err(RestoreError::Future { found: header.schema_version, known: A::VERSION });
     }
@@ -263,7 +265,6 @@ pub(crate) fn decode<A: Agent>(row: &AgentRow) -> Result<Option<A>, RestoreError
                 site.unwrap_or_default()
             ))
         })?
-        .map(Some)
         .map_err(|e| {
             RestoreError::Unreadable(e.downcast_ref().map_or_else(|| format!("{e:#}"), without_values))
         })

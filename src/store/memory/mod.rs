@@ -30,8 +30,8 @@ use uuid::Uuid;
 use self::state::State;
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Forgotten, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, Store, StoreError,
-    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    Entities, Forgotten, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, StateReader, Store,
+    StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
 };
 use crate::clock;
 use crate::model::{
@@ -68,7 +68,12 @@ impl MemoryStore {
 
     /// Reads all that is kept: every state against its row, every payload.
     pub fn verify(&self) -> VerifyReport {
-        self.read(verify::verify)
+        self.verify_with(&mut |_| {})
+    }
+
+    /// The same, showing each sound state to `reader`.
+    pub fn verify_with<'r>(&self, reader: &'r mut StateReader<'r>) -> VerifyReport {
+        self.read(|state| verify::verify(state, reader))
     }
 
     /// Whether no task is under way or due. A retry is under way; what waits for a later moment, a person

@@ -1,18 +1,24 @@
 //! Reading everything, to say whether it is as it was written.
 
 use super::state::State;
-use crate::store::{VerifyReport, audit::Audit, values::Id, verify::Finding};
+use crate::store::{
+    VerifyReport,
+    audit::Audit,
+    values::Id,
+    verify::{Finding, StateReader},
+};
 
 /// Reads everything. The counters are what is counted, so that they cannot be wrong.
-pub(super) fn verify(state: &State) -> VerifyReport {
-    let mut finding = Finding::default();
+pub(super) fn verify<'r>(state: &State, reader: &'r mut StateReader<'r>) -> VerifyReport {
+    let mut finding = Finding::new(reader);
     for (id, agent) in state.agents.iter() {
         let row = &agent.row;
         let (kind, key, status) = (row.kind.clone(), row.key.clone(), row.status as i16);
         finding.agent((Id(id.0), kind, key, status, row.epoch, row.version, agent.state.to_vec()));
     }
     for ((id, version), earlier) in state.earlier.iter() {
-        finding.snapshot((Id(id.0), earlier.epoch, *version, earlier.state.to_vec()));
+        let name = state.agents.get(id).map(|agent| (agent.row.kind.clone(), agent.row.key.clone()));
+        finding.snapshot((Id(id.0), earlier.epoch, *version, earlier.state.to_vec(), name));
     }
     for (hot, table) in [(true, &state.hot), (false, &state.archive)] {
         for (id, task) in table.iter() {

@@ -35,8 +35,8 @@ use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, KeyRow, Member, MessagePage,
-    Migrations, NodeRow, Ownership, PoolStatus, Shared, Store, StoreError, StoreOptions, StoredStatus,
-    TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
+    Migrations, NodeRow, Ownership, PoolStatus, Shared, StateReader, Store, StoreError, StoreOptions,
+    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -301,13 +301,16 @@ pub(super) async fn migration_status(url: &str) -> Result<Migrations, StoreError
 }
 
 /// Reads everything in the database.
-pub(super) async fn verify(url: &str) -> Result<VerifyReport, StoreError> {
+pub(super) async fn verify<'r>(
+    url: &str,
+    reader: &'r mut StateReader<'r>,
+) -> Result<VerifyReport, StoreError> {
     if migration_status(url).await?.applied.is_empty() {
         let shown = Url::parse(url)?;
         return Err(StoreError::Refused(format!("there is no store at {shown}")));
     }
     let pools = Pools::open(Url::parse(url)?, Durability::Relaxed, 1).await?;
-    verify::verify(&mut *pools.get().await?).await
+    verify::verify(&mut *pools.get().await?, reader).await
 }
 
 /// The end of a task that the store ends by itself.

@@ -8,21 +8,24 @@ use super::{crashes, entities, error, read};
 use crate::store::{
     StoreError, VerifyReport,
     schema::{greenroom_agents, greenroom_snapshots, greenroom_task_archive, greenroom_tasks},
-    verify::{Finding, SeenAgent, SeenSnapshot, SeenTask},
+    verify::{Finding, SeenAgent, SeenSnapshot, SeenTask, StateReader},
 };
 
 /// Reads everything, as it stood at one moment.
-pub(super) async fn verify(conn: &mut AsyncPgConnection) -> Result<VerifyReport, StoreError> {
+pub(super) async fn verify<'r>(
+    conn: &mut AsyncPgConnection,
+    reader: &'r mut StateReader<'r>,
+) -> Result<VerifyReport, StoreError> {
+    let finding = Finding::new(reader);
     conn.build_transaction()
         .read_only()
         .repeatable_read()
-        .run(async |conn| read(conn).await)
+        .run(async move |conn| read(conn, finding).await)
         .await
         .map_err(|e| error::of_statement(&e))
 }
 
-async fn read(conn: &mut AsyncPgConnection) -> QueryResult<VerifyReport> {
-    let mut finding = Finding::default();
+async fn read(conn: &mut AsyncPgConnection, mut finding: Finding<'_>) -> QueryResult<VerifyReport> {
     {
         use greenroom_agents::dsl;
         let all = dsl::greenroom_agents.select((
@@ -40,8 +43,11 @@ async fn read(conn: &mut AsyncPgConnection) -> QueryResult<VerifyReport> {
         }
     }
     {
+        use greenroom_agents::dsl as a;
         use greenroom_snapshots::dsl;
-        let all = dsl::greenroom_snapshots.select((dsl::agent, dsl::epoch, dsl::version, dsl::state));
+        let named = dsl::greenroom_snapshots.left_join(a::greenroom_agents.on(a::id.eq(dsl::agent)));
+        let name = (a::kind, a::key).nullable();
+        let all = named.select((dsl::agent, dsl::epoch, dsl::version, dsl::state, name));
         let mut rows = RunQueryDsl::load_stream::<SeenSnapshot>(all, conn).await?;
         while let Some(row) = rows.try_next().await? {
             finding.snapshot(row);

@@ -38,8 +38,8 @@ use self::{
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Shared,
-    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows,
-    told, values,
+    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -125,11 +125,11 @@ pub(super) fn migration_status(path: &Path) -> Result<Migrations, StoreError> {
 }
 
 /// Reads everything in the file.
-pub(super) fn verify(path: &Path) -> Result<VerifyReport, StoreError> {
+pub(super) fn verify<'r>(path: &Path, reader: &'r mut StateReader<'r>) -> Result<VerifyReport, StoreError> {
     if !path.exists() {
         return Err(StoreError::Refused(format!("there is no store at {}", path.display())));
     }
-    verify::verify(&mut connect(path, Role::Reader)?)
+    verify::verify(&mut connect(path, Role::Reader)?, reader)
 }
 
 #[async_trait]

@@ -8,7 +8,7 @@ use crate::store::{
     schema::{
         greenroom_agents, greenroom_counts, greenroom_snapshots, greenroom_task_archive, greenroom_tasks,
     },
-    verify::{Finding, SeenAgent, SeenSnapshot, SeenTask},
+    verify::{Finding, SeenAgent, SeenSnapshot, SeenTask, StateReader},
 };
 
 #[derive(QueryableByName)]
@@ -18,12 +18,15 @@ struct Integrity {
 }
 
 /// Reads everything, as it stood at one moment.
-pub(super) fn verify(conn: &mut SqliteConnection) -> Result<VerifyReport, StoreError> {
-    conn.transaction(read).map_err(|e| error::of_statement(&e))
+pub(super) fn verify<'r>(
+    conn: &mut SqliteConnection,
+    reader: &'r mut StateReader<'r>,
+) -> Result<VerifyReport, StoreError> {
+    let finding = Finding::new(reader);
+    conn.transaction(|conn| read(conn, finding)).map_err(|e| error::of_statement(&e))
 }
 
-fn read(conn: &mut SqliteConnection) -> QueryResult<VerifyReport> {
-    let mut finding = Finding::default();
+fn read(conn: &mut SqliteConnection, mut finding: Finding<'_>) -> QueryResult<VerifyReport> {
     for row in diesel::sql_query("PRAGMA integrity_check(20)").load::<Integrity>(conn)? {
         if row.integrity_check != "ok" {
             finding.problem(|| format!("the file: {}", row.integrity_check));
@@ -45,8 +48,11 @@ fn read(conn: &mut SqliteConnection) -> QueryResult<VerifyReport> {
         }
     }
     {
+        use greenroom_agents::dsl as a;
         use greenroom_snapshots::dsl;
-        let all = dsl::greenroom_snapshots.select((dsl::agent, dsl::epoch, dsl::version, dsl::state));
+        let named = dsl::greenroom_snapshots.left_join(a::greenroom_agents.on(a::id.eq(dsl::agent)));
+        let name = (a::kind, a::key).nullable();
+        let all = named.select((dsl::agent, dsl::epoch, dsl::version, dsl::state, name));
         for row in all.load_iter::<SeenSnapshot, _>(conn)? {
             finding.snapshot(row?);
         }

@@ -1,0 +1,74 @@
+//! `db verify` reads every state as the program's kinds would.
+
+use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_types};
+use greenroom::model::{
+    id::AgentId,
+    snapshot::{self, Codec, Header},
+};
+use serde_json::json;
+
+use crate::support::{Node, Said};
+
+fn verify(node: &Node, more: &[&str]) -> Said {
+    let data = node.data_dir().to_string_lossy().into_owned();
+    node.cli_unaided(&[&["db", "verify", "--data-dir", &data][..], more].concat())
+}
+
+#[derive(diesel::QueryableByName)]
+struct Row {
+    #[diesel(sql_type = sql_types::BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    version: i64,
+}
+
+/// Puts another state in the place of an agent's, as a program would have written it.
+fn replace(node: &Node, key: &str, schema_version: u32, body: &str) {
+    let file = node.data_dir().join("greenroom.db");
+    let mut store = SqliteConnection::establish(&file.to_string_lossy()).unwrap();
+    let found = diesel::sql_query("SELECT epoch, version FROM greenroom_agents WHERE key = ?");
+    let row: Row = found.bind::<sql_types::Text, _>(key).get_result(&mut store).unwrap();
+    let agent = AgentId::of("counter", key);
+    let header = Header { codec: Codec::Json, agent, version: row.version, epoch: row.epoch, schema_version };
+    let mut frame = Vec::new();
+    snapshot::begin(&header, &mut frame);
+    frame.extend_from_slice(body.as_bytes());
+    snapshot::seal(&mut frame).unwrap();
+    let put = diesel::sql_query("UPDATE greenroom_agents SET state = ?, schema_version = ? WHERE key = ?");
+    let put = put.bind::<sql_types::Binary, _>(frame);
+    let put = put.bind::<sql_types::BigInt, _>(i64::from(schema_version)).bind::<sql_types::Text, _>(key);
+    assert_eq!(put.execute(&mut store).unwrap(), 1);
+}
+
+#[test]
+fn states_that_the_program_cannot_read_are_counted_and_named() {
+    let mut node = Node::start(&[]);
+    for key in ["a", "b", "c"] {
+        node.ask(key, "Add", r#"{"n":2}"#);
+        node.ask(key, "Add", r#"{"n":2}"#);
+    }
+    node.terminate();
+    let probe = ["--set", "node.probe=true"];
+    let said = verify(&node, &[&probe[..], &["--json"]].concat());
+    assert_eq!(said.code, 0, "{said:?}");
+    let kind = &said.json()["kinds"][0];
+    assert_eq!((&kind["kind"], &kind["version"]), (&json!("counter"), &json!(1)));
+    assert_eq!(kind["current"], json!({"as_they_are": 3, "migrated": 0, "unreadable": 0}));
+    assert_eq!(kind["kept"]["as_they_are"], 3, "{said:?}");
+
+    replace(&node, "b", 1, r#"{"total":"four"}"#);
+    replace(&node, "c", 9, r#"{"total":4}"#);
+    let said = verify(&node, &probe);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("2 problems") && said.err.contains("counter/b"), "{said:?}");
+    assert!(said.err.contains("schema version 9") && said.err.contains("upgrade the program"), "{said:?}");
+    assert!(said.err.contains("invalid type") && !said.err.contains("four"), "no values are told: {said:?}");
+    let table = said.out.lines().find(|line| line.starts_with("counter")).unwrap();
+    let counts: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(counts, ["counter", "1", "1", "0", "2", "0"], "{said:?}");
+
+    // A program without the kind says that it has not tried them.
+    let said = verify(&node, &["--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.json()["kinds"][0]["version"].is_null(), "{said:?}");
+}
