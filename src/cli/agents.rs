@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::{
     Session,
@@ -52,7 +53,13 @@ pub(super) enum Agents {
     /// Take an agent out of service
     Quarantine(One),
     /// End a quarantine
-    Release(One),
+    Release {
+        #[command(flatten)]
+        agent: One,
+        /// With the state of this kept version [default: the last]
+        #[arg(long, value_name = "N")]
+        version: Option<i64>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -113,12 +120,15 @@ pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure>
         Agents::Send(args) => send(session, &args),
         Agents::State { agent, version } => state(session, &agent.agent, version),
         Agents::Snapshots(one) => snapshots(session, &one.agent),
-        Agents::Stop(one) => act(session, &one.agent, "stop"),
-        Agents::Restart(one) => act(session, &one.agent, "restart"),
-        Agents::Pause(one) => act(session, &one.agent, "pause"),
-        Agents::Resume(one) => act(session, &one.agent, "resume"),
-        Agents::Quarantine(one) => act(session, &one.agent, "quarantine"),
-        Agents::Release(one) => act(session, &one.agent, "release"),
+        Agents::Stop(one) => act(session, &one.agent, "stop", None),
+        Agents::Restart(one) => act(session, &one.agent, "restart", None),
+        Agents::Pause(one) => act(session, &one.agent, "pause", None),
+        Agents::Resume(one) => act(session, &one.agent, "resume", None),
+        Agents::Quarantine(one) => act(session, &one.agent, "quarantine", None),
+        Agents::Release { agent, version } => {
+            let how = version.map(|version| json!({"version": version}));
+            act(session, &agent.agent, "release", how)
+        }
     }
 }
 
@@ -225,8 +235,9 @@ fn snapshots(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     Ok(table.print("no snapshots are kept")?)
 }
 
-fn act(session: &Session<'_>, name: &AgentName, action: &str) -> Result<(), Failure> {
-    let reply = session.client()?.post(&format!("{}/{action}", agent_path(name)), Vec::new())?;
+fn act(session: &Session<'_>, name: &AgentName, action: &str, how: Option<Value>) -> Result<(), Failure> {
+    let body = how.map(|how| how.to_string().into_bytes()).unwrap_or_default();
+    let reply = session.client()?.post(&format!("{}/{action}", agent_path(name)), body)?;
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }

@@ -1,9 +1,10 @@
 //! `/agents`: agents, their states, and what an operator does to them.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
+use serde::Deserialize;
 
 use super::{
-    body::{accepted_plain, list as listed, ok},
+    body::{Body, accepted_plain, list as listed, ok},
     params::Params,
     path,
     problem::Problem,
@@ -43,10 +44,19 @@ pub(super) async fn snapshots(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     listed(&ctx.operator.snapshots(&kind, &key).await?)
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct How {
+    /// The kept version with which a quarantine ends.
+    version: Option<i64>,
+}
+
 /// `POST …/{stop|restart|pause|resume|quarantine|release}`.
-pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
     let (kind, key) = path::agent(&request)?;
     let named = path::part(&request, "action")?;
+    let How { version } =
+        if body.is_empty() { How::default() } else { body.read::<Option<How>>()?.unwrap_or_default() };
     let action = match named.as_str() {
         "stop" => Action::Stop,
         "restart" => Action::Restart,
@@ -56,6 +66,10 @@ pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
         "release" => Action::Release,
         other => return Err(Problem::not_found(format!("there is no action `{}`", other.escape_debug()))),
     };
-    ctx.operator.act(&kind, &key, action).await?;
+    match (action, version) {
+        (Action::Release, Some(version)) => ctx.operator.release_at(&kind, &key, version).await?,
+        (_, Some(_)) => return Err(Problem::malformed("`version` goes with `release` alone")),
+        (_, None) => ctx.operator.act(&kind, &key, action).await?,
+    }
     accepted_plain()
 }

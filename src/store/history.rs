@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::values::Micros;
+use super::{StateWrite, values::Micros};
 use crate::model::id::AgentId;
 
 /// Which agents' states were kept for the history in this stretch of time.
@@ -22,8 +22,12 @@ impl History {
         Self { every, keep, stretch: 0, seen: HashSet::new() }
     }
 
-    /// Whether the state about to be overwritten is to be kept.
-    pub(super) fn wants(&mut self, agent: AgentId, now: Micros) -> bool {
+    /// Whether the state that `write` is about to overwrite is to be kept.
+    pub(super) fn keeps(&mut self, write: &StateWrite, now: Micros) -> bool {
+        self.wants(write.id, now) || (write.keeps_base && self.keep > 0)
+    }
+
+    fn wants(&mut self, agent: AgentId, now: Micros) -> bool {
         if self.keep == 0 {
             return false;
         }

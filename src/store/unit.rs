@@ -31,6 +31,9 @@ pub struct StateWrite {
     pub schema_version: u32,
     /// The framed snapshot ([`crate::model::snapshot`]); opaque to the store.
     pub bytes: Arc<Vec<u8>>,
+    /// Whether the state that it overwrites is kept however lately one was: it is a person who writes, and
+    /// may want it back.
+    pub keeps_base: bool,
 }
 
 /// The end of a task, or of one attempt.

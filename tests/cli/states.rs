@@ -72,3 +72,22 @@ fn states_that_the_program_cannot_read_are_counted_and_named() {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.json()["kinds"][0]["version"].is_null(), "{said:?}");
 }
+
+#[test]
+fn a_quarantine_ends_with_a_kept_state() {
+    let node = Node::start(&[]);
+    for n in 1..=3 {
+        assert_eq!(node.ask("a", "Add", r#"{"n":1}"#).json, json!({"total": n}));
+    }
+    let release = |more: &[&str]| node.cli(&[&["agents", "release", "counter/a"][..], more].concat()).code;
+    assert_eq!(release(&["--version", "1"]), 4, "it is not quarantined");
+    assert_eq!(node.cli(&["agents", "quarantine", "counter/a"]).code, 0);
+    assert_eq!(release(&["--version", "9"]), 3);
+    assert_eq!(release(&["--version", "one"]), 2);
+    assert_eq!(release(&["--version", "1"]), 0);
+    assert_eq!(node.cli(&["agents", "send", "counter/a", "Get"]).json(), json!({"total": 1}));
+    let state = node.cli(&["agents", "state", "counter/a", "--json"]).json();
+    assert_eq!(state["version"], 4, "{state}");
+    node.post("/api/v1/agents/counter/a/stop", r#"{"version":1}"#).is_problem(400, "malformed");
+    node.post("/api/v1/agents/counter/a/release", r#"{"vers":1}"#).is_problem(422, "invalid");
+}

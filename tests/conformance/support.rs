@@ -204,6 +204,7 @@ impl World {
             base_version: base,
             schema_version: 1,
             bytes: Arc::new(bytes),
+            keeps_base: false,
         };
         Unit { owner: Some((id.partition(), epoch)), state: Some(state), ..Unit::default() }
     }

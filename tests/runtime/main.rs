@@ -19,6 +19,7 @@ mod panics;
 mod persistence;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod repair;
 mod returns;
 mod shutdown;
 mod storm;

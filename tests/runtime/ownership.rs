@@ -181,6 +181,7 @@ async fn try_to_take_over(faults: &Faults, key: &str, n: i64) -> Option<i64> {
         base_version,
         schema_version: Till::VERSION,
         bytes: Arc::new(bytes),
+        keeps_base: false,
     };
     let unit = Unit { owner: Some((id.partition(), epoch)), state: Some(state), ..Unit::default() };
     let verdicts = store.commit(member.boot, &[unit]).await.unwrap();

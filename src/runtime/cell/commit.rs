@@ -90,6 +90,7 @@ impl<A: Agent> Runner<A> {
                 base_version: self.air.version,
                 schema_version: A::VERSION,
                 bytes: bytes.clone(),
+                keeps_base: false,
             });
         }
         unit.accepted.extend(outbox.tasks);

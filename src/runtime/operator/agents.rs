@@ -228,7 +228,7 @@ impl Operator {
         self.node.owned.owner(id, self.node.boot).map(|n| n.boot.to_string()).unwrap_or_default()
     }
 
-    async fn row(&self, kind: &str, key: &str) -> Result<Option<AgentRow>> {
+    pub(super) async fn row(&self, kind: &str, key: &str) -> Result<Option<AgentRow>> {
         Ok(self.node.store.load(&[AgentId::of(kind, key)]).await?.pop().flatten())
     }
 }

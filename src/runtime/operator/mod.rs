@@ -5,6 +5,7 @@ mod conversations;
 mod crashes;
 mod messages;
 mod nodes;
+mod repair;
 mod sessions;
 mod status;
 mod tasks;

@@ -65,7 +65,7 @@ impl State {
             return Err(Refusal::Fenced);
         }
         if let Some(old) = known.as_ref().filter(|agent| agent.row.version > 0)
-            && self.history.wants(write.id, micros(self.now))
+            && self.history.keeps(write, micros(self.now))
         {
             self.keep_earlier(old);
         }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::{AgentId, TaskId},
+        id::TaskId,
         snapshot,
         task::{Illegal, NewTask, TaskInput, TaskState, next},
     },
@@ -49,8 +49,8 @@ impl Keeping {
 
     /// Whether a state is kept that is about to be overwritten. Locked for a moment only: the writers
     /// compress side by side.
-    fn wants(&self, agent: AgentId, now: Micros) -> bool {
-        self.history.lock().wants(agent, now)
+    fn keeps(&self, write: &StateWrite, now: Micros) -> bool {
+        self.history.lock().keeps(write, now)
     }
 }
 
@@ -178,7 +178,7 @@ impl<'a> StatesCall<'a> {
             call.base.push(state.base_version);
             call.schema.push(i64::from(state.schema_version));
             call.state.push(snapshot::pack(&state.bytes, keeping.packed_from));
-            call.keep.push(keeping.wants(state.id, now));
+            call.keep.push(keeping.keeps(state, now));
         }
         call
     }
@@ -211,7 +211,7 @@ impl<'a> CommitCall<'a> {
             self.s_base.push(state.base_version);
             self.s_schema.push(i64::from(state.schema_version));
             self.s_state.push(snapshot::pack(&state.bytes, keeping.packed_from));
-            self.s_keep.push(state.base_version > 0 && keeping.wants(state.id, now));
+            self.s_keep.push(state.base_version > 0 && keeping.keeps(state, now));
             if !is_state_alone(unit) {
                 self.s_judged.push(state.id.into());
             }

@@ -179,7 +179,7 @@ impl Tx<'_> {
         let version = write.base_version.saturating_add(1);
         let bytes = write.bytes.as_slice();
         if write.base_version > 0 {
-            if self.history.wants(write.id, self.now) {
+            if self.history.keeps(write, self.now) {
                 self.keep(id, write.base_version)?;
             }
             let next = NextState {
