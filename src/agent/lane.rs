@@ -385,6 +385,18 @@ impl<A: Agent> Lane<A> {
         q.take_all()
     }
 
+    /// Takes out what waits and is in no store: it will not run. Tasks stay.
+    pub(crate) fn clear(&self) -> VecDeque<EnvelopeOf<A>> {
+        let (cleared, senders) = {
+            let mut q = self.queue.lock();
+            let (tasks, cleared) = self.take_all(&mut q).into_iter().partition(|l| l.letter().is_task());
+            q.letters = tasks;
+            (cleared, q.senders.take())
+        };
+        wake_all(senders);
+        cleared
+    }
+
     /// For the cell: lets go of the lane if it is empty or paused. `false`: there is work, stay.
     pub(crate) fn detach(&self) -> bool {
         let mut q = self.queue.lock();
@@ -503,7 +515,7 @@ mod tests {
     use super::*;
     use crate::agent::{
         Handler, Turn,
-        letter::{Letter, ReplyTo},
+        letter::{Letter, Meta, ReplyTo},
     };
 
     #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -537,6 +549,26 @@ mod tests {
 
     fn letter(n: u8) -> Letter<Tick> {
         Letter::new(Tick(n), ReplyTo::Nobody, None)
+    }
+
+    fn task(n: u8) -> Letter<Tick> {
+        let claim = crate::model::task::Claimed {
+            id: crate::TaskId::fresh(),
+            seq: 1,
+            target: crate::model::id::Target::agent("clock", "a"),
+            message: "Tick".into(),
+            input: serde_json::value::RawValue::from_string("1".into()).unwrap(),
+            priority: 0,
+            attempt: 1,
+            lost: 0,
+            max_attempts: 1,
+            timeout: None,
+            notify: None,
+            batch: None,
+            due: None,
+        };
+        let meta = Meta { claim: Some(Arc::new(claim)), ..Meta::default() };
+        Letter::new(Tick(n), ReplyTo::Nobody, Some(Box::new(meta)))
     }
 
     fn take(lane: &Lane<Clock>, batch: &mut VecDeque<Letter<Tick>>) -> bool {
@@ -690,6 +722,23 @@ mod tests {
         batch.push_back(letter(2));
         lane.abandon(&mut batch);
         assert_eq!((lane.depth(), numbers(batch)), (0, vec![2]), "nobody would run it: it is to be answered");
+    }
+
+    #[test]
+    fn a_cleared_lane_hands_back_what_is_in_no_store_and_keeps_the_rest() {
+        let (lane, mut batch) = (lane(2), VecDeque::new());
+        let urgent = Manner { is_task: false, urgent: true };
+        assert!(lane.push(letter(1)).is_ok() && lane.push(task(2)).is_ok());
+        assert!(lane.place(urgent, letter(3), |l| l).is_ok());
+        let sender = Arc::new(Bell::default());
+        let waker = Waker::from(sender.clone());
+        let mut waiting = Some(letter(4));
+        let mut cx = Context::from_waker(&waker);
+        assert!(lane.poll_place(false, &mut waiting, |l| l, &mut cx).is_pending());
+        assert_eq!(numbers(lane.clear()), [3, 1]);
+        assert_eq!(sender.0.load(std::sync::atomic::Ordering::SeqCst), 1, "there is room again");
+        assert!(!lane.has_urgent() && take(&lane, &mut batch));
+        assert_eq!(numbers(batch), [2]);
     }
 
     #[test]

@@ -43,11 +43,11 @@ pub(super) enum Agents {
     /// List an agent's kept snapshots
     Snapshots(One),
     /// Stop an agent until it is restarted
-    Stop(One),
+    Stop(Clearing),
     /// Start an agent anew, with a fresh restart budget
-    Restart(One),
+    Restart(Clearing),
     /// Let an agent's messages wait
-    Pause(One),
+    Pause(Clearing),
     /// End a pause
     Resume(One),
     /// Take an agent out of service
@@ -67,6 +67,21 @@ pub(super) struct One {
     /// The agent
     #[arg(value_name = "KIND/KEY", value_parser = input::agent)]
     pub agent: AgentName,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Clearing {
+    #[command(flatten)]
+    one: One,
+    /// Answer what waits and is no task: it does not run
+    #[arg(long)]
+    clear: bool,
+}
+
+impl Clearing {
+    fn act(&self, session: &Session<'_>, action: &str) -> Result<(), Failure> {
+        act(session, &self.one.agent, action, self.clear.then(|| json!({"clear": true})))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -120,9 +135,9 @@ pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure>
         Agents::Send(args) => send(session, &args),
         Agents::State { agent, version } => state(session, &agent.agent, version),
         Agents::Snapshots(one) => snapshots(session, &one.agent),
-        Agents::Stop(one) => act(session, &one.agent, "stop", None),
-        Agents::Restart(one) => act(session, &one.agent, "restart", None),
-        Agents::Pause(one) => act(session, &one.agent, "pause", None),
+        Agents::Stop(args) => args.act(session, "stop"),
+        Agents::Restart(args) => args.act(session, "restart"),
+        Agents::Pause(args) => args.act(session, "pause"),
         Agents::Resume(one) => act(session, &one.agent, "resume", None),
         Agents::Quarantine(one) => act(session, &one.agent, "quarantine", None),
         Agents::Release { agent, version } => {

@@ -49,14 +49,17 @@ pub(super) async fn snapshots(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 struct How {
     /// The kept version with which a quarantine ends.
     version: Option<i64>,
+    /// Whether what waits is cleared.
+    clear: bool,
 }
 
-/// `POST …/{stop|restart|pause|resume|quarantine|release}`.
-pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+/// `POST …/{stop|restart|pause|resume|quarantine|release}[?clear=true]`.
+pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, params: Params, body: Body) -> Answer {
     let (kind, key) = path::agent(&request)?;
     let named = path::part(&request, "action")?;
-    let How { version } =
-        if body.is_empty() { How::default() } else { body.read::<Option<How>>()?.unwrap_or_default() };
+    let how = if body.is_empty() { None } else { body.read::<Option<How>>()? };
+    let How { version, clear } = how.unwrap_or_default();
+    let clear = clear || params.parsed("clear", "true or false")?.unwrap_or_default();
     let action = match named.as_str() {
         "stop" => Action::Stop,
         "restart" => Action::Restart,
@@ -69,6 +72,7 @@ pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Ans
     match (action, version) {
         (Action::Release, Some(version)) => ctx.operator.release_at(&kind, &key, version).await?,
         (_, Some(_)) => return Err(Problem::malformed("`version` goes with `release` alone")),
+        (_, None) if clear => ctx.operator.act_and_clear(&kind, &key, action).await?,
         (_, None) => ctx.operator.act(&kind, &key, action).await?,
     }
     accepted_plain()

@@ -82,6 +82,8 @@ pub(crate) struct Inbox {
     cargo: Mutex<Option<Box<dyn Cargo>>>,
     has_outcome: AtomicBool,
     control: AtomicU8,
+    /// What the cell has taken from its lane and not begun is to be cleared when it leaves.
+    pub clears: AtomicBool,
     pub waker: AtomicWaker,
     /// As which cell of the node it came into memory.
     pub started: u64,
@@ -114,6 +116,7 @@ impl Inbox {
             cargo: Mutex::new(None),
             has_outcome: AtomicBool::new(false),
             control: AtomicU8::new(0),
+            clears: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             phase: AtomicU8::new(0),
             active_at: AtomicU32::new(0),

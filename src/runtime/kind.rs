@@ -191,6 +191,8 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Tells a running cell. `false`: none runs.
     fn control(&self, key: &str, control: Control) -> bool;
     fn set_entrance(&self, key: &str, entrance: Entrance);
+    /// Answers what waits for an agent and is in no store; what its cell has taken already, when it leaves.
+    fn clear(&self, key: &str);
     /// The lasting status of an agent is about to be written.
     fn note_status(&self, id: AgentId);
     /// Whether the agent takes messages and runs them.
@@ -321,6 +323,14 @@ impl<A: Agent> AnyKind for Kind<A> {
         turn_away::<A>(lane.decide(entrance), &AskError::WrongState(why));
     }
 
+    fn clear(&self, key: &str) {
+        let Ok(lane) = self.lane(key) else { return };
+        if let Some(live) = self.live.get(key) {
+            live.inbox.clears.store(true, Ordering::Release);
+        }
+        turn_away::<A>(lane.clear(), &cleared(&lane.name.subject()));
+    }
+
     fn note_status(&self, id: AgentId) {
         self.held.note(id);
     }
@@ -411,6 +421,11 @@ impl<A: Agent> AnyKind for Kind<A> {
     ) {
         self.copy_to_each(keys, message, body);
     }
+}
+
+/// What those are told whose messages an operator has cleared.
+pub(super) fn cleared(subject: &str) -> AskError {
+    AskError::WrongState(format!("an operator has cleared the mailbox of {subject}: it did not run"))
 }
 
 fn going_down() -> AskError {

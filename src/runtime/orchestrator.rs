@@ -46,6 +46,8 @@ pub(crate) struct Command {
     pub key: String,
     pub entrance: Option<Entrance>,
     pub control: Control,
+    /// What waits and is in no store is answered before.
+    pub clear: bool,
 }
 
 /// Begins to drain every agent.
@@ -110,6 +112,9 @@ impl Handler<Command> for Orchestrator {
     type Result = ();
     fn handle(&mut self, command: Command, _: &mut Self::Context) {
         let Some(kind) = self.node.kinds.get(command.kind) else { return };
+        if command.clear {
+            kind.clear(&command.key);
+        }
         if let Some(entrance) = command.entrance {
             kind.set_entrance(&command.key, entrance);
         }

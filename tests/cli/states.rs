@@ -91,3 +91,35 @@ fn a_quarantine_ends_with_a_kept_state() {
     node.post("/api/v1/agents/counter/a/stop", r#"{"version":1}"#).is_problem(400, "malformed");
     node.post("/api/v1/agents/counter/a/release", r#"{"vers":1}"#).is_problem(422, "invalid");
 }
+
+#[test]
+fn an_agent_is_stopped_and_restarted_with_its_mailbox_cleared() {
+    let node = Node::start(&[]);
+    let add = || {
+        let (url, token) = (node.url.clone(), node.token.clone());
+        std::thread::spawn(move || {
+            let path = format!("{url}/api/v1/agents/counter/a/messages/Add");
+            let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build();
+            let request = ureq::http::Request::post(path).header("Authorization", format!("Bearer {token}"));
+            let mut answer = config.new_agent().run(request.body(r#"{"n":1}"#).unwrap()).unwrap();
+            (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+        })
+    };
+    for (action, back) in [("restart", None), ("stop", Some("restart"))] {
+        assert_eq!(node.cli(&["agents", "pause", "counter/a"]).code, 0);
+        let asked = add();
+        let began = std::time::Instant::now();
+        while node.get("/api/v1/agents/counter/a").json["mailbox"]["depth"] != 1 {
+            assert!(began.elapsed().as_secs() < 30, "it never waits");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(node.cli(&["agents", action, "counter/a", "--clear"]).code, 0);
+        let (status, said) = asked.join().unwrap();
+        assert!(status == 409 && said.contains("cleared"), "{status} {said}");
+        if let Some(back) = back {
+            assert_eq!(node.cli(&["agents", back, "counter/a"]).code, 0);
+        }
+    }
+    assert_eq!(node.cli(&["agents", "send", "counter/a", "Get"]).json(), json!({"total": 0}));
+    node.post("/api/v1/agents/counter/a/resume?clear=true", "").is_problem(400, "malformed");
+}

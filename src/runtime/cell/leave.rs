@@ -1,6 +1,9 @@
 //! How an agent leaves: passivated, stopped, quarantined, or turned away unread.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     drive::hook,
@@ -13,7 +16,7 @@ use crate::{
         event::{self, Event, Level},
         snapshot,
     },
-    runtime::{inbox::Control, orchestrator::Notice},
+    runtime::{inbox::Control, kind::cleared, orchestrator::Notice},
     store::StoredStatus,
 };
 
@@ -114,6 +117,13 @@ impl<A: Agent> Runner<A> {
 
     /// Lets go of the lane as it is now, and answers what nobody will run.
     pub(super) fn let_go(&mut self) -> Exit {
+        if self.inbox().clears.load(Ordering::Acquire) {
+            let batch = std::mem::take(&mut self.batch);
+            let (tasks, volatile) = batch.into_iter().partition(|l| l.letter().is_task());
+            self.batch = tasks;
+            let volatile: VecDeque<_> = volatile;
+            fail::<A>(volatile, &cleared(&self.subject()));
+        }
         self.lane.abandon(&mut self.batch);
         self.detached = true;
         let error = match self.lane.entrance() {

@@ -117,6 +117,24 @@ impl Operator {
     /// # Errors
     /// [`AskError::WrongState`](crate::AskError::WrongState) where the action does not fit its status.
     pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
+        self.act_on(kind, key, action, false).await
+    }
+
+    /// As [`Operator::act`], of `stop`, `restart` and `pause`, clearing the mailbox: messages that wait and
+    /// have not begun are answered with [`AskError::WrongState`](crate::AskError::WrongState), which says so,
+    /// and do not run. Tasks are never lost: those of a restarted agent run, the others are parked.
+    ///
+    /// # Errors
+    /// As [`Operator::act`]; an action that clears nothing.
+    pub async fn act_and_clear(&self, kind: &str, key: &str, action: Action) -> Result<()> {
+        if !matches!(action, Action::Stop | Action::Restart | Action::Pause) {
+            let why = "`clear` goes with `stop`, `restart` and `pause`";
+            return Err(OperatorError::Malformed(why.to_owned()));
+        }
+        self.act_on(kind, key, action, true).await
+    }
+
+    async fn act_on(&self, kind: &str, key: &str, action: Action, clear: bool) -> Result<()> {
         let (index, found, key) = self.key_of(kind, key)?;
         self.here(kind, key)?;
         let node = &self.node;
@@ -172,7 +190,8 @@ impl Operator {
             node.store.set_status(id, kind, key, node.epoch(id), next, why).await?;
         }
         if let Some(actors) = node.actors() {
-            let command = Command { kind: index, key: key.to_owned(), entrance: Some(entrance), control };
+            let (key, entrance) = (key.to_owned(), Some(entrance));
+            let command = Command { kind: index, key, entrance, control, clear };
             let sent = actors.orchestrator.send(command).await;
             sent.map_err(|_| wrong_state("the node is going down"))?;
         }
@@ -183,7 +202,8 @@ impl Operator {
         node.logger.emit(
             Event::new(level, name, subject.clone())
                 .field("by", "operator")
-                .field("action", format!("{action:?}")),
+                .field("action", format!("{action:?}"))
+                .field_opt("cleared", clear.then_some(true)),
         );
         if runnable {
             node.notice(Notice::Healed { subject });
