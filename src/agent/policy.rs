@@ -39,6 +39,7 @@ pub enum OnFull {
 pub struct Policy {
     pub(crate) mailbox: Option<usize>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_live: Option<usize>,
     pub(crate) restarts: Option<(u32, Duration)>,
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) persistence: Persistence,
@@ -58,6 +59,14 @@ impl Policy {
     /// Leaves memory when it has had nothing to do for so long.
     pub fn idle_timeout(mut self, d: Duration) -> Self {
         self.idle_timeout = Some(d);
+        self
+    }
+
+    /// How many agents of the kind a node keeps in memory. With more, those leave that have been idle the
+    /// longest, as they do past their time; their next message brings them back. A soft bound: who works or
+    /// has a timer set stays, and no message waits for somebody else to leave. 0: any number.
+    pub fn max_live(mut self, n: usize) -> Self {
+        self.max_live = Some(n);
         self
     }
 

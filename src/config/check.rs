@@ -161,7 +161,7 @@ impl Known {
                 if kind != "default" {
                     check_kind(kind).map_err(|error| (error.to_string(), None))?;
                 }
-                let numeric = ["mailbox", "max_restarts", "snapshot_turns"].contains(&key);
+                let numeric = ["mailbox", "max_live", "max_restarts", "snapshot_turns"].contains(&key);
                 if numeric { Value::from(0) } else { Value::from("") }
             }
             _ => match self.keys.get(&entry.key.to_string()) {

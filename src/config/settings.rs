@@ -200,6 +200,8 @@ pub struct AgentDefaults {
     /// How long it may be idle.
     #[serde(with = "units::duration")]
     pub idle_timeout: Duration,
+    /// How many of a kind may be in memory before idle ones leave; 0: any number.
+    pub max_live: u32,
     /// How long a caller waits who does not say.
     #[serde(with = "units::duration")]
     pub ask_timeout: Duration,
@@ -218,6 +220,9 @@ pub struct AgentOverrides {
     /// How long it may be idle.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
+    /// How many may be in memory before idle ones leave; 0: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_live: Option<u32>,
     /// How long a caller waits who does not say.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub ask_timeout: Option<Duration>,
@@ -254,10 +259,11 @@ pub struct AgentOverrides {
 }
 
 /// The keys that `[agents.KIND]` knows.
-pub(super) const AGENT_KEYS: [&str; 13] = [
+pub(super) const AGENT_KEYS: [&str; 14] = [
     "group",
     "mailbox",
     "idle_timeout",
+    "max_live",
     "ask_timeout",
     "turn_timeout",
     "max_restarts",
@@ -289,6 +295,8 @@ pub struct AgentSettings {
     pub mailbox: u32,
     /// How long it may be idle.
     pub idle_timeout: Duration,
+    /// How many of the kind may be in memory before idle ones leave; 0: any number.
+    pub max_live: u32,
     /// How long a caller waits who does not say.
     pub ask_timeout: Duration,
     /// How long a turn may take, where that was set.
@@ -310,6 +318,7 @@ impl AgentSettings {
         Self {
             mailbox: over.mailbox.unwrap_or(self.mailbox),
             idle_timeout: over.idle_timeout.unwrap_or(self.idle_timeout),
+            max_live: over.max_live.unwrap_or(self.max_live),
             ask_timeout: over.ask_timeout.unwrap_or(self.ask_timeout),
             turn_timeout: over.turn_timeout.or(self.turn_timeout),
             restart: RestartPolicy {
@@ -399,6 +408,7 @@ impl Settings {
         AgentSettings {
             mailbox: default.mailbox,
             idle_timeout: default.idle_timeout,
+            max_live: default.max_live,
             ask_timeout: default.ask_timeout,
             turn_timeout: None,
             restart: RestartPolicy {

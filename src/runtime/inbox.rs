@@ -90,6 +90,9 @@ pub(crate) struct Inbox {
     phase: AtomicU8,
     /// The node's tick at the last turn.
     pub active_at: AtomicU32,
+    /// How many cells had come into memory by its last use: who is to leave is told by this, where only so
+    /// many may stay.
+    pub used_at: AtomicU32,
     pub version: AtomicI64,
     pub restarts: AtomicU32,
     /// What a turn that waits is at.
@@ -120,6 +123,7 @@ impl Inbox {
             waker: AtomicWaker::new(),
             phase: AtomicU8::new(0),
             active_at: AtomicU32::new(0),
+            used_at: AtomicU32::new(started as u32),
             version: AtomicI64::new(0),
             restarts: AtomicU32::new(0),
             current: Mutex::new(None),

@@ -53,6 +53,8 @@ pub(crate) struct Kind<A: Agent> {
     pub held: Held,
     /// How many cells run or are about to.
     pub running: AtomicUsize,
+    /// More run than may, and it has been said.
+    crowded: AtomicBool,
     /// Messages whose handlers reach outside, or wait for something else for long: they start only when
     /// the window is clear.
     long: papaya::HashSet<&'static str>,
@@ -70,6 +72,7 @@ impl<A: Agent> Kind<A> {
             metrics: Turns::of(A::KIND),
             held: Held::new(),
             running: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
             long: papaya::HashSet::new(),
             any_long: AtomicBool::new(false),
             policy,
@@ -112,6 +115,14 @@ impl<A: Agent> Kind<A> {
         }
     }
 
+    /// A cell has left memory.
+    pub(crate) fn gone(&self) {
+        let left = self.running.fetch_sub(1, Ordering::AcqRel).saturating_sub(1);
+        if self.policy.crowd.is_eased(left) {
+            self.crowded.store(false, Ordering::Release);
+        }
+    }
+
     fn lane(&self, key: &str) -> Result<Arc<Lane<A>>, AskError> {
         match self.directory.get() {
             Some(directory) => directory.lane(key),
@@ -132,7 +143,10 @@ impl<A: Agent> Activator<A> for Starter<A> {
         let Some(kind) = self.0.upgrade() else { return };
         let Some(node) = kind.node.upgrade() else { return };
         let arbiter = node.arbiter(lane.name.id).cloned();
-        kind.running.fetch_add(1, Ordering::AcqRel);
+        let running = kind.running.fetch_add(1, Ordering::AcqRel) + 1;
+        if kind.policy.crowd.is_over(running) && !kind.crowded.swap(true, Ordering::AcqRel) {
+            node.crowded(kind.clone());
+        }
         let (there, at) = (lane.clone(), kind.clone());
         let started = arbiter.is_some_and(|a| {
             a.spawn_fn(move || {
@@ -140,7 +154,7 @@ impl<A: Agent> Activator<A> for Starter<A> {
             })
         });
         if !started {
-            kind.running.fetch_sub(1, Ordering::AcqRel);
+            kind.gone();
             turn_away::<A>(lane.orphaned(), &going_down());
         }
     }
@@ -207,6 +221,8 @@ pub(crate) trait AnyKind: Send + Sync {
     }
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
+    /// Has the longest idle leave where more are in memory than may.
+    fn thin_out(&self);
     fn drain(&self);
     /// Has every running cell look up.
     fn wake(&self);
@@ -347,7 +363,14 @@ impl<A: Agent> AnyKind for Kind<A> {
         dry::<A>(state)
     }
 
+    fn thin_out(&self) {
+        self.policy.crowd.thin_out(self.running(), || self.live.all().map(|live| live.inbox));
+    }
+
     fn sweep(&self, tick: u32) {
+        if self.policy.crowd.is_over(self.running()) {
+            self.thin_out();
+        }
         let idle = u32::try_from(self.policy.idle_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let relaxed = matches!(self.policy.persistence, Persistence::Relaxed { .. });
         for live in self.live.all() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::crowd::Crowd;
 use crate::{
     agent::{Persistence, policy::Policy},
     config::{self, AgentSettings},
@@ -13,6 +14,7 @@ use crate::{
 pub(crate) struct KindPolicy {
     pub mailbox: usize,
     pub idle_timeout: Duration,
+    pub crowd: Crowd,
     pub turn_timeout: Duration,
     pub ask_timeout: Duration,
     pub restart: RestartPolicy,
@@ -26,6 +28,7 @@ impl KindPolicy {
         let mut base = settings.agent_base();
         base.mailbox = code.mailbox.map_or(base.mailbox, |n| u32::try_from(n).unwrap_or(u32::MAX));
         base.idle_timeout = code.idle_timeout.unwrap_or(base.idle_timeout);
+        base.max_live = code.max_live.map_or(base.max_live, |n| u32::try_from(n).unwrap_or(u32::MAX));
         base.turn_timeout = code.turn_timeout.or(base.turn_timeout);
         if let Some((max, within)) = code.restarts {
             (base.restart.max_restarts, base.restart.within) = (max, within);
@@ -48,6 +51,7 @@ impl KindPolicy {
         Self {
             mailbox: over.mailbox as usize,
             idle_timeout: over.idle_timeout,
+            crowd: Crowd::of(over.max_live as usize),
             turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
             ask_timeout: over.ask_timeout,
             restart: over.restart,

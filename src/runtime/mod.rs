@@ -13,6 +13,7 @@ mod cache_actor;
 mod cell;
 mod cleaning;
 mod crashes;
+mod crowd;
 mod dispatcher;
 mod doom;
 mod gone;

@@ -31,7 +31,7 @@ use super::{
     lease::Owned,
     loads::Loads,
     metrics::Metrics,
-    orchestrator::Notice,
+    orchestrator::{Crowded, Notice},
     outage::Outage,
     parts::Actors,
     persistence::{MAX_WAITING, Outcome, Persistence},
@@ -305,6 +305,14 @@ impl Node {
         self.logger.emit(event.hint(hint));
         let _ = self.fatal.set(why);
         self.stop.cancel();
+    }
+
+    /// More agents of a kind are in memory than may be.
+    pub(crate) fn crowded(&self, kind: Arc<dyn AnyKind>) {
+        if let Some(actors) = self.actors() {
+            // A full mailbox: the next sweep looks anyway.
+            let _ = actors.orchestrator.try_send(Crowded(kind));
+        }
     }
 
     pub(crate) fn notice(&self, notice: Notice) {

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use actix::prelude::*;
 use jiff::Timestamp;
 
-use super::{groups::Budgets, inbox::Control, node::Node};
+use super::{groups::Budgets, inbox::Control, kind::AnyKind, node::Node};
 use crate::agent::lane::Entrance;
 use crate::clock;
 
@@ -49,6 +49,11 @@ pub(crate) struct Command {
     /// What waits and is in no store is answered before.
     pub clear: bool,
 }
+
+/// More agents of a kind are in memory than may be.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Crowded(pub Arc<dyn AnyKind>);
 
 /// Begins to drain every agent.
 #[derive(Message)]
@@ -121,6 +126,13 @@ impl Handler<Command> for Orchestrator {
         if command.control != Control::None {
             kind.control(&command.key, command.control);
         }
+    }
+}
+
+impl Handler<Crowded> for Orchestrator {
+    type Result = ();
+    fn handle(&mut self, Crowded(kind): Crowded, _: &mut Self::Context) {
+        kind.thin_out();
     }
 }
 

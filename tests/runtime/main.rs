@@ -4,6 +4,7 @@
 mod ahead;
 mod clearing;
 mod crashes;
+mod crowd;
 mod entities;
 mod evolution;
 #[path = "../support/faulty.rs"]

@@ -141,6 +141,8 @@ impl<A: Agent> Runner<A> {
         self.inbox().done(Control::Passivate);
         let has_work = self.lane.depth() > 0 || (self.turn.has_timers() && !self.retire);
         if has_work && self.lane.entrance() == Entrance::Open {
+            // Where there are too many, others are asked before it is asked again.
+            self.note_use();
             return None;
         }
         self.retire = false;

@@ -308,10 +308,18 @@ impl<A: Agent> Runner<A> {
         }
     }
 
+    /// Puts itself behind the others who may have to leave.
+    pub(super) fn note_use(&self) {
+        if self.kind.policy.crowd.is_bounded() {
+            self.inbox().used_at.store(self.node.starts.load(Ordering::Relaxed) as u32, Ordering::Relaxed);
+        }
+    }
+
     /// Runs what waits, until it must look up.
     async fn work(&mut self) -> Option<Exit> {
         self.inbox().active_at.store(self.node.tick(), Ordering::Relaxed);
         self.inbox().set_phase(Phase::Active);
+        self.note_use();
         let (mut left, mut check, mut until, mut since) = (BUDGET, 1u32, 1u32, Instant::now());
         while let Some(letter) = self.batch.get(self.begun) {
             // Most letters say nothing beside their message.
@@ -420,6 +428,6 @@ impl<A: Agent> Drop for Runner<A> {
         }
         let inbox = &self.air.inbox;
         self.kind.live.remove_if(&self.lane.name.key, |live| Arc::ptr_eq(&live.inbox, inbox));
-        self.kind.running.fetch_sub(1, Ordering::AcqRel);
+        self.kind.gone();
     }
 }

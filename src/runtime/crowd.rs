@@ -1,0 +1,92 @@
+//! A kind's crowd: how many of its agents may be in memory, and how many leave when there are more.
+//!
+//! All idle agents are looked at to find those that have been idle the longest. So that an activation costs
+//! little on the average, each look makes room for a good many: it is not taken again before as many have
+//! come.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::inbox::{Control, Inbox, Phase};
+
+/// Of so many that may be in memory one leaves beyond those that are too many.
+const SLACK: usize = 16;
+
+/// How many agents of a kind may be in memory; 0: any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    max: usize,
+}
+
+impl Crowd {
+    pub(crate) fn of(max: usize) -> Self {
+        Self { max }
+    }
+
+    /// Whether there is a bound.
+    #[inline]
+    pub(crate) fn is_bounded(self) -> bool {
+        self.max > 0
+    }
+
+    /// Whether that is more than may be.
+    #[inline]
+    pub(crate) fn is_over(self, running: usize) -> bool {
+        self.max > 0 && running > self.max
+    }
+
+    /// How many are to leave.
+    pub(crate) fn surplus(self, running: usize) -> usize {
+        if self.is_over(running) { running - self.max + self.max / SLACK } else { 0 }
+    }
+
+    /// Whether there is room again for as many that it is worth a look when that is gone.
+    #[inline]
+    pub(crate) fn is_eased(self, running: usize) -> bool {
+        self.max > 0 && running <= self.max - self.max / (2 * SLACK)
+    }
+}
+
+impl Crowd {
+    /// Where more run than may, has those of `all` leave that have been idle the longest.
+    pub(crate) fn thin_out<I: Iterator<Item = Arc<Inbox>>>(self, running: usize, all: impl Fn() -> I) {
+        let is_told = |inbox: &Arc<Inbox>| inbox.control() >= Control::Passivate;
+        let surplus = match self.surplus(running) {
+            0 => return,
+            surplus => surplus.saturating_sub(all().filter(is_told).count()),
+        };
+        let idle = || all().filter(|inbox| inbox.phase() == Phase::Idle && !is_told(inbox));
+        let rank = |inbox: &Inbox| (inbox.used_at.load(Ordering::Relaxed), inbox.started);
+        let mut ranks: Vec<(u32, u64)> = idle().map(|inbox| rank(&inbox)).collect();
+        let Some(at) = surplus.min(ranks.len()).checked_sub(1) else { return };
+        let (_, last, _) = ranks.select_nth_unstable(at);
+        let last = *last;
+        idle().filter(|inbox| rank(inbox) <= last).for_each(|inbox| inbox.tell(Control::Passivate));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_bound_nobody_leaves() {
+        let crowd = Crowd::of(0);
+        assert!(!crowd.is_over(1_000_000) && !crowd.is_eased(0));
+        assert_eq!(crowd.surplus(1_000_000), 0);
+    }
+
+    #[test]
+    fn one_too_many_makes_room_for_several() {
+        let crowd = Crowd::of(3_200);
+        assert!(!crowd.is_over(3_200) && crowd.is_over(3_201));
+        assert_eq!((crowd.surplus(3_200), crowd.surplus(3_201)), (0, 201));
+        assert!(!crowd.is_eased(3_101) && crowd.is_eased(3_100));
+    }
+
+    #[test]
+    fn a_small_crowd_loses_no_more_than_it_must() {
+        let crowd = Crowd::of(4);
+        assert_eq!((crowd.surplus(5), crowd.surplus(7)), (1, 3));
+        assert!(crowd.is_eased(4) && !crowd.is_eased(5));
+    }
+}
