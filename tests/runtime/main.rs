@@ -14,6 +14,9 @@ mod groups;
 mod held;
 mod keys;
 mod lifecycle;
+#[allow(dead_code)] // its `main`, and what that alone uses
+#[path = "../../examples/migrate.rs"]
+mod migrate;
 mod model;
 mod outage;
 mod ownership;

@@ -2,5 +2,8 @@
 
 mod agents;
 mod crashes;
+#[allow(dead_code)] // its `main`, and what that alone uses
+#[path = "../../examples/crawler.rs"]
+mod crawler;
 mod kit;
 mod timers;
