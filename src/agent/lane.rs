@@ -16,7 +16,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Agent, Envelope, host::Host, messages::EnvelopeOf, table::Keyed};
+pub(crate) use super::queue::Entrance;
+use super::{
+    Agent, Envelope,
+    host::Host,
+    messages::EnvelopeOf,
+    queue::{Queue, wake_all},
+    table::Keyed,
+};
 use crate::model::id::AgentId;
 
 /// Who an agent is.
@@ -40,18 +47,6 @@ pub(crate) trait Activator<A: Agent>: Send + Sync {
     fn host(&self) -> Option<Arc<dyn Host>>;
 }
 
-/// What senders meet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entrance {
-    Open,
-    /// Messages wait, to the bound; no cell is started.
-    Paused,
-    /// Messages are refused, for this reason.
-    Shut(Arc<str>),
-    /// The node is going down: nothing is taken any more.
-    Closing,
-}
-
 /// Why a letter was not taken; it comes back.
 pub(crate) enum NotTaken {
     Full,
@@ -66,56 +61,6 @@ pub(crate) struct Manner {
     pub is_task: bool,
     /// It goes before all that are not.
     pub urgent: bool,
-}
-
-#[expect(clippy::box_collection, reason = "a word in place of four, for the many that never have one")]
-struct Queue<E> {
-    letters: VecDeque<E>,
-    /// The high lane; most never have one.
-    urgent: Option<Box<VecDeque<E>>>,
-    entrance: Entrance,
-    /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
-    decided: u64,
-    attached: bool,
-    cell: Option<Waker>,
-    /// Who waits for room, in the order of their coming; most never have anybody.
-    senders: Option<Box<VecDeque<Waker>>>,
-}
-
-impl<E> Queue<E> {
-    fn depth(&self, urgent: bool) -> usize {
-        if urgent { self.urgent.as_ref().map_or(0, |u| u.len()) } else { self.letters.len() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.letters.is_empty() && self.depth(true) == 0
-    }
-
-    /// All that waits, in the order in which it would be run.
-    fn take_all(&mut self) -> VecDeque<E> {
-        let mut all = self.urgent.take().map(|urgent| *urgent).unwrap_or_default();
-        all.append(&mut self.letters);
-        all
-    }
-
-    /// After letters were put in: the cell to wake, or whether one is to be started.
-    #[inline]
-    fn taken(&mut self) -> (Option<Waker>, bool) {
-        if self.attached {
-            (self.cell.take(), false)
-        } else {
-            self.attached = self.entrance == Entrance::Open;
-            (None, self.attached)
-        }
-    }
-}
-
-#[inline]
-#[expect(clippy::box_collection, reason = "as it comes")]
-fn wake_all(waiting: Option<Box<VecDeque<Waker>>>) {
-    if let Some(waiting) = waiting {
-        waiting.into_iter().for_each(Waker::wake);
-    }
 }
 
 /// A letter of the high lane.
@@ -151,17 +96,15 @@ impl<A: Agent> Lane<A> {
         entrance: Entrance,
         activator: Arc<dyn Activator<A>>,
     ) -> Self {
-        let queue = Queue {
-            letters: VecDeque::new(),
-            urgent: None,
-            entrance,
-            decided: 0,
-            attached: false,
-            cell: None,
-            senders: None,
-        };
         let urgent = AtomicBool::new(false);
-        Self { name, capacity: capacity.max(1), rejects, urgent, queue: Mutex::new(queue), activator }
+        Self {
+            name,
+            capacity: capacity.max(1),
+            rejects,
+            urgent,
+            queue: Mutex::new(Queue::new(entrance)),
+            activator,
+        }
     }
 
     /// The runtime; `None`: the node has ended.

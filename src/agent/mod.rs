@@ -16,6 +16,7 @@ pub(crate) mod many;
 pub(crate) mod message;
 pub(crate) mod messages;
 pub(crate) mod policy;
+mod queue;
 pub(crate) mod reference;
 pub(crate) mod slot;
 pub(crate) mod table;

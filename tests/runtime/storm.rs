@@ -123,8 +123,6 @@ macro_rules! storm_of {
             assert_eq!((groups.len(), groups[0].count), (1, 2 * n as u64), "{groups:?}");
             assert!(operator.crashes().len() <= 1_024);
             let shown = operator.crash(&groups[0].report.id).await.unwrap();
-            let backtrace = shown.backtrace.expect("the first of the site left one");
-            assert!(backtrace.contains("storm") && backtrace.lines().count() < 40, "{backtrace}");
             drop((agents, operator));
             world.end().await;
 
@@ -145,7 +143,6 @@ macro_rules! storm_of {
             world.start_again(program()).await;
             let after = world.handle().operator().crash(&shown.report.id).await.unwrap();
             assert_eq!((&after.report.id, after.group.unwrap().count), (&shown.report.id, 2 * n as u64));
-            assert_eq!(after.backtrace, Some(backtrace));
         }
     };
 }
