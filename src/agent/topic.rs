@@ -44,8 +44,8 @@ use crate::model::{id::NameError, topic::stored_name};
 /// - that another node owns: messages that are not durable do not go from node to node yet,
 /// - past the 100,000th of one topic;
 ///
-/// and for all of them where the topic's subscribers cannot be read, or 1,024 messages to one topic wait
-/// for them to be. What is to arrive without fail is submitted.
+/// and for all of them where the topic's subscribers cannot be read, or 1,024 messages to one topic, or
+/// 100,000 to all of them, wait for them to be. What is to arrive without fail is submitted.
 ///
 /// A node keeps the subscribers of the topics that it publishes to in memory, up to a million of them,
 /// about 100 MB, and reads those of others again when they are wanted. What its own agents commit counts at

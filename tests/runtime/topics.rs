@@ -6,6 +6,7 @@ use std::{sync::LazyLock, time::Instant};
 use futures_util::future::join_all;
 use greenroom::{Full, Invalid, OnFull, Persistence, model::id::AgentId, prelude::*};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 
 use crate::{
     faulty::Faults,
@@ -369,6 +370,101 @@ async fn a_thousand_subscribers_hear_it_all_and_the_store_is_asked_once() {
     world.follows("new", "EURUSD").await;
     world.quotes("EURUSD", [11]).await;
     assert_eq!((world.hears("new", 1).await, faults.topic_reads()), (vec![11], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_topics_at_once_few_are_read_at_the_same_time() {
+    let faults = Faults::default();
+    let world = World::start(faults.under(program(&Gate::default()))).await;
+    let handle = world.handle();
+    let publish = |n: i64| handle.publish(&PRICES.keyed(n.to_string()), Price { cents: n }).into_future();
+    faults.hang(true);
+    let publishing: Vec<_> = (0..50).map(|n| tokio::spawn(publish(n))).collect();
+    until("the store is asked", || async { faults.topic_reads_at_once() >= 2 }).await;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    faults.hang(false);
+    for published in soon(join_all(publishing)).await {
+        published.unwrap().unwrap();
+    }
+    assert_eq!((faults.topic_reads(), faults.topic_reads_at_once()), (50, 2));
+}
+
+/// Counts where copies of it are made for subscribers.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+struct Traced {}
+message!(Traced -> ());
+
+static COPIED_BY: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Clone for Traced {
+    fn clone(&self) -> Self {
+        COPIED_BY.lock().push(std::thread::current().name().unwrap_or_default().to_owned());
+        Self {}
+    }
+}
+
+/// Hears of [`Traced`]; asked to, it follows them or publishes one.
+#[derive(Default, Serialize, Deserialize)]
+struct Tracer {
+    heard: u32,
+    published: u32,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Trace {
+    follow: bool,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Count {}
+message! { Trace -> (); Count -> u32 }
+static TRACES: Topic<Traced> = Topic::new("traces");
+
+impl Agent for Tracer {
+    const KIND: &'static str = "tracer";
+    type Messages = (Traced, Trace, Count);
+}
+impl Handler<Traced> for Tracer {
+    async fn handle(&mut self, _: Traced, _: &Turn<Self>) -> Result<()> {
+        self.heard += 1;
+        Ok(())
+    }
+}
+impl Handler<Trace> for Tracer {
+    async fn handle(&mut self, trace: Trace, turn: &Turn<Self>) -> Result<()> {
+        if trace.follow {
+            turn.subscribe(&TRACES);
+        } else {
+            // A change, so that the store's writer has something to write before it leaves.
+            self.published += 1;
+            turn.publish(&TRACES, Traced {});
+        }
+        Ok(())
+    }
+}
+impl Query<Count> for Tracer {
+    async fn query(&self, _: Count, _: &Turn<Self>) -> Result<u32> {
+        Ok(self.heard)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stores_writer_hands_nothing_out_to_many() {
+    let world = World::start(Runtime::builder().agent::<Tracer>()).await;
+    let tracers: Vec<_> = (0..50).map(|n| world.handle().agent::<Tracer>(n.to_string())).collect();
+    for answer in soon(join_all(tracers.iter().map(|tracer| tracer.ask(Trace { follow: true })))).await {
+        answer.unwrap();
+    }
+    for n in 1..=20 {
+        soon(tracers[0].ask(Trace { follow: false })).await.unwrap();
+        for tracer in &tracers {
+            until("all hear it", || async { tracer.ask(Count {}).await.unwrap() == n }).await;
+        }
+    }
+    let copied_by = COPIED_BY.lock();
+    let writers = copied_by.iter().filter(|thread| thread.starts_with("writer-")).count();
+    assert_eq!(writers, 0, "of {}", copied_by.len());
+    assert!(copied_by.len() >= 20 * 50);
 }
 
 #[tokio::test(flavor = "multi_thread")]

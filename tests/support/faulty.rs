@@ -56,6 +56,9 @@ struct Inner {
     reads: AtomicUsize,
     /// Reads of topics.
     topics: AtomicUsize,
+    /// Those under way, and the most that ever were.
+    reading: AtomicUsize,
+    most: AtomicUsize,
     returns: watch::Sender<Returns>,
     /// Tasks, as often as they were claimed.
     claimed: Mutex<Vec<TaskId>>,
@@ -91,6 +94,8 @@ impl Default for Inner {
             loads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             topics: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
             returns: watch::Sender::new(Returns::Heard),
             claimed: Mutex::default(),
             looks: AtomicUsize::new(0),
@@ -182,6 +187,11 @@ impl Faults {
     /// How often a topic's subscribers were read.
     pub fn topic_reads(&self) -> usize {
         self.0.topics.load(Ordering::SeqCst)
+    }
+
+    /// How many topics were read at the same time, at most.
+    pub fn topic_reads_at_once(&self) -> usize {
+        self.0.most.load(Ordering::SeqCst)
     }
 
     /// How often conversations, messages and sessions were read.
@@ -317,7 +327,11 @@ impl Store for Faulty {
     }
     async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>> {
         self.0.topics.fetch_add(1, Ordering::SeqCst);
-        self.pass().await?.subscribers(topic, limit).await
+        let now = self.0.reading.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.most.fetch_max(now, Ordering::SeqCst);
+        let passed = self.pass().await;
+        self.0.reading.fetch_sub(1, Ordering::SeqCst);
+        passed?.subscribers(topic, limit).await
     }
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         let claimed = self.pass().await?.claim(boot, request).await?;

@@ -15,7 +15,6 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::AgentId,
-        topic::Subscriber,
     },
     runtime::{crashes::guard, kind::Kind, node::Node},
     store::StoreError,
@@ -23,7 +22,7 @@ use crate::{
 
 /// After so many a courier lets others have their turn.
 const SLICE: usize = 256;
-/// How long a store may take to say who is subscribed.
+/// How long a store may take to say who is subscribed; the wait for one's turn to ask it counts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -118,9 +117,11 @@ impl Node {
         }
     }
 
-    async fn read_topic(&self, topic: &str) -> Result<Vec<Subscriber>, StoreError> {
-        let (store, name) = (self.store.clone(), topic.to_owned());
-        let read = async move { store.subscribers(&name, MAX_SUBSCRIBERS + 1).await };
+    async fn read_topic(&self, topic: &str) -> Result<Audience, StoreError> {
+        let read = async {
+            let _one_of_few = self.topics.reads.acquire().await;
+            self.store.subscribers(topic, MAX_SUBSCRIBERS + 1).await
+        };
         let read = tokio::time::timeout(PATIENCE, read).await;
         let found =
             read.unwrap_or_else(|_| Err(StoreError::NotDone("it did not answer in time".to_owned())))?;
@@ -129,7 +130,7 @@ impl Node {
             let event = event.field("told", MAX_SUBSCRIBERS);
             self.logger.emit(event.hint("spread its subscribers over keyed topics"));
         }
-        Ok(found)
+        Ok(Audience::of(found))
     }
 }
 
@@ -156,7 +157,11 @@ fn finish(mut publication: Publication, outcome: Result<(), AskError>) {
 /// The courier of a topic.
 async fn carry(node: Arc<Node>, topic: Arc<str>) {
     loop {
-        let step = node.topics.index.lock().next(&topic, Instant::now());
+        let (step, spent) = {
+            let mut index = node.topics.index.lock();
+            (index.next(&topic, Instant::now()), index.take_spent())
+        };
+        drop(spent);
         match step {
             Step::Read => match node.read_topic(&topic).await {
                 Ok(found) => node.topics.index.lock().read(&topic, found, Instant::now()),

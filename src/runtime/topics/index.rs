@@ -15,15 +15,17 @@ use std::{
 };
 
 use super::audience::Audience;
-use crate::{
-    agent::topic::Publication,
-    model::topic::{Subscriber, SubscriptionWrite},
-};
+use crate::{agent::topic::Publication, model::topic::SubscriptionWrite};
 
 /// Up to so many are told at once by whoever publishes; more by a courier, with pauses for others.
 const AT_ONCE: usize = 512;
-/// At most so many publications wait for one courier.
+/// The same where a turn publishes: what it sends may leave on the store's writer, which has others' commits
+/// to write. As many tells of a turn leave there too.
+const AT_ONCE_IN_TURN: usize = 16;
+/// At most so many publications wait for one courier, …
 const MAX_WAITING: usize = 1_024;
+/// … and for those of all topics.
+const MAX_WAITING_IN_ALL: usize = 100_000;
 /// What is kept of all topics: subscribers, and for each topic …
 const MAX_WEIGHT: usize = 1_000_000;
 /// … so many more.
@@ -91,8 +93,9 @@ struct Topic {
     read_at: Option<Instant>,
     /// Another node is said to have changed something since it was asked for.
     stale: bool,
-    /// What this node has committed since it was asked for: what is read may be older.
-    meanwhile: Option<Vec<SubscriptionWrite>>,
+    /// What this node has committed since its courier was last told what to do: what it reads may be older,
+    /// and what it hands out is not copied for each of them.
+    meanwhile: Vec<SubscriptionWrite>,
     queue: Queue,
     /// The number of its last use.
     used: u64,
@@ -106,9 +109,24 @@ impl Topic {
         })
     }
 
+    /// Takes in what was committed while its courier was on its way: nobody else holds a large audience.
+    fn catch_up(&mut self) {
+        let writes = std::mem::take(&mut self.meanwhile);
+        if self.read_at.is_some() && !writes.is_empty() {
+            let audience = Arc::make_mut(&mut self.audience);
+            writes.iter().for_each(|write| audience.apply(write));
+        }
+    }
+
     fn weight(&self) -> usize {
         OWN_WEIGHT + self.audience.len()
     }
+}
+
+/// Up to how many are told at once.
+fn at_once(publication: &Publication) -> usize {
+    // From outside of any turn somebody waits for it.
+    if publication.done.is_some() { AT_ONCE } else { AT_ONCE_IN_TURN }
 }
 
 /// The topics that this node has published to, and the kinds that it has told as a whole.
@@ -117,6 +135,11 @@ pub(super) struct Index {
     kinds: HashMap<&'static str, Queue>,
     weight: usize,
     max_weight: usize,
+    /// Publications to topics that wait.
+    waiting: usize,
+    max_waiting: usize,
+    /// Audiences that are of no use any more: to be dropped by a courier, in its own time.
+    spent: Vec<Arc<Audience>>,
     max_age: Duration,
     uses: u64,
 }
@@ -130,6 +153,9 @@ impl Index {
             kinds: HashMap::new(),
             weight: 0,
             max_weight: MAX_WEIGHT,
+            waiting: 0,
+            max_waiting: MAX_WAITING_IN_ALL,
+            spent: Vec::new(),
             max_age,
             uses: 0,
         }
@@ -138,45 +164,60 @@ impl Index {
     /// A publication to a topic.
     pub(super) fn post(&mut self, name: &Arc<str>, publication: Publication, now: Instant) -> Way {
         self.uses += 1;
-        let (uses, max_age) = (self.uses, self.max_age);
+        let is_full = self.waiting >= self.max_waiting;
         if let Some(topic) = self.topics.get_mut(name) {
-            topic.used = uses;
-            let small = topic.audience.len() <= AT_ONCE;
-            if small && !topic.queue.courier && topic.is_fresh(max_age, now) {
+            topic.used = self.uses;
+            let few = topic.audience.len() <= at_once(&publication);
+            if few && !topic.queue.courier && topic.is_fresh(self.max_age, now) {
                 return Way::Now(publication, topic.audience.clone());
             }
-            return topic.queue.push(publication);
         }
-        let mut topic = Topic { used: uses, ..Topic::default() };
+        if is_full {
+            return Way::Full(publication);
+        }
+        let is_new = !self.topics.contains_key(name);
+        let topic = self.topics.entry(name.clone()).or_default();
+        topic.used = self.uses;
         let way = topic.queue.push(publication);
-        self.weight += topic.weight();
-        self.topics.insert(name.clone(), topic);
-        self.shed();
+        self.waiting += usize::from(!matches!(way, Way::Full(_)));
+        if is_new {
+            self.weight += topic.weight();
+            self.shed();
+        }
         way
     }
 
     /// What the courier of a topic does next.
     pub(super) fn next(&mut self, name: &str, now: Instant) -> Step {
-        let max_age = self.max_age;
         let Some(topic) = self.topics.get_mut(name) else { return Step::End };
-        if !topic.queue.waiting.is_empty() && !topic.is_fresh(max_age, now) {
+        self.weight -= topic.weight();
+        topic.catch_up();
+        self.weight += topic.weight();
+        if !topic.queue.waiting.is_empty() && !topic.is_fresh(self.max_age, now) {
             topic.stale = false;
-            topic.meanwhile = Some(Vec::new());
             return Step::Read;
         }
         match topic.queue.pop() {
-            Some(publication) => Step::HandOut(publication, topic.audience.clone()),
+            Some(publication) => {
+                self.waiting -= 1;
+                Step::HandOut(publication, topic.audience.clone())
+            }
             None => Step::End,
         }
     }
 
+    /// For a courier, once nobody waits for the index: what it drops.
+    pub(super) fn take_spent(&mut self) -> Vec<Arc<Audience>> {
+        std::mem::take(&mut self.spent)
+    }
+
     /// Takes in what the store answered to [`Step::Read`].
-    pub(super) fn read(&mut self, name: &str, subscribers: Vec<Subscriber>, now: Instant) {
-        let mut audience = Audience::of(subscribers);
+    pub(super) fn read(&mut self, name: &str, mut audience: Audience, now: Instant) {
         let Some(topic) = self.topics.get_mut(name) else { return };
-        topic.meanwhile.take().into_iter().flatten().for_each(|write| audience.apply(&write));
+        std::mem::take(&mut topic.meanwhile).iter().for_each(|write| audience.apply(write));
         self.weight -= topic.weight();
-        (topic.audience, topic.read_at) = (Arc::new(audience), Some(now));
+        topic.read_at = Some(now);
+        self.spent.push(std::mem::replace(&mut topic.audience, Arc::new(audience)));
         self.weight += topic.weight();
         self.shed();
     }
@@ -185,23 +226,26 @@ impl Index {
     /// waits comes back, for nobody can be told.
     pub(super) fn unread(&mut self, name: &str, now: Instant) -> VecDeque<Publication> {
         let Some(topic) = self.topics.get_mut(name) else { return VecDeque::new() };
-        (topic.stale, topic.meanwhile) = (true, None);
+        topic.stale = true;
         match &mut topic.read_at {
             Some(at) => {
                 *at = now;
                 VecDeque::new()
             }
-            None => std::mem::take(&mut topic.queue.waiting),
+            None => {
+                let left = std::mem::take(&mut topic.queue.waiting);
+                self.waiting -= left.len();
+                left
+            }
         }
     }
 
     /// Takes in what this node has committed.
     pub(super) fn committed(&mut self, write: &SubscriptionWrite) {
         let Some(topic) = self.topics.get_mut(&write.topic) else { return };
-        if let Some(meanwhile) = &mut topic.meanwhile {
-            meanwhile.push(write.clone());
-        }
-        if topic.read_at.is_some() {
+        if topic.queue.courier {
+            topic.meanwhile.push(write.clone());
+        } else if topic.read_at.is_some() {
             self.weight -= topic.weight();
             Arc::make_mut(&mut topic.audience).apply(write);
             self.weight += topic.weight();
@@ -224,7 +268,7 @@ impl Index {
     /// A publication to the `n` running agents of a kind.
     pub(super) fn post_to_kind(&mut self, kind: &'static str, n: usize, publication: Publication) -> Way {
         let queue = self.kinds.entry(kind).or_default();
-        if n <= AT_ONCE && !queue.courier {
+        if n <= at_once(&publication) && !queue.courier {
             return Way::Now(publication, Arc::default());
         }
         queue.push(publication)
@@ -244,10 +288,13 @@ impl Index {
             let Some((_, middle, _)) = (!uses.is_empty()).then(|| uses.select_nth_unstable(middle)) else {
                 return;
             };
-            let (middle, weight) = (*middle, &mut self.weight);
+            let middle = *middle;
             self.topics.retain(|_, topic| {
                 let stays = topic.queue.courier || topic.used > middle;
-                *weight -= if stays { 0 } else { topic.weight() };
+                if !stays {
+                    self.weight -= topic.weight();
+                    self.spent.push(std::mem::take(&mut topic.audience));
+                }
                 stays
             });
         }
@@ -257,10 +304,19 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::AgentId;
+    use crate::{
+        agent::slot::slot,
+        model::{id::AgentId, topic::Subscriber},
+    };
 
+    /// As a turn publishes it.
     fn publication() -> Publication {
         Publication { name: "Price", body: Box::new(()), done: None }
+    }
+
+    /// As it is published from outside.
+    fn awaited() -> Publication {
+        Publication { done: Some(slot().0), ..publication() }
     }
 
     fn subscriber(key: &str) -> Subscriber {
@@ -280,6 +336,10 @@ mod tests {
         keys
     }
 
+    fn audience(subscribers: &[&str]) -> Audience {
+        Audience::of(subscribers.iter().map(|key| subscriber(key)).collect())
+    }
+
     /// An index whose one topic `t` has just been read, with these subscribers.
     fn known(alone: bool, subscribers: &[&str], now: Instant) -> Index {
         let mut index = Index::new(alone);
@@ -292,7 +352,7 @@ mod tests {
 
     fn read(index: &mut Index, topic: &str, subscribers: &[&str], now: Instant) {
         assert!(matches!(index.next(topic, now), Step::Read));
-        index.read(topic, subscribers.iter().map(|key| subscriber(key)).collect(), now);
+        index.read(topic, audience(subscribers), now);
     }
 
     /// Who is told at once; `None`: they are to be read first.
@@ -310,7 +370,7 @@ mod tests {
         assert!(matches!(index.post(&topic, named("1"), now), Way::Courier));
         assert!(matches!(index.next("t", now), Step::Read));
         assert!(matches!(index.post(&topic, named("2"), now), Way::Waits));
-        index.read("t", vec![subscriber("a")], now);
+        index.read("t", audience(&["a"]), now);
         assert!(matches!(index.post(&topic, named("3"), now), Way::Waits), "it must not overtake the others");
         for name in ["1", "2", "3"] {
             assert!(matches!(index.next("t", now), Step::HandOut(p, a) if p.name == name && a.len() == 1));
@@ -334,6 +394,25 @@ mod tests {
     }
 
     #[test]
+    fn no_more_wait_for_all_topics_than_there_is_room_for() {
+        let mut index = Index { max_waiting: 3, ..Index::new(true) };
+        let (now, topics) = (Instant::now(), ["a", "b", "c", "d"].map(Arc::from));
+        for topic in &topics[..3] {
+            assert!(matches!(index.post(topic, publication(), now), Way::Courier));
+        }
+        for topic in &topics {
+            assert!(matches!(index.post(topic, publication(), now), Way::Full(_)));
+        }
+        read(&mut index, "a", &[], now);
+        assert!(matches!(index.next("a", now), Step::HandOut(..)));
+        assert!(matches!(index.post(&topics[3], publication(), now), Way::Courier));
+        assert!(matches!(index.post(&topics[1], publication(), now), Way::Full(_)));
+        assert!(matches!(index.next("b", now), Step::Read));
+        assert_eq!(index.unread("b", now).len(), 1);
+        assert!(matches!(index.post(&topics[2], publication(), now), Way::Waits));
+    }
+
+    #[test]
     fn what_this_node_commits_counts_at_once_and_also_while_a_topic_is_read() {
         let now = Instant::now();
         let mut index = known(true, &["a", "b"], now);
@@ -347,7 +426,7 @@ mod tests {
         index.committed(&write("t", "e", true));
         index.committed(&write("t", "b", false));
         // what the store answers is older than these
-        index.read("t", vec![subscriber("b"), subscriber("c")], later);
+        index.read("t", audience(&["b", "c"]), later);
         assert!(matches!(index.next("t", later), Step::HandOut(_, a) if keys(&a) == ["c", "e"]));
     }
 
@@ -375,7 +454,7 @@ mod tests {
         // told of another change while it is read: what comes may be older
         assert!(matches!(index.next("t", now + MIN_AGE), Step::Read));
         index.changed("t");
-        index.read("t", vec![], now + MIN_AGE);
+        index.read("t", audience(&[]), now + MIN_AGE);
         while !matches!(index.next("t", now + MIN_AGE), Step::End) {}
         assert_eq!(told(&mut index, now + MIN_AGE * 2), None);
     }
@@ -393,20 +472,51 @@ mod tests {
         assert_eq!(told(&mut index, later + MIN_AGE), None, "it is asked again");
     }
 
+    fn many(n: usize) -> (Index, Instant) {
+        let (now, names) = (Instant::now(), (0..n).map(|n| n.to_string()).collect::<Vec<_>>());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        (known(true, &names, now), now)
+    }
+
     #[test]
     fn a_large_audience_is_left_to_a_courier() {
-        let (now, names) = (Instant::now(), (0..=AT_ONCE).map(|n| n.to_string()).collect::<Vec<_>>());
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut index = known(true, &names, now);
-        assert!(matches!(index.post(&"t".into(), publication(), now), Way::Courier));
+        let (mut index, now) = many(AT_ONCE + 1);
+        assert!(matches!(index.post(&"t".into(), awaited(), now), Way::Courier));
         index.committed(&write("t", "0", false));
         assert!(matches!(index.next("t", now), Step::HandOut(_, a) if a.len() == AT_ONCE));
-        assert!(matches!(index.post_to_kind("desk", AT_ONCE, publication()), Way::Now(..)));
-        assert!(matches!(index.post_to_kind("desk", AT_ONCE + 1, publication()), Way::Courier));
-        assert!(matches!(index.post_to_kind("desk", 1, publication()), Way::Waits), "it must not overtake");
+        assert!(matches!(index.post_to_kind("desk", AT_ONCE, awaited()), Way::Now(..)));
+        assert!(matches!(index.post_to_kind("desk", AT_ONCE + 1, awaited()), Way::Courier));
+        assert!(matches!(index.post_to_kind("desk", 1, awaited()), Way::Waits), "it must not overtake");
         assert!(index.next_to_kind("desk").is_some() && index.next_to_kind("desk").is_some());
         assert!(index.next_to_kind("desk").is_none());
-        assert!(matches!(index.post_to_kind("desk", 1, publication()), Way::Now(..)));
+        assert!(matches!(index.post_to_kind("desk", 1, awaited()), Way::Now(..)));
+    }
+
+    #[test]
+    fn what_a_turn_publishes_is_handed_out_at_once_to_few_alone() {
+        let (mut index, now) = many(AT_ONCE_IN_TURN);
+        assert!(matches!(index.post(&"t".into(), publication(), now), Way::Now(..)));
+        index.committed(&write("t", "one more", true));
+        assert!(matches!(index.post(&"t".into(), awaited(), now), Way::Now(..)));
+        assert!(matches!(index.post(&"t".into(), publication(), now), Way::Courier));
+        assert!(matches!(index.post_to_kind("desk", AT_ONCE_IN_TURN, publication()), Way::Now(..)));
+        assert!(matches!(index.post_to_kind("desk", AT_ONCE_IN_TURN + 1, publication()), Way::Courier));
+    }
+
+    #[test]
+    fn an_audience_that_is_handed_out_to_is_not_copied_for_what_is_committed_meanwhile() {
+        let (mut index, now) = many(AT_ONCE + 1);
+        assert!(matches!(index.post(&"t".into(), publication(), now), Way::Courier));
+        let Step::HandOut(_, told) = index.next("t", now) else { panic!("nothing is handed out") };
+        let place = Arc::as_ptr(&told);
+        index.committed(&write("t", "0", false));
+        index.committed(&write("t", "new", true));
+        assert!(matches!(index.post(&"t".into(), publication(), now), Way::Waits));
+        drop(told);
+        let Step::HandOut(_, told) = index.next("t", now) else { panic!("nothing is handed out") };
+        assert_eq!((Arc::as_ptr(&told), told.len()), (place, AT_ONCE + 1));
+        assert!(keys(&told).contains(&"new") && !keys(&told).contains(&"0"));
+        assert_eq!(index.weight, OWN_WEIGHT + told.len());
     }
 
     #[test]
@@ -418,6 +528,7 @@ mod tests {
             assert!(matches!(index.post(&name, publication(), now), Way::Courier));
             read(&mut index, &name, &["a", "b"], now);
             while !matches!(index.next(&name, now), Step::End) {}
+            index.take_spent();
             assert!(index.weight <= index.max_weight, "{}", index.weight);
             assert!(matches!(index.post(&name, publication(), now), Way::Now(..)), "the newest stays");
         }

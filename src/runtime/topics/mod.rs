@@ -1,8 +1,9 @@
 //! Publications and broadcasts: one message, told to many agents.
 //!
-//! Whoever publishes hands it out to a small audience itself. Where the subscribers are to be read first,
-//! or are many, a courier does: a task that hands out what waits, in its order, and ends when nothing does.
-//! So nobody who publishes waits for the store, and no thread of agents is held up by a large audience.
+//! Whoever publishes hands it out to a small audience itself, a turn to a very small one. Where the
+//! subscribers are to be read first, or are more, a courier does: a task that hands out what waits, in its
+//! order, and ends when nothing does. So nobody who publishes waits for the store, and neither a thread of
+//! agents nor the store's writer is held up by an audience.
 
 mod audience;
 mod door;
@@ -11,15 +12,21 @@ mod index;
 mod news;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub(crate) use self::news::Hint;
 use self::{index::Index, news::News};
 use crate::store::{Unit, Verdict};
 
+/// At most so many topics are read at the same time.
+const READS: usize = 2;
+
 /// What a node knows of topics.
 pub(crate) struct Topics {
     index: Mutex<Index>,
+    /// Held by couriers that read: a store is not asked for a thousand topics at once.
+    reads: Semaphore,
     /// For the nodes that share the store; `None`: there are none.
     news: Option<News>,
 }
@@ -27,7 +34,8 @@ pub(crate) struct Topics {
 impl Topics {
     /// `shared`: other nodes use the store too.
     pub(crate) fn new(shared: bool) -> Self {
-        Self { index: Mutex::new(Index::new(!shared)), news: shared.then(News::default) }
+        let (index, reads) = (Mutex::new(Index::new(!shared)), Semaphore::new(READS));
+        Self { index, reads, news: shared.then(News::default) }
     }
 
     /// For the writers, before anybody is told: what durable units did.
