@@ -293,8 +293,9 @@ pub trait Store: Entities + Send + Sync + 'static {
     /// An idempotency key that has not expired.
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError>;
 
-    /// Who is subscribed to a topic, by its stored name; at most `limit` of them, in no particular order.
-    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError>;
+    /// Who is subscribed to a topic, by its stored name: the first `limit` of them, by their ids, and how
+    /// many there are beyond those.
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError>;
 
     /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;

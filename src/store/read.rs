@@ -35,15 +35,17 @@ macro_rules! reads {
         /// How many of the doomed one call looks at.
         const DOOMED_AT_ONCE: i64 = 1_000;
 
-        /// Who is subscribed to a topic.
+        /// The first of those who are subscribed to a topic, and how many more there are: these are counted
+        /// where there are any.
         pub(super) $($async)* fn subscribers(
             conn: &mut $conn,
             topic: &str,
             limit: usize,
-        ) -> Result<Vec<Subscriber>, StoreError> {
+        ) -> Result<(Vec<Subscriber>, u64), StoreError> {
             use greenroom_subscriptions::dsl;
             let rows: Vec<(Id, String, String, String)> = dsl::greenroom_subscriptions
                 .filter(dsl::topic.eq(topic))
+                .order(dsl::agent.asc())
                 .limit(i64::try_from(limit).unwrap_or(i64::MAX))
                 .select((dsl::agent, dsl::kind, dsl::key, dsl::message))
                 .load(conn)$($wait)*
@@ -54,7 +56,13 @@ macro_rules! reads {
                 key: key.into(),
                 message: message.into(),
             };
-            Ok(rows.into_iter().map(subscriber).collect())
+            let mut more = 0;
+            if rows.len() >= limit {
+                let all = dsl::greenroom_subscriptions.filter(dsl::topic.eq(topic)).count();
+                let all: i64 = all.get_result(conn)$($wait)*.map_err(sql)?;
+                more = u64::try_from(all).unwrap_or(0).saturating_sub(rows.len() as u64);
+            }
+            Ok((rows.into_iter().map(subscriber).collect(), more))
         }
 
         /// One page of agents by (kind, key).

@@ -29,7 +29,8 @@ impl World {
 
     /// The keys of a topic's subscribers, in order.
     async fn subscribed(&self, topic: &str) -> Vec<String> {
-        let found = self.store.subscribers(topic, 10_000).await.unwrap();
+        let (found, more) = self.store.subscribers(topic, 10_000).await.unwrap();
+        assert_eq!(more, 0);
         let mut keys: Vec<String> = found.iter().map(|s| s.key.to_string()).collect();
         keys.sort();
         keys
@@ -43,7 +44,7 @@ rules! {
         unit.subscriptions = vec![write("prices", "Zoë", true), write("prices/EURUSD", "Zoë", true)];
         w.must(unit).await;
         for topic in ["prices", "prices/EURUSD"] {
-            assert_eq!(w.store.subscribers(topic, 9).await.unwrap(), [subscriber("Zoë", "Price")]);
+            assert_eq!(w.store.subscribers(topic, 9).await.unwrap().0, [subscriber("Zoë", "Price")]);
         }
         assert_eq!(w.subscribed("prices/eurusd").await, [""; 0]);
         assert_eq!(w.state("Zoë").await, Some((1, "1".to_owned())));
@@ -61,7 +62,7 @@ rules! {
         let mut other = w.subscribing("a", &[("prices", true)]);
         other.subscriptions[0].subscriber.message = "Quote".into();
         w.must(other).await;
-        assert_eq!(w.store.subscribers("prices", 9).await.unwrap(), [subscriber("a", "Quote")]);
+        assert_eq!(w.store.subscribers("prices", 9).await.unwrap().0, [subscriber("a", "Quote")]);
         for _ in 0..2 {
             w.must(w.subscribing("a", &[("prices", false)])).await;
             assert_eq!(w.subscribed("prices").await, [""; 0]);
@@ -109,11 +110,18 @@ rules! {
         assert_eq!(w.claim(9).await[0].id, task.id);
     }
 
-    async fn no_more_subscribers_are_read_than_were_asked_for(w: &mut World) {
+    async fn no_more_subscribers_are_read_than_were_asked_for_and_the_rest_is_counted(w: &mut World) {
         let names: Vec<String> = (0..50).map(|n| format!("k{n}")).collect();
         let units: Vec<Unit> = names.iter().map(|key| w.subscribing(key, &[("prices", true)])).collect();
         assert_eq!(w.commit(&units).await, vec![Verdict::Durable; 50]);
-        assert_eq!(w.store.subscribers("prices", 20).await.unwrap().len(), 20);
+        w.must(w.subscribing("a", &[("other", true)])).await;
+        let mut ids: Vec<AgentId> = names.iter().map(|key| AgentId::of("tally", key)).collect();
+        ids.sort();
+        for (limit, left) in [(20, 30), (50, 0), (51, 0), (0, 50)] {
+            let (found, more) = w.store.subscribers("prices", limit).await.unwrap();
+            let found: Vec<AgentId> = found.iter().map(|subscriber| subscriber.agent).collect();
+            assert_eq!((found.as_slice(), more), (&ids[..limit.min(50)], left));
+        }
         assert_eq!(w.subscribed("prices").await.len(), 50);
     }
 }

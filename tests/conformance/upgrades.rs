@@ -41,7 +41,7 @@ async fn goes_on(w: World) {
     unit.subscriptions =
         vec![SubscriptionWrite { topic: "t".into(), subscriber: subscriber.clone(), subscribed: true }];
     w.must(unit).await;
-    assert_eq!(w.store.subscribers("t", 9).await.unwrap(), [subscriber]);
+    assert_eq!(w.store.subscribers("t", 9).await.unwrap().0, [subscriber]);
     assert_eq!(store::verify(&w.url).await.unwrap().problems, [""; 0]);
 }
 

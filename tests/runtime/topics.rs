@@ -449,6 +449,20 @@ impl Query<Count> for Tracer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn subscribers_past_the_bound_of_a_topic_are_counted_as_dropped() {
+    let (faults, dropped) = (Faults::default(), dropped("topic:traces"));
+    let world = World::start(faults.under(Runtime::builder().agent::<Tracer>())).await;
+    let tracer = world.handle().agent::<Tracer>("a");
+    soon(tracer.ask(Trace { follow: true })).await.unwrap();
+    faults.crowd(7);
+    for n in 1..=2 {
+        soon(world.handle().publish(&TRACES, Traced {})).await.unwrap();
+        until("it is told", || async { tracer.ask(Count {}).await.unwrap() == n }).await;
+        assert_eq!(dropped(), 7 * u64::from(n));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_stores_writer_hands_nothing_out_to_many() {
     let world = World::start(Runtime::builder().agent::<Tracer>()).await;
     let tracers: Vec<_> = (0..50).map(|n| world.handle().agent::<Tracer>(n.to_string())).collect();

@@ -59,6 +59,8 @@ struct Inner {
     /// Those under way, and the most that ever were.
     reading: AtomicUsize,
     most: AtomicUsize,
+    /// So many more are subscribed to each topic than can be told.
+    beyond: AtomicUsize,
     returns: watch::Sender<Returns>,
     /// Tasks, as often as they were claimed.
     claimed: Mutex<Vec<TaskId>>,
@@ -96,6 +98,7 @@ impl Default for Inner {
             topics: AtomicUsize::new(0),
             reading: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
+            beyond: AtomicUsize::new(0),
             returns: watch::Sender::new(Returns::Heard),
             claimed: Mutex::default(),
             looks: AtomicUsize::new(0),
@@ -187,6 +190,11 @@ impl Faults {
     /// How often a topic's subscribers were read.
     pub fn topic_reads(&self) -> usize {
         self.0.topics.load(Ordering::SeqCst)
+    }
+
+    /// So many more are subscribed to each topic than can be told.
+    pub fn crowd(&self, beyond: usize) {
+        self.0.beyond.store(beyond, Ordering::SeqCst);
     }
 
     /// How many topics were read at the same time, at most.
@@ -325,13 +333,14 @@ impl Store for Faulty {
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>> {
         self.pass().await?.key(scope, key).await
     }
-    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>> {
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64)> {
         self.0.topics.fetch_add(1, Ordering::SeqCst);
         let now = self.0.reading.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.most.fetch_max(now, Ordering::SeqCst);
         let passed = self.pass().await;
         self.0.reading.fetch_sub(1, Ordering::SeqCst);
-        passed?.subscribers(topic, limit).await
+        let (found, more) = passed?.subscribers(topic, limit).await?;
+        Ok((found, more + self.0.beyond.load(Ordering::SeqCst) as u64))
     }
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         let claimed = self.pass().await?.claim(boot, request).await?;

@@ -14,6 +14,8 @@ pub(super) const MAX_SUBSCRIBERS: usize = 100_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Audience {
     groups: Vec<Group>,
+    /// Those past the bound, as far as is known: they are not told.
+    beyond: u64,
 }
 
 /// Those of one kind that take one message.
@@ -25,14 +27,17 @@ pub(super) struct Group {
 }
 
 impl Audience {
-    /// Those that the store has, as many as are told.
-    pub(super) fn of(subscribers: Vec<Subscriber>) -> Self {
-        let mut all = Self::default();
+    /// Those that the store has, as many as are told, and how many more there are.
+    pub(super) fn of((subscribers, beyond): (Vec<Subscriber>, u64)) -> Self {
+        let mut all = Self { groups: Vec::new(), beyond };
         // In the store an agent is there once.
-        for subscriber in subscribers.into_iter().take(MAX_SUBSCRIBERS) {
-            all.insert(subscriber);
-        }
+        subscribers.into_iter().for_each(|subscriber| all.insert(subscriber));
         all
+    }
+
+    /// How many are not told, for there are too many.
+    pub(super) fn beyond(&self) -> u64 {
+        self.beyond
     }
 
     pub(super) fn groups(&self) -> &[Group] {
@@ -43,14 +48,16 @@ impl Audience {
         self.groups.iter().map(|group| group.members.len()).sum()
     }
 
-    /// Takes in what was committed. Past the bound nobody is added.
+    /// Takes in what was committed. Past the bound nobody is added, only counted.
     pub(super) fn apply(&mut self, write: &SubscriptionWrite) {
-        let subscriber = &write.subscriber;
+        let (subscriber, mut was_told) = (&write.subscriber, false);
         for group in self.groups.iter_mut().filter(|group| group.kind == subscriber.kind) {
-            group.members.remove(&subscriber.agent);
+            was_told |= group.members.remove(&subscriber.agent).is_some();
         }
-        if write.subscribed && self.len() < MAX_SUBSCRIBERS {
-            self.insert(subscriber.clone());
+        match write.subscribed {
+            true if self.len() < MAX_SUBSCRIBERS => self.insert(subscriber.clone()),
+            true => self.beyond += 1,
+            false => self.beyond = self.beyond.saturating_sub(u64::from(!was_told)),
         }
         self.groups.retain(|group| !group.members.is_empty());
     }
@@ -60,5 +67,39 @@ impl Audience {
             Some(group) => drop(group.members.insert(agent, key)),
             None => self.groups.push(Group { kind, message, members: HashMap::from([(agent, key)]) }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn write(n: usize, subscribed: bool) -> SubscriptionWrite {
+        let (kind, key): (Arc<str>, Arc<str>) = ("desk".into(), "a".into());
+        let agent = AgentId(Uuid::from_u128(n as u128));
+        SubscriptionWrite {
+            topic: "t".into(),
+            subscriber: Subscriber { agent, kind, key, message: "Price".into() },
+            subscribed,
+        }
+    }
+
+    #[test]
+    fn those_past_the_bound_are_counted() {
+        let found = (0..MAX_SUBSCRIBERS).map(|n| write(n, true).subscriber).collect();
+        let mut audience = Audience::of((found, 2));
+        let of = |audience: &Audience| (audience.len(), audience.beyond());
+        audience.apply(&write(MAX_SUBSCRIBERS, true));
+        assert_eq!(of(&audience), (MAX_SUBSCRIBERS, 3));
+        audience.apply(&write(MAX_SUBSCRIBERS + 1, false));
+        assert_eq!(of(&audience), (MAX_SUBSCRIBERS, 2));
+        audience.apply(&write(0, true));
+        assert_eq!(of(&audience), (MAX_SUBSCRIBERS, 2), "it is told as before");
+        audience.apply(&write(0, false));
+        assert_eq!(of(&audience), (MAX_SUBSCRIBERS - 1, 2));
+        audience.apply(&write(MAX_SUBSCRIBERS, true));
+        assert_eq!(of(&audience), (MAX_SUBSCRIBERS, 2), "who is counted already is not known");
     }
 }

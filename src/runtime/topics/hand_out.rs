@@ -34,6 +34,7 @@ impl Node {
                 for group in audience.groups() {
                     self.tell_group(&topic, group, &mut group.members.iter(), &publication);
                 }
+                self.leave_out(&topic, &audience, &publication);
                 finish(publication, Ok(()));
             }
             Way::Courier => self.send_courier(|node| carry(node, topic)),
@@ -107,12 +108,18 @@ impl Node {
         self.logger.emit(event.field("dropped", n).field("reason", why.to_owned()));
     }
 
+    /// Counts those past the bound.
+    fn leave_out(&self, topic: &str, audience: &Audience, publication: &Publication) {
+        let beyond = usize::try_from(audience.beyond()).unwrap_or(usize::MAX);
+        if beyond > 0 {
+            self.untold(&subject(topic), &label(topic), publication.name, beyond, "too many are subscribed");
+        }
+    }
+
     /// Publications to a topic of which nobody is told: how many would have been is not known.
     fn lost(&self, topic: &str, publications: impl IntoIterator<Item = Publication>, why: &AskError) {
-        // The key is left out: figures have no ids.
-        let label = subject(topic.split('/').next().unwrap_or(topic));
         for publication in publications {
-            self.untold(&subject(topic), &label, publication.name, 1, &why.to_string());
+            self.untold(&subject(topic), &label(topic), publication.name, 1, &why.to_string());
             finish(publication, Err(why.clone()));
         }
     }
@@ -120,14 +127,14 @@ impl Node {
     async fn read_topic(&self, topic: &str) -> Result<Audience, StoreError> {
         let read = async {
             let _one_of_few = self.topics.reads.acquire().await;
-            self.store.subscribers(topic, MAX_SUBSCRIBERS + 1).await
+            self.store.subscribers(topic, MAX_SUBSCRIBERS).await
         };
         let read = tokio::time::timeout(PATIENCE, read).await;
         let found =
             read.unwrap_or_else(|_| Err(StoreError::NotDone("it did not answer in time".to_owned())))?;
-        if found.len() > MAX_SUBSCRIBERS {
+        if found.1 > 0 {
             let event = Event::new(Level::Warn, "topic.crowded", subject(topic));
-            let event = event.field("told", MAX_SUBSCRIBERS);
+            let event = event.field("told", found.0.len()).field("left_out", found.1);
             self.logger.emit(event.hint("spread its subscribers over keyed topics"));
         }
         Ok(Audience::of(found))
@@ -137,6 +144,11 @@ impl Node {
 /// A topic as events and figures name it.
 fn subject(topic: &str) -> String {
     format!("topic:{topic}")
+}
+
+/// The same without its key: figures have no ids.
+fn label(topic: &str) -> String {
+    subject(topic.split('/').next().unwrap_or(topic))
 }
 
 fn crowded() -> AskError {
@@ -187,6 +199,7 @@ async fn hand_out(node: &Node, topic: &str, audience: &Audience, publication: &P
             tokio::task::yield_now().await;
         }
     }
+    node.leave_out(topic, audience, publication);
 }
 
 /// The courier of a kind.

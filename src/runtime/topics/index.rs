@@ -337,7 +337,7 @@ mod tests {
     }
 
     fn audience(subscribers: &[&str]) -> Audience {
-        Audience::of(subscribers.iter().map(|key| subscriber(key)).collect())
+        Audience::of((subscribers.iter().map(|key| subscriber(key)).collect(), 0))
     }
 
     /// An index whose one topic `t` has just been read, with these subscribers.
@@ -539,7 +539,7 @@ mod tests {
 
     #[test]
     fn an_agent_takes_one_message_from_a_topic() {
-        let mut audience = Audience::of(vec![subscriber("a"), subscriber("b")]);
+        let mut audience = audience(&["a", "b"]);
         let mut other = write("t", "a", true);
         other.subscriber.message = "Quote".into();
         audience.apply(&other);

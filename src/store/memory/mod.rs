@@ -222,7 +222,7 @@ impl Store for MemoryStore {
         Ok(self.write_now(|s| s.retry(id)))
     }
 
-    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError> {
         Ok(self.read(|s| s.subscribers(topic, limit)))
     }
 

@@ -20,10 +20,11 @@ impl State {
         }
     }
 
-    /// At most `limit` of a topic's subscribers.
-    pub(super) fn subscribers(&self, topic: &str, limit: usize) -> Vec<Subscriber> {
+    /// The first `limit` of a topic's subscribers, and how many more there are.
+    pub(super) fn subscribers(&self, topic: &str, limit: usize) -> (Vec<Subscriber>, u64) {
         let (first, last) = (AgentId(Uuid::nil()), AgentId(Uuid::max()));
-        let rows = self.subscriptions.range((topic.into(), first)..=(topic.into(), last));
-        rows.take(limit).map(|(_, subscriber)| subscriber.clone()).collect()
+        let mut rows = self.subscriptions.range((topic.into(), first)..=(topic.into(), last));
+        let told = rows.by_ref().take(limit).map(|(_, subscriber)| subscriber.clone()).collect();
+        (told, rows.count() as u64)
     }
 }

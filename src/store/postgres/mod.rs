@@ -139,7 +139,7 @@ impl Store for PostgresStore {
         read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_statement(&e))
     }
 
-    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError> {
         read::subscribers(&mut *self.pools.get().await?, topic, limit).await
     }
 

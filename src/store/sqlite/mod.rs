@@ -216,7 +216,7 @@ impl Store for SqliteStore {
         read::key(&mut self.rooms.quick.lock(), scope, key)
     }
 
-    async fn subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+    async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError> {
         let topic = topic.to_owned();
         self.read(move |c| read::subscribers(c, &topic, limit)).await
     }
