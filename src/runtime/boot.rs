@@ -430,6 +430,7 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         node.persistence.ended(Duration::from_secs(2)).await;
+        hints::last(&node).await;
         self.keepers.cancel();
         // The same for a store that does not answer: the log has them.
         let _ = tokio::time::timeout(Duration::from_secs(2), node.flush_crashes()).await;

@@ -15,6 +15,8 @@ use crate::{
 const TASKS: &str = "tasks";
 /// Until a hint that could not be sent is sent again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a node that ends takes for its last ones.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Acts upon other nodes' hints, and sends this node's own, until `end`.
 pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
@@ -43,13 +45,18 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             // One for all that has been committed meanwhile; a hint that is lost is only time.
             () = node.news.notified() => drop(shared.nudge(TASKS).await),
             () = node.topics.some_news() => {
-                for hint in node.topics.take_news(node.boot) {
-                    if shared.nudge(&hint.text).await.is_err() {
-                        node.topics.untold(hint);
-                        tokio::time::sleep(AGAIN).await;
-                    }
+                if node.topics.tell_news(shared, node.boot).await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         }
+    }
+}
+
+/// Sends what others are to know of this node's last commits.
+pub(crate) async fn last(node: &Node) {
+    if let Some(shared) = node.store.shared() {
+        // They look for themselves in the end.
+        let _ = tokio::time::timeout(LAST, node.topics.tell_news(shared, node.boot)).await;
     }
 }

@@ -283,6 +283,9 @@ impl Keeper {
             node.logger.emit(event.hint(hint));
             node.kinds.iter().for_each(|kind| kind.leave(&changes.lost));
         }
+        if !changes.gained.is_empty() {
+            node.topics.doubt();
+        }
         let store = node.store.clone();
         if ownership.rescued > 0
             && self.soon(async move { store.suspects().await }).await.is_some_and(|n| n > 0)

@@ -567,6 +567,28 @@ async fn subscribers_of_another_node_are_left_out_and_counted() {
     assert_eq!(dropped(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_takes_a_partition_over_asks_again_who_is_subscribed() {
+    let (faults, began) = (Faults::default(), Instant::now());
+    let world = World::start(faults.under(program(&Gate::default())).set("node.lease", "3s")).await;
+    let (roamer, partition) = (world.handle().agent::<Roamer>("a"), AgentId::of("roamer", "a").partition());
+    soon(roamer.ask(follow("CADJPY"))).await.unwrap();
+    world.publishes("CADJPY", 1).await;
+    // Nothing is left to be committed: only the lease tells what becomes of its partition.
+    until("it is told", || async { roamer.ask(Heard {}).await.unwrap() == [1] }).await;
+    faults.revoke(partition, "http://127.0.0.1:1");
+    until("it is another's", || async { roamer.ask(Heard {}).await.is_err() }).await;
+    world.publishes("CADJPY", 2).await;
+    assert_eq!(faults.topic_reads(), 1);
+    faults.restore(partition);
+    until("the store is asked again", || async {
+        world.publishes("CADJPY", 3).await;
+        faults.topic_reads() == 2
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(25), "it would have been asked in any case");
+}
+
 /// How many messages to a kind have been dropped since this was called.
 fn dropped(kind: &'static str) -> impl Fn() -> u64 {
     static FIGURES: LazyLock<PrometheusHandle> =

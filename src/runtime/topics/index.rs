@@ -262,7 +262,14 @@ impl Index {
     /// Other nodes tell what they change from now on, or do not any more.
     pub(super) fn told(&mut self, told: bool) {
         self.max_age = if told { MAX_AGE_TOLD } else { MAX_AGE };
-        self.topics.values_mut().for_each(|topic| topic.stale |= told);
+        if told {
+            self.doubt();
+        }
+    }
+
+    /// Other nodes may have changed any topic.
+    pub(super) fn doubt(&mut self) {
+        self.topics.values_mut().for_each(|topic| topic.stale = true);
     }
 
     /// A publication to the `n` running agents of a kind.

@@ -15,9 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-pub(crate) use self::news::Hint;
 use self::{index::Index, news::News};
-use crate::store::{Unit, Verdict};
+use crate::store::{Shared, StoreError, Unit, Verdict};
 
 /// At most so many topics are read at the same time.
 const READS: usize = 2;
@@ -61,27 +60,107 @@ impl Topics {
         }
     }
 
-    /// What they are to be told. What they could not be told is put back with [`Topics::untold`].
-    pub(crate) fn take_news(&self, me: Uuid) -> Vec<Hint> {
-        self.news.as_ref().map(|news| news.take(me)).unwrap_or_default()
-    }
-
-    /// Nobody heard this hint.
-    pub(crate) fn untold(&self, hint: Hint) {
-        if let Some(news) = &self.news {
-            news.add(hint.names);
+    /// Tells them through the store what `me` has changed.
+    ///
+    /// # Errors
+    /// Why they were not told all of it; the rest is kept.
+    pub(crate) async fn tell_news(&self, store: &dyn Shared, me: Uuid) -> Result<(), StoreError> {
+        let Some(news) = &self.news else { return Ok(()) };
+        let _one = news.telling.lock().await;
+        let mut told = Ok(());
+        for hint in news.take(me) {
+            if told.is_ok() {
+                told = store.nudge(&hint.text).await;
+            }
+            if told.is_err() {
+                news.add(hint.names);
+            }
         }
+        told
     }
 
     /// Takes in what another node tells.
     pub(crate) fn heard(&self, hint: &str, me: Uuid) {
         let Some(names) = news::read(hint, me) else { return };
         let mut index = self.index.lock();
-        names.for_each(|name| index.changed(name));
+        names.for_each(|name| match name {
+            news::ALL => index.doubt(),
+            name => index.changed(name),
+        });
+    }
+
+    /// Other nodes may have changed what they could not tell: they have left agents to this one.
+    pub(crate) fn doubt(&self) {
+        self.index.lock().doubt();
     }
 
     /// Other nodes tell what they change from now on, or do not any more.
     pub(crate) fn told(&self, told: bool) {
         self.index.lock().told(told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::{
+        model::{
+            id::AgentId,
+            topic::{Subscriber, SubscriptionWrite},
+        },
+        store::{Hint, PoolStatus, Watch},
+    };
+
+    use super::*;
+
+    /// A store that tells nobody until it can.
+    #[derive(Default)]
+    struct Mute {
+        can: AtomicBool,
+        told: Mutex<Vec<String>>,
+    }
+
+    #[async_trait::async_trait]
+    impl Shared for Mute {
+        fn pool(&self) -> PoolStatus {
+            PoolStatus::default()
+        }
+        fn watch(&self, _: Box<dyn Fn(Hint) + Send + Sync>) -> Watch {
+            unreachable!("nobody watches it")
+        }
+        async fn nudge(&self, what: &str) -> Result<(), StoreError> {
+            if !self.can.load(Ordering::SeqCst) {
+                return Err(StoreError::NotDone("not now".to_owned()));
+            }
+            self.told.lock().push(what.to_owned());
+            Ok(())
+        }
+    }
+
+    fn subscribing(topic: &str) -> Unit {
+        let (kind, key): (std::sync::Arc<str>, std::sync::Arc<str>) = ("desk".into(), "a".into());
+        let agent = AgentId::of(&kind, &key);
+        let subscriber = Subscriber { agent, kind, key, message: "Price".into() };
+        let write = SubscriptionWrite { topic: topic.into(), subscriber, subscribed: true };
+        Unit { subscriptions: vec![write], ..Unit::default() }
+    }
+
+    #[tokio::test]
+    async fn what_others_could_not_be_told_they_are_told_later() {
+        let (topics, me, store) = (Topics::new(true), Uuid::now_v7(), Mute::default());
+        let names: Vec<String> = (0..100).map(|n| format!("t/{n:0200}")).collect();
+        let units: Vec<Unit> = names.iter().map(|name| subscribing(name)).collect();
+        topics.committed(&units, &vec![Verdict::Durable; units.len()]);
+        topics.some_news().await;
+        topics.tell_news(&store, me).await.unwrap_err();
+        store.can.store(true, Ordering::SeqCst);
+        topics.some_news().await;
+        topics.tell_news(&store, me).await.unwrap();
+        let hints = store.told.lock().clone();
+        let told: Vec<&str> = hints.iter().flat_map(|hint| news::read(hint, Uuid::nil()).unwrap()).collect();
+        assert_eq!(told, names);
+        topics.tell_news(&store, me).await.unwrap();
+        assert_eq!(store.told.lock().len(), hints.len());
     }
 }

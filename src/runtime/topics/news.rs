@@ -10,18 +10,24 @@ use uuid::Uuid;
 const HINT: &str = "topics ";
 /// The longest hint, in bytes.
 const MAX_HINT: usize = 7_000;
+/// At most so many topics wait to be told of: of more it is said that …
+const MAX_NAMES: usize = 10_000;
+/// … any may have changed. The name of none.
+pub(super) const ALL: &str = "*";
 
 /// Topics that this node has changed, and others have not been told of.
 #[derive(Default)]
 pub(super) struct News {
     names: Mutex<BTreeSet<Arc<str>>>,
     some: Notify,
+    /// Held by who tells: who has it, and finds nothing to tell, knows that all has been told.
+    pub telling: tokio::sync::Mutex<()>,
 }
 
 /// What other nodes are told: topics that have changed, a line each behind who says so.
-pub(crate) struct Hint {
+pub(super) struct Hint {
     pub text: String,
-    pub(super) names: Vec<Arc<str>>,
+    pub names: Vec<Arc<str>>,
 }
 
 impl Hint {
@@ -34,7 +40,12 @@ impl Hint {
 
 impl News {
     pub(super) fn add(&self, names: impl IntoIterator<Item = Arc<str>>) {
-        self.names.lock().extend(names);
+        let mut all = self.names.lock();
+        all.extend(names);
+        if all.len() > MAX_NAMES {
+            *all = BTreeSet::from([ALL.into()]);
+        }
+        drop(all);
         self.some.notify_one();
     }
 
@@ -90,5 +101,15 @@ mod tests {
         hints.into_iter().for_each(|hint| news.add(hint.names));
         assert_eq!(names(&news.take(me), other).len(), 100);
         assert!(read("tasks", me).is_none());
+    }
+
+    #[test]
+    fn of_too_many_topics_others_are_told_that_any_may_have_changed() {
+        let (news, me, other) = (News::default(), Uuid::now_v7(), Uuid::now_v7());
+        let names = |n: usize| (0..n).map(|n| Arc::from(format!("t/{n}")));
+        news.add(names(MAX_NAMES));
+        assert_eq!(self::names(&news.take(me), other).len(), MAX_NAMES);
+        news.add(names(MAX_NAMES + 1));
+        assert_eq!(self::names(&news.take(me), other), [ALL]);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -74,6 +77,13 @@ pub(super) struct Link {
 /// A notification as it came.
 pub(super) type Heard = (String, String);
 
+/// Where notifications go.
+pub(super) struct Ear {
+    pub heard: mpsc::Sender<Heard>,
+    /// Some have found no room.
+    pub missed: Arc<AtomicBool>,
+}
+
 impl Source {
     /// Call it on the runtime that is to be the connections' home.
     pub(super) fn new(url: Url, durability: Durability) -> Result<Self, StoreError> {
@@ -97,10 +107,7 @@ impl Source {
     }
 
     /// A connection as it is, without checks; what it hears goes to `heard`.
-    pub(super) async fn client(
-        &self,
-        heard: Option<mpsc::Sender<Heard>>,
-    ) -> Result<(Client, Arc<Wire>), StoreError> {
+    pub(super) async fn client(&self, heard: Option<Ear>) -> Result<(Client, Arc<Wire>), StoreError> {
         let wire = Arc::new(Wire::default());
         let connector = self.tls.connector(Arc::clone(&wire));
         let config = &self.url.config;
@@ -172,12 +179,8 @@ impl Source {
     }
 
     /// Drives the connection until its client is gone or the server is.
-    fn drive<S, T>(
-        &self,
-        mut connection: Connection<S, T>,
-        wire: &Arc<Wire>,
-        heard: Option<mpsc::Sender<Heard>>,
-    ) where
+    fn drive<S, T>(&self, mut connection: Connection<S, T>, wire: &Arc<Wire>, heard: Option<Ear>)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -190,9 +193,10 @@ impl Source {
                 };
                 match message {
                     Some(Ok(AsyncMessage::Notification(n))) => {
-                        if let Some(heard) = &heard {
-                            // a hint that finds no room is one that somebody is about to act upon
-                            let _ = heard.try_send((n.channel().to_owned(), n.payload().to_owned()));
+                        if let Some(ear) = &heard
+                            && ear.heard.try_send((n.channel().to_owned(), n.payload().to_owned())).is_err()
+                        {
+                            ear.missed.store(true, Ordering::Release);
                         }
                     }
                     Some(Ok(_)) => {}

@@ -3,7 +3,13 @@
 //! A notification is a hint, never the truth: whoever waits for one polls as well. It is never sent
 //! from a transaction that matters, for a commit with a NOTIFY takes a lock that all of them share.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -12,7 +18,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{connect::Heard, error, pool::Pools};
+use super::{
+    connect::{Ear, Heard},
+    error,
+    pool::Pools,
+};
 use crate::store::{Hint, StoreError, Watch};
 
 /// The one channel; databases have their own each.
@@ -24,7 +34,7 @@ const ECHO: Duration = Duration::from_secs(2);
 /// What begins our own.
 const OWN: &str = "echo ";
 
-/// Hints that wait to be acted upon. Those that find no room say nothing new.
+/// Hints that wait to be acted upon. Where some find no room, who listens is told to look round.
 const ROOM: usize = 1024;
 
 /// Waits between tries to connect: from, to.
@@ -81,7 +91,9 @@ impl From<StoreError> for Deaf {
 /// Listens until the connection ends.
 async fn hear(pools: &Pools, tell: &impl Fn(Hint), is_polling: &mut bool) -> Result<(), Deaf> {
     let (sender, mut heard) = mpsc::channel::<Heard>(ROOM);
-    let (client, _) = pools.source().client(Some(sender)).await?;
+    let missed = Arc::<AtomicBool>::default();
+    let ear = Ear { heard: sender, missed: missed.clone() };
+    let (client, _) = pools.source().client(Some(ear)).await?;
     client.batch_execute(&format!("LISTEN {CHANNEL}")).await.map_err(|e| error::of_client(&e))?;
     // from another connection, as it will be: some poolers bring us our own
     let own = format!("{OWN}{:016x}", fastrand::u64(..));
@@ -106,6 +118,9 @@ async fn hear(pools: &Pools, tell: &impl Fn(Hint), is_polling: &mut bool) -> Res
     while let Some((_, payload)) = heard.recv().await {
         if !payload.starts_with(OWN) {
             tell(Hint::Nudge(payload));
+        }
+        if missed.swap(false, Ordering::AcqRel) {
+            tell(Hint::Resync);
         }
     }
     *is_polling = true;
