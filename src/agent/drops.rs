@@ -24,6 +24,33 @@ pub(crate) fn discard<T>(of: &str, value: T) {
     }
 }
 
+/// A value of the user's on its way: whoever drops it is not taken along.
+pub(crate) struct Guarded<T> {
+    of: &'static str,
+    /// `None`: it is dropped.
+    value: Option<T>,
+}
+
+impl<T> Guarded<T> {
+    /// `of`: the message or kind that it belongs to.
+    pub(crate) fn new(of: &'static str, value: T) -> Self {
+        Self { of, value: Some(value) }
+    }
+
+    /// The value; there is one until this is dropped.
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take() {
+            discard(self.of, value);
+        }
+    }
+}
+
 /// Notes that something of this message's or agent's has panicked when it was dropped.
 #[cold]
 pub(crate) fn note(of: &str, panic: (String, Option<String>)) {

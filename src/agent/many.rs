@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     Agent,
+    drops::discard,
     lane::Lane,
     letter::{Letter, ReplyTo},
     message::Message,
@@ -35,7 +36,7 @@ impl<A: Agent> AgentRef<A> {
 
 /// Many messages on their way: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
-pub struct SendMany<'r, A: Agent, M, I> {
+pub struct SendMany<'r, A: Agent, M: Message, I> {
     /// `None`: there is no such agent.
     lane: Option<&'r Arc<Lane<A>>>,
     urgent: bool,
@@ -43,7 +44,14 @@ pub struct SendMany<'r, A: Agent, M, I> {
     _index: PhantomData<fn() -> I>,
 }
 
-impl<A: Agent, M, I> Unpin for SendMany<'_, A, M, I> {}
+impl<A: Agent, M: Message, I> Unpin for SendMany<'_, A, M, I> {}
+
+/// Two messages that panic when they are dropped would end the process.
+impl<A: Agent, M: Message, I> Drop for SendMany<'_, A, M, I> {
+    fn drop(&mut self) {
+        self.messages.drain(..).for_each(|message| discard(M::NAME, message));
+    }
+}
 
 impl<A: Accepts<M, I>, M: Message, I> Future for SendMany<'_, A, M, I> {
     type Output = Result<(), Full<Vec<M>>>;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Agent, Handler,
+    drops::Guarded,
     letter::{AnyLetter, Envelope, Letter, Meta, Ran, ReplyTo},
     message::{Invalid, Message},
     slot::ReplyTx,
@@ -288,7 +289,7 @@ impl<A: Agent> Door<A> {
         let copy: Copied<A> = {
             let wrap = wrap.clone();
             Arc::new(move |body| {
-                let message = body.downcast_ref::<M>()?.clone();
+                let message = body.downcast_ref::<Guarded<M>>()?.get()?.clone();
                 Some(wrap(Letter::new(message, ReplyTo::Nobody, None)))
             })
         };

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, marker::PhantomData, sync::Arc};
 
-use super::{AskError, message::Message, slot::ReplyTx};
+use super::{AskError, drops::Guarded, message::Message, slot::ReplyTx};
 use crate::model::{id::NameError, topic::stored_name};
 
 /// A topic of messages `M`: whoever publishes need not know who is subscribed.
@@ -98,7 +98,7 @@ impl<M> fmt::Debug for Topic<M> {
 pub(crate) struct Publication {
     /// Its wire name.
     pub name: &'static str,
-    /// The message itself.
+    /// The message itself, `Guarded`.
     pub body: Box<dyn Any + Send + Sync>,
     /// Who waits until it has been handed out.
     pub done: Option<ReplyTx<Result<(), AskError>>>,
@@ -106,6 +106,6 @@ pub(crate) struct Publication {
 
 impl Publication {
     pub(crate) fn new<M: Message>(message: M, done: Option<ReplyTx<Result<(), AskError>>>) -> Self {
-        Self { name: M::NAME, body: Box::new(message), done }
+        Self { name: M::NAME, body: Box::new(Guarded::new(M::NAME, message)), done }
     }
 }

@@ -67,11 +67,28 @@ struct Peek {}
 /// Panics, and a local value does while that unwinds.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Nest {}
-message! { Bump -> u64; Twice -> (); Throw -> (); Carry -> (); Give -> Fuse; Peek -> Fuse; Nest -> () }
+/// Sends, publishes, broadcasts and sets as a timer what panics when it is dropped; and fails, if it is to.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Leave {
+    fails: bool,
+}
+/// Sets a timer that holds such a one, or takes it back.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Wind {
+    back: bool,
+}
+message! { Bump -> u64; Twice -> (); Throw -> (); Carry -> (); Give -> Fuse; Peek -> Fuse; Nest -> (); Leave -> (); Wind -> () }
+
+static FUSES: Topic<Carry> = Topic::new("fuses");
+const FAR: Duration = Duration::from_secs(3_600);
+
+fn armed() -> Carry {
+    Carry { fuse: Fuse { armed: true } }
+}
 
 impl Agent for Odd {
     const KIND: &'static str = "odd";
-    type Messages = (Bump, Twice, Throw, Carry, Give, Peek, Nest);
+    type Messages = (Bump, Twice, Throw, Carry, Give, Peek, Nest, Leave, Wind);
     fn policy() -> Policy {
         Policy::default().backoff(Duration::ZERO, Duration::ZERO)
     }
@@ -129,8 +146,55 @@ impl Handler<Nest> for Odd {
     }
 }
 
+impl Handler<Leave> for Odd {
+    async fn handle(&mut self, leave: Leave, turn: &Turn<Self>) -> Result<()> {
+        turn.agent::<Few>("a").send_many((0..4).map(|_| armed()));
+        turn.publish(&FUSES, armed());
+        turn.broadcast::<Few, _, _>(armed());
+        if leave.fails {
+            turn.timer("far", FAR, armed());
+            turn.timer("far", FAR, armed());
+            bail!("no");
+        }
+        Ok(())
+    }
+}
+impl Handler<Wind> for Odd {
+    async fn handle(&mut self, wind: Wind, turn: &Turn<Self>) -> Result<()> {
+        if wind.back {
+            turn.cancel_timer("far");
+        } else {
+            turn.timer("far", FAR, armed());
+        }
+        Ok(())
+    }
+}
+
+/// Has room for one message, and waits at the gate.
+#[derive(Default, Serialize, Deserialize)]
+struct Few {}
+impl Agent for Few {
+    const KIND: &'static str = "few";
+    type Messages = (Carry, Bump);
+    fn policy() -> Policy {
+        Policy::default().mailbox(1)
+    }
+}
+impl Handler<Carry> for Few {
+    async fn handle(&mut self, carry: Carry, _: &Turn<Self>) -> Result<()> {
+        std::mem::forget(carry);
+        Ok(())
+    }
+}
+impl Handler<Bump> for Few {
+    async fn handle(&mut self, _: Bump, turn: &Turn<Self>) -> Result<u64> {
+        turn.resource::<Gate>().wait().await;
+        Ok(0)
+    }
+}
+
 fn program(gate: &Gate) -> greenroom::Builder {
-    Runtime::builder().agent::<Odd>().resource(gate.clone()).set("log.format", "compact")
+    Runtime::builder().agent::<Odd>().agent::<Few>().resource(gate.clone()).set("log.format", "compact")
 }
 
 /// The record of a log file in which this stands.
@@ -261,6 +325,36 @@ async fn a_message_that_panics_when_it_is_dropped_undoes_its_turn_alone() {
     stage.tells("agent.drop_panicked", "it went off").await;
     handle.operator().act("odd", "a", Action::Restart).await.unwrap();
     assert_eq!(soon(agent.ask(Bump {})).await.unwrap(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_turn_leaves_may_panic_when_nobody_takes_it() {
+    let _alone = ALONE.lock().await;
+    let stage = Stage::start().await;
+    let handle = stage.world.handle();
+    let (agent, few) = (handle.agent::<Odd>("a"), handle.agent::<Few>("a"));
+    // a turn that fails
+    assert_eq!(soon(agent.ask(Leave { fails: true })).await.unwrap_err().code(), "handler_failed");
+    assert_eq!(soon(agent.ask(Bump {})).await.unwrap(), 1);
+    stage.tells("agent.drop_panicked", "it went off").await;
+    // a mailbox without room
+    let held = tokio::spawn(few.ask(Bump {}).into_future());
+    stage.gate.arrival().await;
+    for _ in 0..3 {
+        soon(agent.ask(Leave { fails: false })).await.unwrap();
+    }
+    assert_eq!(soon(agent.ask(Bump {})).await.unwrap(), 2);
+    drop(few.send_many((0..4).map(|_| armed())));
+    stage.gate.open(1);
+    assert_eq!(soon(held).await.unwrap().unwrap(), 0);
+    // a timer that is taken back, and one that is pending when the node ends
+    for back in [false, true, false, false] {
+        soon(agent.ask(Wind { back })).await.unwrap();
+    }
+    assert_eq!(soon(agent.ask(Bump {})).await.unwrap(), 3);
+    assert!(handle.operator().crashes().is_empty());
+    let mut stage = stage;
+    stage.world.end().await;
 }
 
 /// Its asker has gone meanwhile, so that the runtime is who drops it.

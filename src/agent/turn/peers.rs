@@ -72,10 +72,11 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
     {
         let Some(lane) = self.lane() else { return };
         let (host, urgent) = (self.turn.host.clone(), self.urgent);
-        let mut messages: VecDeque<M> = ms.into_iter().collect();
+        // In letters, as a tell is.
+        let mut letters: VecDeque<_> = ms.into_iter().map(plain::<B, M, I>).collect();
         self.turn.outbox().tells.push(Box::new(move || {
-            if lane.place_many(urgent, &mut messages, plain::<B, M, I>).is_err() {
-                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, messages.len());
+            if lane.place_many(urgent, &mut letters, |l| l).is_err() {
+                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, letters.len());
             }
         }));
     }

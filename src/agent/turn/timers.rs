@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep};
 use super::Turn;
 use crate::agent::{
     Agent,
+    drops::Guarded,
     letter::{Letter, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
@@ -20,7 +21,7 @@ const MAX_TIMERS: usize = 1_000;
 const MIN_PERIOD: Duration = Duration::from_millis(1);
 
 /// Makes the letter that a timer brings. Clones a user's message.
-pub(crate) type MakeLetter<A> = Arc<dyn Fn() -> EnvelopeOf<A> + Send + Sync>;
+pub(crate) type MakeLetter<A> = Arc<dyn Fn() -> Option<EnvelopeOf<A>> + Send + Sync>;
 
 /// A change of the timers that a turn leaves behind. Called with `true`, it lets a timer be that is
 /// pending already.
@@ -194,7 +195,9 @@ impl<A: Agent> Turn<A> {
             return self.outbox().refuse(wrong);
         }
         let name = name.to_owned();
-        let make: MakeLetter<A> = Arc::new(move || A::wrap(Letter::new(m.clone(), ReplyTo::Nobody, None)));
+        let m = Guarded::new(M::NAME, m);
+        let letter = |m: &M| A::wrap(Letter::new(m.clone(), ReplyTo::Nobody, None));
+        let make: MakeLetter<A> = Arc::new(move || m.get().map(letter));
         self.outbox().alarms.push(Box::new(move |only_new| {
             let now = Instant::now();
             // a time that no clock can tell is never

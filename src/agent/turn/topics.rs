@@ -20,8 +20,9 @@ impl<A: Agent> Turn<A> {
         let checked = checked.and_then(|name| m.validate().map(|()| name).map_err(|e| e.to_string()));
         match checked {
             Ok(name) => {
-                let host = self.host.clone();
-                let publish = move || host.publish(name, Publication::new(m, None));
+                // Guarded from now on: it may be dropped unsent.
+                let (host, publication) = (self.host.clone(), Publication::new(m, None));
+                let publish = move || host.publish(name, publication);
                 self.outbox().tells.push(Box::new(publish));
             }
             Err(e) => self.outbox().refuse(format!("cannot publish `{}` to `{topic}`: {e}", M::NAME)),
@@ -81,8 +82,8 @@ impl<A: Agent> Turn<A> {
         if let Err(e) = known.and_then(|_| m.validate().map_err(|e| e.to_string())) {
             return self.outbox().refuse(format!("cannot broadcast `{}` to {}: {e}", M::NAME, B::KIND));
         }
-        let host = self.host.clone();
-        let broadcast = move || host.broadcast(B::KIND, Publication::new(m, None));
+        let (host, publication) = (self.host.clone(), Publication::new(m, None));
+        let broadcast = move || host.broadcast(B::KIND, publication);
         self.outbox().tells.push(Box::new(broadcast));
     }
 }

@@ -285,7 +285,7 @@ impl<A: Agent> Runner<A> {
     fn ring(&mut self, cx: &mut std::task::Context<'_>) {
         let Some(timers) = self.turn.timers().cloned() else { return };
         timers.poll(&mut self.alarm, cx, |name, make| match guard(|| make()) {
-            Ok(letter) => self.batch.push_back(letter),
+            Ok(letter) => self.batch.extend(letter),
             Err((message, site)) => {
                 let event = Event::new(Level::Warn, "agent.timer_panicked", self.lane.name.subject());
                 let event = event.field("timer", name.to_owned()).field("message", message);

@@ -158,12 +158,11 @@ fn crowded() -> AskError {
     }
 }
 
-/// A publication has come to its end: a user's value, which may panic when it is dropped.
+/// A publication has come to its end.
 fn finish(mut publication: Publication, outcome: Result<(), AskError>) {
     if let Some(done) = publication.done.take() {
         done.send(outcome);
     }
-    let _ = guard(|| drop(publication));
 }
 
 /// The courier of a topic.
