@@ -433,7 +433,11 @@ impl Running {
         hints::last(&node).await;
         self.keepers.cancel();
         // The same for a store that does not answer: the log has them.
-        let _ = tokio::time::timeout(Duration::from_secs(2), node.flush_crashes()).await;
+        let crashes = async {
+            node.flush_crashes().await?;
+            node.name_crashes().await
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), crashes).await;
         let (store, boot) = (node.store.clone(), node.boot);
         let left = tokio::spawn(async move { store.leave(boot).await });
         // A store that does not answer lets the lease run out.

@@ -25,7 +25,11 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
             () = node.crashes.news.notified() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
-        let pause = match node.flush_crashes().await {
+        let written = match node.flush_crashes().await {
+            Ok(()) => node.name_crashes().await,
+            failed => failed,
+        };
+        let pause = match written {
             Ok(()) => EVERY,
             Err(_) => {
                 node.crashes.news.notify_one();
@@ -51,14 +55,29 @@ impl Node {
         };
         drops::take_noted(ours).into_iter().for_each(|event| self.logger.emit(event));
         let node = self.clone();
-        // A task of its own: whoever asks may go, and must not take them along.
-        let flush = async move { node.crashes.flush(&*node.store).await };
-        self.runtime.spawn(flush).await.unwrap_or_else(|e| Err(StoreError::NotDone(e.to_string())))
+        self.apart(async move { node.crashes.flush(&*node.store).await }).await
+    }
+
+    /// Adds the backtraces to groups that the store has. Takes long: names are looked for.
+    ///
+    /// # Errors
+    /// Why the store did not take them; they stay.
+    pub(crate) async fn name_crashes(self: &Arc<Self>) -> Result<(), StoreError> {
+        let node = self.clone();
+        self.apart(async move { node.crashes.name(&*node.store).await }).await
+    }
+
+    /// In a task of its own: whoever asks may go, and must not take along what is under way.
+    async fn apart(
+        &self,
+        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.runtime.spawn(work).await.unwrap_or_else(|e| Err(StoreError::NotDone(e.to_string())))
     }
 }
 
 impl Crashes {
-    async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+    pub(super) async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         let _alone = self.writing.lock().await;
         let waiting: Vec<Waiting> = self.pending.lock().groups.drain().map(|(_, waiting)| waiting).collect();
         if waiting.is_empty() {
@@ -70,10 +89,26 @@ impl Crashes {
             return Err(error);
         }
         // Names take their time: what is known without them is safe by now.
-        let named = named(waiting).await;
+        let traces = waiting.into_iter().filter_map(|Waiting { group, trace }| Some((group, trace?)));
+        self.unnamed.lock().extend(traces);
+        Ok(())
+    }
+
+    /// Nobody who writes waits for names, and nobody who reads groups.
+    pub(super) async fn name(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _alone = self.naming.lock().await;
+        let unnamed = std::mem::take(&mut *self.unnamed.lock());
+        let mut named = Vec::new();
+        for (group, trace) in unnamed {
+            match tokio::task::spawn_blocking(move || trace::name(trace)).await {
+                Ok(text) => named.push(CrashGroup { count: 0, backtrace: Some(text), ..group }),
+                Err(_) => self.pending.lock().want(&group.site),
+            }
+        }
         if named.is_empty() {
             return Ok(());
         }
+        let _writing = self.writing.lock().await;
         let noted = store.note_crashes(&named).await;
         if noted.is_err() {
             let named = named.into_iter().map(|group| Waiting { group, trace: None });
@@ -81,17 +116,4 @@ impl Crashes {
         }
         noted
     }
-}
-
-/// What is to be added to the groups of these: the backtraces, and no crash.
-async fn named(waiting: Vec<Waiting>) -> Vec<CrashGroup> {
-    let mut named = Vec::new();
-    for Waiting { group, trace } in waiting {
-        if let Some(trace) = trace
-            && let Ok(text) = tokio::task::spawn_blocking(move || trace::name(trace)).await
-        {
-            named.push(CrashGroup { count: 0, backtrace: Some(text), ..group });
-        }
-    }
-    named
 }

@@ -46,6 +46,10 @@ pub(crate) struct Crashes {
     news: Notify,
     /// Held by who writes: one at a time.
     writing: tokio::sync::Mutex<()>,
+    /// Groups that the store has, and backtraces of theirs that have no names yet.
+    unnamed: Mutex<Vec<(CrashGroup, Backtrace)>>,
+    /// Held by who looks for names: whoever has it finds nothing under way.
+    naming: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -97,6 +101,11 @@ impl Pending {
         }
     }
 
+    /// Its backtrace was lost: the next one is taken.
+    fn want(&mut self, site: &Site) {
+        self.traced.remove(site);
+    }
+
     /// Takes back what could not be written.
     fn put_back(&mut self, waiting: Vec<Waiting>) {
         for mut old in waiting {
@@ -107,7 +116,11 @@ impl Pending {
                     new.group.merge(old.group);
                     new.trace = old.trace.or(new.trace.take());
                 }
-                None if is_full => {}
+                None if is_full => {
+                    if old.trace.is_some() || old.group.backtrace.is_some() {
+                        self.want(&old.group.site);
+                    }
+                }
                 None => {
                     self.groups.insert(old.group.site.clone(), old);
                 }
@@ -144,5 +157,69 @@ impl Crashes {
         let since = now.checked_sub(1.hour()).unwrap_or(Timestamp::MIN);
         let last_hour = recent.iter().filter(|c| c.at >= since).count() as u64;
         CrashSummary { last_hour, recent: recent.iter().rev().take(5).map(|c| (**c).clone()).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        model::supervision::{CrashKind, CrashReason, Decision},
+        store::{CrashFilter, MemoryStore, Store},
+    };
+
+    fn report(kind: &str, site: &str) -> CrashReport {
+        CrashReport {
+            id: kind.into(),
+            at: Timestamp::UNIX_EPOCH,
+            subject: format!("{kind}/a"),
+            reason: CrashReason { kind: CrashKind::Panic, message: "boom".into(), site: Some(site.into()) },
+            message_type: None,
+            message_id: None,
+            message_bytes: None,
+            repeat: 1,
+            version: None,
+            group: None,
+            lost: None,
+            decision: Decision::Leave,
+            max_restarts: 10,
+            within: Duration::from_secs(60),
+        }
+    }
+
+    fn waiting(kind: &str) -> Waiting {
+        let group = CrashGroup::of(Arc::new(report(kind, "a.rs:1")));
+        Waiting { group, trace: Some(Backtrace::new_unresolved()) }
+    }
+
+    #[tokio::test]
+    async fn groups_are_written_while_names_are_looked_for() {
+        let (crashes, store) = (Crashes::default(), MemoryStore::new());
+        crashes.pending.lock().put_back(vec![waiting("tally")]);
+        let naming = crashes.naming.lock().await;
+        let flushed = tokio::time::timeout(Duration::from_secs(20), crashes.flush(&store)).await;
+        flushed.expect("it does not wait").unwrap();
+        let named = Some(waiting("tally").group.id.to_string());
+        let filter = CrashFilter { named, before: None, limit: 1 };
+        let written = store.crash_groups(&filter).await.unwrap();
+        assert_eq!((written[0].count, &written[0].backtrace), (1, &None));
+        drop(naming);
+        crashes.name(&store).await.unwrap();
+        let written = store.crash_groups(&filter).await.unwrap();
+        assert!(written[0].count == 1 && written[0].backtrace.is_some(), "{written:?}");
+    }
+
+    #[test]
+    fn a_backtrace_that_was_lost_is_taken_again() {
+        let (mut pending, site) = (Pending::default(), waiting("tally").group.site);
+        pending.traced.insert(site.clone());
+        pending.put_back(vec![waiting("tally")]);
+        assert!(pending.traced.contains(&site), "it waits");
+        pending.groups.clear();
+        pending.put_back((0..MAX_PENDING).map(|n| waiting(&format!("k{n}"))).collect());
+        pending.put_back(vec![waiting("tally")]);
+        assert!(!pending.groups.contains_key(&site) && !pending.traced.contains(&site));
     }
 }

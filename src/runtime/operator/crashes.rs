@@ -58,6 +58,8 @@ impl Operator {
 
     async fn group(&self, name: &str) -> std::result::Result<Option<CrashGroup>, StoreError> {
         self.node.flush_crashes().await?;
+        // Whoever asks for one wants to see where it was; not at any price.
+        let _ = tokio::time::timeout(PATIENCE / 2, self.node.name_crashes()).await;
         let filter = CrashFilter { named: Some(name.to_owned()), before: None, limit: 1 };
         Ok(self.node.store.crash_groups(&filter).await?.pop())
     }
