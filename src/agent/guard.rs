@@ -96,7 +96,20 @@ fn text(payload: &(dyn Any + Send)) -> String {
         .map(|s| (*s).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a text".to_owned());
-    text.chars().take(2_000).collect()
+    cut(&text)
+}
+
+/// How long the text of a panic or an error may be that is kept, in characters.
+const MAX_TEXT: usize = 2_000;
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}
+
+/// The text of an error of the user's, with its causes, cut as that of a panic is. It may panic where it is
+/// written, or dropped: then that panic's.
+pub(crate) fn error_text(error: anyhow::Error) -> String {
+    guard(move || cut(&format!("{error:#}"))).unwrap_or_else(|(message, _)| message)
 }
 
 #[cfg(test)]
@@ -121,6 +134,22 @@ mod tests {
             panic!("outer")
         });
         assert_eq!(outer.unwrap_err().0, "outer");
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_bounded_and_may_panic() {
+        let error = anyhow::anyhow!("no disk").context("on the way");
+        assert_eq!(error_text(error), "on the way: no disk");
+        assert_eq!(error_text(anyhow::anyhow!("ü".repeat(9_999))), "ü".repeat(MAX_TEXT));
+        #[derive(Debug)]
+        struct Mute;
+        impl std::fmt::Display for Mute {
+            fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                panic!("it has no words")
+            }
+        }
+        impl std::error::Error for Mute {}
+        assert_eq!(error_text(Mute.into()), "it has no words");
     }
 
     /// Thrown, it panics when it is dropped, and throws the next.

@@ -24,7 +24,8 @@ pub struct Site {
     pub kind: String,
     /// In which way.
     pub reason: CrashKind,
-    /// Where, `src/tally.rs:12`; of a crash without a place its message's first line.
+    /// Where, `src/tally.rs:12`; of an error of `on_start` that; of other crashes without a place their
+    /// message's first line.
     #[serde(rename = "site")]
     pub place: String,
 }
@@ -36,7 +37,12 @@ impl Site {
             Some((kind, _)) => kind,
             None => &report.subject,
         };
-        let place = report.reason.site.as_deref().unwrap_or_else(|| first_line(&report.reason.message));
+        let place = match (report.reason.site.as_deref(), report.reason.kind) {
+            (Some(site), _) => site,
+            // What its error says may be another thing each time.
+            (None, CrashKind::Start) => "on_start",
+            (None, _) => first_line(&report.reason.message),
+        };
         // It is a name: what would act on a terminal, or what a database refuses, has no place in it.
         let place = place.chars().filter(|c| !c.is_control()).take(MAX_PLACE).collect();
         Self { kind: kind.to_owned(), reason: report.reason.kind, place }
@@ -161,11 +167,18 @@ mod tests {
 
     #[test]
     fn without_a_place_the_first_line_of_its_message_is_one() {
-        let told = |message: &str| site("shy/a", CrashKind::Start, message, None).place;
-        assert_eq!(told("\n  on_start: no disk\nbecause of this\n"), "on_start: no disk");
+        let told = |message: &str| site("shy/a", CrashKind::Timeout, message, None).place;
+        assert_eq!(told("\n  too late\nbecause of this\n"), "too late");
         assert_eq!(told("a\0b\x1b[2J"), "ab[2J");
         assert_eq!(told(&"ü".repeat(9_999)).chars().count(), MAX_PLACE);
         assert_eq!(told(""), "");
+    }
+
+    #[test]
+    fn errors_of_a_start_are_of_one_site_whatever_they_say() {
+        let told = |message: &str| site("shy/a", CrashKind::Start, message, None);
+        assert_eq!(told("on_start: no answer in 17 ms"), told("on_start: no answer in 18 ms"));
+        assert_eq!(told("on_start: no disk").place, "on_start");
     }
 
     prop_compose! {

@@ -23,7 +23,11 @@ use crate::{
         snapshot,
         supervision::{CrashKind, CrashReason, Decision},
     },
-    runtime::{crashes::guard, inbox::Phase, millis},
+    runtime::{
+        crashes::{error_text, guard},
+        inbox::Phase,
+        millis,
+    },
     store::{AgentRow, SeenState, StoreError, StoredStatus},
 };
 
@@ -239,7 +243,7 @@ impl<A: Agent> Runner<A> {
                 }
                 Ok(())
             }
-            Ok(Err(e)) => Err(reason(CrashKind::Start, format!("on_start: {e:#}"), None)),
+            Ok(Err(e)) => Err(reason(CrashKind::Start, format!("on_start: {}", error_text(e)), None)),
             Err((message, site)) => Err(reason(CrashKind::Start, format!("on_start: {message}"), site)),
         }
     }

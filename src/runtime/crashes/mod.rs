@@ -22,7 +22,7 @@ pub(crate) use self::keep::keep;
 use super::views::CrashSummary;
 pub(crate) use crate::agent::{
     drops::{drop_panicked, note as dropped_badly},
-    guard::{guard, install_hook},
+    guard::{error_text, guard, install_hook},
 };
 use crate::{
     agent::trace,
