@@ -53,7 +53,7 @@ pub use self::{
 };
 use crate::model::{
     event::{self, Event, Level},
-    supervision::CrashReport,
+    supervision::{CrashReport, Decision},
 };
 
 /// How often counts of suppressed and dropped records are looked after.
@@ -175,15 +175,24 @@ impl Logger {
         }
     }
 
-    /// Writes a crash: over several lines where people read it, as `agent.crashed` elsewhere.
+    /// Writes a crash: over several lines where people read it, as `agent.crashed` elsewhere, and then the
+    /// decision as an event of its own. Each is written as its own level says; that an agent is not started
+    /// again is written also where crashes of its site are only counted.
     pub fn crash(&self, report: &CrashReport) {
-        if !self.wants(Level::Error, event::AGENT_CRASHED) {
-            return;
-        }
-        let site = report.reason.site.as_deref().unwrap_or_else(|| kind_of_subject(&report.subject));
-        // Most of a storm's crashes are only counted: nothing is built for those.
-        if self.admits(event::AGENT_CRASHED, site, limit::EVENTS, report.at) {
-            self.0.write(&report.event().into(), Some(report));
+        let wanted = self.wants(Level::Error, event::AGENT_CRASHED);
+        let kind = kind_of_subject(&report.subject);
+        let site = report.reason.site.as_deref().unwrap_or(kind);
+        let decision = || report.decision_event().filter(|event| self.wants(event.level, &event.name));
+        // Most of a storm's crashes are only counted, with what follows: nothing is built for those. That one
+        // was the last is not among what is only counted.
+        let is_last = matches!(report.decision, Decision::Exceeded { .. });
+        if wanted && self.admits(event::AGENT_CRASHED, site, limit::EVENTS, report.at) {
+            self.0.write(&report.event().into(), Some((report, decision().map(Record::from))));
+        } else if (is_last || !wanted)
+            && let Some(decision) = decision()
+        {
+            let most = if is_last { limit::LAST } else { limit::EVENTS };
+            self.admit(&decision.into(), kind, most);
         }
     }
 
@@ -249,7 +258,9 @@ impl Logger {
 }
 
 impl Core {
-    fn write(&self, record: &Record, report: Option<&CrashReport>) {
+    /// A crash comes with its report, and with the decision where that is to be written.
+    fn write(&self, record: &Record, crash: Option<(&CrashReport, Option<Record>)>) {
+        let (report, decision) = crash.unzip();
         let json: Arc<str> = match report {
             Some(report) => {
                 let msg = format!("agent crashed: {}", report::headline(report));
@@ -259,7 +270,7 @@ impl Core {
         };
         self.ring.push(record.level, &record.event, &record.subject, json.clone());
         // People read the decision in the report; machines get it as an event of its own.
-        let json = match report.and_then(CrashReport::decision_event).map(Record::from) {
+        let json = match decision.flatten() {
             Some(decision) => {
                 let text: Arc<str> = decision.json(&self.origin).into();
                 self.ring.push(decision.level, &decision.event, &decision.subject, text.clone());

@@ -109,6 +109,48 @@ fn ten_thousand_crashes_are_few_lines_and_none_is_forgotten() {
 }
 
 #[test]
+fn what_is_decided_after_a_crash_obeys_its_own_level() {
+    let events = |levels: &[&str]| {
+        let (logger, guard, console) = start(Format::Json);
+        let levels = levels.iter().map(|part| (format!("greenroom::{part}"), Level::Critical)).collect();
+        logger.set_levels(Level::Info, &levels);
+        logger.crash(&report());
+        logger.crash(&CrashReport { decision: Decision::Exceeded { attempts: 10 }, ..report() });
+        drop(guard);
+        let events: Vec<String> = console
+            .lines()
+            .iter()
+            .map(|l| serde_json::from_str::<Value>(l).unwrap()["event"].as_str().unwrap().to_owned())
+            .collect();
+        let kept: Vec<String> = logger.recent().iter().map(|line| line.event.to_string()).collect();
+        assert_eq!(kept, events);
+        events
+    };
+    let (crashed, planned, exceeded) = ("agent.crashed", "restart.planned", "restart.exceeded");
+    assert_eq!(events(&[]), [crashed, planned, crashed, exceeded]);
+    assert_eq!(events(&["restart"]), [crashed, crashed]);
+    assert_eq!(events(&["agent"]), [planned, exceeded]);
+    assert_eq!(events(&["agent", "restart"]), [""; 0]);
+}
+
+#[test]
+fn that_an_agent_is_not_started_again_is_told_also_in_a_storm() {
+    for format in [Format::Pretty, Format::Compact, Format::Json] {
+        let (logger, guard, console) = start(format);
+        for _ in 0..1_000 {
+            logger.crash(&report());
+        }
+        let last = CrashReport { decision: Decision::Exceeded { attempts: 10 }, ..report() };
+        for _ in 0..100 {
+            logger.crash(&last);
+        }
+        drop(guard);
+        let told = console.lines().iter().filter(|line| line.contains("restart.exceeded")).count();
+        assert_eq!(told, 100, "{format:?}");
+    }
+}
+
+#[test]
 fn levels_change_at_run_time_and_debug_is_not_limited() {
     let (logger, guard, console) = start(Format::Compact);
     let debug = || Event::new(Level::Debug, event::AGENT_STARTED, "tally/a");
