@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use greenroom::{Persistence, Strategy, prelude::*};
+use greenroom::{Persistence, Restart, Strategy, prelude::*};
 use parking_lot::Mutex;
 
-use crate::support::{World, soon, until};
+use crate::support::{World, soon, status, until};
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Touch {}
@@ -72,6 +72,58 @@ async fn world(strategy: Strategy, max: u32) -> (World, Lives) {
         .resource(lives.clone())
         .set("supervision.max_restarts", "2");
     (World::start(program).await, lives)
+}
+
+/// A member that is not restarted.
+#[derive(Default, Serialize, Deserialize)]
+struct Guest {}
+impl Agent for Guest {
+    const KIND: &'static str = "guest";
+    type Messages = (Touch, Crash);
+    fn policy() -> Policy {
+        Policy::default().group("market").restart(Restart::Temporary)
+    }
+    async fn on_stop(&mut self, turn: &Turn<Self>) -> Result<()> {
+        turn.resource::<Lives>().0.lock().push(format!("-{}", turn.key()));
+        Ok(())
+    }
+}
+impl Handler<Touch> for Guest {
+    async fn handle(&mut self, _: Touch, _: &Turn<Self>) -> Result<u64> {
+        Ok(0)
+    }
+}
+impl Handler<Crash> for Guest {
+    async fn handle(&mut self, _: Crash, _: &Turn<Self>) -> Result<()> {
+        panic!("as told")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_temporary_member_that_crashes_takes_nobody_along_and_uses_up_nothing() {
+    let lives = Lives::default();
+    let program = Runtime::builder()
+        .group("market", Strategy::OneForAll, 1, Duration::from_secs(60))
+        .agent::<Feed>()
+        .agent::<Desk>()
+        .agent::<Guest>()
+        .resource(lives.clone())
+        .set("supervision.max_restarts", "0");
+    let world = World::start(program).await;
+    members(&world, &lives).await;
+    let guest = world.handle().agent::<Guest>("g");
+    for _ in 0..3 {
+        soon(guest.ask(Crash {})).await.unwrap_err();
+        until("it leaves", || async { status(&world.handle(), "guest", "g").await != "active" }).await;
+        soon(guest.ask(Touch {})).await.unwrap();
+    }
+    assert_eq!(world.handle().operator().fatal(), None);
+    // The orchestrator has heard of all that came before this one.
+    crash(&world, "b").await;
+    let all = |lives: &Lives| lives.0.lock().iter().filter(|life| life.starts_with('+')).count();
+    until("the others are restarted with it", || async { all(&lives) >= 4 }).await;
+    assert_eq!(all(&lives), 4, "{:?}", lives.take());
+    assert_eq!(world.handle().operator().fatal(), None);
 }
 
 /// Four members, in this order.

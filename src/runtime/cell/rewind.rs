@@ -172,7 +172,10 @@ impl<A: Agent> Runner<A> {
         };
         self.inbox().restarts.fetch_add(1, Ordering::Relaxed);
         self.node.metrics.restart(A::KIND, report.reason.kind.name());
-        if let Some(group) = self.kind.policy.group.clone() {
+        // One that is not to be restarted leaves alone: it takes nobody along.
+        if decision != Decision::Leave
+            && let Some(group) = self.kind.policy.group.clone()
+        {
             let (subject, started) = (report.subject.clone(), self.inbox().started);
             let gave_up = matches!(decision, Decision::Exceeded { .. });
             self.node.member_crashed(MemberCrashed { group, subject, started, gave_up });
