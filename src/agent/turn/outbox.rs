@@ -70,10 +70,12 @@ impl Outbox {
         self.tasks.append(&mut later.tasks);
         self.batches.append(&mut later.batches);
         self.messages.append(&mut later.messages);
+        // What is written below counts already.
+        let bytes = self.bytes + later.bytes;
         later.conversations.into_iter().for_each(|write| self.write_conversation(write));
         later.sessions.into_iter().for_each(|write| self.write_session(&write.id, write.change));
         later.subscriptions.into_iter().for_each(|write| self.write_subscription(write));
-        self.bytes += later.bytes;
+        self.bytes = bytes;
         self.retire |= later.retire;
     }
 
@@ -168,6 +170,8 @@ impl Outbox {
 
     /// A subscription is written once in one commit: the last word counts.
     pub(super) fn write_subscription(&mut self, write: SubscriptionWrite) {
+        let SubscriptionWrite { topic, subscriber, .. } = &write;
+        self.bytes += topic.len() + subscriber.key.len() + subscriber.message.len();
         if let Some(known) = self.subscriptions.iter_mut().find(|known| known.topic == write.topic) {
             *known = write;
             return;
@@ -180,5 +184,35 @@ impl Outbox {
 
     pub(super) fn refuse(&mut self, why: impl Into<String>) {
         self.fault.get_or_insert_with(|| why.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{id::AgentId, session::Expect, topic::Subscriber};
+
+    fn outbox(topics: usize) -> Outbox {
+        let mut outbox = Outbox::default();
+        for n in 0..topics {
+            let (agent, key, message) = (AgentId::of("desk", "k"), "k".into(), "Price".into());
+            let subscriber = Subscriber { agent, kind: "desk".into(), key, message };
+            let topic = format!("{n:0100}").into();
+            outbox.write_subscription(SubscriptionWrite { topic, subscriber, subscribed: true });
+        }
+        let data = serde_json::value::to_raw_value(&"x".repeat(98)).unwrap().into();
+        let (version, ttl) = (uuid::Uuid::nil(), std::time::Duration::from_secs(60));
+        outbox.write_session("s", SessionChange::Put { version, data, ttl, expect: Expect::Any });
+        outbox
+    }
+
+    #[test]
+    fn subscriptions_and_sessions_count_and_do_so_once() {
+        let one = outbox(1).bytes;
+        assert_eq!(one, 106 + 100);
+        let mut window = outbox(1);
+        window.append(outbox(3));
+        window.append(outbox(2));
+        assert_eq!(window.bytes, 6 * 106 + 3 * 100);
     }
 }
