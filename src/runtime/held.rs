@@ -4,7 +4,7 @@
 //! The list is read once, and again when a partition comes under another epoch: as long as an epoch
 //! holds, nobody else may write it, and what this node is about to write is noted first.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use super::node::Node;
 use crate::{
@@ -24,7 +24,16 @@ pub(crate) struct Held {
     /// These, and some that were held once.
     ids: papaya::HashSet<AgentId>,
     overfull: AtomicBool,
-    reading: tokio::sync::Mutex<()>,
+    /// How many reads have begun.
+    begun: AtomicU64,
+    /// Held by who reads: how the last read that has ended went.
+    last: tokio::sync::Mutex<Last>,
+}
+
+struct Last {
+    /// Its number, from 1.
+    read: u64,
+    outcome: Result<(), StoreError>,
 }
 
 impl Held {
@@ -33,7 +42,8 @@ impl Held {
             read_under: (0..PARTITIONS).map(|_| AtomicI64::new(0)).collect(),
             ids: papaya::HashSet::new(),
             overfull: AtomicBool::new(false),
-            reading: tokio::sync::Mutex::new(()),
+            begun: AtomicU64::new(0),
+            last: tokio::sync::Mutex::new(Last { read: 0, outcome: Ok(()) }),
         }
     }
 
@@ -49,19 +59,40 @@ impl Held {
         self.ids.pin().insert(id);
     }
 
-    /// Reads the list, unless it was read under the epochs that are in force.
+    /// Reads the list, unless it was read under the epochs that are in force, or is read meanwhile: of those
+    /// who come together one reads for all.
     ///
     /// # Errors
     /// The store's; what was known is known on.
     pub(crate) async fn read(&self, node: &Node, kind: &str) -> Result<(), StoreError> {
-        let _alone = self.reading.lock().await;
-        // before the list: what another owner has written since then is not in it
-        let epochs: Vec<i64> = (0..PARTITIONS).map(|p| node.owned.epoch(p)).collect();
-        let known =
-            self.read_under.iter().zip(&epochs).all(|(under, now)| under.load(Ordering::Acquire) == *now);
-        if known || self.overfull.load(Ordering::Relaxed) {
+        let epochs = || (0..PARTITIONS).map(|p| node.owned.epoch(p)).collect::<Vec<_>>();
+        if self.is_known(&epochs()) {
             return Ok(());
         }
+        let before = self.begun.load(Ordering::Acquire);
+        let mut last = self.last.lock().await;
+        // before the list: what another owner has written since then is not in it
+        let epochs = epochs();
+        if self.is_known(&epochs) {
+            return Ok(());
+        }
+        // One that failed since this one came fails it too: they are not to fail one after another.
+        if last.read > before && last.outcome.is_err() {
+            return last.outcome.clone();
+        }
+        let read = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let outcome = self.take(node, kind, &epochs).await;
+        *last = Last { read, outcome: outcome.clone() };
+        outcome
+    }
+
+    fn is_known(&self, epochs: &[i64]) -> bool {
+        let mut read = self.read_under.iter().zip(epochs);
+        read.all(|(under, now)| under.load(Ordering::Acquire) == *now)
+            || self.overfull.load(Ordering::Relaxed)
+    }
+
+    async fn take(&self, node: &Node, kind: &str, epochs: &[i64]) -> Result<(), StoreError> {
         for status in [StoredStatus::Paused, StoredStatus::Stopped, StoredStatus::Quarantined] {
             let mut filter =
                 AgentFilter { kind: Some(kind.to_owned()), status: Some(status), after: None, limit: PAGE };
@@ -81,7 +112,7 @@ impl Held {
             }
         }
         for (under, epoch) in self.read_under.iter().zip(epochs) {
-            under.store(epoch, Ordering::Release);
+            under.store(*epoch, Ordering::Release);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Agents whose state is not kept start without the store, and never against what it says of them.
 
+use futures_util::future::join_all;
 use greenroom::{
     Persistence,
     model::id::AgentId,
@@ -84,6 +85,57 @@ async fn a_volatile_agent_that_was_stopped_or_paused_is_so_when_the_node_starts_
     assert!(!waits.is_finished());
     handle.operator().act("lamp", "paused", Action::Resume).await.unwrap();
     soon(waits).await.unwrap().unwrap();
+}
+
+/// More than a page of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_thousands_that_are_held_none_starts_and_they_are_read_once_for_all_who_come() {
+    const HELD: usize = 1_005;
+    let mut world = World::start(program()).await;
+    let operator = world.handle().operator().clone();
+    let stop = async |n: usize| operator.act("lamp", &format!("k{n}"), Action::Stop).await;
+    for stopped in soon(join_all((0..HELD).map(stop))).await {
+        stopped.unwrap();
+    }
+    drop(operator);
+    world.end().await;
+
+    let faults = Faults::default();
+    world.start_again(faults.under(program())).await;
+    faults.hang(true);
+    let ask = |n: usize| world.handle().agent::<Lamp>(format!("k{n}")).ask(Blink {}).into_future();
+    let asks: Vec<_> = (0..HELD + 50).map(|n| tokio::spawn(ask(n))).collect();
+    until("the list is asked for", || async { faults.lists() > 0 }).await;
+    faults.hang(false);
+    for (n, answer) in soon(join_all(asks)).await.into_iter().enumerate() {
+        match answer.unwrap() {
+            Ok(()) => assert!(n >= HELD, "{n} is held"),
+            Err(e) => assert!(n < HELD && e.code() == "wrong_state", "{n}: {e}"),
+        }
+    }
+    // Of the stopped there are a page and some, and of the others none.
+    assert_eq!(faults.lists(), 2 + 1 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_those_who_come_while_the_list_cannot_be_read_each_does_not_wait_for_the_next() {
+    let faults = Faults::default();
+    let world = World::start(faults.under(program())).await;
+    faults.hang(true);
+    faults.fail(Some("server closed the connection unexpectedly"));
+    let ask =
+        |n: usize| tokio::spawn(world.handle().agent::<Lamp>(n.to_string()).ask(Blink {}).into_future());
+    let asks: Vec<_> = (0..200).map(ask).collect();
+    until("the list is asked for", || async { faults.lists() > 0 }).await;
+    faults.hang(false);
+    for answer in soon(join_all(asks)).await {
+        assert_eq!(answer.unwrap().unwrap_err().code(), "unavailable");
+    }
+    // Those who stood in line share the failure of one; each tries five times more.
+    let lists = faults.lists();
+    assert!(lists <= 2 + 200 * 5, "{lists} reads");
+    faults.fail(None);
+    until("it starts", || async { world.handle().agent::<Lamp>("0").ask(Blink {}).await.is_ok() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,6 +52,8 @@ struct Inner {
     /// Calls of [`Store::commit`] that reached the real store.
     commits: AtomicUsize,
     loads: AtomicUsize,
+    /// Reads of lists of agents.
+    lists: AtomicUsize,
     /// Reads of conversations, messages and sessions.
     reads: AtomicUsize,
     /// Reads of topics.
@@ -94,6 +96,7 @@ impl Default for Inner {
             revoked: Mutex::default(),
             commits: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
+            lists: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             topics: AtomicUsize::new(0),
             reading: AtomicUsize::new(0),
@@ -185,6 +188,11 @@ impl Faults {
     /// How many agents were read.
     pub fn loads(&self) -> usize {
         self.0.loads.load(Ordering::SeqCst)
+    }
+
+    /// How often a page of agents was read.
+    pub fn lists(&self) -> usize {
+        self.0.lists.load(Ordering::SeqCst)
     }
 
     /// How often a topic's subscribers were read.
@@ -314,6 +322,7 @@ impl Store for Faulty {
         self.pass().await?.heads(ids).await
     }
     async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>> {
+        self.0.lists.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.agents(filter).await
     }
     async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>> {
