@@ -1,6 +1,6 @@
 //! Timers: what an agent sends itself later. They are volatile, and belong to one activation.
 
-use std::{fmt, pin::Pin, sync::Arc, task::Context, time::Duration};
+use std::{collections::HashMap, fmt, pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -27,6 +27,24 @@ pub(crate) type MakeLetter<A> = Arc<dyn Fn() -> Option<EnvelopeOf<A>> + Send + S
 /// pending already.
 pub(crate) type Alarm = Box<dyn FnOnce(bool) + Send>;
 
+/// A timer that a turn has set. It counts until it is pending, or its turn did not happen.
+struct Coming<A: Agent> {
+    timers: Arc<Timers<A>>,
+    name: String,
+}
+
+impl<A: Agent> Drop for Coming<A> {
+    fn drop(&mut self) {
+        let mut coming = self.timers.coming.lock();
+        if let Some(n) = coming.get_mut(&self.name) {
+            *n -= 1;
+            if *n == 0 {
+                coming.remove(&self.name);
+            }
+        }
+    }
+}
+
 struct Timer<A: Agent> {
     name: String,
     due: Instant,
@@ -37,18 +55,36 @@ struct Timer<A: Agent> {
 /// The pending timers of one activation.
 pub(crate) struct Timers<A: Agent> {
     pending: Mutex<Vec<Timer<A>>>,
+    /// Those that turns have set whose commit is not durable yet: how often each.
+    coming: Mutex<HashMap<String, usize>>,
     cell: AtomicWaker,
 }
 
 impl<A: Agent> Default for Timers<A> {
     fn default() -> Self {
-        Self { pending: Mutex::default(), cell: AtomicWaker::new() }
+        Self { pending: Mutex::default(), coming: Mutex::default(), cell: AtomicWaker::new() }
     }
 }
 
 impl<A: Agent> Timers<A> {
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.lock().is_empty()
+    }
+
+    /// Counts one that a turn sets. `None`: it would be one too many.
+    fn announce(self: &Arc<Self>, name: &str) -> Option<Coming<A>> {
+        let mut coming = self.coming.lock();
+        let pending = self.pending.lock();
+        let is_pending = |name: &str| pending.iter().any(|timer| timer.name == name);
+        if !coming.contains_key(name) && !is_pending(name) {
+            // One that replaces another is counted once.
+            let most = pending.len() + coming.len();
+            if most >= MAX_TIMERS && most - coming.keys().filter(|n| is_pending(n)).count() >= MAX_TIMERS {
+                return None;
+            }
+        }
+        *coming.entry(name.to_owned()).or_default() += 1;
+        Some(Coming { timers: self.clone(), name: name.to_owned() })
     }
 
     fn set(&self, timer: Timer<A>, only_new: bool) {
@@ -184,17 +220,13 @@ impl<A: Agent> Turn<A> {
         A: Accepts<M, I>,
     {
         let timers = self.timers.get_or_init(Arc::default).clone();
-        let wrong = if let Err(e) = m.validate() {
-            Some(format!("cannot set the timer `{name}`: {e}"))
-        } else if timers.pending.lock().len() + self.outbox().alarms.len() >= MAX_TIMERS {
-            Some(format!("cannot set the timer `{name}`: an agent has at most {MAX_TIMERS}"))
-        } else {
-            None
-        };
-        if let Some(wrong) = wrong {
-            return self.outbox().refuse(wrong);
+        let wrong = |why: &dyn fmt::Display| format!("cannot set the timer `{name}`: {why}");
+        if let Err(e) = m.validate() {
+            return self.outbox().refuse(wrong(&e));
         }
-        let name = name.to_owned();
+        let Some(coming) = timers.announce(name) else {
+            return self.outbox().refuse(wrong(&format_args!("an agent has at most {MAX_TIMERS}")));
+        };
         let m = Guarded::new(M::NAME, m);
         let letter = |m: &M| A::wrap(Letter::new(m.clone(), ReplyTo::Nobody, None));
         let make: MakeLetter<A> = Arc::new(move || m.get().map(letter));
@@ -202,7 +234,7 @@ impl<A: Agent> Turn<A> {
             let now = Instant::now();
             // a time that no clock can tell is never
             let due = now.checked_add(after).unwrap_or(now + Duration::from_secs(86_400 * 365 * 30));
-            timers.set(Timer { name, due, every, make }, only_new);
+            coming.timers.set(Timer { name: coming.name.clone(), due, every, make }, only_new);
         }));
     }
 

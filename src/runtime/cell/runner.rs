@@ -284,6 +284,9 @@ impl<A: Agent> Runner<A> {
     /// Takes in the messages of timers that are due.
     fn ring(&mut self, cx: &mut std::task::Context<'_>) {
         let Some(timers) = self.turn.timers().cloned() else { return };
+        if self.is_past() {
+            return; // what it would bring could not be handled, and more would come each time
+        }
         timers.poll(&mut self.alarm, cx, |name, make| match guard(|| make()) {
             Ok(letter) => self.batch.extend(letter),
             Err((message, site)) => {
