@@ -37,6 +37,67 @@ fn a_timer_rings_when_the_test_lets_its_time_come() -> Result<()> {
     })
 }
 
+/// Writes down when its timers ring, and sets and cancels them as it is told.
+#[derive(Default, Serialize, Deserialize, Debug, PartialEq)]
+struct Clock {
+    rung: Vec<String>,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Ring {
+    name: String,
+}
+/// So many seconds from now; 0: it is cancelled.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Set {
+    name: String,
+    after: u64,
+}
+message! { Ring -> (); Set -> () }
+
+impl Agent for Clock {
+    const KIND: &'static str = "clock";
+    type Messages = (Ring, Set);
+}
+impl Handler<Ring> for Clock {
+    async fn handle(&mut self, ring: Ring, _: &Turn<Self>) -> Result<()> {
+        self.rung.push(ring.name);
+        Ok(())
+    }
+}
+impl Handler<Set> for Clock {
+    async fn handle(&mut self, Set { name, after }: Set, turn: &Turn<Self>) -> Result<()> {
+        match after {
+            0 => turn.cancel_timer(&name),
+            after => turn.timer(&name, Duration::from_secs(after), Ring { name: name.clone() }),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn one_of_the_same_name_replaces_it_and_a_cancelled_one_does_not_ring() -> Result<()> {
+    testkit::run(Runtime::builder().agent::<Clock>(), async |kit| {
+        let clock = kit.agent::<Clock>("a");
+        let set = |name: &str, after| clock.ask(Set { name: name.into(), after });
+        for (name, after) in [("later", 20), ("later", 60), ("sooner", 90), ("sooner", 30), ("cancelled", 40)]
+        {
+            set(name, after).await?;
+        }
+        set("cancelled", 0).await?;
+        let mut rung = Vec::new();
+        for (seconds, name) in [(30, "sooner"), (60, "later")] {
+            kit.advance(Duration::from_secs(29)).await;
+            assert_eq!(kit.state::<Clock>("a")?.rung, rung, "before second {seconds}");
+            kit.advance(Duration::from_secs(1)).await;
+            rung.push(name.to_owned());
+            assert_eq!(kit.state::<Clock>("a")?.rung, rung);
+        }
+        kit.advance(Duration::from_secs(60)).await;
+        assert_eq!(kit.state::<Clock>("a")?.rung, rung);
+        Ok(())
+    })
+}
+
 /// A timer outlives its agent's crashes, and what comes between a commit and its release is not one: only the
 /// end of the process does.
 #[test]
