@@ -116,6 +116,7 @@ pub fn run(builder: Builder, scenario: impl AsyncFnOnce(&Kit) -> Result<()>) -> 
 ///
 /// # Errors
 /// As [`run`]; the error names the place, by its number and in words, and so does one for a panic there.
+/// Where a scenario does not come to a place that it came to before, for it does not do the same each time.
 ///
 /// # Panics
 /// When the scenario does without any crash.
@@ -134,6 +135,9 @@ pub fn for_each_crash_point(
         match played.outcome {
             Ok(outcome) => outcome.with_context(at)?,
             Err(panic) => bail!("{}: the scenario panicked: {}", at(), text_of(&*panic)),
+        }
+        if played.crash.is_none() {
+            bail!("{}: what it does must be the same each time", at());
         }
     }
     Ok(())

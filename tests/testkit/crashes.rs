@@ -64,6 +64,16 @@ fn the_place_where_a_scenario_breaks_is_told() {
     let error = format!("{:#}", careless.unwrap_err());
     assert!(error.contains("place 3 of 4") && error.contains("before the release"), "{error}");
     assert!(error.contains("tally/docs") && error.ends_with("4 words"), "{error}");
+    // Nothing is proved of a place to which it does not come.
+    let fickle = Cell::new(0);
+    let fickle = testkit::for_each_crash_point(program, async |kit| {
+        for _ in fickle.replace(1)..2 {
+            let _ = kit.agent::<Tally>("docs").ask(Add { n: 1 }).await;
+        }
+        Ok(())
+    });
+    let error = format!("{:#}", fickle.unwrap_err());
+    assert!(error.contains("to which it did not come"), "{error}");
     let panics = testkit::for_each_crash_point(program, async |kit| {
         assert!(kit.agent::<Tally>("docs").ask(Add { n: 2 }).await.is_ok());
         Ok(())
