@@ -1,7 +1,7 @@
 //! Trials: stored states are read dry, as a restore would read them. Nothing is written, no hook runs, and
 //! what panics is caught.
 //!
-//! A node that starts tries a [sample](sample) of each kind's in the background, so that a migration that
+//! A node that starts tries a sample of each kind's in the background, so that a migration that
 //! was forgotten is told of before the first agent is quarantined by it. `db verify` tries all
 //! ([`Trials`]).
 

@@ -18,8 +18,8 @@ impl Operator {
     /// could not be read is kept as well. The present version is released as it is.
     ///
     /// # Errors
-    /// [`AskError::WrongState`](crate::AskError::WrongState) where the agent is not quarantined, or that
-    /// state cannot be read either; [`AskError::NotFound`](crate::AskError::NotFound) where it is not kept.
+    /// [`AskError::WrongState`] where the agent is not quarantined, or that
+    /// state cannot be read either; [`AskError::NotFound`] where it is not kept.
     pub async fn release_at(&self, kind: &str, key: &str, version: i64) -> Result<()> {
         let (_, found, _) = self.key_of(kind, key)?;
         self.here(kind, key)?;
