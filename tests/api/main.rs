@@ -75,7 +75,10 @@ fn what_fails_says_how() {
     let group = &groups.json["items"][0];
     assert_eq!((groups.status, &group["kind"], &group["count"]), (200, &json!("counter"), &json!(2)));
     assert_eq!(group["last_crash"]["subject"], "counter/b", "{groups:?}");
-    let shown = node.get(&format!("/api/v1/crashes/{}", group["id"].as_str().unwrap())).json;
+    // Names are looked for; each answer waits a second for them.
+    let show = |_| node.get(&format!("/api/v1/crashes/{}", group["id"].as_str().unwrap())).json;
+    let mut shown = (0..60).map(show).skip_while(|shown| shown["backtrace"].is_null());
+    let shown = shown.next().expect("a backtrace");
     assert_eq!((&shown["subject"], &shown["group"]["count"]), (&json!("counter/b"), &json!(2)), "{shown}");
     assert!(shown["backtrace"].as_str().unwrap().contains("src/agent/counter.rs"), "{shown}");
     let next = groups.json["next_cursor"].as_str().unwrap();
