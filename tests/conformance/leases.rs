@@ -56,92 +56,84 @@ rules! {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_boot_does_not_take_back_what_a_later_one_of_its_directory_has() {
-    let mut w = World::postgres().await;
-    let before = w.member();
-    w.join().await;
-    let again = w.store.join(&before).await;
-    assert!(matches!(again, Err(greenroom::store::StoreError::Refused(_))), "{again:?}");
-    assert_eq!(w.store.renew(&w.member()).await.unwrap().unwrap().epochs, w.epochs);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_node_takes_nothing_while_a_lease_goes_on() {
-    let w = World::postgres().await;
-    let other = other(&w, Duration::from_secs(30));
-    let ownership = w.store.join(&other).await.unwrap();
-    assert_eq!(owned(&ownership), 0);
-    // what it sends under no epoch is fenced, and the owner goes on
-    assert_eq!(w.commit_one(World::turn_under(&ownership.epochs, "a", 0, "x")).await, fenced());
-    w.must(w.turn("a", 0, "1")).await;
-    // it accepts tasks for anybody, and claims none that are not its own
-    let id = w.submit(task("a")).await;
-    let request = ClaimRequest { agents: 9, tools: 9, ..ClaimRequest::default() };
-    assert!(w.store.claim(other.boot, &request).await.unwrap().is_empty());
-    assert_eq!(w.claim(9).await[0].id, id);
-    let nodes = w.store.nodes().await.unwrap();
-    assert_eq!(nodes.iter().map(|n| n.partitions.len()).collect::<Vec<_>>(), [64, 0]);
-    assert_eq!(nodes[0].url.as_deref(), Some("http://127.0.0.1:7710"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_is_replaced_at_once() {
-    let w = World::postgres().await;
-    let claimed = w.running(task("a")).await;
-    let other = other(&w, Duration::from_secs(30));
-    w.store.join(&other).await.unwrap();
-    w.store.leave(w.boot).await.unwrap();
-    let ownership = w.store.renew(&other).await.unwrap().unwrap();
-    assert_eq!((owned(&ownership), ownership.rescued), (64, 1));
-    assert!(ownership.epochs.iter().zip(&w.epochs).all(|(new, old)| new > old));
-    assert_eq!(w.state_of(claimed.id).await, TaskState::Ready);
-    assert_eq!(w.commit_one(w.turn("a", 0, "late")).await, fenced());
-    assert_eq!(w.commit_one(World::turn_under(&ownership.epochs, "a", 0, "1")).await, Verdict::Durable);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_has_ended_is_lost_for_ever() {
-    let mut w = World::postgres().await;
-    w.must(w.turn("a", 0, "1")).await;
-    // the node falls silent
-    let silent = Member { lease: Duration::from_millis(100), ..w.member() };
-    w.store.renew(&silent).await.unwrap().unwrap();
-    let claimed = w.running(task("b")).await;
-    let other = other(&w, Duration::from_secs(30));
-    w.store.join(&other).await.unwrap();
-    let ownership = takes_over(&w, &other).await;
-    // and speaks again
-    assert!(w.store.renew(&silent).await.unwrap().is_none());
-    let mut late = w.turn("a", 1, "late");
-    late.finished.push(finish(&claimed, ok()));
-    assert_eq!(w.commit_one(late).await, fenced());
-    assert!(matches!(w.end(&claimed, ok()).await, Verdict::Refused(_)));
-    assert!(w.claim(9).await.is_empty(), "it claims nothing any more");
-    assert_eq!(w.state("a").await, Some((1, "1".into())));
-    assert_eq!(w.commit_one(World::turn_under(&ownership.epochs, "a", 1, "2")).await, Verdict::Durable);
-    // the same boot may join again, and owns nothing until somebody else ends
-    let again = w.store.join(&w.member()).await.unwrap();
-    assert_eq!(owned(&again), 0);
-    w.store.leave(other.boot).await.unwrap();
-    let back = takes_over(&w, &w.member()).await;
-    assert!(back.epochs.iter().zip(&ownership.epochs).all(|(new, old)| new > old));
-    w.epochs = back.epochs;
-    w.must(w.turn("a", 2, "3")).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_nobody_took_over_is_joined_again_under_its_epochs() {
-    let w = World::postgres().await;
-    let silent = Member { lease: Duration::from_millis(1), ..w.member() };
-    w.store.renew(&silent).await.unwrap().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while w.store.renew(&silent).await.unwrap().is_some() {
-        assert!(Instant::now() < deadline, "the lease does not end");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+leases! {
+    async fn a_boot_does_not_take_back_what_a_later_one_of_its_directory_has(w: &mut World) {
+        let before = w.member();
+        w.join().await;
+        let again = w.store.join(&before).await;
+        assert!(matches!(again, Err(greenroom::store::StoreError::Refused(_))), "{again:?}");
+        assert_eq!(w.store.renew(&w.member()).await.unwrap().unwrap().epochs, w.epochs);
     }
-    let again = w.store.join(&w.member()).await.unwrap();
-    assert_eq!(again.epochs, w.epochs, "what nobody else has touched need not be read again");
+
+    async fn another_node_takes_nothing_while_a_lease_goes_on(w: &mut World) {
+        let other = other(w, Duration::from_secs(30));
+        let ownership = w.store.join(&other).await.unwrap();
+        assert_eq!(owned(&ownership), 0);
+        // what it sends under no epoch is fenced, and the owner goes on
+        assert_eq!(w.commit_one(World::turn_under(&ownership.epochs, "a", 0, "x")).await, fenced());
+        w.must(w.turn("a", 0, "1")).await;
+        // it accepts tasks for anybody, and claims none that are not its own
+        let id = w.submit(task("a")).await;
+        let request = ClaimRequest { agents: 9, tools: 9, ..ClaimRequest::default() };
+        assert!(w.store.claim(other.boot, &request).await.unwrap().is_empty());
+        assert_eq!(w.claim(9).await[0].id, id);
+        let nodes = w.store.nodes().await.unwrap();
+        assert_eq!(nodes.iter().map(|n| n.partitions.len()).collect::<Vec<_>>(), [64, 0]);
+        assert_eq!(nodes[0].url.as_deref(), Some("http://127.0.0.1:7710"));
+    }
+
+    async fn who_leaves_is_replaced_at_once(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let other = other(w, Duration::from_secs(30));
+        w.store.join(&other).await.unwrap();
+        w.store.leave(w.boot).await.unwrap();
+        let ownership = w.store.renew(&other).await.unwrap().unwrap();
+        assert_eq!((owned(&ownership), ownership.rescued), (64, 1));
+        assert!(ownership.epochs.iter().zip(&w.epochs).all(|(new, old)| new > old));
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Ready);
+        assert_eq!(w.commit_one(w.turn("a", 0, "late")).await, fenced());
+        assert_eq!(w.commit_one(World::turn_under(&ownership.epochs, "a", 0, "1")).await, Verdict::Durable);
+    }
+
+    async fn a_lease_that_has_ended_is_lost_for_ever(w: &mut World) {
+        w.must(w.turn("a", 0, "1")).await;
+        // the node falls silent
+        let silent = Member { lease: Duration::from_millis(100), ..w.member() };
+        w.store.renew(&silent).await.unwrap().unwrap();
+        let claimed = w.running(task("b")).await;
+        let other = other(w, Duration::from_secs(30));
+        w.store.join(&other).await.unwrap();
+        let ownership = takes_over(w, &other).await;
+        // and speaks again
+        assert!(w.store.renew(&silent).await.unwrap().is_none());
+        let mut late = w.turn("a", 1, "late");
+        late.finished.push(finish(&claimed, ok()));
+        assert_eq!(w.commit_one(late).await, fenced());
+        assert!(matches!(w.end(&claimed, ok()).await, Verdict::Refused(_)));
+        assert!(w.claim(9).await.is_empty(), "it claims nothing any more");
+        assert_eq!(w.state("a").await, Some((1, "1".into())));
+        assert_eq!(w.commit_one(World::turn_under(&ownership.epochs, "a", 1, "2")).await, Verdict::Durable);
+        // the same boot may join again, and owns nothing until somebody else ends
+        let again = w.store.join(&w.member()).await.unwrap();
+        assert_eq!(owned(&again), 0);
+        w.store.leave(other.boot).await.unwrap();
+        let back = takes_over(w, &w.member()).await;
+        assert!(back.epochs.iter().zip(&ownership.epochs).all(|(new, old)| new > old));
+        w.epochs = back.epochs;
+        w.must(w.turn("a", 2, "3")).await;
+    }
+
+    async fn a_lease_that_nobody_took_over_is_joined_again_under_its_epochs(w: &mut World) {
+        let silent = Member { lease: Duration::from_millis(1), ..w.member() };
+        w.store.renew(&silent).await.unwrap().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while w.store.renew(&silent).await.unwrap().is_some() {
+            assert!(Instant::now() < deadline, "the lease does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let again = w.store.join(&w.member()).await.unwrap();
+        assert_eq!(again.epochs, w.epochs, "what nobody else has touched need not be read again");
+    }
 }
 
 /// A commit of the old owner and a takeover, at the same moment, again and again: the old one is durable

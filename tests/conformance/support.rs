@@ -53,6 +53,28 @@ macro_rules! rules {
 }
 pub(crate) use rules;
 
+/// Writes every rule as one test per store that several nodes share.
+macro_rules! leases {
+    ($(async fn $name:ident($world:ident: $mut:ty) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            async fn rule($world: $mut) $body
+
+            #[tokio::test]
+            async fn memory() {
+                rule(&mut World::shared_memory().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                rule(&mut World::postgres().await).await;
+            }
+        }
+    )*};
+}
+pub(crate) use leases;
+
 /// A store that a node has joined.
 pub struct World {
     pub store: Arc<dyn Store>,
@@ -91,7 +113,19 @@ impl World {
 
     pub async fn memory() -> Self {
         let options = options();
-        let memory = Arc::new(MemoryStore::with_options(&options));
+        let memory = MemoryStore::with_options(&options);
+        Self::in_memory(memory, options).await
+    }
+
+    /// In memory, and with leases.
+    pub async fn shared_memory() -> Self {
+        let options = options();
+        let memory = MemoryStore::shared_by_clock(&options, Timestamp::now);
+        Self::in_memory(memory, options).await
+    }
+
+    async fn in_memory(memory: MemoryStore, options: StoreOptions) -> Self {
+        let memory = Arc::new(memory);
         let mut world = Self {
             store: memory.clone(),
             boot: Uuid::nil(),

@@ -21,9 +21,9 @@ use crate::{
 const AT_ONCE: usize = 1_000;
 
 impl State {
-    /// Claims ready tasks. Who does not own the store claims nothing.
+    /// Claims ready tasks of the boot's partitions, and for tools. Whose lease has ended claims nothing.
     pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Vec<Claimed> {
-        if self.owner != Some(boot) {
+        if !self.is_live(boot) {
             return Vec::new();
         }
         let wanted = if request.alone {
@@ -36,6 +36,7 @@ impl State {
         for (lane, at_most) in wanted {
             let open = |task: &&Task| {
                 task.is_ready(lane)
+                    && self.may_claim(boot, task.partition)
                     && (except.is_empty() || !except.contains(task.new.target.to_string().as_str()))
             };
             let ready = self.hot.iter().map(|(_, task)| task).filter(open);

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use self::state::State;
+use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Entities, Forgotten, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, StateReader, Store,
@@ -44,10 +44,14 @@ use crate::model::{
 };
 
 /// A store in memory, for tests: it ends with its value. Every boot that joins takes it over from the one
-/// before, as with SQLite.
+/// before, as with SQLite; or several [share](Self::shared_by_clock) it, as with Postgres.
 pub struct MemoryStore {
     state: Mutex<State>,
+    clock: Clock,
 }
+
+/// Tells a store what time it is.
+type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl Default for MemoryStore {
     fn default() -> Self {
@@ -63,7 +67,19 @@ impl MemoryStore {
 
     /// An empty store. Of the options only those about earlier states mean something to it.
     pub fn with_options(options: &StoreOptions) -> Self {
-        Self { state: Mutex::new(State::new(options)) }
+        Self { state: Mutex::new(State::new(options, Tenancy::Sole)), clock: Box::new(clock::now) }
+    }
+
+    /// An empty store that several nodes share: each has a lease by this clock, and what it owned and ran
+    /// is taken over by the first that joins or renews its own after that has ended.
+    ///
+    /// The clock is the store's own in all that it does; only [`Store::promote`], [`Store::clean`] and
+    /// [`Entities::forget`] are told another's.
+    pub fn shared_by_clock(
+        options: &StoreOptions,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
+        Self { state: Mutex::new(State::new(options, Tenancy::Leased)), clock: Box::new(clock) }
     }
 
     /// Reads all that is kept: every state against its row, every payload.
@@ -96,7 +112,7 @@ impl MemoryStore {
     }
 
     fn write_now<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        self.write(clock::now(), work)
+        self.write((self.clock)(), work)
     }
 }
 
@@ -122,9 +138,8 @@ impl Store for MemoryStore {
         self.write_now(|s| s.join(member))
     }
 
-    /// Nobody else's clock runs here: what is owned stays owned until another boot joins.
     async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError> {
-        Ok(self.read(|s| s.owned(member.boot)))
+        self.write_now(|s| s.renew(member))
     }
 
     async fn leave(&self, boot: Uuid) -> Result<(), StoreError> {
@@ -169,7 +184,7 @@ impl Store for MemoryStore {
     }
 
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
-        let now = clock::now();
+        let now = (self.clock)();
         Ok(self.read(|s| s.stored_key(scope, key, now)))
     }
 
@@ -275,7 +290,7 @@ impl Entities for MemoryStore {
     }
 
     async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
-        let now = clock::now();
+        let now = (self.clock)();
         Ok(self.read(|s| ids.iter().map(|id| s.session(id, now).cloned()).collect()))
     }
 

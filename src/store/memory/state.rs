@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    nodes::Boot,
+    nodes::{Boot, Partition, Tenancy},
     table::{Table, Undo},
     task::Task,
 };
@@ -14,7 +14,7 @@ use crate::{
     model::{
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
-        id::{AgentId, TaskId},
+        id::{AgentId, PARTITIONS, TaskId},
         session::Session,
         task::NewBatch,
         topic::Subscriber,
@@ -70,9 +70,11 @@ pub(super) struct Talk {
 pub(super) struct State {
     /// The moment of the call.
     pub(super) now: Timestamp,
+    /// In the order in which they first joined.
     pub(super) boots: Vec<Boot>,
-    /// Who owns everything, if anybody does.
-    pub(super) owner: Option<Uuid>,
+    pub(super) tenancy: Tenancy,
+    pub(super) partitions: Vec<Partition>,
+    /// The last epoch that was drawn.
     pub(super) epoch: i64,
     pub(super) history: History,
     pub(super) agents: Table<AgentId, Agent>,
@@ -96,11 +98,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(options: &StoreOptions) -> Self {
+    pub(super) fn new(options: &StoreOptions, tenancy: Tenancy) -> Self {
         Self {
             now: Timestamp::UNIX_EPOCH,
             boots: Vec::new(),
-            owner: None,
+            tenancy,
+            partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             epoch: 0,
             history: History::new(options.history_every, options.history),
             agents: Table::default(),

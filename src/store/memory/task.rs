@@ -26,6 +26,8 @@ pub(super) enum Lane {
 pub(super) struct Task {
     /// As it was accepted; its time, its expiry and its batch move on.
     pub(super) new: NewTask,
+    /// Where it is claimed.
+    pub(super) partition: i16,
     pub(super) seq: i64,
     pub(super) state: TaskState,
     pub(super) attempt: u32,
@@ -52,6 +54,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn accepted(new: NewTask, seq: i64, state: TaskState, now: Timestamp) -> Self {
         Self {
+            partition: new.target.partition(),
             new,
             seq,
             state,
