@@ -75,9 +75,72 @@ impl Lease {
         }
     }
 
+    /// A new lease of the same length.
+    fn begin_anew(&mut self, asked: Duration) {
+        *self = Self::begun(self.length, asked);
+    }
+
     /// Between two tries: a dozen of them in a lease, and never so long that its return is missed.
     fn pause(&self) -> Duration {
         (self.length / 12).min(Duration::from_millis(500))
+    }
+}
+
+/// A node's hold on what it owns: its lease, and what it is to ask the store for next.
+///
+/// A lease that has ended, by the store's word, is never renewed: the node joins anew. What it owned is
+/// not given up before it has heard who owns it now.
+#[derive(Debug, Clone, Copy)]
+pub struct Tenure {
+    lease: Lease,
+    /// By the store's word.
+    ended: bool,
+    failed_at: Option<Duration>,
+}
+
+impl Tenure {
+    /// The store has let the node join, and was asked to at `asked`.
+    pub fn begun(length: Duration, asked: Duration) -> Self {
+        Self { lease: Lease::begun(length, asked), ended: false, failed_at: None }
+    }
+
+    /// Whether no turn may be started and nothing claimed.
+    pub fn in_doubt(&self, now: Duration) -> bool {
+        self.ended || self.lease.standing(now) != Standing::Held
+    }
+
+    /// When that, or what else is believed of the lease, changes next if nothing is renewed.
+    pub fn turns_at(&self, now: Duration) -> Option<Duration> {
+        self.lease.turns_at(now)
+    }
+
+    /// When the store is to be asked next.
+    pub fn due(&self) -> Duration {
+        self.lease.due(self.failed_at)
+    }
+
+    /// Whether it is to be asked to join, and not to renew.
+    pub fn joins(&self) -> bool {
+        self.ended
+    }
+
+    /// The store has granted what it was asked for at `asked`.
+    pub fn granted(&mut self, asked: Duration) {
+        self.failed_at = None;
+        match std::mem::take(&mut self.ended) {
+            true => self.lease.begin_anew(asked),
+            false => self.lease.renewed(asked),
+        }
+    }
+
+    /// The store says that the lease has ended.
+    pub fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// The store did not answer, or not well.
+    pub fn failed(&mut self, now: Duration) {
+        self.failed_at = Some(now);
     }
 }
 
@@ -120,6 +183,22 @@ mod tests {
         assert_eq!(lease.due(None), at(110));
         assert_eq!(lease.due(Some(at(111))), at(111) + Duration::from_millis(500));
         assert_eq!(lease.due(Some(at(101))), at(110), "one failure early does not hurry");
+    }
+
+    #[test]
+    fn a_node_whose_lease_has_ended_joins_anew_and_starts_nothing_before() {
+        let mut tenure = Tenure::begun(LENGTH, at(100));
+        assert!(!tenure.in_doubt(at(119)) && tenure.in_doubt(at(120)));
+        tenure.ended();
+        assert!(tenure.in_doubt(at(101)) && tenure.joins(), "the store knows better than the clock");
+        tenure.failed(at(140));
+        assert_eq!(tenure.due(), at(140) + Duration::from_millis(500));
+        tenure.granted(at(141));
+        assert!(!tenure.in_doubt(at(160)) && !tenure.joins());
+        assert_eq!(tenure.due(), at(151));
+        // an answer to what was asked before the last one
+        tenure.granted(at(135));
+        assert!(!tenure.in_doubt(at(160)));
     }
 
     proptest! {

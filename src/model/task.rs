@@ -8,7 +8,11 @@ use serde_json::value::RawValue;
 
 use super::id::{Target, TaskId};
 
+mod attempt;
+mod claims;
 mod machine;
+pub use attempt::AfterError;
+pub use claims::{Claims, returns_again};
 pub use machine::{Illegal, MAX_RETRY_DELAY, TaskInput, next, retry_delay};
 
 /// Where a task stands. The numbers are what the store keeps.

@@ -4,7 +4,7 @@
 mod reconcile;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::{
     clock,
     model::{
         id::{Target, TaskId},
-        task::{Claimed, TaskError},
+        task::{Claimed, Claims, TaskError},
     },
     store::{ClaimRequest, FinishOutcome, StoreError},
     tool::{CallMeta, Effect},
@@ -101,9 +101,7 @@ pub(crate) struct Dispatcher {
     node: Arc<Node>,
     running: HashMap<TaskId, Running>,
     /// All that is claimed: running, waiting for room, or about to be recorded or given back.
-    held: HashSet<TaskId>,
-    /// Claimed again before it was heard that their last claim had gone back.
-    early: HashMap<TaskId, Arc<Claimed>>,
+    claims: Claims,
     /// Claimed tasks by target, running or waiting for room.
     by_target: HashMap<String, usize>,
     agent_claims: usize,
@@ -127,8 +125,7 @@ impl Dispatcher {
         Self {
             node,
             running: HashMap::new(),
-            held: HashSet::new(),
-            early: HashMap::new(),
+            claims: Claims::default(),
             by_target: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
@@ -260,12 +257,8 @@ impl Dispatcher {
 
     /// Takes a claimed task in.
     fn take_in(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        if self.held.contains(&claim.id) {
-            // Both claims have the same attempt: whoever ended the first one would end this one too.
-            self.early.insert(claim.id, claim);
-            return;
-        }
-        let target = self.hold(&claim);
+        let Some(claim) = self.claims.take_in(claim) else { return };
+        let target = self.count(&claim);
         if self.draining {
             return self.give_back(claim, ctx);
         }
@@ -276,9 +269,8 @@ impl Dispatcher {
     }
 
     /// Counts a claim until it has ended; tells its target.
-    fn hold(&mut self, claim: &Claimed) -> String {
+    fn count(&mut self, claim: &Claimed) -> String {
         let target = claim.target.to_string();
-        self.held.insert(claim.id);
         *self.by_target.entry(target.clone()).or_default() += 1;
         match &claim.target {
             Target::Agent { .. } => self.agent_claims += 1,
@@ -419,7 +411,7 @@ impl Handler<Ended> for Dispatcher {
         if how == How::Unsettled {
             return self.give_back(claim, ctx);
         }
-        self.held.remove(&claim.id);
+        let early = self.claims.end(claim.id);
         let target = claim.target.to_string();
         if let Some(n) = self.by_target.get_mut(&target) {
             *n -= 1;
@@ -432,7 +424,7 @@ impl Handler<Ended> for Dispatcher {
             Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(1),
         }
         self.node.task_moved(claim.id);
-        if let Some(early) = self.early.remove(&claim.id) {
+        if let Some(early) = early {
             self.take_in(early, ctx);
         }
         if self.ready || self.suspects {

@@ -25,7 +25,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::AgentId,
-        lease::{Lease, Standing},
+        lease::Tenure,
     },
     store::{Member, NodeRow, Ownership, StoreError},
 };
@@ -128,17 +128,14 @@ type Answer = Result<Option<Ownership>, StoreError>;
 struct Keeper {
     node: Arc<Node>,
     member: Member,
-    lease: Lease,
-    /// The lease cannot be renewed any more: join anew.
-    ended: bool,
-    failed_at: Option<Duration>,
+    tenure: Tenure,
     asked: Option<(Duration, JoinHandle<Answer>)>,
 }
 
 /// Keeps the lease until `end`. `asked`: how long after the node's start it was asked for.
 pub(crate) async fn keep(node: Arc<Node>, member: Member, asked: Duration, end: CancellationToken) {
-    let lease = Lease::begun(member.lease, asked);
-    let mut keeper = Keeper { node, member, lease, ended: false, failed_at: None, asked: None };
+    let tenure = Tenure::begun(member.lease, asked);
+    let mut keeper = Keeper { node, member, tenure, asked: None };
     keeper.look_around().await;
     loop {
         keeper.doubt();
@@ -158,10 +155,10 @@ impl Keeper {
     fn doubt(&self) {
         let owned = &self.node.owned;
         let (now, mut doubt_at) = (self.now(), 0);
-        let doubt = self.ended || self.lease.standing(now) != Standing::Held;
+        let doubt = self.tenure.in_doubt(now);
         let stood_still = owned.is_past(now) && !owned.in_doubt();
         if !doubt {
-            doubt_at = self.lease.turns_at(now).map_or(0, super::millis);
+            doubt_at = self.tenure.turns_at(now).map_or(0, super::millis);
         }
         owned.doubt_at.store(doubt_at, Ordering::Release);
         if owned.doubt.swap(doubt, Ordering::AcqRel) == doubt {
@@ -191,7 +188,7 @@ impl Keeper {
     /// Waits for whatever comes first, and does it.
     async fn step(&mut self) {
         let now = self.now();
-        let turn = self.lease.turns_at(now).unwrap_or(Duration::MAX);
+        let turn = self.tenure.turns_at(now).unwrap_or(Duration::MAX);
         if let Some((asked, call)) = &mut self.asked {
             let asked = *asked;
             let answer = tokio::time::timeout(turn.saturating_sub(now), call).await;
@@ -201,7 +198,7 @@ impl Keeper {
             let answer = answer.unwrap_or_else(|e| Err(StoreError::Unknown(e.to_string())));
             return self.answered(asked, answer).await;
         }
-        let due = self.lease.due(self.failed_at);
+        let due = self.tenure.due();
         let wait = due.min(turn).saturating_sub(now);
         tokio::select! {
             () = tokio::time::sleep(wait) => {
@@ -216,7 +213,7 @@ impl Keeper {
 
     /// Asks the store; the call goes on when nobody waits for it any more.
     fn ask(&mut self) {
-        let (store, member, join) = (self.node.store.clone(), self.member.clone(), self.ended);
+        let (store, member, join) = (self.node.store.clone(), self.member.clone(), self.tenure.joins());
         let call = tokio::spawn(async move {
             if join { store.join(&member).await.map(Some) } else { store.renew(&member).await }
         });
@@ -226,22 +223,19 @@ impl Keeper {
     async fn answered(&mut self, asked: Duration, answer: Answer) {
         match answer {
             Ok(Some(ownership)) => {
-                self.failed_at = None;
-                if std::mem::take(&mut self.ended) {
-                    self.lease = Lease::begun(self.member.lease, asked);
-                    self.take(&ownership).await;
+                let joined = self.tenure.joins();
+                self.tenure.granted(asked);
+                self.take(&ownership).await;
+                if joined {
                     let event = Event::new(Level::Info, event::NODE_JOINED, self.subject());
                     self.node.logger.emit(event.field("partitions", self.node.owned.how_many()));
-                } else {
-                    self.lease.renewed(asked);
-                    self.take(&ownership).await;
                 }
                 self.look_around().await;
                 self.node.owned.told.send_modify(|n| *n += 1);
             }
             Ok(None) => {
                 // What it owned is not given up yet: where nobody came between, it goes on as it was.
-                self.ended = true;
+                self.tenure.ended();
                 let event = Event::new(Level::Warn, event::NODE_FENCED, self.subject())
                     .field("reason", "its lease had ended")
                     .field("lease_ms", super::millis(self.member.lease));
@@ -249,14 +243,14 @@ impl Keeper {
                 self.doubt();
                 self.ask();
             }
-            Err(StoreError::Refused(why)) if self.ended => {
+            Err(StoreError::Refused(why)) if self.tenure.joins() => {
                 // A later boot of this very instance owns what this one owned.
                 let _ = self.node.fatal.set(format!("the node may not join again: {why}"));
                 self.node.stop.cancel();
-                self.failed_at = Some(self.now());
+                self.tenure.failed(self.now());
             }
             Err(error) => {
-                self.failed_at = Some(self.now());
+                self.tenure.failed(self.now());
                 self.node.outage.failed(&error);
             }
         }
@@ -273,7 +267,7 @@ impl Keeper {
 
     /// Takes in what the store says of the partitions.
     async fn take(&self, ownership: &Ownership) {
-        let (node, joins) = (&self.node, self.lease.standing(self.now()) == Standing::Held);
+        let (node, joins) = (&self.node, !self.tenure.in_doubt(self.now()));
         let changes = node.owned.take(ownership);
         if !changes.lost.is_empty() {
             let event = Event::new(Level::Warn, event::NODE_FENCED, self.subject())

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     agent::slot::ReplyTx,
     model::task::NewTask,
-    store::{Finish, FinishOutcome, Refusal, Store, StoreError, Unit, Verdict},
+    store::{Finish, FinishOutcome, Refusal, Store, StoreError, Tries, Unit, Verdict},
 };
 
 /// At most so many units a transaction: more adds latency and hardly speed.
@@ -36,8 +36,6 @@ const FEW: usize = 2;
 const LINGER: Duration = Duration::from_micros(60);
 /// How long a batch gathers at most.
 const GATHER: Duration = Duration::from_millis(1);
-/// The longest pause between two tries of a commit: no more than that is lost when the store is back.
-const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// At most so many units wait; further submissions from outside are refused.
 pub(crate) const MAX_WAITING: usize = 50_000;
 
@@ -324,7 +322,7 @@ async fn gather(writer: &Writer, batch: &mut Vec<(Unit, Ticket)>, enough: usize)
 }
 
 async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
-    let (mut pause, mut unsure) = (Duration::from_millis(10), false);
+    let mut tries = Tries::default();
     cx.outage.begins(cx.writer);
     loop {
         let begun = Instant::now();
@@ -355,10 +353,10 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                     {
                         inbox.release();
                     }
-                    ticket.answer(match verdicts.next() {
-                        Some(Verdict::Durable) => Outcome::Durable,
-                        Some(Verdict::Refused(Refusal::Fenced)) if unsure => Outcome::Unknown,
-                        Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),
+                    ticket.answer(match verdicts.next().map(|verdict| tries.known(verdict)) {
+                        Some(Some(Verdict::Durable)) => Outcome::Durable,
+                        Some(Some(Verdict::Refused(refusal))) => Outcome::Refused(refusal),
+                        Some(None) => Outcome::Unknown,
                         None => missing(),
                     });
                     if let Some(inbox) = cell
@@ -375,15 +373,11 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             Err(error) => error,
         };
         cx.outage.fails(cx.writer, &error);
-        unsure |= matches!(error, StoreError::Unknown(_));
-        match error {
-            StoreError::NotDone(_) | StoreError::Unknown(_) => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
-                continue;
-            }
-            _ => cx.outage.ends(cx.writer, false),
+        if let Some(pause) = tries.again(&error) {
+            tokio::time::sleep(pause).await;
+            continue;
         }
+        cx.outage.ends(cx.writer, false);
         match error {
             StoreError::Fatal(why) => {
                 (cx.hooks.fatal)(why.clone());

@@ -8,29 +8,12 @@ use serde_json::{json, value::RawValue};
 
 use crate::{
     agent::{AskError, JsonRefusal},
-    model::task::{Claimed, NewTask, TaskError, retry_delay},
+    model::task::{AfterError, Claimed, NewTask, TaskError},
     store::{Finish, FinishOutcome, Guard},
 };
 
 /// What an attempt came to: the reply as JSON text, or the error.
 pub(crate) type Attempt = Result<Vec<u8>, AskError<JsonRefusal>>;
-
-/// Whether another attempt could end otherwise.
-fn may_retry(code: &str) -> bool {
-    !matches!(
-        code,
-        "refused"
-            | "invalid"
-            | "too_large"
-            | "not_found"
-            | "idempotency_conflict"
-            | "ask_cycle"
-            | "poison"
-            | "unknown_message"
-            | "unknown_kind"
-            | "outcome_unknown"
-    )
-}
 
 /// Decides what an attempt's outcome makes of its task.
 ///
@@ -41,17 +24,11 @@ pub(crate) fn settle(claim: &Claimed, attempt: Attempt, now: Timestamp, jitter: 
         Err(AskError::WrongState(_)) => return FinishOutcome::Parked,
         Err(error) => error.to_task_error(),
     };
-    if error.code == "outcome_unknown" {
-        return FinishOutcome::OutcomeUnknown { error };
+    match claim.after_error(&error.code, now, jitter) {
+        AfterError::Retry { run_at } => FinishOutcome::Retry { run_at, error },
+        AfterError::Failed => FinishOutcome::Failed { error },
+        AfterError::OutcomeUnknown => FinishOutcome::OutcomeUnknown { error },
     }
-    let failures = claim.attempt.saturating_sub(claim.lost);
-    // where the store has no room, the task is not to blame, however often it is tried
-    let is_spent = failures >= claim.max_attempts && error.code != "full";
-    if is_spent || !may_retry(&error.code) {
-        return FinishOutcome::Failed { error };
-    }
-    let delay = retry_delay(failures.max(1), jitter);
-    FinishOutcome::Retry { run_at: later(now, delay), error }
 }
 
 pub(crate) fn later(now: Timestamp, delay: Duration) -> Timestamp {

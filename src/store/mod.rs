@@ -24,6 +24,7 @@ mod schema;
 mod shared;
 mod sqlite;
 mod told;
+mod tries;
 mod unit;
 mod values;
 mod verify;
@@ -37,6 +38,7 @@ pub use open::{
     Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify, verify_with,
 };
 pub use shared::{Hint, PoolStatus, Shared, Watch};
+pub use tries::Tries;
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
 pub use verify::{SeenState, StateReader};
 

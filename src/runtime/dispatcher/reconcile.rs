@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use actix::{fut::wrap_future, prelude::*};
 
 use super::{Dispatcher, Ended, How};
-use crate::model::{id::TaskId, task::Claimed};
+use crate::model::{
+    id::TaskId,
+    task::{Claimed, returns_again},
+};
 
 /// The longest pause between two tries of a node that goes down to give a claim back; then it gives up.
 const GIVE_UP: Duration = Duration::from_secs(1);
@@ -21,7 +24,7 @@ impl Dispatcher {
         let work = async move { node.store.running(node.boot).await };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             let strays: Vec<(TaskId, u32)> = match result {
-                Ok(running) => running.into_iter().filter(|(id, _)| !this.held.contains(id)).collect(),
+                Ok(running) => this.claims.strays(running),
                 Err(e) => {
                     this.claiming = false;
                     this.store_failed(&e);
@@ -50,20 +53,16 @@ impl Dispatcher {
     }
 
     /// Gives a claim back that did not start.
-    ///
-    /// Where no answer comes it may have gone back, and may be claimed again: repeated, this would take
-    /// the next claim, which has the same attempt, from whoever runs it. So it is let go, and looked for
-    /// when nothing is being claimed.
     pub(super) fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
         let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
         let work = async move {
             let mut pause = Duration::from_millis(10);
             loop {
                 let given = node.store.give_back(node.boot, &[back]).await;
-                // A node that goes down claims nothing: it may try again, for its next boot would find
-                // the claim lost.
                 match given {
-                    Err(_) if node.is_closing() && pause < GIVE_UP => tokio::time::sleep(pause).await,
+                    Err(_) if returns_again(node.is_closing()) && pause < GIVE_UP => {
+                        tokio::time::sleep(pause).await
+                    }
                     given => return given,
                 }
                 pause = (pause * 2).min(GIVE_UP);

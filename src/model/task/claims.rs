@@ -1,0 +1,106 @@
+//! The claims that a node holds: none of its tasks runs twice beside itself.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{Claimed, TaskId};
+
+/// The claims that a node holds: of tasks that run, wait for room, or are about to be recorded or given
+/// back.
+///
+/// A claim that goes back lowers the attempt, so that the next claim has the same one; and a claim that
+/// nobody here knows of, since no answer came, may be there all the same.
+#[derive(Debug, Default)]
+pub struct Claims {
+    held: HashSet<TaskId>,
+    /// Claimed again before it was heard that their last claim had gone back.
+    early: HashMap<TaskId, Arc<Claimed>>,
+}
+
+impl Claims {
+    /// Takes a claim in. `Some`: it may begin. `None`: it waits for the end of the claim before it, since
+    /// both may have the same attempt: whoever ended the first one would end this one too.
+    pub fn take_in(&mut self, claim: Arc<Claimed>) -> Option<Arc<Claimed>> {
+        if self.held.insert(claim.id) {
+            return Some(claim);
+        }
+        self.early.insert(claim.id, claim);
+        None
+    }
+
+    /// A claim has ended: it is recorded, or has gone back. The answer is to be taken in next.
+    #[must_use = "it waits to be taken in"]
+    pub fn end(&mut self, id: TaskId) -> Option<Arc<Claimed>> {
+        self.held.remove(&id);
+        self.early.remove(&id)
+    }
+
+    /// Of what the store says runs here, with its attempts, that of which nobody here knows: the answer to
+    /// its claim was lost. It is to be asked while nothing is being claimed.
+    pub fn strays(&self, mut running: Vec<(TaskId, u32)>) -> Vec<(TaskId, u32)> {
+        running.retain(|(id, _)| !self.held.contains(id));
+        running
+    }
+}
+
+/// Whether a claim whose return was not answered is given back once more.
+///
+/// It may have gone back, and may be claimed again: repeated, the return would take the next claim, which
+/// has the same attempt, from whoever runs it. So it is let go, and looked for when nothing is being
+/// claimed ([`Claims::strays`]). A node that goes down claims nothing, and its next boot would find the
+/// claim lost: that one tries again.
+pub fn returns_again(is_closing: bool) -> bool {
+    is_closing
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::model::id::Target;
+
+    fn claim(id: TaskId, attempt: u32) -> Arc<Claimed> {
+        Arc::new(Claimed {
+            id,
+            seq: 1,
+            target: Target::agent("porter", "a"),
+            message: "Carry".into(),
+            input: RawValue::from_string("{}".into()).unwrap(),
+            priority: 0,
+            attempt,
+            lost: 0,
+            max_attempts: 3,
+            timeout: None,
+            notify: None,
+            batch: None,
+            due: None,
+        })
+    }
+
+    #[test]
+    fn a_claim_that_comes_early_waits_for_the_end_of_the_one_before() {
+        let (mut claims, id) = (Claims::default(), TaskId::fresh());
+        assert!(claims.take_in(claim(id, 1)).is_some());
+        assert!(claims.take_in(claim(id, 1)).is_none(), "it would run beside itself");
+        let next = claims.end(id).expect("it waits");
+        assert!(claims.take_in(next).is_some());
+        assert!(claims.end(id).is_none());
+    }
+
+    #[test]
+    fn a_stray_is_what_nobody_knows_of() {
+        let (mut claims, held, stray) = (Claims::default(), TaskId::fresh(), TaskId::fresh());
+        assert!(claims.take_in(claim(held, 2)).is_some());
+        assert_eq!(claims.strays(vec![(held, 2), (stray, 1)]), [(stray, 1)]);
+        assert!(claims.end(held).is_none());
+        assert_eq!(claims.strays(vec![(held, 2)]), [(held, 2)]);
+    }
+
+    #[test]
+    fn only_a_node_that_claims_nothing_more_gives_a_claim_back_again() {
+        assert!(returns_again(true) && !returns_again(false));
+    }
+}
