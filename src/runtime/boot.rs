@@ -197,7 +197,7 @@ pub(crate) async fn launch(
     let boot = member.boot;
     let started = Instant::now();
     let ownership = patiently(&logger, || store.join(&member)).await?;
-    let suspects = patiently(&logger, || store.suspects()).await? > 0;
+    let suspects = patiently(&logger, || store.suspects(boot)).await? > 0;
 
     let keeper = Arc::new(Keeper::new(store.clone(), cache.clone()));
     let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));

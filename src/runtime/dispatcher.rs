@@ -141,7 +141,10 @@ impl Dispatcher {
         }
     }
 
-    /// Makes due tasks ready, and comes back when the next one is due.
+    /// Makes due tasks ready, looks whether some are to run alone, and comes back when the next one is due.
+    ///
+    /// Nobody tells of a suspect that is ready again after a retry or a return, or that was ready when its
+    /// partition was taken over.
     fn promote(&mut self, ctx: &mut Context<Self>) {
         if self.promoting {
             self.promote_again = true;
@@ -155,13 +158,15 @@ impl Dispatcher {
             for (id, doom) in &doomed {
                 end_doomed(&node, *id, *doom).await?;
             }
-            Ok::<_, StoreError>((promoted, !doomed.is_empty()))
+            let suspects = node.store.suspects(node.boot).await? > 0;
+            Ok::<_, StoreError>((promoted, !doomed.is_empty(), suspects))
         };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             this.promoting = false;
             let again = std::mem::take(&mut this.promote_again);
             match result {
-                Ok(((ready, next), doomed)) => {
+                Ok(((ready, next), doomed, suspects)) => {
+                    this.suspects |= suspects;
                     if let Some(old) = this.due.take() {
                         ctx.cancel_future(old);
                     }
@@ -174,7 +179,7 @@ impl Dispatcher {
                             .clamp(Duration::from_millis(5), POLL);
                         this.due = Some(ctx.run_later(wait, Self::promote));
                     }
-                    if ready > 0 {
+                    if ready > 0 || suspects {
                         this.ready = true;
                         this.claim(ctx);
                     }

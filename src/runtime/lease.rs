@@ -280,9 +280,9 @@ impl Keeper {
         if !changes.gained.is_empty() {
             node.topics.doubt();
         }
-        let store = node.store.clone();
+        let (store, boot) = (node.store.clone(), node.boot);
         if ownership.rescued > 0
-            && self.soon(async move { store.suspects().await }).await.is_some_and(|n| n > 0)
+            && self.soon(async move { store.suspects(boot).await }).await.is_some_and(|n| n > 0)
         {
             node.waking.fetch_or(SUSPECTS, Ordering::AcqRel);
         }

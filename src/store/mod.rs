@@ -341,8 +341,8 @@ pub trait Store: Entities + Send + Sync + 'static {
     /// order; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
     async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError>;
 
-    /// How many tasks are suspects (ready, lost twice or more).
-    async fn suspects(&self) -> Result<u64, StoreError>;
+    /// How many tasks this boot may claim as suspects (ready, lost twice or more).
+    async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError>;
 
     /// Figures, without counting big tables.
     async fn counts(&self) -> Result<Counts, StoreError>;

@@ -256,12 +256,16 @@ macro_rules! reads {
             Ok(told::told(&view, written))
         }
 
-        /// How many tasks may only run alone.
-        pub(super) $($async)* fn suspects(conn: &mut $conn) -> Result<u64, StoreError> {
+        /// How many tasks of these partitions may only run alone.
+        pub(super) $($async)* fn suspects(
+            conn: &mut $conn,
+            partitions: &[i16],
+        ) -> Result<u64, StoreError> {
             use greenroom_tasks::dsl;
             let n: i64 = dsl::greenroom_tasks
                 .filter(dsl::state.eq(READY))
                 .filter(dsl::lane.eq(lane::SUSPECTS))
+                .filter(dsl::partition.eq_any(partitions))
                 .count()
                 .get_result(conn)$($wait)*
                 .map_err(sql)?;

@@ -30,6 +30,7 @@ mod shutdown;
 mod storm;
 mod supervision;
 mod support;
+mod suspects;
 mod tasks;
 mod timers;
 mod topics;

@@ -398,8 +398,8 @@ impl Store for Faulty {
     async fn retry(&self, id: TaskId) -> Result<Option<std::result::Result<(), TaskState>>> {
         self.pass().await?.retry(id).await
     }
-    async fn suspects(&self) -> Result<u64> {
-        self.pass().await?.suspects().await
+    async fn suspects(&self, boot: Uuid) -> Result<u64> {
+        self.pass().await?.suspects(boot).await
     }
     async fn counts(&self) -> Result<Counts> {
         self.pass().await?.counts().await

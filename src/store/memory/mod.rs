@@ -241,8 +241,8 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.subscribers(topic, limit)))
     }
 
-    async fn suspects(&self) -> Result<u64, StoreError> {
-        Ok(self.read(State::suspects))
+    async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
+        Ok(self.read(|s| s.suspects(boot)))
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

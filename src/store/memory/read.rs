@@ -78,8 +78,9 @@ impl State {
         self.hot.iter().map(|(_, task)| task).filter(mine).map(|t| (t.new.id, t.attempt)).collect()
     }
 
-    pub(super) fn suspects(&self) -> u64 {
-        self.hot.iter().filter(|(_, task)| task.is_ready(Lane::Alone)).count() as u64
+    pub(super) fn suspects(&self, boot: Uuid) -> u64 {
+        let claimable = |t: &Task| t.is_ready(Lane::Alone) && self.may_claim(boot, t.partition);
+        self.hot.iter().filter(|(_, task)| claimable(task)).count() as u64
     }
 
     /// Whether nothing is under way or due: only what waits for a later moment, a person or another task

@@ -41,7 +41,7 @@ use super::{
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
-    id::{AgentId, TaskId},
+    id::{AgentId, TOOL_PARTITION, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -200,8 +200,11 @@ impl Store for PostgresStore {
         work::retry(&mut *self.pools.get().await?, id).await
     }
 
-    async fn suspects(&self) -> Result<u64, StoreError> {
-        read::suspects(&mut *self.pools.get().await?).await
+    async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
+        let mut conn = self.pools.get().await?;
+        let mut partitions = read::partitions(&mut conn, boot).await?;
+        partitions.push(TOOL_PARTITION);
+        read::suspects(&mut conn, &partitions).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

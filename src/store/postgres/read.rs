@@ -2,6 +2,7 @@
 
 use diesel::{pg::Pg, prelude::*};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
 
 use super::{error, values::types::Uid};
 use crate::{
@@ -107,4 +108,11 @@ pub(super) async fn ping(conn: &mut AsyncPgConnection) -> Result<(), StoreError>
     let read_only = diesel::dsl::sql::<diesel::sql_types::Text>("current_setting('transaction_read_only')");
     let found = dsl::greenroom_partitions.select(read_only).first::<String>(conn).await.map_err(sql)?;
     if found == "on" { Err(error::read_only()) } else { Ok(()) }
+}
+
+/// The partitions that a node owns.
+pub(super) async fn partitions(conn: &mut AsyncPgConnection, boot: Uuid) -> Result<Vec<i16>, StoreError> {
+    use crate::store::schema::greenroom_partitions::dsl;
+    let mine = dsl::greenroom_partitions.filter(dsl::node.eq(Id(boot))).select(dsl::id);
+    mine.load(conn).await.map_err(sql)
 }

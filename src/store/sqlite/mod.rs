@@ -44,7 +44,7 @@ use super::{
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
-    id::{AgentId, TaskId},
+    id::{AgentId, PARTITIONS, TOOL_PARTITION, TaskId},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -273,8 +273,10 @@ impl Store for SqliteStore {
         self.write(move |w| w.retry(id)).await
     }
 
-    async fn suspects(&self) -> Result<u64, StoreError> {
-        self.read(read::suspects).await
+    async fn suspects(&self, _: Uuid) -> Result<u64, StoreError> {
+        // it owns them all
+        let all: Vec<i16> = (TOOL_PARTITION..PARTITIONS).collect();
+        self.read(move |conn| read::suspects(conn, &all)).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
