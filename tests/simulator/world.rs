@@ -1,0 +1,380 @@
+//! The world: the true time, what happens when, the store, and how its calls fare.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use futures_util::FutureExt as _;
+use greenroom::{
+    model::{
+        id::{AgentId, TaskId},
+        task::Claimed,
+    },
+    store::{
+        AgentRow, ClaimRequest, Doom, Member, MemoryStore, Ownership, Store as _, StoreError, StoreOptions,
+        StoredStatus, Unit, Verdict,
+    },
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    ledger::Ledger,
+    node::{Then, Timer},
+    work::Work,
+};
+
+/// How much of what happened is told with a failure.
+const TOLD: usize = 60;
+
+/// One process: a boot of a machine.
+pub type Pid = u32;
+
+/// What happens at a moment.
+pub enum Event {
+    /// A request reaches the store; its reply sets out, if there is to be one.
+    Arrive { from: Sender, op: Op, reply: Option<(Duration, Then)> },
+    /// An answer reaches a process.
+    Reply { to: Pid, then: Then, answer: Answer },
+    /// A process wakes.
+    Timer { to: Pid, timer: Timer },
+    /// A client's message reaches a process.
+    Asked { to: Pid, work: Work },
+    /// A client has a task submitted.
+    Submitted { to: Pid, effect: u32 },
+    /// A person starts an agent again that was stopped.
+    Operated { to: Pid, key: &'static str },
+    /// Something befalls a machine, or a client has an idea.
+    Fate(Fate),
+}
+
+/// What befalls machines, and what clients do.
+#[derive(Debug, Clone, Copy)]
+pub enum Fate {
+    Kill(usize),
+    Boot(usize),
+    Pause(usize),
+    Resume(usize),
+    /// The whole machine slept: its monotonic clock stood still.
+    Sleep(usize, Duration),
+    /// Somebody set its wall clock.
+    SetClock(usize, i64),
+    StoreDown,
+    StoreUp,
+    Ask,
+    /// The client of this effect asks again, unless it has heard.
+    AskAgain(&'static str, u32),
+    Submit,
+    Operate,
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy)]
+pub struct Sender {
+    pub pid: Pid,
+    pub boot: Uuid,
+}
+
+/// A call of the store.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Join(Member),
+    Renew(Member),
+    Commit(Arc<Vec<Unit>>),
+    Load(AgentId),
+    Key(AgentId, u32),
+    Claim(ClaimRequest),
+    Promote(Timestamp),
+    Doomed,
+    GiveBack(Vec<(TaskId, u32)>),
+    Running,
+    Suspects,
+    Park(String, bool),
+    SetStatus(&'static str, i64, StoredStatus),
+}
+
+/// What the store says.
+#[derive(Debug)]
+pub enum Said {
+    Owned(Box<Option<Ownership>>),
+    Verdicts(Vec<Verdict>),
+    Row(Box<Option<AgentRow>>),
+    Known(bool),
+    Claims(Vec<Claimed>),
+    Promoted(u64, Option<Timestamp>),
+    Doomed(Vec<(TaskId, Doom)>),
+    Running(Vec<(TaskId, u32)>),
+    Count(u64),
+    Done,
+}
+
+pub type Answer = Result<Said, StoreError>;
+
+/// Everything but the processes.
+pub struct World {
+    pub rng: Rng,
+    pub now: Duration,
+    pub store: Arc<MemoryStore>,
+    pub ledger: Ledger,
+    /// Nothing fails any more.
+    pub is_healed: bool,
+    /// The store answers nobody.
+    pub is_down: bool,
+    /// How often a call fares badly, in thousandths.
+    trouble: u64,
+    store_clock: Arc<AtomicU64>,
+    queue: BTreeMap<(Duration, u64), Event>,
+    drawn: u64,
+    /// What happened last; `None`: nobody wants to know.
+    trace: Option<VecDeque<String>>,
+}
+
+/// The first moment of every world.
+fn dawn() -> Timestamp {
+    Timestamp::from_second(1_790_000_000).expect("a moment")
+}
+
+impl World {
+    /// `told`: what happens is to be noted.
+    pub fn new(seed: u64, told: bool) -> Self {
+        let store_clock = Arc::new(AtomicU64::new(0));
+        let clock = store_clock.clone();
+        let now = move || dawn() + Duration::from_micros(clock.load(Ordering::Relaxed));
+        let mut rng = Rng::with_seed(seed);
+        let trouble = *[0, 20, 60, 150].get(rng.usize(0..4)).unwrap_or(&0);
+        Self {
+            rng,
+            now: Duration::ZERO,
+            store: Arc::new(MemoryStore::shared_by_clock(&StoreOptions::default(), now)),
+            ledger: Ledger::default(),
+            is_healed: false,
+            is_down: false,
+            trouble,
+            store_clock,
+            queue: BTreeMap::new(),
+            drawn: 0,
+            trace: told.then(VecDeque::new),
+        }
+    }
+
+    /// What a wall clock shows that is off by so many milliseconds.
+    pub fn wall(&self, off_ms: i64) -> Timestamp {
+        dawn() + self.now + jiff::SignedDuration::from_millis(off_ms)
+    }
+
+    /// How far a moment is away by that clock.
+    pub fn until(&self, at: Timestamp, off_ms: i64) -> Duration {
+        Duration::try_from(self.wall(off_ms).duration_until(at)).unwrap_or_default()
+    }
+
+    /// An id that this world has not drawn before.
+    pub fn draw(&mut self) -> Uuid {
+        self.drawn += 1;
+        Uuid::from_u128(0x7000_8000_0000_0000_0000 | u128::from(self.drawn))
+    }
+
+    pub fn chance(&mut self, thousandths: u64) -> bool {
+        self.rng.u64(0..1_000) < thousandths
+    }
+
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(self.rng.u64(from * 1_000..to * 1_000))
+    }
+
+    /// Notes what happens.
+    pub fn tell(&mut self, what: impl FnOnce() -> String) {
+        let Some(trace) = &mut self.trace else { return };
+        if trace.len() == TOLD {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{:>9.3} s  {}", self.now.as_secs_f64(), what()));
+    }
+
+    pub fn told(&self) -> impl Iterator<Item = &String> {
+        self.trace.iter().flatten()
+    }
+
+    pub fn after(&mut self, wait: Duration, event: Event) {
+        self.drawn += 1;
+        self.queue.insert((self.now + wait, self.drawn), event);
+    }
+
+    /// What happens next; the clocks go on to its moment.
+    pub fn next(&mut self) -> Option<Event> {
+        let ((at, _), event) = self.queue.pop_first()?;
+        self.now = at.max(self.now);
+        let micros = u64::try_from(self.now.as_micros()).unwrap_or(u64::MAX);
+        self.store_clock.store(micros, Ordering::Relaxed);
+        Some(event)
+    }
+
+    /// Sends a request on its way: it may be lost, or its reply; and one of which the sender has given up
+    /// may still arrive.
+    pub fn call(&mut self, from: Sender, op: Op, then: Then) {
+        let (there, back) = (self.millis(1, 8), self.millis(1, 8));
+        let lost = |why: &str| Err(StoreError::Unknown(why.to_owned()));
+        let trouble = if self.is_healed { 0 } else { self.trouble };
+        if self.is_down {
+            let answer = Err(StoreError::NotDone("connection refused".to_owned()));
+            return self.after(there, Event::Reply { to: from.pid, then, answer });
+        }
+        if !self.chance(trouble) {
+            // now and then a slow one
+            let there = if self.chance(trouble) { there + self.millis(0, 2_500) } else { there };
+            return self.after(there, Event::Arrive { from, op, reply: Some((back, then)) });
+        }
+        let patience = self.millis(20, 1_500);
+        match self.rng.u8(0..4) {
+            0 => {
+                let answer = Err(StoreError::NotDone("deadlock detected".to_owned()));
+                self.after(there + back, Event::Reply { to: from.pid, then, answer });
+            }
+            1 => {
+                let answer = lost("the request was lost");
+                self.after(patience, Event::Reply { to: from.pid, then, answer });
+            }
+            2 => {
+                let answer = lost("the reply was lost");
+                self.after(there, Event::Arrive { from, op, reply: None });
+                self.after(there + patience, Event::Reply { to: from.pid, then, answer });
+            }
+            // A return of a claim is never that late: one that arrives when its task has been claimed again
+            // takes the claim from who runs it, and a tool's effect happens twice. No guard tells the two
+            // claims apart, since the attempt goes back with the first.
+            _ if matches!(op, Op::GiveBack(_)) => {
+                let answer = lost("the request was lost");
+                self.after(patience, Event::Reply { to: from.pid, then, answer });
+            }
+            _ => {
+                let answer = lost("it took too long");
+                let late = patience + self.millis(0, 2_000);
+                self.after(patience, Event::Reply { to: from.pid, then, answer });
+                self.after(late, Event::Arrive { from, op, reply: None });
+            }
+        }
+    }
+
+    /// A request has reached the store.
+    pub fn arrive(&mut self, from: Sender, op: Op, reply: Option<(Duration, Then)>) {
+        if self.is_down {
+            // it was on its way when the store went
+            let Some((back, then)) = reply else { return };
+            let answer = Err(StoreError::Unknown("connection reset".to_owned()));
+            return self.after(back, Event::Reply { to: from.pid, then, answer });
+        }
+        let before = self.ledger.before(&self.store, &op);
+        let answer = self.carry_out(from.boot, &op);
+        self.tell(|| format!("store   p{} {op} -> {}", from.pid, brief(&answer)));
+        self.ledger.after(&self.store, from, &op, &answer, before);
+        if let Some((back, then)) = reply {
+            self.after(back, Event::Reply { to: from.pid, then, answer });
+        }
+    }
+
+    fn carry_out(&self, boot: Uuid, op: &Op) -> Answer {
+        let store = &self.store;
+        let work = async {
+            Ok(match op {
+                Op::Join(member) => Said::Owned(Box::new(Some(store.join(member).await?))),
+                Op::Renew(member) => Said::Owned(Box::new(store.renew(member).await?)),
+                Op::Commit(units) => Said::Verdicts(store.commit(boot, units).await?),
+                Op::Load(id) => Said::Row(Box::new(store.load(&[*id]).await?.pop().flatten())),
+                Op::Key(scope, effect) => {
+                    Said::Known(store.key(scope.0, &effect.to_string()).await?.is_some())
+                }
+                Op::Claim(request) => Said::Claims(store.claim(boot, request).await?),
+                Op::Promote(now) => {
+                    let (ready, next) = store.promote(*now).await?;
+                    Said::Promoted(ready, next)
+                }
+                Op::Doomed => Said::Doomed(store.doomed().await?),
+                Op::GiveBack(claims) => {
+                    store.give_back(boot, claims).await?;
+                    Said::Done
+                }
+                Op::Running => Said::Running(store.running(boot).await?),
+                Op::Suspects => Said::Count(store.suspects(boot).await?),
+                Op::Park(target, park) => Said::Count(store.park(target, *park).await?),
+                Op::SetStatus(key, epoch, status) => {
+                    let id = AgentId::of(crate::work::KIND, key);
+                    store.set_status(id, crate::work::KIND, key, *epoch, *status, None).await?;
+                    Said::Done
+                }
+            })
+        };
+        work.now_or_never().expect("a store in memory answers at once")
+    }
+}
+
+/// The last digits of an id, which tell it apart.
+pub fn short(id: Uuid) -> u64 {
+    id.as_u64_pair().1 & 0xffff_ffff
+}
+
+impl std::fmt::Display for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Join(_) => write!(f, "join"),
+            Self::Renew(_) => write!(f, "renew"),
+            Self::Commit(units) => {
+                write!(f, "commit")?;
+                for unit in units.iter() {
+                    write!(f, " [")?;
+                    if let Some(s) = &unit.state {
+                        write!(f, "{} v{} e{}", s.key, s.base_version + 1, s.epoch)?;
+                    }
+                    for end in &unit.finished {
+                        let how = format!("{:?}", end.outcome);
+                        let how = how.split([' ', '{']).next().unwrap_or_default();
+                        write!(f, " {how} t{} {:?}", short(end.task.0), end.guard)?;
+                    }
+                    for new in &unit.accepted {
+                        write!(f, " +t{}", short(new.id.0))?;
+                    }
+                    write!(f, "]")?;
+                }
+                Ok(())
+            }
+            Self::Load(_) => write!(f, "load"),
+            Self::Key(_, effect) => write!(f, "key {effect}"),
+            Self::Claim(r) => write!(f, "claim{}", if r.alone { " alone" } else { "" }),
+            Self::Promote(_) => write!(f, "promote"),
+            Self::Doomed => write!(f, "doomed"),
+            Self::GiveBack(claims) => {
+                write!(f, "give back")?;
+                claims.iter().try_for_each(|(id, n)| write!(f, " t{}#{n}", short(id.0)))
+            }
+            Self::Running => write!(f, "running"),
+            Self::Suspects => write!(f, "suspects"),
+            Self::Park(target, park) => write!(f, "{} {target}", if *park { "park" } else { "unpark" }),
+            Self::SetStatus(key, epoch, status) => write!(f, "set {key} e{epoch} {status:?}"),
+        }
+    }
+}
+
+fn brief(answer: &Answer) -> String {
+    match answer {
+        Ok(Said::Owned(owned)) => match owned.as_ref() {
+            Some(o) => {
+                let n = o.epochs.iter().filter(|e| **e != 0).count();
+                let epoch = o.epochs.iter().max().copied().unwrap_or(0);
+                format!("{n} partitions, e{epoch}, {} rescued", o.rescued)
+            }
+            None => "ended".to_owned(),
+        },
+        Ok(Said::Row(row)) => row.as_ref().as_ref().map_or("none".to_owned(), |r| format!("v{}", r.version)),
+        Ok(Said::Claims(claims)) => {
+            claims.iter().map(|c| format!("t{}#{} ", short(c.id.0), c.attempt)).collect()
+        }
+        Ok(Said::Running(running)) => {
+            running.iter().map(|(id, n)| format!("t{}#{n} ", short(id.0))).collect()
+        }
+        other => format!("{other:?}").chars().take(160).collect(),
+    }
+}
