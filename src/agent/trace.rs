@@ -84,13 +84,30 @@ pub(crate) fn again(site: &str) {
     }
 }
 
+/// Names are being looked for; also where that panics, it ends.
+struct Naming;
+
+impl Naming {
+    fn begin() -> Self {
+        NAMING.store(true, Ordering::Release);
+        Self
+    }
+}
+
+impl Drop for Naming {
+    fn drop(&mut self) {
+        NAMING.store(false, Ordering::Release);
+    }
+}
+
 /// A backtrace with names, of the user's calls alone. Blocks, the first time for long.
 pub(crate) fn name(mut trace: Backtrace) -> String {
-    NAMING.store(true, Ordering::Release);
-    trace.resolve();
-    // What was read of the program for this is tens of megabytes, and seldom wanted again.
-    backtrace::clear_symbol_cache();
-    NAMING.store(false, Ordering::Release);
+    {
+        let _naming = Naming::begin();
+        trace.resolve();
+        // What was read of the program for this is tens of megabytes, and seldom wanted again.
+        backtrace::clear_symbol_cache();
+    }
     let symbols = trace.frames().iter().flat_map(|frame| frame.symbols());
     let calls = symbols.filter_map(|symbol| {
         let place = symbol.filename().map(|file| {

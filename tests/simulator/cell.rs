@@ -494,6 +494,7 @@ fn write(key: &str, epoch: i64, base: i64, state: &[u32]) -> StateWrite {
         base_version: base,
         schema_version: 1,
         bytes: Arc::new(bytes),
+        keeps_base: false,
     }
 }
 
