@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::window::Air;
 use crate::{
-    agent::{Agent, Ran, Turn, turn::Passage},
+    agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
     model::supervision::{CrashKind, CrashReason},
     runtime::{crashes::guard, inbox::Current, persistence::Outcome},
 };
@@ -51,12 +51,29 @@ pub(super) struct Terms {
     pub begun: Option<Instant>,
 }
 
+/// Runs `letter` on `agent`.
+pub(super) async fn drive<A: Agent>(
+    agent: &mut A,
+    letter: &mut EnvelopeOf<A>,
+    turn: &Turn<A>,
+    air: &mut Air,
+    terms: &Terms,
+) -> End {
+    let name = letter.wire_name();
+    let mut work = pin!(Some(letter.run(agent, turn, terms.keep)));
+    // Most wait for nothing, so nobody is woken yet by what this one waits for: it is asked again.
+    match step(work.as_mut(), &mut Context::from_waker(Waker::noop())) {
+        Some(end) => end,
+        None => Box::pin(wait(work, name, turn, air, terms)).await,
+    }
+}
+
 /// A handler at work; `None`: it has been dropped.
 type Work<'a, F> = Pin<&'a mut Option<F>>;
 
 /// Has a handler go on. `None`: it waits for something.
 #[inline]
-pub(super) fn step<F: Future<Output = Ran>>(work: Work<'_, F>, cx: &mut Context<'_>) -> Option<End> {
+fn step<F: Future<Output = Ran>>(work: Work<'_, F>, cx: &mut Context<'_>) -> Option<End> {
     let future = work.as_pin_mut()?;
     match guard(|| future.poll(cx)) {
         Err((message, site)) => Some(End::panicked(message, site)),
@@ -65,15 +82,8 @@ pub(super) fn step<F: Future<Output = Ran>>(work: Work<'_, F>, cx: &mut Context<
     }
 }
 
-/// Has a handler begin. Most wait for nothing, so nobody is woken yet by what this one waits for: it is
-/// asked again in [`wait`].
-#[inline]
-pub(super) fn begin<F: Future<Output = Ran>>(work: Work<'_, F>) -> Option<End> {
-    step(work, &mut Context::from_waker(Waker::noop()))
-}
-
 /// Waits for a handler that has begun.
-pub(super) async fn wait<A: Agent, F: Future<Output = Ran>>(
+async fn wait<A: Agent, F: Future<Output = Ran>>(
     mut work: Work<'_, F>,
     name: &'static str,
     turn: &Turn<A>,

@@ -1,11 +1,9 @@
 //! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
 
-use std::pin::pin;
-
 use tokio::time::Instant;
 
 use super::{
-    drive::{End, LONG, Terms, begin, wait},
+    drive::{End, LONG, Terms, drive},
     runner::{Exit, Runner},
     window::{Entry, fail},
 };
@@ -118,13 +116,7 @@ impl<A: Agent> Runner<A> {
             return Some(End::panicked("the agent is not there".to_owned(), None));
         };
         let name = letter.wire_name();
-        let end = {
-            let mut work = pin!(Some(letter.run(agent, &self.turn, terms.keep)));
-            match begin(work.as_mut()) {
-                Some(end) => end,
-                None => Box::pin(wait(work, name, &self.turn, &mut self.air, &terms)).await,
-            }
-        };
+        let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
         self.has_run(name, &terms);
         Some(if self.probed { self.unless_cut_short(end, self.batch.get(at)) } else { end })
     }
@@ -139,13 +131,7 @@ impl<A: Agent> Runner<A> {
             return End::panicked("the agent is not there".to_owned(), None);
         };
         let name = letter.wire_name();
-        let end = {
-            let mut work = pin!(Some(letter.run(agent, &self.turn, terms.keep)));
-            match begin(work.as_mut()) {
-                Some(end) => end,
-                None => Box::pin(wait(work, name, &self.turn, &mut self.air, &terms)).await,
-            }
-        };
+        let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
         self.has_run(name, &terms);
         self.unless_cut_short(end, Some(letter))
     }
