@@ -70,6 +70,8 @@
 //!   in their commit, and from outside; the *keeper* reads them through the cache.
 //! - **Topics** ([`Topic`]): subscriptions are written by turns, in their commit; what is published is told
 //!   to the subscribers, whom a node keeps in memory.
+//! - **Bonds** ([`Turn::watch`], [`Turn::child`]) are kept as subscriptions are: whose end an agent is told
+//!   of, and who ends with it.
 //! - The **cache** saves reading again what the store has. It is never the truth.
 //!
 //! # What always holds
@@ -146,8 +148,8 @@ pub mod tool;
 
 pub use agent::{
     Accepts, Address, Agent, AgentRef, AskError, Done, Fault, Full, Handler, Invalid, Joined, JsonRefusal,
-    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Settings, Stored, Topic,
-    Turn,
+    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Settings, Stored,
+    Terminated, Topic, Turn,
 };
 pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};
@@ -163,7 +165,8 @@ pub use tool::{Call, Effect, Limits, Tool, ToolRef};
 pub mod prelude {
     pub use crate::{
         Address, Agent, AskError, Call, ConversationId, Done, Effect, Handle, Handler, Joined, Message,
-        Never, Outcome, Policy, Query, Result, Runtime, Settings, Stored, TaskId, Tool, Topic, Turn, message,
+        Never, Outcome, Policy, Query, Result, Runtime, Settings, Stored, TaskId, Terminated, Tool, Topic,
+        Turn, message,
     };
     pub use anyhow::{Context as _, anyhow, bail, ensure};
     pub use schemars::JsonSchema;

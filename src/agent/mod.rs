@@ -5,6 +5,7 @@
 //! together or not at all.
 
 pub(crate) mod answer;
+pub(crate) mod bond;
 pub mod counter;
 pub(crate) mod drops;
 pub(crate) mod guard;
@@ -29,6 +30,7 @@ use std::future::Future;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use answer::{AskError, Done, Fault, Joined, Outcome};
+pub use bond::Terminated;
 pub use letter::{AnyLetter, Details, Envelope, JsonReply, Letter, Ran};
 pub use many::SendMany;
 pub use message::{Data, Invalid, JsonRefusal, Message, Never, Refused};

@@ -59,6 +59,12 @@ impl<A> PartialEq for Address<A> {
         self.key == other.key
     }
 }
+/// `kind/key`.
+impl<A: Agent> fmt::Display for Address<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", A::KIND, self.key)
+    }
+}
 impl<A> fmt::Debug for Address<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)

@@ -199,6 +199,9 @@ fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     if let Some(at) = agent.created_at {
         fact("created", format!("{at} ({})", when::ago(at)));
     }
+    if !agent.children.is_empty() {
+        fact("children", agent.children.join(", "));
+    }
     Ok(out::line(&lines.join("\n"))?)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything else in the crate may use these types; they use nothing of the crate.
 
+pub mod bond;
 pub mod conversation;
 pub mod crash_group;
 pub mod event;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Handle, cache_actor,
+    Handle, bonds, cache_actor,
     crashes::{self, install_hook},
     dispatcher::Quiesce,
     hints,
@@ -233,6 +233,7 @@ pub(crate) async fn launch(
                     node.wake_cache();
                 }
                 node.topics.committed(units, verdicts);
+                node.bonds.committed(units, verdicts);
                 node.tell_others(units);
                 if let Some(probe) = &node.probe {
                     let durable = units.iter().zip(verdicts).filter(|(_, v)| **v == Verdict::Durable);
@@ -289,6 +290,7 @@ pub(crate) async fn launch(
         move |node, end| lease::keep(node, member.clone(), Duration::ZERO, end)
     });
     supervise("crash keeper", &node, &keepers, crashes::keep);
+    supervise("keeper of bonds", &node, &keepers, bonds::keep);
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
     // hears of others.
     if threads.is_some() {

@@ -27,12 +27,14 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
         match hint {
             Hint::Resync => {
                 node.topics.told(true);
+                node.bonds.told(true);
                 node.wake_dispatcher(true);
             }
             Hint::Nudge(what) if what == TASKS => node.wake_dispatcher(true),
-            Hint::Nudge(what) => node.topics.heard(&what, node.boot),
+            Hint::Nudge(what) => node.topics.heard(&what, node.boot, &node.bonds),
             Hint::Polling(why) => {
                 node.topics.told(false);
+                node.bonds.told(false);
                 let event = Event::new(Level::Info, "store.polling", "node").field("reason", why);
                 node.logger
                     .emit(event.hint("other nodes' work is found by looking for it every few seconds"));

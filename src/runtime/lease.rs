@@ -279,6 +279,7 @@ impl Keeper {
         }
         if !changes.gained.is_empty() {
             node.topics.doubt();
+            node.bonds.sweep(); // their last owner may have left something undone
         }
         let (store, boot) = (node.store.clone(), node.boot);
         if ownership.rescued > 0

@@ -8,6 +8,7 @@
 //!               └─ agent cells   each attached to a lane, on one of the arbiters
 //! ```
 
+mod bonds;
 mod boot;
 mod cache_actor;
 mod cell;
@@ -40,6 +41,7 @@ pub(crate) mod probe;
 pub(crate) mod registry;
 mod row;
 mod settle;
+mod standing;
 mod task_cell;
 pub(crate) mod tool_cell;
 mod topics;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    bonds::Bonds,
     cache_actor::{Put, Refresh},
     crashes::Crashes,
     dispatcher::{CLAIM, Held, PROMOTE, Wake},
@@ -87,6 +88,7 @@ pub(crate) struct Node {
     pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     pub topics: Topics,
+    pub bonds: Bonds,
     pub metrics: Metrics,
     pub crashes: Crashes,
     /// A test's hand in the node.
@@ -161,6 +163,7 @@ impl Node {
                 resources: built.resources,
                 app: built.app,
                 topics,
+                bonds: Bonds::new(),
                 metrics: Metrics,
                 crashes: Crashes::default(),
                 probe,

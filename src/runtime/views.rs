@@ -257,6 +257,9 @@ pub struct AgentInfo {
     /// The size of its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_bytes: Option<u64>,
+    /// Those that end with it (`kind/key`), at most 1,000; not in listings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<String>,
 }
 
 /// A kept snapshot.

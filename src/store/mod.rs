@@ -92,6 +92,13 @@ pub enum StoredStatus {
     Quarantined = 3,
 }
 
+impl StoredStatus {
+    /// Whether an agent with it has ended: it takes no messages until a person brings it back.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Stopped | Self::Quarantined)
+    }
+}
+
 /// An agent's row.
 #[derive(Debug, Clone)]
 pub struct AgentRow {

@@ -97,6 +97,7 @@ impl Kit {
 
     async fn is_busy(&self) -> bool {
         self.node.persistence.waiting() > 0
+            || self.node.bonds.is_busy()
             || self.busy().next().is_some()
             || self.node.held_tasks().await > 0
             || !self.store.is_at_rest(clock::now())

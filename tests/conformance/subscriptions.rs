@@ -110,6 +110,26 @@ rules! {
         assert_eq!(w.claim(9).await[0].id, task.id);
     }
 
+    async fn a_unit_ends_the_subscriptions_of_those_whom_its_tasks_tell(w: &mut World) {
+        w.must(w.subscribing("a", &[("@watch/tally/x", true), ("prices", true)])).await;
+        w.must(w.subscribing("b", &[("@watch/tally/x", true)])).await;
+        let telling = |key: &str| Unit {
+            accepted: vec![task(key)],
+            subscriptions: vec![write("@watch/tally/x", key, false)],
+            ..w.subscribing("x", &[])
+        };
+        let (told, mut zombie) = (telling("a"), telling("b"));
+        zombie.owner = zombie.owner.map(|(partition, epoch)| (partition, epoch - 1));
+        for _ in 0..2 {
+            let units = [zombie.clone(), told.clone()];
+            assert_eq!(w.commit(&units).await, [fenced(), Verdict::Durable]);
+        }
+        assert_eq!(w.subscribed("@watch/tally/x").await, ["b"]);
+        assert_eq!(w.subscribed("prices").await, ["a"]);
+        let claimed: Vec<_> = w.claim(9).await.iter().map(|task| task.id).collect();
+        assert_eq!(claimed, [told.accepted[0].id]);
+    }
+
     async fn no_more_subscribers_are_read_than_were_asked_for_and_the_rest_is_counted(w: &mut World) {
         let names: Vec<String> = (0..50).map(|n| format!("k{n}")).collect();
         let units: Vec<Unit> = names.iter().map(|key| w.subscribing(key, &[("prices", true)])).collect();

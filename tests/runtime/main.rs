@@ -36,4 +36,5 @@ mod timers;
 mod topics;
 mod turns;
 mod urgency;
+mod watch;
 mod watchdog;

@@ -3,6 +3,7 @@
 //! What a turn tells and submits waits in its outbox and leaves with its commit. What it asks and
 //! calls leaves at once, but only when the agent's earlier turns are durable (the *gate*).
 
+mod bonds;
 mod conversation;
 mod end;
 mod gate;

@@ -172,13 +172,16 @@ impl Outbox {
     pub(super) fn write_subscription(&mut self, write: SubscriptionWrite) {
         let SubscriptionWrite { topic, subscriber, .. } = &write;
         self.bytes += topic.len() + subscriber.key.len() + subscriber.message.len();
-        if let Some(known) = self.subscriptions.iter_mut().find(|known| known.topic == write.topic) {
+        let same = |known: &&mut SubscriptionWrite| {
+            known.topic == write.topic && known.subscriber.agent == write.subscriber.agent
+        };
+        if let Some(known) = self.subscriptions.iter_mut().find(same) {
             *known = write;
             return;
         }
         self.subscriptions.push(write);
         if self.subscriptions.len() > MAX_SINGLES {
-            self.refuse("a turn may begin and end 1,000 subscriptions: split the work");
+            self.refuse("a turn may begin and end 1,000 subscriptions and bonds: split the work");
         }
     }
 

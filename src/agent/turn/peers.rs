@@ -22,7 +22,7 @@ use crate::{
         many::plain,
         message::Message,
         messages::Accepts,
-        reference::{Ask, Pending},
+        reference::{Address, Ask, Pending},
     },
     model::{
         id::{Target, TaskId},
@@ -40,6 +40,11 @@ pub struct Peer<'c, A: Agent, B> {
 }
 
 impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
+    /// Its address.
+    pub fn address(&self) -> Address<B> {
+        Address::new(&*self.key)
+    }
+
     /// The same agent through its high lane: what is told and asked through it goes before what waits
     /// there. Tasks have priorities of their own ([`Queued::priority`]).
     pub fn urgent(mut self) -> Self {

@@ -65,6 +65,7 @@ impl<A: Agent> Runner<A> {
             .set_status(name.id, &name.kind, &name.key, self.epoch, StoredStatus::Quarantined, Some(&why))
             .await;
         let subject = self.subject();
+        self.node.bonds.ended(&subject, &why);
         let event = Event::new(Level::Error, event::STATE_QUARANTINED, &*subject)
             .field("cause", why)
             .field_opt("not_kept", kept.err().map(|e| e.to_string()))
@@ -97,6 +98,7 @@ impl<A: Agent> Runner<A> {
         let kept =
             self.node.store.set_status(name.id, &name.kind, &name.key, self.epoch, status, Some(&why)).await;
         let subject = self.subject();
+        self.node.bonds.ended(&subject, &why);
         let event = Event::new(Level::Error, event::AGENT_STOPPED, &*subject)
             .field("reason", why.clone())
             .field_opt("not_kept", kept.err().map(|e| e.to_string()))
@@ -184,7 +186,7 @@ impl<A: Agent> Runner<A> {
     }
 }
 
-pub(super) fn stopped_text(subject: &str, why: &str) -> Arc<str> {
+pub(in crate::runtime) fn stopped_text(subject: &str, why: &str) -> Arc<str> {
     format!("{subject} is stopped: {why}; when the cause is mended: greenroom agents restart {subject}")
         .into()
 }

@@ -25,6 +25,7 @@ use super::{
     watchdog::Noted,
 };
 use crate::agent::{Agent, lane::Lane};
+pub(super) use leave::stopped_text;
 use runner::Runner;
 
 /// The actor around one agent.

@@ -61,11 +61,12 @@ impl<A: Agent> Runner<A> {
         }
         let timed_out = reason.kind == CrashKind::Timeout;
         let (decision, fault) = self.report(Some(letter.letter()), reason);
+        let end = format!("it {}", fault.message);
         letter.letter_mut().fail(if timed_out { AskError::TimedOut } else { AskError::Failed(fault) });
         self.keep(letter, Ran::Failed);
         match exit {
             Some(exit) => Some(exit),
-            None => self.after_crash(decision).await,
+            None => self.after_crash(decision, &end).await,
         }
     }
 
@@ -73,11 +74,12 @@ impl<A: Agent> Runner<A> {
     pub(super) async fn die(&mut self) -> Option<Exit> {
         self.drop_agent();
         let message = "a test crashed it".to_owned();
-        let (decision, _) = self.report(None, CrashReason { kind: CrashKind::Panic, message, site: None });
-        self.after_crash(decision).await
+        let reason = CrashReason { kind: CrashKind::Panic, message, site: None };
+        let (decision, fault) = self.report(None, reason);
+        self.after_crash(decision, &format!("it {}", fault.message)).await
     }
 
-    async fn after_crash(&mut self, decision: Decision) -> Option<Exit> {
+    async fn after_crash(&mut self, decision: Decision, end: &str) -> Option<Exit> {
         match decision {
             Decision::Restart { delay, .. } => {
                 self.inbox().set_phase(Phase::Restarting);
@@ -102,10 +104,34 @@ impl<A: Agent> Runner<A> {
                 if let Some(exit) = self.rewind_if_gone().await {
                     return Some(exit);
                 }
+                if let Some(exit) = Box::pin(self.calm_down()).await {
+                    return Some(exit);
+                }
+                self.node.bonds.ended(&self.subject(), end);
                 self.retire = true;
                 None
             }
         }
+    }
+
+    /// Waits until what ran is durable, or undone: what it leaves behind comes before its end.
+    async fn calm_down(&mut self) -> Option<Exit> {
+        while self.air.flight.is_some() || !self.window.is_empty() {
+            if self.air.flight.is_none()
+                && let Some(exit) = self.flush().await
+            {
+                return Some(exit);
+            }
+            if self.air.flight.is_some() {
+                let outcome = self.outcome().await;
+                if let Err(outcome) = self.landed(outcome)
+                    && let Some(exit) = self.lost(outcome).await
+                {
+                    return Some(exit);
+                }
+            }
+        }
+        None
     }
 
     /// Waits, unless an operator or the end of the node asks it to leave. `false`: it is asked.

@@ -1,24 +1,27 @@
 //! Agents: listed, looked into, acted on.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{
     AgentQuery, Operator, OperatorError, Result, not_found, page_limit, status::status_name, wrong_state,
 };
 use crate::{
-    agent::lane::Entrance,
-    model::{
-        event::{self, Event, Level},
-        id::AgentId,
-        snapshot,
-    },
+    agent::{AskError, lane::Entrance},
+    model::{bond::Bond, id::AgentId, snapshot},
     runtime::{
         inbox::Control,
-        orchestrator::{Command, Notice},
+        standing::Standing,
         views::{Action, AgentInfo, Page, SnapshotInfo, StateInfo},
     },
     store::{AgentFilter, AgentRow, StoredStatus},
 };
+
+/// How long the watchers of an agent that is brought back may take to be told of its end.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How many children of an agent are shown.
+const MAX_CHILDREN: usize = 1_000;
 
 impl Operator {
     /// One page of agents: those that the store knows.
@@ -62,20 +65,29 @@ impl Operator {
     /// One agent.
     ///
     /// # Errors
-    /// [`AskError::NotFound`](crate::AskError::NotFound) where it has never been spoken to.
+    /// [`AskError::NotFound`] where it has never been spoken to.
     pub async fn agent(&self, kind: &str, key: &str) -> Result<AgentInfo> {
         let (_, found, key) = self.key_of(kind, key)?;
         let row = self.row(kind, key).await?;
         if row.is_none() && found.live(key).is_none() {
             return Err(not_found(format!("there is no agent {kind}/{key} yet: its first message makes it")));
         }
-        Ok(self.describe(kind, key, row.as_ref()))
+        Ok(AgentInfo { children: self.children(kind, key).await?, ..self.describe(kind, key, row.as_ref()) })
+    }
+
+    /// Those that end with an agent.
+    async fn children(&self, kind: &str, key: &str) -> Result<Vec<String>> {
+        let topic = Bond::Child.topic(&format!("{kind}/{key}"));
+        let (found, _) = self.node.store.subscribers(&topic, MAX_CHILDREN).await?;
+        let mut names: Vec<_> = found.iter().map(|child| format!("{}/{}", child.kind, child.key)).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Its durable state, now or at a kept version.
     ///
     /// # Errors
-    /// [`AskError::NotFound`](crate::AskError::NotFound) where there is none; [`AskError::WrongState`](crate::AskError::WrongState) where it cannot be read.
+    /// [`AskError::NotFound`] where there is none; [`AskError::WrongState`] where it cannot be read.
     pub async fn state(&self, kind: &str, key: &str, version: Option<i64>) -> Result<StateInfo> {
         self.key_of(kind, key)?;
         let row = self.row(kind, key).await?.filter(|r| r.version > 0);
@@ -115,13 +127,13 @@ impl Operator {
     /// Acts on an agent.
     ///
     /// # Errors
-    /// [`AskError::WrongState`](crate::AskError::WrongState) where the action does not fit its status.
+    /// [`AskError::WrongState`] where the action does not fit its status.
     pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
         self.act_on(kind, key, action, false).await
     }
 
     /// As [`Operator::act`], of `stop`, `restart` and `pause`, clearing the mailbox: messages that wait and
-    /// have not begun are answered with [`AskError::WrongState`](crate::AskError::WrongState), which says so,
+    /// have not begun are answered with [`AskError::WrongState`], which says so,
     /// and do not run. Tasks are never lost: those of a restarted agent run, the others are parked.
     ///
     /// # Errors
@@ -135,7 +147,7 @@ impl Operator {
     }
 
     async fn act_on(&self, kind: &str, key: &str, action: Action, clear: bool) -> Result<()> {
-        let (index, found, key) = self.key_of(kind, key)?;
+        let (_, found, key) = self.key_of(kind, key)?;
         self.here(kind, key)?;
         let node = &self.node;
         if node.is_troubled(false) {
@@ -184,32 +196,23 @@ impl Operator {
                 return Err(wrong_state(format!("{subject} is {}", status_name(status))));
             }
         };
-        let id = AgentId::of(kind, key);
-        if next != status || row.is_some() {
-            found.note_status(id);
-            node.store.set_status(id, kind, key, node.epoch(id), next, why).await?;
+        let runnable = next == StoredStatus::Normal;
+        if runnable && status.is_end() {
+            self.end_is_told(&subject).await?;
         }
-        if let Some(actors) = node.actors() {
-            let (key, entrance) = (key.to_owned(), Some(entrance));
-            let command = Command { kind: index, key, entrance, control, clear };
-            let sent = actors.orchestrator.send(command).await;
-            sent.map_err(|_| wrong_state("the node is going down"))?;
+        let why = why.map(str::to_owned);
+        let standing = Standing { status: next, entrance, control, why, action, by: "operator", clear };
+        Ok(node.stand(kind, key, standing, row.is_some()).await?)
+    }
+
+    /// Waits until whoever is bound to an agent has been told of its end: once it is back, nobody is.
+    async fn end_is_told(&self, subject: &str) -> Result<()> {
+        let told = tokio::time::timeout(PATIENCE, self.node.bonds.settled(subject)).await;
+        if matches!(told, Ok(true)) {
+            return Ok(());
         }
-        let runnable = matches!(next, StoredStatus::Normal);
-        node.store.park(&subject, !runnable).await?;
-        let (name, level) =
-            if runnable { (event::AGENT_STARTED, Level::Info) } else { (event::AGENT_STOPPED, Level::Warn) };
-        node.logger.emit(
-            Event::new(level, name, subject.clone())
-                .field("by", "operator")
-                .field("action", format!("{action:?}"))
-                .field_opt("cleared", clear.then_some(true)),
-        );
-        if runnable {
-            node.notice(Notice::Healed { subject });
-            node.wake_dispatcher(true);
-        }
-        Ok(())
+        let why = format!("those who watch {subject} could not be told of its end yet");
+        Err(AskError::Unavailable(why).into())
     }
 
     fn describe(&self, kind: &str, key: &str, row: Option<&AgentRow>) -> AgentInfo {
@@ -237,6 +240,7 @@ impl Operator {
             state_bytes: row
                 .filter(|r| !r.bytes.is_empty())
                 .map(|r| r.bytes.len().saturating_sub(snapshot::HEADER_BYTES) as u64),
+            children: Vec::new(),
         }
     }
 

@@ -11,12 +11,18 @@ mod hand_out;
 mod index;
 mod news;
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::{index::Index, news::News};
-use crate::store::{Shared, StoreError, Unit, Verdict};
+use super::bonds::Bonds;
+use crate::{
+    model::bond::Bond,
+    store::{Shared, StoreError, Unit, Verdict},
+};
 
 /// At most so many topics are read at the same time.
 const READS: usize = 2;
@@ -47,7 +53,10 @@ impl Topics {
             unit.subscriptions.iter().for_each(|write| index.committed(write));
             drop(index);
             if let Some(news) = &self.news {
-                news.add(unit.subscriptions.iter().map(|write| write.topic.clone()));
+                // Of a bond that has ended nobody needs to know.
+                let told =
+                    unit.subscriptions.iter().filter(|w| w.subscribed || Bond::read(&w.topic).is_none());
+                news.add(told.map(|write| write.topic.clone()));
             }
         }
     }
@@ -79,14 +88,27 @@ impl Topics {
         told
     }
 
-    /// Takes in what another node tells.
-    pub(crate) fn heard(&self, hint: &str, me: Uuid) {
+    /// Other nodes are to look at a topic, although nothing was committed to it.
+    pub(crate) fn tell(&self, topic: Arc<str>) {
+        if let Some(news) = &self.news {
+            news.add([topic]);
+        }
+    }
+
+    /// Takes in what another node tells of topics, and has it told of bonds.
+    pub(crate) fn heard(&self, hint: &str, me: Uuid, bonds: &Bonds) {
         let Some(names) = news::read(hint, me) else { return };
         let mut index = self.index.lock();
-        names.for_each(|name| match name {
-            news::ALL => index.doubt(),
-            name => index.changed(name),
-        });
+        for name in names {
+            match Bond::read(name) {
+                Some((bond, subject)) => bonds.heard(bond, subject),
+                None if name == news::ALL => {
+                    index.doubt();
+                    bonds.sweep();
+                }
+                None => index.changed(name),
+            }
+        }
     }
 
     /// Other nodes may have changed what they could not tell: they have left agents to this one.
