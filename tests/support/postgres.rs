@@ -436,7 +436,17 @@ impl Server {
 
     /// A statement in one of its databases; what it printed.
     pub fn psql_in(&self, database: &str, sql: &str) -> String {
-        psql(self.folder.path(), self.port, database, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
+        let began = Instant::now();
+        loop {
+            match psql(self.folder.path(), self.port, database, sql) {
+                Ok(printed) => return printed,
+                // A place that is kept for us may be held by somebody who is being turned away.
+                Err(e) if e.contains("too many clients") && began.elapsed() < Duration::from_secs(10) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(e) => panic!("{sql}: {e}"),
+            }
+        }
     }
 
     /// A statement that may fail; what it printed, or the error.
