@@ -1,7 +1,10 @@
 //! What is known from outside: what clients were told, what the store did, what everybody believed. It
 //! finds what must never be.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use greenroom::{
@@ -62,8 +65,6 @@ struct Known {
 struct Belief {
     epochs: Vec<i64>,
     until: Duration,
-    /// Its clock stood still: it may believe for too long, and the epochs alone hold it back.
-    dozes: bool,
 }
 
 /// Whose commit it was, its units, and the verdicts on them.
@@ -87,6 +88,7 @@ pub struct Ledger {
     /// The newest epoch of each partition.
     epochs: BTreeMap<usize, i64>,
     beliefs: BTreeMap<Pid, Belief>,
+    dozers: BTreeSet<Pid>,
     restarts: BTreeMap<(Pid, &'static str), Vec<Duration>>,
     paid: BTreeMap<u32, u32>,
     /// How much was observed, for those who want to know whether a world was busy.
@@ -157,12 +159,15 @@ impl Ledger {
     }
 
     pub fn believes(&mut self, pid: Pid, epochs: &[i64], until: Duration) {
-        let dozes = self.beliefs.get(&pid).is_some_and(|b| b.dozes);
-        self.beliefs.insert(pid, Belief { epochs: epochs.to_vec(), until, dozes });
+        if !self.dozers.contains(&pid) {
+            self.beliefs.insert(pid, Belief { epochs: epochs.to_vec(), until });
+        }
     }
 
+    /// Its clock stands still: it may believe for too long, and the epochs alone hold it back.
     pub fn dozes(&mut self, pid: Pid) {
-        self.beliefs.get_mut(&pid).into_iter().for_each(|b| b.dozes = true);
+        self.dozers.insert(pid);
+        self.beliefs.remove(&pid);
     }
 
     pub fn dies(&mut self, pid: Pid) {
@@ -171,7 +176,7 @@ impl Ledger {
 
     /// A process starts a turn.
     pub fn runs(&mut self, pid: Pid, partition: usize, now: Duration) {
-        let owns = |b: &Belief| b.epochs.get(partition).is_some_and(|e| *e != 0) && b.until > now && !b.dozes;
+        let owns = |b: &Belief| b.epochs.get(partition).is_some_and(|e| *e != 0) && b.until > now;
         if !self.beliefs.get(&pid).is_some_and(owns) {
             return; // it dozes, or its belief has been told already
         }

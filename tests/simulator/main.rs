@@ -14,7 +14,8 @@
 //! `GREENROOM_SEED=17` runs one seed and tells what happened last, `GREENROOM_SEEDS=100000` so many in
 //! place of 3,000, `GREENROOM_FIRST_SEED=3000` others.
 //!
-//! How many of the 3,000 notice where something is broken by hand:
+//! How many of 3,000 noticed what was broken by hand, one at a time (measured once: the numbers move with
+//! whatever changes what the seeds draw):
 //!
 //! | broken | seeds |
 //! |---|---|

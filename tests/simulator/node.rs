@@ -146,6 +146,7 @@ pub struct Process {
     /// How far its wall clock is off, in milliseconds.
     pub wall_off: i64,
     pub is_paused: bool,
+    asleep_since: Option<Duration>,
     /// What reached it while it was paused.
     pub stash: Vec<Event>,
     /// It is over, and its machine is to start another.
@@ -172,6 +173,7 @@ impl Process {
             clock: Monotonic { began: world.now, rate, slept: Duration::ZERO },
             wall_off,
             is_paused: false,
+            asleep_since: None,
             stash: Vec::new(),
             is_over: false,
             tenure: None,
@@ -210,10 +212,20 @@ impl Process {
         self.epochs.get(partition(key)).copied().unwrap_or(0)
     }
 
-    /// The machine has slept: nothing of that time has passed by its clock.
-    pub fn sleep(&mut self, world: &mut World, slept: Duration) {
-        self.clock.slept += slept;
+    /// The machine falls asleep.
+    pub fn sleep(&mut self, world: &mut World) {
+        self.is_paused = true;
+        self.asleep_since = Some(world.now);
         world.ledger.dozes(self.me.pid);
+    }
+
+    /// It goes on; what reached it meanwhile is next. Nothing of the time that it slept has passed by its
+    /// clock.
+    pub fn resume(&mut self, world: &World) -> Vec<Event> {
+        self.is_paused = false;
+        let slept = self.asleep_since.take().map_or(Duration::ZERO, |since| world.now - since);
+        self.clock.slept += slept;
+        std::mem::take(&mut self.stash)
     }
 
     pub fn handle(&mut self, world: &mut World, event: Event) {

@@ -275,14 +275,12 @@ impl Simulation {
                 let Some(process) = self.machines[n].process.as_mut().filter(|p| !p.is_paused) else {
                     return;
                 };
-                process.is_paused = true;
-                process.sleep(world, slept);
+                process.sleep(world);
                 world.after(slept, Event::Fate(Fate::Resume(n)));
             }
             Fate::Resume(n) => {
                 let Some(process) = &mut self.machines[n].process else { return };
-                process.is_paused = false;
-                let (pid, stash) = (process.me.pid, std::mem::take(&mut process.stash));
+                let (pid, stash) = (process.me.pid, process.resume(world));
                 stash.into_iter().for_each(|event| self.give(pid, event));
             }
             Fate::SetClock(n, off) => {
