@@ -190,7 +190,7 @@ impl Faults {
         self.0.loads.load(Ordering::SeqCst)
     }
 
-    /// How often a page of agents of a status was read.
+    /// How often a page of agents of a kind and a status was read.
     pub fn lists(&self) -> usize {
         self.0.lists.load(Ordering::SeqCst)
     }
@@ -322,7 +322,7 @@ impl Store for Faulty {
         self.pass().await?.heads(ids).await
     }
     async fn agents(&self, filter: &AgentFilter) -> Result<Vec<AgentRow>> {
-        if filter.status.is_some() {
+        if filter.status.is_some() && filter.kind.is_some() {
             self.0.lists.fetch_add(1, Ordering::SeqCst);
         }
         self.pass().await?.agents(filter).await
