@@ -144,6 +144,15 @@ impl Desk {
         until("they wait", || async { depth().await == n }).await;
     }
 
+    /// Has the scribe write, and the store hang with it: until that is taken back nothing is durable.
+    async fn written_and_not_durable(&self) -> tokio::task::JoinHandle<Result<(), AskError>> {
+        soon(self.scribe().ask(Read {})).await.unwrap();
+        self.faults.hang(true);
+        let written = tokio::spawn(self.scribe().ask(write("a")));
+        until("it ran", || async { self.gate.count("a") == 1 }).await;
+        written
+    }
+
     /// Has the scribe find both of these in one batch.
     async fn together<A: Send + 'static, B: Send + 'static>(
         &self,
@@ -214,10 +223,7 @@ async fn an_answer_does_not_wait_for_a_turn_that_waits() {
 async fn the_answer_of_what_changed_nothing_does_not_wait_for_it_either() {
     let desk = desk().await;
     let scribe = desk.scribe();
-    soon(scribe.ask(Read {})).await.unwrap();
-    desk.faults.hang(true);
-    let written = tokio::spawn(scribe.ask(write("a")));
-    until("it ran", || async { desk.gate.count("a") == 1 }).await;
+    let written = desk.written_and_not_durable().await;
     // It is held back, for it has seen what is not durable yet.
     let mut read = Box::pin(scribe.ask(Read {}));
     assert!((&mut read).now_or_never().is_none());
@@ -256,10 +262,7 @@ async fn blocking_code_runs_once_although_its_turn_gives_way() {
 async fn what_a_turn_would_have_told_is_gone_with_the_commit_under_its_feet() {
     let desk = desk().await;
     let scribe = desk.scribe();
-    soon(scribe.ask(Read {})).await.unwrap();
-    desk.faults.hang(true);
-    let written = tokio::spawn(scribe.ask(write("a")));
-    until("it ran", || async { desk.gate.count("a") == 1 }).await;
+    let written = desk.written_and_not_durable().await;
     let waits = tokio::spawn(scribe.ask(TELLING));
     desk.gate.arrival().await;
     desk.faults.refuse(AgentId::of("scribe", "a"), Refusal::Bad("for once".to_owned()));
