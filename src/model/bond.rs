@@ -41,10 +41,21 @@ pub fn orphaned(subject: &str) -> String {
     format!("its parent {subject} has ended")
 }
 
+/// Whose end stopped an agent, by why it is stopped; `None`: something else did.
+pub fn orphaned_by(reason: &str) -> Option<&str> {
+    reason.strip_prefix("its parent ")?.strip_suffix(" has ended")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::topic::stored_name;
+
+    #[test]
+    fn an_orphan_is_known_by_why_it_is_stopped() {
+        assert_eq!(orphaned_by(&orphaned("desk/Zoë")), Some("desk/Zoë"));
+        assert_eq!(orphaned_by("stopped by an operator"), None);
+    }
 
     #[test]
     fn a_bond_is_read_from_its_topic_and_no_topic_of_a_users_is_one() {

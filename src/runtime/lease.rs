@@ -279,7 +279,8 @@ impl Keeper {
         }
         if !changes.gained.is_empty() {
             node.topics.doubt();
-            node.bonds.sweep(); // their last owner may have left something undone
+            node.bonds.sweep(); // their last owner may have left something undone, …
+            node.topics.tell_all(); // … and untold
         }
         let (store, boot) = (node.store.clone(), node.boot);
         if ownership.rescued > 0

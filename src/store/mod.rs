@@ -306,6 +306,9 @@ pub trait Store: Entities + Send + Sync + 'static {
     /// many there are beyond those.
     async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError>;
 
+    /// The first of them alone: nothing is counted.
+    async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError>;
+
     /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 

@@ -35,13 +35,12 @@ macro_rules! reads {
         /// How many of the doomed one call looks at.
         const DOOMED_AT_ONCE: i64 = 1_000;
 
-        /// The first of those who are subscribed to a topic, and how many more there are: these are counted
-        /// where there are any.
-        pub(super) $($async)* fn subscribers(
+        /// The first of those who are subscribed to a topic.
+        pub(super) $($async)* fn first_subscribers(
             conn: &mut $conn,
             topic: &str,
             limit: usize,
-        ) -> Result<(Vec<Subscriber>, u64), StoreError> {
+        ) -> Result<Vec<Subscriber>, StoreError> {
             use greenroom_subscriptions::dsl;
             let rows: Vec<(Id, String, String, String)> = dsl::greenroom_subscriptions
                 .filter(dsl::topic.eq(topic))
@@ -56,13 +55,24 @@ macro_rules! reads {
                 key: key.into(),
                 message: message.into(),
             };
+            Ok(rows.into_iter().map(subscriber).collect())
+        }
+
+        /// The same, and how many more there are: these are counted where there are any.
+        pub(super) $($async)* fn subscribers(
+            conn: &mut $conn,
+            topic: &str,
+            limit: usize,
+        ) -> Result<(Vec<Subscriber>, u64), StoreError> {
+            use greenroom_subscriptions::dsl;
+            let first = first_subscribers(conn, topic, limit)$($wait)*?;
             let mut more = 0;
-            if rows.len() >= limit {
+            if first.len() >= limit {
                 let all = dsl::greenroom_subscriptions.filter(dsl::topic.eq(topic)).count();
                 let all: i64 = all.get_result(conn)$($wait)*.map_err(sql)?;
-                more = u64::try_from(all).unwrap_or(0).saturating_sub(rows.len() as u64);
+                more = u64::try_from(all).unwrap_or(0).saturating_sub(first.len() as u64);
             }
-            Ok((rows.into_iter().map(subscriber).collect(), more))
+            Ok((first, more))
         }
 
         /// One page of agents by (kind, key).

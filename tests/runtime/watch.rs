@@ -552,6 +552,25 @@ async fn children_end_with_their_parent_and_theirs_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_was_borne_again_is_back_although_the_node_ended_before_it_was_brought() {
+    let mut world = World::start(program(&Gate::default())).await;
+    world.bears("p", "c", 1).await;
+    world.act("frail", "p", Action::Stop).await;
+    world.becomes("c", "stopped").await;
+    world.act("frail", "p", Action::Restart).await;
+    world.counts("p", 0).await;
+    world.end().await;
+    let path = world.dir().join("greenroom.db");
+    let mut store = SqliteConnection::establish(&path.to_string_lossy()).unwrap();
+    let bond = "INSERT INTO greenroom_subscriptions SELECT '@child/frail/p', id, kind, key, 'child', 0 \
+                FROM greenroom_agents WHERE kind = 'frail' AND key = 'c'";
+    assert_eq!(diesel::sql_query(bond).execute(&mut store).unwrap(), 1);
+    drop(store);
+    world.start_again(program(&Gate::default())).await;
+    world.counts("c", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_child_ends_with_its_parent_however_that_ends() {
     let mut world = World::start(program(&Gate::default())).await;
     let handle = world.handle();

@@ -353,6 +353,9 @@ impl Store for Faulty {
         let (found, more) = passed?.subscribers(topic, limit).await?;
         Ok((found, more + self.0.beyond.load(Ordering::SeqCst) as u64))
     }
+    async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>> {
+        self.pass().await?.first_subscribers(topic, limit).await
+    }
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         let claimed = self.pass().await?.claim(boot, request).await?;
         self.0.claimed.lock().extend(claimed.iter().map(|claim| claim.id));

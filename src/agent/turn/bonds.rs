@@ -66,7 +66,8 @@ impl<A: Agent> Turn<A> {
     /// waits for one that is paused or stopped. Only the crash of a temporary agent is told of by this
     /// process alone: where that dies within the same moment, nobody is.
     ///
-    /// The turn fails where `who` names no agent.
+    /// The turn fails where `who` is not `kind/key`; whether there is such a kind is not asked, for another
+    /// program may serve it.
     pub fn watch<I>(&self, who: impl fmt::Display)
     where
         A: Accepts<Terminated, I>,
@@ -91,7 +92,8 @@ impl<A: Agent> Turn<A> {
     /// again; what is submitted to the child in the same turn waits for that, what is told may come too
     /// early. A child of several parents ends with the first. Where two are each other's children, both end.
     ///
-    /// A child that another node serves is stopped there, as soon as that node hears of its parent's end.
+    /// A child that another node serves is stopped there, as soon as that node hears of its parent's end; of
+    /// the crash of a temporary parent only its own node hears.
     ///
     /// The turn fails where the kind is not registered, or the key is none.
     pub fn child<B: Agent>(&self, key: impl Into<String>) -> Peer<'_, A, B> {

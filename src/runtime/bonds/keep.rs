@@ -1,18 +1,21 @@
 //! The keeper: looks at one agent after the other, tells and stops.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use serde_json::value::to_raw_value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{Children, Due};
 use crate::{
     agent::Terminated,
     model::{
-        bond::{Bond, orphaned},
+        bond::{Bond, orphaned, orphaned_by},
         event::{Event, Level},
         id::{AgentId, Target},
         task::NewTask,
@@ -37,7 +40,8 @@ const UNTOLD: Duration = Duration::from_secs(10);
 
 /// Looks after all bonds until `end`.
 pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
-    let mut keeper = Keeper { node, sweep: Some(Sweep::BEGIN) };
+    let mut keeper =
+        Keeper { node, sweep: Some(Sweep::begin()), swept: false, next_sweep: Instant::now() + UNTOLD };
     loop {
         tokio::select! {
             () = keeper.step() => {}
@@ -50,21 +54,27 @@ struct Keeper {
     node: Arc<Node>,
     /// The sweep that is under way.
     sweep: Option<Sweep>,
+    /// The last step was the sweep's.
+    swept: bool,
+    /// When all is looked at again where other nodes do not say what they change.
+    next_sweep: Instant,
 }
 
 impl Keeper {
-    /// Does what is next, or waits for it.
+    /// Does what is next, or waits for it. What is due and what a sweep finds take turns, so that neither
+    /// waits for the end of the other.
     async fn step(&mut self) {
-        if self.node.bonds.sweep.swap(false, Ordering::AcqRel) {
-            self.sweep = Some(Sweep::BEGIN);
+        // One that is under way comes to its end before the next begins, or none would.
+        if self.sweep.is_none() && self.wants_sweep() {
+            (self.sweep, self.next_sweep) = (Some(Sweep::begin()), Instant::now() + UNTOLD);
         }
-        let next = self.node.bonds.queue.lock().pop();
-        let done = match (next, self.sweep.take()) {
-            (Some((subject, due)), sweep) => {
-                self.sweep = sweep;
-                self.look_after(subject, due).await
-            }
-            (None, Some(sweep)) => self.read_on(sweep).await,
+        let sweep = self.sweep.take_if(|_| !self.swept);
+        self.swept = sweep.is_some();
+        let next = if sweep.is_some() { None } else { self.node.bonds.queue.lock().pop() };
+        let done = match (sweep, next) {
+            (Some(sweep), _) => self.sweep_on(sweep).await,
+            (None, Some((subject, due))) => self.look_after(subject, due).await,
+            (None, None) if self.sweep.is_some() => return,
             (None, None) => return self.rest().await,
         };
         if let Err((subject, why)) = done {
@@ -77,12 +87,22 @@ impl Keeper {
         }
     }
 
+    fn wants_sweep(&self) -> bool {
+        let asked = self.node.bonds.sweep.swap(false, Ordering::AcqRel);
+        asked || (self.is_untold() && Instant::now() >= self.next_sweep)
+    }
+
+    /// Whether other nodes may change something without a word.
+    fn is_untold(&self) -> bool {
+        self.node.store.shared().is_some() && !self.node.bonds.told.load(Ordering::Acquire)
+    }
+
     /// Looks after the bonds of one agent. Where that fails, they come again after all that waits.
-    async fn look_after(&self, subject: Arc<str>, due: Due) -> Result<(), (String, String)> {
+    async fn look_after(&self, subject: Arc<str>, mut due: Due) -> Result<(), (String, String)> {
         let (node, of) = (self.node.clone(), subject.clone());
         // In a task of its own: a call of the store is not dropped half way.
         let looked = self.node.runtime.spawn(async move {
-            let looked = node.look_after_bonds(&of, &due).await;
+            let looked = node.look_after_bonds(&of, &mut due).await;
             if looked.is_err() {
                 node.bonds.queue.lock().put_back(&of, due);
             } else {
@@ -92,17 +112,25 @@ impl Keeper {
             }
             looked
         });
-        looked.await.unwrap_or_else(|e| Err(e.to_string())).map_err(|why| (subject.to_string(), why))
+        let looked = looked.await.unwrap_or_else(|e| {
+            self.node.bonds.look(&subject);
+            Err(e.to_string())
+        });
+        looked.map_err(|why| (subject.to_string(), why))
     }
 
-    /// Has the next ended agents of a sweep looked at.
-    async fn read_on(&mut self, sweep: Sweep) -> Result<(), (String, String)> {
-        let (node, filter) = (self.node.clone(), sweep.filter());
+    /// Looks after the next ended agent of a sweep, or reads more of them.
+    async fn sweep_on(&mut self, mut sweep: Sweep) -> Result<(), (String, String)> {
+        if let Some(subject) = sweep.found.pop_front() {
+            self.sweep = Some(sweep);
+            return self.look_after(subject, Due { children: Children::All, ..Due::default() }).await;
+        }
+        let Some(filter) = sweep.filter() else { return Ok(()) };
+        let node = self.node.clone();
         let read = self.node.runtime.spawn(async move { node.store.agents(&filter).await });
         match read.await.unwrap_or_else(|e| Err(StoreError::Unknown(e.to_string()))) {
             Ok(page) => {
-                page.iter().for_each(|row| self.node.bonds.look(&format!("{}/{}", row.kind, row.key)));
-                self.sweep = sweep.after(&page);
+                self.sweep = Some(sweep.with(&page));
                 Ok(())
             }
             Err(e) => {
@@ -112,62 +140,75 @@ impl Keeper {
         }
     }
 
-    async fn rest(&mut self) {
-        let bonds = &self.node.bonds;
-        let untold = self.node.store.shared().is_some() && !bonds.told.load(Ordering::Acquire);
+    async fn rest(&self) {
         tokio::select! {
-            () = bonds.work.notified() => {}
-            () = tokio::time::sleep(UNTOLD), if untold => self.sweep = Some(Sweep::BEGIN),
+            () = self.node.bonds.work.notified() => {}
+            () = tokio::time::sleep_until(self.next_sweep), if self.is_untold() => {}
         }
     }
 }
 
-/// All agents that have ended, a page at a time: what comes next.
+/// All agents that have ended, a page at a time.
 struct Sweep {
-    status: StoredStatus,
-    after: Option<(String, String)>,
+    /// Who was found and has not been looked at.
+    found: VecDeque<Arc<str>>,
+    /// Of which status the next page is, and behind whom; `None`: there is none.
+    next: Option<(StoredStatus, Option<(String, String)>)>,
 }
 
 impl Sweep {
-    const BEGIN: Self = Self { status: StoredStatus::Stopped, after: None };
-
-    fn filter(&self) -> AgentFilter {
-        AgentFilter { kind: None, status: Some(self.status), after: self.after.clone(), limit: PAGE }
+    fn begin() -> Self {
+        Self { found: VecDeque::new(), next: Some((StoredStatus::Stopped, None)) }
     }
 
-    /// Where it goes on behind this page; `None`: that was the last.
-    fn after(self, page: &[AgentRow]) -> Option<Self> {
-        match page.last() {
-            Some(last) if page.len() == PAGE => {
-                Some(Self { after: Some((last.kind.clone(), last.key.clone())), ..self })
+    fn filter(&self) -> Option<AgentFilter> {
+        let (status, after) = self.next.clone()?;
+        Some(AgentFilter { kind: None, status: Some(status), after, limit: PAGE })
+    }
+
+    /// Takes the next page in: those who have ended, and the parents of those whom such an end has stopped,
+    /// who may live again and want them back.
+    fn with(self, page: &[AgentRow]) -> Self {
+        let parents = page.iter().filter_map(|row| orphaned_by(row.reason.as_deref()?)).map(Arc::from);
+        let ended = page.iter().map(|row| format!("{}/{}", row.kind, row.key).into());
+        let next = match (page.last(), self.next) {
+            (Some(last), Some((status, _))) if page.len() == PAGE => {
+                Some((status, Some((last.kind.clone(), last.key.clone()))))
             }
-            _ if self.status == StoredStatus::Stopped => {
-                Some(Self { status: StoredStatus::Quarantined, after: None })
-            }
+            (_, Some((StoredStatus::Stopped, _))) => Some((StoredStatus::Quarantined, None)),
             _ => None,
-        }
+        };
+        let mut found: Vec<Arc<str>> = ended.chain(parents).collect();
+        found.sort_unstable();
+        found.dedup();
+        Self { found: found.into(), next }
     }
 }
 
 impl Node {
-    async fn look_after_bonds(&self, subject: &str, due: &Due) -> Result<(), String> {
+    async fn look_after_bonds(&self, subject: &str, due: &mut Due) -> Result<(), String> {
         let Some((kind, key)) = subject.split_once('/') else { return Ok(()) };
         let id = AgentId::of(kind, key);
-        if let Some(reason) = &due.reason {
-            self.look_after_end(subject, id, reason).await?;
-            if due.children.is_empty() {
+        if let Some(reason) = due.reason.clone() {
+            // Once: by the next try somebody may watch its next life.
+            if !due.told {
+                self.tell_watchers(subject, id, &reason).await?;
+                due.told = true;
+            }
+            self.stop_children(subject, id).await?;
+            if due.children.is_empty() && due.returning.is_empty() {
                 return Ok(());
             }
+        } else if due.children.is_empty() && due.returning.is_empty() && self.epoch(id) == 0 {
+            return Ok(()); // its watchers are its owner's affair
         }
         match self.end_of(id).await.map_err(text)? {
-            Some(reason) => self.look_after_end(subject, id, &reason).await,
-            None => self.bring_back(subject, id, &due.children).await,
+            Some(reason) => {
+                self.tell_watchers(subject, id, &reason).await?;
+                self.stop_children(subject, id).await
+            }
+            None => self.bring_back(subject, due).await,
         }
-    }
-
-    async fn look_after_end(&self, subject: &str, id: AgentId, reason: &str) -> Result<(), String> {
-        self.tell_watchers(subject, id, reason).await?;
-        self.stop_children(subject, id).await
     }
 
     /// Why an agent has ended, if the store says that it has.
@@ -186,7 +227,7 @@ impl Node {
         let end = Terminated { id: subject.to_owned(), reason: reason.chars().take(MAX_REASON).collect() };
         let end = to_raw_value(&end).map_err(text)?;
         loop {
-            let (watchers, _) = self.store.subscribers(&topic, AT_ONCE).await.map_err(text)?;
+            let watchers = self.store.first_subscribers(&topic, AT_ONCE).await.map_err(text)?;
             if watchers.is_empty() {
                 return Ok(());
             }
@@ -213,7 +254,7 @@ impl Node {
     /// Stops the children of an agent that has ended, and lets them go: those that this node serves.
     async fn stop_children(&self, subject: &str, id: AgentId) -> Result<(), String> {
         let (topic, why) = (Bond::Child.topic(subject), orphaned(subject));
-        let (children, _) = self.store.subscribers(&topic, MAX_CHILDREN).await.map_err(text)?;
+        let children = self.store.first_subscribers(&topic, MAX_CHILDREN).await.map_err(text)?;
         let all = children.len();
         let ours: Vec<_> = children.into_iter().filter(|child| self.epoch(child.agent) != 0).collect();
         if ours.len() < all && self.epoch(id) != 0 {
@@ -221,47 +262,61 @@ impl Node {
         }
         for children in ours.chunks(AT_ONCE) {
             for (child, row) in children.iter().zip(self.rows_of(children).await.map_err(text)?) {
-                if row.as_ref().is_some_and(|row| row.status.is_end()) {
+                // One that this end has stopped may have been stopped half.
+                let has_ended = |row: &AgentRow| row.status.is_end() && row.reason.as_deref() != Some(&*why);
+                if row.as_ref().is_some_and(has_ended) {
                     continue;
                 }
                 let stopped = Standing::stopped(&child.kind, &child.key, &why);
                 self.stand(&child.kind, &child.key, stopped, row.is_some()).await.map_err(text)?;
             }
-            match self.persistence.commit(id.0, bonds(&topic, children, false)).await {
-                Outcome::Durable => {}
-                other => return Err(format!("its children were not let go: {other:?}")),
-            }
+            self.bind(&topic, children, false).await?;
         }
         Ok(())
     }
 
     /// Takes the children of an agent that lives back into service, where nothing but an end of its own has
     /// stopped them.
-    async fn bring_back(&self, subject: &str, id: AgentId, children: &Children) -> Result<(), String> {
-        let mut children = match children {
-            Children::None => return Ok(()),
+    async fn bring_back(&self, subject: &str, due: &mut Due) -> Result<(), String> {
+        let (topic, why) = (Bond::Child.topic(subject), Some(orphaned(subject)));
+        let mut children = match &due.children {
+            Children::None => Vec::new(),
             Children::These(these) => these.clone(),
-            Children::All => {
-                self.store.subscribers(&Bond::Child.topic(subject), MAX_CHILDREN).await.map_err(text)?.0
-            }
+            Children::All => self.store.first_subscribers(&topic, MAX_CHILDREN).await.map_err(text)?,
         };
         children.retain(|child| self.epoch(child.agent) != 0);
-        let (topic, why) = (Bond::Child.topic(subject), Some(orphaned(subject)));
         for children in children.chunks(AT_ONCE) {
             let rows = self.rows_of(children).await.map_err(text)?;
             let is_orphan = |row: &AgentRow| row.status == StoredStatus::Stopped && row.reason == why;
             let known = children.iter().zip(rows).filter(|(_, row)| row.as_ref().is_some_and(is_orphan));
             let orphans: Vec<Subscriber> = known.map(|(child, _)| child.clone()).collect();
-            if orphans.is_empty() {
-                continue;
-            }
             // Again: the end that stopped them may have taken a bond away that was made meanwhile.
-            match self.persistence.commit(id.0, bonds(&topic, &orphans, true)).await {
-                Outcome::Durable => {}
-                other => return Err(format!("its children were not brought back: {other:?}")),
-            }
-            for child in &orphans {
+            self.bind(&topic, &orphans, true).await?;
+            due.returning.extend(orphans);
+        }
+        while let Some(child) = due.returning.last() {
+            let row = self.rows_of(std::slice::from_ref(child)).await.map_err(text)?.pop().flatten();
+            let is_ours = |row: &AgentRow| row.status == StoredStatus::Normal || row.reason == why;
+            if row.as_ref().is_some_and(is_ours) {
                 self.stand(&child.kind, &child.key, Standing::restarted(), true).await.map_err(text)?;
+            }
+            due.returning.pop();
+        }
+        Ok(())
+    }
+
+    /// Makes bonds to these children of this node's, or ends them: each under the epoch of its own.
+    async fn bind(&self, topic: &Arc<str>, children: &[Subscriber], bound: bool) -> Result<(), String> {
+        let commits = children.iter().map(|child| {
+            let owner = Some((child.agent.partition(), self.epoch(child.agent)));
+            let unit = Unit { owner, ..bonds(topic, std::slice::from_ref(child), bound) };
+            self.persistence.commit(child.agent.0, unit)
+        });
+        for outcome in join_all(commits).await {
+            match outcome {
+                // whoever owns it now does this
+                Outcome::Durable | Outcome::Refused(Refusal::Fenced) => {}
+                other => return Err(format!("its children's bonds were not written: {other:?}")),
             }
         }
         Ok(())

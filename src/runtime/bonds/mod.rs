@@ -7,7 +7,8 @@
 //!                                                 └─ each child of this node's: stopped, then let go
 //! ```
 //!
-//! An end is a status in the store, written before the keeper hears of it; a bond is a row, and the keeper
+//! An end is a status in the store, written before the keeper hears of it (but for one that the store did not
+//! take: that agent has ended until its node starts again, and those bound to it hear of that); a bond is a row, and the keeper
 //! hears of it when it is durable. Whichever comes second is looked at with the other one there, so that no
 //! end is missed; and since one keeper a node does it all, in turn, and under the epoch of the agent that
 //! ended, none is told twice. What a process leaves undone is found by the sweep of the next one.
@@ -85,6 +86,11 @@ impl Bonds {
             Bond::Watch => self.due(subject, Due::default()),
             Bond::Child => self.look(subject),
         }
+    }
+
+    /// Whether something is due for an agent.
+    pub(crate) fn awaits(&self, subject: &str) -> bool {
+        self.queue.lock().awaits(subject)
     }
 
     /// All that has ended is looked at again: ends may have been missed.

@@ -14,8 +14,12 @@ use crate::model::topic::Subscriber;
 pub(super) struct Due {
     /// It has ended, and why; `None`: the store says whether it has.
     pub reason: Option<Arc<str>>,
+    /// Its watchers have been told of that.
+    pub told: bool,
     /// Which of its children may have to be brought back, if it has not, or lives again.
     pub children: Children,
+    /// Children whose return had begun when it failed: their status says no more than that.
+    pub returning: Vec<Subscriber>,
     /// Who waits until it has been looked at.
     pub waiting: Vec<oneshot::Sender<()>>,
 }
@@ -23,8 +27,15 @@ pub(super) struct Due {
 impl Due {
     /// This, and then that: of what was there before an end nothing has to be brought back.
     fn then(self, later: Self) -> Self {
+        let anew = later.reason.is_some();
         Self {
-            children: if later.reason.is_some() { later.children } else { self.children.and(later.children) },
+            children: if anew { later.children } else { self.children.and(later.children) },
+            returning: if anew {
+                later.returning
+            } else {
+                self.returning.into_iter().chain(later.returning).collect()
+            },
+            told: if anew { later.told } else { self.told || later.told },
             reason: later.reason.or(self.reason),
             waiting: self.waiting.into_iter().chain(later.waiting).collect(),
         }
@@ -92,6 +103,10 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+
+    pub(super) fn awaits(&self, subject: &str) -> bool {
+        self.due.contains_key(subject)
     }
 
     /// What was next comes again, after all others: it could not be looked at.

@@ -78,7 +78,7 @@ impl Operator {
     /// Those that end with an agent.
     async fn children(&self, kind: &str, key: &str) -> Result<Vec<String>> {
         let topic = Bond::Child.topic(&format!("{kind}/{key}"));
-        let (found, _) = self.node.store.subscribers(&topic, MAX_CHILDREN).await?;
+        let found = self.node.store.first_subscribers(&topic, MAX_CHILDREN).await?;
         let mut names: Vec<_> = found.iter().map(|child| format!("{}/{}", child.kind, child.key)).collect();
         names.sort_unstable();
         Ok(names)
@@ -197,7 +197,8 @@ impl Operator {
             }
         };
         let runnable = next == StoredStatus::Normal;
-        if runnable && status.is_end() {
+        // An end that could not be kept is told as well.
+        if runnable && (status.is_end() || node.bonds.awaits(&subject)) {
             self.end_is_told(&subject).await?;
         }
         let why = why.map(str::to_owned);
@@ -206,7 +207,7 @@ impl Operator {
     }
 
     /// Waits until whoever is bound to an agent has been told of its end: once it is back, nobody is.
-    async fn end_is_told(&self, subject: &str) -> Result<()> {
+    pub(super) async fn end_is_told(&self, subject: &str) -> Result<()> {
         let told = tokio::time::timeout(PATIENCE, self.node.bonds.settled(subject)).await;
         if matches!(told, Ok(true)) {
             return Ok(());

@@ -42,6 +42,8 @@ impl Operator {
             let (bytes, schema_version) = next.map_err(|why| {
                 wrong_state(format!("version {version} of {subject} cannot be read: {why}"))
             })?;
+            // before anything is written: a release that comes to nothing must leave nothing behind
+            self.end_is_told(&subject).await?;
             self.put(&row, Arc::new(bytes), schema_version).await?;
             let event = Event::new(Level::Warn, event::STATE_RESTORED, &*subject)
                 .field("by", "operator")

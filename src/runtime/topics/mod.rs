@@ -95,6 +95,11 @@ impl Topics {
         }
     }
 
+    /// Other nodes are to look at all that they know: one that is gone may not have told them something.
+    pub(crate) fn tell_all(&self) {
+        self.tell(news::ALL.into());
+    }
+
     /// Takes in what another node tells of topics, and has it told of bonds.
     pub(crate) fn heard(&self, hint: &str, me: Uuid, bonds: &Bonds) {
         let Some(names) = news::read(hint, me) else { return };

@@ -241,6 +241,10 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.subscribers(topic, limit)))
     }
 
+    async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+        Ok(self.read(|s| s.subscribers(topic, limit)).0)
+    }
+
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
         Ok(self.read(|s| s.suspects(boot)))
     }

@@ -143,6 +143,10 @@ impl Store for PostgresStore {
         read::subscribers(&mut *self.pools.get().await?, topic, limit).await
     }
 
+    async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+        read::first_subscribers(&mut *self.pools.get().await?, topic, limit).await
+    }
+
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
         work::claim(&mut *self.pools.get().await?, boot, request).await
     }

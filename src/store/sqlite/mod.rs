@@ -221,6 +221,11 @@ impl Store for SqliteStore {
         self.read(move |c| read::subscribers(c, &topic, limit)).await
     }
 
+    async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError> {
+        let topic = topic.to_owned();
+        self.read(move |c| read::first_subscribers(c, &topic, limit)).await
+    }
+
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError> {
         let request = request.clone();
         self.write(move |w| w.claim(boot, &request)).await
