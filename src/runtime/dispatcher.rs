@@ -166,7 +166,7 @@ impl Dispatcher {
             let again = std::mem::take(&mut this.promote_again);
             match result {
                 Ok(((ready, next), doomed, suspects)) => {
-                    this.suspects |= suspects;
+                    this.suspects = suspects;
                     if let Some(old) = this.due.take() {
                         ctx.cancel_future(old);
                     }

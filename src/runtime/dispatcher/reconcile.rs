@@ -54,6 +54,9 @@ impl Dispatcher {
 
     /// Gives a claim back that did not start.
     pub(super) fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        // A suspect that goes back is not claimed again at once, and again, before all others: the next
+        // promotion finds it.
+        self.ready |= std::mem::take(&mut self.suspects);
         let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
         let work = async move {
             let mut pause = Duration::from_millis(10);
