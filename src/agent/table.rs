@@ -80,6 +80,11 @@ impl<T: Keyed> Table<T> {
         drop(out);
     }
 
+    /// Shows each value, under its shard's lock: `show` is to be short, and to ask nothing of the table.
+    pub(crate) fn each(&self, mut show: impl FnMut(&T)) {
+        self.shards.iter().for_each(|shard| shard.read().iter().for_each(&mut show));
+    }
+
     /// All values, a shard at a time: those that come or go meanwhile may be among them.
     pub(crate) fn all(&self) -> impl Iterator<Item = T> {
         self.shards.iter().flat_map(|shard| shard.read().iter().cloned().collect::<Vec<_>>())
@@ -122,6 +127,9 @@ mod tests {
         }
         assert!((0..10_000).all(|n| table.get(&format!("word {n}")).is_some() == (n % 3 == 0)));
         assert_eq!(table.all().count(), 3_335);
+        let mut shown = 0;
+        table.each(|_| shown += 1);
+        assert_eq!(shown, 3_335);
     }
 
     #[test]

@@ -373,14 +373,14 @@ impl<A: Agent> AnyKind for Kind<A> {
         }
         let idle = u32::try_from(self.policy.idle_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let relaxed = matches!(self.policy.persistence, Persistence::Relaxed { .. });
-        for live in self.live.all() {
+        self.live.each(|live| {
             let age = tick.saturating_sub(live.inbox.active_at.load(Ordering::Relaxed));
             if age >= idle {
                 let _ = live.addr.try_send(Control::Passivate);
             } else if relaxed {
                 let _ = live.addr.try_send(Control::Flush);
             }
-        }
+        });
     }
 
     fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {
@@ -406,17 +406,15 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn wake(&self) {
-        for live in self.live.all() {
-            live.inbox.waker.wake();
-        }
+        self.live.each(|live| live.inbox.waker.wake());
     }
 
     fn leave(&self, partitions: &[i16]) {
-        for live in self.live.all() {
+        self.live.each(|live| {
             if partitions.contains(&live.lane.name.id.partition()) {
                 live.inbox.tell(Control::Leave);
             }
-        }
+        });
     }
 
     fn running(&self) -> usize {
@@ -429,7 +427,9 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn backlog(&self) -> usize {
-        self.live.all().map(|live| live.lane.depth()).sum()
+        let mut waiting = 0;
+        self.live.each(|live| waiting += live.lane.depth());
+        waiting
     }
 
     fn running_keys(&self) -> Vec<Arc<str>> {
