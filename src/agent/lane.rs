@@ -299,10 +299,10 @@ impl<A: Agent> Lane<A> {
         true
     }
 
-    /// For the cell: takes what is urgent, and no more, before what `batch` holds; nothing while that
-    /// still begins with something urgent, which came before and counts to the bound.
+    /// For the cell: takes what is urgent, and no more, before what `batch` holds; nothing while something
+    /// urgent is in there still, which came before and counts to the bound.
     pub(crate) fn take_urgent(&self, batch: &mut VecDeque<EnvelopeOf<A>>) {
-        if batch.front().is_some_and(|letter| letter.letter().is_urgent()) {
+        if batch.iter().any(|letter| letter.letter().is_urgent()) {
             return;
         }
         let mut q = self.queue.lock();

@@ -124,7 +124,7 @@ impl<M: Message> Letter<M> {
         let mut handling = std::pin::pin!(agent.handle(message, turn));
         match std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await {
             // A plain tell: nobody will want it.
-            Ok(_) if self.meta.is_none() && matches!(self.to, ReplyTo::Nobody) => Ran::Done,
+            Ok(_) if matches!(self.to, ReplyTo::Nobody) && !self.is_recorded() => Ran::Done,
             Ok(reply) => match self.stage(reply) {
                 Ok(staged) => {
                     self.staged = staged;
@@ -165,6 +165,11 @@ impl<M: Message> Letter<M> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether its outcome is written down: a task's end, a key's.
+    fn is_recorded(&self) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.claim.is_some() || meta.key.is_some())
     }
 
     fn stage_error(&mut self, error: AskError<M::Error>) {

@@ -149,8 +149,10 @@ impl Inbox {
     }
 
     pub(crate) fn land(&self, outcome: Outcome) {
-        *self.trouble.lock() = Some(outcome).filter(|o| !matches!(o, Outcome::Durable)).map(Box::new);
+        let mut trouble = self.trouble.lock();
+        *trouble = Some(outcome).filter(|o| !matches!(o, Outcome::Durable)).map(Box::new);
         self.has_outcome.store(true, Ordering::Release);
+        drop(trouble);
         self.waker.wake();
     }
 
@@ -164,8 +166,10 @@ impl Inbox {
         if !self.has_outcome() {
             return None;
         }
+        // Both or neither: what lands next must not be taken for durable because this was taken.
+        let mut trouble = self.trouble.lock();
         self.has_outcome.store(false, Ordering::Relaxed);
-        Some(self.trouble.lock().take().map_or(Outcome::Durable, |trouble| *trouble))
+        Some(trouble.take().map_or(Outcome::Durable, |trouble| *trouble))
     }
 
     pub(crate) fn tell(&self, control: Control) {

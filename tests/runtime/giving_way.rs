@@ -50,7 +50,10 @@ struct Stall {}
 /// Has blocking code wait for the bell.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Dig {}
-message! { Write -> (); Doze -> (); Read -> u64; Wait -> (); Stall -> bool; Dig -> bool }
+/// Keeps its thread for a moment and tells itself the same, for ever.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Churn {}
+message! { Churn -> (); Write -> (); Doze -> (); Read -> u64; Wait -> (); Stall -> bool; Dig -> bool }
 
 const TELLING: Wait = Wait { telling: true };
 
@@ -62,7 +65,7 @@ macro_rules! scribe {
         }
         impl Agent for $agent {
             const KIND: &'static str = $kind;
-            type Messages = (Write, Doze, Read, Wait, Stall, Dig);
+            type Messages = (Write, Doze, Read, Wait, Stall, Dig, Churn);
             fn policy() -> Policy {
                 Policy::default().turn_timeout(Duration::from_secs(20)).persistence($persistence)
             }
@@ -78,6 +81,14 @@ macro_rules! scribe {
             async fn handle(&mut self, _: Doze, _: &Turn<Self>) -> Result<()> {
                 self.done += 1;
                 std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            }
+        }
+        impl Handler<Churn> for $agent {
+            async fn handle(&mut self, _: Churn, turn: &Turn<Self>) -> Result<()> {
+                self.done += 1;
+                std::thread::sleep(Duration::from_millis(1));
+                turn.agent::<Self>("a").tell(Churn {});
                 Ok(())
             }
         }
@@ -244,6 +255,17 @@ async fn an_answer_does_not_wait_for_a_turn_that_keeps_its_arbiter() {
     soon(dozed).await.unwrap().unwrap();
     desk.bell.ring();
     assert!(soon(stalls).await.unwrap().unwrap(), "the bell was rung before it gave up");
+}
+
+/// Its batches are of one message, and the next one is always there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_always_has_a_message_leaves_room_for_its_neighbours() {
+    let program = Runtime::builder().agent::<Fleeting>().resource(Gate::default());
+    let world = World::start(program.set("node.threads", "1")).await;
+    let (churns, neighbour) = (world.handle().agent::<Fleeting>("a"), world.handle().agent::<Fleeting>("b"));
+    assert!(churns.tell(Churn {}).await.is_ok());
+    until("it churns", || async { soon(churns.ask(Read {})).await.unwrap() > 3 }).await;
+    assert_eq!(soon(neighbour.ask(Read {})).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,6 +52,28 @@ impl Handler<Plant> for Sapper {
     }
 }
 
+/// Runs blocking code in its hooks.
+#[derive(Default, Serialize, Deserialize)]
+struct Founder {}
+impl Agent for Founder {
+    const KIND: &'static str = "founder";
+    type Messages = Add;
+    async fn on_start(&mut self, turn: &Turn<Self>) -> Result<()> {
+        let gate = turn.resource::<Gate>().clone();
+        turn.blocking(move || gate.note("opened")).await
+    }
+    async fn on_stop(&mut self, turn: &Turn<Self>) -> Result<()> {
+        let gate = turn.resource::<Gate>().clone();
+        turn.blocking(move || gate.note("closed")).await
+    }
+}
+impl Handler<Add> for Founder {
+    async fn handle(&mut self, _: Add, turn: &Turn<Self>) -> Result<u64> {
+        turn.retire();
+        Ok(0)
+    }
+}
+
 static STARTS: AtomicU64 = AtomicU64::new(0);
 
 macro_rules! sleeper {
@@ -114,6 +136,7 @@ sleeper!(Curt, "curt", OnFull::Reject);
 async fn world() -> (World, Gate) {
     let gate = Gate::default();
     let program = Runtime::builder().agent::<Patient>().agent::<Curt>().agent::<Sapper>();
+    let program = program.agent::<Founder>();
     (World::start(program.resource(gate.clone())).await, gate)
 }
 
@@ -138,6 +161,14 @@ async fn an_agent_that_retires_under_load_loses_nothing() {
     soon(agent.ask(Add { retire: true })).await.unwrap();
     until("it has left", || async { status(&world.handle(), "patient", "a").await == "passivated" }).await;
     assert_eq!(soon(agent.ask(Get {})).await.unwrap(), 1_601);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_may_run_blocking_code() {
+    let (world, gate) = world().await;
+    soon(world.handle().agent::<Founder>("a").ask(Add { retire: true })).await.unwrap();
+    until("it has left", || async { gate.count("closed") == 1 }).await;
+    assert_eq!(gate.count("opened"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@ pub(crate) enum Passage {
     Clear = 0,
     /// Earlier turns wait for their commit.
     Blocked = 1,
+    /// A hook, which is no turn: it may not reach other agents, and has no turn before it to wait for.
+    Hook = 2,
 }
 
 /// What stands between a turn and the world outside of its agent.
@@ -45,6 +47,11 @@ impl Gate {
                 waker.wake();
             }
         }
+    }
+
+    /// Whether it stands before a hook.
+    pub(super) fn is_hooks(&self) -> bool {
+        self.passage.load(Ordering::Acquire) == Passage::Hook as u8
     }
 
     fn is_clear(&self) -> bool {

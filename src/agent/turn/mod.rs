@@ -329,7 +329,7 @@ impl<A: Agent> Turn<A> {
     }
 
     /// Runs blocking code off the agent's thread, when the agent's earlier turns are durable: it may reach
-    /// outside, and must not do so on account of what may still be undone.
+    /// outside, and must not do so on account of what may still be undone. In a hook it runs at once.
     ///
     /// # Errors
     /// When the code panicked.
@@ -338,7 +338,9 @@ impl<A: Agent> Turn<A> {
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Pending<'_, T, anyhow::Error> {
         Pending::new(move |_| async move {
-            self.gate.pass().await;
+            if !self.gate.is_hooks() {
+                self.gate.pass().await;
+            }
             let result = Arc::new(Mutex::new(None));
             let there = result.clone();
             let ran = self.host.blocking(Box::new(move || *there.lock() = Some(f()))).await;

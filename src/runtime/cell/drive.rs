@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -13,7 +13,11 @@ use super::window::Air;
 use crate::{
     agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
     model::supervision::{CrashKind, CrashReason},
-    runtime::{crashes::guard, inbox::Current, persistence::Outcome},
+    runtime::{
+        crashes::{error_text, guard},
+        inbox::Current,
+        persistence::Outcome,
+    },
 };
 
 /// A turn that waits for so long takes long: others are not to wait for it. Several times what a commit
@@ -61,10 +65,10 @@ pub(super) async fn drive<A: Agent>(
 ) -> End {
     let name = letter.wire_name();
     let mut work = pin!(Some(letter.run(agent, turn, terms.keep)));
-    // Most wait for nothing, so nobody is woken yet by what this one waits for: it is asked again.
-    match step(work.as_mut(), &mut Context::from_waker(Waker::noop())) {
-        Some(end) => end,
-        None => Box::pin(wait(work, name, turn, air, terms)).await,
+    // Most wait for nothing, and need none of what follows.
+    match std::future::poll_fn(|cx| Poll::Ready(step(work.as_mut(), cx))).await {
+        Some(End::Ran(ran)) => End::Ran(ran),
+        first => Box::pin(wait(work, first, name, turn, air, terms)).await,
     }
 }
 
@@ -82,18 +86,20 @@ fn step<F: Future<Output = Ran>>(work: Work<'_, F>, cx: &mut Context<'_>) -> Opt
     }
 }
 
-/// Waits for a handler that has begun.
+/// Waits for a handler that has begun; `first`: how it has ended, if it has.
 async fn wait<A: Agent, F: Future<Output = Ran>>(
     mut work: Work<'_, F>,
+    first: Option<End>,
     name: &'static str,
     turn: &Turn<A>,
     air: &mut Air,
     terms: &Terms,
 ) -> End {
+    let mut first = Some(first);
     let mut timer: Option<(Instant, Pin<Box<Sleep>>)> = None;
     let end = std::future::poll_fn(|cx| {
         loop {
-            if let Some(end) = step(work.as_mut(), cx) {
+            if let Some(end) = first.take().unwrap_or_else(|| step(work.as_mut(), cx)) {
                 return Poll::Ready(end);
             }
             if turn.gate.is_asked() && terms.uncovered {
@@ -148,17 +154,18 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
     }
 }
 
-/// Runs a hook of the user's, with panics caught and a time limit.
+/// Runs a hook of the user's, with panics caught and a time limit. The error: what it says, or how it
+/// panicked and where.
 pub(super) async fn hook(
     future: impl Future<Output = anyhow::Result<()>>,
     limit: Duration,
-) -> Result<anyhow::Result<()>, (String, Option<String>)> {
+) -> Result<(), (String, Option<String>)> {
     let mut slot = std::pin::pin!(Some(future));
     let mut timer = std::pin::pin!(None);
     let end = std::future::poll_fn(|cx| {
         let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
         match guard(|| future.poll(cx)) {
-            Ok(Poll::Ready(result)) => return Poll::Ready(Ok(result)),
+            Ok(Poll::Ready(result)) => return Poll::Ready(result.map_err(|e| (error_text(e), None))),
             Err(panic) => return Poll::Ready(Err(panic)),
             Ok(Poll::Pending) => {}
         }
@@ -166,7 +173,7 @@ pub(super) async fn hook(
             timer.set(Some(tokio::time::sleep(limit)));
         }
         match timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Ok(Err(anyhow::anyhow!("it ran past its time limit")))),
+            Some(Poll::Ready(())) => Poll::Ready(Err(("it ran past its time limit".to_owned(), None))),
             _ => Poll::Pending,
         }
     })

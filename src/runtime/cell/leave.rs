@@ -168,15 +168,10 @@ impl<A: Agent> Runner<A> {
     /// Runs `on_stop` and drops the agent.
     pub(super) async fn close(&mut self) {
         self.report_turns();
-        self.turn.begin(None, Passage::Blocked, self.kind.policy.turn_timeout);
+        self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         if let Some(agent) = self.agent.as_mut() {
             let stopped = hook(agent.on_stop(&self.turn), self.kind.policy.turn_timeout).await;
-            let problem = match stopped {
-                Ok(Ok(())) => None,
-                Ok(Err(e)) => Some((format!("{e:#}"), None)),
-                Err(panic) => Some(panic),
-            };
-            if let Some((problem, site)) = problem {
+            if let Err((problem, site)) = stopped {
                 let event = Event::new(Level::Warn, event::AGENT_STOPPED, self.subject());
                 self.node.logger.emit(event.field("on_stop", problem).field_opt("site", site));
             }

@@ -23,11 +23,7 @@ use crate::{
         snapshot,
         supervision::{CrashKind, CrashReason, Decision},
     },
-    runtime::{
-        crashes::{error_text, guard},
-        inbox::Phase,
-        millis,
-    },
+    runtime::{crashes::guard, inbox::Phase, millis},
     store::{AgentRow, SeenState, StoreError, StoredStatus},
 };
 
@@ -225,25 +221,24 @@ impl<A: Agent> Runner<A> {
     async fn open(&mut self) -> Result<(), CrashReason> {
         let Some(agent) = self.agent.as_mut() else { return Ok(()) };
         self.turn.is_new = self.air.version == 0 && self.air.image.is_none();
-        self.turn.begin(None, Passage::Blocked, self.kind.policy.turn_timeout);
+        self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         let started = hook(agent.on_start(&self.turn), self.kind.policy.turn_timeout).await;
         let outbox = self.turn.take_outbox().unwrap_or_default();
         let sent = !outbox.sends_nothing();
         let reason = |kind, message: String, site| CrashReason { kind, message, site };
         match started {
-            Ok(Ok(())) if sent => Err(reason(
+            Ok(()) if sent => Err(reason(
                 CrashKind::Start,
                 "`on_start` may not send: move it to a handler".to_owned(),
                 None,
             )),
-            Ok(Ok(())) => {
+            Ok(()) => {
                 for alarm in outbox.alarms {
                     // a timer that it replaces holds a user's message
                     let _ = guard(move || alarm(true));
                 }
                 Ok(())
             }
-            Ok(Err(e)) => Err(reason(CrashKind::Start, format!("on_start: {}", error_text(e)), None)),
             Err((message, site)) => Err(reason(CrashKind::Start, format!("on_start: {message}"), site)),
         }
     }
@@ -274,16 +269,22 @@ pub(crate) fn decode_seen<A: Agent>(state: SeenState<'_>) -> Result<A, RestoreEr
         })
 }
 
-/// What serde says of a state, without the values that it quotes: it goes into the log.
+/// What serde says of a state, without the values that it quotes: it goes into the log. Of what else a type
+/// says of a value of its own nothing is told, for it may quote it.
 fn without_values(error: &serde_json::Error) -> String {
+    const OF_VALUES: [&str; 5] =
+        ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
+    const OF_FIELDS: [&str; 2] = ["missing field `", "duplicate field `"];
     let (text, at) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
     let what = text.strip_suffix(&*at).unwrap_or(&text);
+    let begins = |with: &[&str]| with.iter().any(|known| what.starts_with(known));
     match what.rsplit_once(", expected ") {
-        Some((found, expected)) => {
+        Some((found, expected)) if begins(&OF_VALUES) => {
             let found = found.split([':', '`']).next().unwrap_or_default().trim_end();
             format!("{found}, expected {expected}{at}")
         }
-        None => format!("{what}{at}"),
+        None if !error.is_data() || begins(&OF_FIELDS) => format!("{what}{at}"),
+        _ => format!("a value is refused{at}"),
     }
 }
 
@@ -351,6 +352,12 @@ mod tests {
         struct Safe {
             pin: u32,
             mood: Option<Mood>,
+            #[serde(default, deserialize_with = "refused")]
+            word: (),
+        }
+        fn refused<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+            let word: String = serde::Deserialize::deserialize(from)?;
+            Err(serde::de::Error::custom(format!("{word} will not do, expected another")))
         }
         #[derive(Debug, serde::Deserialize)]
         enum Mood {
@@ -361,6 +368,7 @@ mod tests {
             (r#"{"pin":"hush, expected: `x`"}"#, "invalid type, expected u32 at line 1 column 28"),
             (r#"{"pin":-77}"#, "invalid value, expected u32 at line 1 column 10"),
             (r#"{"pin":1,"mood":"hush"}"#, "unknown variant, expected `Calm` or `Cross` at line 1 column 22"),
+            (r#"{"pin":1,"word":"hush"}"#, "a value is refused at line 1 column 23"),
             (r#"{"mood":null}"#, "missing field `pin` at line 1 column 13"),
             (r#"{"pin":1"#, "EOF while parsing an object at line 1 column 8"),
         ] {

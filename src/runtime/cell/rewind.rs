@@ -235,6 +235,8 @@ impl<A: Agent> Runner<A> {
                 return Some(exit);
             }
             let window = std::mem::take(&mut self.window);
+            // what they left is left again; timers that are set would count twice
+            drop(window.outbox);
             let mut entries = window.entries.into_iter();
             let mut failed = false;
             while let Some(mut entry) = entries.next() {

@@ -13,7 +13,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -92,6 +92,10 @@ pub(super) struct Runner<A: Agent> {
     /// Turns, and those of them that failed, which the metrics have not been told of.
     pub(super) turns: u32,
     pub(super) failures: u32,
+    /// When it last let its neighbours work, if it has worked since.
+    pub(super) since: Option<Instant>,
+    /// They are to have their turn.
+    pub(super) yields: bool,
     /// Counts turns: one of many is timed.
     pub(super) nth: u32,
 }
@@ -120,6 +124,8 @@ impl<A: Agent> Runner<A> {
             alarm: None,
             turns: 0,
             failures: 0,
+            since: None,
+            yields: false,
             nth: 0,
             node,
             kind,
@@ -209,6 +215,10 @@ impl<A: Agent> Runner<A> {
     }
 
     async fn next(&mut self) -> Next {
+        if std::mem::take(&mut self.yields) {
+            self.since = None;
+            tokio::task::yield_now().await;
+        }
         // Once a batch the clock is asked too.
         if !self.barrier
             && !self.batch.is_empty()
@@ -224,65 +234,74 @@ impl<A: Agent> Runner<A> {
             self.rest();
         }
         std::future::poll_fn(|cx| {
-            self.air.inbox.waker.register(cx.waker());
-            if let Some(outcome) = self.air.inbox.take_outcome() {
-                return Poll::Ready(Next::Outcome(outcome));
+            let next = self.look(cx);
+            if next.is_pending() {
+                self.since = None;
             }
-            let quiet = self.air.flight.is_none() && self.window.is_empty();
-            match self.air.inbox.control() {
-                Control::None => {}
-                Control::Flush => {
-                    self.air.inbox.done(Control::Flush);
-                    if !self.window.is_empty() && self.air.flight.is_none() {
-                        return Poll::Ready(Next::Control(Control::Flush));
-                    }
-                }
-                Control::Passivate if quiet && self.batch.is_empty() => {
-                    return Poll::Ready(Next::Control(Control::Passivate));
-                }
-                Control::Passivate if self.air.flight.is_none() && self.batch.is_empty() => {
-                    return Poll::Ready(Next::Control(Control::Flush));
-                }
-                Control::Passivate => {}
-                control if quiet => return Poll::Ready(Next::Control(control)),
-                _ if self.air.flight.is_none() => return Poll::Ready(Next::Control(Control::Flush)),
-                _ => {
-                    if self.is_troubled() {
-                        self.turn_askers_away(cx);
-                    }
-                    return Poll::Pending;
-                }
-            }
-            if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
-                return Poll::Ready(Next::Control(Control::Passivate));
-            }
-            if self.is_troubled() {
-                self.turn_askers_away(cx);
-                return Poll::Pending;
-            }
-            if self.can_run() {
-                if quiet {
-                    self.barrier = false;
-                }
-                self.ring(cx);
-                if self.lane.has_urgent() {
-                    self.lane.take_urgent(&mut self.batch);
-                }
-                if !self.batch.is_empty() || self.lane.poll_batch(&mut self.batch, cx) {
-                    if self.is_past() {
-                        self.turn_askers_away(cx);
-                        return Poll::Pending;
-                    }
-                    return Poll::Ready(Next::Batch);
-                }
-            }
-            Poll::Pending
+            next
         })
         .await
     }
 
+    /// What is to be done next, if there is anything.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.air.inbox.waker.register(cx.waker());
+        if let Some(outcome) = self.air.inbox.take_outcome() {
+            return Poll::Ready(Next::Outcome(outcome));
+        }
+        let quiet = self.air.flight.is_none() && self.window.is_empty();
+        match self.air.inbox.control() {
+            Control::None => {}
+            Control::Flush => {
+                self.air.inbox.done(Control::Flush);
+                if !self.window.is_empty() && self.air.flight.is_none() {
+                    return Poll::Ready(Next::Control(Control::Flush));
+                }
+            }
+            Control::Passivate if quiet && self.batch.is_empty() => {
+                return Poll::Ready(Next::Control(Control::Passivate));
+            }
+            Control::Passivate if self.air.flight.is_none() && self.batch.is_empty() => {
+                return Poll::Ready(Next::Control(Control::Flush));
+            }
+            Control::Passivate => {}
+            control if quiet => return Poll::Ready(Next::Control(control)),
+            _ if self.air.flight.is_none() => return Poll::Ready(Next::Control(Control::Flush)),
+            _ => {
+                if self.is_troubled() {
+                    self.turn_askers_away(cx);
+                }
+                return Poll::Pending;
+            }
+        }
+        if self.retire && quiet && self.batch.is_empty() && self.lane.depth() == 0 {
+            return Poll::Ready(Next::Control(Control::Passivate));
+        }
+        if self.is_troubled() {
+            self.turn_askers_away(cx);
+            return Poll::Pending;
+        }
+        if self.can_run() {
+            if quiet {
+                self.barrier = false;
+            }
+            self.ring(cx);
+            if self.lane.has_urgent() {
+                self.lane.take_urgent(&mut self.batch);
+            }
+            if !self.batch.is_empty() || self.lane.poll_batch(&mut self.batch, cx) {
+                if self.is_past() {
+                    self.turn_askers_away(cx);
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Next::Batch);
+            }
+        }
+        Poll::Pending
+    }
+
     /// Takes in the messages of timers that are due.
-    fn ring(&mut self, cx: &mut std::task::Context<'_>) {
+    fn ring(&mut self, cx: &mut Context<'_>) {
         let Some(timers) = self.turn.timers().cloned() else { return };
         if self.is_past() {
             return; // what it would bring could not be handled, and more would come each time
@@ -323,7 +342,9 @@ impl<A: Agent> Runner<A> {
         self.inbox().active_at.store(self.node.tick(), Ordering::Relaxed);
         self.inbox().set_phase(Phase::Active);
         self.note_use();
-        let (mut left, mut check, mut until, mut since) = (BUDGET, 1u32, 1u32, Instant::now());
+        let (mut left, mut check, mut until) = (BUDGET, 1u32, 1u32);
+        // A slice may be many batches of one.
+        let since = *self.since.get_or_insert_with(Instant::now);
         while let Some(letter) = self.batch.get(self.begun) {
             // Most letters say nothing beside their message.
             let exit = if letter.is_plain() {
@@ -348,9 +369,6 @@ impl<A: Agent> Runner<A> {
             if self.inbox().has_outcome() || !self.can_run() || self.retire || self.is_troubled() {
                 break;
             }
-            if self.begun == self.batch.len() {
-                break;
-            }
             left -= 1;
             until -= 1;
             // The clock is asked rarely while turns are short, and every turn while they are long.
@@ -362,16 +380,10 @@ impl<A: Agent> Runner<A> {
                 let spent = since.elapsed();
                 if left == 0 || spent > SLICE {
                     self.overdue |= spent > SLICE;
-                    if self.flush_is_due() {
-                        break;
-                    }
-                    (left, check) = (BUDGET, if spent > SLICE { 1 } else { check });
-                    tokio::task::yield_now().await;
-                    since = Instant::now();
-                    if self.inbox().control() >= Control::Renew {
-                        break;
-                    }
-                } else if spent < SLICE / 4 {
+                    self.yields = true;
+                    break;
+                }
+                if spent < SLICE / 4 {
                     check = (check * 2).min(64);
                 }
                 until = check;

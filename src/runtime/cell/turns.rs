@@ -117,7 +117,7 @@ impl<A: Agent> Runner<A> {
         };
         let name = letter.wire_name();
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        self.has_run(name, &terms);
+        self.has_run(name, matches!(end, End::Ran(_)), &terms);
         Some(if self.probed { self.unless_cut_short(end, self.batch.get(at)) } else { end })
     }
 
@@ -132,7 +132,7 @@ impl<A: Agent> Runner<A> {
         };
         let name = letter.wire_name();
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
-        self.has_run(name, &terms);
+        self.has_run(name, matches!(end, End::Ran(_)), &terms);
         self.unless_cut_short(end, Some(letter))
     }
 
@@ -179,10 +179,10 @@ impl<A: Agent> Runner<A> {
     }
 
     #[inline]
-    fn has_run(&mut self, message: &'static str, terms: &Terms) {
+    fn has_run(&mut self, message: &'static str, ended: bool, terms: &Terms) {
         if !self.air.waited.is_zero() || self.kind.has_long() {
             let long = std::mem::take(&mut self.air.waited) >= LONG;
-            if !long && !self.turn.gate.is_standing_or_passed() {
+            if ended && !long && !self.turn.gate.is_standing_or_passed() {
                 self.kind.took_short(message);
             } else if long && !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {
                 // Of a relaxed agent nobody waits for the commit.
