@@ -159,7 +159,7 @@ pub use model::{
     id::TaskId,
 };
 pub use runtime::Handle;
-pub use tool::{Call, Effect, Limits, Tool, ToolRef};
+pub use tool::{AgentCall, Call, Effect, Limits, NoSignal, Tool, ToolRef};
 
 /// What a user's program needs: `use greenroom::prelude::*;`.
 pub mod prelude {

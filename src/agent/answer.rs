@@ -78,6 +78,9 @@ pub enum AskError<E: std::error::Error + 'static = Never> {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     Conflict,
+    /// A task function asks for something else than it did in an earlier run.
+    #[error("it goes another way than in its earlier run: {0}")]
+    Diverged(String),
     /// The ask would wait for itself.
     #[error("ask cycle: {}", .0.join(" asks "))]
     Cycle(Vec<String>),
@@ -104,6 +107,7 @@ impl<E: std::error::Error + 'static> AskError<E> {
             Self::NotFound(_) => "not_found",
             Self::TooLarge(_) => "too_large",
             Self::Conflict => "idempotency_conflict",
+            Self::Diverged(_) => "diverged",
             Self::Cycle(_) => "ask_cycle",
             Self::TimedOut => "timed_out",
             Self::Unknown => "outcome_unknown",
@@ -123,6 +127,7 @@ impl<E: std::error::Error + 'static> AskError<E> {
             Self::NotFound(x) => AskError::NotFound(x),
             Self::TooLarge(x) => AskError::TooLarge(x),
             Self::Conflict => AskError::Conflict,
+            Self::Diverged(x) => AskError::Diverged(x),
             Self::Cycle(x) => AskError::Cycle(x),
             Self::TimedOut => AskError::TimedOut,
             Self::Unknown => AskError::Unknown,

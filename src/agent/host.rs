@@ -23,6 +23,7 @@ use crate::{
     model::{
         conversation::{Conversation, ConversationId, StoredMessage},
         id::{AgentId, TaskId, check_key},
+        journal::{Journal, JournalWrite},
         session::Session,
         task::{NewBatch, NewTask},
     },
@@ -83,6 +84,16 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn reads(&self) -> Option<&dyn Reads>;
     /// Runs blocking code; `None`: it panicked, or the node is going down.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
+    /// All that is recorded of a running task; `None`: the node ends.
+    fn journal(&self, _task: TaskId) -> BoxFuture<'static, Option<Journal>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// Records what a running task has come to; `false`: its claim is lost, or the node ends.
+    fn record(&self, _write: JournalWrite) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
+    /// Tasks have something to say of themselves.
+    fn noted(&self) {}
     /// So many tells found their mailbox full or shut.
     fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize);
     /// Tells the subscribers of a topic (by its stored name), as far as they can be told now.

@@ -25,6 +25,7 @@ use crate::{
     tool::{
         Call, Effect, Limits, Tool,
         fs::{FsList, FsRead, Roots},
+        probe::{ProbeHold, ProbeWait},
     },
 };
 use program::Program;
@@ -255,6 +256,10 @@ impl Builder {
             let roots = Roots::new(settings.tools.fs.roots.clone());
             self.registry.tool(FsList::new(roots.clone()));
             self.registry.tool(FsRead::new(roots));
+        }
+        if settings.node.probe {
+            self.registry.tool(ProbeWait);
+            self.registry.tool(ProbeHold);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn exit_for(code: Option<&str>, status: u16) -> Exit {
         "malformed" | "invalid" | "too_large" | "method_not_allowed" => Exit::Usage,
         "unauthorized" | "forbidden" => Exit::Unauthorised,
         "not_found" | "unknown_kind" | "unknown_message" => Exit::NotFound,
-        "refused" | "wrong_state" | "ask_cycle" | "idempotency_conflict" => Exit::Refused,
+        "refused" | "wrong_state" | "ask_cycle" | "diverged" | "idempotency_conflict" => Exit::Refused,
         "overloaded" | "unavailable" | "full" => Exit::Busy,
         "timed_out" | "outcome_unknown" => Exit::TimedOut,
         _ => match status {

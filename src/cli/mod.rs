@@ -26,6 +26,7 @@ mod status;
 mod table;
 mod tasks;
 mod tools;
+mod watch;
 mod when;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};

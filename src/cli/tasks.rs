@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::{
     Session,
-    client::{Client, document, encode, query, typed},
+    client::{Client, Reply, document, encode, query, typed},
     exit::{Exit, Failure},
     input, out,
     table::Table,
-    when,
+    watch, when,
 };
 use crate::{
     model::{
@@ -58,6 +59,34 @@ pub(super) enum Tasks {
         /// The tasks
         #[arg(required = true)]
         ids: Vec<String>,
+    },
+    /// Send a signal to a task that waits for it
+    Signal {
+        /// The task
+        id: String,
+        /// The signal's name
+        name: String,
+        /// What it says: JSON, `-` or @FILE
+        body: Option<String>,
+        /// Makes a repetition safe
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+    },
+    /// Say what became of a task whose outcome is unknown
+    Resolve {
+        /// The task
+        id: String,
+        /// It has happened, with this result (JSON; `null` where there is none)
+        #[arg(long, value_name = "JSON", num_args = 0..=1, default_missing_value = "null", conflicts_with = "failed")]
+        succeeded: Option<String>,
+        /// It has not: why
+        #[arg(long, value_name = "MESSAGE", required_unless_present = "succeeded")]
+        failed: Option<String>,
+    },
+    /// Follow a task until it has ended: its progress, and what it writes; exit 1 unless it succeeded
+    Watch {
+        /// The task
+        id: String,
     },
     /// Bring dead letters back
     Retry {
@@ -124,12 +153,17 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Show { id } => show(session, &id),
         Tasks::History { id } => history(session, &id),
         Tasks::Wait { ids, timeout } => wait(session, &ids, timeout),
+        Tasks::Signal { id, name, body, idempotency_key } => {
+            signal(session, &id, &name, body.as_deref(), idempotency_key.as_deref())
+        }
+        Tasks::Resolve { id, succeeded, failed } => resolve(session, &id, succeeded, failed),
+        Tasks::Watch { id } => watch::run(session, &id),
         Tasks::Cancel { ids } => act(session, &ids, "cancel"),
         Tasks::Retry { ids } => act(session, &ids, "retry"),
     }
 }
 
-fn path(id: &str) -> String {
+pub(super) fn path(id: &str) -> String {
     format!("/api/v1/tasks/{}", encode(id))
 }
 
@@ -208,7 +242,7 @@ fn ended(client: &Client, id: &str, until: Option<Instant>) -> Result<(TaskView,
     }
 }
 
-fn unsuccessful(task: &TaskView, program: &str) -> Failure {
+pub(super) fn unsuccessful(task: &TaskView, program: &str) -> Failure {
     let failure = Failure::new(Exit::Failed, format!("task {} ended as {}", task.id, task.state.name()));
     let Some(error) = &task.error else { return failure };
     let mut failure = failure.detail(format!("{}: {}", error.code, error.message));
@@ -333,15 +367,44 @@ fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Res
 fn act(session: &Session<'_>, ids: &[String], action: &str) -> Result<(), Failure> {
     let client = session.client()?;
     for id in ids {
-        let reply = client.post(&format!("{}/{action}", path(id)), Vec::new())?;
-        if session.json() {
-            out::json(&reply.body)?;
-        } else {
-            let task: TaskView = reply.read()?;
-            out::line(&format!("{}  {}", task.id, task.state.name()))?;
-        }
+        told(session, &client.post(&format!("{}/{action}", path(id)), Vec::new())?)?;
     }
     Ok(())
+}
+
+fn signal(
+    session: &Session<'_>,
+    id: &str,
+    name: &str,
+    body: Option<&str>,
+    key: Option<&str>,
+) -> Result<(), Failure> {
+    let said = input::value(body)?.unwrap_or(Value::Null);
+    let said = serde_json::to_vec(&said).map_err(Failure::usage)?;
+    let place = format!("{}/signals/{}", path(id), encode(name));
+    told(session, &session.client()?.post_with(&place, said, key, WAIT)?)
+}
+
+fn resolve(
+    session: &Session<'_>,
+    id: &str,
+    succeeded: Option<String>,
+    failed: Option<String>,
+) -> Result<(), Failure> {
+    let said = match (succeeded, failed) {
+        (Some(result), _) => json!({"succeeded": input::value(Some(&result))?}),
+        (None, why) => json!({"failed": why.unwrap_or_default()}),
+    };
+    told(session, &session.client()?.post(&format!("{}/resolve", path(id)), said.to_string().into())?)
+}
+
+/// Prints the task that an action answered with.
+fn told(session: &Session<'_>, reply: &Reply) -> Result<(), Failure> {
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let task: TaskView = reply.read()?;
+    Ok(out::line(&format!("{}  {}", task.id, task.state.name()))?)
 }
 
 #[cfg(test)]

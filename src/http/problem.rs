@@ -24,7 +24,7 @@ pub struct Problem {
 }
 
 /// Every code with its status and title.
-const CODES: [(&str, u16, &str); 22] = [
+const CODES: [(&str, u16, &str); 23] = [
     ("malformed", 400, "The request cannot be understood"),
     ("unauthorized", 401, "A valid token is needed"),
     ("forbidden", 403, "Not allowed"),
@@ -36,6 +36,7 @@ const CODES: [(&str, u16, &str); 22] = [
     ("refused", 409, "The receiver refused it"),
     ("wrong_state", 409, "Not in this state"),
     ("ask_cycle", 409, "It would wait for itself"),
+    ("diverged", 409, "It goes another way than in its earlier run"),
     ("idempotency_conflict", 409, "The idempotency key was used for another request"),
     ("precondition_failed", 412, "It has changed since"),
     ("too_large", 413, "Too large"),
@@ -206,6 +207,7 @@ mod tests {
             (AskError::TooLarge("x".into()), 413, "too_large"),
             (AskError::Conflict, 409, "idempotency_conflict"),
             (AskError::Cycle(vec!["a/b".into()]), 409, "ask_cycle"),
+            (AskError::Diverged("x".into()), 409, "diverged"),
             (AskError::TimedOut, 504, "timed_out"),
             (AskError::Unknown, 504, "outcome_unknown"),
         ] {

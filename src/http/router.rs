@@ -69,6 +69,9 @@ fn task_routes(service: &mut web::ServiceConfig) {
         .service(at("/tasks/{id}/history").get(tasks::history).done())
         .service(at("/tasks/{id}/cancel").post(tasks::cancel).done())
         .service(at("/tasks/{id}/retry").post(tasks::retry).done())
+        .service(at("/tasks/{id}/resolve").post(tasks::resolve).done())
+        .service(at("/tasks/{id}/signals/{name}").post(tasks::signal).done())
+        .service(at("/tasks/{id}/logs").get(tasks::logs).done())
         .service(at("/tools").get(tools::list).done())
         .service(at("/tools/{name}").get(tools::show).done())
         .service(at("/tools/{name}/call").post(tools::call).done());

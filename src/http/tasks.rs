@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Data};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     body::{Body, accepted, check_idempotency_key, idempotency_key, list as listed, ok, replayed},
@@ -18,7 +18,10 @@ use crate::{
         id::Target,
         task::{TaskState, TaskView},
     },
-    runtime::{operator::TaskQuery, views::TaskRequest},
+    runtime::{
+        operator::{Resolution, TaskQuery},
+        views::TaskRequest,
+    },
 };
 
 type Answer = Result<HttpResponse, Problem>;
@@ -113,4 +116,30 @@ pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /tasks/{id}/retry`.
 pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     accepted(&ctx.operator.retry(path::task(&request)?).await?)
+}
+
+/// `POST /tasks/{id}/resolve`: `{succeeded: JSON}` or `{failed: message}`.
+pub(super) async fn resolve(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let said: Map<String, Value> = body.read()?;
+    let mut said = said.into_iter();
+    let resolution = match (said.next(), said.next()) {
+        (Some((word, result)), None) if word == "succeeded" => Resolution::Succeeded(result),
+        (Some((word, Value::String(why))), None) if word == "failed" => Resolution::Failed(why),
+        _ => return Err(Problem::malformed("write {\"succeeded\": RESULT} or {\"failed\": \"why\"}")),
+    };
+    accepted(&ctx.operator.resolve(path::task(&request)?, resolution).await?)
+}
+
+/// `POST /tasks/{id}/signals/{name}`: the body is what it says.
+pub(super) async fn signal(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let said: Value = if body.is_empty() { Value::Null } else { body.read()? };
+    let name = path::part(&request, "name")?;
+    let key = idempotency_key(&request)?;
+    accepted(&ctx.operator.signal(path::task(&request)?, &name, said, key.as_deref()).await?)
+}
+
+/// `GET /tasks/{id}/logs?cursor=&limit=`: what it wrote, oldest first.
+pub(super) async fn logs(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
+    let (cursor, limit) = (params.owned("cursor")?, params.limit()?);
+    ok(&ctx.operator.task_logs(path::task(&request)?, cursor.as_deref(), limit).await?)
 }

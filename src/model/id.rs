@@ -138,6 +138,18 @@ impl TaskId {
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// The id of what this task submits with its n-th call of this hash: the same in each of its runs. It
+    /// stands beside its submitter's in the order of time.
+    pub fn of_call(self, hash: [u8; 16], occurrence: u32) -> Self {
+        let mut name = hash.to_vec();
+        name.extend(occurrence.to_be_bytes());
+        let mut bytes = Uuid::new_v5(&self.0, &name).into_bytes();
+        for (to, from) in bytes.iter_mut().zip(self.0.into_bytes()).take(6) {
+            *to = from;
+        }
+        Self(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::SortRand).into_uuid())
+    }
 }
 
 impl fmt::Display for TaskId {

@@ -8,6 +8,7 @@ pub mod crash_group;
 pub mod event;
 pub mod group;
 pub mod id;
+pub mod journal;
 pub mod lease;
 pub mod session;
 pub mod snapshot;

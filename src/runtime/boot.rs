@@ -30,6 +30,7 @@ use super::{
     lease,
     member::{instance, member},
     node::{Node, Parts},
+    notes,
     operator::Operator,
     orchestrator::Drain,
     outage::{self, Outage},
@@ -291,6 +292,7 @@ pub(crate) async fn launch(
     });
     supervise("crash keeper", &node, &keepers, crashes::keep);
     supervise("keeper of bonds", &node, &keepers, bonds::keep);
+    supervise("keeper of notes", &node, &keepers, notes::keep);
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
     // hears of others.
     if threads.is_some() {

@@ -28,7 +28,7 @@ use crate::{
         task::{Claimed, Claims, TaskError},
     },
     store::{ClaimRequest, FinishOutcome, StoreError},
-    tool::{CallMeta, Effect},
+    tool::{CallMeta, Effect, Waits},
 };
 
 /// At most so many tasks for agents are claimed at once.
@@ -287,7 +287,7 @@ impl Dispatcher {
     /// Hands a task to its lane or tool.
     fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
         let (tx, rx) = slot();
-        let cancel = CancellationToken::new();
+        let (cancel, waits) = (CancellationToken::new(), Waits::default());
         let posted = match &claim.target {
             Target::Agent { kind, key } => match self.node.kind(kind) {
                 None => Err(gone("unknown_kind", format!("no kind `{kind}` is registered"))),
@@ -330,6 +330,7 @@ impl Dispatcher {
                         key: claim.id.to_string(),
                         attempt: claim.attempt,
                         task: Some(claim.clone()),
+                        waits: waits.clone(),
                         timeout: claim.timeout,
                     };
                     tool.invoke(&claim.input, meta, tx)
@@ -342,7 +343,7 @@ impl Dispatcher {
         }
         self.running.insert(claim.id, Running { claim: claim.clone(), cancel: cancel.clone() });
         let (node, dispatcher) = (self.node.clone(), ctx.address());
-        TaskCell { node, dispatcher, claim, rx: Some(rx), cancel }.start();
+        TaskCell { node, dispatcher, claim, rx: Some(rx), waits, cancel }.start();
     }
 
     /// Ends a task that cannot begin.

@@ -13,7 +13,6 @@ use std::{
 use tokio::time::Instant;
 
 use actix_rt::ArbiterHandle;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
@@ -32,6 +31,7 @@ use super::{
     lease::Owned,
     loads::Loads,
     metrics::Metrics,
+    notes::NoteBook,
     orchestrator::{Crowded, Notice},
     outage::Outage,
     parts::Actors,
@@ -45,8 +45,7 @@ use super::{
 use crate::{
     agent::{
         AskError,
-        host::{Host, Reads, Submission, Submitted},
-        topic::Publication,
+        host::{Host, Submission, Submitted},
     },
     cache::Cache,
     clock, config,
@@ -58,7 +57,7 @@ use crate::{
         task::NewTask,
     },
     store::{KeyRow, KeyWrite, Refusal, Store, Unit},
-    tool::{Call, ToolPort},
+    tool::Call,
 };
 
 /// What the parts of a node share.
@@ -104,6 +103,8 @@ pub(crate) struct Node {
     pub fatal: Arc<OnceLock<String>>,
     /// Tool calls of running tasks, for their progress.
     pub calls: papaya::HashMap<TaskId, Call>,
+    /// What they have said that is not written down.
+    pub notes: NoteBook,
     /// Ids of tasks whose state changed.
     pub moved: broadcast::Sender<TaskId>,
     /// Something was committed that other nodes may wait for.
@@ -173,6 +174,7 @@ impl Node {
                 stop: parts.stop,
                 fatal: parts.fatal,
                 calls: papaya::HashMap::new(),
+                notes: NoteBook::default(),
                 moved: broadcast::channel(1_024).0,
                 news: tokio::sync::Notify::new(),
                 waking: AtomicU8::new(0),
@@ -430,69 +432,5 @@ fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
     match row.task {
         Some(first) if row.request == request => Ok(Submitted { first, replayed: true }),
         _ => Err(AskError::Conflict),
-    }
-}
-
-impl Host for Node {
-    fn directory(&self, agent: TypeId) -> Option<&(dyn Any + Send + Sync)> {
-        self.directories.get(&agent).map(|d| &**d)
-    }
-
-    fn tool(&self, name: &str) -> Option<&dyn ToolPort> {
-        self.tools.get(name).map(|t| &**t as &dyn ToolPort)
-    }
-
-    fn resource(&self, of: TypeId) -> Option<&(dyn Any + Send + Sync)> {
-        self.resources.get(&of).map(|r| &**r)
-    }
-
-    fn settings(&self, of: TypeId) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.app.get(&of).cloned()
-    }
-
-    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
-        let me = self.me.upgrade();
-        Box::pin(async move {
-            match me {
-                Some(node) => node.accept(submission).await,
-                None => Err(AskError::Unavailable("the node has ended".to_owned())),
-            }
-        })
-    }
-
-    fn max_attempts(&self) -> u32 {
-        self.settings.tasks.max_attempts
-    }
-
-    fn message_bytes(&self) -> usize {
-        usize::try_from(self.settings.limits.message_bytes).unwrap_or(usize::MAX)
-    }
-
-    fn session_ttl(&self) -> Duration {
-        self.settings.sessions.ttl
-    }
-
-    fn reads(&self) -> Option<&dyn Reads> {
-        Some(self)
-    }
-
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
-        let running = self.runtime.spawn_blocking(work);
-        Box::pin(async move { running.await.is_ok() })
-    }
-
-    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize) {
-        self.metrics.tells_dropped(kind, n);
-        let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
-        let event = event.field("message_type", message).field_opt("dropped", (n > 1).then_some(n));
-        self.logger.emit(event.field("reason", "its mailbox is full or shut"));
-    }
-
-    fn publish(&self, topic: Arc<str>, publication: Publication) {
-        self.publish_to(topic, publication);
-    }
-
-    fn broadcast(&self, kind: &'static str, publication: Publication) {
-        self.broadcast_to(kind, publication);
     }
 }

@@ -25,10 +25,11 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::Target,
+        journal::{JournalWrite, Wait},
         task::Claimed,
     },
     store::{FinishOutcome, Guard, Unit},
-    tool::Effect,
+    tool::{Effect, Waits},
 };
 
 /// How long a task waits that its agent could not take.
@@ -40,6 +41,8 @@ pub(crate) struct TaskCell {
     pub dispatcher: Addr<Dispatcher>,
     pub claim: Arc<Claimed>,
     pub rx: Option<ReplyRx<JsonAnswer>>,
+    /// What its run has left, if it waits for something.
+    pub waits: Waits,
     pub cancel: CancellationToken,
 }
 
@@ -49,7 +52,8 @@ impl Actor for TaskCell {
     fn started(&mut self, ctx: &mut Self::Context) {
         let Some(rx) = self.rx.take() else { return ctx.stop() };
         let (node, claim, cancel) = (self.node.clone(), self.claim.clone(), self.cancel.clone());
-        let work = async move { live(node, claim, rx, cancel).await };
+        let waits = self.waits.clone();
+        let work = async move { live(node, claim, rx, waits, cancel).await };
         ctx.spawn(wrap_future::<_, Self>(work).map(|how, this, ctx| {
             this.dispatcher.do_send(Ended { claim: this.claim.clone(), how });
             ctx.stop();
@@ -66,6 +70,7 @@ async fn live(
     node: Arc<Node>,
     claim: Arc<Claimed>,
     mut rx: ReplyRx<JsonAnswer>,
+    waits: Waits,
     cancel: CancellationToken,
 ) -> How {
     let begun = Instant::now();
@@ -82,6 +87,10 @@ async fn live(
     .await;
     let for_agent = matches!(claim.target, Target::Agent { .. });
     let attempt: Attempt = match step {
+        Step::Answer(None) if !waits.lock().is_empty() => {
+            let waits = std::mem::take(&mut *waits.lock());
+            return wait(&node, &claim, waits).await;
+        }
         Step::Answer(None) => match &claim.target {
             // It may have begun.
             Target::Tool(name) if is_once(&node, name) => Err(AskError::Unknown),
@@ -138,21 +147,49 @@ fn is_once(node: &Node, tool: &str) -> bool {
     node.tools.get(tool).is_some_and(|tool| tool.effect() == Effect::Once)
 }
 
+/// Commits that a task waits: its run is over, its attempt given back.
+async fn wait(node: &Node, claim: &Claimed, waits: Vec<Wait>) -> How {
+    if node.logger.wants(Level::Info, event::TASK_WAITING) {
+        let names: Vec<&str> = waits.iter().map(|wait| &*wait.name).collect();
+        let event = Event::new(Level::Info, event::TASK_WAITING, format!("task:{}", claim.id))
+            .field("target", claim.target.to_string())
+            .field("waiting_for", names.join(", "));
+        node.logger.emit(event.hint(format!("greenroom tasks signal {} {}", claim.id, names.join("|"))));
+    }
+    let write = JournalWrite { waits, ..JournalWrite::of(claim.id, claim.attempt) };
+    match commit(node, claim, Unit { journal: Some(write), ..Unit::default() }).await {
+        Some(()) => {
+            // The signal may be there, and a wait has its end.
+            node.wake_dispatcher(true);
+            How::Settled
+        }
+        None => How::Unsettled,
+    }
+}
+
 /// Commits the end of an attempt that no agent's turn commits.
 pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome) -> How {
     let parked = matches!(outcome, FinishOutcome::Parked);
     let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
+    match commit(node, claim, unit).await {
+        Some(()) => {
+            if parked {
+                unpark_if_open(node, claim).await;
+            }
+            How::Settled
+        }
+        None => How::Unsettled,
+    }
+}
+
+/// Commits a unit of a claim, however long the store takes; `None`: the node goes down, and the task is still
+/// claimed by this boot: a later one would find it lost.
+async fn commit(node: &Node, claim: &Claimed, unit: Unit) -> Option<()> {
     loop {
         match node.persistence.commit(claim.id.0, unit.clone()).await {
-            Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => {
-                if parked {
-                    unpark_if_open(node, claim).await;
-                }
-                return How::Settled;
-            }
-            // The task is still claimed by this boot: a later one would find it lost.
-            Outcome::Failed(_) if node.is_closing() => return How::Unsettled,
+            Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => return Some(()),
+            Outcome::Failed(_) if node.is_closing() => return None,
             Outcome::Full(_) | Outcome::Failed(_) => tokio::time::sleep(Duration::from_millis(500)).await,
         }
     }

@@ -36,11 +36,13 @@ use crate::{
     },
     clock,
     model::supervision::{CrashKind, CrashReason, CrashReport, Decision},
-    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
+    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort, course::Halt},
 };
 
 /// How long a call may take when its tool does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a call that is asked to end may take for it, before it is dropped.
+const GRACE: Duration = Duration::from_secs(1);
 /// At most so many calls wait for a tool.
 const MAX_WAITING: usize = 4_096;
 
@@ -338,31 +340,47 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
     }
     let cancel = CancellationToken::new();
     let guard = cancel.clone().drop_guard();
-    let call = Call::new(node.host(), meta.key, meta.attempt, cancel);
-    if let Some(task) = &meta.task {
-        node.calls.pin().insert(task.id, call.clone());
+    let task = meta.task.as_ref().map(|task| task.id);
+    let call = Call::new(node.host(), meta.key, (task, meta.attempt), cancel);
+    if let Some(task) = task {
+        node.calls.pin().insert(task, call.clone());
     }
     let limit = spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let limit = meta.timeout.map_or(limit, |t| if spec.limits.timeout.is_some() { t.min(limit) } else { t });
-    let begin = spec.run.clone();
+    let (begin, own) = (spec.run.clone(), call.clone());
     // The first poll builds the future, so that a panic there is caught too.
-    let work = Guarded(Box::pin(async move { begin(input, call).await }));
-    let result = tokio::time::timeout(limit, work).await;
+    let work = Guarded(Box::pin(async move { begin(input, own).await }));
+    let result = tokio::select! {
+        biased;
+        ended = work => Left::Ended(ended),
+        why = halted(&call) => Left::Halted(why),
+        () = cancelled_for_long(&call) => Left::OutOfTime,
+        () = out_of_time(&call, limit, spec.limits.heartbeat) => Left::OutOfTime,
+    };
     drop(guard);
-    if let Some(task) = &meta.task {
-        node.calls.pin().remove(&task.id);
+    if let Some(task) = task {
+        node.calls.pin().remove(&task);
+        node.notes.leave(call.notes().take(task, clock::now()));
     }
     let once = spec.effect == Effect::Once;
     let (outcome, crash) = match result {
-        Ok(Ok(Ok(value))) => (Ok(value), None),
-        Ok(Ok(Err(error))) => (
+        Left::Ended(Ok(Ok(value))) => (Ok(value), None),
+        Left::Ended(Ok(Err(error))) => (
             Err(match error.downcast::<Refused<M::Error>>() {
                 Ok(Refused(refusal)) => AskError::Refused(refusal),
                 Err(error) => AskError::Failed(Fault::from(&error)),
             }),
             None,
         ),
-        Ok(Err((message, site))) => {
+        Left::Halted(Halt::Waits(waits)) => {
+            *meta.waits.lock() = waits;
+            return Ended { failed: false, crash: None };
+        }
+        // Whoever holds the claim now ends it.
+        Left::Halted(Halt::Over) => return Ended { failed: false, crash: None },
+        Left::Halted(Halt::Unknown) => (Err(AskError::Unknown), None),
+        Left::Halted(Halt::Diverged(how)) => (Err(AskError::Diverged(how)), None),
+        Left::Ended(Err((message, site))) => {
             let id = Uuid::now_v7().to_string();
             let fault = Fault {
                 message: format!("crashed: {message}"),
@@ -372,11 +390,50 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
             let error = if once { AskError::Unknown } else { AskError::Failed(fault) };
             (Err(error), Some((id, Some(message), site)))
         }
-        Err(_) => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
+        Left::OutOfTime => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
     };
     let failed = outcome.is_err();
     answer(reply, outcome, once);
     Ended { failed, crash }
+}
+
+/// How a call left.
+enum Left<T> {
+    /// The tool's own end, or its panic.
+    Ended(Result<T, (String, Option<String>)>),
+    /// A task function stops before its end.
+    Halted(Halt),
+    OutOfTime,
+}
+
+/// Why a task function stops before its end.
+async fn halted(call: &Call) -> Halt {
+    match call.course() {
+        Some(course) => course.halted().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a call was asked to end, and has had the time to do so.
+async fn cancelled_for_long(call: &Call) {
+    call.until_cancelled().await;
+    tokio::time::sleep(GRACE).await;
+}
+
+/// Waits until a call has had its time, or has given no sign of life for too long.
+async fn out_of_time(call: &Call, limit: Duration, heartbeat: Option<Duration>) {
+    let begun = Instant::now();
+    let end = begun.checked_add(limit);
+    loop {
+        let silent = heartbeat.and_then(|most| call.notes().last_beat().unwrap_or(begun).checked_add(most));
+        let Some(next) = [end, silent].into_iter().flatten().min() else {
+            return std::future::pending().await;
+        };
+        if Instant::now() >= next {
+            return;
+        }
+        tokio::time::sleep_until(next).await;
+    }
 }
 
 /// Catches panics of the future it polls.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    model::{supervision::CrashReport, task::OnParentFailed},
+    model::{event::Level, supervision::CrashReport, task::OnParentFailed},
     tool::Effect,
 };
 
@@ -16,6 +16,19 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it back as `cursor` for the next page; absent on the last one.
     pub next_cursor: Option<String>,
+}
+
+/// A line that a task wrote.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskLine {
+    /// Its number: later lines have higher ones.
+    pub n: i64,
+    /// When.
+    pub at: Timestamp,
+    /// How grave.
+    pub level: Level,
+    /// What.
+    pub text: String,
 }
 
 /// How the node is, in a word.

@@ -5,7 +5,7 @@
 //!
 //! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
 //! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions, the
-//! subscriptions it began and ended.
+//! subscriptions it began and ended; or else, alone, what a running task function has come to.
 //! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
 mod audit;
@@ -14,6 +14,7 @@ mod crashes;
 mod entities;
 mod finish;
 mod history;
+mod journal;
 mod member;
 mod memory;
 mod open;
@@ -32,6 +33,7 @@ mod verify;
 pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
+pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
 pub use open::{
@@ -39,6 +41,7 @@ pub use open::{
 };
 pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use tries::Tries;
+pub(crate) use unit::MIXED;
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
 pub use verify::{SeenState, StateReader};
 
@@ -228,7 +231,7 @@ pub struct Migrations {
 /// The durable truth. Calls may come from any thread; none is dropped half way by its caller
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
-pub trait Store: Entities + Send + Sync + 'static {
+pub trait Store: Entities + Journals + Send + Sync + 'static {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;
 

@@ -26,7 +26,7 @@ macro_rules! reads {
                 told,
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_subscriptions,
-                    greenroom_task_archive, greenroom_task_events, greenroom_tasks,
+                    greenroom_task_archive, greenroom_task_events, greenroom_tasks, greenroom_waits,
                 },
                 values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, count, lane, moment},
             },
@@ -311,7 +311,16 @@ macro_rules! reads {
                 .select(dsl::expires_at)
                 .first(conn)$($wait)*
                 .optional()?;
-            Ok(due.flatten().into_iter().chain(expires.flatten()).min().map(moment))
+            use greenroom_waits::dsl as waits;
+            let ends: Option<Option<Micros>> = waits::greenroom_waits
+                .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("open"))
+                .filter(waits::until.is_not_null())
+                .order(waits::until.asc())
+                .select(waits::until)
+                .first(conn)$($wait)*
+                .optional()?;
+            let next = [due, expires, ends].into_iter().filter_map(Option::flatten).min();
+            Ok(next.map(moment))
         }
 
         /// The doomed: those that the store may end by itself, or those that it may not.

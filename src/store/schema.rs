@@ -281,5 +281,71 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_journal (task, hash, occurrence) {
+        task -> Uid,
+        hash -> Binary,
+        occurrence -> BigInt,
+        target -> Text,
+        ordinal -> BigInt,
+        answer -> Nullable<Binary>,
+        at -> Moment,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_waits (task, name, occurrence) {
+        task -> Uid,
+        name -> Text,
+        occurrence -> BigInt,
+        until -> Nullable<Moment>,
+        open -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_signals (rowid) {
+        rowid -> BigInt,
+        task -> Uid,
+        name -> Text,
+        id -> Uid,
+        body -> Binary,
+        at -> Moment,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_task_progress (task) {
+        task -> Uid,
+        at -> Moment,
+        progress -> Binary,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_task_logs (rowid) {
+        rowid -> BigInt,
+        task -> Uid,
+        at -> Moment,
+        level -> SmallInt,
+        text -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(greenroom_agents, greenroom_snapshots);
 diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::model::{
     conversation::{ConversationId, ConversationWrite, NewMessage},
     id::{AgentId, TaskId},
+    journal::JournalWrite,
     session::{SessionChange, SessionWrite},
     task::{NewBatch, NewTask, TaskError},
     topic::SubscriptionWrite,
@@ -145,6 +146,8 @@ pub struct Unit {
     pub sessions: Vec<SessionWrite>,
     /// Subscriptions that it began and ended: for each topic and agent at most one.
     pub subscriptions: Vec<SubscriptionWrite>,
+    /// What a running task function has come to. A unit with it has nothing else.
+    pub journal: Option<JournalWrite>,
 }
 
 impl Unit {
@@ -158,11 +161,37 @@ impl Unit {
         !named && self.sessions.iter().any(|s| !matches!(s.change, SessionChange::Touch))
     }
 
+    /// Whether it says something beside what a task function has come to.
+    pub(crate) fn is_mixed(&self) -> bool {
+        let Self {
+            owner,
+            state,
+            finished,
+            accepted,
+            batches,
+            keys,
+            conversations,
+            messages,
+            sessions,
+            subscriptions,
+            journal,
+        } = self;
+        journal.is_some()
+            && (owner.is_some()
+                || state.is_some()
+                || !(finished.is_empty() && accepted.is_empty() && batches.is_empty() && keys.is_empty())
+                || !(conversations.is_empty() && messages.is_empty() && sessions.is_empty())
+                || !subscriptions.is_empty())
+    }
+
     /// Whether it touches conversations or sessions.
     pub(crate) fn has_entities(&self) -> bool {
         !(self.conversations.is_empty() && self.messages.is_empty() && self.sessions.is_empty())
     }
 }
+
+/// Why a unit that mixes is refused.
+pub(crate) const MIXED: &str = "what a task function has come to is committed alone";
 
 /// What became of one unit.
 #[derive(Debug, Clone, PartialEq)]

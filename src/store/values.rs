@@ -183,6 +183,8 @@ pub(super) const BLOCKED: Lit<{ TaskState::Blocked as i16 }> = Lit;
 pub(super) const SCHEDULED: Lit<{ TaskState::Scheduled as i16 }> = Lit;
 pub(super) const READY: Lit<{ TaskState::Ready as i16 }> = Lit;
 pub(super) const RUNNING: Lit<{ TaskState::Running as i16 }> = Lit;
+/// A task that waits for a signal.
+pub(super) const WAITING: Lit<{ TaskState::Waiting as i16 }> = Lit;
 pub(super) const PARKED: Lit<{ TaskState::Parked as i16 }> = Lit;
 pub(super) const OUTCOME_UNKNOWN: Lit<{ TaskState::OutcomeUnknown as i16 }> = Lit;
 

@@ -1,17 +1,41 @@
-//! A call, as a tool sees it.
+//! A call, as a tool sees it; and a task function, for it is a call that runs as a task.
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use jiff::Timestamp;
+use serde_json::value::to_raw_value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Effect, Out, Refusal, Tool, call_tool};
+use super::{
+    Effect, Out, Refusal, Tool, call_tool,
+    course::{Asked, Course, read},
+    notes::Notes,
+};
 use crate::{
     Settings,
-    agent::{Agent, AgentRef, AskError, Pending, host::Host},
+    agent::{
+        Agent, AskError, Data, Handler, Invalid, Message, Pending,
+        host::{Host, Submission},
+        messages::Accepts,
+        reference::{AgentRef, Ask},
+    },
+    clock,
+    model::{
+        event::Level,
+        id::{Target, TaskId},
+        journal::check_signal_name,
+        task::NewTask,
+    },
 };
 
 /// One call of a tool: owned, cheap to clone; task functions take it by value.
+///
+/// In a call that runs as a task, what it [calls](Self::call), asks, submits and [waits for](Self::wait_for) is
+/// recorded with its answer. When the task runs again (its node died, it had to wait, an attempt failed) the
+/// function begins at its top, and these answer at once as they were recorded; so they happen once. A call is
+/// known by its target, its input and its occurrence; those to *one* target must be made in the same order in
+/// each run, or the task fails with the code `diverged`. Errors but a refusal are not recorded: such a call
+/// is made again. What a function does otherwise (reads a clock, writes a file) it does in each run.
 #[derive(Clone)]
 pub struct Call(Arc<Inner>);
 
@@ -20,12 +44,36 @@ struct Inner {
     key: String,
     attempt: u32,
     cancel: CancellationToken,
-    progress: Mutex<Option<(f32, String)>>,
+    /// Of a call that runs as a task.
+    course: Option<Course>,
+    notes: Notes,
+}
+
+/// A wait has ended without its signal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no signal `{name}` came in time")]
+pub struct NoSignal {
+    /// What was waited for.
+    pub name: String,
 }
 
 impl Call {
-    pub(crate) fn new(host: Arc<dyn Host>, key: String, attempt: u32, cancel: CancellationToken) -> Self {
-        Self(Arc::new(Inner { host, key, attempt, cancel, progress: Mutex::new(None) }))
+    pub(crate) fn new(
+        host: Arc<dyn Host>,
+        key: String,
+        (task, attempt): (Option<TaskId>, u32),
+        cancel: CancellationToken,
+    ) -> Self {
+        let course = task.map(|task| Course::new(host.clone(), task, attempt));
+        Self(Arc::new(Inner { host, key, attempt, cancel, course, notes: Notes::default() }))
+    }
+
+    pub(crate) fn course(&self) -> Option<&Course> {
+        self.0.course.as_ref()
+    }
+
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.0.notes
     }
 
     /// A key that is the same whenever this call is made again: the task's id, or one derived from
@@ -44,44 +92,221 @@ impl Call {
         self.0.cancel.is_cancelled()
     }
 
+    /// Waits until the call is to end. It is dropped one second later where it has not.
+    pub async fn until_cancelled(&self) {
+        self.0.cancel.cancelled().await;
+    }
+
     pub(crate) fn cancel(&self) {
         self.0.cancel.cancel();
     }
 
-    /// Says how far it is: a fraction from 0 to 1, and a text. The last one counts.
+    /// Says how far it is: a fraction from 0 to 1, and a text (at most 1,000 characters are kept). The last
+    /// one counts; a task's is written down about twice a second. It is a [heartbeat](Self::heartbeat) too.
     pub fn progress(&self, fraction: f32, text: impl Into<String>) {
-        *self.0.progress.lock() = Some((fraction.clamp(0.0, 1.0), text.into()));
+        self.0.notes.progress(fraction, text.into());
+        self.noted();
     }
 
-    pub(crate) fn latest_progress(&self) -> Option<(f32, String)> {
-        self.0.progress.lock().clone()
+    /// Shows a part of the result before the end: the last one counts.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON, or is over `limits.message_bytes`.
+    pub fn partial(&self, part: &impl serde::Serialize) -> anyhow::Result<()> {
+        let part = to_raw_value(part)?;
+        let limit = self.0.host.message_bytes();
+        anyhow::ensure!(
+            part.get().len() <= limit,
+            "the partial result is over limits.message_bytes ({limit})"
+        );
+        self.0.notes.partial(part);
+        self.noted();
+        Ok(())
     }
 
-    /// Calls another tool; `once` tools are refused, as in a turn.
+    /// A line for the task's own log (`tasks show`), and a heartbeat. Of one run the last 1,000 lines that
+    /// wait to be written are kept, of a line 4,000 characters.
+    pub fn log(&self, level: Level, text: impl Into<String>) {
+        self.0.notes.log(clock::now(), level, text.into());
+        self.noted();
+    }
+
+    /// Says that it is alive: a tool with [`Limits::heartbeat`](super::Limits::heartbeat) is to say so that
+    /// often.
+    pub fn heartbeat(&self) {
+        self.0.notes.beat();
+    }
+
+    fn noted(&self) {
+        if self.0.course.is_some() {
+            self.0.host.noted();
+        }
+    }
+
+    /// Calls another tool. One that takes effect once can be called by a task alone: where that is
+    /// interrupted in its midst, the task ends in `outcome_unknown`, and a person says what happened.
     ///
     /// # Errors
     /// See [`AskError`].
     pub fn call<T: Tool>(&self, input: T::Input) -> Pending<'static, Out<T>, AskError<Refusal<T>>> {
-        let inner = self.0.clone();
+        let this = self.clone();
         Pending::new(move |options| async move {
-            if T::EFFECT == Effect::Once {
-                return Err(AskError::WrongState(format!(
-                    "`{}` takes effect once: submit it as a task",
-                    T::NAME
-                )));
+            let Inner { host, key: own, course, .. } = &*this.0;
+            let once = T::EFFECT == Effect::Once;
+            let Some(course) = course else {
+                if once {
+                    return Err(AskError::WrongState(format!(
+                        "`{}` takes effect once: submit it as a task",
+                        T::NAME
+                    )));
+                }
+                let key = options.key.unwrap_or_else(|| format!("{own}/{}", T::NAME));
+                return call_tool::<T>(host.clone(), input, key, options.timeout).await;
+            };
+            let body = body(&input).map_err(AskError::widen)?;
+            let asked = Asked { target: &format!("tool:{}", T::NAME), input: &body, once };
+            let make = |key| {
+                let key = options.key.unwrap_or(key);
+                call_tool::<T>(host.clone(), input, key, options.timeout)
+            };
+            course.call::<T::Input, _>(asked, make).await
+        })
+    }
+
+    /// Submits a task for a tool: its child. Exactly once, however often this call runs.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn submit<T: Tool>(&self, input: T::Input) -> Pending<'static, TaskId, AskError> {
+        self.submit_to(Target::Tool(T::NAME.to_owned()), "", input)
+    }
+
+    fn submit_to<M: Message>(
+        &self,
+        target: Target,
+        message: &'static str,
+        input: M,
+    ) -> Pending<'static, TaskId, AskError> {
+        let this = self.clone();
+        Pending::new(move |_| async move {
+            let Inner { host, course, .. } = &*this.0;
+            input.validate().map_err(AskError::Invalid)?;
+            let raw = to_raw_value(&input).map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))?;
+            if raw.get().len() > host.message_bytes() {
+                let what =
+                    format!("the message has {} bytes, more than limits.message_bytes", raw.get().len());
+                return Err(AskError::TooLarge(what));
             }
-            let key = options.key.unwrap_or_else(|| format!("{}/{}", inner.key, T::NAME));
-            call_tool::<T>(inner.host.clone(), input, key, options.timeout).await
+            let mut task = NewTask::new(target, message, raw, host.max_attempts());
+            let Some(course) = course else {
+                let submission = Submission { tasks: vec![task], batches: Vec::new(), key: None };
+                return Ok(host.submit(submission).await?.first);
+            };
+            task.parent = Some(course.task());
+            let at = format!("submit {} {message}", task.target);
+            let body = task.input.get().to_owned();
+            course.submit(Asked { target: &at, input: &body, once: false }, task).await
+        })
+    }
+
+    /// Waits for a signal of this name (`tasks signal`, `POST /tasks/{id}/signals/{name}`): for an approval, or
+    /// an event, for days if need be and across restarts. The n-th wait for a name takes the n-th signal,
+    /// also one that came before. Where none is there the run ends, and holds no slot; the task runs again,
+    /// from its top, when the signal comes or the timeout is over. Let other calls come to their end before:
+    /// what is under way beside a wait, and is no recorded call, is dropped with the run.
+    ///
+    /// # Errors
+    /// [`NoSignal`]: it did not come within the `timeout`. The signal is no `D`. Not in a task.
+    pub fn wait_for<D: Data>(&self, signal: &str) -> Pending<'static, D, anyhow::Error> {
+        let (this, name) = (self.clone(), signal.to_owned());
+        Pending::new(move |options| async move {
+            check_signal_name(&name).map_err(anyhow::Error::msg)?;
+            let Some(course) = &this.0.course else {
+                anyhow::bail!("only a task can wait for `{name}`: submit the tool in place of calling it");
+            };
+            let until = options.timeout.map(|d| clock::now().checked_add(d).unwrap_or(Timestamp::MAX));
+            match course.wait(&name, until).await {
+                Some(body) => {
+                    read(&body).map_err(|e| anyhow::anyhow!("the signal `{name}` cannot be read: {e}"))
+                }
+                None => Err(NoSignal { name }.into()),
+            }
         })
     }
 
     /// The door to an agent.
-    pub fn agent<B: Agent>(&self, key: impl AsRef<str>) -> AgentRef<B> {
-        AgentRef::new(&*self.0.host, key.as_ref())
+    pub fn agent<B: Agent>(&self, key: impl AsRef<str>) -> AgentCall<B> {
+        AgentCall { call: self.clone(), agent: AgentRef::new(&*self.0.host, key.as_ref()) }
     }
 
     /// The program's own settings, as they are now.
     pub fn settings<S: Settings>(&self) -> Arc<S> {
         super::settings(&*self.0.host)
+    }
+}
+
+fn body(message: &impl serde::Serialize) -> Result<String, AskError> {
+    serde_json::to_string(message).map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))
+}
+
+/// The door to an agent from a call.
+pub struct AgentCall<B: Agent> {
+    call: Call,
+    agent: AgentRef<B>,
+}
+
+impl<B: Agent> AgentCall<B> {
+    /// Asks, and waits for the reply; in a task, a recorded call. The agent knows a repetition by its key.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn ask<M: Message, I>(&self, m: M) -> Pending<'static, M::Reply, AskError<M::Error>>
+    where
+        B: Accepts<M, I>,
+        I: 'static,
+    {
+        let (call, agent) = (self.call.clone(), self.agent.clone());
+        Pending::new(move |options| async move {
+            let ask = |key: Option<String>, m: M| -> Ask<B, M, I> {
+                let ask = agent.ask(m);
+                let ask = match options.timeout {
+                    Some(timeout) => ask.timeout(timeout),
+                    None => ask,
+                };
+                match key {
+                    Some(key) => ask.idempotency_key(key),
+                    None => ask,
+                }
+            };
+            let Some(course) = &call.0.course else { return ask(options.key, m).await };
+            let body = body(&m).map_err(AskError::widen)?;
+            let target = format!("{}/{} {}", B::KIND, agent.address().key, M::NAME);
+            let dedupes = !<B as Handler<M>>::READ_ONLY;
+            let asked = Asked { target: &target, input: &body, once: false };
+            course.call::<M, _>(asked, |key| ask(options.key.or(dedupes.then_some(key)), m)).await
+        })
+    }
+
+    /// Submits a durable task for the agent: this task's child. Exactly once, however often this call runs.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn submit<M: Message, I>(&self, m: M) -> Pending<'static, TaskId, AskError>
+    where
+        B: Accepts<M, I>,
+    {
+        self.call.submit_to(Target::agent(B::KIND, self.agent.address().key), M::NAME, m)
+    }
+
+    /// Tells the agent something, at most once a run: a message that is lost in a crash, and sent again with
+    /// each run.
+    ///
+    /// # Errors
+    /// The message comes back from a mailbox that is shut, or full where the policy rejects.
+    pub async fn tell<M: Message, I>(&self, m: M) -> Result<(), crate::Full<M>>
+    where
+        B: Accepts<M, I>,
+    {
+        self.agent.tell(m).await
     }
 }

@@ -1,11 +1,16 @@
 //! Tools: one capability each, with typed input and output, and an effect class.
 
 pub(crate) mod call;
+pub(crate) mod course;
 pub mod fs;
+pub(crate) mod notes;
+pub mod probe;
 
 use std::{any::Any, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
-pub use call::Call;
+pub use call::{AgentCall, Call, NoSignal};
+
+use parking_lot::Mutex;
 
 use crate::{
     Settings,
@@ -16,7 +21,11 @@ use crate::{
         reference::{submit, unanswered},
         slot::{ReplyTx, slot},
     },
-    model::{id::Target, id::TaskId, task::Claimed},
+    model::{
+        id::{Target, TaskId},
+        journal::Wait,
+        task::Claimed,
+    },
 };
 
 /// What repeating a call of a tool does.
@@ -71,6 +80,8 @@ pub struct Limits {
     pub rate: Option<(u32, Duration)>,
     /// How long one call may take; 30 s when not set.
     pub timeout: Option<Duration>,
+    /// How long a call may be silent ([`Call::heartbeat`]) before it is taken for dead, as if its time was up.
+    pub heartbeat: Option<Duration>,
 }
 
 /// How a call is to be made.
@@ -78,8 +89,13 @@ pub(crate) struct CallMeta {
     pub key: String,
     pub attempt: u32,
     pub task: Option<Arc<Claimed>>,
+    /// Where it leaves what it waits for, in place of an answer.
+    pub waits: Waits,
     pub timeout: Option<Duration>,
 }
+
+/// What a task that ends its run without an answer waits for.
+pub(crate) type Waits = Arc<Mutex<Vec<Wait>>>;
 
 /// A typed call on its way to its tool.
 pub(crate) struct Invocation<M: Message> {
@@ -122,7 +138,7 @@ pub(crate) async fn call_tool<T: Tool>(
             })?;
         (port.0)(Invocation {
             input,
-            meta: CallMeta { key, attempt: 1, task: None, timeout },
+            meta: CallMeta { key, attempt: 1, task: None, waits: Waits::default(), timeout },
             reply: InvocationReply::Typed(tx),
         });
     }

@@ -127,6 +127,40 @@ fn routes_and_methods_that_are_not_there_are_problems_too() {
 }
 
 #[test]
+fn a_task_is_signalled_and_its_log_is_read() {
+    let node = Node::start(&[]);
+    let body = r#"{"target":"tool:probe.wait","input":{"signal":"go"}}"#;
+    let task = node.post("/api/v1/tasks", body);
+    let place = task.header("location").unwrap().to_owned();
+    let signal = |body: &str| {
+        node.send("POST", &format!("{place}/signals/go"), &[("Idempotency-Key", "k")], Some(body))
+    };
+    assert_eq!(signal(r#"{"by":1}"#).status, 202);
+    let ended = node.get(&format!("{place}?wait=30s"));
+    assert_eq!((&ended.json["state"], &ended.json["result"]), (&json!("succeeded"), &json!({"by": 1})));
+    signal("1").is_problem(409, "wrong_state");
+    let began = std::time::Instant::now();
+    let lines = loop {
+        let page = node.get(&format!("{place}/logs"));
+        if page.json["items"][0].is_object() || began.elapsed() > std::time::Duration::from_secs(30) {
+            break page;
+        }
+    };
+    let line = &lines.json["items"][0];
+    assert_eq!((&line["level"], &line["text"]), (&json!("info"), &json!("`go` has come")));
+    assert_eq!(node.get(&place).json["progress"]["fraction"], 1.0);
+    node.post(&format!("{place}/signals/a%20b"), "1").is_problem(422, "invalid");
+    node.post("/api/v1/tasks/never/signals/go", "1").is_problem(404, "not_found");
+    node.post(&format!("{place}/resolve"), r#"{"succeeded":1}"#).is_problem(409, "wrong_state");
+    for bad in ["{}", r#"{"failed":1}"#, r#"{"succeeded":1,"failed":"x"}"#] {
+        node.post(&format!("{place}/resolve"), bad).is_problem(400, "malformed");
+    }
+    let submitted = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Get","run_in":"1h"}"#);
+    let of_agent = submitted.header("location").unwrap();
+    node.post(&format!("{of_agent}/signals/go"), "1").is_problem(409, "wrong_state");
+}
+
+#[test]
 fn a_tell_and_a_submission_are_accepted() {
     let node = Node::start(&[]);
     let told = node.post("/api/v1/agents/counter/a/messages/Add?mode=tell", r#"{"n":1}"#);

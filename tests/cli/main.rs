@@ -99,6 +99,47 @@ fn tasks_are_submitted_and_waited_for() {
 }
 
 #[test]
+fn a_task_that_waits_is_signalled_and_watched() {
+    let node = Node::start(&[]);
+    let submit = |input: &str| node.cli(&["tasks", "submit", "tool:probe.wait", input]).out.trim().to_owned();
+    let id = submit(r#"{"signal":"go"}"#);
+    let said = node.cli(&["tasks", "signal", &id, "go", r#"{"by":"Ada"}"#]);
+    assert!(said.code == 0 && said.out.starts_with(&id), "{said:?}");
+    let said = node.cli(&["tasks", "watch", &id]);
+    assert_eq!((said.code, said.json()), (0, json!({"by": "Ada"})), "{said:?}");
+    assert!(said.err.contains("`go` has come"), "{said:?}");
+    assert!(node.cli(&["tasks", "history", &id]).out.contains("signalled"));
+    assert_eq!(node.cli(&["tasks", "signal", &id, "go"]).code, 4, "it has ended");
+    assert_eq!(node.cli(&["tasks", "signal", "never", "go"]).code, 3);
+    let late = submit(r#"{"signal":"go","within":"1ms"}"#);
+    let said = node.cli(&["tasks", "watch", &late, "--json"]);
+    assert!(
+        said.code == 1 && said.out.lines().last().unwrap().contains("no signal `go` came in time"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_person_says_what_became_of_an_interrupted_effect() {
+    let node = Node::start(&[]);
+    let interrupted = || {
+        let args = ["tasks", "submit", "tool:probe.hold", r#"{"ms":600000}"#, "--timeout", "50ms", "--wait"];
+        let said = node.cli(&args);
+        assert!(said.code == 1 && said.err.contains("outcome_unknown"), "{said:?}");
+        let unknown = node.cli(&["tasks", "ls", "--state", "outcome_unknown", "--json"]).json();
+        unknown["items"][0]["id"].as_str().unwrap().to_owned()
+    };
+    let id = interrupted();
+    assert!(node.cli(&["tasks", "resolve", &id, "--succeeded"]).out.contains("succeeded"));
+    assert_eq!(node.cli(&["tasks", "show", &id, "--json"]).json()["state"], "succeeded");
+    assert_eq!(node.cli(&["tasks", "resolve", &id, "--failed", "no"]).code, 4, "it is resolved");
+    let id = interrupted();
+    assert!(node.cli(&["tasks", "resolve", &id, "--failed", "the bank says no"]).out.contains("failed"));
+    assert!(node.cli(&["tasks", "show", &id]).out.contains("the bank says no"));
+    assert_eq!(node.cli(&["tasks", "resolve", &id]).code, 2, "how?");
+}
+
+#[test]
 fn a_person_sees_how_things_are() {
     let node = Node::start(&[]);
     node.ask("a", "Add", r#"{"n":2}"#);

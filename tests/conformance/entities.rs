@@ -418,7 +418,14 @@ rules! {
                     }
                     let first = writing(&round.to_string(), put(n, HOUR, Expect::Absent));
                     let any = writing("any", put(n, HOUR, Expect::Any));
-                    let verdicts = store.commit(boot, &[unit, first, any]).await.unwrap();
+                    let units = [unit, first, any];
+                    let verdicts = loop {
+                        match store.commit(boot, &units).await {
+                            // on a busy machine the others may keep all connections for too long
+                            Err(greenroom::store::StoreError::NotDone(_)) => {}
+                            done => break done.unwrap(),
+                        }
+                    };
                     assert_eq!((&verdicts[0], &verdicts[2]), (&Verdict::Durable, &Verdict::Durable));
                     match &verdicts[1] {
                         Verdict::Durable => won += 1,

@@ -9,6 +9,7 @@ mod entities;
 mod evolution;
 #[path = "../support/faulty.rs"]
 mod faulty;
+mod functions;
 mod giving_way;
 mod groups;
 mod held;
@@ -18,6 +19,9 @@ mod lifecycle;
 #[path = "../../examples/migrate.rs"]
 mod migrate;
 mod model;
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/order.rs"]
+mod order;
 mod outage;
 mod ownership;
 mod panics;

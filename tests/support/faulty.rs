@@ -22,6 +22,7 @@ use greenroom::{
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
         id::AgentId,
+        journal::{Journal, LogLine, Signal, TaskNotes},
         session::Session,
         task::{Claimed, TaskEvent, TaskState, TaskView},
         topic::Subscriber,
@@ -30,6 +31,7 @@ use greenroom::{
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -418,6 +420,25 @@ impl Store for Faulty {
     }
     async fn ping(&self) -> Result<()> {
         self.pass().await?.ping().await
+    }
+}
+
+#[async_trait]
+impl Journals for Faulty {
+    async fn journal(&self, task: TaskId) -> Result<Journal> {
+        self.read().await?.journal(task).await
+    }
+    async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>> {
+        self.pass().await?.signal(task, signal).await
+    }
+    async fn note(&self, notes: &[TaskNotes]) -> Result<()> {
+        self.pass().await?.note(notes).await
+    }
+    async fn progress(&self, task: TaskId) -> Result<Option<Box<RawValue>>> {
+        self.read().await?.progress(task).await
+    }
+    async fn task_logs(&self, task: TaskId, after: i64, limit: usize) -> Result<Vec<(i64, LogLine)>> {
+        self.read().await?.task_logs(task, after, limit).await
     }
 }
 

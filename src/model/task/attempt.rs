@@ -47,6 +47,7 @@ fn may_retry(code: &str) -> bool {
             | "not_found"
             | "idempotency_conflict"
             | "ask_cycle"
+            | "diverged"
             | "poison"
             | "unknown_message"
             | "unknown_kind"

@@ -7,13 +7,17 @@ mod messages;
 mod nodes;
 mod repair;
 mod sessions;
+mod signals;
 mod status;
 mod tasks;
 mod tools;
 
 use std::{sync::Arc, time::Duration};
 
-pub use self::conversations::{MessageQuery, PageQuery};
+pub use self::{
+    conversations::{MessageQuery, PageQuery},
+    signals::Resolution,
+};
 use super::{kind::AnyKind, node::Node, views::KindInfo};
 use crate::{
     agent::{AskError, JsonRefusal},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Operator, OperatorError, Result, TaskQuery, invalid,
@@ -106,10 +106,13 @@ impl Operator {
     /// [`AskError::NotFound`].
     pub async fn task(&self, id: TaskId) -> Result<TaskView> {
         let mut view = self.node.store.task(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
-        if let Some((fraction, text)) = self.node.calls.pin().get(&id).and_then(crate::Call::latest_progress)
-        {
-            view.progress = Some(json!({"fraction": fraction, "text": text}));
-        }
+        let here = self.node.calls.pin().get(&id).and_then(|call| call.notes().latest());
+        let progress = match here.or_else(|| self.node.notes.latest(id)) {
+            Some(progress) => Some(progress),
+            None if view.state == TaskState::Ready && view.attempt == 0 => None,
+            None => self.node.store.progress(id).await?,
+        };
+        view.progress = progress.and_then(|progress| serde_json::from_str(progress.get()).ok());
         Ok(view)
     }
 

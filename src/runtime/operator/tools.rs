@@ -14,7 +14,7 @@ use crate::{
     agent::{AskError, JsonRefusal, reference::unanswered, slot::slot},
     model::task::TaskState,
     runtime::views::{TaskRequest, ToolInfo},
-    tool::{CallMeta, Effect},
+    tool::{CallMeta, Effect, Waits},
 };
 
 impl Operator {
@@ -45,7 +45,11 @@ impl Operator {
         }
         let (tx, rx) = slot();
         let key = options.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
-        tool.invoke(&raw, CallMeta { key, attempt: 1, task: None, timeout: options.timeout }, tx)?;
+        tool.invoke(
+            &raw,
+            CallMeta { key, attempt: 1, task: None, waits: Waits::default(), timeout: options.timeout },
+            tx,
+        )?;
         let reply = rx.await.unwrap_or_else(|| Err(unanswered().widen()))?;
         Ok(reply.body)
     }

@@ -70,7 +70,8 @@ impl State {
 
     /// Moves what is due, dooms what has expired, ends the doomed that nobody is to be told of.
     pub(super) fn promote(&mut self) -> Result<(u64, Option<Timestamp>), StoreError> {
-        let promoted = self.promote_due();
+        let ended = self.end_waits().map_err(|e| StoreError::Corrupt(e.to_string()))?;
+        let promoted = self.promote_due() + ended;
         self.doom_expired();
         for (id, doom) in self.doomed(true) {
             if let Some(why) = told::untold_end(doom) {
@@ -124,6 +125,10 @@ impl State {
     /// When the next task is due or expires.
     fn next_due(&self) -> Option<Timestamp> {
         let due = |task: &Task| task.new.run_at.filter(|_| task.state == TaskState::Scheduled);
-        self.hot.iter().flat_map(|(_, task)| due(task).into_iter().chain(task.new.expires_at)).min()
+        self.hot
+            .iter()
+            .flat_map(|(_, task)| due(task).into_iter().chain(task.new.expires_at))
+            .chain(self.next_wait_end())
+            .min()
     }
 }

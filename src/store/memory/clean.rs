@@ -20,6 +20,7 @@ impl State {
         for id in &tasks {
             self.archive.remove(id);
             self.events.remove(id);
+            self.written.remove(id);
         }
         let batches = self.batches.some(AT_ONCE, |batch| batch.open == 0 && batch.created_at < before);
         batches.iter().for_each(|id| drop(self.batches.remove(id)));

@@ -13,8 +13,8 @@ use crate::{
         task::{NewTask, OnParentFailed, TaskState},
     },
     store::{
-        AgentRow, Doom, KeyRow, KeyWrite, Refusal, StateWrite, StoredStatus, Unit, Verdict, finish::is_own,
-        values::micros,
+        AgentRow, Doom, KeyRow, KeyWrite, MIXED, Refusal, StateWrite, StoredStatus, Unit, Verdict,
+        finish::is_own, values::micros,
     },
 };
 
@@ -34,6 +34,12 @@ impl State {
     }
 
     fn apply(&mut self, boot: Uuid, unit: &Unit) -> Result<(), Refusal> {
+        if unit.is_mixed() {
+            return Err(Refusal::Bad(MIXED.to_owned()));
+        }
+        if let Some(journal) = &unit.journal {
+            return self.record(boot, journal);
+        }
         let owned = |partition: i16, epoch| self.epoch_of(partition) == Some(epoch);
         let mine = unit.owner.is_none_or(|(partition, epoch)| owned(partition, epoch))
             && unit.state.as_ref().is_none_or(|s| owned(s.id.partition(), s.epoch));

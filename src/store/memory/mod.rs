@@ -13,6 +13,7 @@ mod commit;
 mod crashes;
 mod entities;
 mod finish;
+mod journal;
 mod nodes;
 mod operate;
 mod read;
@@ -25,19 +26,21 @@ mod verify;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Forgotten, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, StateReader, Store,
-    StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    Entities, Forgotten, Journals, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, SignalFound,
+    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
 };
 use crate::clock;
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
+    journal::{Journal, LogLine, Signal, TaskNotes},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -300,5 +303,34 @@ impl Entities for MemoryStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         Ok(self.write(now, |s| s.forget(idle_since)))
+    }
+}
+
+#[async_trait]
+impl Journals for MemoryStore {
+    async fn journal(&self, task: TaskId) -> Result<Journal, StoreError> {
+        Ok(self.read(|s| s.journal(task)))
+    }
+
+    async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError> {
+        self.write_now(|s| s.signal(task, signal)).map_err(|e| StoreError::Corrupt(e.to_string()))
+    }
+
+    async fn note(&self, notes: &[TaskNotes]) -> Result<(), StoreError> {
+        self.write_now(|s| notes.iter().for_each(|note| s.note(note)));
+        Ok(())
+    }
+
+    async fn progress(&self, task: TaskId) -> Result<Option<Box<RawValue>>, StoreError> {
+        Ok(self.read(|s| s.progress(task)))
+    }
+
+    async fn task_logs(
+        &self,
+        task: TaskId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError> {
+        Ok(self.read(|s| s.task_logs(task, after, limit)))
     }
 }

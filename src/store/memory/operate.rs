@@ -102,6 +102,7 @@ impl State {
             task.new.batch = task.new.batch.filter(|batch| self.count_out_of_batch(*batch));
         }
         let how = if ended { "an operator brought it back" } else { "an operator confirmed another attempt" };
+        self.forget_begun(id);
         self.archive.remove(&id);
         self.hot.insert(id, task);
         self.event(id, "retried", attempt, None, Some(how));

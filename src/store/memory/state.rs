@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
+    journal::Written,
     nodes::{Boot, Partition, Tenancy},
     table::{Table, Undo},
     task::Task,
@@ -92,6 +93,8 @@ pub(super) struct State {
     pub(super) sessions: Table<String, Session>,
     pub(super) crashes: Table<Uuid, CrashGroup>,
     pub(super) subscriptions: Table<(Arc<str>, AgentId), Subscriber>,
+    /// What tasks wrote.
+    pub(super) written: Table<TaskId, Written>,
     /// Numbers once drawn are not drawn again, also where their unit was refused.
     seq: i64,
     revision: i64,
@@ -119,6 +122,7 @@ impl State {
             sessions: Table::default(),
             crashes: Table::default(),
             subscriptions: Table::default(),
+            written: Table::default(),
             seq: 0,
             revision: 0,
         }
@@ -129,7 +133,7 @@ impl State {
         self.now = exact(now);
     }
 
-    fn tables(&mut self) -> [&mut dyn Undo; 13] {
+    fn tables(&mut self) -> [&mut dyn Undo; 14] {
         [
             &mut self.agents,
             &mut self.earlier,
@@ -144,6 +148,7 @@ impl State {
             &mut self.sessions,
             &mut self.crashes,
             &mut self.subscriptions,
+            &mut self.written,
         ]
     }
 

@@ -244,6 +244,33 @@ call! {
 }
 
 call! {
+    /// What running task functions have come to; answers the refused.
+    RecordCall = "SELECT * FROM greenroom_record_1(", ")" -> Integer {
+        node: Nullable<Uid> = Option<Id>,
+        u_unit: Array<Integer> = Vec<i32>,
+        u_task: Array<Uid> = Vec<Id>,
+        u_attempt: Array<BigInt> = Vec<i64>,
+        j_unit: Array<Integer> = Vec<i32>,
+        j_task: Array<Uid> = Vec<Id>,
+        j_hash: Array<Binary> = Vec<&'a [u8]>,
+        j_occurrence: Array<BigInt> = Vec<i64>,
+        j_target: Array<Text> = Vec<&'a str>,
+        j_ordinal: Array<BigInt> = Vec<i64>,
+        j_answer: Array<Nullable<Binary>> = Vec<Option<Vec<u8>>>,
+        d_unit: Array<Integer> = Vec<i32>,
+        d_task: Array<Uid> = Vec<Id>,
+        d_hash: Array<Binary> = Vec<&'a [u8]>,
+        d_occurrence: Array<BigInt> = Vec<i64>,
+        w_unit: Array<Integer> = Vec<i32>,
+        w_task: Array<Uid> = Vec<Id>,
+        w_name: Array<Text> = Vec<&'a str>,
+        w_occurrence: Array<BigInt> = Vec<i64>,
+        w_until: Array<Nullable<Moment>> = Vec<Option<Micros>>,
+        w_seen: Array<BigInt> = Vec<i64>,
+    }
+}
+
+call! {
     /// A claim; its answer are the columns of a claimed row.
     ClaimCall = "SELECT id, seq, target, message, priority, attempt, lost, max_attempts, timeout_ms, notify, \
                  batch, run_at, input FROM greenroom_claim_1(", ") ORDER BY priority DESC, seq"

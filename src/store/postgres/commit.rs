@@ -4,8 +4,6 @@
 //! go one after the other. An error that is a unit's own fails its whole wave: the wave is halved
 //! until the culprit is alone.
 
-use std::collections::{HashMap, hash_map::Entry};
-
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use jiff::Timestamp;
@@ -19,8 +17,9 @@ use super::{
     durable::{Found, stored_key},
     error,
     history::History,
-    rows,
+    journal, rows,
     values::{Id, Micros, lane, micros},
+    waves::waves,
 };
 use crate::{
     model::{
@@ -29,7 +28,7 @@ use crate::{
         task::{Illegal, NewTask, TaskInput, TaskState, next},
     },
     store::{
-        Finish, FinishOutcome, Guard, KeyWrite, Refusal, StateWrite, StoreError, Unit, Verdict,
+        Finish, FinishOutcome, Guard, KeyWrite, MIXED, Refusal, StateWrite, StoreError, Unit, Verdict,
         finish::input_of,
     },
 };
@@ -57,54 +56,11 @@ impl Keeping {
 /// How often a call is repeated for the sake of others who were in its way.
 const MAX_REPEATS: usize = 3;
 
-/// What a unit touches, so that no two units of a wave touch the same.
-#[derive(PartialEq, Eq, Hash)]
-enum Touched<'a> {
-    Agent(Uuid),
-    Task(Uuid),
-    Batch(Uuid),
-    Key(Uuid, &'a str),
-    Conversation(Uuid),
-    Session(&'a str),
-}
-
-fn touched(unit: &Unit) -> impl Iterator<Item = Touched<'_>> {
-    let tasks = unit.finished.iter().map(|f| f.task.0);
-    let tasks = tasks.chain(unit.accepted.iter().map(|t| t.id.0));
-    let tasks = tasks.chain(unit.accepted.iter().flat_map(|t| t.after.iter().map(|p| p.0)));
-    let agent = unit.state.iter().map(|s| Touched::Agent(s.id.0));
-    let agent = agent.chain(unit.subscriptions.iter().map(|s| Touched::Agent(s.subscriber.agent.0)));
-    let batches = unit.batches.iter().map(|b| Touched::Batch(b.id.0));
-    let keys = unit.keys.iter().map(|k| Touched::Key(k.scope, &k.key));
-    let talks = unit.conversations.iter().map(|w| w.id().0);
-    let talks = talks.chain(unit.messages.iter().map(|m| m.conversation.0)).map(Touched::Conversation);
-    let sessions = unit.sessions.iter().map(|s| Touched::Session(&s.id));
-    agent.chain(tasks.map(Touched::Task)).chain(batches).chain(keys).chain(talks).chain(sessions)
-}
-
-/// The waves, each a list of indices: a unit comes in the first wave after all that it shares
-/// anything with.
-fn waves(units: &[Unit]) -> Vec<Vec<usize>> {
-    let mut last: HashMap<Touched<'_>, usize> = HashMap::new();
-    let mut waves: Vec<Vec<usize>> = Vec::new();
-    for (n, unit) in units.iter().enumerate() {
-        let wave = touched(unit).filter_map(|t| last.get(&t)).map(|wave| wave + 1).max().unwrap_or(0);
-        for t in touched(unit) {
-            match last.entry(t) {
-                Entry::Occupied(mut seen) => *seen.get_mut() = wave.max(*seen.get()),
-                Entry::Vacant(new) => drop(new.insert(wave)),
-            }
-        }
-        match waves.get_mut(wave) {
-            Some(wave) => wave.push(n),
-            None => waves.push(vec![n]),
-        }
-    }
-    waves
-}
-
 /// Why a unit cannot be sent at all.
 fn flaw(unit: &Unit) -> Option<Refusal> {
+    if unit.is_mixed() {
+        return Some(Refusal::Bad(MIXED.to_owned()));
+    }
     if let (Some((partition, epoch)), Some(state)) = (unit.owner, &unit.state)
         && partition == state.id.partition()
         && epoch != state.epoch
@@ -138,6 +94,7 @@ fn is_state_alone(unit: &Unit) -> bool {
         && unit.keys.is_empty()
         && !unit.has_entities()
         && unit.subscriptions.is_empty()
+        && unit.journal.is_none()
 }
 
 pub(super) fn wire(n: usize) -> i32 {
@@ -369,7 +326,12 @@ pub(super) async fn commit(
                 None => sound.push(n),
             }
         }
-        halve(conn, keeping, boot, units, sound, &mut verdicts).await?;
+        // Journals have a statement of their own.
+        let is_journal = |n: &usize| units.get(*n).is_some_and(|unit| unit.journal.is_some());
+        let (journals, rest): (Vec<_>, Vec<_>) = sound.into_iter().partition(is_journal);
+        for wave in [rest, journals].into_iter().filter(|wave| !wave.is_empty()) {
+            halve(conn, keeping, boot, units, wave, &mut verdicts).await?;
+        }
     }
     Ok(verdicts)
 }
@@ -441,6 +403,10 @@ async fn send(
         let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
         return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
     }
+    if wave.iter().any(|n| units.get(*n).is_some_and(|unit| unit.journal.is_some())) {
+        let lost = journal::record(conn, boot, units, wave).await?;
+        return Ok(lost.into_iter().map(|(n, task)| (n, Why::Refused(Refusal::ClaimLost(task)))).collect());
+    }
     let rest = CommitCall::of(boot, units, wave, keeping);
     let rest = EntityCall { entities: EntityArguments::of(units, wave), rest };
     let call = SubscriptionCall { subscriptions: SubscriptionArguments::of(units, wave), rest };
@@ -492,32 +458,6 @@ async fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::Target;
-
-    fn task() -> NewTask {
-        let input = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
-        NewTask::new(Target::agent("tally", "a"), "Add", input, 5)
-    }
-
-    fn accepting(task: NewTask) -> Unit {
-        Unit { accepted: vec![task], ..Unit::default() }
-    }
-
-    #[test]
-    fn units_that_share_nothing_go_together_and_others_keep_their_order() {
-        let parent = task();
-        let child = NewTask { after: vec![parent.id], ..task() };
-        let grandchild = NewTask { after: vec![child.id], ..task() };
-        let units = [
-            accepting(grandchild.clone()),
-            accepting(task()),
-            accepting(child),
-            accepting(parent),
-            accepting(grandchild),
-        ];
-        assert_eq!(waves(&units), [vec![0, 1], vec![2], vec![3, 4]]);
-        assert_eq!(waves(&[]), Vec::<Vec<usize>>::new());
-    }
 
     #[test]
     fn legal_origins_are_what_the_machine_says() {

@@ -21,6 +21,7 @@ const ALL: &[(&str, &str)] = &[
         include_str!("../../../migrations/postgres/00000000000003_subscriptions/up.sql"),
     ),
     ("00000000000004_crashes", include_str!("../../../migrations/postgres/00000000000004_crashes/up.sql")),
+    ("00000000000007_journal", include_str!("../../../migrations/postgres/00000000000007_journal/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -12,6 +12,7 @@ mod doctor;
 mod durable;
 mod entities;
 mod error;
+mod journal;
 mod listen;
 mod migrate;
 mod pool;
@@ -20,6 +21,7 @@ mod subscriptions;
 mod tls;
 mod url;
 mod verify;
+mod waves;
 mod wire;
 mod work;
 
@@ -28,20 +30,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, KeyRow, Member, MessagePage,
-    Migrations, NodeRow, Ownership, PoolStatus, Shared, StateReader, Store, StoreError, StoreOptions,
-    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
+    Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeyRow, Member,
+    MessagePage, Migrations, NodeRow, Ownership, PoolStatus, Shared, SignalFound, StateReader, Store,
+    StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows,
+    told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, TOOL_PARTITION, TaskId},
+    journal::{Journal, LogLine, Signal, TaskNotes},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -153,7 +158,7 @@ impl Store for PostgresStore {
 
     async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
         let mut conn = self.pools.get().await?;
-        let promoted = work::promote(&mut conn, now).await?;
+        let promoted = work::promote(&mut conn, now).await? + journal::end_waits(&mut conn, now).await?;
         // What nobody is to be told of ends like any other task: children and batches follow.
         let doomed = read::doomed(&mut conn, true).await.map_err(|e| error::of_statement(&e))?;
         let ends: Vec<Unit> = doomed.into_iter().filter_map(|(task, doom)| end(task, doom)).collect();
@@ -265,6 +270,34 @@ impl Entities for PostgresStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         entities::forget(&mut *self.pools.get().await?, now, idle_since).await
+    }
+}
+
+#[async_trait]
+impl Journals for PostgresStore {
+    async fn journal(&self, task: TaskId) -> Result<Journal, StoreError> {
+        journal::journal(&mut *self.pools.get().await?, task).await
+    }
+
+    async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError> {
+        journal::signal(&mut *self.pools.get().await?, task, signal).await
+    }
+
+    async fn note(&self, notes: &[TaskNotes]) -> Result<(), StoreError> {
+        journal::note(&mut *self.pools.get().await?, notes).await
+    }
+
+    async fn progress(&self, task: TaskId) -> Result<Option<Box<RawValue>>, StoreError> {
+        journal::progress(&mut *self.pools.get().await?, task).await
+    }
+
+    async fn task_logs(
+        &self,
+        task: TaskId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError> {
+        journal::task_logs(&mut *self.pools.get().await?, task, after, limit).await
     }
 }
 

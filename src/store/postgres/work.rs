@@ -48,7 +48,8 @@ mod functions {
     define_sql_function!(fn greenroom_park_1(target: Text, park: Bool) -> BigInt);
     define_sql_function!(fn greenroom_set_status_1(id: Uid, partition: SmallInt, kind: Text, key: Text, epoch: BigInt, status: SmallInt, reason: Nullable<Text>) -> Bool);
     define_sql_function!(fn greenroom_flag_1(task: Uid) -> Bool);
-    define_sql_function!(fn greenroom_retry_1(task: Uid, state: SmallInt, partition: SmallInt, lane: SmallInt) -> Bool);
+    define_sql_function!(fn greenroom_retry_2(task: Uid, state: SmallInt, partition: SmallInt, lane: SmallInt) -> Bool);
+    define_sql_function!(fn greenroom_forget_written_1(before: Moment, limit: Integer) -> BigInt);
     define_sql_function!(fn greenroom_clean_1(now: Moment, before: Moment, limit: Integer) -> BigInt);
     define_sql_function!(fn greenroom_fold_counts_1(limit: Integer) -> BigInt);
 }
@@ -224,7 +225,7 @@ pub(super) async fn retry(
         return Ok(Some(Err(task.state)));
     }
     let (partition, lane) = (task.target.partition(), lane::of(&task.target));
-    let call = diesel::select(greenroom_retry_1(Id::from(id), task.state as i16, partition, lane));
+    let call = diesel::select(greenroom_retry_2(Id::from(id), task.state as i16, partition, lane));
     if call.get_result::<bool>(conn).await.map_err(sql)? {
         return Ok(Some(Ok(())));
     }
@@ -240,6 +241,8 @@ pub(super) async fn clean(
 ) -> Result<u64, StoreError> {
     let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
     fold.get_result::<i64>(conn).await.map_err(sql)?;
+    let written = diesel::select(greenroom_forget_written_1(micros(before), FORGOTTEN_AT_ONCE));
+    written.get_result::<i64>(conn).await.map_err(sql)?;
     let call = diesel::select(greenroom_clean_1(micros(now), micros(before), FORGOTTEN_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
     let crashes = crashes::clean(conn, before).await?;

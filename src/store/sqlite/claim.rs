@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::{
     commit::Stop,
-    error, read,
+    error,
+    journal::due_waits,
+    read,
     rows::ClaimedRow,
     told,
     tx::{Sync, Tx, Writer},
@@ -103,6 +105,7 @@ impl Writer {
         }
         self.transaction(Sync::Full, now, |tx| {
             let promoted = tx.promote_due().map_err(|e| error::of_statement(&e))?;
+            let promoted = promoted + tx.end_waits().map_err(whole)?;
             tx.doom_expired().map_err(|e| error::of_statement(&e))?;
             tx.end_untold().map_err(whole)?;
             Ok(promoted)
@@ -134,7 +137,8 @@ impl Writer {
             .select(dsl::rowid)
             .first::<i64>(&mut self.conn)
             .optional()?;
-        Ok(due.is_some() || expired.is_some() || doomed.is_some())
+        let waited = !due_waits(&mut self.conn, now, 1)?.is_empty();
+        Ok(due.is_some() || expired.is_some() || doomed.is_some() || waited)
     }
 }
 

@@ -65,6 +65,7 @@ impl Tx<'_> {
         for (rowid, id, state, _) in oldest.into_iter().filter(|(.., at)| *at < before) {
             diesel::delete(dsl::greenroom_task_archive.filter(dsl::rowid.eq(rowid))).execute(self.conn)?;
             diesel::delete(events::greenroom_task_events.filter(events::task.eq(id))).execute(self.conn)?;
+            self.forget_written(&[id])?;
             if let Some(state) = TaskState::from_code(state) {
                 self.deltas.task(state, -1);
             }

@@ -31,7 +31,7 @@ use crate::{
         task::{NewTask, OnParentFailed, TaskState},
     },
     store::{
-        KeyWrite, Refusal, StateWrite, StoreError, StoredStatus, Unit, Verdict,
+        KeyWrite, MIXED, Refusal, StateWrite, StoreError, StoredStatus, Unit, Verdict,
         finish::is_own,
         schema::{
             greenroom_agents, greenroom_batches, greenroom_idempotency, greenroom_snapshots,
@@ -82,6 +82,7 @@ fn is_one_statement(unit: &Unit) -> bool {
         && unit.batches.is_empty()
         && !unit.has_entities()
         && unit.subscriptions.is_empty()
+        && unit.journal.is_none()
         && match (&unit.state, unit.accepted.as_slice(), unit.keys.as_slice()) {
             (Some(_), [], []) | (None, [], [_]) => true,
             (None, [task], []) => task.after.is_empty(),
@@ -127,6 +128,12 @@ impl Tx<'_> {
     }
 
     fn apply(&mut self, boot: Uuid, unit: &Unit) -> Result<(), Stop> {
+        if unit.is_mixed() {
+            return Err(Refusal::Bad(MIXED.to_owned()).into());
+        }
+        if let Some(journal) = &unit.journal {
+            return self.record(boot, journal);
+        }
         if let Some((partition, epoch)) = unit.owner
             && self.epoch(partition)? != Some(epoch)
         {

@@ -13,6 +13,7 @@ mod entities;
 mod error;
 mod finish;
 mod forget;
+mod journal;
 mod nodes;
 mod operate;
 mod plain;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use diesel::SqliteConnection;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use self::{
@@ -37,14 +39,15 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Forgotten, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership, Shared,
-    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
-    history, rows, told, values,
+    Durability, Entities, Forgotten, Journals, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership,
+    Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit,
+    Verdict, VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, PARTITIONS, TOOL_PARTITION, TaskId},
+    journal::{Journal, LogLine, Signal, TaskNotes},
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -350,6 +353,36 @@ impl Entities for SqliteStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         self.write(move |w| w.forget(now, idle_since)).await
+    }
+}
+
+#[async_trait]
+impl Journals for SqliteStore {
+    async fn journal(&self, task: TaskId) -> Result<Journal, StoreError> {
+        self.read(move |c| journal::journal(c, task)).await
+    }
+
+    async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError> {
+        let signal = signal.clone();
+        self.write(move |w| w.signal(task, &signal)).await
+    }
+
+    async fn note(&self, notes: &[TaskNotes]) -> Result<(), StoreError> {
+        let notes = notes.to_owned();
+        self.write(move |w| w.note(&notes)).await
+    }
+
+    async fn progress(&self, task: TaskId) -> Result<Option<Box<RawValue>>, StoreError> {
+        self.read(move |c| journal::progress(c, task)).await
+    }
+
+    async fn task_logs(
+        &self,
+        task: TaskId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError> {
+        self.read(move |c| journal::task_logs(c, task, after, limit)).await
     }
 }
 

@@ -186,6 +186,7 @@ impl Tx<'_> {
                     dsl::cancel.eq(false),
                 ))
                 .execute(self.conn)?;
+            self.forget_begun(id)?;
             self.event(id, "retried", attempt, None, Some("an operator confirmed another attempt"))?;
             self.deltas.task(state, -1);
             self.deltas.task(TaskState::Ready, 1);
@@ -203,6 +204,7 @@ impl Tx<'_> {
         let batch = self.count_out_of_batch(row.batch)?;
         let seq = self.next_seq()?;
         diesel::insert_into(dsl::greenroom_tasks).values(row.revived(seq, batch)).execute(self.conn)?;
+        self.forget_begun(id)?;
         self.event(id, "retried", row.attempt, None, Some("an operator brought it back"))?;
         self.deltas.task(state, -1);
         self.deltas.task(to, 1);

@@ -1,0 +1,402 @@
+//! What a task function has asked for and been answered: so that it goes on where it was, when it runs again
+//! from its top.
+//!
+//! A call is known by its target, its input and its occurrence (the n-th equal one), never by its place in the
+//! code: calls may be made beside each other, and answered in any order. Only the calls to *one* target are
+//! numbered, in the order in which they are made, and that number serves for one thing alone: a rerun that
+//! makes another call than the one that was recorded under its number has gone another way, and stops.
+//! (Temporal and Restate compare each step; that forbids far more.)
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{event::Level, id::TaskId};
+
+/// At most so many signals of one task are kept.
+pub const MAX_SIGNALS: usize = 1_000;
+/// The longest name of a signal, in bytes.
+pub const MAX_SIGNAL_NAME_BYTES: usize = 100;
+
+/// Which of a task's calls: the hash of its target and input, and the how manieth equal one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId {
+    /// Of target and input.
+    pub hash: [u8; 16],
+    /// From 1.
+    pub occurrence: u32,
+}
+
+/// A call as it is recorded.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Which.
+    pub call: CallId,
+    /// Whom it was for: `tool:NAME`, `kind/key Message`, `wait NAME`, …
+    pub target: String,
+    /// The how manieth call to this target it was, from 1.
+    pub ordinal: u32,
+    /// `None`: it was begun, and must not be made twice.
+    pub answer: Option<Answer>,
+}
+
+/// What a call came to, as it is recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// This reply.
+    Reply(Box<RawValue>),
+    /// The message's own refusal.
+    Refused(Box<RawValue>),
+    /// A wait was answered by this signal.
+    Signal {
+        /// Which.
+        id: Uuid,
+        /// What it says.
+        body: Box<RawValue>,
+    },
+    /// No signal came in time.
+    TimedOut,
+}
+
+/// A wait for a signal: the n-th for that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// The signal's name.
+    pub name: String,
+    /// From 1.
+    pub occurrence: u32,
+    /// It ends then, signal or not.
+    pub until: Option<Timestamp>,
+    /// How many signals of that name the function has been answered with: another one ends the wait.
+    pub seen: u32,
+}
+
+/// A signal that a task was sent.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    /// Its identity: the same one sent again counts once.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// What it says, as JSON.
+    pub body: Box<RawValue>,
+}
+
+/// What is written of a running task function: entries, or that it waits.
+#[derive(Debug, Clone)]
+pub struct JournalWrite {
+    /// Whose.
+    pub task: TaskId,
+    /// The attempt that is running, as it was claimed: else nothing is written.
+    pub attempt: u32,
+    /// What is recorded. One that is there already gets its answer.
+    pub entries: Vec<Entry>,
+    /// Calls that were begun and have come to nothing: they may be made again.
+    pub undone: Vec<CallId>,
+    /// Where there are some, the attempt ends here, and is given back: the task waits for the first of them,
+    /// or is ready at once where its signal has come.
+    pub waits: Vec<Wait>,
+}
+
+impl JournalWrite {
+    /// Nothing yet.
+    pub fn of(task: TaskId, attempt: u32) -> Self {
+        Self { task, attempt, entries: Vec::new(), undone: Vec::new(), waits: Vec::new() }
+    }
+}
+
+/// All that is recorded of a task.
+#[derive(Debug, Clone, Default)]
+pub struct Journal {
+    /// Its calls.
+    pub entries: Vec<Entry>,
+    /// What it waited for last.
+    pub waits: Vec<Wait>,
+    /// Its signals, in the order in which they came.
+    pub signals: Vec<Signal>,
+}
+
+/// What the journal says to a call.
+#[derive(Debug)]
+pub enum Known {
+    /// It was answered so.
+    Answered(Answer),
+    /// It was begun, and nobody knows whether it has happened.
+    Begun,
+    /// It has not been made.
+    New,
+    /// Another call has been made in its place.
+    Diverged {
+        /// What was recorded.
+        recorded: String,
+    },
+}
+
+/// A call's identity, and what is known of it.
+#[derive(Debug)]
+pub struct Made {
+    /// Which it is.
+    pub call: CallId,
+    /// Its number among those to its target.
+    pub ordinal: u32,
+    /// What the journal says.
+    pub known: Known,
+}
+
+impl Made {
+    /// It as it is to be recorded.
+    pub fn entry(&self, target: &str, answer: Option<Answer>) -> Entry {
+        Entry { call: self.call, target: target.to_owned(), ordinal: self.ordinal, answer }
+    }
+}
+
+/// A function's way through its journal, in one run.
+#[derive(Debug, Default)]
+pub struct Replay {
+    entries: HashMap<CallId, Entry>,
+    /// Which call was recorded as a target's n-th.
+    places: HashMap<(String, u32), CallId>,
+    /// How many equal calls were made in this run.
+    equal: HashMap<[u8; 16], u32>,
+    /// How many calls to a target were made in this run.
+    made: HashMap<String, u32>,
+    /// Occurrences, with their numbers, of calls that came to nothing.
+    free: HashMap<[u8; 16], Vec<(u32, u32)>>,
+    waits: Vec<Wait>,
+    signals: Vec<Signal>,
+    /// Signals that have answered a wait.
+    taken: HashSet<Uuid>,
+}
+
+impl Replay {
+    /// The way through what is recorded.
+    pub fn of(journal: Journal) -> Self {
+        let Journal { entries, waits, signals } = journal;
+        let taken = entries.iter().filter_map(|entry| match entry.answer {
+            Some(Answer::Signal { id, .. }) => Some(id),
+            _ => None,
+        });
+        Self {
+            taken: taken.collect(),
+            places: entries.iter().map(|e| ((e.target.clone(), e.ordinal), e.call)).collect(),
+            entries: entries.into_iter().map(|e| (e.call, e)).collect(),
+            waits,
+            signals,
+            ..Self::default()
+        }
+    }
+
+    /// Another call, whose target and input have this hash.
+    pub fn call(&mut self, target: &str, hash: [u8; 16]) -> Made {
+        let again = self.free.get_mut(&hash).and_then(Vec::pop);
+        let (occurrence, ordinal) = again.unwrap_or_else(|| {
+            let occurrence = next(self.equal.entry(hash).or_default());
+            (occurrence, next(self.made.entry(target.to_owned()).or_default()))
+        });
+        let call = CallId { hash, occurrence };
+        let known = match self.entries.get(&call) {
+            Some(Entry { answer: Some(answer), .. }) => Known::Answered(answer.clone()),
+            Some(_) => Known::Begun,
+            None => match self.places.get(&(target.to_owned(), ordinal)) {
+                // What was recorded under this number may yet be asked for, but this was not there before.
+                Some(_) => {
+                    Known::Diverged { recorded: format!("call {ordinal} to {target} had another input") }
+                }
+                None => Known::New,
+            },
+        };
+        Made { call, ordinal, known }
+    }
+
+    /// A call has come to nothing, and nothing is recorded of it: an equal one is its repetition.
+    pub fn failed(&mut self, made: &Made) {
+        self.free.entry(made.call.hash).or_default().push((made.call.occurrence, made.ordinal));
+    }
+
+    /// The signal that answers a wait for this name, where one has come that answered none before.
+    pub fn signal(&mut self, name: &str) -> Option<Signal> {
+        let free = |signal: &&Signal| signal.name == name && !self.taken.contains(&signal.id);
+        let signal = self.signals.iter().find(free)?.clone();
+        self.taken.insert(signal.id);
+        Some(signal)
+    }
+
+    /// The n-th wait for a name: one that was begun before lasts as long as it was to then.
+    pub fn wait(&self, name: &str, occurrence: u32, until: Option<Timestamp>) -> Wait {
+        let begun = self.waits.iter().find(|wait| wait.name == name && wait.occurrence == occurrence);
+        let seen = self.signals.iter().filter(|signal| signal.name == name).count();
+        Wait {
+            name: name.to_owned(),
+            occurrence,
+            until: begun.map_or(until, |wait| wait.until),
+            seen: u32::try_from(seen).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Counts one up, and says which it is.
+fn next(n: &mut u32) -> u32 {
+    *n = n.saturating_add(1);
+    *n
+}
+
+/// Whether `name` may be a signal's.
+///
+/// # Errors
+/// What a person reads.
+pub fn check_signal_name(name: &str) -> Result<(), String> {
+    let good = (1..=MAX_SIGNAL_NAME_BYTES).contains(&name.len())
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':'));
+    if good {
+        return Ok(());
+    }
+    Err(format!(
+        "a signal's name has 1 to {MAX_SIGNAL_NAME_BYTES} bytes: letters, digits, `_`, `-`, `.`, `:`"
+    ))
+}
+
+/// What a task says of itself while it runs.
+#[derive(Debug, Clone)]
+pub struct TaskNotes {
+    /// Which.
+    pub task: TaskId,
+    /// When.
+    pub at: Timestamp,
+    /// How far it is, as every surface shows it; `None`: nothing new.
+    pub progress: Option<Box<RawValue>>,
+    /// Lines for its log.
+    pub logs: Vec<LogLine>,
+}
+
+/// A line that a task wrote.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When.
+    pub at: Timestamp,
+    /// How grave.
+    pub level: Level,
+    /// What.
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn hash(n: u8) -> [u8; 16] {
+        [n; 16]
+    }
+
+    /// Makes these calls (target, input), each answered with its input.
+    fn run(replay: &mut Replay, calls: &[(&str, u8)]) -> Vec<Entry> {
+        let made = calls.iter().map(|(target, input)| {
+            let made = replay.call(target, hash(*input));
+            assert!(matches!(made.known, Known::New), "{target} {input}");
+            made.entry(target, Some(Answer::Reply(raw(&input.to_string()))))
+        });
+        made.collect()
+    }
+
+    fn answers(replay: &mut Replay, calls: &[(&str, u8)]) -> Vec<String> {
+        let answer = |(target, input): &(&str, u8)| match replay.call(target, hash(*input)).known {
+            Known::Answered(Answer::Reply(body)) => body.get().to_owned(),
+            Known::New => "new".to_owned(),
+            Known::Diverged { .. } => "diverged".to_owned(),
+            other => format!("{other:?}"),
+        };
+        calls.iter().map(answer).collect()
+    }
+
+    #[test]
+    fn a_rerun_gets_what_was_recorded_whatever_the_order_between_targets() {
+        let calls = [("tool:a", 1), ("tool:b", 2), ("tool:a", 3), ("tool:a", 1)];
+        let entries = run(&mut Replay::default(), &calls);
+        let again = || Replay::of(Journal { entries: entries.clone(), ..Journal::default() });
+        assert_eq!(answers(&mut again(), &calls), ["1", "2", "3", "1"]);
+        let otherwise =
+            [("tool:a", 1), ("tool:a", 3), ("tool:a", 1), ("tool:b", 2), ("tool:c", 9), ("tool:a", 8)];
+        assert_eq!(answers(&mut again(), &otherwise), ["1", "3", "1", "2", "new", "new"]);
+    }
+
+    #[test]
+    fn a_rerun_that_goes_another_way_is_noticed() {
+        let entries = run(&mut Replay::default(), &[("tool:a", 1), ("tool:b", 2)]);
+        let again = || Replay::of(Journal { entries: entries.clone(), ..Journal::default() });
+        assert_eq!(answers(&mut again(), &[("tool:a", 7)]), ["diverged"]);
+        assert_eq!(
+            answers(&mut again(), &[("tool:b", 2), ("tool:b", 2), ("tool:a", 2)]),
+            ["2", "new", "diverged"]
+        );
+    }
+
+    /// Two calls beside each other, of which the later one was answered first: the earlier is made again.
+    #[test]
+    fn a_call_that_was_not_answered_is_made_again() {
+        let mut entries = run(&mut Replay::default(), &[("tool:a", 1), ("tool:a", 2)]);
+        entries.remove(0);
+        let mut again = Replay::of(Journal { entries: entries.clone(), ..Journal::default() });
+        assert_eq!(answers(&mut again, &[("tool:a", 1), ("tool:a", 2)]), ["new", "2"]);
+        entries[0].answer = None;
+        let mut again = Replay::of(Journal { entries, ..Journal::default() });
+        assert!(matches!(again.call("tool:a", hash(1)).known, Known::New));
+        assert!(matches!(again.call("tool:a", hash(2)).known, Known::Begun));
+    }
+
+    #[test]
+    fn a_call_that_failed_and_was_made_again_is_one_call() {
+        let mut first = Replay::default();
+        let failed = first.call("tool:a", hash(1));
+        first.failed(&failed);
+        let entries = run(&mut first, &[("tool:a", 1), ("tool:a", 1)]);
+        assert_eq!(entries[0].call, failed.call);
+        let mut again = Replay::of(Journal { entries, ..Journal::default() });
+        assert_eq!(answers(&mut again, &[("tool:a", 1), ("tool:a", 1), ("tool:a", 1)]), ["1", "1", "new"]);
+    }
+
+    #[test]
+    fn a_signal_answers_one_wait() {
+        let signal =
+            |name: &str, body: &str| Signal { id: Uuid::now_v7(), name: name.into(), body: raw(body) };
+        let signals = vec![signal("go", "1"), signal("stop", "2"), signal("go", "3")];
+        let mut replay = Replay::of(Journal { signals: signals.clone(), ..Journal::default() });
+        let bodies: Vec<_> =
+            std::iter::from_fn(|| replay.signal("go")).map(|s| s.body.get().to_owned()).collect();
+        assert_eq!(bodies, ["1", "3"]);
+        let made = Replay::default().call("wait go", hash(1));
+        let answer = Answer::Signal { id: signals[0].id, body: raw("1") };
+        let entries = vec![made.entry("wait go", Some(answer))];
+        let mut again = Replay::of(Journal { entries, signals, waits: Vec::new() });
+        assert_eq!(again.signal("go").unwrap().body.get(), "3");
+    }
+
+    #[test]
+    fn answers_are_read_as_they_were_written() {
+        let answers = [
+            Answer::Reply(raw("null")),
+            Answer::Refused(raw(r#"{"left":1}"#)),
+            Answer::Signal { id: Uuid::now_v7(), body: raw("[1]") },
+            Answer::TimedOut,
+        ];
+        for answer in answers {
+            let text = serde_json::to_string(&answer).unwrap();
+            let read: Answer = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn names_of_signals_are_plain() {
+        assert!(check_signal_name("approved").is_ok() && check_signal_name("order:7.paid").is_ok());
+        for bad in ["", "a b", "a/b", &"x".repeat(101)] {
+            assert!(check_signal_name(bad).is_err(), "{bad}");
+        }
+    }
+}

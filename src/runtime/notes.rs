@@ -1,0 +1,106 @@
+//! What running tasks say of themselves, on its way to the store: gathered, and written about twice a second.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::node::Node;
+use crate::{
+    clock,
+    model::{id::TaskId, journal::TaskNotes},
+};
+
+/// How long what is said is gathered.
+const EVERY: Duration = Duration::from_millis(500);
+/// At most so many notes of tasks that have ended wait for a store that is away: the oldest go.
+const MAX_LEFT: usize = 4_096;
+
+/// The last words of tasks that do not run any more.
+#[derive(Debug, Default)]
+pub(crate) struct NoteBook {
+    pages: Mutex<Pages>,
+    work: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    left: Vec<TaskNotes>,
+    /// On their way to the store.
+    writing: Vec<TaskNotes>,
+}
+
+impl NoteBook {
+    /// A run has ended, and this was its last word.
+    pub(crate) fn leave(&self, notes: Option<TaskNotes>) {
+        if let Some(notes) = notes {
+            self.put(vec![notes]);
+        }
+    }
+
+    /// Somebody has said something.
+    pub(crate) fn noted(&self) {
+        self.work.notify_one();
+    }
+
+    /// How far a task said it is in its last word, where that is not written down yet.
+    pub(crate) fn latest(&self, task: TaskId) -> Option<Box<RawValue>> {
+        let pages = self.pages.lock();
+        let mut said = pages.left.iter().rev().chain(pages.writing.iter().rev());
+        said.find_map(|note| note.progress.clone().filter(|_| note.task == task))
+    }
+
+    fn put(&self, notes: Vec<TaskNotes>) {
+        let mut pages = self.pages.lock();
+        pages.left.extend(notes);
+        let over = pages.left.len().saturating_sub(MAX_LEFT);
+        pages.left.drain(..over);
+        drop(pages);
+        self.work.notify_one();
+    }
+
+    /// Takes what is to be written.
+    fn begin(&self, fresh: impl Iterator<Item = TaskNotes>) -> Vec<TaskNotes> {
+        let mut pages = self.pages.lock();
+        let left = std::mem::take(&mut pages.left);
+        pages.writing = left.into_iter().chain(fresh).collect();
+        pages.writing.clone()
+    }
+
+    fn end(&self, written: bool) {
+        let writing = std::mem::take(&mut self.pages.lock().writing);
+        if !written && !writing.is_empty() {
+            let later = std::mem::take(&mut self.pages.lock().left);
+            self.put(writing.into_iter().chain(later).collect());
+        }
+    }
+}
+
+/// Writes down what is said, until `end`.
+pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
+    while !end.is_cancelled() {
+        tokio::select! {
+            () = node.notes.work.notified() => {}
+            () = end.cancelled() => {}
+        }
+        let _ = tokio::time::timeout(EVERY, end.cancelled()).await;
+        write(&node).await;
+    }
+}
+
+async fn write(node: &Arc<Node>) {
+    let now = clock::now();
+    let notes = {
+        let calls = node.calls.pin();
+        node.notes.begin(calls.iter().filter_map(|(task, call)| call.notes().take(*task, now)))
+    };
+    if notes.is_empty() {
+        return;
+    }
+    // In a task of its own: a call of the store is not dropped half way.
+    let store = node.store.clone();
+    let written = node.runtime.spawn(async move { store.note(&notes).await }).await;
+    node.notes.end(matches!(written, Ok(Ok(()))));
+}

@@ -1,0 +1,142 @@
+//! What people say to tasks: signals to those that wait, and what became of those of which nobody knows; and
+//! what tasks say of themselves.
+
+use serde_json::{Value, value::to_raw_value};
+use uuid::Uuid;
+
+use super::{Operator, OperatorError, Result, invalid, not_found, page_limit, wrong_state};
+use crate::{
+    agent::{
+        AskError, Fault,
+        reference::{check_key_text, request_hash},
+    },
+    model::{
+        id::{Target, TaskId},
+        journal::{LogLine, MAX_SIGNALS, Signal, check_signal_name},
+        task::{TaskError, TaskState, TaskView},
+    },
+    runtime::{
+        persistence::Outcome,
+        settle::finish,
+        views::{Page, TaskLine},
+    },
+    store::{FinishOutcome, Guard, SignalFound, Unit},
+};
+
+/// What a person says of a task whose effect was interrupted.
+#[derive(Debug, Clone)]
+pub enum Resolution {
+    /// It has happened, with this result.
+    Succeeded(Value),
+    /// It has not, or not well: why.
+    Failed(String),
+}
+
+impl Operator {
+    /// Sends a task a signal. One that waits for it goes on; one that does not yet will find it. The same key
+    /// again is the same signal.
+    ///
+    /// # Errors
+    /// [`AskError::WrongState`] where the task has ended, is an agent's, or has 1,000 signals already;
+    /// [`AskError::TooLarge`].
+    pub async fn signal(&self, id: TaskId, name: &str, body: Value, key: Option<&str>) -> Result<TaskView> {
+        check_signal_name(name).map_err(|e| invalid("/name", e))?;
+        let signal = match key {
+            None => Uuid::now_v7(),
+            Some(key) => {
+                check_key_text(key).map_err(AskError::widen)?;
+                Uuid::from_bytes(request_hash(name, key))
+            }
+        };
+        let body = to_raw_value(&body).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+        let limit = self.node.settings.limits.message_bytes;
+        if body.get().len() as u64 > limit {
+            let what = format!("the signal is over limits.message_bytes ({limit})");
+            return Err(AskError::TooLarge(what).into());
+        }
+        if let Target::Agent { kind, key } = self.task(id).await?.target {
+            return Err(wrong_state(format!(
+                "task {id} is a message for {kind}/{key}, and waits for no signal"
+            )));
+        }
+        let signal = Signal { id: signal, name: name.to_owned(), body };
+        match self.node.store.signal(id, &signal).await? {
+            None => Err(not_found(format!("no task {id}"))),
+            Some(SignalFound::Final(state)) => {
+                Err(wrong_state(format!("task {id} has already {}", state.name())))
+            }
+            Some(SignalFound::TooMany) => {
+                Err(wrong_state(format!("task {id} has {MAX_SIGNALS} signals that nobody has taken")))
+            }
+            Some(SignalFound::Kept(_)) => {
+                self.node.wake_dispatcher(false);
+                self.node.task_moved(id);
+                self.task(id).await
+            }
+        }
+    }
+
+    /// Says what became of a task whose effect was interrupted. Whoever submitted it hears of that.
+    ///
+    /// # Errors
+    /// [`AskError::WrongState`] where it is not `outcome_unknown`.
+    pub async fn resolve(&self, id: TaskId, resolution: Resolution) -> Result<TaskView> {
+        let task = self.task(id).await?;
+        if task.state != TaskState::OutcomeUnknown {
+            let what =
+                format!("task {id} is {}: only one whose outcome is unknown is resolved", task.state.name());
+            return Err(wrong_state(what));
+        }
+        let data = self.node.store.task_data(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
+        let (outcome, note) = match resolution {
+            Resolution::Succeeded(result) => {
+                let result =
+                    serde_json::to_vec(&result).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+                (FinishOutcome::Succeeded { result }, "an operator said that it had succeeded")
+            }
+            Resolution::Failed(message) => {
+                let error = AskError::<crate::JsonRefusal>::Failed(Fault::new(message)).to_task_error();
+                (
+                    FinishOutcome::Failed { error: TaskError { code: "resolved".to_owned(), ..error } },
+                    "an operator said that it had failed",
+                )
+            }
+        };
+        let (mut ended, done) = finish(&data, Guard::Idle, outcome);
+        ended.note = Some(note.to_owned());
+        let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
+        match self.node.persistence.commit(id.0, unit).await {
+            Outcome::Durable => {
+                self.node.task_moved(id);
+                self.task(id).await
+            }
+            Outcome::Refused(_) => {
+                let now = self.task(id).await?.state.name();
+                Err(wrong_state(format!("task {id} has moved on meanwhile: it is {now}")))
+            }
+            Outcome::Full(why) => Err(AskError::NoRoom(why).into()),
+            Outcome::Failed(why) => Err(AskError::Unavailable(why).into()),
+            Outcome::Unknown => Err(AskError::Unknown.into()),
+        }
+    }
+
+    /// One page of the lines that a task wrote, oldest first.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`]; a cursor or limit that is none.
+    pub async fn task_logs(
+        &self,
+        id: TaskId,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Page<TaskLine>> {
+        let limit = page_limit(limit)?;
+        let wrong = |_| OperatorError::Malformed("`cursor` is not one of ours".to_owned());
+        let after = cursor.map(|cursor| cursor.parse::<i64>().map_err(wrong)).transpose()?.unwrap_or(0);
+        self.task(id).await?;
+        let lines = self.node.store.task_logs(id, after, limit).await?;
+        let next_cursor = lines.last().filter(|_| lines.len() == limit).map(|(n, _)| n.to_string());
+        let line = |(n, LogLine { at, level, text })| TaskLine { n, at, level, text };
+        Ok(Page { items: lines.into_iter().map(line).collect(), next_cursor })
+    }
+}

@@ -1,0 +1,179 @@
+//! What task functions have asked for and been answered, what they wait for, and what they say of
+//! themselves: what is read of it, written once for every database.
+//!
+//! A journal is written by a [`Unit`](super::Unit) of its own, under the guard of the task's claim.
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+
+use super::StoreError;
+use crate::model::{
+    event::Level,
+    id::TaskId,
+    journal::{Journal, LogLine, Signal, TaskNotes},
+    task::TaskState,
+};
+
+/// What a signal met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalFound {
+    /// The task waited for it, or will find it: the state in which it was.
+    Kept(TaskState),
+    /// It has ended.
+    Final(TaskState),
+    /// It has [as many](crate::model::journal::MAX_SIGNALS) as are kept.
+    TooMany,
+}
+
+/// The part of a store that keeps what task functions write.
+#[async_trait]
+pub trait Journals {
+    /// All that is recorded of a task.
+    async fn journal(&self, task: TaskId) -> Result<Journal, StoreError>;
+
+    /// Keeps a signal, once, and makes the task ready that waits for it; `None`: nobody knows the task.
+    async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError>;
+
+    /// Writes down what tasks say of themselves; a power cut may take it back.
+    async fn note(&self, notes: &[TaskNotes]) -> Result<(), StoreError>;
+
+    /// How far a task last said it is.
+    async fn progress(&self, task: TaskId) -> Result<Option<Box<RawValue>>, StoreError>;
+
+    /// The lines that a task wrote, oldest first, those after this number: at most `limit` (1 to 1,000), each
+    /// with its number.
+    async fn task_logs(
+        &self,
+        task: TaskId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError>;
+}
+
+/// JSON as it is stored.
+pub(super) fn json(bytes: Vec<u8>, what: &str, task: TaskId) -> Result<Box<RawValue>, StoreError> {
+    String::from_utf8(bytes)
+        .map_err(|e| e.to_string())
+        .and_then(|text| RawValue::from_string(text).map_err(|e| e.to_string()))
+        .map_err(|e| StoreError::Corrupt(format!("{what} of task {task}: {e}")))
+}
+
+/// A level by its number.
+pub(super) fn level_of(code: i16) -> Level {
+    usize::try_from(code).ok().and_then(|n| Level::ALL.get(n).copied()).unwrap_or(Level::Info)
+}
+
+/// Writes the reads for one connection: synchronous ones, or (`[async], [.await]`) asynchronous ones. The
+/// module that calls it gives `sql`, which turns diesel's errors into the store's.
+macro_rules! journal_reads {
+    ($conn:ty, [$($async:tt)*], [$($wait:tt)*]) => {
+        use serde_json::value::RawValue;
+        use crate::{
+            model::{
+                id::TaskId,
+                journal::{CallId, Entry, Journal, LogLine, Signal, Wait},
+            },
+            store::{
+                StoreError,
+                journal::{json, level_of},
+                read::page,
+                schema::{
+                    greenroom_journal, greenroom_signals, greenroom_task_logs, greenroom_task_progress,
+                    greenroom_waits,
+                },
+                values::{Id, Micros, count, moment},
+            },
+        };
+
+        /// All that is recorded of a task.
+        pub(super) $($async)* fn journal(conn: &mut $conn, task: TaskId) -> Result<Journal, StoreError> {
+            use greenroom_journal::dsl as j;
+            use greenroom_signals::dsl as s;
+            use greenroom_waits::dsl as w;
+            type Row = (Vec<u8>, i64, String, i64, Option<Vec<u8>>);
+            let id = Id::from(task);
+            // In this order: what a call took is there when its entry is.
+            let rows: Vec<Row> = j::greenroom_journal
+                .filter(j::task.eq(id))
+                .select((j::hash, j::occurrence, j::target, j::ordinal, j::answer))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let waits: Vec<(String, i64, Option<Micros>)> = w::greenroom_waits
+                .filter(w::task.eq(id))
+                .select((w::name, w::occurrence, w::until))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let signals: Vec<(Id, String, Vec<u8>)> = s::greenroom_signals
+                .filter(s::task.eq(id))
+                .order(s::rowid.asc())
+                .select((s::id, s::name, s::body))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let entry = |(hash, occurrence, target, ordinal, answer): Row| {
+                let corrupt = |e: &dyn std::fmt::Display| {
+                    StoreError::Corrupt(format!("the journal of task {task}: {e}"))
+                };
+                let hash = hash.try_into().map_err(|_| corrupt(&"a hash has not 16 bytes"))?;
+                let answer = answer.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+                Ok(Entry {
+                    call: CallId { hash, occurrence: count(occurrence) },
+                    target,
+                    ordinal: count(ordinal),
+                    answer: answer.map_err(|e| corrupt(&e))?,
+                })
+            };
+            let wait = |(name, occurrence, until): (String, i64, Option<Micros>)| Wait {
+                name,
+                occurrence: count(occurrence),
+                until: until.map(moment),
+                seen: 0,
+            };
+            let signal = |(id, name, body): (Id, String, Vec<u8>)| {
+                Ok(Signal { id: id.0, name, body: json(body, "a signal", task)? })
+            };
+            Ok(Journal {
+                entries: rows.into_iter().map(entry).collect::<Result<_, StoreError>>()?,
+                waits: waits.into_iter().map(wait).collect(),
+                signals: signals.into_iter().map(signal).collect::<Result<_, StoreError>>()?,
+            })
+        }
+
+        /// How far a task last said it is.
+        pub(super) $($async)* fn progress(
+            conn: &mut $conn,
+            task: TaskId,
+        ) -> Result<Option<Box<RawValue>>, StoreError> {
+            use greenroom_task_progress::dsl;
+            let bytes: Option<Vec<u8>> = dsl::greenroom_task_progress
+                .filter(dsl::task.eq(Id::from(task)))
+                .select(dsl::progress)
+                .first(conn)$($wait)*
+                .optional()
+                .map_err(sql)?;
+            bytes.map(|bytes| json(bytes, "the progress", task)).transpose()
+        }
+
+        /// The lines that a task wrote.
+        pub(super) $($async)* fn task_logs(
+            conn: &mut $conn,
+            task: TaskId,
+            after: i64,
+            limit: usize,
+        ) -> Result<Vec<(i64, LogLine)>, StoreError> {
+            use greenroom_task_logs::dsl;
+            let rows: Vec<(i64, Micros, i16, String)> = dsl::greenroom_task_logs
+                .filter(dsl::task.eq(Id::from(task)))
+                .filter(dsl::rowid.gt(after))
+                .order(dsl::rowid.asc())
+                .limit(page(limit))
+                .select((dsl::rowid, dsl::at, dsl::level, dsl::text))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let line = |(n, at, level, text): (i64, Micros, i16, String)| {
+                (n, LogLine { at: moment(at), level: level_of(level), text })
+            };
+            Ok(rows.into_iter().map(line).collect())
+        }
+    };
+}
+pub(super) use journal_reads;

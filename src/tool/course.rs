@@ -1,0 +1,290 @@
+//! The course of a task function: its recorded calls, its waits, and why it stops before its end.
+//!
+//! A function that is to stop does not return an error for it, which its code could swallow: the call that
+//! it awaits never answers, and whoever runs the function sees why, and drops it.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::{Notify, OnceCell};
+
+use crate::{
+    agent::{
+        AskError, Fault, Message,
+        host::{Host, Submission},
+        letter::Answer as Reply,
+        reference::request_hash,
+    },
+    model::{
+        id::TaskId,
+        journal::{Answer, JournalWrite, Known, Made, Replay, Signal, Wait},
+        task::NewTask,
+    },
+};
+
+/// Why a function stops before its end.
+#[derive(Debug, Clone)]
+pub(crate) enum Halt {
+    /// It waits for a signal.
+    Waits(Vec<Wait>),
+    /// A call that takes effect once was begun, and nobody knows whether it has happened.
+    Unknown,
+    /// It asks for something else than it did before.
+    Diverged(String),
+    /// Its claim is not its node's any more, or the node ends.
+    Over,
+}
+
+/// The course of one run.
+pub(crate) struct Course {
+    host: Arc<dyn Host>,
+    task: TaskId,
+    attempt: u32,
+    /// Read when the function first asks for something: most never do.
+    replay: OnceCell<Mutex<Replay>>,
+    waits: Mutex<Vec<Wait>>,
+    halt: Mutex<Option<Halt>>,
+    inflight: AtomicUsize,
+    stirred: Notify,
+}
+
+/// A call that is under way: a function does not stop while one is.
+struct Flight<'c>(&'c Course);
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.inflight.fetch_sub(1, Ordering::AcqRel);
+        self.0.stirred.notify_one();
+    }
+}
+
+/// A wait that a function stands at; it has gone on without it when this is dropped.
+struct Stand<'c>(&'c Course, Wait);
+
+impl Drop for Stand<'_> {
+    fn drop(&mut self) {
+        self.0.waits.lock().retain(|wait| *wait != self.1);
+    }
+}
+
+/// A call as it is told from others.
+pub(super) struct Asked<'a> {
+    /// Whom it is for: `tool:NAME`, `ask kind/key Message`.
+    pub target: &'a str,
+    /// The input as JSON.
+    pub input: &'a str,
+    /// It must not be made twice.
+    pub once: bool,
+}
+
+impl Course {
+    pub(crate) fn new(host: Arc<dyn Host>, task: TaskId, attempt: u32) -> Self {
+        Self {
+            host,
+            task,
+            attempt,
+            replay: OnceCell::new(),
+            waits: Mutex::default(),
+            halt: Mutex::default(),
+            inflight: AtomicUsize::new(0),
+            stirred: Notify::new(),
+        }
+    }
+
+    pub(super) fn task(&self) -> TaskId {
+        self.task
+    }
+
+    /// Waits until the function is to stop, and says why. What is under way comes to its end first.
+    pub(crate) async fn halted(&self) -> Halt {
+        loop {
+            if self.inflight.load(Ordering::Acquire) == 0 {
+                let waits = self.waits.lock();
+                if let Some(halt) = self.halt.lock().clone() {
+                    return halt;
+                }
+                if !waits.is_empty() {
+                    return Halt::Waits(waits.clone());
+                }
+            }
+            self.stirred.notified().await;
+        }
+    }
+
+    /// Has the function stop, for the first reason that there is.
+    async fn stop<T>(&self, why: Halt) -> T {
+        self.halt.lock().get_or_insert(why);
+        self.stirred.notify_one();
+        std::future::pending().await
+    }
+
+    /// Makes a call, or answers what was recorded of it. `make` is given the call's key, which is the same in
+    /// each run.
+    pub(super) async fn call<M: Message, F: Future<Output = Reply<M>>>(
+        &self,
+        asked: Asked<'_>,
+        make: impl FnOnce(String) -> F,
+    ) -> Reply<M> {
+        let flight = self.begin();
+        let Asked { target, input, once } = asked;
+        let made = self.made(target, input).await;
+        match &made.known {
+            Known::New => {}
+            Known::Answered(answer) => return recorded::<M>(target, answer),
+            Known::Begun => return self.leave(flight, Halt::Unknown).await,
+            Known::Diverged { recorded } => {
+                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
+            }
+        }
+        if once {
+            self.record(&made, target, None).await;
+        }
+        // An agent's or a tool's key for a call is the same in each run.
+        let key =
+            format!("{}:{:032x}:{}", self.task, u128::from_be_bytes(made.call.hash), made.call.occurrence);
+        let reply = make(key).await;
+        let answer = match &reply {
+            Ok(reply) => to_raw_value(reply).map(Answer::Reply),
+            Err(AskError::Refused(refusal)) => to_raw_value(refusal).map(Answer::Refused),
+            Err(AskError::Unknown) if once => return self.leave(flight, Halt::Unknown).await,
+            Err(_) => {
+                self.undo(&made, once).await;
+                return reply;
+            }
+        };
+        match answer {
+            Ok(answer) => self.record(&made, target, Some(answer)).await,
+            Err(_) if once => return self.leave(flight, Halt::Unknown).await,
+            Err(e) => {
+                let what = format!("the answer of {target} cannot be recorded: {e}");
+                return Err(AskError::Failed(Fault::new(what)));
+            }
+        }
+        reply
+    }
+
+    /// Submits a task, under an id that is the same in each run.
+    pub(super) async fn submit(&self, asked: Asked<'_>, mut task: NewTask) -> Result<TaskId, AskError> {
+        let flight = self.begin();
+        let made = self.made(asked.target, asked.input).await;
+        let id = self.task.of_call(made.call.hash, made.call.occurrence);
+        match &made.known {
+            Known::Answered(_) | Known::Begun => return Ok(id),
+            Known::Diverged { recorded } => {
+                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
+            }
+            Known::New => {}
+        }
+        task.id = id;
+        let submitted =
+            self.host.submit(Submission { tasks: vec![task], batches: Vec::new(), key: None }).await;
+        match submitted.and_then(|_| to_raw_value(&id).map_err(|e| AskError::Unavailable(e.to_string()))) {
+            Ok(body) => self.record(&made, asked.target, Some(Answer::Reply(body))).await,
+            Err(e) => {
+                self.undo(&made, false).await;
+                return Err(e);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Waits for the next signal of this name that has answered no wait before; `None`: not in time.
+    pub(super) async fn wait(&self, name: &str, until: Option<Timestamp>) -> Option<Box<RawValue>> {
+        let target = format!("wait {name}");
+        let flight = self.begin();
+        let made = self.made(&target, "").await;
+        match &made.known {
+            Known::Answered(Answer::Signal { body, .. }) => return Some(body.clone()),
+            Known::Answered(_) => return None,
+            Known::Diverged { recorded } => {
+                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
+            }
+            Known::New | Known::Begun => {}
+        }
+        let (signal, wait) = {
+            let mut replay = self.replay().await.lock();
+            let wait = replay.wait(name, made.call.occurrence, until);
+            (replay.signal(name), wait)
+        };
+        if let Some(Signal { id, body, .. }) = signal {
+            self.record(&made, &target, Some(Answer::Signal { id, body: body.clone() })).await;
+            return Some(body);
+        }
+        if wait.until.is_some_and(|until| until <= crate::clock::now()) {
+            self.record(&made, &target, Some(Answer::TimedOut)).await;
+            return None;
+        }
+        self.waits.lock().push(wait.clone());
+        let _stand = Stand(self, wait);
+        drop(flight);
+        std::future::pending().await
+    }
+
+    fn begin(&self) -> Flight<'_> {
+        self.inflight.fetch_add(1, Ordering::AcqRel);
+        Flight(self)
+    }
+
+    async fn leave<T>(&self, flight: Flight<'_>, why: Halt) -> T {
+        drop(flight);
+        self.stop(why).await
+    }
+
+    async fn made(&self, target: &str, input: &str) -> Made {
+        let hash = request_hash(target, input);
+        self.replay().await.lock().call(target, hash)
+    }
+
+    async fn replay(&self) -> &Mutex<Replay> {
+        let read = async || match self.host.journal(self.task).await {
+            Some(journal) => Mutex::new(Replay::of(journal)),
+            None => self.stop(Halt::Over).await,
+        };
+        self.replay.get_or_init(read).await
+    }
+
+    async fn record(&self, made: &Made, target: &str, answer: Option<Answer>) {
+        let entries = vec![made.entry(target, answer)];
+        self.write(JournalWrite { entries, ..JournalWrite::of(self.task, self.attempt) }).await;
+    }
+
+    /// A call came to nothing.
+    async fn undo(&self, made: &Made, begun: bool) {
+        if begun {
+            let undone = vec![made.call];
+            self.write(JournalWrite { undone, ..JournalWrite::of(self.task, self.attempt) }).await;
+        }
+        self.replay().await.lock().failed(made);
+    }
+
+    async fn write(&self, write: JournalWrite) {
+        if !self.host.record(write).await {
+            self.stop(Halt::Over).await
+        }
+    }
+}
+
+/// What was recorded of a call, as its caller knows it.
+fn recorded<M: Message>(target: &str, answer: &Answer) -> Reply<M> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        AskError::Failed(Fault::new(format!("the recorded answer of {target} cannot be read: {e}")))
+    };
+    match answer {
+        Answer::Reply(body) => read(body).map_err(|e| unreadable(&e)),
+        Answer::Refused(body) => Err(read(body).map_or_else(|e| unreadable(&e), AskError::Refused)),
+        Answer::Signal { .. } | Answer::TimedOut => Err(unreadable(&"it is a wait's")),
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(body: &RawValue) -> serde_json::Result<T> {
+    serde_json::from_str(body.get())
+}

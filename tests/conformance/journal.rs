@@ -1,0 +1,270 @@
+//! What task functions record, what they wait for, and what they say of themselves.
+
+use std::time::Duration;
+
+use greenroom::{
+    TaskId,
+    model::{
+        event::Level,
+        journal::{Answer, CallId, Entry, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
+        task::{Claimed, TaskState},
+    },
+    store::{Refusal, SignalFound, Unit, Verdict},
+};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::support::*;
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).unwrap()
+}
+
+fn entry(n: u8, answer: Option<&str>) -> Entry {
+    let call = CallId { hash: [n; 16], occurrence: 1 };
+    let answer = answer.map(|text| Answer::Reply(raw(text)));
+    Entry { call, target: format!("tool:t{n}"), ordinal: u32::from(n), answer }
+}
+
+fn writing(claimed: &Claimed, change: impl FnOnce(&mut JournalWrite)) -> Unit {
+    let mut write = JournalWrite::of(claimed.id, claimed.attempt);
+    change(&mut write);
+    Unit { journal: Some(write), ..Unit::default() }
+}
+
+fn recording(claimed: &Claimed, entries: Vec<Entry>) -> Unit {
+    writing(claimed, |write| write.entries = entries)
+}
+
+fn wait(name: &str, until: Option<Timestamp>) -> Wait {
+    Wait { name: name.into(), occurrence: 1, until, seen: 0 }
+}
+
+fn waiting(claimed: &Claimed, waits: &[Wait]) -> Unit {
+    writing(claimed, |write| write.waits = waits.to_vec())
+}
+
+fn signal(name: &str, body: &str) -> Signal {
+    Signal { id: Uuid::now_v7(), name: name.into(), body: raw(body) }
+}
+
+impl World {
+    async fn recorded(&self, task: TaskId) -> Vec<(u8, String)> {
+        let mut entries = self.store.journal(task).await.unwrap().entries;
+        entries.sort_by_key(|entry| entry.call);
+        let told = |entry: Entry| {
+            let answer = match entry.answer {
+                Some(Answer::Reply(body)) => body.get().to_owned(),
+                None => "begun".to_owned(),
+                other => format!("{other:?}"),
+            };
+            (entry.call.hash[0], answer)
+        };
+        entries.into_iter().map(told).collect()
+    }
+
+    async fn sends(&self, task: TaskId, signal: &Signal) -> Option<SignalFound> {
+        self.store.signal(task, signal).await.unwrap()
+    }
+
+    async fn events(&self, task: TaskId) -> Vec<String> {
+        self.store.history(task).await.unwrap().into_iter().map(|event| event.event).collect()
+    }
+}
+
+fn lost(claimed: &Claimed) -> Verdict {
+    Verdict::Refused(Refusal::ClaimLost(claimed.id))
+}
+
+rules! {
+    async fn calls_are_recorded_as_they_were_answered(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(recording(&claimed, vec![entry(1, Some("null")), entry(2, None)])).await;
+        // again, as after a lost reply
+        w.must(recording(&claimed, vec![entry(1, Some("null")), entry(2, None)])).await;
+        assert_eq!(w.recorded(claimed.id).await, [(1, "null".into()), (2, "begun".into())]);
+        w.must(recording(&claimed, vec![entry(2, Some("7")), entry(3, None)])).await;
+        // what was answered stays
+        w.must(recording(&claimed, vec![entry(1, Some("9")), entry(2, None)])).await;
+        let undone = |n: u8| CallId { hash: [n; 16], occurrence: 1 };
+        w.must(writing(&claimed, |write| write.undone = vec![undone(2), undone(3)])).await;
+        assert_eq!(w.recorded(claimed.id).await, [(1, "null".into()), (2, "7".into())]);
+        let entries = w.store.journal(claimed.id).await.unwrap().entries;
+        let second = entries.iter().find(|entry| entry.call == undone(2)).unwrap();
+        assert_eq!((&*second.target, second.ordinal), ("tool:t2", 2));
+        assert!(w.store.journal(TaskId::fresh()).await.unwrap().entries.is_empty());
+    }
+
+    async fn only_whoever_holds_the_claim_records(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let other = w.running(task("b")).await;
+        let later = Claimed { attempt: 2, ..claimed.clone() };
+        assert_eq!(w.commit_one(recording(&later, vec![entry(1, None)])).await, lost(&claimed));
+        // its neighbours in the call do not notice
+        let units = [recording(&later, vec![entry(1, None)]), recording(&other, vec![entry(1, Some("1"))]),
+            accepting([task("c")]), w.turn("n", 0, "1")];
+        let verdicts = w.commit(&units).await;
+        assert_eq!(verdicts, [lost(&claimed), Verdict::Durable, Verdict::Durable, Verdict::Durable]);
+        w.must(ending(&claimed, ok())).await;
+        assert_eq!(w.commit_one(recording(&claimed, vec![entry(1, None)])).await, lost(&claimed));
+        assert_eq!(w.commit_one(waiting(&claimed, &[wait("go", None)])).await, lost(&claimed));
+        w.crash().await;
+        assert_eq!(w.commit_one(recording(&other, vec![entry(2, None)])).await, lost(&other));
+        assert_eq!(w.recorded(other.id).await, [(1, "1".into())]);
+        assert!(w.recorded(claimed.id).await.is_empty());
+    }
+
+    async fn what_a_function_records_is_committed_alone(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let mixed = Unit { finished: vec![], accepted: vec![task("b")], ..recording(&claimed, vec![entry(1, None)]) };
+        assert!(matches!(w.commit_one(mixed).await, Verdict::Refused(Refusal::Bad(_))));
+        assert!(w.recorded(claimed.id).await.is_empty());
+    }
+
+    async fn a_task_that_waits_is_woken_by_its_signal(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(waiting(&claimed, &[wait("go", None), wait("stop", None)])).await;
+        let view = w.view(claimed.id).await;
+        assert_eq!((view.state, view.attempt, view.node), (TaskState::Waiting, 0, None));
+        assert_eq!(w.counts().await, [(TaskState::Waiting, 1)]);
+        w.promote().await;
+        assert_eq!(w.claim(9).await.len(), 0);
+        assert_eq!(w.sends(claimed.id, &signal("other", "1")).await, Some(SignalFound::Kept(TaskState::Waiting)));
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Waiting);
+        let later = w.submit(task("z")).await;
+        let go = signal("go", r#"{"by":"me"}"#);
+        assert_eq!(w.sends(claimed.id, &go).await, Some(SignalFound::Kept(TaskState::Waiting)));
+        // the same again is none
+        assert_eq!(w.sends(claimed.id, &go).await, Some(SignalFound::Kept(TaskState::Ready)));
+        assert_eq!(w.counts().await, [(TaskState::Ready, 2)]);
+        let again = w.claim(9).await;
+        // behind whoever waited
+        assert_eq!(again.iter().map(|c| (c.id, c.attempt)).collect::<Vec<_>>(), [(later, 1), (claimed.id, 1)]);
+        let journal = w.store.journal(claimed.id).await.unwrap();
+        let sent: Vec<_> = journal.signals.iter().map(|s| (&*s.name, s.body.get())).collect();
+        assert_eq!(sent, [("other", "1"), ("go", r#"{"by":"me"}"#)]);
+        assert_eq!(w.events(claimed.id).await, ["accepted", "waiting", "signalled", "signalled", "started"]);
+        w.must(ending(&again[1], ok())).await;
+        assert_eq!(w.sends(claimed.id, &go).await, Some(SignalFound::Final(TaskState::Succeeded)));
+        assert_eq!(w.sends(TaskId::fresh(), &go).await, None);
+    }
+
+    async fn a_signal_that_came_before_the_wait_is_not_missed(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        assert_eq!(w.sends(claimed.id, &signal("go", "1")).await, Some(SignalFound::Kept(TaskState::Running)));
+        w.must(waiting(&claimed, &[wait("go", None)])).await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Ready);
+        let again = w.claim(9).await.remove(0);
+        // it has been answered with that one
+        w.must(waiting(&again, &[Wait { seen: 1, occurrence: 2, ..wait("go", None) }])).await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Waiting);
+        assert_eq!(w.counts().await, [(TaskState::Waiting, 1)]);
+        w.sends(claimed.id, &signal("go", "2")).await;
+        assert_eq!(w.counts().await, [(TaskState::Ready, 1)]);
+    }
+
+    async fn a_wait_ends_at_its_time(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let other = w.running(task("b")).await;
+        let now = Timestamp::now();
+        let (soon, later) = (now + Duration::from_secs(60), now + Duration::from_secs(3_600));
+        w.must(waiting(&claimed, &[wait("go", Some(soon)), wait("stop", None)])).await;
+        w.must(waiting(&other, &[wait("go", Some(later))])).await;
+        let (woken, next) = w.store.promote(now).await.unwrap();
+        assert_eq!(woken, 0);
+        assert!(next.unwrap().duration_until(soon).abs() < jiff::SignedDuration::from_millis(1));
+        let (woken, next) = w.store.promote(soon + Duration::from_secs(1)).await.unwrap();
+        assert_eq!((woken, w.state_of(claimed.id).await), (1, TaskState::Ready));
+        assert!(next.unwrap().duration_until(later).abs() < jiff::SignedDuration::from_millis(1));
+        assert_eq!(w.store.promote(soon + Duration::from_secs(2)).await.unwrap().0, 0);
+        let waits = w.store.journal(claimed.id).await.unwrap().waits;
+        let go = waits.iter().find(|wait| wait.name == "go").unwrap();
+        assert!(go.until.unwrap().duration_until(soon).abs() < jiff::SignedDuration::from_millis(1));
+        // one that was signalled is not woken again
+        w.sends(other.id, &signal("go", "1")).await;
+        let again = w.claim(9).await;
+        assert_eq!(again.len(), 2);
+        assert_eq!(w.store.promote(later + Duration::from_secs(1)).await.unwrap(), (0, None));
+        assert_eq!(w.counts().await, [(TaskState::Running, 2)]);
+    }
+
+    async fn a_waiting_task_is_cancelled_and_one_that_was_flagged_does_not_wait(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(waiting(&claimed, &[wait("go", Some(Timestamp::now() + Duration::from_secs(1)))])).await;
+        w.must(ending_idle(claimed.id, greenroom::store::FinishOutcome::Cancelled)).await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Cancelled);
+        let flagged = w.running(task("b")).await;
+        w.store.cancel(flagged.id).await.unwrap();
+        w.must(waiting(&flagged, &[wait("go", None)])).await;
+        w.promote().await;
+        assert_eq!(w.state_of(flagged.id).await, TaskState::Cancelled);
+        let (_, next) = w.store.promote(Timestamp::now() + Duration::from_secs(2)).await.unwrap();
+        assert_eq!(next, None, "a wait of a task that has ended is over");
+    }
+
+    async fn a_task_that_has_begun_in_time_does_not_expire_while_it_waits(w: &mut World) {
+        let mut new = task("a");
+        new.expires_at = Some(Timestamp::now() + Duration::from_secs(60));
+        let claimed = w.running(new).await;
+        w.must(waiting(&claimed, &[wait("go", None)])).await;
+        w.store.promote(Timestamp::now() + Duration::from_secs(120)).await.unwrap();
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Waiting);
+    }
+
+    async fn signals_are_bounded(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        for n in 0..MAX_SIGNALS {
+            let found = w.sends(claimed.id, &signal("go", &n.to_string())).await;
+            assert_eq!(found, Some(SignalFound::Kept(TaskState::Running)));
+        }
+        assert_eq!(w.sends(claimed.id, &signal("go", "0")).await, Some(SignalFound::TooMany));
+    }
+
+    async fn a_person_who_confirms_another_attempt_has_what_was_begun_forgotten(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(recording(&claimed, vec![entry(1, Some("1")), entry(2, None)])).await;
+        w.must(ending(&claimed, greenroom::store::FinishOutcome::OutcomeUnknown { error: error("x") })).await;
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.recorded(claimed.id).await, [(1, "1".into())]);
+        let again = w.claim(9).await.remove(0);
+        w.must(recording(&again, vec![entry(3, None)])).await;
+        w.must(ending(&again, failed())).await;
+        assert_eq!(w.recorded(claimed.id).await.len(), 2);
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.recorded(claimed.id).await, [(1, "1".into())]);
+    }
+
+    async fn what_a_task_says_is_kept_with_it_and_forgotten_with_it(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        let at = Timestamp::now();
+        let line = |text: &str| LogLine { at, level: Level::Warn, text: text.into() };
+        let note = |progress: Option<&str>, logs: &[&str]| TaskNotes {
+            task: claimed.id,
+            at,
+            progress: progress.map(raw),
+            logs: logs.iter().map(|text| line(text)).collect(),
+        };
+        assert!(w.store.progress(claimed.id).await.unwrap().is_none());
+        w.store.note(&[note(Some(r#"{"fraction":0.5}"#), &["one", "t\0wo"])]).await.unwrap();
+        w.store.note(&[note(None, &["three"])]).await.unwrap();
+        assert_eq!(w.store.progress(claimed.id).await.unwrap().unwrap().get(), r#"{"fraction":0.5}"#);
+        w.store.note(&[note(Some("1"), &[])]).await.unwrap();
+        assert_eq!(w.store.progress(claimed.id).await.unwrap().unwrap().get(), "1");
+        let lines = w.store.task_logs(claimed.id, 0, 2).await.unwrap();
+        assert_eq!((lines.len(), lines[0].1.level, &*lines[0].1.text), (2, Level::Warn, "one"));
+        let rest = w.store.task_logs(claimed.id, lines[1].0, 9).await.unwrap();
+        assert_eq!(rest.iter().map(|(_, line)| &*line.text).collect::<Vec<_>>(), ["three"]);
+        w.must(recording(&claimed, vec![entry(1, Some("1"))])).await;
+        w.sends(claimed.id, &signal("go", "1")).await;
+        w.must(ending(&claimed, ok())).await;
+        assert_eq!(w.recorded(claimed.id).await.len(), 1);
+        let later = Timestamp::now() + Duration::from_secs(60);
+        assert!(w.store.clean(later, later).await.unwrap() > 0);
+        assert!(w.store.task(claimed.id).await.unwrap().is_none());
+        let journal = w.store.journal(claimed.id).await.unwrap();
+        assert!(journal.entries.is_empty() && journal.signals.is_empty() && journal.waits.is_empty());
+        assert!(w.store.progress(claimed.id).await.unwrap().is_none());
+        assert!(w.store.task_logs(claimed.id, 0, 9).await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,494 @@
+//! Task functions: what they ask for happens once however often they run, and they wait for days without a slot.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+use greenroom::{
+    AskError, Call, Effect, Limits, NoSignal, Tool,
+    model::{event::Level, task::TaskView},
+    prelude::*,
+    runtime::{operator::Resolution, views::TaskRequest},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    postgres::Database,
+    support::{Gate, World, soon, task_in, until},
+};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Ledger {
+    entries: Vec<String>,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Enter {
+    text: String,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Entries {}
+message! { Enter -> u64 | Closed; Entries -> Vec<String> }
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("closed")]
+struct Closed;
+
+impl Agent for Ledger {
+    const KIND: &'static str = "ledger";
+    type Messages = (Enter, Entries);
+}
+impl Handler<Enter> for Ledger {
+    async fn handle(&mut self, enter: Enter, _: &Turn<Self>) -> Result<u64> {
+        if enter.text == "closed" {
+            return Err(Enter::refuse(Closed));
+        }
+        self.entries.push(enter.text);
+        Ok(self.entries.len() as u64)
+    }
+}
+impl Query<Entries> for Ledger {
+    async fn query(&self, _: Entries, _: &Turn<Self>) -> Result<Vec<String>> {
+        Ok(self.entries.clone())
+    }
+}
+
+/// What the functions of one test share with it.
+#[derive(Clone, Default)]
+struct Stage {
+    gate: Gate,
+    /// How many attempts of it fail at its end.
+    fails: Arc<AtomicUsize>,
+    /// A run was dropped before its end.
+    dropped: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Stamp {
+    text: String,
+}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Pay {
+    cents: u64,
+}
+message! { Stamp -> usize; Pay -> u64 }
+
+/// Tells how often it was used.
+struct Stamper(Gate);
+impl Tool for Stamper {
+    const NAME: &'static str = "stamp";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Stamp;
+    async fn run(&self, stamp: Stamp, call: &Call) -> Result<usize> {
+        self.0.note(format!("stamp {} {}", stamp.text, call.idempotency_key()));
+        self.0.note(format!("stamp {}", stamp.text));
+        Ok(self.0.count(&format!("stamp {}", stamp.text)))
+    }
+}
+/// Takes effect once; waits at the gate where it is to pay 0, and fails where it is to pay 1.
+struct Payer(Gate);
+impl Tool for Payer {
+    const NAME: &'static str = "pay";
+    const EFFECT: Effect = Effect::Once;
+    type Input = Pay;
+    async fn run(&self, pay: Pay, _: &Call) -> Result<u64> {
+        self.0.note(format!("pay {}", pay.cents));
+        if pay.cents == 0 {
+            self.0.wait().await;
+        }
+        ensure!(pay.cents != 1 || self.0.count("pay 1") > 1, "the bank is closed");
+        Ok(pay.cents)
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Work {
+    #[serde(default)]
+    say: String,
+}
+message! { Work -> Value }
+
+async fn everything(work: Work, call: Call, stage: &Stage) -> Result<Value> {
+    stage.gate.note("run");
+    let ledger = call.agent::<Ledger>("l");
+    let first = ledger.ask(Enter { text: work.say.clone() }).await?;
+    let refused = ledger.ask(Enter { text: "closed".into() }).await;
+    ensure!(matches!(refused, Err(AskError::Refused(Closed))), "{refused:?}");
+    let (a, b) = tokio::join!(
+        call.call::<Stamper>(Stamp { text: "a".into() }),
+        call.call::<Stamper>(Stamp { text: "b".into() })
+    );
+    let again = call.call::<Stamper>(Stamp { text: "a".into() }).await?;
+    let paid = call.call::<Payer>(Pay { cents: 5 }).await?;
+    let child = ledger.submit(Enter { text: format!("{} child", work.say) }).await?;
+    let tool_child = call.submit::<Stamper>(Stamp { text: "child".into() }).await?;
+    ensure!(child != tool_child, "two tasks");
+    let left = stage.fails.load(SeqCst);
+    if left > 0 {
+        stage.fails.store(left - 1, SeqCst);
+        bail!("not yet");
+    }
+    Ok(json!([first, a?, b?, again, paid]))
+}
+
+async fn approval(work: Work, call: Call, stage: &Stage) -> Result<Value> {
+    stage.gate.note("run");
+    let entered = call.agent::<Ledger>("l").ask(Enter { text: work.say }).await?;
+    call.progress(0.5, "asked");
+    let (stamped, who) = tokio::join!(
+        call.call::<Stamper>(Stamp { text: "asked".into() }),
+        call.wait_for::<String>("approved")
+    );
+    let second: String = call.wait_for("approved").await?;
+    Ok(json!([entered, stamped?, who?, second]))
+}
+
+fn tool<F>(
+    stage: &Stage,
+    run: impl Fn(Work, Call, Stage) -> F + Send + Sync + 'static,
+) -> impl Fn(Work, Call) -> F + Send + Sync + 'static
+where
+    F: Future<Output = Result<Value>> + Send + 'static,
+{
+    let stage = stage.clone();
+    move |work, call| run(work, call, stage.clone())
+}
+
+fn program(stage: &Stage) -> greenroom::Builder {
+    let all = tool(stage, |work, call, stage| async move { everything(work, call, &stage).await });
+    let approval = tool(stage, |work, call, stage| async move { approval(work, call, &stage).await });
+    Runtime::builder()
+        .agent::<Ledger>()
+        .tool(Stamper(stage.gate.clone()))
+        .tool(Payer(stage.gate.clone()))
+        .tool_fn("all", Effect::Idempotent, all)
+        .tool_fn("approval", Effect::Idempotent, approval)
+        .set("supervision.backoff_min", "1ms")
+}
+
+impl World {
+    async fn submits(&self, tool: &str, change: impl FnOnce(&mut TaskRequest)) -> TaskId {
+        let mut request = TaskRequest {
+            target: format!("tool:{tool}"),
+            input: Some(json!({"say": "hello"})),
+            ..TaskRequest::default()
+        };
+        change(&mut request);
+        soon(self.handle().operator().submit(request)).await.unwrap().0.id
+    }
+
+    async fn ends(&self, id: TaskId) -> TaskView {
+        let handle = self.handle();
+        soon(handle.operator().wait(id, Duration::from_secs(30))).await.unwrap()
+    }
+
+    async fn entries(&self) -> Vec<String> {
+        soon(self.handle().agent::<Ledger>("l").ask(Entries {})).await.unwrap()
+    }
+
+    async fn signals(&self, id: TaskId, name: &str, body: Value) -> TaskView {
+        soon(self.handle().operator().signal(id, name, body, None)).await.unwrap()
+    }
+}
+
+fn result(task: &TaskView) -> Value {
+    let result = task.result.as_ref().unwrap_or_else(|| panic!("{task:?}"));
+    serde_json::from_str(result.get()).unwrap()
+}
+
+async fn on_both(test: impl AsyncFn(&mut World, &dyn Fn(&Stage) -> greenroom::Builder)) {
+    let on_sqlite = |stage: &Stage| program(stage);
+    test(&mut World::idle(), &on_sqlite).await;
+    let database = Database::new();
+    let on_postgres = |stage: &Stage| program(stage).set("store.url", &database.url());
+    let mut world = World::idle();
+    test(&mut world, &on_postgres).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_function_asks_for_happens_once_however_often_it_runs() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        stage.fails.store(2, SeqCst);
+        world.start_again(program(&stage)).await;
+        let id = world.submits("all", |_| {}).await;
+        let task = world.ends(id).await;
+        assert_eq!(result(&task), json!([1, 1, 1, 2, 5]));
+        assert_eq!((task.attempt, stage.gate.count("run")), (3, 3));
+        let used = |what: &str| stage.gate.count(what);
+        assert_eq!((used("stamp a"), used("stamp b"), used("pay 5")), (2, 1, 1));
+        let handle = world.handle();
+        until("its children have ended", || async { stage.gate.count("stamp child") == 1 }).await;
+        until("its children have ended", || async { world.entries().await.len() == 2 }).await;
+        assert_eq!(world.entries().await, ["hello", "hello child"]);
+        let tasks = handle.operator().tasks(&Default::default()).await.unwrap().items;
+        let parents: Vec<_> = tasks.iter().filter(|task| task.id != id).map(|task| task.parent).collect();
+        assert_eq!(parents, [Some(id), Some(id)]);
+        // Equal calls have keys of their own.
+        let keys: std::collections::BTreeSet<String> =
+            stage.gate.notes.lock().iter().filter(|note| note.starts_with("stamp a ")).cloned().collect();
+        assert_eq!(keys.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_waits_for_signals_across_restarts_and_holds_no_slot() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        let again = || program(&stage).set("tasks.slots", "1");
+        world.start_again(again()).await;
+        let id = world.submits("approval", |_| {}).await;
+        let waits = task_in(&world.handle(), id, "waiting").await;
+        assert_eq!(
+            (waits.attempt, waits.node, waits.progress.unwrap()["text"].as_str()),
+            (0, None, Some("asked"))
+        );
+        // The one slot is free.
+        let other = world.submits("stamp", |request| request.input = Some(json!({"text": "free"}))).await;
+        assert_eq!(world.ends(other).await.state.name(), "succeeded");
+        world.end().await;
+        world.start_again(again()).await;
+        world.signals(id, "approved", json!("Ada")).await;
+        until("it waits again", || async { stage.gate.count("run") == 2 }).await;
+        task_in(&world.handle(), id, "waiting").await;
+        world.end().await;
+        world.start_again(again()).await;
+        assert_eq!(world.signals(id, "unknown", json!(1)).await.state.name(), "waiting");
+        world.signals(id, "approved", json!("Bob")).await;
+        let task = world.ends(id).await;
+        assert_eq!(result(&task), json!([1, 1, "Ada", "Bob"]));
+        assert_eq!((task.attempt, stage.gate.count("run")), (1, 3));
+        assert_eq!((world.entries().await, stage.gate.count("stamp asked")), (vec!["hello".to_owned()], 1));
+        let refused = world.handle().operator().signal(id, "approved", json!(1), None).await.unwrap_err();
+        assert_eq!(refused.code(), "wrong_state");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_came_before_are_taken_and_the_same_key_is_one_signal() {
+    let stage = Stage::default();
+    let mut world = World::idle();
+    world.start_again(program(&stage)).await;
+    let id = world.submits("approval", |request| request.run_in = Some("1h".into())).await;
+    let operator = world.handle().operator().clone();
+    for (body, key) in [("Ada", Some("k")), ("Ada", Some("k")), ("Bob", None)] {
+        soon(operator.signal(id, "approved", json!(body), key)).await.unwrap();
+    }
+    let events = soon(operator.history(id)).await.unwrap();
+    assert_eq!(events.iter().filter(|event| event.event == "signalled").count(), 2);
+    soon(operator.cancel(id)).await.unwrap();
+    soon(operator.retry(id)).await.unwrap();
+    let task = world.ends(id).await;
+    assert_eq!(result(&task), json!([1, 1, "Ada", "Bob"]));
+    assert_eq!(stage.gate.count("run"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_has_its_end_goes_on_without_the_signal_and_stays_so() {
+    let stage = Stage::default();
+    stage.fails.store(1, SeqCst);
+    let late = tool(&stage, |_, call, stage| async move {
+        let error = match call.wait_for::<String>("go").timeout(Duration::from_millis(100)).await {
+            Ok(text) => bail!("it came: {text}"),
+            Err(e) => e.downcast::<NoSignal>()?,
+        };
+        if stage.fails.swap(0, SeqCst) > 0 {
+            stage.gate.wait().await;
+            bail!("once more");
+        }
+        Ok(json!([error.name, call.wait_for::<String>("go").await?]))
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("late", Effect::Pure, late)).await;
+    let id = world.submits("late", |_| {}).await;
+    stage.gate.arrival().await;
+    // The wait is over: this one is for the next.
+    world.signals(id, "go", json!("late")).await;
+    stage.gate.open(1);
+    assert_eq!(result(&world.ends(id).await), json!(["go", "late"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_that_happens_once_and_was_interrupted_waits_for_a_person() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        let paying = || {
+            tool(&stage, |_, call, _| async move { Ok(json!(call.call::<Payer>(Pay { cents: 0 }).await?)) })
+        };
+        let again = || program(&stage).tool_fn("paying", Effect::Idempotent, paying());
+        world.start_again(again()).await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(world.submits("paying", |request| request.timeout = Some("300ms".into())).await);
+        }
+        for id in &ids {
+            assert_eq!(world.ends(*id).await.state.name(), "outcome_unknown");
+        }
+        assert_eq!(stage.gate.count("pay 0"), 2, "it was not paid again");
+        let operator = world.handle().operator().clone();
+        let task = soon(operator.resolve(ids[0], Resolution::Succeeded(json!(0)))).await.unwrap();
+        assert_eq!((task.state.name(), result(&task)), ("succeeded", json!(0)));
+        let refused = soon(operator.resolve(ids[0], Resolution::Failed("no".into()))).await.unwrap_err();
+        assert_eq!(refused.code(), "wrong_state");
+        // A person says that it may be done again.
+        stage.gate.open(9);
+        soon(operator.retry(ids[1])).await.unwrap();
+        assert_eq!(result(&world.ends(ids[1]).await), json!(0));
+        assert_eq!(stage.gate.count("pay 0"), 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_that_happens_once_and_failed_is_tried_again() {
+    let stage = Stage::default();
+    let paying =
+        tool(&stage, |_, call, _| async move { Ok(json!(call.call::<Payer>(Pay { cents: 1 }).await?)) });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("paying", Effect::Idempotent, paying)).await;
+    let id = world.submits("paying", |_| {}).await;
+    let task = world.ends(id).await;
+    assert_eq!((result(&task), task.attempt), (json!(1), 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_that_asks_for_something_else_stops() {
+    let stage = Stage::default();
+    let fickle = tool(&stage, |_, call, stage| async move {
+        stage.gate.note("run");
+        let text = format!("at run {}", stage.gate.count("run"));
+        call.call::<Stamper>(Stamp { text }).await?;
+        bail!("not yet");
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("fickle", Effect::Idempotent, fickle)).await;
+    let id = world.submits("fickle", |_| {}).await;
+    let task = world.ends(id).await;
+    let error = task.error.unwrap();
+    assert_eq!((&*error.code, task.attempt), ("diverged", 2));
+    assert!(error.message.contains("call 1 to tool:stamp had another input"), "{}", error.message);
+    assert_eq!(stage.gate.count("stamp at run 2"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_says_of_itself_is_seen_while_it_runs_and_afterwards() {
+    let stage = Stage::default();
+    let talks = tool(&stage, |_, call, stage| async move {
+        call.progress(0.25, "a quarter");
+        call.partial(&json!({"rows": 1}))?;
+        call.log(Level::Warn, "one");
+        stage.gate.wait().await;
+        call.progress(1.0, "done");
+        call.log(Level::Info, "two");
+        Ok(Value::Null)
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("talks", Effect::Pure, talks)).await;
+    let id = world.submits("talks", |_| {}).await;
+    stage.gate.arrival().await;
+    let operator = world.handle().operator().clone();
+    let progress = soon(operator.task(id)).await.unwrap().progress.unwrap();
+    assert_eq!(progress, json!({"fraction": 0.25, "text": "a quarter", "partial": {"rows": 1}}));
+    let lines = async |cursor: Option<&str>| operator.task_logs(id, cursor, Some(1)).await.unwrap();
+    until("it is written down", || async { !lines(None).await.items.is_empty() }).await;
+    stage.gate.open(1);
+    world.ends(id).await;
+    let first = lines(None).await;
+    assert_eq!((&*first.items[0].text, first.items[0].level), ("one", Level::Warn));
+    let after = first.next_cursor.unwrap();
+    until("it is written down", || async { !lines(Some(&after)).await.items.is_empty() }).await;
+    assert_eq!(lines(Some(&after)).await.items[0].text, "two");
+    let progress = soon(operator.task(id)).await.unwrap().progress.unwrap();
+    assert_eq!((progress["text"].as_str(), progress["partial"]["rows"].as_u64()), (Some("done"), Some(1)));
+}
+
+/// Gives a sign of life now and then, if it is to.
+struct Patient(Stage);
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Breathe {
+    beats: usize,
+}
+message! { Breathe -> usize }
+impl Tool for Patient {
+    const NAME: &'static str = "patient";
+    const EFFECT: Effect = Effect::Pure;
+    type Input = Breathe;
+    fn limits(&self) -> Limits {
+        Limits { heartbeat: Some(Duration::from_millis(400)), ..Limits::default() }
+    }
+    async fn run(&self, breathe: Breathe, call: &Call) -> Result<usize> {
+        for _ in 0..breathe.beats {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            call.heartbeat();
+        }
+        if breathe.beats == 0 {
+            self.0.gate.wait().await;
+        }
+        Ok(breathe.beats)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_tool_is_taken_for_dead_and_one_that_beats_is_not() {
+    let stage = Stage::default();
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool(Patient(stage.clone()))).await;
+    let beats = |beats: usize| {
+        move |request: &mut TaskRequest| {
+            (request.input, request.max_attempts) = (Some(json!({"beats": beats})), Some(1));
+        }
+    };
+    let (alive, silent) =
+        (world.submits("patient", beats(10)).await, world.submits("patient", beats(0)).await);
+    assert_eq!(world.ends(silent).await.error.unwrap().code, "timed_out");
+    assert_eq!(result(&world.ends(alive).await), json!(10));
+}
+
+/// Set when it is dropped.
+struct Flag(Arc<AtomicBool>);
+impl Drop for Flag {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_is_dropped_or_never_wakes() {
+    let stage = Stage::default();
+    let hangs = tool(&stage, |_, _, stage| async move {
+        let _flag = Flag(stage.dropped.clone());
+        stage.gate.wait().await;
+        Ok(Value::Null)
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("hangs", Effect::Pure, hangs)).await;
+    let running = world.submits("hangs", |_| {}).await;
+    stage.gate.arrival().await;
+    let operator = world.handle().operator().clone();
+    assert_eq!(soon(operator.cancel(running)).await.unwrap().state.name(), "cancelled");
+    until("its future is dropped", || async { stage.dropped.load(SeqCst) }).await;
+    let waiting = world.submits("approval", |_| {}).await;
+    task_in(&world.handle(), waiting, "waiting").await;
+    assert_eq!(soon(operator.cancel(waiting)).await.unwrap().state.name(), "cancelled");
+    let refused = operator.signal(waiting, "approved", json!("x"), None).await.unwrap_err();
+    assert_eq!(refused.code(), "wrong_state");
+    assert_eq!(stage.gate.count("run"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_no_task_cannot_wait() {
+    let stage = Stage::default();
+    let mut world = World::idle();
+    world.start_again(program(&stage)).await;
+    let operator = world.handle().operator().clone();
+    let refused = soon(operator.call("approval", br#"{"say": "x"}"#, Default::default())).await.unwrap_err();
+    assert!(refused.to_string().contains("only a task can wait"), "{refused}");
+    for name in ["", "a b", "a/b"] {
+        let id = TaskId::fresh();
+        assert_eq!(operator.signal(id, name, json!(1), None).await.unwrap_err().code(), "invalid", "{name}");
+    }
+    assert_eq!(operator.signal(TaskId::fresh(), "go", json!(1), None).await.unwrap_err().code(), "not_found");
+}
