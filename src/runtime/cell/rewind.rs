@@ -101,15 +101,14 @@ impl<A: Agent> Runner<A> {
                 Some(self.stop(why).await)
             }
             Decision::Leave => {
-                if let Some(exit) = self.rewind_if_gone().await {
-                    return Some(exit);
-                }
-                if let Some(exit) = Box::pin(self.calm_down()).await {
-                    return Some(exit);
-                }
+                let exit = match self.rewind_if_gone().await {
+                    Some(exit) => Some(exit),
+                    None => Box::pin(self.calm_down()).await,
+                };
+                // It has ended, however it leaves.
                 self.node.bonds.ended(&self.subject(), end);
                 self.retire = true;
-                None
+                exit
             }
         }
     }
