@@ -19,7 +19,7 @@ use std::{process::ExitCode, time::Duration};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::{
     crashes, crowd, durable, herd, http, idle, measure::Plan, million, neighbour, phase::Phase, postgres,
-    talk, volatile,
+    talk, tasks, volatile,
 };
 
 fn main() -> ExitCode {
@@ -42,6 +42,7 @@ fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     idle::measure(plan)?;
     durable::measure(plan)?;
     talk::measure(plan)?;
+    tasks::measure(plan)?;
     http::measure(plan)?;
     herd::measure(plan)?;
     million::measure(plan)?;

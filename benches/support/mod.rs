@@ -17,4 +17,5 @@ pub mod peers;
 pub mod phase;
 pub mod postgres;
 pub mod talk;
+pub mod tasks;
 pub mod volatile;

@@ -29,7 +29,7 @@ use super::{
     ground::{Ground, directory},
     herd, http,
     measure::{self, Better, Plan, Row, Unit, median, p50, rounds},
-    million, packed, talk,
+    million, packed, talk, tasks,
 };
 
 #[path = "../../tests/support/postgres.rs"]
@@ -60,8 +60,9 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     let talks =
         plan.wants(&talk::name(STORE, PEER)) || plan.wants(&talk::name(STORE, "turns that append nothing"));
     let (sizes, starts) = (packed::is_wanted(plan), million::is_wanted_on_postgres(plan));
+    let queues = tasks::is_wanted_on_postgres(plan);
     let through_http = plan.wants(&http::name(STORE));
-    if loads.is_empty() && !restores && !talks && !through_http && !sizes && !starts {
+    if loads.is_empty() && !restores && !talks && !through_http && !sizes && !starts && !queues {
         return Ok(());
     }
     let server = Server::start_with(SETTINGS);
@@ -80,6 +81,9 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     }
     if sizes {
         packed::measure(plan, &server)?;
+    }
+    if queues {
+        tasks::on_postgres(plan, &server)?;
     }
     if starts {
         million::on_postgres(plan, &server)?;

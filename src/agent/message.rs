@@ -95,6 +95,11 @@ impl Invalid {
     pub fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self(vec![(pointer.into(), detail.into())])
     }
+
+    /// The same findings in a value that stands at `pointer` of a larger one.
+    pub fn within(self, pointer: &str) -> Self {
+        Self(self.0.into_iter().map(|(inner, detail)| (format!("{pointer}{inner}"), detail)).collect())
+    }
 }
 
 impl fmt::Display for Invalid {

@@ -25,7 +25,7 @@ use crate::{
     tool::{
         Call, Effect, Limits, Tool,
         fs::{FsList, FsRead, Roots},
-        probe::{ProbeHold, ProbeWait},
+        probe::{ProbeHold, ProbeStumble, ProbeWait},
     },
 };
 use program::Program;
@@ -260,6 +260,7 @@ impl Builder {
         if settings.node.probe {
             self.registry.tool(ProbeWait);
             self.registry.tool(ProbeHold);
+            self.registry.tool(ProbeStumble);
         }
     }
 }

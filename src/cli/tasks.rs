@@ -31,6 +31,12 @@ pub(super) enum Tasks {
     /// Submit a task; prints its id
     #[command(alias = "add")]
     Submit(SubmitArgs),
+    /// Submit tasks that belong together, all or none; prints their ids
+    Batch {
+        /// `{"tasks":[…]}` or the list alone: JSON, `-` or @FILE; `after` may name others by their `name`
+        #[arg(value_name = "JSON")]
+        tasks: String,
+    },
     /// List tasks, newest first
     #[command(alias = "list")]
     Ls(ListArgs),
@@ -149,6 +155,7 @@ pub(super) struct ListArgs {
 pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> {
     match command {
         Tasks::Submit(args) => submit(session, args),
+        Tasks::Batch { tasks } => batch(session, &tasks),
         Tasks::Ls(args) => list(session, &args),
         Tasks::Show { id } => show(session, &id),
         Tasks::History { id } => history(session, &id),
@@ -192,6 +199,21 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
             }
         }
     }
+}
+
+fn batch(session: &Session<'_>, tasks: &str) -> Result<(), Failure> {
+    let tasks = match input::value(Some(tasks))? {
+        Some(list @ Value::Array(_)) => json!({ "tasks": list }),
+        other => other.unwrap_or_default(),
+    };
+    let reply = session.client()?.post("/api/v1/tasks/batch", tasks.to_string().into())?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    for task in reply.read::<Page<TaskView>>()?.items {
+        out::line(&task.id.to_string())?;
+    }
+    Ok(())
 }
 
 /// The request that the arguments say.

@@ -10,9 +10,11 @@ use super::id::{Target, TaskId};
 
 mod attempt;
 mod claims;
+mod family;
 mod machine;
 pub use attempt::AfterError;
 pub use claims::{Claims, returns_again};
+pub use family::{by_name, circle};
 pub use machine::{Illegal, MAX_RETRY_DELAY, TaskInput, next, retry_delay};
 
 /// Where a task stands. The numbers are what the store keeps.

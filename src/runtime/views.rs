@@ -341,7 +341,10 @@ pub struct TaskRequest {
     /// How long one attempt may take (`"30s"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
-    /// The tasks that must have ended before.
+    /// In a batch: by what the `after` of others in it may call this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The tasks that must have ended before: ids, or names of others in the batch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
     /// Free labels.

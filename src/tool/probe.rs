@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Call, Effect, Limits, Tool};
 use crate::{
+    agent::counter::{Append, Counter},
     message,
     model::{event::Level, units::parse_duration},
 };
@@ -30,7 +31,18 @@ pub struct TakeTime {
     pub ms: u64,
 }
 
-message! { AwaitSignal -> Value; TakeTime -> () }
+/// Appends to a counter's list, in runs of which so many fail.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Stumble {
+    /// The counter's key.
+    pub to: String,
+    /// What is appended.
+    pub id: String,
+    /// Of a hundred runs, about so many fail: half of them before it, half of them after it.
+    pub percent: u8,
+}
+
+message! { AwaitSignal -> Value; TakeTime -> (); Stumble -> u64 }
 
 /// `probe.wait`.
 pub struct ProbeWait;
@@ -50,6 +62,23 @@ impl Tool for ProbeWait {
         call.log(Level::Info, format!("`{}` has come", input.signal));
         call.progress(1.0, format!("`{}` has come", input.signal));
         Ok(said)
+    }
+}
+
+/// `probe.stumble`: whatever fails, it appends once.
+pub struct ProbeStumble;
+
+impl Tool for ProbeStumble {
+    const NAME: &'static str = "probe.stumble";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Stumble;
+
+    async fn run(&self, input: Stumble, call: &Call) -> anyhow::Result<u64> {
+        let fails = || fastrand::u8(..200) < input.percent;
+        anyhow::ensure!(!fails(), "it stumbles before");
+        let length = call.agent::<Counter>(&input.to).ask(Append { id: input.id.clone() }).await?;
+        anyhow::ensure!(!fails(), "it stumbles after");
+        Ok(length.len)
     }
 }
 

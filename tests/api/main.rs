@@ -127,6 +127,58 @@ fn routes_and_methods_that_are_not_there_are_problems_too() {
 }
 
 #[test]
+fn a_family_of_tasks_is_submitted_at_once_by_names() {
+    let node = Node::start(&[]);
+    let batch = |tasks: &str| node.post("/api/v1/tasks/batch", &format!(r#"{{"tasks":[{tasks}]}}"#));
+    let task = |name: &str, id: &str, after: &str| {
+        format!(
+            r#"{{"name":"{name}","target":"counter/f","message":"Append","input":{{"id":"{id}"}},"after":[{after}]}}"#
+        )
+    };
+    let earlier =
+        node.post("/api/v1/tasks", r#"{"target":"counter/f","message":"Append","input":{"id":"0"}}"#);
+    let earlier = format!("{}", earlier.json["id"]);
+    // The last first: a parent may stand behind its child.
+    let family = [
+        task("d", "4", r#""b","c""#),
+        task("c", "3", r#""a","b""#),
+        task("b", "2", r#""a""#),
+        task("a", "1", &earlier),
+    ];
+    let answer = batch(&family.join(","));
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.json["items"][0]["waiting_for"], 2);
+    let last = answer.json["items"][0]["id"].as_str().unwrap();
+    assert_eq!(node.get(&format!("/api/v1/tasks/{last}?wait=30s")).json["state"], "succeeded");
+    assert_eq!(node.ask("f", "List", "").json["ids"], json!(["0", "1", "2", "3", "4"]));
+
+    let circle =
+        batch(&[task("a", "1", r#""c""#), task("b", "2", r#""a""#), task("c", "3", r#""b""#)].join(","));
+    circle.is_problem(422, "invalid");
+    assert_eq!(circle.json["errors"][0]["pointer"], "/tasks/0/after");
+    assert!(circle.text.contains("`a` after `c` after `b` after `a`"), "{circle:?}");
+    for (tasks, pointer) in [
+        ([task("a", "1", ""), task("a", "2", "")], "/tasks/1/name"),
+        ([task("a", "1", ""), task("b", "2", r#""x""#)], "/tasks/1/after/0"),
+        (
+            [task("a", "1", ""), r#"{"target":"counter/f","message":"Append","input":{"id":1}}"#.to_owned()],
+            "/tasks/1/input/id",
+        ),
+    ] {
+        let wrong = batch(&tasks.join(","));
+        wrong.is_problem(422, "invalid");
+        assert_eq!(wrong.json["errors"][0]["pointer"], pointer, "{wrong:?}");
+    }
+    let alone = node.post("/api/v1/tasks", &task("a", "1", ""));
+    alone.is_problem(422, "invalid");
+    assert_eq!(
+        node.ask("f", "List", "").json["ids"].as_array().unwrap().len(),
+        5,
+        "nothing else was accepted"
+    );
+}
+
+#[test]
 fn a_task_is_signalled_and_its_log_is_read() {
     let node = Node::start(&[]);
     let body = r#"{"target":"tool:probe.wait","input":{"signal":"go"}}"#;

@@ -99,6 +99,19 @@ fn tasks_are_submitted_and_waited_for() {
 }
 
 #[test]
+fn tasks_that_belong_together_are_submitted_at_once() {
+    let node = Node::start(&[]);
+    let family = r#"[{"name":"b","target":"counter/f","message":"Add","input":{"n":1},"after":["a"]},
+                     {"name":"a","target":"counter/f","message":"Add","input":{"n":1}}]"#;
+    let said = node.cli_with(&["tasks", "batch", "-"], family);
+    assert!(said.code == 0 && said.out.lines().count() == 2, "{said:?}");
+    let first = said.out.lines().next().unwrap();
+    assert_eq!(node.cli(&["tasks", "wait", first]).code, 0);
+    assert_eq!(node.ask("f", "Get", "").json["total"], 2);
+    assert_eq!(node.cli_with(&["tasks", "batch", "-"], r#"[{"target":"nope"}]"#).code, 2);
+}
+
+#[test]
 fn a_task_that_waits_is_signalled_and_watched() {
     let node = Node::start(&[]);
     let submit = |input: &str| node.cli(&["tasks", "submit", "tool:probe.wait", input]).out.trim().to_owned();

@@ -10,7 +10,7 @@ use crate::{
     clients::{Clients, Place, check, sized, survives},
     postgres::{Database, Server},
     support::Node,
-    talk,
+    talk, tasks,
 };
 
 #[test]
@@ -21,6 +21,31 @@ fn nothing_acknowledged_is_lost_when_a_node_on_postgres_is_killed() {
         node.kill();
         node.start_again();
     });
+}
+
+#[test]
+fn every_task_ends_and_takes_effect_once_when_node_and_postgres_die_in_turn() {
+    let mut server = Server::start();
+    let mut node = Node::start(&[&format!("store.url={}", server.url())]);
+    tasks::end_whatever_happens(&mut node, sized(1_000, 100_000), |node, round| {
+        if round % 2 == 0 {
+            node.kill();
+            node.start_again();
+        } else {
+            server.stop_immediate();
+            server.go_on();
+            is_well_again(node);
+        }
+    });
+}
+
+/// Waits until a node knows that its Postgres is back.
+fn is_well_again(node: &Node) {
+    let began = Instant::now();
+    while node.get("/health/ready").status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", node.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod redis;
 mod support;
 #[path = "../recovery/talk.rs"]
 mod talk;
+#[path = "../recovery/tasks.rs"]
+mod tasks;
 #[path = "../support/weather.rs"]
 mod weather;
 

@@ -5,13 +5,22 @@ use std::time::{Duration, Instant};
 use crate::{
     clients::{Clients, Place, check, sized, survives},
     support::Node,
-    talk,
+    talk, tasks,
 };
 
 #[test]
 fn nothing_acknowledged_is_lost_or_done_twice_when_the_process_is_killed() {
     let mut node = Node::start(&[]);
     survives(&mut node, sized(4, 20), |node, _| {
+        node.kill();
+        node.start_again();
+    });
+}
+
+#[test]
+fn every_task_ends_and_takes_effect_once_when_the_process_is_killed_again_and_again() {
+    let mut node = Node::start(&[]);
+    tasks::end_whatever_happens(&mut node, sized(2_000, 100_000), |node, _| {
         node.kill();
         node.start_again();
     });

@@ -9,3 +9,4 @@ mod clients;
 mod crashes;
 mod kills;
 mod talk;
+mod tasks;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
     clock,
     model::{
         id::{NameError, Target, TaskId},
-        task::{NewTask, TaskEvent, TaskState, TaskView},
+        task::{NewTask, TaskEvent, TaskState, TaskView, by_name, circle},
         units::parse_duration,
     },
     runtime::{
@@ -35,6 +36,18 @@ use crate::{
 const SOON: Duration = Duration::from_millis(10);
 /// The longest time between two such questions.
 const LATER: Duration = Duration::from_secs(1);
+/// So many of a batch are read at once, to be shown.
+const VIEWS_AT_ONCE: usize = 16;
+
+/// An error of one task of a batch, with the place where it stands there.
+fn within(at: &str, error: OperatorError) -> OperatorError {
+    match error {
+        OperatorError::Ask(AskError::Invalid(invalid)) => {
+            OperatorError::Ask(AskError::Invalid(invalid.within(at)))
+        }
+        other => other,
+    }
+}
 
 impl Operator {
     /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
@@ -42,6 +55,9 @@ impl Operator {
     /// # Errors
     /// See [`OperatorError`]; nothing was accepted.
     pub async fn submit(&self, request: TaskRequest) -> Result<(TaskView, bool)> {
+        if request.name.is_some() {
+            return Err(invalid("/name", "only the tasks of a batch have names"));
+        }
         let task = self.new_task(&request)?;
         let key = match &request.idempotency_key {
             None => None,
@@ -55,29 +71,40 @@ impl Operator {
         Ok((self.task(submitted.first).await?, submitted.replayed))
     }
 
-    /// Submits several tasks at once, all or none. Keys are not taken here.
+    /// Submits several tasks at once, all or none: also a whole family, in which one comes after others by
+    /// their names. Idempotency keys are not taken here.
     ///
     /// # Errors
-    /// See [`OperatorError`]; nothing was accepted.
+    /// See [`OperatorError`]; nothing was accepted. A circle is invalid, and told.
     pub async fn submit_batch(&self, requests: Vec<TaskRequest>) -> Result<Vec<TaskView>> {
+        let named = by_name(requests.iter().map(|request| request.name.as_deref()))
+            .map_err(|n| invalid(&format!("/tasks/{n}/name"), "another one in the batch has this name"))?;
         let mut tasks = Vec::with_capacity(requests.len());
-        for (n, request) in requests.iter().enumerate() {
+        let mut parents = vec![Vec::new(); requests.len()];
+        for (n, (request, parents)) in requests.iter().zip(&mut parents).enumerate() {
+            let at = format!("/tasks/{n}");
             if request.idempotency_key.is_some() {
-                return Err(invalid(
-                    &format!("/tasks/{n}/idempotency_key"),
-                    "a batch takes no keys: submit it alone",
-                ));
+                let why = "a batch takes no keys: submit it alone";
+                return Err(invalid(&format!("{at}/idempotency_key"), why));
             }
-            tasks.push(self.new_task(request)?);
+            let (others, ids) = request.after.iter().cloned().partition(|name| named.contains_key(&**name));
+            let alone = TaskRequest { after: ids, name: None, ..request.clone() };
+            tasks.push(self.new_task(&alone).map_err(|e| within(&at, e))?);
+            parents.extend(others.iter().filter_map(|name: &String| named.get(&**name).copied()));
+        }
+        if let Some(circle) = circle(&parents) {
+            let name = |n: usize| requests.get(n).and_then(|r| r.name.clone()).unwrap_or_default();
+            let told = circle.iter().map(|n| format!("`{}`", name(*n))).collect::<Vec<_>>().join(" after ");
+            let at = circle.first().copied().unwrap_or_default();
+            return Err(invalid(&format!("/tasks/{at}/after"), format!("they wait for each other: {told}")));
         }
         let ids: Vec<_> = tasks.iter().map(|t| t.id).collect();
+        for (task, parents) in tasks.iter_mut().zip(&parents) {
+            task.after.extend(parents.iter().filter_map(|n| ids.get(*n)));
+        }
         let submission = Submission { tasks, batches: Vec::new(), key: None };
         self.node.clone().accept(submission).await.map_err(AskError::widen)?;
-        let mut views = Vec::with_capacity(ids.len());
-        for id in ids {
-            views.push(self.task(id).await?);
-        }
-        Ok(views)
+        stream::iter(ids).map(|id| self.task(id)).buffered(VIEWS_AT_ONCE).try_collect().await
     }
 
     /// One page of tasks, newest first.
@@ -220,7 +247,7 @@ impl Operator {
                     .as_deref()
                     .ok_or_else(|| invalid("/message", "a task for an agent needs a message"))?;
                 let shape = kind.shape(message).ok_or_else(|| unknown_message(kind, message))?;
-                check(&shape, &input)?;
+                check(&shape, &input).map_err(|e| within("/input", e))?;
                 message
             }
             Target::Tool(name) => {
@@ -232,7 +259,7 @@ impl Operator {
                     .tools
                     .get(name.as_str())
                     .ok_or_else(|| not_found(format!("no tool `{name}`")))?;
-                check(tool.shape(), &input)?;
+                check(tool.shape(), &input).map_err(|e| within("/input", e))?;
                 ""
             }
         };
