@@ -68,6 +68,10 @@ pub struct Crash {
     pub message: Option<String>,
 }
 
+/// Ends the process at once, as a fault in foreign code would.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Abort {}
+
 /// Makes the turn last.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Sleep {
@@ -103,6 +107,7 @@ message! {
     Append -> Length;
     List -> Ids;
     Crash -> ();
+    Abort -> ();
     Sleep -> ();
     Fail -> ();
     Refuse -> () | Declined;
@@ -110,7 +115,7 @@ message! {
 
 impl Agent for Counter {
     const KIND: &'static str = "counter";
-    type Messages = (Add, Get, Append, List, Crash, Sleep, Fail, Refuse);
+    type Messages = (Add, Get, Append, List, Crash, Abort, Sleep, Fail, Refuse);
 }
 
 impl Handler<Add> for Counter {
@@ -143,6 +148,12 @@ impl Handler<Crash> for Counter {
     #[allow(clippy::panic)] // it is what the message asks for
     async fn handle(&mut self, crash: Crash, _: &Turn<Self>) -> anyhow::Result<()> {
         panic!("{}", crash.message.as_deref().unwrap_or("crashed on request"))
+    }
+}
+
+impl Handler<Abort> for Counter {
+    async fn handle(&mut self, _: Abort, _: &Turn<Self>) -> anyhow::Result<()> {
+        std::process::abort()
     }
 }
 

@@ -8,5 +8,6 @@ mod support;
 mod clients;
 mod crashes;
 mod kills;
+mod poison;
 mod talk;
 mod tasks;

@@ -198,6 +198,22 @@ impl Node {
         child.wait().unwrap();
     }
 
+    /// Whether its process has ended by itself.
+    pub fn is_over(&mut self) -> bool {
+        let over = self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+        if over {
+            self.child = None;
+        }
+        over
+    }
+
+    /// `GET`; `None`: nobody answers.
+    pub fn try_get(&self, path: &str) -> Option<Value> {
+        let bearer = format!("Bearer {}", self.token);
+        let sent = ureq::get(format!("{}{path}", self.url)).header("Authorization", &bearer).call();
+        sent.ok()?.body_mut().read_to_string().ok().and_then(|text| serde_json::from_str(&text).ok())
+    }
+
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = self.pid().to_string();

@@ -1,0 +1,63 @@
+//! A message that ends its process, among many that do not.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::Node;
+
+const NEIGHBOURS: usize = 200;
+
+/// It is found by being alone when the process dies, and is a dead letter by its third such loss; whoever was
+/// claimed beside it is not blamed.
+#[test]
+fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
+    let mut node = Node::start(&["tasks.slots=256"]);
+    // All due at once, so that they are claimed together.
+    let task = |n: usize| {
+        let id = format!("i{n}");
+        let mut task = match n {
+            n if n == NEIGHBOURS / 2 => json!({"target": "counter/poison", "message": "Abort"}),
+            n if n % 2 == 0 => {
+                json!({"target": format!("counter/c{n}"), "message": "Append", "input": {"id": id}})
+            }
+            n => {
+                let input = json!({"to": format!("c{n}"), "id": id, "percent": 0});
+                json!({"target": "tool:probe.stumble", "input": input})
+            }
+        };
+        task["run_in"] = json!("3s");
+        task
+    };
+    let tasks: Vec<Value> = (0..=NEIGHBOURS).map(task).collect();
+    let accepted = node.post("/api/v1/tasks/batch", &json!({"tasks": tasks}).to_string());
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let ids: Vec<String> = accepted.json["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["id"].as_str().unwrap().to_owned())
+        .collect();
+    let poison = format!("/api/v1/tasks/{}", ids[NEIGHBOURS / 2]);
+    let (began, mut deaths) = (Instant::now(), 0);
+    let dead = loop {
+        if node.is_over() {
+            deaths += 1;
+            node.start_again();
+        }
+        match node.try_get(&poison) {
+            Some(task) if task["state"] == "failed" => break task,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(began.elapsed() < Duration::from_secs(90), "after {deaths} deaths:\n{}", node.log());
+    };
+    assert_eq!(dead["error"]["code"], "poison", "{dead}");
+    // Twice among others, three times alone.
+    assert_eq!((deaths, dead["lost"].as_u64()), (5, Some(5)), "{dead}");
+    for (n, id) in ids.iter().enumerate().filter(|(n, _)| *n != NEIGHBOURS / 2) {
+        let task = node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json;
+        assert_eq!(task["state"], "succeeded", "{task}");
+        assert_eq!(node.ask(&format!("c{n}"), "List", "").json["ids"], json!([format!("i{n}")]));
+    }
+    assert!(!node.is_over());
+}
