@@ -203,7 +203,7 @@ fn submits(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
         None => (Vec::new(), (0..=plan.rounds()).map(|_| ours()).collect::<anyhow::Result<Vec<_>>>()?),
         Some(peer) => {
             let (theirs, ours) = rounds(plan.rounds(), || peer.rate(&ground.runtime, stretch), ours)?;
-            (vec![measure::Peer::new(PEER, theirs, Some(10.0))], ours)
+            (vec![measure::Peer::new(PEER, theirs, None)], ours)
         }
     };
     let note = format!(

@@ -22,6 +22,10 @@ const ALL: &[(&str, &str)] = &[
     ),
     ("00000000000004_crashes", include_str!("../../../migrations/postgres/00000000000004_crashes/up.sql")),
     ("00000000000007_journal", include_str!("../../../migrations/postgres/00000000000007_journal/up.sql")),
+    (
+        "00000000000008_known_ids",
+        include_str!("../../../migrations/postgres/00000000000008_known_ids/up.sql"),
+    ),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

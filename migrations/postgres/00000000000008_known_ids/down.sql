@@ -1,0 +1,2 @@
+-- What it made quicker stays so.
+SELECT 1;
