@@ -163,8 +163,10 @@ BEGIN
     UPDATE greenroom_waits w SET open = false
      WHERE w.task = ANY (due) AND w.open
        AND (w.task = ANY (woken) OR NOT EXISTS (SELECT 1 FROM greenroom_tasks t WHERE t.id = w.task));
-    UPDATE greenroom_tasks t SET state = 2, seq = nextval('greenroom_tasks_seq_seq'), run_at = now()
-     WHERE t.id = ANY (woken);
+    WITH placed AS (
+        SELECT w.id, nextval('greenroom_tasks_seq_seq') AS seq FROM unnest(woken) AS w (id)
+    )
+    UPDATE greenroom_tasks t SET state = 2, seq = placed.seq, run_at = now() FROM placed WHERE t.id = placed.id;
     RETURN cardinality(woken);
 END $$;
 

@@ -70,8 +70,8 @@ impl State {
 
     /// Moves what is due, dooms what has expired, ends the doomed that nobody is to be told of.
     pub(super) fn promote(&mut self) -> Result<(u64, Option<Timestamp>), StoreError> {
-        let ended = self.end_waits().map_err(|e| StoreError::Corrupt(e.to_string()))?;
-        let promoted = self.promote_due() + ended;
+        let promoted = self.promote_due();
+        let promoted = promoted + self.end_waits().map_err(|e| StoreError::Corrupt(e.to_string()))?;
         self.doom_expired();
         for (id, doom) in self.doomed(true) {
             if let Some(why) = told::untold_end(doom) {

@@ -217,7 +217,9 @@ impl Tx<'_> {
     pub(super) fn end_waits(&mut self) -> Result<u64, Stop> {
         use greenroom_tasks::dsl;
         let mut woken = 0;
-        for id in due_waits(self.conn, self.now, ENDED_AT_ONCE)? {
+        let mut due = due_waits(self.conn, self.now, ENDED_AT_ONCE)?;
+        due.sort_unstable_by_key(|id| id.0);
+        for id in due {
             let waits = dsl::greenroom_tasks.filter(dsl::id.eq(id)).filter(dsl::state.eq(WAITING));
             match waits.select(dsl::rowid).first::<i64>(self.conn).optional()? {
                 Some(rowid) => {
