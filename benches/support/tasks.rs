@@ -184,8 +184,8 @@ fn submits(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
     let (data, seen) = (directory()?, Seen::default());
     let url = place.fresh(data.path());
     let ground = ground(data.path(), &url, "1", &seen)?;
-    let held = format!(r#"{{"target":"tool:held","timeout":"10m","max_attempts":1}}"#);
-    let request = serde_json::from_str(&held)?;
+    let held = r#"{"target":"tool:held","timeout":"10m","max_attempts":1}"#;
+    let request = serde_json::from_str(held)?;
     let held = ground.runtime.block_on(ground.handle.operator().submit(request))?.0.id;
     let (stretch, took) = (plan.stretch() * 2, Mutex::new(Vec::new()));
     let ours = || {
