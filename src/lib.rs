@@ -70,6 +70,8 @@
 //!   in their commit, and from outside; the *keeper* reads them through the cache.
 //! - **Topics** ([`Topic`]): subscriptions are written by turns, in their commit; what is published is told
 //!   to the subscribers, whom a node keeps in memory.
+//! - **Schedules** ([`Builder::schedule`]): whoever fires one moves it on in the commit that submits its task,
+//!   so each nominal time is fired once, by one of the nodes.
 //! - **Bonds** ([`Turn::watch`], [`Turn::child`]) are kept as subscriptions are: whose end an agent is told
 //!   of, and who ends with it.
 //! - The **cache** saves reading again what the store has. It is never the truth.
@@ -148,8 +150,8 @@ pub mod tool;
 
 pub use agent::{
     Accepts, Address, Agent, AgentRef, AskError, Done, Fault, Full, Handler, Invalid, Joined, JsonRefusal,
-    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Settings, Stored,
-    Terminated, Topic, Turn,
+    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, ScheduleOptions, Settings,
+    Stored, Target, Terminated, Topic, Turn,
 };
 pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};
@@ -157,6 +159,7 @@ pub use model::{
     conversation::{ConversationId, MessageId},
     group::Strategy,
     id::TaskId,
+    schedule::{Misfire, Overlap},
 };
 pub use runtime::Handle;
 pub use tool::{AgentCall, Call, Effect, Limits, NoSignal, Tool, ToolRef};

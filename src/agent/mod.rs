@@ -19,6 +19,7 @@ pub(crate) mod messages;
 pub(crate) mod policy;
 mod queue;
 pub(crate) mod reference;
+pub(crate) mod schedule;
 pub(crate) mod slot;
 pub(crate) mod table;
 pub(crate) mod topic;
@@ -37,6 +38,7 @@ pub use message::{Data, Invalid, JsonRefusal, Message, Never, Refused};
 pub use messages::{Accepts, At, Door, Entry, EnvelopeOf, Leaf, Lists, Messages, Shape};
 pub use policy::{OnFull, Persistence, Policy, Restart};
 pub use reference::{Address, AgentRef, Ask, Full, Pending, Tell};
+pub use schedule::{ScheduleOptions, Target};
 pub use topic::Topic;
 pub use turn::{Batch, Held, Opened, Peer, Queued, SessionPeer, Talk, ToolPeer, Turn};
 

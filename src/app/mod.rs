@@ -8,7 +8,7 @@ use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
 use crate::{
     Handle,
     agent::{
-        Agent, Message, Settings,
+        Agent, Message, ScheduleOptions, Settings, Target,
         counter::Counter,
         library::{Librarian, Shelf},
     },
@@ -150,6 +150,45 @@ impl Builder {
     /// Declares the program's own section of the configuration.
     pub fn settings<S: Settings>(mut self) -> Self {
         self.registry.settings::<S>();
+        self
+    }
+
+    /// Has a task submitted again and again: at each nominal time of `spec` one, on whatever nodes there are,
+    /// and also across their restarts.
+    ///
+    /// `spec` is cron, with seconds or without, and perhaps a time zone (`"0 3 * * * Europe/Berlin"`, else
+    /// UTC), or an interval (`"every 10m"`): [`Spec`](crate::model::schedule::Spec) says what it means where
+    /// clocks change. A spec or target that is none, or an input that is invalid, is an error of the
+    /// configuration: the node does not start.
+    ///
+    /// The schedule is written when the node starts. One that the program does not declare any more is
+    /// removed then; one that an operator has paused stays so.
+    ///
+    /// ```
+    /// # use greenroom::{Target, prelude::*};
+    /// # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Nightly { day: String }
+    /// # message!(Nightly -> u64);
+    /// async fn nightly(_: Nightly, _: Call) -> Result<u64> {
+    ///     Ok(0)
+    /// }
+    /// let program = Runtime::builder()
+    ///     .tool_fn("report.nightly", Effect::Idempotent, nightly)
+    ///     .schedule("nightly", "0 3 * * * Europe/Berlin", Target::tool("report.nightly"), Nightly { day: "today".into() });
+    /// ```
+    pub fn schedule<M: Message>(self, name: &'static str, spec: &str, to: Target<M>, message: M) -> Self {
+        self.schedule_with(name, spec, to, message, ScheduleOptions::default())
+    }
+
+    /// The same, with more to say about it.
+    pub fn schedule_with<M: Message>(
+        mut self,
+        name: &'static str,
+        spec: &str,
+        to: Target<M>,
+        message: M,
+        options: ScheduleOptions,
+    ) -> Self {
+        self.registry.schedule(name, spec, to, &message, options);
         self
     }
 

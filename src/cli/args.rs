@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::{agents, config, crashes, db, kinds, logs, node, nodes, status, tasks, tools};
+use super::{agents, config, crashes, db, kinds, logs, node, nodes, schedules, status, tasks, tools};
 use crate::config::Sources;
 
 /// A durable actor runtime for agents.
@@ -106,6 +106,9 @@ pub(super) enum Command {
     /// Tasks: durable work
     #[command(subcommand, alias = "task")]
     Tasks(tasks::Tasks),
+    /// Schedules: tasks again and again
+    #[command(subcommand, alias = "schedule")]
+    Schedules(schedules::Schedules),
     /// Tools: look at them, call them
     #[command(subcommand, alias = "tool")]
     Tools(tools::Tools),
@@ -165,6 +168,14 @@ mod tests {
             "tasks wait x y --timeout 10s",
             "task cancel x y",
             "tasks retry x",
+            "schedules ls",
+            "schedule get nightly",
+            "schedules add nightly @daily counter/a Add {\"n\":1} --overlap queue_one --misfire all --priority -3 --paused",
+            "schedules add often @hourly tool:fs.read @in.json --max-attempts 2 --timeout 5s --tag a --tag b",
+            "schedules pause nightly",
+            "schedules resume nightly",
+            "schedules run nightly --idempotency-key k",
+            "schedules rm nightly",
             "tools ls",
             "tool show fs.read",
             "tools call fs.read -",
@@ -196,6 +207,8 @@ mod tests {
             "tasks submit nowhere Add",
             "tasks submit counter/a Add --at 2030-01-01T00:00:00Z --in 5m",
             "tasks wait",
+            "schedules add nightly @daily",
+            "schedules add nightly @daily counter/a Add {} --overlap never",
             "nonsense",
         ] {
             let words: Vec<&str> = line.split(' ').collect();

@@ -15,7 +15,7 @@ use super::{
 use crate::http::{Announcement, Token, url_of};
 
 /// How long an answer may take that does not wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an ask may take that names no timeout: longer than any sensible `ask_timeout`.
 pub(super) const LONG: Duration = Duration::from_secs(900);
 /// How long the connection may take.
@@ -132,6 +132,13 @@ impl Client {
         }
         let request = request.body(body).map_err(|error| self.bad_url(&error))?;
         let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
+        self.finish(self.agent.run(request), true)
+    }
+
+    /// Removes something.
+    pub fn delete(&self, path: &str) -> Result<Reply, Failure> {
+        let request = self.request("DELETE", path).body(()).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
         self.finish(self.agent.run(request), true)
     }
 

@@ -22,6 +22,7 @@ mod logs;
 mod node;
 mod nodes;
 mod out;
+mod schedules;
 mod status;
 mod table;
 mod tasks;
@@ -145,6 +146,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Kinds(command) => kinds::run(&session, command),
         Command::Agents(command) => agents::run(&session, command),
         Command::Tasks(command) => tasks::run(&session, command),
+        Command::Schedules(command) => schedules::run(&session, command),
         Command::Tools(command) => tools::run(&session, command),
         Command::Crashes(command) => crashes::run(&session, command),
         Command::Logs(args) => logs::logs(&session, &args),

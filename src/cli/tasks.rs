@@ -218,24 +218,11 @@ fn batch(session: &Session<'_>, tasks: &str) -> Result<(), Failure> {
 
 /// The request that the arguments say.
 fn request(args: SubmitArgs) -> Result<TaskRequest, Failure> {
-    let mut rest = args.rest.into_iter();
-    let (message, input) = match &args.target {
-        Target::Agent { .. } => {
-            let message = rest.next().ok_or_else(|| {
-                Failure::usage("which message? write tasks submit KIND/KEY MESSAGE [JSON]")
-                    .hint("kinds ls lists them")
-            })?;
-            (Some(message), rest.next())
-        }
-        Target::Tool(_) => (None, rest.next()),
-    };
-    if rest.next().is_some() {
-        return Err(Failure::usage("a tool takes its input alone: tasks submit tool:NAME [JSON]"));
-    }
+    let (message, input) = content(&args.target, args.rest, "tasks submit")?;
     Ok(TaskRequest {
         target: args.target.to_string(),
         message,
-        input: input::value(input.as_deref())?,
+        input,
         run_at: args.at,
         run_in: args.run_in.map(print_duration),
         priority: args.priority,
@@ -245,6 +232,27 @@ fn request(args: SubmitArgs) -> Result<TaskRequest, Failure> {
         idempotency_key: args.idempotency_key,
         ..TaskRequest::default()
     })
+}
+
+/// What stands behind a target: for an agent the message and its content, for a tool the input.
+pub(super) fn content(
+    target: &Target,
+    rest: Vec<String>,
+    command: &str,
+) -> Result<(Option<String>, Option<Value>), Failure> {
+    let mut rest = rest.into_iter();
+    let message = match target {
+        Target::Agent { .. } => Some(rest.next().ok_or_else(|| {
+            Failure::usage(format!("which message? write {command} KIND/KEY MESSAGE [JSON]"))
+                .hint("kinds ls lists them")
+        })?),
+        Target::Tool(_) => None,
+    };
+    let input = rest.next();
+    if rest.next().is_some() {
+        return Err(Failure::usage(format!("a tool takes its input alone: {command} tool:NAME [JSON]")));
+    }
+    Ok((message, input::value(input.as_deref())?))
 }
 
 /// Waits for a task's end, or until a person must decide.

@@ -26,6 +26,7 @@ mod params;
 mod path;
 mod problem;
 mod router;
+mod schedules;
 mod server;
 mod sessions;
 mod tasks;

@@ -1,10 +1,18 @@
 //! The parts of a path, decoded.
 
 use actix_web::HttpRequest;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::problem::Problem;
 use crate::model::id::{TaskId, check_key};
+
+/// What stays as it is in a part of a path.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// One part of a path, encoded.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
 
 /// One part of the path. (The router decodes all but a few protected characters; this decodes those.)
 pub(super) fn part(request: &HttpRequest, name: &str) -> Result<String, Problem> {

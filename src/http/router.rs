@@ -9,7 +9,7 @@ use actix_web::{
 
 use super::{
     agents, config, conversations, crashes, guard, health, logs, messages, node, page, problem::Problem,
-    sessions, tasks, tools,
+    schedules, sessions, tasks, tools,
 };
 
 /// All routes.
@@ -72,6 +72,9 @@ fn task_routes(service: &mut web::ServiceConfig) {
         .service(at("/tasks/{id}/resolve").post(tasks::resolve).done())
         .service(at("/tasks/{id}/signals/{name}").post(tasks::signal).done())
         .service(at("/tasks/{id}/logs").get(tasks::logs).done())
+        .service(at("/schedules").get(schedules::list).post(schedules::add).done())
+        .service(at("/schedules/{name}").get(schedules::show).delete(schedules::remove).done())
+        .service(at("/schedules/{name}/{action:run|pause|resume}").post(schedules::act).done())
         .service(at("/tools").get(tools::list).done())
         .service(at("/tools/{name}").get(tools::show).done())
         .service(at("/tools/{name}/call").post(tools::call).done());

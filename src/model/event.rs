@@ -206,6 +206,18 @@ names! {
     TASK_PARKED = "task.parked";
     /// A `once` effect was interrupted.
     TASK_OUTCOME_UNKNOWN = "task.outcome_unknown";
+    /// A schedule's nominal time got its task.
+    SCHEDULE_FIRED = "schedule.fired";
+    /// A schedule's nominal time passed without a task: the last one has not ended.
+    SCHEDULE_SKIPPED = "schedule.skipped";
+    /// Nominal times of a schedule passed while nobody could fire them.
+    SCHEDULE_MISSED = "schedule.missed";
+    /// A schedule was added, changed, paused or resumed.
+    SCHEDULE_CHANGED = "schedule.changed";
+    /// A schedule was removed.
+    SCHEDULE_REMOVED = "schedule.removed";
+    /// A schedule cannot be understood.
+    SCHEDULE_FAILED = "schedule.failed";
     /// The store does not answer.
     STORE_DOWN = "store.down";
     /// The store answers again.

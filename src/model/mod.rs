@@ -10,6 +10,7 @@ pub mod group;
 pub mod id;
 pub mod journal;
 pub mod lease;
+pub mod schedule;
 pub mod session;
 pub mod snapshot;
 pub mod supervision;

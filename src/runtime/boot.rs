@@ -37,7 +37,7 @@ use super::{
     parts::{self, Actors},
     persistence::{Close, Hooks, Persistence},
     registry::Registry,
-    trial, watchdog,
+    schedules, trial, watchdog,
 };
 use crate::{
     cache::{self, CacheError},
@@ -189,7 +189,7 @@ pub(crate) async fn start(
 /// Starts a checked program's node on what it is given, on the current runtime.
 pub(crate) async fn launch(
     settings: Settings,
-    registry: Registry,
+    mut registry: Registry,
     logger: Logger,
     Ground { store, member, lock, threads }: Ground,
 ) -> Result<Running, StartError> {
@@ -199,6 +199,8 @@ pub(crate) async fn launch(
     let started = Instant::now();
     let ownership = patiently(&logger, || store.join(&member)).await?;
     let suspects = patiently(&logger, || store.suspects(boot)).await? > 0;
+    let declared = std::mem::take(&mut registry.schedules);
+    patiently(&logger, || schedules::write(&*store, &logger, &declared)).await?;
 
     let keeper = Arc::new(Keeper::new(store.clone(), cache.clone()));
     let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));
@@ -293,6 +295,7 @@ pub(crate) async fn launch(
     supervise("crash keeper", &node, &keepers, crashes::keep);
     supervise("keeper of bonds", &node, &keepers, bonds::keep);
     supervise("keeper of notes", &node, &keepers, notes::keep);
+    supervise("keeper of schedules", &node, &keepers, schedules::keep);
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
     // hears of others.
     if threads.is_some() {

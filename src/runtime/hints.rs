@@ -13,6 +13,8 @@ use crate::{
 
 /// Tasks may be ready.
 const TASKS: &str = "tasks";
+/// A schedule was written.
+const SCHEDULES: &str = "schedules";
 /// Until a hint that could not be sent is sent again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a node that ends takes for its last ones.
@@ -28,9 +30,11 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             Hint::Resync => {
                 node.topics.told(true);
                 node.bonds.told(true);
+                node.schedules.heard();
                 node.wake_dispatcher(true);
             }
             Hint::Nudge(what) if what == TASKS => node.wake_dispatcher(true),
+            Hint::Nudge(what) if what == SCHEDULES => node.schedules.heard(),
             Hint::Nudge(what) => node.topics.heard(&what, node.boot, &node.bonds),
             Hint::Polling(why) => {
                 node.topics.told(false);
@@ -46,6 +50,7 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             () = end.cancelled() => return,
             // One for all that has been committed meanwhile; a hint that is lost is only time.
             () = node.news.notified() => drop(shared.nudge(TASKS).await),
+            () = node.schedules.news() => drop(shared.nudge(SCHEDULES).await),
             () = node.topics.some_news() => {
                 if node.topics.tell_news(shared, node.boot).await.is_err() {
                     tokio::time::sleep(AGAIN).await;

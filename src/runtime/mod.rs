@@ -42,6 +42,7 @@ pub(crate) mod persistence;
 pub(crate) mod probe;
 pub(crate) mod registry;
 mod row;
+mod schedules;
 mod settle;
 mod standing;
 mod task_cell;

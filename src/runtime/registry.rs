@@ -13,11 +13,16 @@ use super::{
     kind_policy::KindPolicy,
     node::Node,
     probe::{Probe, StandIns},
+    schedules::{self, Declared, Takes, takes},
     tool_cell::{AnyTool, Run, Spec, ToolHandle},
     trial::DryKind,
 };
 use crate::{
-    agent::{Agent, Message, Settings, host::Directory},
+    agent::{
+        Agent, Message, Settings,
+        host::Directory,
+        schedule::{ScheduleOptions, Target},
+    },
     config,
     model::group::GroupPolicy,
     model::id::{NameError, check_kind, check_tool},
@@ -47,6 +52,9 @@ pub(crate) struct Registry {
     members: Vec<(&'static str, Option<&'static str>)>,
     groups: Vec<Group>,
     tools: Vec<(&'static str, MakeTool)>,
+    /// What their inputs are.
+    inputs: Vec<(&'static str, Takes)>,
+    pub schedules: Vec<Declared>,
     resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     sections: Vec<(TypeId, Section)>,
     app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
@@ -114,6 +122,18 @@ impl Registry {
             ToolHandle::<M>::new(Spec { name, effect, limits, run }, node)
         });
         self.tools.push((name, make));
+        self.inputs.push((name, takes::<M>));
+    }
+
+    pub(crate) fn schedule<M: Message>(
+        &mut self,
+        name: &'static str,
+        spec: &str,
+        to: Target<M>,
+        message: &M,
+        options: ScheduleOptions,
+    ) {
+        self.schedules.push(Declared::of(name, spec, to, message, options));
     }
 
     pub(crate) fn resource<T: Send + Sync + 'static>(&mut self, resource: T) {
@@ -161,6 +181,8 @@ impl Registry {
         names.sort_unstable();
         let twice = names.iter().zip(names.iter().skip(1)).filter(|(a, b)| a == b);
         wrong.extend(twice.map(|(name, _)| format!("`{name}` is registered twice")));
+        let kinds = self.kinds.iter().map(|(kind, ..)| *kind).collect();
+        wrong.extend(schedules::check(&mut self.schedules, &kinds, &self.inputs));
         for (of, (_, read)) in &self.sections {
             match read(settings) {
                 Ok(section) => {

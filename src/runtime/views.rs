@@ -5,7 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    model::{event::Level, supervision::CrashReport, task::OnParentFailed},
+    model::{
+        event::Level,
+        id::{Target, TaskId},
+        schedule::{Misfire, Origin, Overlap},
+        supervision::CrashReport,
+        task::{OnParentFailed, TaskState},
+    },
     tool::Effect,
 };
 
@@ -392,4 +398,97 @@ pub struct SessionRequest {
     /// How long it lives without being used, such as `30m`; `sessions.ttl` when absent.
     #[serde(default)]
     pub ttl: Option<String>,
+}
+
+/// `POST /api/v1/schedules`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleRequest {
+    /// Its name.
+    pub name: String,
+    /// When: cron with a time zone, or an interval. See [`Spec`](crate::model::schedule::Spec).
+    pub cron: String,
+    /// `KIND/KEY` or `tool:NAME`.
+    pub target: String,
+    /// For an agent: the message's wire name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The content of the message, or the tool's input; at most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// What is done while the last task has not ended.
+    #[serde(default)]
+    pub overlap: Overlap,
+    /// What is done about what was missed.
+    #[serde(default)]
+    pub misfire: Misfire,
+    /// Whether it begins held up.
+    #[serde(default)]
+    pub paused: bool,
+    /// Higher goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i16>,
+    /// How many attempts of a task may fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// How long one attempt may take (`"30s"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// A schedule.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScheduleView {
+    /// Its name.
+    pub name: String,
+    /// When.
+    pub cron: String,
+    /// Whom its tasks are for.
+    pub target: Target,
+    /// Their message; absent for a tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Their input.
+    pub input: Box<RawValue>,
+    /// Higher goes first.
+    pub priority: i16,
+    /// How many attempts may fail; `tasks.max_attempts` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// How long one attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What is done while the last task has not ended.
+    pub overlap: Overlap,
+    /// What is done about what was missed.
+    pub misfire: Misfire,
+    /// Whose it is.
+    pub origin: Origin,
+    /// Whether it is held up.
+    pub paused: bool,
+    /// The nominal time that comes next; absent while it is held up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
+    /// The five nominal times that come next.
+    #[serde(default)]
+    pub upcoming: Vec<Timestamp>,
+    /// The last nominal time that got a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<Timestamp>,
+    /// That task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_task: Option<TaskId>,
+    /// Where that task stands; absent where it has been forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_task_state: Option<TaskState>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was changed, paused or resumed.
+    pub updated_at: Timestamp,
 }

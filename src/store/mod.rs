@@ -5,7 +5,8 @@
 //!
 //! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
 //! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions, the
-//! subscriptions it began and ended; or else, alone, what a running task function has come to.
+//! subscriptions it began and ended, the schedule it moved on; or else, alone, what a running task function
+//! has come to.
 //! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
 mod audit;
@@ -21,6 +22,7 @@ mod open;
 mod postgres;
 mod read;
 mod rows;
+mod schedules;
 mod schema;
 mod shared;
 mod sqlite;
@@ -39,6 +41,7 @@ pub use memory::MemoryStore;
 pub use open::{
     Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify, verify_with,
 };
+pub use schedules::Schedules;
 pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use tries::Tries;
 pub(crate) use unit::MIXED;
@@ -231,7 +234,7 @@ pub struct Migrations {
 /// The durable truth. Calls may come from any thread; none is dropped half way by its caller
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
-pub trait Store: Entities + Journals + Send + Sync + 'static {
+pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;
 

@@ -347,5 +347,32 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_schedules (name) {
+        name -> Text,
+        revision -> Uid,
+        origin -> Text,
+        paused -> Bool,
+        spec -> Text,
+        overlap -> Text,
+        misfire -> Text,
+        target -> Text,
+        message -> Text,
+        priority -> SmallInt,
+        max_attempts -> Nullable<BigInt>,
+        timeout_ms -> Nullable<BigInt>,
+        tags -> Nullable<Text>,
+        next_at -> Nullable<Moment>,
+        last_at -> Nullable<Moment>,
+        last_task -> Nullable<Uid>,
+        created_at -> Moment,
+        updated_at -> Moment,
+        input -> Binary,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(greenroom_agents, greenroom_snapshots);
 diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

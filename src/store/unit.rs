@@ -9,6 +9,7 @@ use crate::model::{
     conversation::{ConversationId, ConversationWrite, NewMessage},
     id::{AgentId, TaskId},
     journal::JournalWrite,
+    schedule::ScheduleMove,
     session::{SessionChange, SessionWrite},
     task::{NewBatch, NewTask, TaskError},
     topic::SubscriptionWrite,
@@ -148,6 +149,8 @@ pub struct Unit {
     pub subscriptions: Vec<SubscriptionWrite>,
     /// What a running task function has come to. A unit with it has nothing else.
     pub journal: Option<JournalWrite>,
+    /// The schedule that it moves on. Such a unit submits the task that it fires, and does nothing else.
+    pub schedule: Option<ScheduleMove>,
 }
 
 impl Unit {
@@ -175,13 +178,15 @@ impl Unit {
             sessions,
             subscriptions,
             journal,
+            schedule,
         } = self;
         journal.is_some()
             && (owner.is_some()
                 || state.is_some()
                 || !(finished.is_empty() && accepted.is_empty() && batches.is_empty() && keys.is_empty())
                 || !(conversations.is_empty() && messages.is_empty() && sessions.is_empty())
-                || !subscriptions.is_empty())
+                || !subscriptions.is_empty()
+                || schedule.is_some())
     }
 
     /// Whether it touches conversations or sessions.
@@ -223,6 +228,9 @@ pub enum Refusal {
     /// A session is not what the writer expected.
     #[error("the session `{0}` has changed since it was read")]
     SessionMoved(String),
+    /// A schedule is not as it was read: another node has moved it on, or a person has changed it.
+    #[error("the schedule `{0}` has moved on or changed since it was read")]
+    ScheduleMoved(String),
     /// The store cannot take this unit, whatever its neighbours are.
     #[error("the store cannot take it: {0}")]
     Bad(String),

@@ -2,6 +2,7 @@
 
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod schedules;
 mod states;
 mod stores;
 #[path = "../support/mod.rs"]

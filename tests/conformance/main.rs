@@ -10,6 +10,7 @@ mod journal;
 mod keys;
 mod leases;
 mod operators;
+mod schedules;
 mod subscriptions;
 mod support;
 mod together;

@@ -42,6 +42,9 @@ async fn goes_on(w: World) {
         vec![SubscriptionWrite { topic: "t".into(), subscriber: subscriber.clone(), subscribed: true }];
     w.must(unit).await;
     assert_eq!(w.store.subscribers("t", 9).await.unwrap().0, [subscriber]);
+    let due = crate::schedules::schedule("new");
+    assert!(w.store.put_schedule(&due, None).await.unwrap());
+    w.must(crate::schedules::firing(&due)).await;
     assert_eq!(store::verify(&w.url).await.unwrap().problems, [""; 0]);
 }
 

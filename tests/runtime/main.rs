@@ -30,6 +30,7 @@ mod persistence;
 mod postgres;
 mod repair;
 mod returns;
+mod schedules;
 mod shutdown;
 mod storm;
 mod supervision;

@@ -23,6 +23,7 @@ use greenroom::{
         crash_group::CrashGroup,
         id::AgentId,
         journal::{Journal, LogLine, Signal, TaskNotes},
+        schedule::Schedule,
         session::Session,
         task::{Claimed, TaskEvent, TaskState, TaskView},
         topic::Subscriber,
@@ -439,6 +440,25 @@ impl Journals for Faulty {
     }
     async fn task_logs(&self, task: TaskId, after: i64, limit: usize) -> Result<Vec<(i64, LogLine)>> {
         self.read().await?.task_logs(task, after, limit).await
+    }
+}
+
+#[async_trait]
+impl Schedules for Faulty {
+    async fn schedules(&self) -> Result<Vec<Schedule>> {
+        self.pass().await?.schedules().await
+    }
+    async fn schedule(&self, name: &str) -> Result<Option<Schedule>> {
+        self.pass().await?.schedule(name).await
+    }
+    async fn due_schedules(&self, now: Timestamp) -> Result<(Vec<Schedule>, Option<Timestamp>)> {
+        self.pass().await?.due_schedules(now).await
+    }
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool> {
+        self.pass().await?.put_schedule(schedule, over).await
+    }
+    async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool> {
+        self.pass().await?.remove_schedule(name, revision).await
     }
 }
 

@@ -6,4 +6,5 @@ mod crashes;
 #[path = "../../examples/crawler.rs"]
 mod crawler;
 mod kit;
+mod schedules;
 mod timers;

@@ -6,6 +6,7 @@ mod crashes;
 mod messages;
 mod nodes;
 mod repair;
+mod schedules;
 mod sessions;
 mod signals;
 mod status;

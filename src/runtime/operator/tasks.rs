@@ -235,7 +235,7 @@ impl Operator {
         }
     }
 
-    fn new_task(&self, request: &TaskRequest) -> Result<NewTask> {
+    pub(super) fn new_task(&self, request: &TaskRequest) -> Result<NewTask> {
         let target: Target =
             request.target.parse().map_err(|e: NameError| invalid("/target", e.to_string()))?;
         let input = request.input.clone().unwrap_or(Value::Null);

@@ -62,7 +62,7 @@ impl State {
         }
         self.entities(unit)?;
         self.subscribe(&unit.subscriptions);
-        Ok(())
+        unit.schedule.as_ref().map_or(Ok(()), |to| self.move_schedule(to))
     }
 
     fn state(&mut self, write: &StateWrite) -> Result<(), Refusal> {
@@ -182,6 +182,9 @@ impl State {
         }
         if !unit.accepted.is_empty() {
             return unit.accepted.iter().all(|task| self.task(task.id).is_some());
+        }
+        if let Some(to) = &unit.schedule {
+            return self.is_moved(to);
         }
         let own = |key: &KeyWrite| {
             self.stored_key(key.scope, &key.key, self.now).is_some_and(|row| is_own(&row, key))

@@ -17,6 +17,7 @@ mod journal;
 mod nodes;
 mod operate;
 mod read;
+mod schedules;
 mod state;
 mod subscriptions;
 mod table;
@@ -32,8 +33,9 @@ use uuid::Uuid;
 use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Forgotten, Journals, KeyRow, Member, MessagePage, NodeRow, Ownership, Shared, SignalFound,
-    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    Entities, Forgotten, Journals, KeyRow, Member, MessagePage, NodeRow, Ownership, Schedules, Shared,
+    SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
+    VerifyReport,
 };
 use crate::clock;
 use crate::model::{
@@ -41,6 +43,7 @@ use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
     journal::{Journal, LogLine, Signal, TaskNotes},
+    schedule::Schedule,
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -271,6 +274,29 @@ impl Store for MemoryStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Schedules for MemoryStore {
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        Ok(self.read(State::schedules))
+    }
+
+    async fn schedule(&self, name: &str) -> Result<Option<Schedule>, StoreError> {
+        Ok(self.read(|s| s.schedules.get(&name.to_owned()).cloned()))
+    }
+
+    async fn due_schedules(&self, now: Timestamp) -> Result<(Vec<Schedule>, Option<Timestamp>), StoreError> {
+        Ok(self.read(|s| s.due_schedules(now)))
+    }
+
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError> {
+        Ok(self.write_now(|s| s.put_schedule(schedule, over)))
+    }
+
+    async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
+        Ok(self.write_now(|s| s.remove_schedule(name, revision)))
     }
 }
 

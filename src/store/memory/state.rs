@@ -16,6 +16,7 @@ use crate::{
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
         id::{AgentId, PARTITIONS, TaskId},
+        schedule::Schedule,
         session::Session,
         task::NewBatch,
         topic::Subscriber,
@@ -95,6 +96,7 @@ pub(super) struct State {
     pub(super) subscriptions: Table<(Arc<str>, AgentId), Subscriber>,
     /// What tasks wrote.
     pub(super) written: Table<TaskId, Written>,
+    pub(super) schedules: Table<String, Schedule>,
     /// Numbers once drawn are not drawn again, also where their unit was refused.
     seq: i64,
     revision: i64,
@@ -123,6 +125,7 @@ impl State {
             crashes: Table::default(),
             subscriptions: Table::default(),
             written: Table::default(),
+            schedules: Table::default(),
             seq: 0,
             revision: 0,
         }
@@ -133,7 +136,7 @@ impl State {
         self.now = exact(now);
     }
 
-    fn tables(&mut self) -> [&mut dyn Undo; 14] {
+    fn tables(&mut self) -> [&mut dyn Undo; 15] {
         [
             &mut self.agents,
             &mut self.earlier,
@@ -149,6 +152,7 @@ impl State {
             &mut self.crashes,
             &mut self.subscriptions,
             &mut self.written,
+            &mut self.schedules,
         ]
     }
 

@@ -228,6 +228,46 @@ impl QueryFragment<Pg> for SubscriptionCall<'_> {
     }
 }
 
+arguments! {
+    /// Which schedule is moved on, from where and where to, in the order of the function.
+    MoveArguments {
+        unit: Integer = i32,
+        name: Text = &'a str,
+        revision: Nullable<Uid> = Option<Id>,
+        from: Nullable<Moment> = Option<Micros>,
+        next: Nullable<Moment> = Option<Micros>,
+        fired: Nullable<Moment> = Option<Micros>,
+        task: Nullable<Uid> = Option<Id>,
+    }
+}
+
+/// The commit of one unit that moves a schedule on.
+#[derive(Debug, Default)]
+pub(super) struct FireCall<'a> {
+    pub(super) to: MoveArguments<'a>,
+    pub(super) rest: CommitCall<'a>,
+}
+
+impl QueryId for FireCall<'_> {
+    type QueryId = FireCall<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for FireCall<'_> {
+    type SqlType = <CommitCall<'static> as Query>::SqlType;
+}
+
+impl QueryFragment<Pg> for FireCall<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT * FROM greenroom_fire_1(");
+        self.to.arguments(out.reborrow())?;
+        out.push_sql(", ");
+        self.rest.arguments(out.reborrow())?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
 call! {
     /// The commit of units that are nothing but an agent's next state; answers those that were met.
     StatesCall = "SELECT * FROM greenroom_commit_states_1(", ")" -> Integer {

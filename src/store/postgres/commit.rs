@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{
     call::{
-        CommitCall, EntityArguments, EntityCall, Refused, StatesCall, SubscriptionArguments, SubscriptionCall,
+        CommitCall, EntityArguments, EntityCall, FireCall, MoveArguments, Refused, StatesCall,
+        SubscriptionArguments, SubscriptionCall,
     },
     durable::{Found, stored_key},
     error,
@@ -67,6 +68,9 @@ fn flaw(unit: &Unit) -> Option<Refusal> {
     {
         return Some(Refusal::Fenced);
     }
+    if unit.schedule.is_some() && (unit.has_entities() || !unit.subscriptions.is_empty()) {
+        return Some(Refusal::Bad("who moves a schedule on does nothing else".to_owned()));
+    }
     // One statement would find the task as it was for both of its ends.
     let ended = twice(unit.finished.iter().map(|finish| finish.task)).map(Refusal::ClaimLost);
     ended.or_else(|| {
@@ -95,6 +99,7 @@ fn is_state_alone(unit: &Unit) -> bool {
         && !unit.has_entities()
         && unit.subscriptions.is_empty()
         && unit.journal.is_none()
+        && unit.schedule.is_none()
 }
 
 pub(super) fn wire(n: usize) -> i32 {
@@ -302,6 +307,9 @@ fn illegal(units: &[Unit], n: i32, task: TaskId, state: i32) -> String {
     }
 }
 
+/// The reason of a unit whose schedule is not as it was read.
+const MOVED: i16 = 10;
+
 /// Why the statement refused a unit.
 enum Why {
     Refused(Refusal),
@@ -326,10 +334,13 @@ pub(super) async fn commit(
                 None => sound.push(n),
             }
         }
-        // Journals have a statement of their own.
+        // Journals have a statement of their own; whoever moves a schedule on is judged with it, and goes alone.
         let is_journal = |n: &usize| units.get(*n).is_some_and(|unit| unit.journal.is_some());
+        let fires = |n: &usize| units.get(*n).is_some_and(|unit| unit.schedule.is_some());
         let (journals, rest): (Vec<_>, Vec<_>) = sound.into_iter().partition(is_journal);
-        for wave in [rest, journals].into_iter().filter(|wave| !wave.is_empty()) {
+        let (firing, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(fires);
+        let alone = firing.into_iter().map(|n| vec![n]);
+        for wave in [rest, journals].into_iter().filter(|wave| !wave.is_empty()).chain(alone) {
             halve(conn, keeping, boot, units, wave, &mut verdicts).await?;
         }
     }
@@ -408,6 +419,17 @@ async fn send(
         return Ok(lost.into_iter().map(|(n, task)| (n, Why::Refused(Refusal::ClaimLost(task)))).collect());
     }
     let rest = CommitCall::of(boot, units, wave, keeping);
+    if let [n] = *wave
+        && let Some(to) = units.get(n).and_then(|unit| unit.schedule.as_ref())
+    {
+        let call = FireCall { to: MoveArguments::of(n, to), rest };
+        let refused: Vec<Refused> = RunQueryDsl::load(&call, conn).await?;
+        let why = |row: Refused| match row.1 {
+            MOVED => (n, Why::Refused(Refusal::ScheduleMoved(to.name.clone()))),
+            _ => (n, call.rest.refusal(units, row)),
+        };
+        return Ok(refused.into_iter().map(why).collect());
+    }
     let rest = EntityCall { entities: EntityArguments::of(units, wave), rest };
     let call = SubscriptionCall { subscriptions: SubscriptionArguments::of(units, wave), rest };
     let EntityCall { entities, rest } = &call.rest;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    entities, read,
+    entities, read, schedules,
     values::{Id, micros},
 };
 use crate::store::{
@@ -39,6 +39,7 @@ pub(super) struct Found {
     keys: HashMap<(Id, String), KeyRow>,
     /// With their conversations.
     messages: HashSet<(Id, Id)>,
+    schedules: schedules::Places,
 }
 
 /// What a unit is known by: the first of these that it has decides.
@@ -61,8 +62,8 @@ fn mark(unit: &Unit) -> Mark<'_> {
 impl Found {
     /// Looks units up.
     pub(super) async fn of(conn: &mut AsyncPgConnection, units: &[&Unit]) -> QueryResult<Self> {
-        let (mut states, mut tasks, mut keys, mut messages) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut states, mut tasks, mut keys, mut messages, mut moved) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for unit in units {
             match mark(unit) {
                 Mark::State(id, _) => states.push(id),
@@ -71,6 +72,7 @@ impl Found {
                     tasks.extend(unit.finished.iter().map(|finish| Id::from(finish.task)));
                     keys.extend(&unit.keys);
                     messages.extend(unit.messages.iter().map(|message| Id(message.id.0)));
+                    moved.extend(unit.schedule.iter().map(|to| &*to.name));
                 }
             }
         }
@@ -97,6 +99,9 @@ impl Found {
         if !messages.is_empty() {
             found.messages = entities::appended(conn, messages).await?;
         }
+        if !moved.is_empty() {
+            found.schedules = schedules::places(conn, &moved).await?;
+        }
         Ok(found)
     }
 
@@ -107,6 +112,7 @@ impl Found {
             Mark::Accepted(ids) => {
                 ids.iter().all(|id| self.hot.contains_key(id) || self.archived.contains_key(id))
             }
+            Mark::Rest(Unit { schedule: Some(to), .. }) => schedules::is_moved(&self.schedules, to),
             Mark::Rest(Unit { finished, keys, messages, .. }) => {
                 let key = |write: &KeyWrite| (Id(write.scope), write.key.clone());
                 finished.iter().all(|finish| self.is_finished(boot, finish))

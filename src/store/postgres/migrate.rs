@@ -21,6 +21,10 @@ const ALL: &[(&str, &str)] = &[
         include_str!("../../../migrations/postgres/00000000000003_subscriptions/up.sql"),
     ),
     ("00000000000004_crashes", include_str!("../../../migrations/postgres/00000000000004_crashes/up.sql")),
+    (
+        "00000000000005_schedules",
+        include_str!("../../../migrations/postgres/00000000000005_schedules/up.sql"),
+    ),
     ("00000000000007_journal", include_str!("../../../migrations/postgres/00000000000007_journal/up.sql")),
     (
         "00000000000008_known_ids",

@@ -17,6 +17,7 @@ mod listen;
 mod migrate;
 mod pool;
 mod read;
+mod schedules;
 mod subscriptions;
 mod tls;
 mod url;
@@ -38,15 +39,16 @@ use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeyRow, Member,
-    MessagePage, Migrations, NodeRow, Ownership, PoolStatus, Shared, SignalFound, StateReader, Store,
-    StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows,
-    told, values,
+    MessagePage, Migrations, NodeRow, Ownership, PoolStatus, Schedules, Shared, SignalFound, StateReader,
+    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history,
+    rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, TOOL_PARTITION, TaskId},
     journal::{Journal, LogLine, Signal, TaskNotes},
+    schedule::Schedule,
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -298,6 +300,29 @@ impl Journals for PostgresStore {
         limit: usize,
     ) -> Result<Vec<(i64, LogLine)>, StoreError> {
         journal::task_logs(&mut *self.pools.get().await?, task, after, limit).await
+    }
+}
+
+#[async_trait]
+impl Schedules for PostgresStore {
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        schedules::all(&mut *self.pools.get().await?).await
+    }
+
+    async fn schedule(&self, name: &str) -> Result<Option<Schedule>, StoreError> {
+        schedules::one(&mut *self.pools.get().await?, name).await
+    }
+
+    async fn due_schedules(&self, now: Timestamp) -> Result<(Vec<Schedule>, Option<Timestamp>), StoreError> {
+        schedules::due(&mut *self.pools.get().await?, now).await
+    }
+
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError> {
+        schedules::put(&mut *self.pools.get().await?, schedule, over).await
+    }
+
+    async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
+        schedules::remove(&mut *self.pools.get().await?, name, revision).await
     }
 }
 

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt as _;
 
-use super::{crashes, entities, error, read};
+use super::{crashes, entities, error, read, schedules};
 use crate::store::{
     StoreError, VerifyReport,
     schema::{greenroom_agents, greenroom_snapshots, greenroom_task_archive, greenroom_tasks},
@@ -72,5 +72,6 @@ async fn read(conn: &mut AsyncPgConnection, mut finding: Finding<'_>) -> QueryRe
     let mut report = finding.compared(&read::stored_counts(conn).await?);
     entities::audit(conn).await?.enter(&mut report);
     report.problems.append(&mut crashes::audit(conn).await?);
+    report.problems.append(&mut schedules::audit(conn).await?);
     Ok(report)
 }

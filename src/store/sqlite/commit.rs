@@ -83,6 +83,7 @@ fn is_one_statement(unit: &Unit) -> bool {
         && !unit.has_entities()
         && unit.subscriptions.is_empty()
         && unit.journal.is_none()
+        && unit.schedule.is_none()
         && match (&unit.state, unit.accepted.as_slice(), unit.keys.as_slice()) {
             (Some(_), [], []) | (None, [], [_]) => true,
             (None, [task], []) => task.after.is_empty(),
@@ -177,7 +178,8 @@ impl Tx<'_> {
             }
         }
         self.entities(unit)?;
-        self.subscriptions(&unit.subscriptions)
+        self.subscriptions(&unit.subscriptions)?;
+        unit.schedule.as_ref().map_or(Ok(()), |to| self.move_schedule(to))
     }
 
     fn state(&mut self, write: &StateWrite) -> Result<(), Stop> {
@@ -411,6 +413,9 @@ impl Tx<'_> {
                 }
             }
             return Ok(true);
+        }
+        if let Some(to) = &unit.schedule {
+            return self.is_moved(to);
         }
         for finish in &unit.finished {
             if !self.is_finished(boot, finish)? {

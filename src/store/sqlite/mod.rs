@@ -18,6 +18,7 @@ mod nodes;
 mod operate;
 mod plain;
 mod read;
+mod schedules;
 mod subscriptions;
 mod tx;
 
@@ -40,14 +41,15 @@ use self::{
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Forgotten, Journals, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership,
-    Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit,
-    Verdict, VerifyReport, history, rows, told, values,
+    Schedules, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter,
+    Unit, Verdict, VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, PARTITIONS, TOOL_PARTITION, TaskId},
     journal::{Journal, LogLine, Signal, TaskNotes},
+    schedule::Schedule,
     session::Session,
     task::{Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -383,6 +385,34 @@ impl Journals for SqliteStore {
         limit: usize,
     ) -> Result<Vec<(i64, LogLine)>, StoreError> {
         self.read(move |c| journal::task_logs(c, task, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Schedules for SqliteStore {
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.read(schedules::all).await
+    }
+
+    async fn schedule(&self, name: &str) -> Result<Option<Schedule>, StoreError> {
+        let name = name.to_owned();
+        self.read(move |c| schedules::one(c, &name)).await
+    }
+
+    async fn due_schedules(&self, now: Timestamp) -> Result<(Vec<Schedule>, Option<Timestamp>), StoreError> {
+        self.read(move |c| schedules::due(c, now)).await
+    }
+
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError> {
+        let schedule = schedule.clone();
+        let put = move |tx: &mut tx::Tx<'_>| schedules::put(tx.conn, &schedule, over);
+        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), put)).await
+    }
+
+    async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
+        let name = name.to_owned();
+        let remove = move |tx: &mut tx::Tx<'_>| schedules::remove(tx.conn, &name, revision);
+        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), remove)).await
     }
 }
 

@@ -77,5 +77,6 @@ fn read(conn: &mut SqliteConnection, mut finding: Finding<'_>) -> QueryResult<Ve
     let mut report = finding.compared(&kept);
     super::forget::audit(conn)?.enter(&mut report);
     report.problems.append(&mut super::crashes::audit(conn)?);
+    report.problems.append(&mut super::schedules::audit(conn)?);
     Ok(report)
 }

@@ -1,0 +1,52 @@
+//! `/schedules`: tasks that are submitted again and again.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web::Data,
+};
+
+use super::{
+    body::{Body, accepted, answer, idempotency_key, list as listed, ok},
+    path,
+    problem::Problem,
+    server::Ctx,
+    tasks::submitted,
+};
+
+type Answer = Result<HttpResponse, Problem>;
+
+/// `GET /schedules`: by name.
+pub(super) async fn list(ctx: Data<Ctx>) -> Answer {
+    listed(&ctx.operator.schedules().await?)
+}
+
+/// `POST /schedules`.
+pub(super) async fn add(ctx: Data<Ctx>, body: Body) -> Answer {
+    let schedule = ctx.operator.add_schedule(body.read()?).await?;
+    let mut response = answer(StatusCode::CREATED, &schedule)?;
+    if let Ok(place) = format!("/api/v1/schedules/{}", path::encode(&schedule.name)).parse() {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// `GET /schedules/{name}`.
+pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ok(&ctx.operator.schedule(&path::part(&request, "name")?).await?)
+}
+
+/// `DELETE /schedules/{name}`.
+pub(super) async fn remove(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ctx.operator.remove_schedule(&path::part(&request, "name")?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// `POST /schedules/{name}/{run|pause|resume}`: 202 with the task, or with the schedule.
+pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let name = path::part(&request, "name")?;
+    match path::part(&request, "action")?.as_str() {
+        "run" => submitted(ctx.operator.run_schedule(&name, idempotency_key(&request)?).await?),
+        action => accepted(&ctx.operator.pause_schedule(&name, action == "pause").await?),
+    }
+}
