@@ -18,7 +18,7 @@ fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
         let id = format!("i{n}");
         let mut task = match n {
             n if n == NEIGHBOURS / 2 => json!({"target": "counter/poison", "message": "Abort"}),
-            n if n % 2 == 0 => {
+            n if n.is_multiple_of(2) => {
                 json!({"target": format!("counter/c{n}"), "message": "Append", "input": {"id": id}})
             }
             n => {

@@ -39,7 +39,7 @@ fn submit(node: &Node, numbers: std::ops::Range<usize>) -> Vec<Accepted> {
 }
 
 fn request(i: usize, agent: &str, id: &str) -> Value {
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         json!({"target": format!("counter/{agent}"), "message": "Append", "input": {"id": id}})
     } else {
         let input = json!({"to": agent, "id": id, "percent": 20});
