@@ -503,6 +503,7 @@ mod tests {
             input: serde_json::value::RawValue::from_string("1".into()).unwrap(),
             priority: 0,
             attempt: 1,
+            claim: crate::model::task::ClaimId(1),
             lost: 0,
             max_attempts: 1,
             timeout: None,

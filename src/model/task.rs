@@ -13,7 +13,7 @@ mod claims;
 mod family;
 mod machine;
 pub use attempt::AfterError;
-pub use claims::{Claims, returns_again};
+pub use claims::{ClaimId, Claims, returns_again};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, MAX_RETRY_DELAY, TaskInput, next, retry_delay};
 
@@ -225,8 +225,10 @@ pub struct Claimed {
     pub input: Box<RawValue>,
     /// Higher goes first.
     pub priority: i16,
-    /// Which attempt this is, from 1. Part of the claim's guard.
+    /// Which attempt this is, from 1. Guards the end of the claim.
     pub attempt: u32,
+    /// Which claim this is. Guards its return.
+    pub claim: ClaimId,
     /// How many claims ended without an outcome (a node died).
     pub lost: u32,
     /// How many attempts may fail.

@@ -76,7 +76,7 @@ mod tests {
         message,
         model::{
             id::{Target, TaskId},
-            task::Notify,
+            task::{ClaimId, Notify},
         },
     };
 
@@ -95,6 +95,7 @@ mod tests {
             input: RawValue::from_string(r#"{"path":"a b"}"#.into()).unwrap(),
             priority: 0,
             attempt,
+            claim: ClaimId(1),
             lost,
             max_attempts: 3,
             timeout: None,

@@ -55,7 +55,7 @@ use uuid::Uuid;
 use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
-    task::{Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -328,12 +328,13 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// The store itself ends those of which nobody is to be told, in [`Store::promote`].
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError>;
 
-    /// Gives claims back that did not start: ready again, `attempt - 1`.
-    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError>;
+    /// Gives claims back that did not start: ready again, `attempt - 1`. A later claim of the same task,
+    /// and of the same attempt, is left alone: this call may be late, or be repeated.
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError>;
 
-    /// What this boot is running, with its attempt: more than it knows of where the answer to a claim
+    /// What this boot is running, with its claim: more than it knows of where the answer to a claim
     /// was lost.
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError>;
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError>;
 
     /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;

@@ -16,7 +16,7 @@ macro_rules! reads {
         use crate::{
             model::{
                 id::{AgentId, TaskId},
-                task::{Claimed, TaskEvent, TaskState, TaskView},
+                task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
                 topic::Subscriber,
             },
             store::{
@@ -28,7 +28,7 @@ macro_rules! reads {
                     greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_subscriptions,
                     greenroom_task_archive, greenroom_task_events, greenroom_tasks, greenroom_waits,
                 },
-                values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, count, lane, moment},
+                values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, moment},
             },
         };
 
@@ -282,17 +282,17 @@ macro_rules! reads {
             Ok(u64::try_from(n).unwrap_or(0))
         }
 
-        /// What a boot is running, with the attempt.
-        pub(super) $($async)* fn running(conn: &mut $conn, boot: uuid::Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+        /// What a boot is running, with the claim.
+        pub(super) $($async)* fn running(conn: &mut $conn, boot: uuid::Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
             use greenroom_tasks::dsl;
             let rows: Vec<(Id, i64)> = dsl::greenroom_tasks
                 .filter(dsl::state.ge(RUNNING))
                 .filter(dsl::state.eq(RUNNING))
                 .filter(dsl::node.eq(Id(boot)))
-                .select((dsl::id, dsl::attempt))
+                .select((dsl::id, dsl::claim))
                 .load(conn)$($wait)*
                 .map_err(sql)?;
-            Ok(rows.into_iter().map(|(id, attempt)| (id.into(), count(attempt))).collect())
+            Ok(rows.into_iter().map(|(id, claim)| (id.into(), ClaimId(claim))).collect())
         }
 
         /// When the next task is due or expires.

@@ -9,7 +9,7 @@ use super::values::{Id, Micros, count, lane, micros, moment};
 use crate::{
     model::{
         id::{AgentId, Target},
-        task::{Claimed, NewTask, Notify, OnParentFailed, TaskError, TaskState, TaskView},
+        task::{ClaimId, Claimed, NewTask, Notify, OnParentFailed, TaskError, TaskState, TaskView},
     },
     store::{
         AgentRow, StoreError, StoredStatus,
@@ -45,6 +45,7 @@ pub(super) struct TaskRow {
     pub(super) started_at: Option<Micros>,
     pub(super) error: Option<Vec<u8>>,
     pub(super) input: Vec<u8>,
+    pub(super) claim: i64,
 }
 
 /// A task as it is inserted.
@@ -160,6 +161,7 @@ pub(super) struct ClaimedRow {
     batch: Option<Id>,
     run_at: Option<Micros>,
     input: Vec<u8>,
+    claim: i64,
 }
 
 /// An agent.
@@ -253,9 +255,11 @@ fn millis(ms: Option<i64>) -> Option<Duration> {
 
 /// The claim that a row stands for; the rows that can say it have the same columns for it.
 macro_rules! claimable {
-    ($($row:ty)*) => {$(
+    ($($row:ty: |$of:ident| $claim:expr;)*) => {$(
         impl $row {
             pub(super) fn into_claimed(self) -> Result<Claimed, StoreError> {
+                let $of = &self;
+                let claim = ClaimId($claim);
                 Ok(Claimed {
                     id: self.id.into(),
                     seq: self.seq,
@@ -264,6 +268,7 @@ macro_rules! claimable {
                     input: json_of(self.input, self.id)?,
                     priority: self.priority,
                     attempt: count(self.attempt),
+                    claim,
                     lost: count(self.lost),
                     max_attempts: count(self.max_attempts),
                     timeout: millis(self.timeout_ms),
@@ -275,7 +280,12 @@ macro_rules! claimable {
         }
     )*};
 }
-claimable!(ClaimedRow TaskRow ArchivedRow);
+claimable! {
+    ClaimedRow: |row| row.claim;
+    TaskRow: |row| row.claim;
+    // nobody holds it
+    ArchivedRow: |_row| 0;
+}
 
 impl TaskRow {
     pub(super) fn state(&self) -> Result<TaskState, StoreError> {

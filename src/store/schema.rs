@@ -119,6 +119,7 @@ diesel::table! {
         started_at -> Nullable<Moment>,
         error -> Nullable<Binary>,
         input -> Binary,
+        claim -> BigInt,
     }
 }
 

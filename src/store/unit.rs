@@ -55,6 +55,11 @@ pub struct Finish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
     /// It runs here, and this is its attempt.
+    ///
+    /// A claim that went back leaves its attempt to the next one, so the attempt alone does not tell them
+    /// apart; whoever sends ends does. A claim of which an end was sent does not go back before it is known
+    /// what became of that; and a node begins a claim when the one before it has ended. A commit that comes
+    /// late all the same has its agent's version to fail at.
     Running {
         /// The attempt that was claimed.
         attempt: u32,

@@ -22,7 +22,7 @@ rules! {
         let two = w.running(task("b")).await;
         let mut running = w.store.running(w.boot).await.unwrap();
         running.sort();
-        let mut expected = vec![(one.id, 1), (two.id, 1)];
+        let mut expected = vec![(one.id, one.claim), (two.id, two.claim)];
         expected.sort();
         assert_eq!(running, expected);
         assert_eq!(w.store.running(uuid::Uuid::now_v7()).await.unwrap(), []);
@@ -121,14 +121,35 @@ rules! {
         w.submit(task("a")).await;
         w.submit(task("b")).await;
         let claimed = w.claim(1).await;
-        w.store.give_back(w.boot, &[(claimed[0].id, claimed[0].attempt)]).await.unwrap();
+        w.store.give_back(w.boot, &[(claimed[0].id, claimed[0].claim)]).await.unwrap();
         let again = w.claim(9).await;
         assert_eq!(keys(&again), ["a", "b"]);
         assert_eq!((again[0].attempt, again[0].seq), (1, claimed[0].seq));
-        // not by a stranger, not for another attempt
-        w.store.give_back(uuid::Uuid::now_v7(), &[(again[0].id, 1)]).await.unwrap();
-        w.store.give_back(w.boot, &[(again[1].id, 2)]).await.unwrap();
+        // not by a stranger, not for another's claim
+        w.store.give_back(uuid::Uuid::now_v7(), &[(again[0].id, again[0].claim)]).await.unwrap();
+        w.store.give_back(w.boot, &[(again[1].id, again[0].claim)]).await.unwrap();
         assert_eq!(w.counts().await, [(TaskState::Running, 2)]);
+    }
+
+    /// A pooler may hold a statement past its sender's patience.
+    async fn a_return_that_is_late_takes_nothing_from_the_next_claim(w: &mut World) {
+        let first = w.running(task("a")).await;
+        let back = [(first.id, first.claim)];
+        w.store.give_back(w.boot, &back).await.unwrap();
+        let next = w.claim(9).await;
+        assert_eq!((next[0].id, next[0].attempt), (first.id, first.attempt), "the attempt tells nothing");
+        assert_ne!(next[0].claim, first.claim);
+        w.store.give_back(w.boot, &back).await.unwrap();
+        assert_eq!(w.store.running(w.boot).await.unwrap(), [(first.id, next[0].claim)]);
+        // nor from one after a person's retry, which counts the attempts anew
+        w.must(ending(&next[0], FinishOutcome::Failed { error: error("no") })).await;
+        w.store.retry(first.id).await.unwrap().unwrap().unwrap();
+        let last = w.claim(9).await;
+        for claim in [first.claim, next[0].claim] {
+            w.store.give_back(w.boot, &[(first.id, claim)]).await.unwrap();
+        }
+        assert_eq!(w.store.running(w.boot).await.unwrap(), [(first.id, last[0].claim)]);
+        w.must(ending(&last[0], ok())).await;
     }
 
     async fn a_retry_waits_and_takes_its_place_anew(w: &mut World) {
@@ -236,7 +257,7 @@ rules! {
         w.must(ending(&retried, retry)).await;
         let given = w.running(task("b")).await;
         w.store.cancel(given.id).await.unwrap();
-        w.store.give_back(w.boot, &[(given.id, given.attempt)]).await.unwrap();
+        w.store.give_back(w.boot, &[(given.id, given.claim)]).await.unwrap();
         let lost = w.running(task("c")).await;
         w.store.cancel(lost.id).await.unwrap();
         w.crash().await;
@@ -256,7 +277,9 @@ rules! {
         let retry = FinishOutcome::Retry { run_at: Timestamp::now() + 90.minutes(), error: error("busy") };
         w.must(ending(&again, retry)).await;
         // claimed together; the first never started
-        w.store.give_back(w.boot, &[(waiting, 1)]).await.unwrap();
+        let running = w.store.running(w.boot).await.unwrap();
+        let (_, claim) = running.into_iter().find(|(id, _)| *id == waiting).unwrap();
+        w.store.give_back(w.boot, &[(waiting, claim)]).await.unwrap();
         assert_eq!(w.promote().await, 0);
         assert_eq!(w.state_of(waiting).await, TaskState::Ready);
         w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();

@@ -89,7 +89,7 @@ rules! {
             for (outcome, running, idle) in outcomes() {
                 let claimed = w.running(task("a")).await;
                 match from {
-                    TaskState::Ready => w.store.give_back(w.boot, &[(claimed.id, 1)]).await.unwrap(),
+                    TaskState::Ready => w.store.give_back(w.boot, &[(claimed.id, claimed.claim)]).await.unwrap(),
                     TaskState::Parked => w.must(ending(&claimed, FinishOutcome::Parked)).await,
                     TaskState::OutcomeUnknown => {
                         w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("x") })).await;

@@ -101,6 +101,8 @@ impl World {
             include_str!("../../migrations/postgres/00000000000001_ground/up.sql"),
             include_str!("../../migrations/postgres/00000000000002_conversations/up.sql"),
             include_str!("../../migrations/postgres/00000000000003_subscriptions/up.sql"),
+            include_str!("../../migrations/postgres/00000000000004_crashes/up.sql"),
+            include_str!("../../migrations/postgres/00000000000006_claims/up.sql"),
         );
         let database = postgres::Database::like("tables", tables, |url| {
             let url = url.to_owned();

@@ -201,7 +201,7 @@ impl Process {
     /// Gives a claim back that did not start.
     pub fn give_back(&mut self, world: &mut World, claim: Arc<Claimed>) {
         self.dispatcher.running.remove(&claim.id);
-        let op = Op::GiveBack(vec![(claim.id, claim.attempt)]);
+        let op = Op::GiveBack(vec![(claim.id, claim.claim)]);
         self.call(world, op, Then::GivenBack(claim));
     }
 

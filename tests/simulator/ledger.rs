@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use greenroom::{
     model::{
         id::{AgentId, Target, TaskId},
-        task::{TaskState, TaskView},
+        task::{ClaimId, TaskState, TaskView},
     },
     store::{FinishOutcome, Guard, MemoryStore, Store as _, Unit, Verdict},
 };
@@ -49,6 +49,7 @@ struct Effect {
 struct Open {
     boot: Uuid,
     alone: bool,
+    claim: ClaimId,
 }
 
 /// What a task has come to, as it is counted from outside.
@@ -259,7 +260,11 @@ impl Ledger {
                     let known = self.tasks.entry(claim.id).or_default();
                     known.effect = effect_of(claim);
                     known.attempt += 1;
-                    let open = known.open.replace(Open { boot: from.boot, alone: request.alone });
+                    let open = known.open.replace(Open {
+                        boot: from.boot,
+                        alone: request.alone,
+                        claim: claim.claim,
+                    });
                     let (attempt, lost) = (known.attempt, known.lost);
                     self.must(open.is_none(), || format!("t{} is claimed twice at once", short(claim.id.0)));
                     self.must((claim.attempt, claim.lost) == (attempt, lost), || {
@@ -337,7 +342,12 @@ impl Ledger {
                     known.lost += 1;
                     known.lost_alone += u32::from(open.alone);
                 }
-                (Op::GiveBack(_), _) => known.attempt -= 1,
+                (Op::GiveBack(back), _) => {
+                    known.attempt -= 1;
+                    if !back.contains(&(*id, open.claim)) {
+                        wrong.push(format!("t{} was given back by an earlier claim", short(id.0)));
+                    }
+                }
                 (_, Some((boot, units, verdicts))) => {
                     let durable = units.iter().zip(verdicts).filter(|(_, v)| **v == Verdict::Durable);
                     let ends = durable.flat_map(|(unit, _)| &unit.finished).filter(|end| end.task == *id);

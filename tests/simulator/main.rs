@@ -36,12 +36,12 @@
 //! | and a return that was not answered is repeated, as it once was | 28 |
 //! | claims whose answer was lost are not looked for | 311 |
 //! | a suspect is heard of only from a rescue, as it once was | 152 |
+//! | a return that comes late takes the next claim, as it once did | 10 |
 //! | a lease in doubt suspends nothing | 39 |
 //! | restarts are not counted | 426 |
 //!
 //! Not seen: a return repeated where early claims wait all the same (they make it harmless), and a claim
-//! ended by another node under the same attempt. Left out: a return that arrives after its sender has given
-//! it up (`World::call` says why).
+//! ended by another node under the same attempt.
 //!
 //! [`Tenure`]: greenroom::model::lease::Tenure
 //! [`Claims`]: greenroom::model::task::Claims

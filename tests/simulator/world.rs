@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use greenroom::{
     model::{
         id::{AgentId, TaskId},
-        task::Claimed,
+        task::{ClaimId, Claimed},
     },
     store::{
         AgentRow, ClaimRequest, Doom, Member, MemoryStore, Ownership, Store as _, StoreError, StoreOptions,
@@ -92,7 +92,7 @@ pub enum Op {
     Claim(ClaimRequest),
     Promote(Timestamp),
     Doomed,
-    GiveBack(Vec<(TaskId, u32)>),
+    GiveBack(Vec<(TaskId, ClaimId)>),
     Running,
     Suspects,
     Park(String, bool),
@@ -109,7 +109,7 @@ pub enum Said {
     Claims(Vec<Claimed>),
     Promoted(u64, Option<Timestamp>),
     Doomed(Vec<(TaskId, Doom)>),
-    Running(Vec<(TaskId, u32)>),
+    Running(Vec<(TaskId, ClaimId)>),
     Count(u64),
     Done,
 }
@@ -244,13 +244,6 @@ impl World {
                 self.after(there, Event::Arrive { from, op, reply: None });
                 self.after(there + patience, Event::Reply { to: from.pid, then, answer });
             }
-            // A return of a claim is never that late: one that arrives when its task has been claimed again
-            // takes the claim from who runs it, and a tool's effect happens twice. No guard tells the two
-            // claims apart, since the attempt goes back with the first.
-            _ if matches!(op, Op::GiveBack(_)) => {
-                let answer = lost("the request was lost");
-                self.after(patience, Event::Reply { to: from.pid, then, answer });
-            }
             _ => {
                 let answer = lost("it took too long");
                 let late = patience + self.millis(0, 2_000);
@@ -348,7 +341,7 @@ impl std::fmt::Display for Op {
             Self::Doomed => write!(f, "doomed"),
             Self::GiveBack(claims) => {
                 write!(f, "give back")?;
-                claims.iter().try_for_each(|(id, n)| write!(f, " t{}#{n}", short(id.0)))
+                claims.iter().try_for_each(|(id, n)| write!(f, " t{}#{}", short(id.0), n.0))
             }
             Self::Running => write!(f, "running"),
             Self::Suspects => write!(f, "suspects"),
@@ -373,7 +366,7 @@ fn brief(answer: &Answer) -> String {
             claims.iter().map(|c| format!("t{}#{} ", short(c.id.0), c.attempt)).collect()
         }
         Ok(Said::Running(running)) => {
-            running.iter().map(|(id, n)| format!("t{}#{n} ", short(id.0))).collect()
+            running.iter().map(|(id, claim)| format!("t{}#{} ", short(id.0), claim.0)).collect()
         }
         other => format!("{other:?}").chars().take(160).collect(),
     }

@@ -25,7 +25,7 @@ use greenroom::{
         journal::{Journal, LogLine, Signal, TaskNotes},
         schedule::Schedule,
         session::Session,
-        task::{Claimed, TaskEvent, TaskState, TaskView},
+        task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
         topic::Subscriber,
     },
     store::*,
@@ -370,7 +370,7 @@ impl Store for Faulty {
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>> {
         self.pass().await?.doomed().await
     }
-    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<()> {
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<()> {
         self.pass().await?.give_back(boot, claims).await?;
         let mut returns = self.0.returns.subscribe();
         let late = returns.wait_for(|returns| *returns != Returns::Late).await;
@@ -379,7 +379,7 @@ impl Store for Faulty {
             _ => Ok(()),
         }
     }
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>> {
         self.0.looks.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.running(boot).await
     }

@@ -7,11 +7,16 @@ use std::{
 
 use super::{Claimed, TaskId};
 
+/// What tells a claim from every other: each claim draws a number, and none draws one again. (The attempt
+/// does not: it goes back with a claim that did not start.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ClaimId(pub i64);
+
 /// The claims that a node holds: of tasks that run, wait for room, or are about to be recorded or given
 /// back.
 ///
-/// A claim that goes back lowers the attempt, so that the next claim has the same one; and a claim that
-/// nobody here knows of, since no answer came, may be there all the same.
+/// A claim that goes back lowers the attempt, so that the next claim has the same one, by which ends are
+/// told apart; and a claim that nobody here knows of, since no answer came, may be there all the same.
 #[derive(Debug, Default)]
 pub struct Claims {
     held: HashSet<TaskId>,
@@ -37,9 +42,9 @@ impl Claims {
         self.early.remove(&id)
     }
 
-    /// Of what the store says runs here, with its attempts, that of which nobody here knows: the answer to
-    /// its claim was lost. It is to be asked while nothing is being claimed.
-    pub fn strays(&self, mut running: Vec<(TaskId, u32)>) -> Vec<(TaskId, u32)> {
+    /// Of what the store says runs here, with its claims, that of which nobody here knows: the answer to
+    /// the claim was lost. It is to be asked while nothing is being claimed.
+    pub fn strays(&self, mut running: Vec<(TaskId, ClaimId)>) -> Vec<(TaskId, ClaimId)> {
         running.retain(|(id, _)| !self.held.contains(id));
         running
     }
@@ -47,10 +52,10 @@ impl Claims {
 
 /// Whether a claim whose return was not answered is given back once more.
 ///
-/// It may have gone back, and may be claimed again: repeated, the return would take the next claim, which
-/// has the same attempt, from whoever runs it. So it is let go, and looked for when nothing is being
-/// claimed ([`Claims::strays`]). A node that goes down claims nothing, and its next boot would find the
-/// claim lost: that one tries again.
+/// It may have gone back, or may yet: a return names its claim, so that one that is late, or repeated, takes
+/// nothing from whoever claims the task next. A node that goes on lets it go all the same, and looks for
+/// what is left when nothing is being claimed ([`Claims::strays`]), for all such claims at once. One that
+/// goes down looks for nothing any more, and its next boot would find the claim lost: that one tries again.
 pub fn returns_again(is_closing: bool) -> bool {
     is_closing
 }
@@ -71,6 +76,7 @@ mod tests {
             input: RawValue::from_string("{}".into()).unwrap(),
             priority: 0,
             attempt,
+            claim: ClaimId(i64::from(attempt)),
             lost: 0,
             max_attempts: 3,
             timeout: None,
@@ -94,9 +100,10 @@ mod tests {
     fn a_stray_is_what_nobody_knows_of() {
         let (mut claims, held, stray) = (Claims::default(), TaskId::fresh(), TaskId::fresh());
         assert!(claims.take_in(claim(held, 2)).is_some());
-        assert_eq!(claims.strays(vec![(held, 2), (stray, 1)]), [(stray, 1)]);
+        let (one, two) = (ClaimId(1), ClaimId(2));
+        assert_eq!(claims.strays(vec![(held, two), (stray, one)]), [(stray, one)]);
         assert!(claims.end(held).is_none());
-        assert_eq!(claims.strays(vec![(held, 2)]), [(held, 2)]);
+        assert_eq!(claims.strays(vec![(held, two)]), [(held, two)]);
     }
 
     #[test]

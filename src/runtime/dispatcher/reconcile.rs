@@ -7,7 +7,7 @@ use actix::{fut::wrap_future, prelude::*};
 use super::{Dispatcher, Ended, How};
 use crate::model::{
     id::TaskId,
-    task::{Claimed, returns_again},
+    task::{ClaimId, Claimed, returns_again},
 };
 
 /// The longest pause between two tries of a node that goes down to give a claim back; then it gives up.
@@ -23,7 +23,7 @@ impl Dispatcher {
         let node = self.node.clone();
         let work = async move { node.store.running(node.boot).await };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
-            let strays: Vec<(TaskId, u32)> = match result {
+            let strays: Vec<(TaskId, ClaimId)> = match result {
                 Ok(running) => this.claims.strays(running),
                 Err(e) => {
                     this.claiming = false;
@@ -57,7 +57,7 @@ impl Dispatcher {
         // A suspect that goes back is not claimed again at once, and again, before all others: the next
         // promotion finds it.
         self.ready |= std::mem::take(&mut self.suspects);
-        let (node, back) = (self.node.clone(), (claim.id, claim.attempt));
+        let (node, back) = (self.node.clone(), (claim.id, claim.claim));
         let work = async move {
             let mut pause = Duration::from_millis(10);
             loop {

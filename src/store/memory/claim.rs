@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{Claimed, TaskState},
+        task::{ClaimId, Claimed, TaskState},
     },
     store::{ClaimRequest, Doom, StoreError, told},
 };
@@ -50,17 +50,21 @@ impl State {
 
     fn take(&mut self, boot: Uuid, id: TaskId, alone: bool) -> Option<Claimed> {
         let now = self.now;
+        // any number, as long as it is drawn once
+        let claim = ClaimId(self.next_seq());
         let task = self.hot.get_mut(&id)?;
         task.state = TaskState::Running;
         task.attempt += 1;
+        task.claim = claim;
         (task.node, task.started_at, task.alone) = (Some(boot), Some(now), alone);
         Some(task.claimed())
     }
 
     /// Gives back what did not start.
-    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, u32)]) {
-        for (id, attempt) in claims {
-            if let Some(task) = self.hot.get_mut(id).filter(|task| task.is_claimed(boot, *attempt)) {
+    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, ClaimId)]) {
+        for (id, claim) in claims {
+            let known = self.hot.get_mut(id).filter(|task| task.is_claimed(boot));
+            if let Some(task) = known.filter(|task| task.claim == *claim) {
                 task.state = TaskState::Ready;
                 task.attempt -= 1;
                 task.let_go();

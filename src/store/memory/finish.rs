@@ -29,7 +29,7 @@ impl State {
     pub(super) fn finish(&mut self, boot: Uuid, finish: &Finish) -> Result<(), Refusal> {
         let id = finish.task;
         let met = |task: &Task| match finish.guard {
-            Guard::Running { attempt } => task.is_claimed(boot, attempt),
+            Guard::Running { attempt } => task.is_claimed(boot) && task.attempt == attempt,
             Guard::Idle => task.state != TaskState::Running,
         };
         let Some(task) = self.hot.get_mut(&id).filter(|task| met(task)) else {

@@ -45,7 +45,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -206,12 +206,12 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.doomed(false)))
     }
 
-    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
         self.write_now(|s| s.give_back(boot, claims));
         Ok(())
     }
 
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
         Ok(self.read(|s| s.running(boot)))
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{TaskEvent, TaskState, TaskView},
+        task::{ClaimId, TaskEvent, TaskState, TaskView},
     },
     store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, read::MAX_PAGE, told},
 };
@@ -73,9 +73,9 @@ impl State {
         told::told(&task.view(), self.events.get(&id).cloned().unwrap_or_default())
     }
 
-    pub(super) fn running(&self, boot: Uuid) -> Vec<(TaskId, u32)> {
+    pub(super) fn running(&self, boot: Uuid) -> Vec<(TaskId, ClaimId)> {
         let mine = |t: &&Task| t.state == TaskState::Running && t.node == Some(boot);
-        self.hot.iter().map(|(_, task)| task).filter(mine).map(|t| (t.new.id, t.attempt)).collect()
+        self.hot.iter().map(|(_, task)| task).filter(mine).map(|t| (t.new.id, t.claim)).collect()
     }
 
     pub(super) fn suspects(&self, boot: Uuid) -> u64 {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     model::{
         id::{Target, TaskId},
-        task::{Claimed, NewTask, TaskError, TaskState, TaskView},
+        task::{ClaimId, Claimed, NewTask, TaskError, TaskState, TaskView},
     },
     store::{Doom, values::SUSPECT_FROM},
 };
@@ -31,6 +31,8 @@ pub(super) struct Task {
     pub(super) seq: i64,
     pub(super) state: TaskState,
     pub(super) attempt: u32,
+    /// Which claim was its last.
+    pub(super) claim: ClaimId,
     pub(super) lost: u32,
     pub(super) lost_alone: u32,
     /// Whether the claim under way is the only one of its node.
@@ -59,6 +61,7 @@ impl Task {
             seq,
             state,
             attempt: 0,
+            claim: ClaimId::default(),
             lost: 0,
             lost_alone: 0,
             alone: false,
@@ -90,9 +93,9 @@ impl Task {
         self.state == TaskState::Ready && self.lane() == Some(lane)
     }
 
-    /// Whether this boot runs it, in this attempt.
-    pub(super) fn is_claimed(&self, boot: Uuid, attempt: u32) -> bool {
-        self.state == TaskState::Running && self.attempt == attempt && self.node == Some(boot)
+    /// Whether this boot runs it.
+    pub(super) fn is_claimed(&self, boot: Uuid) -> bool {
+        self.state == TaskState::Running && self.node == Some(boot)
     }
 
     /// Its claim has ended without its end; whoever was asked to end it meanwhile has it ended.
@@ -113,6 +116,7 @@ impl Task {
             input: new.input,
             priority: new.priority,
             attempt: self.attempt,
+            claim: self.claim,
             lost: self.lost,
             max_attempts: new.max_attempts,
             timeout: new.timeout,

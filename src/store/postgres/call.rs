@@ -313,10 +313,10 @@ call! {
 call! {
     /// A claim; its answer are the columns of a claimed row.
     ClaimCall = "SELECT id, seq, target, message, priority, attempt, lost, max_attempts, timeout_ms, notify, \
-                 batch, run_at, input FROM greenroom_claim_1(", ") ORDER BY priority DESC, seq"
+                 batch, run_at, input, claim FROM greenroom_claim_2(", ") ORDER BY priority DESC, seq"
     -> (
         Uid, BigInt, Text, Text, SmallInt, BigInt, BigInt, BigInt, Nullable<BigInt>, Nullable<Text>,
-        Nullable<Uid>, Nullable<Moment>, Binary
+        Nullable<Uid>, Nullable<Moment>, Binary, BigInt
     ) {
         boot: Nullable<Uid> = Option<Id>,
         lane: SmallInt = i16,

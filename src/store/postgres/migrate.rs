@@ -25,6 +25,7 @@ const ALL: &[(&str, &str)] = &[
         "00000000000005_schedules",
         include_str!("../../../migrations/postgres/00000000000005_schedules/up.sql"),
     ),
+    ("00000000000006_claims", include_str!("../../../migrations/postgres/00000000000006_claims/up.sql")),
     ("00000000000007_journal", include_str!("../../../migrations/postgres/00000000000007_journal/up.sql")),
     (
         "00000000000008_known_ids",

@@ -50,7 +50,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 use commit::Keeping;
@@ -175,11 +175,11 @@ impl Store for PostgresStore {
         read::doomed(&mut *self.pools.get().await?, false).await.map_err(|e| error::of_statement(&e))
     }
 
-    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
         work::give_back(&mut *self.pools.get().await?, boot, claims).await
     }
 
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
         read::running(&mut *self.pools.get().await?, boot).await
     }
 

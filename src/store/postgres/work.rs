@@ -21,7 +21,7 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{Claimed, TaskInput, TaskState, next},
+        task::{ClaimId, Claimed, TaskInput, TaskState, next},
     },
     store::{
         CancelFound, ClaimRequest, Member, Ownership, StoreError, StoredStatus,
@@ -43,7 +43,7 @@ mod functions {
     define_sql_function!(fn greenroom_join_1(boot: Uid, instance: Uid, name: Text, url: Nullable<Text>, version: Text, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
     define_sql_function!(fn greenroom_renew_1(boot: Uid, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
     define_sql_function!(fn greenroom_leave_1(boot: Uid) -> Bool);
-    define_sql_function!(fn greenroom_give_back_1(boot: Uid, tasks: Array<Uid>, attempts: Array<BigInt>) -> Bool);
+    define_sql_function!(fn greenroom_give_back_2(boot: Uid, tasks: Array<Uid>, claims: Array<BigInt>) -> Bool);
     define_sql_function!(fn greenroom_promote_1(now: Moment, limit: Integer) -> BigInt);
     define_sql_function!(fn greenroom_park_1(target: Text, park: Bool) -> BigInt);
     define_sql_function!(fn greenroom_set_status_1(id: Uid, partition: SmallInt, kind: Text, key: Text, epoch: BigInt, status: SmallInt, reason: Nullable<Text>) -> Bool);
@@ -164,11 +164,11 @@ pub(super) async fn claim(
 pub(super) async fn give_back(
     conn: &mut AsyncPgConnection,
     boot: Uuid,
-    claims: &[(TaskId, u32)],
+    claims: &[(TaskId, ClaimId)],
 ) -> Result<(), StoreError> {
-    let (tasks, attempts): (Vec<Id>, Vec<i64>) =
-        claims.iter().map(|(id, attempt)| (Id::from(*id), i64::from(*attempt))).unzip();
-    let call = diesel::select(greenroom_give_back_1(Id(boot), tasks, attempts));
+    let (tasks, claims): (Vec<Id>, Vec<i64>) =
+        claims.iter().map(|(id, claim)| (Id::from(*id), claim.0)).unzip();
+    let call = diesel::select(greenroom_give_back_2(Id(boot), tasks, claims));
     call.get_result::<bool>(conn).await.map(drop).map_err(sql)
 }
 

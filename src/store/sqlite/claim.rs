@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{Claimed, TaskState},
+        task::{ClaimId, Claimed, TaskState},
     },
     store::{ClaimRequest, Refusal, StoreError, schema::greenroom_tasks},
 };
@@ -67,14 +67,14 @@ impl Writer {
     }
 
     /// Gives back what did not start.
-    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
         use greenroom_tasks::dsl;
         self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
-            for (id, attempt) in claims {
+            for (id, ClaimId(claim)) in claims {
                 let mine = dsl::greenroom_tasks
                     .filter(dsl::id.eq(Id::from(*id)))
                     .filter(dsl::state.eq(RUNNING))
-                    .filter(dsl::attempt.eq(i64::from(*attempt)))
+                    .filter(dsl::claim.eq(*claim))
                     .filter(dsl::node.eq(Id(boot)));
                 let given = diesel::update(mine)
                     .set((
@@ -179,10 +179,13 @@ impl Tx<'_> {
 
     fn take(&mut self, boot: Uuid, rowid: i64, alone: bool) -> Result<Claimed, Stop> {
         use greenroom_tasks::dsl;
+        // any number, as long as it is drawn once
+        let claim = self.next_seq()?;
         let row = diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
             .set((
                 dsl::state.eq(RUNNING),
                 dsl::attempt.eq(dsl::attempt + 1),
+                dsl::claim.eq(claim),
                 dsl::node.eq(Id(boot)),
                 dsl::started_at.eq(self.now),
                 dsl::alone.eq(alone),

@@ -51,7 +51,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -244,12 +244,12 @@ impl Store for SqliteStore {
         self.read(|c| read::doomed(c, false).map_err(|e| error::of_statement(&e))).await
     }
 
-    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, u32)]) -> Result<(), StoreError> {
+    async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
         let claims = claims.to_owned();
         self.write(move |w| w.give_back(boot, &claims)).await
     }
 
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, u32)>, StoreError> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
         self.read(move |c| read::running(c, boot)).await
     }
 

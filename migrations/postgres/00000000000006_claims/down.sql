@@ -1,0 +1,11 @@
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname = current_schema()
+                AND p.proname IN ('greenroom_claim_2', 'greenroom_give_back_2') LOOP
+        EXECUTE format('DROP FUNCTION %s', f);
+    END LOOP;
+END $$;
+ALTER TABLE greenroom_tasks DROP COLUMN claim;

@@ -1,0 +1,1 @@
+ALTER TABLE greenroom_tasks DROP COLUMN claim;
