@@ -150,8 +150,8 @@ pub mod tool;
 
 pub use agent::{
     Accepts, Address, Agent, AgentRef, AskError, Done, Fault, Full, Handler, Invalid, Joined, JsonRefusal,
-    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, ScheduleOptions, Settings,
-    Stored, Target, Terminated, Topic, Turn,
+    Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Retry, ScheduleOptions,
+    Settings, Stored, Target, Terminated, Topic, Turn,
 };
 pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};

@@ -5,8 +5,14 @@ use std::{marker::PhantomData, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::message::{Invalid, JsonRefusal, Message, Never};
-use crate::model::{id::TaskId, task::TaskError};
+use super::{
+    message::{Invalid, JsonRefusal, Message, Never},
+    retry::Retry,
+};
+use crate::model::{
+    id::TaskId,
+    task::{Advice, TaskError},
+};
 
 /// A handler's failure, as its caller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
@@ -20,12 +26,16 @@ pub struct Fault {
     /// The crash report, where it was a crash and not an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crash_id: Option<String>,
+    /// What the error says of another attempt.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) advice: Option<Advice>,
 }
 
 impl Fault {
     /// A fault with a message alone.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), chain: Vec::new(), crash_id: None }
+        Self { message: message.into(), chain: Vec::new(), crash_id: None, advice: None }
     }
 }
 
@@ -35,6 +45,7 @@ impl From<&anyhow::Error> for Fault {
             message: error.to_string(),
             chain: error.chain().skip(1).map(ToString::to_string).collect(),
             crash_id: None,
+            advice: Retry::advice(error),
         }
     }
 }
@@ -153,6 +164,14 @@ impl<E: std::error::Error + Serialize + 'static> AskError<E> {
 }
 
 impl AskError<JsonRefusal> {
+    /// What it says itself of another attempt.
+    pub(crate) fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::Failed(fault) => fault.advice,
+            _ => None,
+        }
+    }
+
     /// The same error as a task keeps it.
     pub fn to_task_error(&self) -> TaskError {
         let (chain, crash_id) = match self {

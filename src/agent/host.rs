@@ -22,6 +22,7 @@ use super::{
 use crate::{
     model::{
         conversation::{Conversation, ConversationId, StoredMessage},
+        id::Target,
         id::{AgentId, TaskId, check_key},
         journal::{Journal, JournalWrite},
         session::Session,
@@ -74,8 +75,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn resource(&self, of: TypeId) -> Option<&(dyn Any + Send + Sync)>;
     fn settings(&self, of: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
     fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<Submitted, AskError>>;
-    /// The default for tasks that say nothing.
-    fn max_attempts(&self) -> u32;
+    /// How often a task for this target is attempted that says nothing.
+    fn max_attempts(&self, target: &Target) -> u32;
     /// The largest message, in bytes.
     fn message_bytes(&self) -> usize;
     /// How long a session lives whose writer does not say.

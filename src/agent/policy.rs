@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub use crate::model::supervision::Restart;
+use crate::model::task::RetryTerms;
 
 /// When an agent's state is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +46,7 @@ pub struct Policy {
     pub(crate) persistence: Persistence,
     pub(crate) restart: Option<Restart>,
     pub(crate) turn_timeout: Option<Duration>,
+    pub(crate) retries: RetryTerms,
     pub(crate) on_full: OnFull,
     pub(crate) group: Option<&'static str>,
 }
@@ -91,6 +93,19 @@ impl Policy {
     /// The delay before a restart, doubling from `min` to `max` with each crash in a row.
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Some((min, max));
+        self
+    }
+
+    /// How many attempts at a task for it may fail, where the submitter does not say; at least 1.
+    pub fn max_attempts(mut self, n: u32) -> Self {
+        self.retries.max_attempts = Some(n.max(1));
+        self
+    }
+
+    /// How long a task waits after an attempt that failed: `min` after the first, doubling up to `max`, less
+    /// up to a quarter by chance. An error may say otherwise: [`Retry`](crate::Retry).
+    pub fn retry_backoff(mut self, min: Duration, max: Duration) -> Self {
+        (self.retries.min, self.retries.max) = (Some(min), Some(max));
         self
     }
 

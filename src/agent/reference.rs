@@ -252,7 +252,8 @@ pub(crate) async fn submit<M: Message>(
     }
     let name = if matches!(target, Target::Tool(_)) { "" } else { M::NAME };
     let key = options.key.map(|text| Key { request: request_hash(name, input.get()), text });
-    let mut task = NewTask::new(target, name, input, host.max_attempts());
+    let attempts = host.max_attempts(&target);
+    let mut task = NewTask::new(target, name, input, attempts);
     task.idempotency_key = key.as_ref().map(|k| k.text.clone());
     let work = host.submit(Submission { tasks: vec![task], batches: Vec::new(), key });
     let submitted = match options.timeout {

@@ -12,8 +12,13 @@ use super::{
     settings::{AGENT_KEYS, AgentSettings, Hidden, Settings},
     show::{Origin, Shown},
     supervision::GROUP_KEYS,
+    tasks::{TASK_KEYS, TASK_NUMBERS},
 };
-use crate::model::{id::check_kind, session};
+use crate::model::{
+    id::{check_kind, check_tool},
+    session,
+    task::Retries,
+};
 
 /// Layers in which every entry is known, and valid by itself.
 pub(super) struct Checked {
@@ -30,7 +35,7 @@ impl Checked {
         let mut checked = vec![defaults];
         for layer in layers {
             let mut good = Layer::default();
-            for entry in layer.0.into_iter().flat_map(spread) {
+            for entry in layer.0.into_iter().flat_map(spread).map(of_tool) {
                 match known.check(&entry) {
                     Ok(value) => good.0.push(Entry { value, ..entry }),
                     Err((message, hint)) => problems.push(Problem {
@@ -124,6 +129,18 @@ fn spread(entry: Entry) -> Vec<Entry> {
         .collect()
 }
 
+/// A tool's name may hold dots: `tools.fs.read.max_attempts` is a key of `tools."fs.read"`.
+fn of_tool(mut entry: Entry) -> Entry {
+    let name = match entry.key.parts().as_slice() {
+        ["tools", name @ .., key] if name.len() > 1 && TASK_KEYS.contains(key) => name.join("."),
+        _ => return entry,
+    };
+    if let [.., key] = entry.key.0.as_slice() {
+        entry.key = Key(vec!["tools".to_owned(), name, key.clone()]);
+    }
+    entry
+}
+
 type Wrong = (String, Option<String>);
 
 /// What may be set: the built-in defaults, their types, and the open sections.
@@ -157,11 +174,16 @@ impl Known {
                 check_kind(name).map_err(|error| (error.to_string(), None))?;
                 if key == "max_restarts" { Value::from(0) } else { Value::from("") }
             }
-            ["agents", kind, key] if AGENT_KEYS.contains(&key) => {
+            ["tools", name, key] if TASK_KEYS.contains(&key) => {
+                check_tool(name).map_err(|error| (error.to_string(), None))?;
+                if TASK_NUMBERS.contains(&key) { Value::from(0) } else { Value::from("") }
+            }
+            ["agents", kind, key] if AGENT_KEYS.contains(&key) || TASK_KEYS.contains(&key) => {
                 if kind != "default" {
                     check_kind(kind).map_err(|error| (error.to_string(), None))?;
                 }
-                let numeric = ["mailbox", "max_live", "max_restarts", "snapshot_turns"].contains(&key);
+                let numeric = ["mailbox", "max_live", "max_restarts", "snapshot_turns"].contains(&key)
+                    || TASK_NUMBERS.contains(&key);
                 if numeric { Value::from(0) } else { Value::from("") }
             }
             _ => match self.keys.get(&entry.key.to_string()) {
@@ -184,14 +206,18 @@ impl Known {
         if self.keys.keys().any(|known| known.starts_with(&prefix))
             || matches!(
                 *key.parts().as_slice(),
-                ["agents", _] | ["app"] | ["supervision", "groups"] | ["supervision", "groups", _]
+                ["agents" | "tools", _] | ["app"] | ["supervision", "groups"] | ["supervision", "groups", _]
             )
         {
             return ("this is a section, not a value".to_owned(), Some(format!("set a key in [{name}]")));
         }
         let mut candidates: Vec<String> = self.keys.keys().cloned().collect();
         if let ["agents", kind, _] = *key.parts().as_slice() {
-            candidates.extend(AGENT_KEYS.iter().map(|known| format!("agents.{kind}.{known}")));
+            let known = AGENT_KEYS.iter().chain(&TASK_KEYS);
+            candidates.extend(known.map(|known| format!("agents.{kind}.{known}")));
+        }
+        if let ["tools", name @ .., _] = key.parts().as_slice() {
+            candidates.extend(TASK_KEYS.iter().map(|known| format!("tools.{}.{known}", name.join("."))));
         }
         if let ["supervision", "groups", group, _] = *key.parts().as_slice() {
             candidates.extend(GROUP_KEYS.iter().map(|known| format!("supervision.groups.{group}.{known}")));
@@ -336,6 +362,14 @@ fn together(settings: &Settings) -> Vec<Found> {
             found.push((key, "a window must be longer than nothing".to_owned(), None));
         }
     }
+    let all = settings.tasks.retries();
+    retries("tasks", &all, &mut found);
+    for name in settings.tools.named.keys() {
+        let own = all.with(settings.tool(name).retries());
+        if own != all {
+            retries(&format!("tools.\"{name}\""), &own, &mut found);
+        }
+    }
     let base = settings.agent_base();
     agent("supervision", "default", &base, &mut found);
     for kind in settings.agents.kinds.keys() {
@@ -343,6 +377,7 @@ fn together(settings: &Settings) -> Vec<Found> {
         // What is wrong for all is said once.
         if own != base {
             agent(&format!("agents.{kind}"), kind, &own, &mut found);
+            retries(&format!("agents.{kind}"), &own.retries, &mut found);
         }
     }
     found
@@ -359,6 +394,13 @@ fn agent(section: &str, kind: &str, settings: &AgentSettings, found: &mut Vec<Fo
     }
     if settings.restart.backoff_min > settings.restart.backoff_max {
         wrong(format!("{section}.backoff_min"), "this is longer than backoff_max");
+    }
+}
+
+/// Checks how attempts follow upon each other.
+fn retries(section: &str, retries: &Retries, found: &mut Vec<Found>) {
+    if retries.min > retries.max {
+        found.push((format!("{section}.retry_min"), "this is longer than retry_max".to_owned(), None));
     }
 }
 

@@ -14,6 +14,7 @@ mod secret;
 mod settings;
 mod show;
 mod supervision;
+mod tasks;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ pub use self::{
     settings::*,
     show::{Change, Origin, Shown, is_live},
     supervision::{GroupOverrides, Supervision},
+    tasks::{TaskOverrides, Tasks},
 };
 use self::{
     check::Checked,

@@ -10,10 +10,12 @@ use super::{
     secret::{HIDDEN, Secret, Url},
     show::Shown,
     supervision::Supervision,
+    tasks::{TaskOverrides, Tasks},
 };
 use crate::model::{
     event::Level,
     supervision::{Restart, RestartPolicy},
+    task::Retries,
     units,
 };
 
@@ -256,6 +258,9 @@ pub struct AgentOverrides {
     /// … or after this long, whichever comes first.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub snapshot_every: Option<Duration>,
+    /// What holds for the tasks for them.
+    #[serde(flatten)]
+    pub tasks: TaskOverrides,
 }
 
 /// The keys that `[agents.KIND]` knows.
@@ -303,6 +308,8 @@ pub struct AgentSettings {
     pub turn_timeout: Option<Duration>,
     /// How often and how fast it is restarted.
     pub restart: RestartPolicy,
+    /// How the attempts at tasks for it follow upon each other.
+    pub retries: Retries,
     /// When its state is written, where that was set.
     pub persistence: Option<Persistence>,
     /// With relaxed persistence: a snapshot every so many turns …
@@ -328,6 +335,7 @@ impl AgentSettings {
                 backoff_max: over.backoff_max.unwrap_or(self.restart.backoff_max),
                 restart: over.restart.unwrap_or(self.restart.restart),
             },
+            retries: self.retries.with(over.tasks.retries()),
             persistence: over.persistence.or(self.persistence),
             snapshot_turns: over.snapshot_turns.unwrap_or(self.snapshot_turns),
             snapshot_every: over.snapshot_every.unwrap_or(self.snapshot_every),
@@ -335,12 +343,14 @@ impl AgentSettings {
     }
 }
 
-/// The built-in tools.
+/// The tools.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Tools {
-    /// `[tools.fs]`.
+    /// `[tools.fs]`: the built-in ones.
     pub fs: Files,
+    /// `[tools.NAME]`, where a name with dots is one part: `[tools."fs.read"]`.
+    #[serde(flatten)]
+    pub named: BTreeMap<String, TaskOverrides>,
 }
 
 /// The file tools.
@@ -350,21 +360,6 @@ pub struct Files {
     /// The directories that they may read. Empty: they refuse.
     #[serde(deserialize_with = "one_or_many")]
     pub roots: Vec<PathBuf>,
-}
-
-/// Tasks.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tasks {
-    /// How many run at the same time.
-    pub slots: u32,
-    /// How often one is attempted.
-    pub max_attempts: u32,
-    /// How often one may take the process down while it runs alone.
-    pub max_lost: u32,
-    /// How long a finished one can be looked up.
-    #[serde(with = "units::duration")]
-    pub retention: Duration,
 }
 
 /// Conversations.
@@ -418,6 +413,7 @@ impl Settings {
                 backoff_max: supervision.backoff_max,
                 restart: Restart::Permanent,
             },
+            retries: self.tasks.retries(),
             persistence: None,
             snapshot_turns: 100,
             snapshot_every: Duration::from_secs(1),
@@ -428,6 +424,11 @@ impl Settings {
     /// What `[agents.KIND]` sets.
     pub fn overrides(&self, kind: &str) -> AgentOverrides {
         self.agents.kinds.get(kind).cloned().unwrap_or_default()
+    }
+
+    /// What `[tools.NAME]` sets.
+    pub fn tool(&self, name: &str) -> TaskOverrides {
+        self.tools.named.get(name).cloned().unwrap_or_default()
     }
 
     /// What is in force for a kind: `[agents.KIND]` over `[agents.default]` over `[supervision]`.

@@ -12,10 +12,12 @@ mod attempt;
 mod claims;
 mod family;
 mod machine;
-pub use attempt::AfterError;
+mod retries;
+pub use attempt::{Advice, AfterError};
 pub use claims::{ClaimId, Claims, returns_again};
 pub use family::{by_name, circle};
-pub use machine::{Illegal, MAX_RETRY_DELAY, TaskInput, next, retry_delay};
+pub use machine::{Illegal, TaskInput, next};
+pub use retries::{Retries, RetryTerms};
 
 /// Where a task stands. The numbers are what the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

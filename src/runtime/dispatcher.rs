@@ -17,7 +17,6 @@ use super::{
     doom::end_doomed,
     kind::PostError,
     node::Node,
-    settle::settle,
     task_cell::{TaskCell, record},
 };
 use crate::{
@@ -311,9 +310,7 @@ impl Dispatcher {
                             format!("`{}` takes no message `{}`", kind.name(), claim.message),
                         )),
                         Err(PostError::Ask(AskError::Unavailable(_))) => return self.give_back(claim, ctx),
-                        Err(PostError::Ask(error)) => {
-                            Err(settle(&claim, Err(error), clock::now(), fastrand::f64()))
-                        }
+                        Err(PostError::Ask(error)) => Err(self.node.settle(&claim, Err(error))),
                     }
                 }
             },
@@ -333,8 +330,7 @@ impl Dispatcher {
                         waits: waits.clone(),
                         timeout: claim.timeout,
                     };
-                    tool.invoke(&claim.input, meta, tx)
-                        .map_err(|error| settle(&claim, Err(error), clock::now(), fastrand::f64()))
+                    tool.invoke(&claim.input, meta, tx).map_err(|error| self.node.settle(&claim, Err(error)))
                 }
             },
         };

@@ -14,6 +14,7 @@ use crate::{
         host::{Host, Reads, Submission, Submitted},
         topic::Publication,
     },
+    model::id::Target,
     tool::ToolPort,
 };
 
@@ -36,7 +37,7 @@ impl Host for Gone {
     fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
         Box::pin(async { Err(AskError::Unavailable("the node has ended".to_owned())) })
     }
-    fn max_attempts(&self) -> u32 {
+    fn max_attempts(&self, _: &Target) -> u32 {
         1
     }
     fn message_bytes(&self) -> usize {

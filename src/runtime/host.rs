@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         event::{self, Event, Level},
-        id::TaskId,
+        id::{Target, TaskId},
         journal::{Journal, JournalWrite},
     },
     store::Unit,
@@ -51,8 +51,8 @@ impl Host for Node {
         })
     }
 
-    fn max_attempts(&self) -> u32 {
-        self.settings.tasks.max_attempts
+    fn max_attempts(&self, target: &Target) -> u32 {
+        self.retries(target).max_attempts
     }
 
     fn message_bytes(&self) -> usize {

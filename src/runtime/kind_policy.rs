@@ -6,7 +6,7 @@ use super::crowd::Crowd;
 use crate::{
     agent::{Persistence, policy::Policy},
     config::{self, AgentSettings},
-    model::supervision::RestartPolicy,
+    model::{supervision::RestartPolicy, task::Retries},
 };
 
 /// What is in force for a kind: configuration over code over defaults.
@@ -18,6 +18,8 @@ pub(crate) struct KindPolicy {
     pub turn_timeout: Duration,
     pub ask_timeout: Duration,
     pub restart: RestartPolicy,
+    /// How the attempts at its agents' tasks follow upon each other.
+    pub retries: Retries,
     pub persistence: Persistence,
     /// The group that its agents are supervised in.
     pub group: Option<String>,
@@ -37,6 +39,7 @@ impl KindPolicy {
             (base.restart.backoff_min, base.restart.backoff_max) = (min, max);
         }
         base.restart.restart = code.restart.unwrap_or(base.restart.restart);
+        base.retries = base.retries.with(code.retries);
         let overrides = settings.overrides(kind);
         let over: AgentSettings = base.with(&overrides);
         let group = overrides.group.or_else(|| code.group.map(str::to_owned)).filter(|name| !name.is_empty());
@@ -55,6 +58,7 @@ impl KindPolicy {
             turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
             ask_timeout: over.ask_timeout,
             restart: over.restart,
+            retries: over.retries,
             persistence,
             group,
         }

@@ -126,6 +126,7 @@ impl Handle {
                             message: error.message,
                             chain: error.chain,
                             crash_id: error.crash_id,
+                            advice: None,
                         }),
                     },
                     None => Outcome::Failed(crate::Fault::new("it failed")),

@@ -32,7 +32,8 @@ use crate::{
 
 type MakeKind =
     Box<dyn FnOnce(Weak<Node>, &config::Settings) -> (Arc<dyn AnyKind>, Box<dyn Any + Send + Sync>) + Send>;
-type MakeTool = Box<dyn FnOnce(Weak<Node>, Option<Arc<StandIns>>) -> Arc<dyn AnyTool> + Send>;
+type MakeTool =
+    Box<dyn FnOnce(Weak<Node>, &config::Settings, Option<Arc<StandIns>>) -> Arc<dyn AnyTool> + Send>;
 type Section = (&'static str, fn(&config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String>);
 
 /// Puts something between the node and its store.
@@ -111,7 +112,7 @@ impl Registry {
         F: Fn(M, Call) -> R + Send + Sync + 'static,
         R: Future<Output = anyhow::Result<M::Reply>> + Send + 'static,
     {
-        let make: MakeTool = Box::new(move |node, stand_ins| {
+        let make: MakeTool = Box::new(move |node, settings, stand_ins| {
             let run: Arc<Run<M>> = match stand_ins {
                 None => Arc::new(move |input, call| Box::pin(f(input, call))),
                 Some(stand_ins) => Arc::new(move |input, call| match stand_ins.find::<M>(name) {
@@ -119,7 +120,8 @@ impl Registry {
                     None => Box::pin(f(input, call)),
                 }),
             };
-            ToolHandle::<M>::new(Spec { name, effect, limits, run }, node)
+            let retries = settings.tasks.retries().with(limits.retries()).with(settings.tool(name).retries());
+            ToolHandle::<M>::new(Spec { name, effect, limits, retries, run }, node)
         });
         self.tools.push((name, make));
         self.inputs.push((name, takes::<M>));
@@ -204,7 +206,7 @@ impl Registry {
         let tools = self
             .tools
             .into_iter()
-            .map(|(name, make)| (name, make(node.clone(), self.stand_ins.clone())))
+            .map(|(name, make)| (name, make(node.clone(), settings, self.stand_ins.clone())))
             .collect();
         Built { kinds, directories, tools, groups: self.groups, resources: self.resources, app: self.app }
     }

@@ -6,9 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{json, value::RawValue};
 
+use super::node::Node;
 use crate::{
     agent::{AskError, JsonRefusal},
-    model::task::{AfterError, Claimed, NewTask, TaskError},
+    clock,
+    model::{
+        id::Target,
+        task::{AfterError, Claimed, NewTask, Retries, TaskError},
+    },
     store::{Finish, FinishOutcome, Guard},
 };
 
@@ -18,16 +23,38 @@ pub(crate) type Attempt = Result<Vec<u8>, AskError<JsonRefusal>>;
 /// Decides what an attempt's outcome makes of its task.
 ///
 /// `jitter` is from 0 to 1.
-pub(crate) fn settle(claim: &Claimed, attempt: Attempt, now: Timestamp, jitter: f64) -> FinishOutcome {
-    let error = match attempt {
+pub(crate) fn settle(
+    claim: &Claimed,
+    attempt: Attempt,
+    retries: &Retries,
+    now: Timestamp,
+    jitter: f64,
+) -> FinishOutcome {
+    let (error, advice) = match attempt {
         Ok(result) => return FinishOutcome::Succeeded { result },
         Err(AskError::WrongState(_)) => return FinishOutcome::Parked,
-        Err(error) => error.to_task_error(),
+        Err(error) => (error.to_task_error(), error.advice()),
     };
-    match claim.after_error(&error.code, now, jitter) {
+    match claim.after_error(&error.code, advice, retries, now, jitter) {
         AfterError::Retry { run_at } => FinishOutcome::Retry { run_at, error },
         AfterError::Failed => FinishOutcome::Failed { error },
         AfterError::OutcomeUnknown => FinishOutcome::OutcomeUnknown { error },
+    }
+}
+
+impl Node {
+    /// How the attempts at a target's tasks follow upon each other.
+    pub(crate) fn retries(&self, target: &Target) -> Retries {
+        let own = match target {
+            Target::Agent { kind, .. } => self.kind(kind).map(|(_, kind)| kind.policy().retries),
+            Target::Tool(name) => self.tools.get(name.as_str()).map(|tool| tool.retries()),
+        };
+        own.unwrap_or_else(|| self.settings.tasks.retries())
+    }
+
+    /// Decides what an attempt makes of its task.
+    pub(crate) fn settle(&self, claim: &Claimed, attempt: Attempt) -> FinishOutcome {
+        settle(claim, attempt, &self.retries(&claim.target), clock::now(), fastrand::f64())
     }
 }
 
@@ -105,6 +132,10 @@ mod tests {
         }
     }
 
+    fn decide(claim: &Claimed, attempt: Attempt) -> FinishOutcome {
+        settle(claim, attempt, &Retries::default(), Timestamp::UNIX_EPOCH, 0.5)
+    }
+
     fn failed() -> Attempt {
         Err(AskError::Failed(Fault::new("no")))
     }
@@ -113,11 +144,11 @@ mod tests {
     fn an_error_is_tried_again_until_the_attempts_are_used_up() {
         let now = Timestamp::UNIX_EPOCH;
         assert!(
-            matches!(settle(&claim(1, 0), failed(), now, 0.5), FinishOutcome::Retry { run_at, .. } if run_at > now)
+            matches!(decide(&claim(1, 0), failed()), FinishOutcome::Retry { run_at, .. } if run_at > now)
         );
-        assert!(matches!(settle(&claim(3, 0), failed(), now, 0.5), FinishOutcome::Failed { .. }));
+        assert!(matches!(decide(&claim(3, 0), failed()), FinishOutcome::Failed { .. }));
         // a claim that was lost with its node is not a failed attempt
-        assert!(matches!(settle(&claim(3, 1), failed(), now, 0.5), FinishOutcome::Retry { .. }));
+        assert!(matches!(decide(&claim(3, 1), failed()), FinishOutcome::Retry { .. }));
     }
 
     #[test]
@@ -136,16 +167,15 @@ mod tests {
     fn a_refusal_is_final_and_a_stopped_agent_parks() {
         let refusal = AskError::Refused(JsonRefusal { message: "no".into(), value: json!({"left": 1}) });
         assert!(
-            matches!(settle(&claim(1, 0), Err(refusal), Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Failed { error } if error.code == "refused")
+            matches!(decide(&claim(1, 0), Err(refusal)), FinishOutcome::Failed { error } if error.code == "refused")
         );
         let stopped = Err(AskError::WrongState("stopped".into()));
-        assert!(matches!(settle(&claim(1, 0), stopped, Timestamp::UNIX_EPOCH, 0.5), FinishOutcome::Parked));
+        assert!(matches!(decide(&claim(1, 0), stopped), FinishOutcome::Parked));
     }
 
     #[test]
     fn a_task_is_not_to_blame_for_a_store_without_room() {
-        let outcome =
-            |error: AskError<JsonRefusal>| settle(&claim(9, 0), Err(error), Timestamp::UNIX_EPOCH, 0.5);
+        let outcome = |error: AskError<JsonRefusal>| decide(&claim(9, 0), Err(error));
         assert!(matches!(outcome(AskError::NoRoom("x".into())), FinishOutcome::Retry { .. }));
         assert!(matches!(outcome(AskError::Failed(Fault::new("x"))), FinishOutcome::Failed { .. }));
     }

@@ -17,7 +17,7 @@ use super::{
     dispatcher::{Dispatcher, Ended, How},
     node::Node,
     persistence::Outcome,
-    settle::{Attempt, finish, settle},
+    settle::{Attempt, finish},
 };
 use crate::{
     agent::{AskError, letter::JsonAnswer, slot::ReplyRx},
@@ -97,7 +97,8 @@ async fn live(
             _ => return How::Unsettled,
         },
         Step::Answer(Some(Ok(reply))) if for_agent => {
-            tell(&node, &claim, &Ok(reply.body.get().as_bytes().to_vec()), begun);
+            let result = reply.body.get().as_bytes().to_vec();
+            tell(&node, &claim, &FinishOutcome::Succeeded { result }, begun);
             return How::Settled;
         }
         // The node goes down before the turn began: the next boot has it at once.
@@ -136,10 +137,10 @@ async fn live(
             }
         }
     };
-    tell(&node, &claim, &attempt, begun);
     // An agent's commit may have recorded its error already: then the claim is not there any more,
     // and this changes nothing.
-    let outcome = settle(&claim, attempt, clock::now(), fastrand::f64());
+    let outcome = node.settle(&claim, attempt);
+    tell(&node, &claim, &outcome, begun);
     record(&node, &claim, outcome).await
 }
 
@@ -206,27 +207,30 @@ async fn unpark_if_open(node: &Node, claim: &Claimed) {
     }
 }
 
-fn tell(node: &Node, claim: &Claimed, attempt: &Attempt, begun: Instant) {
-    let (name, outcome, level) = match attempt {
-        Ok(_) => (event::TASK_SUCCEEDED, "ok", Level::Debug),
-        Err(e) if e.code() == "refused" => (event::TASK_FAILED, "refused", Level::Debug),
-        Err(e) if e.code() == "outcome_unknown" => (event::TASK_OUTCOME_UNKNOWN, "unknown", Level::Error),
-        Err(e) if e.code() == "wrong_state" => (event::TASK_PARKED, "parked", Level::Debug),
-        Err(_) if claim.attempt.saturating_sub(claim.lost) < claim.max_attempts => {
-            (event::TASK_RETRY, "retry", Level::Info)
+fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun: Instant) {
+    let (name, word, level, error) = match outcome {
+        FinishOutcome::Succeeded { .. } => (event::TASK_SUCCEEDED, "ok", Level::Debug, None),
+        FinishOutcome::Failed { error } if error.code == "refused" => {
+            (event::TASK_FAILED, "refused", Level::Debug, Some(error))
         }
-        Err(_) => (event::TASK_FAILED, "failed", Level::Error),
+        FinishOutcome::Failed { error } => (event::TASK_FAILED, "failed", Level::Error, Some(error)),
+        FinishOutcome::Retry { error, .. } => (event::TASK_RETRY, "retry", Level::Info, Some(error)),
+        FinishOutcome::OutcomeUnknown { error } => {
+            (event::TASK_OUTCOME_UNKNOWN, "unknown", Level::Error, Some(error))
+        }
+        FinishOutcome::Parked => (event::TASK_PARKED, "parked", Level::Debug, None),
+        FinishOutcome::Cancelled => (event::TASK_CANCELLED, "cancelled", Level::Debug, None),
     };
     let ran = begun.elapsed();
     let waited = claim.waited(clock::now()).map(|w| w.saturating_sub(ran));
-    node.metrics.attempt(outcome, waited, ran);
+    node.metrics.attempt(word, waited, ran);
     if node.logger.wants(level, name) {
         let mut event = Event::new(level, name, format!("task:{}", claim.id))
             .field("target", claim.target.to_string())
             .field("attempt", claim.attempt)
             .field("max_attempts", claim.max_attempts);
-        if let Err(e) = attempt {
-            event = event.field("error", e.to_string());
+        if let Some(error) = error {
+            event = event.field("error", error.message.clone());
         }
         if name == event::TASK_FAILED && level == Level::Error {
             event = event.hint(format!("greenroom tasks show {}", claim.id));

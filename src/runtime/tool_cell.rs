@@ -35,8 +35,11 @@ use crate::{
         slot::ReplyTx,
     },
     clock,
-    model::supervision::{CrashKind, CrashReason, CrashReport, Decision},
-    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort, course::Halt},
+    model::{
+        supervision::{CrashKind, CrashReason, CrashReport, Decision},
+        task::Retries,
+    },
+    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
 };
 
 /// How long a call may take when its tool does not say.
@@ -54,6 +57,7 @@ pub(crate) struct Spec<M: Typed> {
     pub name: &'static str,
     pub effect: Effect,
     pub limits: Limits,
+    pub retries: Retries,
     pub run: Arc<Run<M>>,
 }
 
@@ -79,6 +83,8 @@ pub(crate) struct ToolHandle<M: Typed> {
 /// A tool, whatever its input is.
 pub(crate) trait AnyTool: ToolPort {
     fn effect(&self) -> Effect;
+    /// How the attempts at its tasks follow upon each other.
+    fn retries(&self) -> Retries;
     fn info(&self) -> ToolInfo;
     fn shape(&self) -> &Shape;
     /// Decodes the input and sends it to the cell; `cancel` drops the call.
@@ -162,6 +168,10 @@ impl<M: Typed> ToolPort for ToolHandle<M> {
 impl<M: Typed> AnyTool for ToolHandle<M> {
     fn effect(&self) -> Effect {
         self.spec.effect
+    }
+
+    fn retries(&self) -> Retries {
+        self.spec.retries
     }
 
     fn info(&self) -> ToolInfo {
@@ -386,6 +396,7 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
                 message: format!("crashed: {message}"),
                 chain: Vec::new(),
                 crash_id: Some(id.clone()),
+                advice: None,
             };
             let error = if once { AskError::Unknown } else { AskError::Failed(fault) };
             (Err(error), Some((id, Some(message), site)))

@@ -197,7 +197,8 @@ impl Call {
                     format!("the message has {} bytes, more than limits.message_bytes", raw.get().len());
                 return Err(AskError::TooLarge(what));
             }
-            let mut task = NewTask::new(target, message, raw, host.max_attempts());
+            let attempts = host.max_attempts(&target);
+            let mut task = NewTask::new(target, message, raw, attempts);
             let Some(course) = course else {
                 let submission = Submission { tasks: vec![task], batches: Vec::new(), key: None };
                 return Ok(host.submit(submission).await?.first);

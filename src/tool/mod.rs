@@ -24,7 +24,7 @@ use crate::{
     model::{
         id::{Target, TaskId},
         journal::Wait,
-        task::Claimed,
+        task::{Claimed, RetryTerms},
     },
 };
 
@@ -82,6 +82,18 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// How long a call may be silent ([`Call::heartbeat`]) before it is taken for dead, as if its time was up.
     pub heartbeat: Option<Duration>,
+    /// How many attempts at a task for it may fail, where the submitter does not say; at least 1.
+    pub max_attempts: Option<u32>,
+    /// How long a task waits after an attempt that failed: so long after the first, doubling up to the
+    /// second, less up to a quarter by chance. An error may say otherwise: [`Retry`](crate::Retry).
+    pub retry_backoff: Option<(Duration, Duration)>,
+}
+
+impl Limits {
+    pub(crate) fn retries(&self) -> RetryTerms {
+        let (min, max) = self.retry_backoff.unzip();
+        RetryTerms { max_attempts: self.max_attempts, min, max }
+    }
 }
 
 /// How a call is to be made.

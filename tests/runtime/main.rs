@@ -29,6 +29,7 @@ mod persistence;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod repair;
+mod retries;
 mod returns;
 mod schedules;
 mod shutdown;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use greenroom::{
     model::{
         id::{Target, TaskId},
-        task::{AfterError, Claimed, Claims, TaskError, returns_again},
+        task::{AfterError, Claimed, Claims, Retries, TaskError, returns_again},
     },
     store::{ClaimRequest, Doom, Finish, FinishOutcome, Guard, Unit},
 };
@@ -272,7 +272,7 @@ pub fn finish(claim: &Claimed, outcome: FinishOutcome) -> Finish {
 /// What an error makes of a task.
 pub fn settle(world: &mut World, wall_off: i64, claim: &Claimed, code: &str) -> FinishOutcome {
     let jitter = world.rng.f64();
-    match claim.after_error(code, world.wall(wall_off), jitter) {
+    match claim.after_error(code, None, &Retries::default(), world.wall(wall_off), jitter) {
         AfterError::Retry { run_at } => FinishOutcome::Retry { run_at, error: error(code) },
         AfterError::Failed => FinishOutcome::Failed { error: error(code) },
         AfterError::OutcomeUnknown => FinishOutcome::OutcomeUnknown { error: error(code) },

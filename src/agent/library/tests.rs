@@ -50,7 +50,7 @@ impl Host for Alone {
     fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
         Box::pin(async { Err(AskError::Unavailable(String::new())) })
     }
-    fn max_attempts(&self) -> u32 {
+    fn max_attempts(&self, _: &Target) -> u32 {
         3
     }
     fn message_bytes(&self) -> usize {

@@ -373,7 +373,8 @@ impl<A: Agent> Turn<A> {
                 .refuse(format!("cannot submit `{}` to {target}: over limits.message_bytes", M::NAME));
             return None;
         }
-        let mut task = NewTask::new(target, name, input, self.host.max_attempts());
+        let attempts = self.host.max_attempts(&target);
+        let mut task = NewTask::new(target, name, input, attempts);
         task.parent = self.task();
         Some(task)
     }

@@ -1,8 +1,19 @@
 //! What an attempt that did not succeed makes of its task.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use super::{Claimed, retry_delay};
+use super::{Claimed, Retries};
+
+/// What an error itself says of another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Not before so long.
+    After(Duration),
+    /// Never: it would end like this one.
+    Never,
+}
 
 /// What an error makes of the task whose attempt it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,20 +30,31 @@ pub enum AfterError {
 }
 
 impl Claimed {
-    /// Decides what an error, by its code in the contract, makes of this task.
+    /// Decides what an error, by its code in the contract and by its own advice, makes of this task.
     ///
-    /// `jitter` is from 0 to 1.
-    pub fn after_error(&self, code: &str, now: Timestamp, jitter: f64) -> AfterError {
+    /// `jitter` is from 0 to 1. Advice does not raise the number of attempts.
+    pub fn after_error(
+        &self,
+        code: &str,
+        advice: Option<Advice>,
+        retries: &Retries,
+        now: Timestamp,
+        jitter: f64,
+    ) -> AfterError {
         if code == "outcome_unknown" {
             return AfterError::OutcomeUnknown;
         }
         let failures = self.attempt.saturating_sub(self.lost);
         // where the store has no room, the task is not to blame, however often it is tried
         let is_spent = failures >= self.max_attempts && code != "full";
-        if is_spent || !may_retry(code) {
+        if is_spent || !may_retry(code) || advice == Some(Advice::Never) {
             return AfterError::Failed;
         }
-        let run_at = now.checked_add(retry_delay(failures.max(1), jitter)).unwrap_or(Timestamp::MAX);
+        let pause = match advice {
+            Some(Advice::After(pause)) => pause,
+            _ => retries.delay(failures.max(1), jitter),
+        };
+        let run_at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
         AfterError::Retry { run_at }
     }
 }
@@ -52,4 +74,75 @@ fn may_retry(code: &str) -> bool {
             | "unknown_message"
             | "unknown_kind"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::model::{
+        id::{Target, TaskId},
+        task::ClaimId,
+    };
+
+    fn claim(attempt: u32, lost: u32) -> Claimed {
+        Claimed {
+            id: TaskId::fresh(),
+            seq: 1,
+            target: Target::agent("porter", "a"),
+            message: "Carry".into(),
+            input: RawValue::from_string("{}".into()).unwrap(),
+            priority: 0,
+            attempt,
+            claim: ClaimId(1),
+            lost,
+            max_attempts: 3,
+            timeout: None,
+            notify: None,
+            batch: None,
+            due: None,
+        }
+    }
+
+    fn after(claim: &Claimed, advice: Option<Advice>) -> AfterError {
+        claim.after_error("handler_failed", advice, &Retries::default(), Timestamp::UNIX_EPOCH, 0.0)
+    }
+
+    fn so_long(pause: Duration) -> AfterError {
+        AfterError::Retry { run_at: Timestamp::UNIX_EPOCH + pause }
+    }
+
+    #[test]
+    fn an_error_may_say_when_it_is_tried_again_or_that_it_is_not() {
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(after(&claim(1, 0), None), so_long(Duration::from_millis(200)));
+        assert_eq!(after(&claim(1, 0), Some(Advice::After(hour))), so_long(hour));
+        assert_eq!(after(&claim(1, 0), Some(Advice::Never)), AfterError::Failed);
+        assert_eq!(
+            after(&claim(3, 0), Some(Advice::After(hour))),
+            AfterError::Failed,
+            "its attempts are used up"
+        );
+        assert_eq!(after(&claim(3, 1), Some(Advice::After(hour))), so_long(hour), "one of them was lost");
+    }
+
+    #[test]
+    fn no_advice_settles_an_unknown_outcome_or_tries_a_refusal_again() {
+        let decide = |code: &str, advice| {
+            claim(1, 0).after_error(code, Some(advice), &Retries::default(), Timestamp::UNIX_EPOCH, 0.0)
+        };
+        assert_eq!(decide("outcome_unknown", Advice::Never), AfterError::OutcomeUnknown);
+        assert_eq!(decide("refused", Advice::After(Duration::ZERO)), AfterError::Failed);
+    }
+
+    proptest! {
+        #[test]
+        fn a_task_fails_with_its_last_attempt_and_not_before(attempt in 1u32..20, lost in 0u32..5) {
+            let decided = after(&claim(attempt.max(lost), lost), None);
+            let is_spent = attempt.max(lost) - lost >= 3;
+            prop_assert_eq!(decided == AfterError::Failed, is_spent);
+        }
+    }
 }

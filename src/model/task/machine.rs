@@ -14,8 +14,6 @@
 //!  cancelled  (from every state but the final ones)                      └▶ resolved: succeeded, failed
 //! ```
 
-use std::time::Duration;
-
 use super::TaskState;
 
 /// What can happen to a task.
@@ -178,20 +176,6 @@ pub fn next(state: TaskState, input: TaskInput) -> Result<TaskState, Illegal> {
     })
 }
 
-/// Longest pause between two attempts.
-pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
-const FIRST_RETRY_DELAY: Duration = Duration::from_millis(200);
-
-/// How long to wait after `failures` failed attempts (at least 1): 200 ms, doubling, at most five
-/// minutes, less up to a quarter by `jitter` (0 to 1) so that those who failed together do not
-/// come back together.
-pub fn retry_delay(failures: u32, jitter: f64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let whole = FIRST_RETRY_DELAY.saturating_mul(1 << doublings).min(MAX_RETRY_DELAY);
-    let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.5 };
-    whole.mul_f64(1.0 - jitter / 4.0)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -279,23 +263,5 @@ mod tests {
             }
             prop_assert!(state.is_final());
         }
-
-        #[test]
-        fn retries_wait_longer_and_never_too_long(failures in 1u32..200, jitter in 0.0f64..1.0) {
-            let delay = retry_delay(failures, jitter);
-            prop_assert!(delay <= MAX_RETRY_DELAY);
-            prop_assert!(delay >= FIRST_RETRY_DELAY.mul_f64(0.75));
-            prop_assert!(retry_delay(failures + 1, jitter) >= delay);
-            prop_assert!(delay <= retry_delay(failures, 0.0));
-        }
-    }
-
-    #[test]
-    fn the_first_retries_are_quick() {
-        assert_eq!(retry_delay(1, 0.0), Duration::from_millis(200));
-        assert_eq!(retry_delay(2, 0.0), Duration::from_millis(400));
-        assert_eq!(retry_delay(2, 1.0), Duration::from_millis(300));
-        assert_eq!(retry_delay(u32::MAX, 0.0), MAX_RETRY_DELAY);
-        assert_eq!(retry_delay(0, f64::NAN), Duration::from_millis(175));
     }
 }

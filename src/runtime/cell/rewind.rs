@@ -194,6 +194,7 @@ impl<A: Agent> Runner<A> {
             message: format!("crashed: {}", report.reason.message),
             chain: Vec::new(),
             crash_id: Some(report.id.clone()),
+            advice: None,
         };
         self.inbox().restarts.fetch_add(1, Ordering::Relaxed);
         self.node.metrics.restart(A::KIND, report.reason.kind.name());

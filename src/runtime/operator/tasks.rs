@@ -275,7 +275,7 @@ impl Operator {
             None => Ok(None),
             Some(text) => parse_duration(text).map(Some).map_err(|e| invalid(pointer, e.to_string())),
         };
-        let attempts = request.max_attempts.unwrap_or(self.node.settings.tasks.max_attempts);
+        let attempts = request.max_attempts.unwrap_or_else(|| self.node.retries(&target).max_attempts);
         if attempts == 0 {
             return Err(invalid("/max_attempts", "a task has at least 1 attempt"));
         }

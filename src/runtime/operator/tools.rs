@@ -73,6 +73,7 @@ impl Operator {
                     message: error.message,
                     chain: error.chain,
                     crash_id: error.crash_id,
+                    advice: None,
                 }),
             })),
             _ => Err(AskError::Unknown.into()),

@@ -1,0 +1,90 @@
+//! What a handler or a tool says of another attempt.
+
+use std::{error::Error, fmt, time::Duration};
+
+use crate::model::task::Advice;
+
+/// An error that says when its task is to be tried again, or that it is not.
+///
+/// Returned from a handler or a tool, by `?` or by `Err(….into())`; further context may be added to it.
+/// Without it, a task whose attempt fails waits as its kind or tool has it ([`Policy`](crate::Policy),
+/// [`Limits`](crate::Limits)). It does not give a task more attempts than it has. Where no task runs, as in
+/// an ask, it is an error like every other. It reads as the error that it was made of.
+///
+/// ```
+/// # use greenroom::{Retry, prelude::*};
+/// fn charged(status: u16) -> Result<()> {
+///     match status {
+///         200 => Ok(()),
+///         429 => Err(Retry::after(Duration::from_secs(30), anyhow!("the bank is busy")).into()),
+///         400 => Err(Retry::never(anyhow!("the card is no card")).into()),
+///         other => bail!("the bank answered {other}"), // tried again as usual
+///     }
+/// }
+/// # assert!(charged(400).is_err_and(|e| e.to_string() == "the card is no card"));
+/// ```
+pub struct Retry {
+    advice: Advice,
+    error: anyhow::Error,
+}
+
+impl Retry {
+    /// Its task is tried again after so long, and not before, as often as it may be.
+    pub fn after(delay: Duration, error: impl Into<anyhow::Error>) -> Self {
+        Self { advice: Advice::After(delay), error: error.into() }
+    }
+
+    /// Its task is not tried again: it is a dead letter now.
+    pub fn never(error: impl Into<anyhow::Error>) -> Self {
+        Self { advice: Advice::Never, error: error.into() }
+    }
+
+    /// The advice in an error, if there is any: the outermost.
+    pub(crate) fn advice(error: &anyhow::Error) -> Option<Advice> {
+        error.chain().find_map(|cause| cause.downcast_ref::<Self>()).map(|retry| retry.advice)
+    }
+}
+
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Retry {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+    use crate::agent::Fault;
+
+    #[test]
+    fn advice_is_found_below_what_was_added_and_reads_as_its_error() {
+        let busy = || anyhow!("connection reset").context("the bank is busy");
+        let deep: anyhow::Error = Retry::after(Duration::from_secs(3), busy()).into();
+        let error = Err::<(), _>(deep).context("charging").unwrap_err();
+        assert_eq!(Retry::advice(&error), Some(Advice::After(Duration::from_secs(3))));
+        let fault = Fault::from(&error);
+        assert_eq!(fault.message, "charging");
+        assert_eq!(fault.chain, ["the bank is busy", "connection reset"]);
+        assert_eq!(Retry::advice(&busy()), None);
+    }
+
+    #[test]
+    fn the_outermost_advice_counts() {
+        let inner: anyhow::Error = Retry::after(Duration::from_secs(3), anyhow!("busy")).into();
+        assert_eq!(Retry::advice(&Retry::never(inner).into()), Some(Advice::Never));
+    }
+}
