@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 pub use crate::model::supervision::Restart;
-use crate::model::task::RetryTerms;
+use crate::model::task::{Bounds, Rate, RetryTerms};
 
 /// When an agent's state is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +47,7 @@ pub struct Policy {
     pub(crate) restart: Option<Restart>,
     pub(crate) turn_timeout: Option<Duration>,
     pub(crate) retries: RetryTerms,
+    pub(crate) bounds: Bounds,
     pub(crate) on_full: OnFull,
     pub(crate) group: Option<&'static str>,
 }
@@ -106,6 +107,20 @@ impl Policy {
     /// up to a quarter by chance. An error may say otherwise: [`Retry`](crate::Retry).
     pub fn retry_backoff(mut self, min: Duration, max: Duration) -> Self {
         (self.retries.min, self.retries.max) = (Some(min), Some(max));
+        self
+    }
+
+    /// How many tasks for agents of the kind may be under way at once on a node; the others wait in the store.
+    /// It does not bound what is asked and told.
+    pub fn concurrency(mut self, n: usize) -> Self {
+        self.bounds.concurrency = Some(n.max(1));
+        self
+    }
+
+    /// How many tasks for agents of the kind may begin `within` a time on a node; the others wait in the
+    /// store. It does not bound what is asked and told.
+    pub fn rate(mut self, n: u32, within: Duration) -> Self {
+        self.bounds.rate = Some(Rate { n: n.max(1), within });
         self
     }
 

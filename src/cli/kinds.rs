@@ -16,6 +16,16 @@ pub(super) enum Kinds {
     /// List the kinds
     #[command(alias = "list")]
     Ls,
+    /// Start no task of a kind, on any node; those that run go on
+    Pause {
+        /// The kind, or tool:NAME
+        kind: String,
+    },
+    /// Start its tasks again
+    Resume {
+        /// The kind, or tool:NAME
+        kind: String,
+    },
     /// Show a kind's messages with their schemas
     #[command(alias = "get", alias = "describe")]
     Show {
@@ -32,18 +42,21 @@ pub(super) fn run(session: &Session<'_>, command: Kinds) -> Result<(), Failure> 
             if session.json() {
                 return Ok(out::json(&reply.body)?);
             }
-            let mut table = Table::new(&["KIND", "VERSION", "PERSISTENCE", "MESSAGES"]);
+            let mut table = Table::new(&["KIND", "VERSION", "PERSISTENCE", "TASKS", "MESSAGES"]);
             for kind in reply.read::<Page<KindInfo>>()?.items {
                 let names: Vec<&str> = kind.messages.iter().map(|message| message.name.as_str()).collect();
                 table.row([
                     kind.kind.clone(),
                     kind.version.to_string(),
                     kind.persistence.clone(),
+                    if kind.paused { "paused" } else { "run" }.to_owned(),
                     names.join(", "),
                 ]);
             }
             Ok(table.print("this program has no kinds of agents")?)
         }
+        Kinds::Pause { kind } => pause(session, &kind, "pause"),
+        Kinds::Resume { kind } => pause(session, &kind, "resume"),
         Kinds::Show { kind } => {
             let reply = client.get(&format!("/api/v1/kinds/{}", encode(&kind)))?;
             if session.json() {
@@ -65,4 +78,14 @@ pub(super) fn run(session: &Session<'_>, command: Kinds) -> Result<(), Failure> 
             Ok(out::line(&lines.join("\n"))?)
         }
     }
+}
+
+fn pause(session: &Session<'_>, kind: &str, action: &str) -> Result<(), Failure> {
+    let path = format!("/api/v1/kinds/{}/{action}", encode(kind));
+    let reply = session.client()?.post(&path, Vec::new())?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    out::note(&format!("{kind}: {action} accepted"));
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    task::{Retries, RetryTerms},
+    task::{Bounds, Rate, Retries, RetryTerms},
     units,
 };
 
@@ -50,9 +50,20 @@ pub struct TaskOverrides {
     /// … which doubles up to this.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub retry_max: Option<Duration>,
+    /// How many may be under way at once on a node; 0: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// How many may begin within a time on a node, such as `100/1s`; `0/1s`: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
 }
 
 impl TaskOverrides {
+    /// What bounds them: these bounds, with what it says on top.
+    pub fn bounds(&self, code: Bounds) -> Bounds {
+        code.with(self.concurrency, self.rate)
+    }
+
     /// What it says of retries.
     pub fn retries(&self) -> RetryTerms {
         RetryTerms { max_attempts: self.max_attempts, min: self.retry_min, max: self.retry_max }
@@ -60,6 +71,6 @@ impl TaskOverrides {
 }
 
 /// The keys that `[agents.KIND]` and `[tools.NAME]` know of tasks.
-pub(super) const TASK_KEYS: [&str; 3] = ["max_attempts", "retry_min", "retry_max"];
+pub(super) const TASK_KEYS: [&str; 5] = ["max_attempts", "retry_min", "retry_max", "concurrency", "rate"];
 /// Those of them that are numbers.
-pub(super) const TASK_NUMBERS: [&str; 1] = ["max_attempts"];
+pub(super) const TASK_NUMBERS: [&str; 2] = ["max_attempts", "concurrency"];

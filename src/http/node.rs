@@ -23,12 +23,19 @@ pub(super) async fn tree(ctx: Data<Ctx>) -> Answer {
 
 /// `GET /kinds`.
 pub(super) async fn kinds(ctx: Data<Ctx>) -> Answer {
-    list(&ctx.operator.kinds())
+    list(&ctx.operator.kinds().await)
 }
 
 /// `GET /kinds/{kind}`.
 pub(super) async fn kind(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    ok(&ctx.operator.kind(&path::part(&request, "kind")?)?)
+    ok(&ctx.operator.kind(&path::part(&request, "kind")?).await?)
+}
+
+/// `POST /kinds/{kind}/{pause|resume}`: a kind, or `tool:NAME`.
+pub(super) async fn pause(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let paused = path::part(&request, "action")? == "pause";
+    ctx.operator.pause_kind(&path::part(&request, "kind")?, paused).await?;
+    accepted_plain()
 }
 
 /// `GET /nodes`.

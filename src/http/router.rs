@@ -38,6 +38,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/tree").get(node::tree).done())
         .service(at("/kinds").get(node::kinds).done())
         .service(at("/kinds/{kind}").get(node::kind).done())
+        .service(at("/kinds/{kind}/{action:pause|resume}").post(node::pause).done())
         .service(at("/nodes").get(node::nodes).done())
         .service(at("/nodes/{id}/stop").post(node::stop).done())
         .service(at("/crashes").get(crashes::list).done())

@@ -12,12 +12,16 @@ mod attempt;
 mod claims;
 mod family;
 mod machine;
+mod pace;
 mod retries;
+mod shares;
 pub use attempt::{Advice, AfterError};
 pub use claims::{ClaimId, Claims, returns_again};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
+pub use pace::{Bounds, Pace, Rate};
 pub use retries::{Retries, RetryTerms};
+pub use shares::{Queue, Shares, in_turn, queue_of, share_out};
 
 /// Where a task stands. The numbers are what the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,6 +178,29 @@ impl Claimed {
         let accepted = Timestamp::new(i64::try_from(secs).ok()?, i32::try_from(nanos).ok()?).ok()?;
         let since = self.due.map_or(accepted, |due| due.max(accepted));
         Duration::try_from(since.duration_until(now)).ok()
+    }
+}
+
+#[cfg(test)]
+impl Claimed {
+    /// The first claim of a task for somebody.
+    pub(crate) fn first(target: Target) -> Self {
+        Self {
+            id: TaskId::fresh(),
+            seq: 1,
+            target,
+            message: String::new(),
+            input: RawValue::NULL.to_owned(),
+            priority: 0,
+            attempt: 1,
+            claim: ClaimId(1),
+            lost: 0,
+            max_attempts: 3,
+            timeout: None,
+            notify: None,
+            batch: None,
+            due: None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
 mod reconcile;
+mod room;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,18 +25,13 @@ use crate::{
     clock,
     model::{
         id::{Target, TaskId},
-        task::{Claimed, Claims, TaskError},
+        task::{Claimed, Claims, Shares, TaskError, queue_of},
     },
-    store::{ClaimRequest, FinishOutcome, StoreError},
+    store::{FinishOutcome, StoreError},
     tool::{CallMeta, Effect, Waits},
 };
+use room::Left;
 
-/// At most so many tasks for agents are claimed at once.
-const MAX_AGENT_CLAIMS: usize = 2_048;
-/// At most so many of them for one agent.
-const MAX_CLAIMS_EACH: usize = 128;
-/// At most so many in one claim.
-const CLAIM_BATCH: usize = 256;
 /// The backstop: how often the store is asked although nobody woke the dispatcher.
 const POLL: Duration = Duration::from_secs(5);
 /// How long a full lane is left alone.
@@ -103,6 +99,10 @@ pub(crate) struct Dispatcher {
     claims: Claims,
     /// Claimed tasks by target, running or waiting for room.
     by_target: HashMap<String, usize>,
+    /// The same by kind and tool, and whose turn it is.
+    shares: Shares,
+    /// It comes back when a rate lets the next one begin.
+    paced: bool,
     agent_claims: usize,
     tool_claims: usize,
     /// Claimed, and their lane is full: in the order of their acceptance.
@@ -122,6 +122,8 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     pub(crate) fn new(node: Arc<Node>, suspects: bool) -> Self {
         Self {
+            shares: room::shares(&node),
+            paced: false,
             node,
             running: HashMap::new(),
             claims: Claims::default(),
@@ -205,23 +207,23 @@ impl Dispatcher {
             self.again = true;
             return;
         }
+        self.keep_pace(ctx);
         let Some(request) = self.request() else { return };
         self.claiming = true;
         self.again = false;
-        let (node, asked) = (self.node.clone(), request.agents + request.tools);
-        let (alone, limited) = (request.alone, !request.except.is_empty());
-        let work = async move { node.store.claim(node.boot, &request).await };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |result, this, ctx| {
+        let node = self.node.clone();
+        let work = async move { (node.store.claim(node.boot, &request).await, request) };
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |(result, request), this, ctx| {
             this.claiming = false;
             match result {
                 Ok(claims) => {
-                    if alone && claims.is_empty() {
+                    if request.alone && claims.is_empty() {
                         this.suspects = false;
                         this.again = true;
                     }
-                    let more = !alone && claims.len() >= asked.min(CLAIM_BATCH);
-                    this.again |= more;
-                    this.ready = more || limited || this.again;
+                    let left = Left::by(&request, &claims);
+                    this.again |= left == Left::More;
+                    this.ready = left != Left::Nothing || this.again;
                     claims.into_iter().for_each(|claim| this.take_in(Arc::new(claim), ctx));
                     if std::mem::take(&mut this.again) {
                         this.claim(ctx);
@@ -234,29 +236,6 @@ impl Dispatcher {
                 }
             }
         }));
-    }
-
-    /// How much there is room for; `None`: for nothing.
-    fn request(&self) -> Option<ClaimRequest> {
-        if self.suspects {
-            // One that may kill the process runs when nothing else does.
-            let alone = self.running.is_empty() && self.full.is_empty();
-            return alone.then(|| ClaimRequest { agents: 1, tools: 1, except: Vec::new(), alone: true });
-        }
-        let slots = self.node.settings.tasks.slots as usize;
-        let agents = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims).min(CLAIM_BATCH);
-        let tools = slots.saturating_sub(self.tool_claims).min(CLAIM_BATCH);
-        if agents + tools == 0 {
-            return None;
-        }
-        let full = |(target, n): (&String, &usize)| {
-            let tool = target.strip_prefix("tool:").and_then(|name| self.node.tools.get(name));
-            let busy = *n >= MAX_CLAIMS_EACH
-                || tool.is_some_and(|t| t.info().concurrency.is_some_and(|c| *n >= c * 2));
-            busy.then(|| target.clone())
-        };
-        let except = self.by_target.iter().filter_map(full).collect();
-        Some(ClaimRequest { agents, tools, except, alone: false })
     }
 
     /// Takes a claimed task in.
@@ -276,6 +255,7 @@ impl Dispatcher {
     fn count(&mut self, claim: &Claimed) -> String {
         let target = claim.target.to_string();
         *self.by_target.entry(target.clone()).or_default() += 1;
+        self.shares.claimed(&queue_of(&claim.target), self.node.uptime());
         match &claim.target {
             Target::Agent { .. } => self.agent_claims += 1,
             Target::Tool(_) => self.tool_claims += 1,
@@ -421,6 +401,7 @@ impl Handler<Ended> for Dispatcher {
                 self.by_target.remove(&target);
             }
         }
+        self.shares.ended(&queue_of(&claim.target));
         match &claim.target {
             Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(1),
             Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(1),

@@ -266,6 +266,7 @@ impl<A: Agent> AnyKind for Kind<A> {
             kind: A::KIND.to_owned(),
             version: A::VERSION,
             persistence: persistence.to_owned(),
+            paused: false,
             messages: messages.collect(),
         }
     }

@@ -6,7 +6,10 @@ use super::crowd::Crowd;
 use crate::{
     agent::{Persistence, policy::Policy},
     config::{self, AgentSettings},
-    model::{supervision::RestartPolicy, task::Retries},
+    model::{
+        supervision::RestartPolicy,
+        task::{Bounds, Retries},
+    },
 };
 
 /// What is in force for a kind: configuration over code over defaults.
@@ -20,6 +23,8 @@ pub(crate) struct KindPolicy {
     pub restart: RestartPolicy,
     /// How the attempts at its agents' tasks follow upon each other.
     pub retries: Retries,
+    /// How many of those may be under way, and how often one may begin.
+    pub bounds: Bounds,
     pub persistence: Persistence,
     /// The group that its agents are supervised in.
     pub group: Option<String>,
@@ -41,6 +46,13 @@ impl KindPolicy {
         base.restart.restart = code.restart.unwrap_or(base.restart.restart);
         base.retries = base.retries.with(code.retries);
         let overrides = settings.overrides(kind);
+        let all = &settings.agents.default.more.tasks;
+        let bounds = all.bounds(Bounds::default());
+        let code_bounds = Bounds {
+            concurrency: code.bounds.concurrency.or(bounds.concurrency),
+            rate: code.bounds.rate.or(bounds.rate),
+        };
+        let bounds = overrides.tasks.bounds(code_bounds);
         let over: AgentSettings = base.with(&overrides);
         let group = overrides.group.or_else(|| code.group.map(str::to_owned)).filter(|name| !name.is_empty());
         let persistence = match over.persistence {
@@ -59,6 +71,7 @@ impl KindPolicy {
             ask_timeout: over.ask_timeout,
             restart: over.restart,
             retries: over.retries,
+            bounds,
             persistence,
             group,
         }

@@ -120,6 +120,7 @@ impl Registry {
                     None => Box::pin(f(input, call)),
                 }),
             };
+            let limits = limits.clone().bounded(settings.tool(name).bounds(limits.bounds()));
             let retries = settings.tasks.retries().with(limits.retries()).with(settings.tool(name).retries());
             ToolHandle::<M>::new(Spec { name, effect, limits, retries, run }, node)
         });

@@ -37,7 +37,7 @@ use crate::{
     clock,
     model::{
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
-        task::Retries,
+        task::{Bounds, Retries},
     },
     tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
 };
@@ -85,6 +85,8 @@ pub(crate) trait AnyTool: ToolPort {
     fn effect(&self) -> Effect;
     /// How the attempts at its tasks follow upon each other.
     fn retries(&self) -> Retries;
+    /// What bounds its tasks, and all its calls.
+    fn bounds(&self) -> Bounds;
     fn info(&self) -> ToolInfo;
     fn shape(&self) -> &Shape;
     /// Decodes the input and sends it to the cell; `cancel` drops the call.
@@ -174,6 +176,10 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
         self.spec.retries
     }
 
+    fn bounds(&self) -> Bounds {
+        self.spec.limits.bounds()
+    }
+
     fn info(&self) -> ToolInfo {
         let figure = |n: &AtomicU64| n.load(Ordering::Relaxed);
         ToolInfo {
@@ -181,6 +187,7 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
             effect: self.spec.effect,
             input: self.shape.input.clone(),
             output: self.shape.reply.clone(),
+            paused: false,
             concurrency: self.spec.limits.concurrency,
             timeout_ms: super::millis(self.spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT)),
             running: figure(&self.figures.running),

@@ -191,6 +191,9 @@ pub struct KindInfo {
     pub version: u32,
     /// `every_turn`, `relaxed`, `volatile`.
     pub persistence: String,
+    /// Whether its tasks are paused: none is started.
+    #[serde(default)]
+    pub paused: bool,
     /// Its messages.
     pub messages: Vec<MessageInfo>,
 }
@@ -221,6 +224,9 @@ pub struct ToolInfo {
     pub input: Value,
     /// The output's JSON Schema.
     pub output: Value,
+    /// Whether its tasks are paused: none is started.
+    #[serde(default)]
+    pub paused: bool,
     /// How many calls may run at once.
     pub concurrency: Option<usize>,
     /// How long one may take.

@@ -55,7 +55,7 @@ use uuid::Uuid;
 use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
-    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, Queue, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -183,6 +183,9 @@ pub struct ClaimRequest {
     pub tools: usize,
     /// Targets that have no room now.
     pub except: Vec<String>,
+    /// Kinds and tools in their turn, with what each may have; those that are not named come first, and may
+    /// have all.
+    pub queues: Vec<Queue>,
     /// Claim one suspect (lost twice or more), and nothing else.
     pub alone: bool,
 }
@@ -315,7 +318,9 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// The first of them alone: nothing is counted.
     async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError>;
 
-    /// Claims ready tasks for this boot, best first (priority, then order of acceptance).
+    /// Claims ready tasks for this boot. The room is shared between their kinds, and between tools, as
+    /// [`share_out`](crate::model::task::share_out) has it; of each the best go first (priority, then order
+    /// of acceptance), and so they are answered. Nothing of a paused one is claimed.
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 
     /// Makes due tasks ready, and ends the expired and the doomed of which nobody is to be told
@@ -335,6 +340,13 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// What this boot is running, with its claim: more than it knows of where the answer to a claim
     /// was lost.
     async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError>;
+
+    /// Pauses a queue (a kind, or `tool:NAME`): nothing of it is claimed by anybody until it is resumed. Says
+    /// whether that changed anything.
+    async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError>;
+
+    /// The paused queues by name, and since when.
+    async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
 
     /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;
@@ -358,7 +370,7 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// order; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
     async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError>;
 
-    /// How many tasks this boot may claim as suspects (ready, lost twice or more).
+    /// How many tasks this boot may claim as suspects (ready, lost twice or more, not of a paused queue).
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError>;
 
     /// Figures, without counting big tables.

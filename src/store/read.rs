@@ -16,17 +16,18 @@ macro_rules! reads {
         use crate::{
             model::{
                 id::{AgentId, TaskId},
-                task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
+                task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView, queue_of},
                 topic::Subscriber,
             },
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
                 read::{MAX_PAGE, page},
-                rows::{ArchivedRow, StoredAgent, TaskRow},
+                rows::{ArchivedRow, StoredAgent, TaskRow, target_of},
                 told,
                 schema::{
-                    greenroom_agents, greenroom_idempotency, greenroom_snapshots, greenroom_subscriptions,
-                    greenroom_task_archive, greenroom_task_events, greenroom_tasks, greenroom_waits,
+                    greenroom_agents, greenroom_idempotency, greenroom_paused, greenroom_snapshots,
+                    greenroom_subscriptions, greenroom_task_archive, greenroom_task_events, greenroom_tasks,
+                    greenroom_waits,
                 },
                 values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, moment},
             },
@@ -266,20 +267,36 @@ macro_rules! reads {
             Ok(told::told(&view, written))
         }
 
-        /// How many tasks of these partitions may only run alone.
+        /// The paused queues by name, and since when.
+        pub(super) $($async)* fn paused(conn: &mut $conn) -> Result<Vec<(String, jiff::Timestamp)>, StoreError> {
+            use greenroom_paused::dsl;
+            let rows: Vec<(String, Micros)> =
+                dsl::greenroom_paused.order(dsl::queue.asc()).load(conn)$($wait)*.map_err(sql)?;
+            Ok(rows.into_iter().map(|(queue, at)| (queue, moment(at))).collect())
+        }
+
+        /// How many tasks of these partitions may only run alone, and are not of a paused queue.
         pub(super) $($async)* fn suspects(
             conn: &mut $conn,
             partitions: &[i16],
         ) -> Result<u64, StoreError> {
             use greenroom_tasks::dsl;
-            let n: i64 = dsl::greenroom_tasks
+            let targets: Vec<String> = dsl::greenroom_tasks
                 .filter(dsl::state.eq(READY))
                 .filter(dsl::lane.eq(lane::SUSPECTS))
                 .filter(dsl::partition.eq_any(partitions))
-                .count()
-                .get_result(conn)$($wait)*
+                .select(dsl::target)
+                .load(conn)$($wait)*
                 .map_err(sql)?;
-            Ok(u64::try_from(n).unwrap_or(0))
+            if targets.is_empty() {
+                return Ok(0);
+            }
+            let paused = paused(conn)$($wait)*?;
+            let is_paused = |target: &String| {
+                let queue = queue_of(&target_of(target));
+                paused.iter().any(|(paused, _)| *paused == queue)
+            };
+            Ok(targets.iter().filter(|target| !is_paused(target)).count() as u64)
         }
 
         /// What a boot is running, with the claim.

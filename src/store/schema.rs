@@ -31,6 +31,16 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::store::values::types::*;
 
+    greenroom_paused (queue) {
+        queue -> Text,
+        at -> Moment,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_nodes (id) {
         id -> Uid,
         name -> Text,

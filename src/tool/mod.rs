@@ -24,7 +24,7 @@ use crate::{
     model::{
         id::{Target, TaskId},
         journal::Wait,
-        task::{Claimed, RetryTerms},
+        task::{Bounds, Claimed, Rate, RetryTerms},
     },
 };
 
@@ -90,6 +90,16 @@ pub struct Limits {
 }
 
 impl Limits {
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { concurrency: self.concurrency, rate: self.rate.map(|(n, within)| Rate { n, within }) }
+    }
+
+    /// These limits with other bounds.
+    pub(crate) fn bounded(self, bounds: Bounds) -> Self {
+        let rate = bounds.rate.map(|rate| (rate.n, rate.within));
+        Self { concurrency: bounds.concurrency, rate, ..self }
+    }
+
     pub(crate) fn retries(&self) -> RetryTerms {
         let (min, max) = self.retry_backoff.unzip();
         RetryTerms { max_attempts: self.max_attempts, min, max }

@@ -372,3 +372,24 @@ fn a_node_says_who_owns_what_and_keeps_its_instance() {
     assert_eq!(again.json["items"].as_array().map(Vec::len), Some(1), "the boot before has left: {again:?}");
     assert_ne!(again.json["items"][0]["id"], me["id"]);
 }
+
+#[test]
+fn a_kind_is_paused_and_resumed() {
+    let node = Node::start(&[]);
+    let paused = |kind: &str| node.get(&format!("/api/v1/kinds/{kind}")).json["paused"].clone();
+    assert_eq!(paused("counter"), false);
+    assert_eq!(node.post("/api/v1/kinds/counter/pause", "").status, 202);
+    assert_eq!(paused("counter"), true);
+    assert_eq!(node.get("/api/v1/status").json["reasons"][0]["code"], "kind_paused");
+    let task = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Add","input":{"n":1}}"#);
+    let waited = node.get(&format!("/api/v1/tasks/{}?wait=1ms", task.json["id"].as_str().unwrap()));
+    assert_eq!(waited.json["state"], "ready");
+    assert_eq!(node.ask("a", "Add", r#"{"n":1}"#).json, json!({"total": 1}), "asks are not touched");
+    assert_eq!(node.post("/api/v1/kinds/counter/resume", "").status, 202);
+    let ended = node.get(&format!("/api/v1/tasks/{}?wait=30s", task.json["id"].as_str().unwrap()));
+    assert_eq!(ended.json["state"], "succeeded");
+    assert_eq!(node.post("/api/v1/kinds/tool:fs.read/pause", "").status, 202);
+    assert_eq!(node.get("/api/v1/tools/fs.read").json["paused"], true);
+    node.post("/api/v1/kinds/nobody/pause", "").is_problem(404, "unknown_kind");
+    node.post("/api/v1/kinds/tool:nobody/pause", "").is_problem(404, "not_found");
+}

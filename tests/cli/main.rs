@@ -207,3 +207,19 @@ fn a_closed_pipe_is_no_error() {
         std::process::Command::new("bash").args(["-c", &script]).current_dir(node.dir()).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn kinds_are_paused_and_resumed() {
+    let node = Node::start(&[]);
+    let row = || {
+        let said = node.cli(&["kinds", "ls"]);
+        said.out.lines().find(|line| line.starts_with("counter")).unwrap().to_owned()
+    };
+    assert!(!row().contains("paused"));
+    assert_eq!(node.cli(&["kinds", "pause", "counter"]).code, 0);
+    assert!(row().contains("paused"));
+    assert!(node.cli(&["status"]).out.contains("kinds resume counter"));
+    assert_eq!(node.cli(&["kinds", "resume", "counter"]).code, 0);
+    assert!(!row().contains("paused"));
+    assert_eq!(node.cli(&["kinds", "pause", "nobody"]).code, 3);
+}

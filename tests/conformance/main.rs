@@ -5,6 +5,7 @@ mod claims;
 mod crashes;
 mod ends;
 mod entities;
+mod fairness;
 mod family;
 mod journal;
 mod keys;

@@ -15,6 +15,7 @@ mod groups;
 mod held;
 mod keys;
 mod lifecycle;
+mod limits;
 #[allow(dead_code)] // its `main`, and what that alone uses
 #[path = "../../examples/migrate.rs"]
 mod migrate;

@@ -126,7 +126,7 @@ impl Process {
         self.dispatcher.claiming = true;
         self.dispatcher.again = false;
         let n = if alone { 1 } else { room };
-        let request = ClaimRequest { agents: n, tools: n, except: Vec::new(), alone };
+        let request = ClaimRequest { agents: n, tools: n, alone, ..ClaimRequest::default() };
         self.call(world, Op::Claim(request), Then::Claimed { alone });
     }
 

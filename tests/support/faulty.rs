@@ -383,6 +383,12 @@ impl Store for Faulty {
         self.0.looks.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.running(boot).await
     }
+    async fn pause(&self, queue: &str, paused: bool) -> Result<bool> {
+        self.pass().await?.pause(queue, paused).await
+    }
+    async fn paused(&self) -> Result<Vec<(String, Timestamp)>> {
+        self.pass().await?.paused().await
+    }
     async fn park(&self, target: &str, park: bool) -> Result<u64> {
         self.pass().await?.park(target, park).await
     }

@@ -78,32 +78,12 @@ fn may_retry(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serde_json::value::RawValue;
-
     use super::*;
-    use crate::model::{
-        id::{Target, TaskId},
-        task::ClaimId,
-    };
+    use crate::model::id::Target;
+    use proptest::prelude::*;
 
     fn claim(attempt: u32, lost: u32) -> Claimed {
-        Claimed {
-            id: TaskId::fresh(),
-            seq: 1,
-            target: Target::agent("porter", "a"),
-            message: "Carry".into(),
-            input: RawValue::from_string("{}".into()).unwrap(),
-            priority: 0,
-            attempt,
-            claim: ClaimId(1),
-            lost,
-            max_attempts: 3,
-            timeout: None,
-            notify: None,
-            batch: None,
-            due: None,
-        }
+        Claimed { attempt, lost, ..Claimed::first(Target::agent("porter", "a")) }
     }
 
     fn after(claim: &Claimed, advice: Option<Advice>) -> AfterError {

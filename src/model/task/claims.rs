@@ -62,27 +62,15 @@ pub fn returns_again(is_closing: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
     use crate::model::id::Target;
 
     fn claim(id: TaskId, attempt: u32) -> Arc<Claimed> {
         Arc::new(Claimed {
             id,
-            seq: 1,
-            target: Target::agent("porter", "a"),
-            message: "Carry".into(),
-            input: RawValue::from_string("{}".into()).unwrap(),
-            priority: 0,
             attempt,
             claim: ClaimId(i64::from(attempt)),
-            lost: 0,
-            max_attempts: 3,
-            timeout: None,
-            notify: None,
-            batch: None,
-            due: None,
+            ..Claimed::first(Target::agent("porter", "a"))
         })
     }
 

@@ -3,6 +3,7 @@
 mod agents;
 mod conversations;
 mod crashes;
+mod kinds;
 mod messages;
 mod nodes;
 mod repair;
@@ -19,7 +20,7 @@ pub use self::{
     conversations::{MessageQuery, PageQuery},
     signals::Resolution,
 };
-use super::{kind::AnyKind, node::Node, views::KindInfo};
+use super::{kind::AnyKind, node::Node};
 use crate::{
     agent::{AskError, JsonRefusal},
     model::{
@@ -139,19 +140,6 @@ impl From<StoreError> for OperatorError {
 }
 
 impl Operator {
-    /// The kinds, with their messages' schemas.
-    pub fn kinds(&self) -> Vec<KindInfo> {
-        self.node.kinds.iter().map(|k| k.info()).collect()
-    }
-
-    /// One kind.
-    ///
-    /// # Errors
-    /// [`OperatorError::UnknownKind`].
-    pub fn kind(&self, kind: &str) -> Result<KindInfo> {
-        Ok(self.kind_of(kind)?.1.info())
-    }
-
     /// Figures of the writers.
     pub fn commits(&self) -> &super::CommitStats {
         &self.node.persistence.stats

@@ -58,6 +58,9 @@ impl Operator {
         agents.retain(|_, n| *n > 0);
         let tasks: BTreeMap<String, u64> =
             counts.tasks.iter().filter(|(_, n)| *n > 0).map(|(s, n)| (s.name().to_owned(), *n)).collect();
+        if up {
+            reasons.extend(self.pauses().await);
+        }
         reasons.extend(self.casualties().await);
         reasons.extend(watchdog::stuck(&self.node).into_iter().map(|subject| Reason {
             code: "agent_stuck".to_owned(),

@@ -20,7 +20,12 @@ use crate::{
 impl Operator {
     /// The tools.
     pub async fn tools(&self) -> Vec<ToolInfo> {
-        self.node.tools.values().map(|t| t.info()).collect()
+        let paused = self.paused().await;
+        let info = |mut info: ToolInfo| {
+            info.paused = paused.contains_key(&format!("tool:{}", info.name));
+            info
+        };
+        self.node.tools.values().map(|t| info(t.info())).collect()
     }
 
     /// One tool.
@@ -29,7 +34,9 @@ impl Operator {
     /// [`AskError::NotFound`].
     pub async fn tool(&self, name: &str) -> Result<ToolInfo> {
         let tool = self.node.tools.get(name).ok_or_else(|| not_found(format!("no tool `{name}`")))?;
-        Ok(tool.info())
+        let mut info = tool.info();
+        info.paused = self.paused().await.contains_key(&format!("tool:{name}"));
+        Ok(info)
     }
 
     /// Calls a tool; a `once` tool is run as a task, and waited for.

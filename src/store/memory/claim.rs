@@ -1,6 +1,10 @@
 //! Claiming, giving back, promoting: how tasks move without having ended.
 
-use std::{cmp::Reverse, collections::HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet, VecDeque},
+    convert::Infallible,
+};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -12,7 +16,7 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{ClaimId, Claimed, TaskState},
+        task::{ClaimId, Claimed, TaskState, in_turn, queue_of, share_out},
     },
     store::{ClaimRequest, Doom, StoreError, told},
 };
@@ -34,15 +38,32 @@ impl State {
         let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
         let mut best: Vec<(Reverse<i16>, i64, TaskId)> = Vec::new();
         for (lane, at_most) in wanted {
-            let open = |task: &&Task| {
-                task.is_ready(lane)
+            let mut ready: BTreeMap<String, VecDeque<_>> = BTreeMap::new();
+            for task in self.hot.iter().map(|(_, task)| task) {
+                let open = task.is_ready(lane)
                     && self.may_claim(boot, task.partition)
-                    && (except.is_empty() || !except.contains(task.new.target.to_string().as_str()))
-            };
-            let ready = self.hot.iter().map(|(_, task)| task).filter(open);
-            let mut ready: Vec<_> = ready.map(|t| (Reverse(t.new.priority), t.seq, t.new.id)).collect();
-            ready.sort_unstable();
-            best.extend(ready.into_iter().take(at_most));
+                    && (except.is_empty() || !except.contains(task.new.target.to_string().as_str()));
+                let queue = queue_of(&task.new.target);
+                if open && !self.paused.has(&queue) {
+                    let place = (Reverse(task.new.priority), task.seq, task.new.id);
+                    ready.entry(queue).or_default().push_back(place);
+                }
+            }
+            ready.values_mut().for_each(|queue| queue.make_contiguous().sort_unstable());
+            let queues = in_turn(ready.keys().cloned().collect(), &request.queues);
+            let shared = share_out::<Infallible>(at_most, queues, |queue, n| {
+                let there = ready.get_mut(queue);
+                let mut taken = 0;
+                for place in there.into_iter().flat_map(|ready| ready.drain(..n.min(ready.len()))) {
+                    best.push(place);
+                    taken += 1;
+                }
+                Ok(taken)
+            });
+            match shared {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
         }
         best.sort_unstable();
         best.into_iter().filter_map(|(.., id)| self.take(boot, id, request.alone)).collect()

@@ -215,6 +215,14 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.running(boot)))
     }
 
+    async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError> {
+        Ok(self.write_now(|s| s.pause(queue, paused)))
+    }
+
+    async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        Ok(self.read(|s| s.paused.iter().map(|(queue, at)| (queue.clone(), *at)).collect()))
+    }
+
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
         Ok(self.write_now(|s| if park { s.park(target) } else { s.unpark(target) }))
     }

@@ -47,6 +47,17 @@ impl State {
         Ok(())
     }
 
+    /// Pauses a queue, or lets it go on; says whether that changed anything.
+    pub(super) fn pause(&mut self, queue: &str, paused: bool) -> bool {
+        let known = self.paused.has(&queue.to_owned());
+        match (paused, known) {
+            (true, false) => self.paused.insert(queue.to_owned(), self.now),
+            (false, true) => drop(self.paused.remove(&queue.to_owned())),
+            _ => {}
+        }
+        paused != known
+    }
+
     /// Parks the ready and scheduled tasks of a target.
     pub(super) fn park(&mut self, target: &str) -> u64 {
         let waiting = [TaskState::Ready, TaskState::Scheduled];

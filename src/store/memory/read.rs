@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{ClaimId, TaskEvent, TaskState, TaskView},
+        task::{ClaimId, TaskEvent, TaskState, TaskView, queue_of},
     },
     store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, read::MAX_PAGE, told},
 };
@@ -79,7 +79,11 @@ impl State {
     }
 
     pub(super) fn suspects(&self, boot: Uuid) -> u64 {
-        let claimable = |t: &Task| t.is_ready(Lane::Alone) && self.may_claim(boot, t.partition);
+        let claimable = |t: &Task| {
+            t.is_ready(Lane::Alone)
+                && self.may_claim(boot, t.partition)
+                && !self.paused.has(&queue_of(&t.new.target))
+        };
         self.hot.iter().filter(|(_, task)| claimable(task)).count() as u64
     }
 

@@ -97,6 +97,8 @@ pub(super) struct State {
     /// What tasks wrote.
     pub(super) written: Table<TaskId, Written>,
     pub(super) schedules: Table<String, Schedule>,
+    /// Since when.
+    pub(super) paused: Table<String, Timestamp>,
     /// Numbers once drawn are not drawn again, also where their unit was refused.
     seq: i64,
     revision: i64,
@@ -126,6 +128,7 @@ impl State {
             subscriptions: Table::default(),
             written: Table::default(),
             schedules: Table::default(),
+            paused: Table::default(),
             seq: 0,
             revision: 0,
         }
@@ -136,7 +139,7 @@ impl State {
         self.now = exact(now);
     }
 
-    fn tables(&mut self) -> [&mut dyn Undo; 15] {
+    fn tables(&mut self) -> [&mut dyn Undo; 16] {
         [
             &mut self.agents,
             &mut self.earlier,
@@ -153,6 +156,7 @@ impl State {
             &mut self.subscriptions,
             &mut self.written,
             &mut self.schedules,
+            &mut self.paused,
         ]
     }
 

@@ -323,6 +323,8 @@ call! {
         limit: Integer = i32,
         except: Array<Text> = Vec<&'a str>,
         alone: Bool = bool,
+        queue: Array<Text> = Vec<&'a str>,
+        at_most: Array<Integer> = Vec<i32>,
     }
 }
 

@@ -183,6 +183,14 @@ impl Store for PostgresStore {
         read::running(&mut *self.pools.get().await?, boot).await
     }
 
+    async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError> {
+        work::pause(&mut *self.pools.get().await?, queue, paused).await
+    }
+
+    async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        read::paused(&mut *self.pools.get().await?).await
+    }
+
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
         work::park(&mut *self.pools.get().await?, target, park).await
     }

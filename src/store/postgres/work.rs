@@ -45,6 +45,7 @@ mod functions {
     define_sql_function!(fn greenroom_leave_1(boot: Uid) -> Bool);
     define_sql_function!(fn greenroom_give_back_2(boot: Uid, tasks: Array<Uid>, claims: Array<BigInt>) -> Bool);
     define_sql_function!(fn greenroom_promote_1(now: Moment, limit: Integer) -> BigInt);
+    define_sql_function!(fn greenroom_pause_1(queue: Text, paused: Bool) -> Bool);
     define_sql_function!(fn greenroom_park_1(target: Text, park: Bool) -> BigInt);
     define_sql_function!(fn greenroom_set_status_1(id: Uid, partition: SmallInt, kind: Text, key: Text, epoch: BigInt, status: SmallInt, reason: Nullable<Text>) -> Bool);
     define_sql_function!(fn greenroom_flag_1(task: Uid) -> Bool);
@@ -126,6 +127,10 @@ async fn owned(conn: &mut AsyncPgConnection, boot: Uuid, rescued: i64) -> Result
     })
 }
 
+fn room(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
 /// Claims the best ready tasks.
 pub(super) async fn claim(
     conn: &mut AsyncPgConnection,
@@ -142,9 +147,11 @@ pub(super) async fn claim(
         let call = ClaimCall {
             boot: Some(Id(boot)),
             lane,
-            limit: i32::try_from(limit).unwrap_or(i32::MAX),
+            limit: room(limit),
             except: request.except.iter().map(String::as_str).collect(),
             alone: request.alone,
+            queue: request.queues.iter().map(|queue| queue.name.as_str()).collect(),
+            at_most: request.queues.iter().map(|queue| room(queue.at_most)).collect(),
         };
         let rows: Vec<ClaimedRow> = match RunQueryDsl::load(call, conn).await {
             Ok(rows) => rows,
@@ -177,6 +184,15 @@ pub(super) async fn promote(conn: &mut AsyncPgConnection, now: Timestamp) -> Res
     let call = diesel::select(greenroom_promote_1(micros(now), PROMOTED_AT_ONCE));
     let promoted: i64 = call.get_result(conn).await.map_err(sql)?;
     Ok(u64::try_from(promoted).unwrap_or(0))
+}
+
+/// Pauses a queue, or lets it go on; says whether that changed anything.
+pub(super) async fn pause(
+    conn: &mut AsyncPgConnection,
+    queue: &str,
+    paused: bool,
+) -> Result<bool, StoreError> {
+    diesel::select(greenroom_pause_1(queue, paused)).get_result(conn).await.map_err(sql)
 }
 
 /// Parks or unparks the tasks of a target.

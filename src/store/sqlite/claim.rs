@@ -1,8 +1,8 @@
 //! Claiming, giving back, promoting: how tasks move without having ended.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use diesel::prelude::*;
+use diesel::{dsl::sql, expression::SqlLiteral, prelude::*, sql_types::Text};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -19,9 +19,12 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{ClaimId, Claimed, TaskState},
+        task::{ClaimId, Claimed, TaskState, in_turn, share_out},
     },
-    store::{ClaimRequest, Refusal, StoreError, schema::greenroom_tasks},
+    store::{
+        ClaimRequest, Refusal, StoreError,
+        schema::{greenroom_paused, greenroom_tasks},
+    },
 };
 
 /// How many tasks one pass of `promote` moves, per reason.
@@ -52,8 +55,16 @@ impl Writer {
         let mut claimed = Vec::new();
         for (lane, limit, sync) in wanted.into_iter().filter(|(_, limit, _)| *limit > 0) {
             let more = self.transaction(sync, Timestamp::now(), |tx| {
-                let ready = tx.ready(lane, limit, &except).map_err(|e| error::of_statement(&e))?;
-                ready.into_iter().map(|rowid| tx.take(boot, rowid, request.alone).map_err(whole)).collect()
+                let ready = tx.ready_queues(lane).map_err(|e| error::of_statement(&e))?;
+                let mut more = Vec::new();
+                share_out(limit, in_turn(ready, &request.queues), |queue, n| {
+                    let best = tx.ready(lane, queue, n, &except).map_err(|e| error::of_statement(&e))?;
+                    for rowid in &best {
+                        more.push(tx.take(boot, *rowid, request.alone).map_err(whole)?);
+                    }
+                    Ok::<_, StoreError>(best.len())
+                })?;
+                Ok(more)
             });
             match more {
                 Ok(more) => claimed.extend::<Vec<Claimed>>(more),
@@ -142,6 +153,11 @@ impl Writer {
     }
 }
 
+/// The kind or tool of a task: a column that SQLite derives from the target.
+fn queue() -> SqlLiteral<Text> {
+    sql::<Text>("queue")
+}
+
 impl Tx<'_> {
     pub(super) fn doom(&mut self, rowid: i64, lane: i16) -> QueryResult<()> {
         use greenroom_tasks::dsl;
@@ -151,8 +167,34 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The best ready tasks of a lane. The index alone answers; it is read only as far as needed.
-    fn ready(&mut self, lane: i16, limit: usize, except: &HashSet<&str>) -> QueryResult<Vec<i64>> {
+    /// The queues with ready tasks in a lane that are not paused: a seek for each.
+    fn ready_queues(&mut self, lane: i16) -> QueryResult<BTreeSet<String>> {
+        use greenroom_tasks::dsl;
+        let mut found = BTreeSet::new();
+        let mut last = String::new();
+        loop {
+            let next = dsl::greenroom_tasks
+                .filter(dsl::state.eq(READY))
+                .filter(dsl::lane.eq(lane))
+                .filter(queue().gt(&last))
+                .order(queue().asc())
+                .select(queue())
+                .first::<String>(self.conn)
+                .optional()?;
+            let Some(next) = next else { break };
+            found.insert(next.clone());
+            last = next;
+        }
+        if !found.is_empty() {
+            for paused in greenroom_paused::table.select(greenroom_paused::queue).load::<String>(self.conn)? {
+                found.remove(&paused);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The best ready tasks of a queue. The index alone answers; it is read only as far as needed.
+    fn ready(&mut self, lane: i16, of: &str, limit: usize, except: &HashSet<&str>) -> QueryResult<Vec<i64>> {
         use greenroom_tasks::dsl;
         let mut best = Vec::with_capacity(limit.min(1_024));
         if limit == 0 {
@@ -161,6 +203,7 @@ impl Tx<'_> {
         let rows = dsl::greenroom_tasks
             .filter(dsl::state.eq(READY))
             .filter(dsl::lane.eq(lane))
+            .filter(queue().eq(of))
             .order((dsl::priority.desc(), dsl::seq.asc()))
             .select((dsl::rowid, dsl::target))
             .load_iter::<(i64, String), _>(self.conn)?;

@@ -253,6 +253,15 @@ impl Store for SqliteStore {
         self.read(move |c| read::running(c, boot)).await
     }
 
+    async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError> {
+        let queue = queue.to_owned();
+        self.write(move |w| w.pause(&queue, paused)).await
+    }
+
+    async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        self.read(read::paused).await
+    }
+
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError> {
         let target = target.to_owned();
         self.write(move |w| w.park(&target, park)).await

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::{
     claim::whole,
     commit::Stop,
+    error,
     rows::{self, ArchivedRow},
     tx::{Sync, Tx, Writer},
     values::{Id, Lit, OUTCOME_UNKNOWN, PARKED, READY, RUNNING, SCHEDULED, lane},
@@ -17,7 +18,9 @@ use crate::{
     },
     store::{
         CancelFound, StoreError, StoredStatus,
-        schema::{greenroom_agents, greenroom_batches, greenroom_task_archive, greenroom_tasks},
+        schema::{
+            greenroom_agents, greenroom_batches, greenroom_paused, greenroom_task_archive, greenroom_tasks,
+        },
     },
 };
 
@@ -50,6 +53,20 @@ impl Writer {
     /// Looks a task up for cancellation, and flags it where it runs.
     pub(super) fn cancel(&mut self, id: TaskId) -> Result<Option<CancelFound>, StoreError> {
         self.transaction(Sync::Full, Timestamp::now(), |tx| tx.cancel(id.into()).map_err(whole))
+    }
+
+    /// Pauses a queue, or lets it go on; says whether that changed anything.
+    pub(super) fn pause(&mut self, queue: &str, paused: bool) -> Result<bool, StoreError> {
+        use greenroom_paused::dsl;
+        self.transaction(Sync::Full, Timestamp::now(), |tx| {
+            let changed = match paused {
+                true => diesel::insert_or_ignore_into(dsl::greenroom_paused)
+                    .values((dsl::queue.eq(queue), dsl::at.eq(tx.now)))
+                    .execute(tx.conn),
+                false => diesel::delete(dsl::greenroom_paused.find(queue)).execute(tx.conn),
+            };
+            changed.map(|n| n > 0).map_err(|e| error::of_statement(&e))
+        })
     }
 
     /// Brings a task back.

@@ -1,0 +1,281 @@
+//! Who comes first, and how much of the room each gets: fairness between the kinds of agents, and between
+//! the tools.
+//!
+//! A **queue** is all tasks for one kind, or for one tool; its name is the kind, or `tool:NAME`. Priority
+//! orders the tasks of a queue. Between queues there is no order but turns: a kind with 100,000 ready tasks
+//! does not hold up the single task of another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Bounds, Pace};
+use crate::model::id::Target;
+
+/// What a claim is told of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// At most so many of it.
+    pub at_most: usize,
+}
+
+/// The queue of a target.
+pub fn queue_of(target: &Target) -> String {
+    match target {
+        Target::Agent { kind, .. } => kind.clone(),
+        Target::Tool(name) => format!("tool:{name}"),
+    }
+}
+
+/// Shares `room` out among queues, each with the most that it may have, in this order: each is given an
+/// equal part of what is left, at least one, round by round, until nothing is left or none takes more.
+/// `take` says how many a queue took; one that took less than it was given has no more.
+///
+/// # Errors
+/// What `take` answers; what was taken before stays taken.
+pub fn share_out<E>(
+    room: usize,
+    queues: Vec<Queue>,
+    mut take: impl FnMut(&str, usize) -> Result<usize, E>,
+) -> Result<(), E> {
+    let (mut left, mut open) = (room, queues);
+    open.retain(|queue| queue.at_most > 0);
+    while left > 0 && !open.is_empty() {
+        let mut others = open.len();
+        let mut more = Vec::with_capacity(others);
+        for queue in open {
+            let part = left.div_ceil(others.max(1)).min(queue.at_most);
+            others -= 1;
+            if part == 0 {
+                break;
+            }
+            let taken = take(&queue.name, part)?;
+            left = left.saturating_sub(taken);
+            let at_most = queue.at_most.saturating_sub(taken);
+            if taken >= part && at_most > 0 {
+                more.push(Queue { at_most, ..queue });
+            }
+        }
+        open = more;
+    }
+    Ok(())
+}
+
+/// The queues that are ready, in their turn and with their bounds: first those of which nothing is told.
+pub fn in_turn(ready: BTreeSet<String>, told: &[Queue]) -> Vec<Queue> {
+    let place = |name: &str| told.iter().position(|queue| queue.name == name);
+    let mut open: Vec<(Option<usize>, Queue)> = ready
+        .into_iter()
+        .map(|name| {
+            let at = place(&name);
+            let at_most = at.and_then(|at| told.get(at)).map_or(usize::MAX, |queue| queue.at_most);
+            (at, Queue { name, at_most })
+        })
+        .collect();
+    open.sort_by_key(|(at, _)| *at);
+    open.into_iter().map(|(_, queue)| queue).collect()
+}
+
+/// What a node holds of each queue, and whose turn it is.
+#[derive(Debug, Default)]
+pub struct Shares {
+    queues: BTreeMap<String, Share>,
+    /// Claims so far.
+    turns: u64,
+}
+
+#[derive(Debug)]
+struct Share {
+    bounds: Bounds,
+    pace: Option<Pace>,
+    held: usize,
+    /// In which turn it was served last.
+    last: u64,
+    is_tool: bool,
+}
+
+impl Shares {
+    /// Makes a queue known.
+    pub fn know(&mut self, name: String, bounds: Bounds) {
+        let pace = bounds.rate.map(Pace::new);
+        let is_tool = name.starts_with("tool:");
+        self.queues.insert(name, Share { bounds, pace, held: 0, last: 0, is_tool });
+    }
+
+    /// One of its tasks was claimed.
+    pub fn claimed(&mut self, name: &str, now: Duration) {
+        self.turns += 1;
+        if let Some(share) = self.queues.get_mut(name) {
+            share.held += 1;
+            share.last = self.turns;
+            share.pace.as_mut().into_iter().for_each(|pace| pace.begin(now));
+        }
+    }
+
+    /// One of its claims has ended.
+    pub fn ended(&mut self, name: &str) {
+        if let Some(share) = self.queues.get_mut(name) {
+            share.held = share.held.saturating_sub(1);
+        }
+    }
+
+    /// What a claim is told of them: the next in turn first, that is, who holds the least, and of those who
+    /// hold alike whoever was served the longest ago. `agents` is the room left for all agents' tasks: a kind
+    /// may hold as many as it leaves free, so that one whose agents take long leaves room for the others.
+    pub fn turns(&mut self, agents: usize, now: Duration) -> Vec<Queue> {
+        let mut all: Vec<(usize, u64, Queue)> = Vec::with_capacity(self.queues.len());
+        for (name, share) in &mut self.queues {
+            let mut at_most = match share.is_tool {
+                true => usize::MAX,
+                false => agents.saturating_sub(share.held).div_ceil(2),
+            };
+            at_most = at_most.min(share.bounds.room(share.held));
+            if let Some(pace) = &mut share.pace {
+                at_most = at_most.min(pace.room(now));
+            }
+            all.push((share.held, share.last, Queue { name: name.clone(), at_most }));
+        }
+        all.sort_by_key(|(held, last, _)| (*held, *last));
+        all.into_iter().map(|(.., queue)| queue).collect()
+    }
+
+    /// When the first queue that its rate holds up has room again.
+    pub fn opens_in(&mut self, now: Duration) -> Option<Duration> {
+        self.queues.values_mut().filter_map(|share| share.pace.as_mut()?.opens_in(now)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::task::Rate;
+
+    fn queue(name: &str, at_most: usize) -> Queue {
+        Queue { name: name.to_owned(), at_most }
+    }
+
+    /// What each queue gets of this room, where it has so many.
+    fn shared(room: usize, has: &[(&str, usize, usize)]) -> BTreeMap<String, usize> {
+        let queues = has.iter().map(|(name, _, at_most)| queue(name, *at_most)).collect();
+        let mut left: BTreeMap<&str, usize> = has.iter().map(|(name, n, _)| (*name, *n)).collect();
+        let mut got = BTreeMap::new();
+        share_out::<()>(room, queues, |name, n| {
+            let there = left.get_mut(name).unwrap();
+            let taken = n.min(*there);
+            *there -= taken;
+            *got.entry(name.to_owned()).or_default() += taken;
+            Ok(taken)
+        })
+        .unwrap();
+        got
+    }
+
+    fn got(list: &[(&str, usize)]) -> BTreeMap<String, usize> {
+        list.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+    }
+
+    const ANY: usize = usize::MAX;
+
+    #[test]
+    fn a_long_queue_leaves_the_others_their_part() {
+        assert_eq!(
+            shared(256, &[("many", 100_000, ANY), ("one", 1, ANY)]),
+            got(&[("many", 255), ("one", 1)])
+        );
+        assert_eq!(
+            shared(9, &[("a", 100, ANY), ("b", 100, ANY), ("c", 1, ANY)]),
+            got(&[("a", 4), ("b", 4), ("c", 1)])
+        );
+        assert_eq!(shared(2, &[("a", 9, ANY), ("b", 9, ANY), ("c", 9, ANY)]), got(&[("a", 1), ("b", 1)]));
+        assert_eq!(shared(9, &[("a", 100, 2), ("b", 100, ANY), ("c", 9, 0)]), got(&[("a", 2), ("b", 7)]));
+    }
+
+    proptest! {
+        #[test]
+        fn all_the_room_is_used_and_nobody_gets_more_than_another_who_wants(
+            room in 0usize..300,
+            has in prop::collection::vec((0usize..200, 0usize..200), 1..8),
+        ) {
+            let names: Vec<String> = (0..has.len()).map(|n| n.to_string()).collect();
+            let has: Vec<_> = names.iter().zip(&has).map(|(name, (n, most))| (name.as_str(), *n, *most)).collect();
+            let got = shared(room, &has);
+            let wants: usize = has.iter().map(|(_, n, most)| n.min(most)).sum();
+            prop_assert_eq!(got.values().sum::<usize>(), room.min(wants));
+            for (name, n, most) in &has {
+                let mine = got.get(*name).copied().unwrap_or(0);
+                prop_assert!(mine <= *n.min(most));
+                if mine < *n.min(most) {
+                    // who got less than there was got as much as whoever got the most, but for what does
+                    // not divide: one a round
+                    let best = got.values().max().copied().unwrap_or(0);
+                    prop_assert!(best <= mine + has.len(), "{got:?} of {room}: {has:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_holds_the_least_is_next_and_then_whoever_was_served_the_longest_ago() {
+        let (mut shares, now) = (Shares::default(), Duration::ZERO);
+        for name in ["a", "b", "c"] {
+            shares.know(name.to_owned(), Bounds::default());
+        }
+        let order = |shares: &mut Shares| -> Vec<String> {
+            shares.turns(100, now).into_iter().map(|queue| queue.name).collect()
+        };
+        shares.claimed("a", now);
+        shares.claimed("b", now);
+        assert_eq!(order(&mut shares), ["c", "a", "b"]);
+        shares.ended("b");
+        assert_eq!(order(&mut shares), ["c", "b", "a"]);
+        shares.ended("a");
+        assert_eq!(order(&mut shares), ["c", "a", "b"], "with nothing held, they take turns");
+    }
+
+    #[test]
+    fn a_kind_holds_no_more_than_it_leaves_free() {
+        let (mut shares, now) = (Shares::default(), Duration::ZERO);
+        shares.know("slow".to_owned(), Bounds::default());
+        let mut held = 0;
+        loop {
+            let at_most = shares.turns(100 - held, now)[0].at_most;
+            if at_most == 0 {
+                break;
+            }
+            held += at_most;
+            (0..at_most).for_each(|_| shares.claimed("slow", now));
+        }
+        assert_eq!(held, 50);
+    }
+
+    #[test]
+    fn bounds_leave_what_cannot_begin_where_it_is() {
+        let (mut shares, now) = (Shares::default(), Duration::ZERO);
+        let rate = Some(Rate { n: 3, within: Duration::from_secs(1) });
+        shares.know("tool:a".to_owned(), Bounds { concurrency: Some(2), rate });
+        let room = |shares: &mut Shares, now| shares.turns(0, now)[0].at_most;
+        assert_eq!(room(&mut shares, now), 2);
+        shares.claimed("tool:a", now);
+        shares.claimed("tool:a", now);
+        assert_eq!((room(&mut shares, now), shares.opens_in(now)), (0, None));
+        shares.ended("tool:a");
+        shares.ended("tool:a");
+        assert_eq!(room(&mut shares, now), 1, "the third of this second");
+        shares.claimed("tool:a", now);
+        assert_eq!(room(&mut shares, now), 0);
+        assert_eq!(shares.opens_in(now), Some(Duration::from_secs(1)));
+        assert_eq!(room(&mut shares, Duration::from_secs(1)), 1, "one is held, and two may run");
+    }
+
+    #[test]
+    fn queues_of_which_nothing_is_told_come_first() {
+        let ready = ["a", "b", "z"].map(str::to_owned).into();
+        let told = [queue("b", 2), queue("c", 9), queue("a", 0)];
+        assert_eq!(in_turn(ready, &told), [queue("z", usize::MAX), queue("b", 2), queue("a", 0)]);
+    }
+}

@@ -1,0 +1,144 @@
+//! What there is room for: in all, for each kind and tool, and for each agent.
+
+use std::{collections::HashMap, time::Duration};
+
+use actix::prelude::*;
+
+use super::Dispatcher;
+use crate::{
+    model::{
+        id::Target,
+        task::{Claimed, Shares, queue_of},
+    },
+    runtime::node::Node,
+    store::ClaimRequest,
+};
+
+/// At most so many tasks for agents are claimed at once.
+const MAX_AGENT_CLAIMS: usize = 2_048;
+/// At most so many of them for one agent.
+const MAX_CLAIMS_EACH: usize = 128;
+/// At most so many in one claim.
+const CLAIM_BATCH: usize = 256;
+/// The shortest time for which it waits until a rate lets the next one begin: then several may.
+const PACE: Duration = Duration::from_millis(10);
+
+/// What a claim has left in the store, as far as it tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing that there was room for.
+    Nothing,
+    /// Perhaps some that there was no room for.
+    Some,
+    /// Perhaps some that there is room for.
+    More,
+}
+
+impl Left {
+    pub(super) fn by(request: &ClaimRequest, claims: &[Claimed]) -> Self {
+        if request.alone {
+            return Self::Nothing;
+        }
+        let mut taken: HashMap<String, usize> = HashMap::new();
+        let mut agents = 0;
+        for claim in claims {
+            *taken.entry(queue_of(&claim.target)).or_default() += 1;
+            agents += usize::from(matches!(claim.target, Target::Agent { .. }));
+        }
+        let tools = claims.len() - agents;
+        let is_used = |n: usize, room: usize| n >= room && room > 0;
+        if is_used(agents, request.agents) || is_used(tools, request.tools) {
+            return Self::More;
+        }
+        let bound = |name: &str, at_most: usize| taken.get(name).copied().unwrap_or(0) >= at_most;
+        let held_back = request.agents == 0
+            || request.tools == 0
+            || !request.except.is_empty()
+            || request.queues.iter().any(|queue| bound(&queue.name, queue.at_most));
+        if held_back { Self::Some } else { Self::Nothing }
+    }
+}
+
+/// What bounds the kinds and tools of a node.
+pub(super) fn shares(node: &Node) -> Shares {
+    let mut shares = Shares::default();
+    for kind in &node.kinds {
+        shares.know(kind.name().to_owned(), kind.policy().bounds);
+    }
+    for (name, tool) in &node.tools {
+        shares.know(format!("tool:{name}"), tool.bounds());
+    }
+    shares
+}
+
+impl Dispatcher {
+    /// How much there is room for; `None`: for nothing.
+    pub(super) fn request(&mut self) -> Option<ClaimRequest> {
+        if self.suspects {
+            // One that may kill the process runs when nothing else does.
+            let alone = self.running.is_empty() && self.full.is_empty();
+            return alone.then(|| ClaimRequest {
+                agents: 1,
+                tools: 1,
+                alone: true,
+                ..ClaimRequest::default()
+            });
+        }
+        let slots = self.node.settings.tasks.slots as usize;
+        let free = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims);
+        let (agents, tools) =
+            (free.min(CLAIM_BATCH), slots.saturating_sub(self.tool_claims).min(CLAIM_BATCH));
+        if agents + tools == 0 {
+            return None;
+        }
+        let full = self
+            .by_target
+            .iter()
+            .filter(|(target, n)| **n >= MAX_CLAIMS_EACH && !target.starts_with("tool:"));
+        let except = full.map(|(target, _)| target.clone()).collect();
+        let queues = self.shares.turns(free, self.node.uptime());
+        Some(ClaimRequest { agents, tools, except, queues, alone: false })
+    }
+
+    /// Comes back when a rate that is used up lets the next one begin.
+    pub(super) fn keep_pace(&mut self, ctx: &mut Context<Self>) {
+        if self.paced {
+            return;
+        }
+        let Some(wait) = self.shares.opens_in(self.node.uptime()) else { return };
+        self.paced = true;
+        ctx.run_later(wait.max(PACE), |this, ctx| {
+            this.paced = false;
+            this.ready = true;
+            this.claim(ctx);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::task::Queue;
+
+    fn claims(of: &[(Target, usize)]) -> Vec<Claimed> {
+        of.iter().flat_map(|(target, n)| (0..*n).map(|_| Claimed::first(target.clone()))).collect()
+    }
+
+    #[test]
+    fn a_claim_tells_whether_anything_may_be_left() {
+        let agent = |kind: &str| Target::agent(kind, "a");
+        let asked = || ClaimRequest { agents: 10, tools: 5, ..ClaimRequest::default() };
+        assert_eq!(Left::by(&asked(), &claims(&[(agent("a"), 9)])), Left::Nothing);
+        assert_eq!(Left::by(&asked(), &claims(&[(agent("a"), 4), (agent("b"), 6)])), Left::More);
+        assert_eq!(Left::by(&asked(), &claims(&[(Target::Tool("t".into()), 5)])), Left::More);
+        let no_slots = ClaimRequest { tools: 0, ..asked() };
+        assert_eq!(Left::by(&no_slots, &claims(&[])), Left::Some, "nobody looked for tools' tasks");
+        let bound = |at_most| {
+            let queues = vec![Queue { name: "tool:t".into(), at_most }];
+            ClaimRequest { queues, ..asked() }
+        };
+        assert_eq!(Left::by(&bound(2), &claims(&[(Target::Tool("t".into()), 2)])), Left::Some);
+        assert_eq!(Left::by(&bound(2), &claims(&[(Target::Tool("t".into()), 1)])), Left::Nothing);
+        assert_eq!(Left::by(&bound(0), &claims(&[])), Left::Some, "it may have some");
+    }
+}

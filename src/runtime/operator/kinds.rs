@@ -1,0 +1,68 @@
+//! The kinds of agents, and pausing the tasks of a kind or a tool.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Operator, Result, not_found};
+use crate::runtime::views::{KindInfo, Reason};
+
+impl Operator {
+    /// The kinds of the program. Whether they are paused is not told while the store does not answer.
+    pub async fn kinds(&self) -> Vec<KindInfo> {
+        let paused = self.paused().await;
+        let info = |mut info: KindInfo| {
+            info.paused = paused.contains_key(&info.kind);
+            info
+        };
+        self.node.kinds.iter().map(|k| info(k.info())).collect()
+    }
+
+    /// One kind.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownKind`](super::OperatorError::UnknownKind).
+    pub async fn kind(&self, kind: &str) -> Result<KindInfo> {
+        let mut info = self.kind_of(kind)?.1.info();
+        info.paused = self.paused().await.contains_key(kind);
+        Ok(info)
+    }
+
+    /// Pauses the tasks of a kind, or of a tool (`tool:NAME`), on all nodes, until they are resumed: none is
+    /// claimed. Those that run go on, and what is asked and told directly is not touched.
+    ///
+    /// # Errors
+    /// Nobody of that name; a store that does not answer.
+    pub async fn pause_kind(&self, kind: &str, paused: bool) -> Result<()> {
+        match kind.strip_prefix("tool:") {
+            Some(name) if self.node.tools.contains_key(name) => {}
+            Some(name) => return Err(not_found(format!("no tool `{name}`"))),
+            None => drop(self.kind_of(kind)?),
+        }
+        let changed = self.node.store.pause(kind, paused).await?;
+        if changed && !paused {
+            self.node.wake_dispatcher(false);
+            self.node.news.notify_one();
+        }
+        Ok(())
+    }
+
+    /// What is paused, and since when; nothing while the store does not answer.
+    pub(super) async fn paused(&self) -> BTreeMap<String, Timestamp> {
+        if self.node.outage.is_known() {
+            return BTreeMap::new();
+        }
+        self.node.store.paused().await.unwrap_or_default().into_iter().collect()
+    }
+
+    /// Why tasks wait that could run.
+    pub(super) async fn pauses(&self) -> Vec<Reason> {
+        let reason = |(kind, since): (String, Timestamp)| Reason {
+            code: "kind_paused".to_owned(),
+            message: format!("the tasks of {kind} are paused: none is started"),
+            since,
+            remedy: format!("greenroom kinds resume {kind}"),
+        };
+        self.paused().await.into_iter().map(reason).collect()
+    }
+}
