@@ -82,7 +82,8 @@
 //!    that covers it is durable.
 //! 2. One turn of an agent at a time, in the order of its lane.
 //! 3. A commit names the agent's version and its owner's epoch, and the store refuses it where either
-//!    is old. Claims and ends of tasks name their boot and attempt, changes of status the epoch.
+//!    is old. Ends of tasks name their boot and attempt, returns of claims the claim, changes of status
+//!    the epoch.
 //! 4. A turn that fails harms no neighbour: what ran beside it runs again without it.
 //! 5. A commit whose outcome is unknown is sent again as it was; its guards make that safe.
 //! 6. Calls into user code are guarded: a panic, in a handler or a `Drop`, ends a turn, never a thread.

@@ -109,6 +109,8 @@ pub(crate) struct Dispatcher {
     full: HashMap<String, VecDeque<Arc<Claimed>>>,
     claiming: bool,
     again: bool,
+    /// Claims of which nobody here knows are to be looked for as soon as nothing is being claimed.
+    overdue: bool,
     /// The store may hold ready tasks that have not been claimed.
     ready: bool,
     promoting: bool,
@@ -133,6 +135,7 @@ impl Dispatcher {
             full: HashMap::new(),
             claiming: false,
             again: false,
+            overdue: false,
             ready: true,
             promoting: false,
             promote_again: false,
@@ -225,6 +228,10 @@ impl Dispatcher {
                     this.again |= left == Left::More;
                     this.ready = left != Left::Nothing || this.again;
                     claims.into_iter().for_each(|claim| this.take_in(Arc::new(claim), ctx));
+                    if std::mem::take(&mut this.overdue) {
+                        // it goes on claiming
+                        return this.reconcile(ctx);
+                    }
                     if std::mem::take(&mut this.again) {
                         this.claim(ctx);
                     }

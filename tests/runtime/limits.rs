@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use greenroom::{TaskId, prelude::*};
+use serde_json::json;
 
 use crate::support::{Gate, World, outcome, soon, task_in, until};
 
@@ -69,7 +70,7 @@ async fn start(settings: &[(&str, &str)]) -> (World, Gate) {
 }
 
 async fn submit(world: &World, target: &str, message: Option<&str>) -> TaskId {
-    let request = serde_json::json!({"target": target, "message": message, "input": {}});
+    let request = json!({"target": target, "message": message, "input": {}});
     let request = serde_json::from_value(request).unwrap();
     soon(world.handle().operator().submit(request)).await.unwrap().0.id
 }
@@ -156,12 +157,18 @@ async fn a_tool_with_many_tasks_does_not_hold_up_the_one_of_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_whose_agents_take_long_leaves_room_for_the_others() {
     let (world, gate) = start(&[]).await;
-    let many = submit_for(&world, "slow", "Work", 2_500).await;
-    gate.arrival().await;
-    until("it has what it may", || async { count(&world, &many, "running").await >= 1_000 }).await;
+    let task = |n: usize| json!({"target": format!("slow/{n}"), "message": "Work", "input": {}});
+    for from in [0, 800, 1_600] {
+        let tasks = (from..from + 800).map(|n| serde_json::from_value(task(n)).unwrap()).collect();
+        soon(world.handle().operator().submit_batch(tasks)).await.unwrap();
+    }
+    let are = async |n: u64, state: &str| {
+        world.handle().operator().status().await.tasks.get(state).copied().unwrap_or(0) >= n
+    };
+    until("it has what it may", || are(1_024, "running")).await;
     settled(&world).await;
-    gate.open(2_500);
-    until("all have run", || async { count(&world, &many, "succeeded").await == 2_500 }).await;
+    gate.open(2_400);
+    until("all have run", || are(2_401, "succeeded")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +189,8 @@ async fn a_paused_kind_starts_nothing_and_what_runs_goes_on() {
     // it is seen, and it lasts
     world.end().await;
     world.start_again(program(&gate)).await;
-    let operator = world.handle().operator();
+    let handle = world.handle();
+    let operator = handle.operator();
     assert!(operator.kind("slow").await.unwrap().paused && !operator.kind("quick").await.unwrap().paused);
     assert!(operator.tool("single").await.unwrap().paused);
     let reasons = operator.status().await.reasons;

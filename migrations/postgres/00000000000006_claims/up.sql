@@ -46,6 +46,8 @@ DECLARE
     space int := p_limit;
     part int;
     taken int;
+    best uuid[];
+    picked uuid[];
 BEGIN
     IF NOT greenroom_is_live_1(p_boot) THEN
         RETURN;
@@ -76,31 +78,32 @@ BEGIN
     WHILE space > 0 AND cardinality(names) > 0 LOOP
         next_names := '{}';
         next_rooms := '{}';
+        picked := '{}';
         FOR i IN 1 .. cardinality(names) LOOP
             part := least(rooms[i], ceil(space::numeric / (cardinality(names) - i + 1))::int);
             EXIT WHEN part = 0;
-            RETURN QUERY
-            WITH best AS (
+            best := ARRAY(
                 SELECT t.id FROM greenroom_tasks t
                  WHERE t.state = 2 AND t.lane = p_lane AND split_part(t.target, '/', 1) = names[i]
                    AND t.partition = ANY (owned) AND t.target <> ALL (p_except)
                  ORDER BY t.priority DESC, t.seq
                  LIMIT part
-                 FOR NO KEY UPDATE SKIP LOCKED
-            )
-            UPDATE greenroom_tasks t
-               SET state = 3, attempt = t.attempt + 1, node = p_boot, started_at = now(), alone = p_alone,
-                   claim = nextval('greenroom_tasks_seq_seq')
-              FROM best
-             WHERE t.id = best.id
-            RETURNING t.*;
-            GET DIAGNOSTICS taken = ROW_COUNT;
+                 FOR NO KEY UPDATE SKIP LOCKED);
+            taken := cardinality(best);
+            picked := picked || best;
             space := space - taken;
             IF taken >= part AND rooms[i] > taken THEN
                 next_names := next_names || names[i];
                 next_rooms := next_rooms || (rooms[i] - taken);
             END IF;
         END LOOP;
+        -- Once a round: a statement for each queue would cost more than the rows.
+        RETURN QUERY
+        UPDATE greenroom_tasks t
+           SET state = 3, attempt = t.attempt + 1, node = p_boot, started_at = now(), alone = p_alone,
+               claim = nextval('greenroom_tasks_seq_seq')
+         WHERE t.id = ANY (picked)
+        RETURNING t.*;
         names := next_names;
         rooms := next_rooms;
     END LOOP;

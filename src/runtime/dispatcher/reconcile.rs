@@ -16,7 +16,11 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 impl Dispatcher {
     /// Gives back what the store says runs here, and nobody here knows: the answer to its claim was lost.
     pub(super) fn reconcile(&mut self, ctx: &mut Context<Self>) {
-        if self.draining || self.claiming {
+        if self.draining {
+            return;
+        }
+        if self.claiming {
+            self.overdue = true;
             return;
         }
         self.claiming = true;
