@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use crate::model::task::Advice;
+use crate::{model::task::Advice, tool::NoSignal};
 
 /// An error that says when its task is to be tried again, or that it is not.
 ///
@@ -39,9 +39,12 @@ impl Retry {
         Self { advice: Advice::Never, error: error.into() }
     }
 
-    /// The advice in an error, if there is any: the outermost.
+    /// The advice in an error, if there is any: the outermost. A wait whose end is recorded ends so again.
     pub(crate) fn advice(error: &anyhow::Error) -> Option<Advice> {
-        error.chain().find_map(|cause| cause.downcast_ref::<Self>()).map(|retry| retry.advice)
+        error.chain().find_map(|cause| match cause.downcast_ref::<Self>() {
+            Some(retry) => Some(retry.advice),
+            None => cause.is::<NoSignal>().then_some(Advice::Never),
+        })
     }
 }
 

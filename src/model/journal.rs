@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{event::Level, id::TaskId};
+use super::{event::Level, id::TaskId, task::ClaimId};
 
 /// At most so many signals of one task are kept.
 pub const MAX_SIGNALS: usize = 1_000;
@@ -91,8 +91,8 @@ pub struct Signal {
 pub struct JournalWrite {
     /// Whose.
     pub task: TaskId,
-    /// The attempt that is running, as it was claimed: else nothing is written.
-    pub attempt: u32,
+    /// The claim under which it runs: else nothing is written.
+    pub claim: ClaimId,
     /// What is recorded. One that is there already gets its answer.
     pub entries: Vec<Entry>,
     /// Calls that were begun and have come to nothing: they may be made again.
@@ -104,8 +104,8 @@ pub struct JournalWrite {
 
 impl JournalWrite {
     /// Nothing yet.
-    pub fn of(task: TaskId, attempt: u32) -> Self {
-        Self { task, attempt, entries: Vec::new(), undone: Vec::new(), waits: Vec::new() }
+    pub fn of(task: TaskId, claim: ClaimId) -> Self {
+        Self { task, claim, entries: Vec::new(), undone: Vec::new(), waits: Vec::new() }
     }
 }
 

@@ -157,7 +157,7 @@ async fn wait(node: &Node, claim: &Claimed, waits: Vec<Wait>) -> How {
             .field("waiting_for", names.join(", "));
         node.logger.emit(event.hint(format!("greenroom tasks signal {} {}", claim.id, names.join("|"))));
     }
-    let write = JournalWrite { waits, ..JournalWrite::of(claim.id, claim.attempt) };
+    let write = JournalWrite { waits, ..JournalWrite::of(claim.id, claim.claim) };
     match commit(node, claim, Unit { journal: Some(write), ..Unit::default() }).await {
         Some(()) => {
             // The signal may be there, and a wait has its end.

@@ -39,7 +39,7 @@ use crate::{
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
         task::{Bounds, Retries},
     },
-    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
+    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort, course::Halt},
 };
 
 /// How long a call may take when its tool does not say.
@@ -357,8 +357,9 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
     }
     let cancel = CancellationToken::new();
     let guard = cancel.clone().drop_guard();
-    let task = meta.task.as_ref().map(|task| task.id);
-    let call = Call::new(node.host(), meta.key, (task, meta.attempt), cancel);
+    let claim = meta.task.as_ref().map(|task| (task.id, task.claim));
+    let call = Call::new(node.host(), meta.key, meta.attempt, claim, cancel);
+    let task = claim.map(|(task, _)| task);
     if let Some(task) = task {
         node.calls.pin().insert(task, call.clone());
     }

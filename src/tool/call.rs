@@ -24,7 +24,7 @@ use crate::{
         event::Level,
         id::{Target, TaskId},
         journal::check_signal_name,
-        task::NewTask,
+        task::{ClaimId, NewTask},
     },
 };
 
@@ -61,10 +61,11 @@ impl Call {
     pub(crate) fn new(
         host: Arc<dyn Host>,
         key: String,
-        (task, attempt): (Option<TaskId>, u32),
+        attempt: u32,
+        task: Option<(TaskId, ClaimId)>,
         cancel: CancellationToken,
     ) -> Self {
-        let course = task.map(|task| Course::new(host.clone(), task, attempt));
+        let course = task.map(|(task, claim)| Course::new(host.clone(), task, claim));
         Self(Arc::new(Inner { host, key, attempt, cancel, course, notes: Notes::default() }))
     }
 
@@ -217,7 +218,8 @@ impl Call {
     /// what is under way beside a wait, and is no recorded call, is dropped with the run.
     ///
     /// # Errors
-    /// [`NoSignal`]: it did not come within the `timeout`. The signal is no `D`. Not in a task.
+    /// [`NoSignal`]: it did not come within the `timeout`; a task that ends by it is not tried again. The
+    /// signal is no `D`. Not in a task.
     pub fn wait_for<D: Data>(&self, signal: &str) -> Pending<'static, D, anyhow::Error> {
         let (this, name) = (self.clone(), signal.to_owned());
         Pending::new(move |options| async move {

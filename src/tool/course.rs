@@ -27,7 +27,7 @@ use crate::{
     model::{
         id::TaskId,
         journal::{Answer, JournalWrite, Known, Made, Replay, Signal, Wait},
-        task::NewTask,
+        task::{ClaimId, NewTask},
     },
 };
 
@@ -48,7 +48,7 @@ pub(crate) enum Halt {
 pub(crate) struct Course {
     host: Arc<dyn Host>,
     task: TaskId,
-    attempt: u32,
+    claim: ClaimId,
     /// Read when the function first asks for something: most never do.
     replay: OnceCell<Mutex<Replay>>,
     waits: Mutex<Vec<Wait>>,
@@ -87,11 +87,11 @@ pub(super) struct Asked<'a> {
 }
 
 impl Course {
-    pub(crate) fn new(host: Arc<dyn Host>, task: TaskId, attempt: u32) -> Self {
+    pub(crate) fn new(host: Arc<dyn Host>, task: TaskId, claim: ClaimId) -> Self {
         Self {
             host,
             task,
-            attempt,
+            claim,
             replay: OnceCell::new(),
             waits: Mutex::default(),
             halt: Mutex::default(),
@@ -254,14 +254,14 @@ impl Course {
 
     async fn record(&self, made: &Made, target: &str, answer: Option<Answer>) {
         let entries = vec![made.entry(target, answer)];
-        self.write(JournalWrite { entries, ..JournalWrite::of(self.task, self.attempt) }).await;
+        self.write(JournalWrite { entries, ..JournalWrite::of(self.task, self.claim) }).await;
     }
 
     /// A call came to nothing.
     async fn undo(&self, made: &Made, begun: bool) {
         if begun {
             let undone = vec![made.call];
-            self.write(JournalWrite { undone, ..JournalWrite::of(self.task, self.attempt) }).await;
+            self.write(JournalWrite { undone, ..JournalWrite::of(self.task, self.claim) }).await;
         }
         self.replay().await.lock().failed(made);
     }

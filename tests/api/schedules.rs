@@ -82,7 +82,7 @@ fn a_schedule_that_cannot_be_is_refused_with_its_places() {
     wrong.is_problem(422, "invalid");
     let errors = wrong.json["errors"].as_array().unwrap();
     let places: Vec<_> = errors.iter().filter_map(|e| e["pointer"].as_str()).collect();
-    assert_eq!(places, ["/name", "/cron", "/n"], "{wrong:?}");
+    assert_eq!(places, ["/name", "/cron", "/input/n"], "{wrong:?}");
     let of = |members: &str| {
         let body = format!(r#"{{"name":"a","target":"counter/a","message":"Get",{members}}}"#);
         node.post("/api/v1/schedules", &body)

@@ -7,7 +7,7 @@ use greenroom::{
     model::{
         event::Level,
         journal::{Answer, CallId, Entry, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
-        task::{Claimed, TaskState},
+        task::{ClaimId, Claimed, TaskState},
     },
     store::{Refusal, SignalFound, Unit, Verdict},
 };
@@ -28,7 +28,7 @@ fn entry(n: u8, answer: Option<&str>) -> Entry {
 }
 
 fn writing(claimed: &Claimed, change: impl FnOnce(&mut JournalWrite)) -> Unit {
-    let mut write = JournalWrite::of(claimed.id, claimed.attempt);
+    let mut write = JournalWrite::of(claimed.id, claimed.claim);
     change(&mut write);
     Unit { journal: Some(write), ..Unit::default() }
 }
@@ -99,7 +99,7 @@ rules! {
     async fn only_whoever_holds_the_claim_records(w: &mut World) {
         let claimed = w.running(task("a")).await;
         let other = w.running(task("b")).await;
-        let later = Claimed { attempt: 2, ..claimed.clone() };
+        let later = Claimed { claim: ClaimId(claimed.claim.0 + 1_000), ..claimed.clone() };
         assert_eq!(w.commit_one(recording(&later, vec![entry(1, None)])).await, lost(&claimed));
         // its neighbours in the call do not notice
         let units = [recording(&later, vec![entry(1, None)]), recording(&other, vec![entry(1, Some("1"))]),

@@ -102,7 +102,10 @@ impl World {
             include_str!("../../migrations/postgres/00000000000002_conversations/up.sql"),
             include_str!("../../migrations/postgres/00000000000003_subscriptions/up.sql"),
             include_str!("../../migrations/postgres/00000000000004_crashes/up.sql"),
+            include_str!("../../migrations/postgres/00000000000005_schedules/up.sql"),
             include_str!("../../migrations/postgres/00000000000006_claims/up.sql"),
+            include_str!("../../migrations/postgres/00000000000007_journal/up.sql"),
+            include_str!("../../migrations/postgres/00000000000008_known_ids/up.sql"),
         );
         let database = postgres::Database::like("tables", tables, |url| {
             let url = url.to_owned();

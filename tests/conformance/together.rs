@@ -222,7 +222,7 @@ impl Told {
                 (Step::GiveBack { claim }, _) => match self.takes(*claim) {
                     Some(claim) => {
                         let (store, boot) = (self.world.store.clone(), self.world.boot);
-                        store.give_back(boot, &[(claim.id, claim.attempt)]).await.unwrap();
+                        store.give_back(boot, &[(claim.id, claim.claim)]).await.unwrap();
                         "given back".to_owned()
                     }
                     None => String::new(),
@@ -232,7 +232,7 @@ impl Told {
                         let until = until.then(|| Timestamp::now() + Duration::from_secs(3_600));
                         let wait = Wait { name: name(*which), occurrence: 1, until, seen: 0 };
                         let write =
-                            JournalWrite { waits: vec![wait], ..JournalWrite::of(claim.id, claim.attempt) };
+                            JournalWrite { waits: vec![wait], ..JournalWrite::of(claim.id, claim.claim) };
                         let unit = Unit { journal: Some(write), ..Unit::default() };
                         verdict(&self.world.commit_one(unit).await)
                     }

@@ -312,6 +312,20 @@ async fn a_wait_that_has_its_end_goes_on_without_the_signal_and_stays_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_by_the_end_of_its_wait_is_not_tried_again() {
+    let stage = Stage::default();
+    let late = tool(&stage, |_, call, _| async move {
+        call.wait_for::<Value>("go").timeout(Duration::from_millis(50)).await.context("waiting")
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("late", Effect::Pure, late)).await;
+    let id = world.submits("late", |_| {}).await;
+    let task = world.ends(id).await;
+    assert_eq!((task.state.name(), task.attempt), ("failed", 1));
+    assert_eq!(task.error.unwrap().chain, ["no signal `go` came in time"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_effect_that_happens_once_and_was_interrupted_waits_for_a_person() {
     on_both(async |world, program| {
         let stage = Stage::default();

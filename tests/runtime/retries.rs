@@ -19,9 +19,7 @@ message!(Try -> ());
 fn attempt(how: &Try) -> Result<()> {
     match how {
         Try::Fail => bail!("no"),
-        Try::Later => {
-            Err(Retry::after(2 * HOUR, anyhow!("the bank is busy"))).context("charging").map_err(Into::into)
-        }
+        Try::Later => Err(Retry::after(2 * HOUR, anyhow!("the bank is busy"))).context("charging"),
         Try::Never => Err(Retry::never(anyhow!("the card is no card")).into()),
     }
 }

@@ -55,7 +55,7 @@ CREATE INDEX greenroom_task_logs_task ON greenroom_task_logs (task);
 -- that had begun and came to nothing (d), and what it waits for (w). One that waits is not running any more, and its attempt is given back; it is ready
 -- at once where more signals of a name are there than it has seen. Answers the units that were refused.
 CREATE FUNCTION greenroom_record_1(
-    p_node uuid, u_unit int[], u_task uuid[], u_attempt bigint[],
+    p_node uuid, u_unit int[], u_task uuid[], u_claim bigint[],
     j_unit int[], j_task uuid[], j_hash bytea[], j_occurrence bigint[], j_target text[], j_ordinal bigint[],
     j_answer bytea[],
     d_unit int[], d_task uuid[], d_hash bytea[], d_occurrence bigint[],
@@ -67,9 +67,9 @@ DECLARE
 BEGIN
     PERFORM 1 FROM greenroom_tasks t WHERE t.id = ANY (u_task) ORDER BY t.id FOR NO KEY UPDATE;
     SELECT coalesce(array_agg(u.unit), '{}') INTO bad
-      FROM unnest(u_unit, u_task, u_attempt) AS u (unit, id, attempt)
+      FROM unnest(u_unit, u_task, u_claim) AS u (unit, id, claim)
       LEFT JOIN greenroom_tasks t ON t.id = u.id
-     WHERE t.id IS NULL OR t.state <> 3 OR t.attempt <> u.attempt OR t.node IS DISTINCT FROM p_node;
+     WHERE t.id IS NULL OR t.state <> 3 OR t.claim <> u.claim OR t.node IS DISTINCT FROM p_node;
     INSERT INTO greenroom_journal AS k (task, hash, occurrence, target, ordinal, answer)
     SELECT j.task, j.hash, j.occurrence, j.target, j.ordinal, j.answer
       FROM unnest(j_unit, j_task, j_hash, j_occurrence, j_target, j_ordinal, j_answer)

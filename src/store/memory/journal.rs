@@ -37,7 +37,8 @@ impl State {
 
     /// Records what a task function has come to, under the guard of its claim.
     pub(super) fn record(&mut self, boot: Uuid, write: &JournalWrite) -> Result<(), Refusal> {
-        let claimed = self.hot.get(&write.task).is_some_and(|task| task.is_claimed(boot, write.attempt));
+        let claimed =
+            self.hot.get(&write.task).is_some_and(|task| task.is_claimed(boot) && task.claim == write.claim);
         if !claimed {
             return Err(Refusal::ClaimLost(write.task));
         }

@@ -289,7 +289,7 @@ call! {
         node: Nullable<Uid> = Option<Id>,
         u_unit: Array<Integer> = Vec<i32>,
         u_task: Array<Uid> = Vec<Id>,
-        u_attempt: Array<BigInt> = Vec<i64>,
+        u_claim: Array<BigInt> = Vec<i64>,
         j_unit: Array<Integer> = Vec<i32>,
         j_task: Array<Uid> = Vec<Id>,
         j_hash: Array<Binary> = Vec<&'a [u8]>,

@@ -60,7 +60,7 @@ impl<'a> RecordCall<'a> {
         let id = Id::from(write.task);
         self.u_unit.push(n);
         self.u_task.push(id);
-        self.u_attempt.push(i64::from(write.attempt));
+        self.u_claim.push(write.claim.0);
         for entry in &write.entries {
             self.j_unit.push(n);
             self.j_task.push(id);

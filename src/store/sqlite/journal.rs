@@ -59,7 +59,7 @@ impl Tx<'_> {
         let mine = dsl::greenroom_tasks
             .filter(dsl::id.eq(id))
             .filter(dsl::state.eq(RUNNING))
-            .filter(dsl::attempt.eq(i64::from(write.attempt)))
+            .filter(dsl::claim.eq(write.claim.0))
             .filter(dsl::node.eq(Id(boot)))
             .select((dsl::rowid, dsl::cancel));
         let claim = mine.first::<(i64, bool)>(self.conn).optional()?;
