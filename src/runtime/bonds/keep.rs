@@ -22,7 +22,7 @@ use crate::{
         topic::{Subscriber, SubscriptionWrite},
     },
     runtime::{node::Node, persistence::Outcome, standing::Standing},
-    store::{AgentFilter, AgentRow, Refusal, StoreError, StoredStatus, Unit},
+    store::{AgentFilter, AgentRow, Refusal, StoreError, StoredStatus, Unit, Verdict},
 };
 
 /// So many watchers are told, and so many children looked at, at once.
@@ -307,11 +307,23 @@ impl Node {
 
     /// Makes bonds to these children of this node's, or ends them: each under the epoch of its own.
     async fn bind(&self, topic: &Arc<str>, children: &[Subscriber], bound: bool) -> Result<(), String> {
-        let commits = children.iter().map(|child| {
+        let units = children.iter().map(|child| {
             let owner = Some((child.agent.partition(), self.epoch(child.agent)));
-            let unit = Unit { owner, ..bonds(topic, std::slice::from_ref(child), bound) };
-            self.persistence.commit(child.agent.0, unit)
+            Unit { owner, ..bonds(topic, std::slice::from_ref(child), bound) }
         });
+        if bound {
+            // Past the writers: they would tell of a bond that was made, as if the parent had made it now. Where
+            // it has ended again meanwhile, that would bring back whom this end stops.
+            let units: Vec<Unit> = units.collect();
+            let verdicts = self.store.commit(self.boot, &units).await.map_err(text)?;
+            let refused = |v: &&Verdict| !matches!(v, Verdict::Durable | Verdict::Refused(Refusal::Fenced));
+            return match verdicts.iter().find(refused) {
+                Some(other) => Err(format!("its children's bonds were not written: {other:?}")),
+                None => Ok(()),
+            };
+        }
+        let commits =
+            children.iter().zip(units).map(|(child, unit)| self.persistence.commit(child.agent.0, unit));
         for outcome in join_all(commits).await {
             match outcome {
                 // whoever owns it now does this
