@@ -211,6 +211,7 @@ pub struct Shape {
     /// The refusal's JSON Schema.
     pub error: serde_json::Value,
     validator: std::sync::OnceLock<Option<jsonschema::Validator>>,
+    read: fn(&RawValue) -> Result<(), Invalid>,
 }
 
 impl Shape {
@@ -223,6 +224,7 @@ impl Shape {
             reply: schemars::schema_for!(M::Reply).to_value(),
             error: schemars::schema_for!(M::Error).to_value(),
             validator: std::sync::OnceLock::new(),
+            read: |body| decode::<M>(body).map(drop),
         }
     }
 
@@ -239,6 +241,15 @@ impl Shape {
             .map(|e| (e.instance_path().to_string(), e.to_string().chars().take(300).collect()))
             .collect();
         if findings.is_empty() { Ok(()) } else { Err(Invalid(findings)) }
+    }
+
+    /// Reads a body as its handler's caller will, and lets the message [check itself](Message::validate): for
+    /// what is kept now and read later, when nobody is there to be told.
+    ///
+    /// # Errors
+    /// The first finding of the type, or all of the message's own.
+    pub(crate) fn read(&self, body: &RawValue) -> Result<(), Invalid> {
+        (self.read)(body)
     }
 }
 

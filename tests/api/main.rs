@@ -238,6 +238,18 @@ fn a_tell_and_a_submission_are_accepted() {
     assert_eq!(node.get("/api/v1/tasks?state=failed").json["items"][0]["id"], id);
 
     node.post("/api/v1/tasks", r#"{"target":"counter/a","mesage":"Add"}"#).is_problem(422, "invalid");
+    // Its schema says nothing against such a query; its own check does.
+    let search = r#"{"target":"librarian/a","message":"Search","input":{"query":"?!"}}"#;
+    for (route, body, pointer) in [
+        ("tasks", search.to_owned(), "/input/query"),
+        ("tasks/batch", format!(r#"{{"tasks":[{search}]}}"#), "/tasks/0/input/query"),
+        ("schedules", search.replacen('{', r#"{"name":"a","cron":"@daily","#, 1), "/input/query"),
+    ] {
+        let refused = node.post(&format!("/api/v1/{route}"), &body);
+        refused.is_problem(422, "invalid");
+        assert_eq!(refused.json["errors"][0]["pointer"], pointer, "{refused:?}");
+    }
+    assert!(node.get("/api/v1/tasks?target=librarian/a").json["items"].as_array().unwrap().is_empty());
     node.post("/api/v1/tasks", "[").is_problem(400, "malformed");
     let batch = node.post(
         "/api/v1/tasks/batch",

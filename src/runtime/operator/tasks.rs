@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     agent::{
-        AskError,
+        AskError, Shape,
         host::Submission,
         letter::Key,
         reference::{check_key_text, request_hash},
@@ -239,6 +239,13 @@ impl Operator {
         let target: Target =
             request.target.parse().map_err(|e: NameError| invalid("/target", e.to_string()))?;
         let input = request.input.clone().unwrap_or(Value::Null);
+        let raw =
+            serde_json::value::to_raw_value(&input).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+        let check = |shape: &Shape| {
+            let whole =
+                check(shape, &input).and_then(|()| Ok(shape.read(&raw).map_err(AskError::Invalid)?));
+            whole.map_err(|e| within("/input", e))
+        };
         let name = match &target {
             Target::Agent { kind, .. } => {
                 let (_, kind) = self.kind_of(kind)?;
@@ -247,7 +254,7 @@ impl Operator {
                     .as_deref()
                     .ok_or_else(|| invalid("/message", "a task for an agent needs a message"))?;
                 let shape = kind.shape(message).ok_or_else(|| unknown_message(kind, message))?;
-                check(&shape, &input).map_err(|e| within("/input", e))?;
+                check(&shape)?;
                 message
             }
             Target::Tool(name) => {
@@ -259,12 +266,10 @@ impl Operator {
                     .tools
                     .get(name.as_str())
                     .ok_or_else(|| not_found(format!("no tool `{name}`")))?;
-                check(tool.shape(), &input).map_err(|e| within("/input", e))?;
+                check(tool.shape())?;
                 ""
             }
         };
-        let raw =
-            serde_json::value::to_raw_value(&input).map_err(|e| OperatorError::Malformed(e.to_string()))?;
         let limit = self.node.settings.limits.message_bytes;
         if raw.get().len() as u64 > limit {
             return Err(

@@ -8,7 +8,6 @@ use super::subject;
 use crate::{
     agent::{
         Invalid, Message, Shape,
-        messages::decode,
         schedule::{ScheduleOptions, Target},
     },
     clock,
@@ -30,8 +29,9 @@ pub(crate) type Takes = fn(&RawValue) -> Result<(), Invalid>;
 /// Whether an input can be taken as `M`: by its schema, its type and its own check.
 pub(crate) fn takes<M: Message>(input: &RawValue) -> Result<(), Invalid> {
     let value = serde_json::from_str(input.get()).map_err(|e| Invalid::at("", e.to_string()))?;
-    Shape::of::<M>(false).check(&value)?;
-    decode::<M>(input).map(drop)
+    let shape = Shape::of::<M>(false);
+    shape.check(&value)?;
+    shape.read(input)
 }
 
 /// A schedule as the program declares it.
