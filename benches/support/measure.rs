@@ -180,18 +180,47 @@ pub type Side<'a> = &'a mut dyn FnMut() -> anyhow::Result<f64>;
 
 /// Runs all sides in turn, after one round that does not count: their figures by round.
 pub fn rounds_among<const N: usize>(n: usize, mut sides: [Side<'_>; N]) -> anyhow::Result<[Vec<f64>; N]> {
-    for side in &mut sides {
+    let mut figures = [const { Vec::new() }; N];
+    in_turn(n, &mut sides, &mut figures)?;
+    Ok(figures)
+}
+
+fn in_turn(n: usize, sides: &mut [Side<'_>], figures: &mut [Vec<f64>]) -> anyhow::Result<()> {
+    for side in &mut *sides {
         side()?;
     }
-    let mut figures = [const { Vec::new() }; N];
     for round in 0..n {
         // whoever comes second finds the caches of the first
-        for turn in 0..N {
-            let at = (round + turn) % N;
+        for turn in 0..sides.len() {
+            let at = (round + turn) % sides.len();
             figures[at].push(sides[at]()?);
         }
     }
-    Ok(figures)
+    Ok(())
+}
+
+/// A peer that is yet to be measured.
+pub struct Rival<'a> {
+    pub name: &'static str,
+    /// As [`Peer::goal`].
+    pub goal: Option<f64>,
+    pub side: Box<dyn FnMut() -> anyhow::Result<f64> + 'a>,
+}
+
+/// Runs our side and as many peers as there are in turn, as [`rounds_among`].
+pub fn rounds_beside(
+    n: usize,
+    mut rivals: Vec<Rival<'_>>,
+    mut ours: impl FnMut() -> anyhow::Result<f64>,
+) -> anyhow::Result<(Vec<Peer>, Vec<f64>)> {
+    let mut figures = vec![Vec::new(); rivals.len() + 1];
+    let mut sides: Vec<Side<'_>> = rivals.iter_mut().map(|rival| &mut *rival.side as Side<'_>).collect();
+    sides.push(&mut ours);
+    in_turn(n, &mut sides, &mut figures)?;
+    drop(sides);
+    let ours = figures.pop().unwrap_or_default();
+    let peers = rivals.iter().zip(figures).map(|(rival, theirs)| Peer::new(rival.name, theirs, rival.goal));
+    Ok((peers.collect(), ours))
 }
 
 /// Runs one side after a probe of the disk: how long a sync took goes to `syncs`.

@@ -16,6 +16,7 @@ pub mod packed;
 pub mod peers;
 pub mod phase;
 pub mod postgres;
+pub mod queues;
 pub mod talk;
 pub mod tasks;
 pub mod volatile;

@@ -25,14 +25,19 @@ use serde_json::value::RawValue;
 
 use super::{
     ground::{Ground, directory, runtime},
-    measure::{self, Better, Plan, Row, Unit as Figure, median, p50, rounds},
+    measure::{Better, Peer, Plan, Rival, Row, Unit as Figure, median, p50, rounds_beside},
     postgres::{STORE, Server},
+    queues::Queues,
 };
 
 const CALLERS: usize = 64;
 const PEER: &str = "an insert a transaction, pool of 16";
 /// So many tasks are in the queue that is worked off, where there is time.
 const FULL: [usize; 2] = [20_000, 200_000];
+/// So many are picked up from an idle queue in a round.
+const PICKED: usize = 100;
+/// So many are worked off before it is seen what became of the store.
+const PAST: usize = 1_000_000;
 /// Sizes of families.
 const FAMILIES: [usize; 3] = [1_000, 10_000, 100_000];
 
@@ -89,13 +94,22 @@ impl Handler<Joined<Nothing>> for Fanner {
     }
 }
 
-/// Where a queue is kept: a data directory, and perhaps a database of its own.
+/// Where a queue is kept: a data directory, and perhaps a database of its own, beside the queues of others.
 struct Place<'s> {
     server: Option<&'s Server>,
+    queues: Option<Queues<'s>>,
     made: Cell<usize>,
 }
 
-impl Place<'_> {
+impl<'s> Place<'s> {
+    fn on(server: Option<&'s Server>) -> Self {
+        Self { server, queues: server.and_then(Queues::on), made: Cell::new(0) }
+    }
+
+    fn rivals<'a>(&'a self, what: &'a [String], goal: f64) -> Vec<Rival<'a>> {
+        self.queues.as_ref().map_or(Vec::new(), |queues| queues.rivals(what, Some(goal)))
+    }
+
     fn store(&self) -> &'static str {
         if self.server.is_some() { STORE } else { "" }
     }
@@ -119,7 +133,11 @@ fn names(store: &str) -> Vec<String> {
     let families = ["generations", "fan-out"]
         .into_iter()
         .flat_map(|what| FAMILIES.iter().map(move |n| format!("{store}{what} of {n} tasks")));
-    [submit_name(store), pick_up_name(store)].into_iter().chain(drains).chain(families).collect()
+    [submit_name(store), pick_up_name(store), past_name(store)]
+        .into_iter()
+        .chain(drains)
+        .chain(families)
+        .collect()
 }
 
 fn submit_name(store: &str) -> String {
@@ -128,6 +146,10 @@ fn submit_name(store: &str) -> String {
 
 fn pick_up_name(store: &str) -> String {
     format!("{store}pick-up on an idle queue, p50")
+}
+
+fn past_name(store: &str) -> String {
+    format!("{store}drain {} no-op tasks after {PAST}", FULL[0])
 }
 
 fn drain_name(store: &str, n: usize) -> String {
@@ -139,11 +161,11 @@ pub fn is_wanted_on_postgres(plan: &Plan) -> bool {
 }
 
 pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
-    all(plan, &Place { server: None, made: Cell::new(0) })
+    all(plan, &Place::on(None))
 }
 
 pub fn on_postgres(plan: &mut Plan, server: &Server) -> anyhow::Result<()> {
-    all(plan, &Place { server: Some(server), made: Cell::new(0) })
+    all(plan, &Place::on(Some(server)))
 }
 
 fn all(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
@@ -152,6 +174,7 @@ fn all(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
         drain(plan, place, n)?;
     }
     pick_up(plan, place)?;
+    past(plan, place)?;
     for n in FAMILIES {
         generations(plan, place, n)?;
         fan_out(plan, place, n)?;
@@ -195,24 +218,25 @@ fn submits(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
             async move { tool.submit(payload()).await.map(drop).map_err(anyhow::Error::from) }
         })
     };
-    let peer = match place.server {
+    let inserts = match place.server {
         None => None,
         Some(_) => Some(ground.runtime.block_on(Inserts::new(&url))?),
     };
-    let (peers, ours) = match &peer {
-        None => (Vec::new(), (0..=plan.rounds()).map(|_| ours()).collect::<anyhow::Result<Vec<_>>>()?),
-        Some(peer) => {
-            let (theirs, ours) = rounds(plan.rounds(), || peer.rate(&ground.runtime, stretch), ours)?;
-            (vec![measure::Peer::new(PEER, theirs, None)], ours)
-        }
-    };
+    let what = ["submit".to_owned(), CALLERS.to_string(), stretch.as_millis().to_string()];
+    let mut rivals = place.rivals(&what, 10.0);
+    rivals.extend(inserts.as_ref().map(|inserts| Rival {
+        name: PEER,
+        goal: None,
+        side: Box::new(|| inserts.rate(&ground.runtime, stretch)),
+    }));
+    let (peers, ours) = rounds_beside(plan.rounds(), rivals, ours)?;
     let note = format!(
         "p50 {:.1} ms",
         p50(std::mem::take(&mut *took.lock().unwrap_or_else(PoisonError::into_inner))) / 1e3
     );
     plan.add(Row { name, unit: Figure::PerSecond, better: Better::More, peers, ours, goal: None, note });
     ground.runtime.block_on(ground.handle.operator().cancel(held))?;
-    drop(peer);
+    drop(inserts);
     ground.end()
 }
 
@@ -330,14 +354,18 @@ async fn drained(store: &dyn Store, seen: &Seen, n: usize) -> anyhow::Result<()>
     }
 }
 
-/// From the first that runs to the archive row of the last.
 fn work_off(place: &Place<'_>, tasks: Vec<NewTask>) -> anyhow::Result<Duration> {
-    let (data, seen, n) = (directory()?, Seen::default(), tasks.len());
-    let url = place.fresh(data.path());
+    let data = directory()?;
+    work_off_at(data.path(), &place.fresh(data.path()), tasks)
+}
+
+/// From the first that runs to the archive row of the last.
+fn work_off_at(data: &std::path::Path, url: &str, tasks: Vec<NewTask>) -> anyhow::Result<Duration> {
+    let (seen, n) = (Seen::default(), tasks.len());
     let own = runtime()?;
-    let store = own.block_on(open(&url))?;
+    let store = own.block_on(open(url))?;
     own.block_on(fill(&*store, tasks))?;
-    let ground = ground(data.path(), &url, "1024", &seen)?;
+    let ground = ground(data, url, "1024", &seen)?;
     own.block_on(drained(&*store, &seen, n))?;
     let began = seen.began.lock().unwrap_or_else(PoisonError::into_inner).context("nothing ran")?;
     let took = began.elapsed();
@@ -350,22 +378,40 @@ fn drain(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
     if !plan.wants(&name) {
         return Ok(());
     }
-    let round = || {
-        let tasks = (0..n).map(|_| noop(r#"{"payload":""}"#)).collect::<anyhow::Result<_>>()?;
-        Ok(n as f64 / work_off(place, tasks)?.as_secs_f64())
+    let round = || Ok(n as f64 / work_off(place, payloads(n)?)?.as_secs_f64());
+    let (rounds, what) = (if n > 100_000 { 3 } else { plan.rounds() }, ["drain".to_owned(), n.to_string()]);
+    let (peers, ours) = rounds_beside(rounds, place.rivals(&what, 1.0), round)?;
+    let note =
+        "dispatch, history and the archive row durable; claims as large as 1,024 slots ask for".to_owned();
+    plan.add(Row { name, unit: Figure::PerSecond, better: Better::More, peers, ours, goal: None, note });
+    Ok(())
+}
+
+fn payloads(n: usize) -> anyhow::Result<Vec<NewTask>> {
+    let input = serde_json::to_string(&payload())?;
+    (0..n).map(|_| noop(&input)).collect()
+}
+
+/// A store through which very many tasks have gone, beside the same one when it was new.
+fn past(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
+    const CHUNK: usize = 100_000;
+    let name = past_name(place.store());
+    if !plan.wants(&name) {
+        return Ok(());
+    }
+    let (data, n) = (directory()?, FULL[0]);
+    let url = place.fresh(data.path());
+    let drains = || {
+        let drain = || Ok(n as f64 / work_off_at(data.path(), &url, payloads(n)?)?.as_secs_f64());
+        (0..plan.rounds()).map(|_| drain()).collect::<anyhow::Result<Vec<f64>>>()
     };
-    let rounds = if n > 100_000 { 3 } else { plan.rounds() };
-    let ours = (0..rounds).map(|_| round()).collect::<anyhow::Result<_>>()?;
-    let note = "dispatch, history and the archive row durable".to_owned();
-    plan.add(Row {
-        name,
-        unit: Figure::PerSecond,
-        better: Better::More,
-        peers: Vec::new(),
-        ours,
-        goal: None,
-        note,
-    });
+    let new = drains()?;
+    for _ in 0..PAST / CHUNK {
+        work_off_at(data.path(), &url, payloads(CHUNK)?)?;
+    }
+    let (unit, better, note) = (Figure::PerSecond, Better::More, String::new());
+    let peers = vec![Peer::new("when the store was new", new, Some(0.9))];
+    plan.add(Row { name, unit, better, peers, ours: drains()?, goal: None, note });
     Ok(())
 }
 
@@ -379,10 +425,10 @@ fn pick_up(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
     let url = place.fresh(data.path());
     let ground = ground(data.path(), &url, "64", &seen)?;
     let tool = ground.handle.tool::<Noop>();
-    let (mut ours, mut late) = (Vec::new(), Vec::new());
-    for _ in 0..=plan.rounds() {
+    let mut late = Vec::new();
+    let round = || {
         let mut took = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..PICKED {
             *seen.began.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let done = seen.done.load(Ordering::Acquire);
             let asked = Instant::now();
@@ -396,19 +442,12 @@ fn pick_up(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
         }
         took.sort_unstable();
         late.extend(took.get(took.len() * 99 / 100).map(|d| d.as_secs_f64() * 1e3));
-        ours.push(p50(took));
-    }
-    ours.remove(0);
+        Ok(p50(took))
+    };
+    let what = ["pick-up".to_owned(), PICKED.to_string()];
+    let (peers, ours) = rounds_beside(plan.rounds(), place.rivals(&what, 0.5), round)?;
     let note = format!("p99 {:.1} ms", median(late));
-    plan.add(Row {
-        name,
-        unit: Figure::Micros,
-        better: Better::Less,
-        peers: Vec::new(),
-        ours,
-        goal: None,
-        note,
-    });
+    plan.add(Row { name, unit: Figure::Micros, better: Better::Less, peers, ours, goal: None, note });
     ground.end()
 }
 
