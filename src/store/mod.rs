@@ -186,6 +186,8 @@ pub struct ClaimRequest {
     /// Kinds and tools in their turn, with what each may have; those that are not named come first, and may
     /// have all.
     pub queues: Vec<Queue>,
+    /// Tools whose claim may be all that says that an effect has begun: no crash of the store may forget it.
+    pub durable: Vec<String>,
     /// Claim one suspect (lost twice or more), and nothing else.
     pub alone: bool,
 }

@@ -15,6 +15,21 @@ fn keys(claimed: &[greenroom::model::task::Claimed]) -> Vec<String> {
     claimed.iter().map(|c| c.target.to_string().trim_start_matches("tally/").to_owned()).collect()
 }
 
+/// Whoever begins an effect that must not be begun twice can be told of it by its claim alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_no_crash_may_forget_is_on_disk_when_it_is_answered() {
+    let w = World::postgres().await;
+    for n in 0..10 {
+        w.submit(NewTask::new(Target::Tool("pay".into()), "", json("{}"), 5)).await;
+        let before = w.psql("SELECT pg_current_wal_insert_lsn()");
+        let durable = vec!["tool:pay".to_owned()];
+        let request = ClaimRequest { tools: 5, durable, ..ClaimRequest::default() };
+        assert_eq!(w.store.claim(w.boot, &request).await.unwrap().len(), 1);
+        let is_flushed = format!("SELECT pg_current_wal_flush_lsn() > '{}'", before.trim());
+        assert_eq!(w.psql(&is_flushed).trim(), "t", "claim {n}");
+    }
+}
+
 rules! {
     async fn what_a_boot_runs_can_be_told(w: &mut World) {
         assert_eq!(w.store.running(w.boot).await.unwrap(), []);

@@ -1,5 +1,7 @@
 //! Every way in which a task or an attempt ends.
 
+use std::time::Duration;
+
 use greenroom::{
     model::task::{Illegal, TaskInput, TaskState, next},
     store::{Finish, FinishOutcome, Guard, Refusal, Unit, Verdict},
@@ -8,7 +10,48 @@ use jiff::Timestamp;
 
 use crate::support::*;
 
+/// The server's own sweep comes once a minute, if at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_of_open_tasks_stays_small_however_many_go_through_it() {
+    const AT_ONCE: usize = 500;
+    let w = World::postgres().await;
+    w.psql("ALTER TABLE greenroom_tasks SET (autovacuum_enabled = off)");
+    for _ in 0..50_000 / AT_ONCE {
+        w.must(accepting((0..AT_ONCE).map(|n| task(&n.to_string())))).await;
+        let claimed = w.claim(AT_ONCE).await;
+        let ends: Vec<Unit> = claimed.iter().map(|claimed| ending(claimed, ok())).collect();
+        assert!(w.commit(&ends).await.iter().all(|verdict| *verdict == Verdict::Durable));
+    }
+    let swept = || w.psql("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'greenroom_tasks'");
+    while swept().trim() == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let bytes: u64 = w.psql("SELECT pg_relation_size('greenroom_tasks')").trim().parse().unwrap();
+    assert!(bytes < 20 << 20, "{bytes} bytes, and no open task");
+}
+
 rules! {
+    async fn of_many_ends_each_is_judged_by_its_own_claim(w: &mut World) {
+        let ids = [w.submit(task("a")).await, w.submit(task("b")).await, w.submit(task("c")).await];
+        let after = w.submit(child("d", &ids[..1])).await;
+        let claimed = w.claim(9).await;
+        let stale = greenroom::model::task::Claimed { attempt: 7, ..claimed[1].clone() };
+        let ends = [ending(&claimed[2], failed()), ending(&stale, ok()), ending(&claimed[0], ok())];
+        let lost = Verdict::Refused(Refusal::ClaimLost(ids[1]));
+        assert_eq!(w.commit(&ends).await, [Verdict::Durable, lost.clone(), Verdict::Durable]);
+        // Sent again, what has happened is known to have.
+        assert_eq!(w.commit(&ends).await, [Verdict::Durable, lost, Verdict::Durable]);
+        let mut states = Vec::new();
+        for id in ids.into_iter().chain([after]) {
+            states.push(w.state_of(id).await);
+        }
+        assert_eq!(
+            states,
+            [TaskState::Succeeded, TaskState::Running, TaskState::Failed, TaskState::Ready],
+            "the second is still claimed, and who came after the first may run"
+        );
+    }
+
     async fn a_failure_is_a_dead_letter_that_tells_why(w: &mut World) {
         let claimed = w.running(task("a")).await;
         w.must(ending(&claimed, failed())).await;

@@ -12,6 +12,7 @@ use crate::{
     },
     runtime::node::Node,
     store::ClaimRequest,
+    tool::Effect,
 };
 
 /// At most so many tasks for agents are claimed at once.
@@ -97,7 +98,9 @@ impl Dispatcher {
             .filter(|(target, n)| **n >= MAX_CLAIMS_EACH && !target.starts_with("tool:"));
         let except = full.map(|(target, _)| target.clone()).collect();
         let queues = self.shares.turns(free, self.node.uptime());
-        Some(ClaimRequest { agents, tools, except, queues, alone: false })
+        let once = self.node.tools.iter().filter(|(_, tool)| tool.effect() == Effect::Once);
+        let durable = once.map(|(name, _)| format!("tool:{name}")).collect();
+        Some(ClaimRequest { agents, tools, except, queues, durable, alone: false })
     }
 
     /// Comes back when a rate that is used up lets the next one begin.

@@ -284,6 +284,18 @@ call! {
 }
 
 call! {
+    /// The ends of tasks by whoever runs them; answers which have ended.
+    EndsCall = "SELECT unnest(greenroom_end_1(", "))" -> Uid {
+        node: Nullable<Uid> = Option<Id>,
+        task: Array<Uid> = Vec<Id>,
+        attempt: Array<BigInt> = Vec<i64>,
+        to: Array<SmallInt> = Vec<i16>,
+        result: Array<Nullable<Binary>> = Vec<Option<&'a [u8]>>,
+        error: Array<Nullable<Binary>> = Vec<Option<Vec<u8>>>,
+    }
+}
+
+call! {
     /// What running task functions have come to; answers the refused.
     RecordCall = "SELECT * FROM greenroom_record_1(", ")" -> Integer {
         node: Nullable<Uid> = Option<Id>,
@@ -313,18 +325,19 @@ call! {
 call! {
     /// A claim; its answer are the columns of a claimed row.
     ClaimCall = "SELECT id, seq, target, message, priority, attempt, lost, max_attempts, timeout_ms, notify, \
-                 batch, run_at, input, claim FROM greenroom_claim_2(", ") ORDER BY priority DESC, seq"
+                 batch, run_at, input, claim FROM greenroom_claim_3(", ")"
     -> (
         Uid, BigInt, Text, Text, SmallInt, BigInt, BigInt, BigInt, Nullable<BigInt>, Nullable<Text>,
         Nullable<Uid>, Nullable<Moment>, Binary, BigInt
     ) {
         boot: Nullable<Uid> = Option<Id>,
-        lane: SmallInt = i16,
-        limit: Integer = i32,
+        lane: Array<SmallInt> = Vec<i16>,
+        limit: Array<Integer> = Vec<i32>,
         except: Array<Text> = Vec<&'a str>,
         alone: Bool = bool,
         queue: Array<Text> = Vec<&'a str>,
         at_most: Array<Integer> = Vec<i32>,
+        durable: Array<Text> = Vec<&'a str>,
     }
 }
 

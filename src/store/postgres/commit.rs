@@ -16,6 +16,7 @@ use super::{
         SubscriptionArguments, SubscriptionCall,
     },
     durable::{Found, stored_key},
+    ends::{self, is_end_alone},
     error,
     history::History,
     journal, rows,
@@ -413,6 +414,10 @@ async fn send(
         }
         let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
         return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
+    }
+    if wave.iter().all(|n| units.get(*n).is_some_and(is_end_alone)) {
+        let lost = ends::end(conn, boot, units, wave).await?;
+        return Ok(lost.into_iter().map(|(n, task)| (n, Why::Refused(Refusal::ClaimLost(task)))).collect());
     }
     if wave.iter().any(|n| units.get(*n).is_some_and(|unit| unit.journal.is_some())) {
         let lost = journal::record(conn, boot, units, wave).await?;

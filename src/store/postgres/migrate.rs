@@ -31,6 +31,7 @@ const ALL: &[(&str, &str)] = &[
         "00000000000008_known_ids",
         include_str!("../../../migrations/postgres/00000000000008_known_ids/up.sql"),
     ),
+    ("00000000000010_drain", include_str!("../../../migrations/postgres/00000000000010_drain/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -10,6 +10,7 @@ mod connect;
 mod crashes;
 mod doctor;
 mod durable;
+mod ends;
 mod entities;
 mod error;
 mod journal;
@@ -26,7 +27,7 @@ mod waves;
 mod wire;
 mod work;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -54,6 +55,7 @@ use crate::model::{
     topic::Subscriber,
 };
 use commit::Keeping;
+use ends::Sweeper;
 use history::History;
 
 /// How many group commits run side by side: more bring nothing.
@@ -63,13 +65,15 @@ const WRITERS: usize = 2;
 pub(super) struct PostgresStore {
     pools: Pools,
     keeping: Keeping,
+    sweeper: Arc<Sweeper>,
 }
 
 impl PostgresStore {
     /// Connects; the tables must be there.
     async fn open(pools: Pools, options: &StoreOptions) -> Result<Self, StoreError> {
         let history = Mutex::new(History::new(options.history_every, options.history));
-        Ok(Self { pools, keeping: Keeping { history, packed_from: options.packed_from } })
+        let keeping = Keeping { history, packed_from: options.packed_from };
+        Ok(Self { pools, keeping, sweeper: Arc::default() })
     }
 }
 
@@ -109,7 +113,13 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError> {
-        commit::commit(&mut *self.pools.writer().await?, &self.keeping, boot, units).await
+        let verdicts = commit::commit(&mut *self.pools.writer().await?, &self.keeping, boot, units).await?;
+        let ended = |unit: &Unit| unit.finished.iter().filter(|f| f.outcome.state().is_final()).count();
+        match units.iter().map(ended).sum() {
+            0 => {}
+            n => self.sweeper.ended(n, &self.pools),
+        }
+        Ok(verdicts)
     }
 
     async fn load(&self, ids: &[AgentId]) -> Result<Vec<Option<AgentRow>>, StoreError> {

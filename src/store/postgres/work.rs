@@ -142,27 +142,20 @@ pub(super) async fn claim(
     } else {
         vec![(lane::AGENTS, request.agents), (lane::TOOLS, request.tools)]
     };
-    let mut claimed = Vec::new();
-    for (lane, limit) in wanted.into_iter().filter(|(_, limit)| *limit > 0) {
-        let call = ClaimCall {
-            boot: Some(Id(boot)),
-            lane,
-            limit: room(limit),
-            except: request.except.iter().map(String::as_str).collect(),
-            alone: request.alone,
-            queue: request.queues.iter().map(|queue| queue.name.as_str()).collect(),
-            at_most: request.queues.iter().map(|queue| room(queue.at_most)).collect(),
-        };
-        let rows: Vec<ClaimedRow> = match RunQueryDsl::load(call, conn).await {
-            Ok(rows) => rows,
-            // what was claimed is claimed
-            Err(_) if !claimed.is_empty() => break,
-            Err(e) => return Err(sql(e)),
-        };
-        for row in rows {
-            claimed.push(row.into_claimed()?);
-        }
-    }
+    let wanted = wanted.into_iter().filter(|(_, limit)| *limit > 0);
+    let (lane, limit) = wanted.map(|(lane, limit)| (lane, room(limit))).unzip();
+    let call = ClaimCall {
+        boot: Some(Id(boot)),
+        lane,
+        limit,
+        except: request.except.iter().map(String::as_str).collect(),
+        alone: request.alone,
+        queue: request.queues.iter().map(|queue| queue.name.as_str()).collect(),
+        at_most: request.queues.iter().map(|queue| room(queue.at_most)).collect(),
+        durable: request.durable.iter().map(String::as_str).collect(),
+    };
+    let rows: Vec<ClaimedRow> = RunQueryDsl::load(call, conn).await.map_err(sql)?;
+    let mut claimed = rows.into_iter().map(ClaimedRow::into_claimed).collect::<Result<Vec<_>, _>>()?;
     claimed.sort_by_key(|c: &Claimed| (std::cmp::Reverse(c.priority), c.seq));
     Ok(claimed)
 }
