@@ -168,6 +168,26 @@ pub struct NewTask {
 }
 
 impl Claimed {
+    /// The claim with which a task begins as soon as it is accepted.
+    pub fn begun(task: &NewTask, seq: i64, claim: ClaimId) -> Self {
+        Self {
+            id: task.id,
+            seq,
+            target: task.target.clone(),
+            message: task.message.clone(),
+            input: task.input.clone(),
+            priority: task.priority,
+            attempt: 1,
+            claim,
+            lost: 0,
+            max_attempts: task.max_attempts.max(1),
+            timeout: task.timeout,
+            notify: task.notify.clone(),
+            batch: task.batch,
+            due: None,
+        }
+    }
+
     /// For how long its first attempt waited, from the moment when it could have run; `None` for
     /// later attempts. (A task's id holds the time of its acceptance.)
     pub fn waited(&self, now: Timestamp) -> Option<Duration> {

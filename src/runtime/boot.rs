@@ -244,6 +244,14 @@ pub(crate) async fn launch(
                 }
             })
         },
+        begun: {
+            let me = me.clone();
+            Arc::new(move |newborn| {
+                if let Some(node) = me.get().and_then(Weak::upgrade) {
+                    node.begun(newborn);
+                }
+            })
+        },
         probe: registry.probe.clone(),
     };
     let outage = Outage::new(logger.clone());

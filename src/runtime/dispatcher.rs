@@ -1,6 +1,7 @@
 //! The dispatcher: promotes due tasks, claims ready ones in batches, and hands them to lanes and
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
+mod newborns;
 mod reconcile;
 mod room;
 
@@ -30,6 +31,7 @@ use crate::{
     store::{FinishOutcome, StoreError},
     tool::{CallMeta, Effect, Waits},
 };
+pub(crate) use newborns::Newborns;
 use room::Left;
 
 /// The backstop: how often the store is asked although nobody woke the dispatcher.
@@ -113,6 +115,10 @@ pub(crate) struct Dispatcher {
     overdue: bool,
     /// The store may hold ready tasks that have not been claimed.
     ready: bool,
+    /// The last claim left none.
+    drained: bool,
+    /// How many tasks for tools the claim under way may bring.
+    asked: usize,
     promoting: bool,
     promote_again: bool,
     /// Tasks lost twice or more wait to run alone.
@@ -137,6 +143,8 @@ impl Dispatcher {
             again: false,
             overdue: false,
             ready: true,
+            drained: false,
+            asked: 0,
             promoting: false,
             promote_again: false,
             suspects,
@@ -213,11 +221,14 @@ impl Dispatcher {
         self.keep_pace(ctx);
         let Some(request) = self.request() else { return };
         self.claiming = true;
+        self.asked = request.tools;
         self.again = false;
         let node = self.node.clone();
         let work = async move { (node.store.claim(node.boot, &request).await, request) };
         ctx.spawn(wrap_future::<_, Self>(work).map(move |(result, request), this, ctx| {
             this.claiming = false;
+            this.asked = 0;
+            this.drained = false;
             match result {
                 Ok(claims) => {
                     if request.alone && claims.is_empty() {
@@ -227,7 +238,9 @@ impl Dispatcher {
                     let left = Left::by(&request, &claims);
                     this.again |= left == Left::More;
                     this.ready = left != Left::Nothing || this.again;
+                    this.drained = left == Left::Nothing && !request.alone;
                     claims.into_iter().for_each(|claim| this.take_in(Arc::new(claim), ctx));
+                    this.offer();
                     if std::mem::take(&mut this.overdue) {
                         // it goes on claiming
                         return this.reconcile(ctx);
@@ -237,9 +250,10 @@ impl Dispatcher {
                     }
                 }
                 Err(e) => {
+                    this.offer();
                     this.store_failed(&e);
                     // What was claimed may be claimed, although no answer came.
-                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    ctx.run_later(reconcile::LATER, Self::reconcile);
                 }
             }
         }));
@@ -413,6 +427,7 @@ impl Handler<Ended> for Dispatcher {
             Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(1),
             Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(1),
         }
+        self.offer();
         self.node.task_moved(claim.id);
         if let Some(early) = early {
             self.take_in(early, ctx);
@@ -456,6 +471,7 @@ impl Handler<Quiesce> for Dispatcher {
     type Result = ();
     fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
         self.draining = true;
+        self.offer();
         for claim in std::mem::take(&mut self.full).into_values().flatten() {
             self.give_back(claim, ctx);
         }
@@ -466,6 +482,6 @@ impl Handler<Held> for Dispatcher {
     type Result = usize;
     fn handle(&mut self, _: Held, _: &mut Self::Context) -> usize {
         // A claim on its way may bring tasks that are to be given back.
-        self.agent_claims + self.tool_claims + usize::from(self.claiming)
+        self.agent_claims + self.tool_claims + usize::from(self.claiming) + self.node.newborns.coming()
     }
 }

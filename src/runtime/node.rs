@@ -23,7 +23,7 @@ use super::{
     bonds::Bonds,
     cache_actor::{Put, Refresh},
     crashes::Crashes,
-    dispatcher::{CLAIM, Held, PROMOTE, Wake},
+    dispatcher::{CLAIM, Held, Newborns, PROMOTE, Wake},
     gone::Gone,
     groups::{Group, MemberCrashed},
     keeper::Keeper,
@@ -113,6 +113,8 @@ pub(crate) struct Node {
     pub news: tokio::sync::Notify,
     /// A wake-up is on its way to the dispatcher.
     pub waking: AtomicU8,
+    /// Tasks that begin with their submission.
+    pub newborns: Newborns,
     tick: AtomicU32,
     closing: AtomicBool,
 }
@@ -181,6 +183,7 @@ impl Node {
                 moved: broadcast::channel(1_024).0,
                 news: tokio::sync::Notify::new(),
                 waking: AtomicU8::new(0),
+                newborns: Newborns::default(),
                 tick: AtomicU32::new(0),
                 closing: AtomicBool::new(false),
             }
@@ -407,6 +410,7 @@ impl Node {
         }
         self.tasks_accepted(&submission.tasks);
         unit.accepted = submission.tasks;
+        unit.begin = self.may_begin(&unit);
         match self.persistence.commit(id.0, unit).await {
             Outcome::Durable => Ok(Submitted { first: id, replayed: false }),
             Outcome::Refused(Refusal::KeyTaken(row)) => {

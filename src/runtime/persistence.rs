@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     agent::slot::ReplyTx,
-    model::task::NewTask,
+    model::{
+        id::TaskId,
+        task::{Claimed, NewTask},
+    },
     store::{Finish, FinishOutcome, Refusal, Store, StoreError, Tries, Unit, Verdict},
 };
 
@@ -127,8 +130,32 @@ pub(crate) struct Hooks {
     pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
     /// What has been judged, before anybody hears of it.
     pub judged: Judged,
+    /// A task was to begin with its submission, and has, or has not.
+    pub begun: Arc<dyn Fn(Newborn) + Send + Sync>,
     /// A test's hand in it.
     pub probe: Option<Arc<dyn Probe>>,
+}
+
+/// What became of a task that was to begin with its submission.
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    pub id: TaskId,
+    /// The claim; `None`: it is not claimed.
+    pub claim: Option<Box<Claimed>>,
+    /// As far as is known: an answer was lost.
+    pub in_doubt: bool,
+}
+
+/// Tells of all that were to begin.
+fn tell_newborns(cx: &Context, units: &[Unit], verdicts: &[Verdict], in_doubt: bool) {
+    for (n, unit) in units.iter().enumerate() {
+        let (true, Some(task)) = (unit.begin, unit.accepted.first()) else { continue };
+        let claim = match verdicts.get(n) {
+            Some(Verdict::Begun { seq, claim }) => Some(Box::new(Claimed::begun(task, *seq, *claim))),
+            _ => None,
+        };
+        (cx.hooks.begun)(Newborn { id: task.id, claim, in_doubt });
+    }
 }
 
 impl Hooks {
@@ -143,9 +170,9 @@ impl Hooks {
 }
 
 /// Whether the units touch tasks, and in a way that only a promotion sees.
-fn touches_tasks(units: &[Unit]) -> Option<bool> {
+fn touches_tasks(units: &[Unit], verdicts: &[Verdict]) -> Option<bool> {
     let mut any = false;
-    for unit in units {
+    for (unit, _) in units.iter().zip(verdicts).filter(|(_, v)| !matches!(v, Verdict::Begun { .. })) {
         any |= !unit.accepted.is_empty() || !unit.batches.is_empty() || !unit.finished.is_empty();
         let ends = |f: &Finish| !matches!(f.outcome, FinishOutcome::Succeeded { .. });
         let waits = |t: &NewTask| t.run_at.is_some() || t.expires_at.is_some() || !t.after.is_empty();
@@ -331,6 +358,8 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                 cx.outage.ends(cx.writer, true);
                 count(cx, units, &verdicts, begun.elapsed());
                 (cx.hooks.judged)(units, &verdicts);
+                tell_newborns(cx, units, &verdicts, tries.is_unsure());
+                let touched = touches_tasks(units, &verdicts);
                 let missing = || Outcome::Failed("the store gave no verdict".to_owned());
                 let mut verdicts = verdicts.into_iter();
                 // Of few units the answers leave from here, one change of threads earlier; of many each
@@ -354,7 +383,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                         inbox.release();
                     }
                     ticket.answer(match verdicts.next().map(|verdict| tries.known(verdict)) {
-                        Some(Some(Verdict::Durable)) => Outcome::Durable,
+                        Some(Some(Verdict::Durable | Verdict::Begun { .. })) => Outcome::Durable,
                         Some(Some(Verdict::Refused(refusal))) => Outcome::Refused(refusal),
                         Some(None) => Outcome::Unknown,
                         None => missing(),
@@ -365,7 +394,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                         inbox.tell(Control::Crash);
                     }
                 }
-                if let Some(promote) = touches_tasks(units) {
+                if let Some(promote) = touched {
                     (cx.hooks.tasks)(promote);
                 }
                 return;
@@ -378,6 +407,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             continue;
         }
         cx.outage.ends(cx.writer, false);
+        tell_newborns(cx, units, &[], true);
         match error {
             StoreError::Fatal(why) => {
                 (cx.hooks.fatal)(why.clone());

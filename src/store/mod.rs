@@ -274,6 +274,11 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// The nodes that have not ended, with what they own.
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
 
+    /// Whether it takes notice of [`Unit::begin`].
+    fn begins(&self) -> bool {
+        false
+    }
+
     /// Commits units in one transaction, each with its own verdict, in their order.
     ///
     /// # Errors

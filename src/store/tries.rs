@@ -36,6 +36,11 @@ impl Tries {
         Some(pause)
     }
 
+    /// Whether a try may have happened although no answer came.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.unsure
+    }
+
     /// What a verdict on one of the units says. `None`: nothing; an earlier try may have happened, and the
     /// agent has been moved on since, so nobody can tell any more.
     pub fn known(&self, verdict: Verdict) -> Option<Verdict> {

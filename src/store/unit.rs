@@ -11,7 +11,7 @@ use crate::model::{
     journal::JournalWrite,
     schedule::ScheduleMove,
     session::{SessionChange, SessionWrite},
-    task::{NewBatch, NewTask, TaskError},
+    task::{ClaimId, NewBatch, NewTask, TaskError},
     topic::SubscriptionWrite,
 };
 
@@ -156,6 +156,9 @@ pub struct Unit {
     pub journal: Option<JournalWrite>,
     /// The schedule that it moves on. Such a unit submits the task that it fires, and does nothing else.
     pub schedule: Option<ScheduleMove>,
+    /// Whether the store may claim the task that it submits for the boot, in the same commit, so that it begins at
+    /// once. A store may always leave that to the next claim; and does, where the unit does anything else.
+    pub begin: bool,
 }
 
 impl Unit {
@@ -184,6 +187,7 @@ impl Unit {
             subscriptions,
             journal,
             schedule,
+            begin: _,
         } = self;
         journal.is_some()
             && (owner.is_some()
@@ -192,6 +196,21 @@ impl Unit {
                 || !(conversations.is_empty() && messages.is_empty() && sessions.is_empty())
                 || !subscriptions.is_empty()
                 || schedule.is_some())
+    }
+
+    /// Whether it is nothing but a submission of tasks that wait for no others.
+    pub(crate) fn is_submission_alone(&self) -> bool {
+        self.owner.is_none()
+            && self.state.is_none()
+            && self.finished.is_empty()
+            && !self.accepted.is_empty()
+            && self.accepted.iter().all(|task| task.after.is_empty())
+            && self.batches.is_empty()
+            && self.keys.is_empty()
+            && !self.has_entities()
+            && self.subscriptions.is_empty()
+            && self.journal.is_none()
+            && self.schedule.is_none()
     }
 
     /// Whether it touches conversations or sessions.
@@ -208,6 +227,13 @@ pub(crate) const MIXED: &str = "what a task function has come to is committed al
 pub enum Verdict {
     /// It is durable (perhaps since an earlier try).
     Durable,
+    /// It is durable, and its task is claimed: [`Unit::begin`].
+    Begun {
+        /// The task's place in the order of acceptance.
+        seq: i64,
+        /// The claim.
+        claim: ClaimId,
+    },
     /// It left no trace.
     Refused(Refusal),
 }

@@ -3,9 +3,9 @@
 use greenroom::{
     model::{
         id::Target,
-        task::{NewTask, TaskState},
+        task::{Claimed, NewTask, TaskState},
     },
-    store::{CancelFound, ClaimRequest, Doom, FinishOutcome, Refusal, Verdict},
+    store::{CancelFound, ClaimRequest, Doom, FinishOutcome, Refusal, Unit, Verdict},
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -20,7 +20,7 @@ fn keys(claimed: &[greenroom::model::task::Claimed]) -> Vec<String> {
 async fn a_claim_that_no_crash_may_forget_is_on_disk_when_it_is_answered() {
     let w = World::postgres().await;
     for n in 0..10 {
-        w.submit(NewTask::new(Target::Tool("pay".into()), "", json("{}"), 5)).await;
+        w.submit(paying()).await;
         let before = w.psql("SELECT pg_current_wal_insert_lsn()");
         let durable = vec!["tool:pay".to_owned()];
         let request = ClaimRequest { tools: 5, durable, ..ClaimRequest::default() };
@@ -28,6 +28,50 @@ async fn a_claim_that_no_crash_may_forget_is_on_disk_when_it_is_answered() {
         let is_flushed = format!("SELECT pg_current_wal_flush_lsn() > '{}'", before.trim());
         assert_eq!(w.psql(&is_flushed).trim(), "t", "claim {n}");
     }
+}
+
+fn paying() -> NewTask {
+    NewTask::new(Target::Tool("pay".into()), "", json("{}"), 5)
+}
+
+fn beginning(task: NewTask) -> Unit {
+    Unit { begin: true, ..accepting([task]) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_may_begin_with_its_submission() {
+    let mut w = World::postgres().await;
+    let (first, second) = (beginning(paying()), accepting([paying()]));
+    let verdicts = w.commit(&[first.clone(), second]).await;
+    let [Verdict::Begun { seq, claim }, Verdict::Durable] = verdicts[..] else { panic!("{verdicts:?}") };
+    let claimed = Claimed::begun(&first.accepted[0], seq, claim);
+    let view = w.view(claimed.id).await;
+    assert_eq!((view.state, view.attempt), (TaskState::Running, 1));
+    assert_eq!((view.node, view.started_at.is_some()), (Some(w.boot.to_string()), true));
+    assert_eq!(w.store.running(w.boot).await.unwrap(), [(claimed.id, claim)]);
+    let tools = ClaimRequest { tools: 5, ..ClaimRequest::default() };
+    assert_eq!(w.store.claim(w.boot, &tools).await.unwrap().len(), 1, "the other one");
+    assert_eq!(w.commit_one(first).await, Verdict::Durable, "sent again, it is known");
+    w.must(ending(&claimed, ok())).await;
+    assert_eq!(w.state_of(claimed.id).await, TaskState::Succeeded);
+
+    // What has begun goes back, and is lost, like any other claim.
+    let (unit, gone) = (beginning(paying()), beginning(paying()));
+    let Verdict::Begun { claim, .. } = w.commit_one(unit.clone()).await else { panic!("it begins") };
+    w.store.give_back(w.boot, &[(unit.accepted[0].id, claim)]).await.unwrap();
+    assert_eq!(w.state_of(unit.accepted[0].id).await, TaskState::Ready);
+    let old = w.boot;
+    assert!(matches!(w.commit_one(gone.clone()).await, Verdict::Begun { .. }));
+    assert_eq!(w.crash().await.0, 2, "it, and the one that was claimed above");
+    assert_eq!(w.view(gone.accepted[0].id).await.lost, 1);
+
+    let late = beginning(paying());
+    assert_eq!(w.store.commit(old, std::slice::from_ref(&late)).await.unwrap(), [Verdict::Durable]);
+    assert_eq!(w.state_of(late.accepted[0].id).await, TaskState::Ready, "its node's time is over");
+    assert!(w.store.pause("tool:pay", true).await.unwrap());
+    let paused = beginning(paying());
+    w.must(paused.clone()).await;
+    assert_eq!(w.state_of(paused.accepted[0].id).await, TaskState::Ready);
 }
 
 rules! {

@@ -313,7 +313,7 @@ impl Told {
 
 fn verdict(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Durable => "durable".to_owned(),
+        Verdict::Durable | Verdict::Begun { .. } => "durable".to_owned(),
         Verdict::Refused(refusal) => format!("{refusal:?}").chars().take(12).collect(),
     }
 }

@@ -10,6 +10,8 @@ use crate::model::{
     task::{ClaimId, Claimed, returns_again},
 };
 
+/// After what could not be heard, it is asked so much later.
+pub(super) const LATER: Duration = Duration::from_millis(500);
 /// The longest pause between two tries of a node that goes down to give a claim back; then it gives up.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
@@ -28,11 +30,14 @@ impl Dispatcher {
         let work = async move { node.store.running(node.boot).await };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             let strays: Vec<(TaskId, ClaimId)> = match result {
-                Ok(running) => this.claims.strays(running),
+                Ok(mut running) => {
+                    running.retain(|(id, _)| !this.node.newborns.expects(*id));
+                    this.claims.strays(running)
+                }
                 Err(e) => {
                     this.claiming = false;
                     this.store_failed(&e);
-                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    ctx.run_later(LATER, Self::reconcile);
                     return;
                 }
             };
@@ -47,7 +52,7 @@ impl Dispatcher {
                 this.claiming = false;
                 if let Err(e) = result {
                     this.store_failed(&e);
-                    ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                    ctx.run_later(LATER, Self::reconcile);
                     return;
                 }
                 this.ready = true;
@@ -78,7 +83,7 @@ impl Dispatcher {
         ctx.spawn(wrap_future::<_, Self>(work).map(move |given, this, ctx| {
             if let Err(e) = given {
                 this.store_failed(&e);
-                ctx.run_later(Duration::from_millis(500), Self::reconcile);
+                ctx.run_later(LATER, Self::reconcile);
             }
             ctx.notify(Ended { claim, how: How::Settled });
         }));

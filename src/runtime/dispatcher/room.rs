@@ -77,7 +77,8 @@ impl Dispatcher {
     pub(super) fn request(&mut self) -> Option<ClaimRequest> {
         if self.suspects {
             // One that may kill the process runs when nothing else does.
-            let alone = self.running.is_empty() && self.full.is_empty();
+            let coming = self.offer();
+            let alone = self.running.is_empty() && self.full.is_empty() && coming == 0;
             return alone.then(|| ClaimRequest {
                 agents: 1,
                 tools: 1,
@@ -85,10 +86,9 @@ impl Dispatcher {
                 ..ClaimRequest::default()
             });
         }
-        let slots = self.node.settings.tasks.slots as usize;
+        let slots = self.free_slots().saturating_sub(self.offer());
         let free = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims);
-        let (agents, tools) =
-            (free.min(CLAIM_BATCH), slots.saturating_sub(self.tool_claims).min(CLAIM_BATCH));
+        let (agents, tools) = (free.min(CLAIM_BATCH), slots.min(CLAIM_BATCH));
         if agents + tools == 0 {
             return None;
         }

@@ -341,5 +341,59 @@ call! {
     }
 }
 
+/// The commit of units that are nothing but submissions: what they submit, and which of it may begin.
+#[derive(Debug, Default)]
+pub(super) struct SubmitCall<'a> {
+    pub(super) tasks: CommitCall<'a>,
+    pub(super) begin: Vec<bool>,
+}
+
+impl QueryId for SubmitCall<'_> {
+    type QueryId = SubmitCall<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for SubmitCall<'_> {
+    type SqlType = (Integer, Nullable<BigInt>, Nullable<BigInt>);
+}
+
+impl QueryFragment<Pg> for SubmitCall<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        macro_rules! arguments {
+            ($($field:ident: $sql:ty,)*) => {
+                $(
+                    out.push_bind_param::<$sql, _>(&self.tasks.$field)?;
+                    out.push_sql(", ");
+                )*
+            };
+        }
+        out.push_sql("SELECT * FROM greenroom_submit_1(");
+        arguments! {
+            node: Nullable<Uid>,
+            n_unit: Array<Integer>,
+            n_id: Array<Uid>,
+            n_partition: Array<SmallInt>,
+            n_lane: Array<SmallInt>,
+            n_target: Array<Text>,
+            n_message: Array<Text>,
+            n_priority: Array<SmallInt>,
+            n_run_at: Array<Nullable<Moment>>,
+            n_max_attempts: Array<BigInt>,
+            n_timeout_ms: Array<Nullable<BigInt>>,
+            n_run_after_failure: Array<Bool>,
+            n_notify: Array<Nullable<Text>>,
+            n_batch: Array<Nullable<Uid>>,
+            n_parent: Array<Nullable<Uid>>,
+            n_tags: Array<Nullable<Text>>,
+            n_expires_at: Array<Nullable<Moment>>,
+            n_idempotency_key: Array<Nullable<Text>>,
+            n_input: Array<Binary>,
+        }
+        out.push_bind_param::<Array<Bool>, _>(&self.begin)?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
 /// A refused unit: which, why (see the function), of what.
 pub(super) type Refused = (i32, i16, Option<Id>, i32);

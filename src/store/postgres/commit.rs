@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     call::{
-        CommitCall, EntityArguments, EntityCall, FireCall, MoveArguments, Refused, StatesCall,
+        CommitCall, EntityArguments, EntityCall, FireCall, MoveArguments, Refused, StatesCall, SubmitCall,
         SubscriptionArguments, SubscriptionCall,
     },
     durable::{Found, stored_key},
@@ -27,7 +27,7 @@ use crate::{
     model::{
         id::TaskId,
         snapshot,
-        task::{Illegal, NewTask, TaskInput, TaskState, next},
+        task::{ClaimId, Illegal, NewTask, TaskInput, TaskState, next},
     },
     store::{
         Finish, FinishOutcome, Guard, KeyWrite, MIXED, Refusal, StateWrite, StoreError, Unit, Verdict,
@@ -311,6 +311,20 @@ fn illegal(units: &[Unit], n: i32, task: TaskId, state: i32) -> String {
 /// The reason of a unit whose schedule is not as it was read.
 const MOVED: i16 = 10;
 
+/// What a statement said of its units; of those that it does not name, that they are durable.
+#[derive(Default)]
+struct Said {
+    refused: Vec<(usize, Why)>,
+    /// Which have begun their task: its place, and the claim.
+    begun: Vec<(usize, i64, i64)>,
+}
+
+impl Said {
+    fn refused(refused: impl IntoIterator<Item = (usize, Why)>) -> Self {
+        Self { refused: refused.into_iter().collect(), begun: Vec::new() }
+    }
+}
+
 /// Why the statement refused a unit.
 enum Why {
     Refused(Refusal),
@@ -370,7 +384,10 @@ async fn halve(
             continue;
         }
         match send(conn, keeping, boot, units, &wave).await {
-            Ok(refused) => {
+            Ok(Said { refused, begun }) => {
+                for (n, seq, claim) in begun {
+                    set(verdicts, n, Verdict::Begun { seq, claim: ClaimId(claim) });
+                }
                 judge(conn, boot, units, refused, verdicts).await?;
             }
             // The loser of a deadlock, or a race that a second look decides.
@@ -398,30 +415,33 @@ async fn halve(
     Ok(())
 }
 
-/// One statement: which units of the wave it refused, and why.
+/// One statement: what it said of the wave.
 async fn send(
     conn: &mut AsyncPgConnection,
     keeping: &Keeping,
     boot: Uuid,
     units: &[Unit],
     wave: &[usize],
-) -> QueryResult<Vec<(usize, Why)>> {
+) -> QueryResult<Said> {
     if wave.iter().all(|n| units.get(*n).is_some_and(is_state_alone)) {
         let call = StatesCall::of(units, wave, keeping);
         let met: Vec<i32> = RunQueryDsl::load(call, conn).await?;
         if met.len() == wave.len() {
-            return Ok(Vec::new());
+            return Ok(Said::default());
         }
         let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
-        return Ok(missed.map(|n| (*n, Why::Refused(Refusal::Fenced))).collect());
+        return Ok(Said::refused(missed.map(|n| (*n, Why::Refused(Refusal::Fenced)))));
     }
     if wave.iter().all(|n| units.get(*n).is_some_and(is_end_alone)) {
         let lost = ends::end(conn, boot, units, wave).await?;
-        return Ok(lost.into_iter().map(|(n, task)| (n, Why::Refused(Refusal::ClaimLost(task)))).collect());
+        return Ok(Said::refused(lost.into_iter().map(claim_lost)));
+    }
+    if wave.iter().all(|n| units.get(*n).is_some_and(Unit::is_submission_alone)) {
+        return submit(conn, keeping, boot, units, wave).await;
     }
     if wave.iter().any(|n| units.get(*n).is_some_and(|unit| unit.journal.is_some())) {
         let lost = journal::record(conn, boot, units, wave).await?;
-        return Ok(lost.into_iter().map(|(n, task)| (n, Why::Refused(Refusal::ClaimLost(task)))).collect());
+        return Ok(Said::refused(lost.into_iter().map(claim_lost)));
     }
     let rest = CommitCall::of(boot, units, wave, keeping);
     if let [n] = *wave
@@ -433,7 +453,7 @@ async fn send(
             MOVED => (n, Why::Refused(Refusal::ScheduleMoved(to.name.clone()))),
             _ => (n, call.rest.refusal(units, row)),
         };
-        return Ok(refused.into_iter().map(why).collect());
+        return Ok(Said::refused(refused.into_iter().map(why)));
     }
     let rest = EntityCall { entities: EntityArguments::of(units, wave), rest };
     let call = SubscriptionCall { subscriptions: SubscriptionArguments::of(units, wave), rest };
@@ -450,7 +470,37 @@ async fn send(
         let found = entities.refusal(row).map(Why::Refused);
         Some((usize::try_from(row.0).ok()?, found.unwrap_or_else(|| rest.refusal(units, row))))
     };
-    Ok(refused.into_iter().filter_map(why).collect())
+    Ok(Said::refused(refused.into_iter().filter_map(why)))
+}
+
+fn claim_lost((n, task): (usize, TaskId)) -> (usize, Why) {
+    (n, Why::Refused(Refusal::ClaimLost(task)))
+}
+
+/// One statement for units that are nothing but submissions.
+async fn submit(
+    conn: &mut AsyncPgConnection,
+    keeping: &Keeping,
+    boot: Uuid,
+    units: &[Unit],
+    wave: &[usize],
+) -> QueryResult<Said> {
+    let tasks = CommitCall::of(boot, units, wave, keeping);
+    let begin = |n: &i32| {
+        let unit = usize::try_from(*n).ok().and_then(|n| units.get(n));
+        unit.is_some_and(|unit| unit.begin && unit.accepted.len() == 1)
+    };
+    let call = SubmitCall { begin: tasks.n_unit.iter().map(begin).collect(), tasks };
+    let rows: Vec<(i32, Option<i64>, Option<i64>)> = RunQueryDsl::load(call, conn).await?;
+    let mut said = Said::default();
+    for (n, seq, claim) in rows {
+        let Ok(n) = usize::try_from(n) else { continue };
+        match seq.zip(claim) {
+            Some((seq, claim)) => said.begun.push((n, seq, claim)),
+            None => said.refused.push((n, Why::Known)),
+        }
+    }
+    Ok(said)
 }
 
 /// Refused units may be durable since an earlier try.

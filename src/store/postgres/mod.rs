@@ -92,6 +92,10 @@ impl Store for PostgresStore {
         false
     }
 
+    fn begins(&self) -> bool {
+        true
+    }
+
     fn shared(&self) -> Option<&dyn Shared> {
         Some(self)
     }

@@ -1,0 +1,2 @@
+-- Nothing to do here: functions of Postgres alone.
+SELECT 1;
