@@ -35,7 +35,7 @@ use super::{
     orchestrator::{Crowded, Notice},
     outage::Outage,
     parts::Actors,
-    persistence::{MAX_WAITING, Outcome, Persistence},
+    persistence::{MAX_WAITING, Outcome, Persistence, SUBMISSIONS},
     probe::Probe,
     schedules::Signal,
     settle::later,
@@ -411,7 +411,7 @@ impl Node {
         self.tasks_accepted(&submission.tasks);
         unit.accepted = submission.tasks;
         unit.begin = self.may_begin(&unit);
-        match self.persistence.commit(id.0, unit).await {
+        match self.persistence.commit(SUBMISSIONS, unit).await {
             Outcome::Durable => Ok(Submitted { first: id, replayed: false }),
             Outcome::Refused(Refusal::KeyTaken(row)) => {
                 replayed(&row, submission.key.map(|k| k.request).unwrap_or_default())

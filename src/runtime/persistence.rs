@@ -42,6 +42,12 @@ const GATHER: Duration = Duration::from_millis(1);
 /// At most so many units wait; further submissions from outside are refused.
 pub(crate) const MAX_WAITING: usize = 50_000;
 
+/// Whose units are ends of tools' tasks: all of them go to one writer, so that its batches are of these alone, and
+/// large, which makes them cheap.
+pub(crate) const ENDS: Uuid = Uuid::from_u128(0);
+/// Whose units are submissions from outside: the same, with another writer where there are two.
+pub(crate) const SUBMISSIONS: Uuid = Uuid::from_u128(1 << 8);
+
 /// What became of a unit.
 #[derive(Debug)]
 pub(crate) enum Outcome {

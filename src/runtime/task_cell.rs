@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     dispatcher::{Dispatcher, Ended, How},
     node::Node,
-    persistence::Outcome,
+    persistence::{ENDS, Outcome},
     settle::{Attempt, finish},
 };
 use crate::{
@@ -158,7 +158,7 @@ async fn wait(node: &Node, claim: &Claimed, waits: Vec<Wait>) -> How {
         node.logger.emit(event.hint(format!("greenroom tasks signal {} {}", claim.id, names.join("|"))));
     }
     let write = JournalWrite { waits, ..JournalWrite::of(claim.id, claim.claim) };
-    match commit(node, claim, Unit { journal: Some(write), ..Unit::default() }).await {
+    match commit(node, Unit { journal: Some(write), ..Unit::default() }).await {
         Some(()) => {
             // The signal may be there, and a wait has its end.
             node.wake_dispatcher(true);
@@ -173,7 +173,7 @@ pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome)
     let parked = matches!(outcome, FinishOutcome::Parked);
     let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
-    match commit(node, claim, unit).await {
+    match commit(node, unit).await {
         Some(()) => {
             if parked {
                 unpark_if_open(node, claim).await;
@@ -186,9 +186,9 @@ pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome)
 
 /// Commits a unit of a claim, however long the store takes; `None`: the node goes down, and the task is still
 /// claimed by this boot: a later one would find it lost.
-async fn commit(node: &Node, claim: &Claimed, unit: Unit) -> Option<()> {
+async fn commit(node: &Node, unit: Unit) -> Option<()> {
     loop {
-        match node.persistence.commit(claim.id.0, unit.clone()).await {
+        match node.persistence.commit(ENDS, unit.clone()).await {
             Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => return Some(()),
             Outcome::Failed(_) if node.is_closing() => return None,
             Outcome::Full(_) | Outcome::Failed(_) => tokio::time::sleep(Duration::from_millis(500)).await,
