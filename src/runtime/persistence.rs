@@ -31,7 +31,7 @@ use crate::{
     store::{Finish, FinishOutcome, Refusal, Store, StoreError, Tries, Unit, Verdict},
 };
 
-/// At most so many units a transaction: more adds latency and hardly speed.
+/// At most so many units with a state a transaction, or twice as many without: more adds latency and hardly speed.
 const MAX_BATCH: usize = 256;
 /// Up to so many units a batch, the writer itself releases what they hold back.
 const FEW: usize = 2;
@@ -295,10 +295,11 @@ async fn write(writer: Arc<Writer>, cx: Context) {
         let (mut batch, closed) = {
             let mut queue = writer.queue.lock();
             let waiting = &mut queue.waiting;
-            let batch = if waiting.len() <= MAX_BATCH {
+            let n = batch_of(waiting.iter().map(|(unit, _)| unit));
+            let batch = if n == waiting.len() {
                 std::mem::replace(waiting, std::mem::take(&mut spare))
             } else {
-                waiting.drain(..MAX_BATCH).collect()
+                waiting.drain(..n).collect()
             };
             (batch, queue.closed)
         };
@@ -323,6 +324,16 @@ async fn write(writer: Arc<Writer>, cx: Context) {
         spare = batch;
         commit(&cx, &units, tickets).await;
     }
+}
+
+/// How many of those who wait make a batch.
+fn batch_of<'u>(waiting: impl Iterator<Item = &'u Unit>) -> usize {
+    let mut room = 2 * MAX_BATCH;
+    let fits = |unit: &&Unit| {
+        let takes = if unit.state.is_some() { 2 } else { 1 };
+        room.checked_sub(takes).map(|left| room = left).is_some()
+    };
+    waiting.take_while(fits).count()
 }
 
 /// Whoever has just been answered alone often asks again at once: to be found awake saves it a change of
@@ -475,5 +486,34 @@ impl Handler<Close> for PersistenceActor {
     fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
         self.persistence.close();
         ctx.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::id::AgentId, store::StateWrite};
+
+    #[test]
+    fn a_batch_has_twice_as_many_units_without_a_state() {
+        let state = StateWrite {
+            id: AgentId::of("tally", "a"),
+            kind: "tally".into(),
+            key: "a".into(),
+            epoch: 1,
+            base_version: 1,
+            schema_version: 1,
+            bytes: Arc::default(),
+            keeps_base: false,
+        };
+        let turn = || Unit { state: Some(state.clone()), ..Unit::default() };
+        let all = |turns: usize, ends: usize| {
+            let units: Vec<Unit> =
+                (0..turns).map(|_| turn()).chain((0..ends).map(|_| Unit::default())).collect();
+            batch_of(units.iter())
+        };
+        assert_eq!((all(0, 0), all(3, 4)), (0, 7));
+        assert_eq!((all(1_000, 0), all(0, 1_000)), (MAX_BATCH, 2 * MAX_BATCH));
+        assert_eq!(all(200, 1_000), 200 + 112);
     }
 }
