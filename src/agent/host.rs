@@ -31,8 +31,18 @@ use crate::{
     tool::ToolPort,
 };
 
+/// Who submits, where no turn does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Submitter {
+    /// A client, or the program beside its agents: it is refused while too much waits.
+    Outside,
+    /// A tool or a task function at work: to refuse it would fail the very work that makes room.
+    Work,
+}
+
 /// A submission from outside of any turn.
 pub(crate) struct Submission {
+    pub by: Submitter,
     pub tasks: Vec<NewTask>,
     pub batches: Vec<NewBatch>,
     /// Only with exactly one task.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Agent,
     answer::AskError,
-    host::{Host, Submission, directory},
+    host::{Host, Submission, Submitter, directory},
     lane::{Lane, Manner, NotTaken},
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
@@ -255,7 +255,8 @@ pub(crate) async fn submit<M: Message>(
     let attempts = host.max_attempts(&target);
     let mut task = NewTask::new(target, name, input, attempts);
     task.idempotency_key = key.as_ref().map(|k| k.text.clone());
-    let work = host.submit(Submission { tasks: vec![task], batches: Vec::new(), key });
+    let work =
+        host.submit(Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key });
     let submitted = match options.timeout {
         Some(d) => tokio::time::timeout(d, work).await.map_err(|_| AskError::Unknown)??,
         None => work.await?,

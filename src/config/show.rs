@@ -77,7 +77,8 @@ pub struct Change {
 /// and what is the program's own.
 pub fn is_live(key: &str) -> bool {
     let sections = ["log.levels.", "supervision.", "conversations.", "sessions.", "limits.", "app."];
-    ["log.level", "tasks.slots", "tasks.retention"].contains(&key)
+    ["log.level", "tasks.slots", "tasks.max_backlog", "tasks.retention", "tasks.retention_failed"]
+        .contains(&key)
         || sections.iter().any(|section| key.starts_with(section))
 }
 

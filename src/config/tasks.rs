@@ -15,6 +15,8 @@ use crate::model::{
 pub struct Tasks {
     /// How many run at the same time.
     pub slots: u32,
+    /// How many may wait before further ones from outside are refused; 0: any number.
+    pub max_backlog: u64,
     /// How often one is attempted.
     pub max_attempts: u32,
     /// The wait before another attempt …

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::id::{Target, TaskId};
 
 mod attempt;
+mod backlog;
 mod claims;
 mod family;
 mod machine;
@@ -17,6 +18,7 @@ mod retries;
 mod shares;
 pub use attempt::{Advice, AfterError};
 pub use claims::{ClaimId, Claims, returns_again};
+pub use backlog::{Backlog, Room};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
 pub use pace::{Bounds, Pace, Rate};

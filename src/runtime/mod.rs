@@ -8,6 +8,7 @@
 //!               └─ agent cells   each attached to a lane, on one of the arbiters
 //! ```
 
+mod backlog;
 mod bonds;
 mod boot;
 mod cache_actor;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    backlog::Waiting,
     bonds::Bonds,
     cache_actor::{Put, Refresh},
     crashes::Crashes,
@@ -74,6 +75,7 @@ pub(crate) struct Node {
     pub cache: Arc<dyn Cache>,
     pub keeper: Arc<Keeper>,
     pub persistence: Persistence,
+    pub waiting: Waiting,
     pub owned: Owned,
     pub outage: Arc<Outage>,
     pub arbiters: Vec<ArbiterHandle>,
@@ -156,6 +158,7 @@ impl Node {
                 cache: parts.cache,
                 keeper: parts.keeper,
                 persistence: parts.persistence,
+                waiting: Waiting::default(),
                 owned: Owned::new(&parts.epochs),
                 outage: parts.outage,
                 hearts: parts.arbiters.iter().map(|_| Arc::default()).collect(),
@@ -408,6 +411,8 @@ impl Node {
                 expires_at: later(clock::now(), self.settings.limits.idempotency_ttl),
             });
         }
+        // Whoever repeats what was accepted has been answered by its key.
+        let _coming = self.let_in(submission.by, &submission.tasks).await?;
         self.tasks_accepted(&submission.tasks);
         unit.accepted = submission.tasks;
         unit.begin = self.may_begin(&unit);

@@ -15,7 +15,7 @@ use crate::{
     Settings,
     agent::{
         Agent, AskError, Data, Handler, Invalid, Message, Pending,
-        host::{Host, Submission},
+        host::{Host, Submission, Submitter},
         messages::Accepts,
         reference::{AgentRef, Ask},
     },
@@ -201,7 +201,8 @@ impl Call {
             let attempts = host.max_attempts(&target);
             let mut task = NewTask::new(target, message, raw, attempts);
             let Some(course) = course else {
-                let submission = Submission { tasks: vec![task], batches: Vec::new(), key: None };
+                let submission =
+                    Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key: None };
                 return Ok(host.submit(submission).await?.first);
             };
             task.parent = Some(course.task());

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, OnceCell};
 use crate::{
     agent::{
         AskError, Fault, Message,
-        host::{Host, Submission},
+        host::{Host, Submission, Submitter},
         letter::Answer as Reply,
         reference::request_hash,
     },
@@ -185,8 +185,10 @@ impl Course {
             Known::New => {}
         }
         task.id = id;
-        let submitted =
-            self.host.submit(Submission { tasks: vec![task], batches: Vec::new(), key: None }).await;
+        let submitted = self
+            .host
+            .submit(Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key: None })
+            .await;
         match submitted.and_then(|_| to_raw_value(&id).map_err(|e| AskError::Unavailable(e.to_string()))) {
             Ok(body) => self.record(&made, asked.target, Some(Answer::Reply(body))).await,
             Err(e) => {

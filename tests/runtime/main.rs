@@ -2,6 +2,7 @@
 //! a real store on disk, agents defined here.
 
 mod ahead;
+mod backlog;
 mod clearing;
 mod crashes;
 mod crowd;

@@ -7,7 +7,7 @@ use crate::{
     Invalid,
     agent::{
         AskError,
-        host::Submission,
+        host::{Submission, Submitter},
         letter::Key,
         reference::{check_key_text, request_hash},
     },
@@ -126,7 +126,7 @@ impl Operator {
                 Some(Key { request: request_hash(&task.message, task.input.get()), text })
             }
         };
-        let submission = Submission { tasks: vec![task], batches: Vec::new(), key };
+        let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         Ok((self.task(submitted.first).await?, submitted.replayed))
     }

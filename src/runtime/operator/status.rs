@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Operator;
 use crate::{
     cache, clock,
+    model::task::Backlog,
     runtime::{
         dispatcher::RunningTasks,
         millis,
@@ -76,6 +77,7 @@ impl Operator {
                 remedy: "say what happened: greenroom tasks ls --state outcome_unknown".to_owned(),
             });
         }
+        reasons.extend(self.backlog(&counts));
         let verdict = match (up, reasons.is_empty()) {
             (false, _) => Verdict::Down,
             (true, false) => Verdict::Degraded,
@@ -125,6 +127,17 @@ impl Operator {
         }
         let trouble = self.trouble().await;
         if trouble.is_empty() { Ok(()) } else { Err(trouble) }
+    }
+
+    /// Whether submissions are refused because too many tasks wait.
+    fn backlog(&self, counts: &Counts) -> Option<Reason> {
+        let (waiting, most) = (Backlog::of(&counts.tasks), self.node.settings.tasks.max_backlog);
+        (most > 0 && waiting >= most).then(|| Reason {
+            code: "backlog_full".to_owned(),
+            message: format!("{waiting} tasks wait: further submissions from outside are refused"),
+            since: clock::now(),
+            remedy: "more slots or nodes shorten it; tasks.max_backlog is the bound".to_owned(),
+        })
     }
 
     /// What keeps the node from serving.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     agent::{
         AskError, Shape,
-        host::Submission,
+        host::{Submission, Submitter},
         letter::Key,
         reference::{check_key_text, request_hash},
     },
@@ -66,7 +66,7 @@ impl Operator {
                 Some(Key { request: request_hash(&task.message, task.input.get()), text: text.clone() })
             }
         };
-        let submission = Submission { tasks: vec![task], batches: Vec::new(), key };
+        let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         Ok((self.task(submitted.first).await?, submitted.replayed))
     }
@@ -102,7 +102,7 @@ impl Operator {
         for (task, parents) in tasks.iter_mut().zip(&parents) {
             task.after.extend(parents.iter().filter_map(|n| ids.get(*n)));
         }
-        let submission = Submission { tasks, batches: Vec::new(), key: None };
+        let submission = Submission { by: Submitter::Outside, tasks, batches: Vec::new(), key: None };
         self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         stream::iter(ids).map(|id| self.task(id)).buffered(VIEWS_AT_ONCE).try_collect().await
     }

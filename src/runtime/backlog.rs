@@ -1,0 +1,102 @@
+//! How many tasks wait, as far as the node knows; and the refusal of those who would bring more.
+//!
+//! Nothing is counted for a submission: the store keeps its counts by itself, and they are read about once a
+//! second while somebody submits, and more often only where somebody is about to be refused.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::node::Node;
+use crate::{
+    agent::{AskError, host::Submitter},
+    model::task::{Backlog, NewTask, Room},
+};
+
+/// When whoever is refused may try again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long the counts may take to be read: the commit behind them knows better what is wrong with the store.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the node knows of it.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    backlog: Mutex<Backlog>,
+    /// Held by whoever counts.
+    counting: tokio::sync::Mutex<()>,
+}
+
+/// Tasks on their way in.
+pub(crate) struct Coming<'w> {
+    waiting: &'w Waiting,
+    n: u64,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.waiting.backlog.lock().end(self.n);
+    }
+}
+
+impl Node {
+    /// Whether these tasks may join those that wait; they count from now on.
+    ///
+    /// # Errors
+    /// [`AskError::Overloaded`]: too many wait already.
+    pub(crate) async fn let_in(&self, by: Submitter, tasks: &[NewTask]) -> Result<Coming<'_>, AskError> {
+        let most = match by {
+            Submitter::Outside => self.settings.tasks.max_backlog,
+            Submitter::Work => 0,
+        };
+        let n = tasks.iter().filter(|task| task.after.is_empty()).count() as u64;
+        let mut room = self.enter(n, most, self.uptime());
+        if room == Room::Unknown {
+            let _counting = self.waiting.counting.lock().await;
+            // Whoever held the lock has counted.
+            room = self.enter(n, most, self.uptime());
+            if room == Room::Unknown {
+                room = match self.count_waiting().await {
+                    Some(counted_at) => self.enter(n, most, counted_at),
+                    None => self.enter(n, 0, self.uptime()),
+                };
+            }
+        }
+        match room {
+            Room::None(waiting) => {
+                let what = format!("{waiting} tasks wait already (tasks.max_backlog is {most})");
+                return Err(AskError::Overloaded { what, retry_after: AGAIN });
+            }
+            Room::Stale => self.count_soon(),
+            Room::Some | Room::Unknown => {}
+        }
+        Ok(Coming { waiting: &self.waiting, n })
+    }
+
+    fn enter(&self, n: u64, most: u64, now: Duration) -> Room {
+        let mut backlog = self.waiting.backlog.lock();
+        let room = backlog.room(most, now);
+        if matches!(room, Room::Some | Room::Stale) {
+            backlog.begin(n);
+        }
+        room
+    }
+
+    /// Counts what waits; when it was counted, or `None`: the store did not tell.
+    async fn count_waiting(&self) -> Option<Duration> {
+        let seen = self.waiting.backlog.lock().since();
+        let counts = tokio::time::timeout(PATIENCE, self.store.counts()).await.ok()?.ok()?;
+        let now = self.uptime();
+        self.waiting.backlog.lock().counted(Backlog::of(&counts.tasks), seen, now);
+        Some(now)
+    }
+
+    /// Has it counted beside what goes on.
+    fn count_soon(&self) {
+        let Some(node) = self.me.upgrade() else { return };
+        self.runtime.spawn(async move {
+            if let Ok(_counting) = node.waiting.counting.try_lock() {
+                node.count_waiting().await;
+            }
+        });
+    }
+}
