@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod crashes;
 mod db;
+mod dead;
 mod demo;
 mod exit;
 mod input;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Session,
     client::{Client, Reply, document, encode, query, typed},
+    dead,
     exit::{Exit, Failure},
     input, out,
     table::Table,
@@ -94,12 +95,10 @@ pub(super) enum Tasks {
         /// The task
         id: String,
     },
-    /// Bring dead letters back
-    Retry {
-        /// The tasks
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
+    /// List dead letters: the tasks that failed, newest first
+    Dead(dead::DeadArgs),
+    /// Bring dead letters back, by their ids or by a filter
+    Retry(dead::RetryArgs),
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +143,9 @@ pub(super) struct ListArgs {
     /// Only this target
     #[arg(long)]
     pub target: Option<String>,
+    /// Only with this label
+    #[arg(long)]
+    pub tag: Option<String>,
     /// At most this many
     #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 100)]
     pub limit: usize,
@@ -166,7 +168,8 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Resolve { id, succeeded, failed } => resolve(session, &id, succeeded, failed),
         Tasks::Watch { id } => watch::run(session, &id),
         Tasks::Cancel { ids } => act(session, &ids, "cancel"),
-        Tasks::Retry { ids } => act(session, &ids, "retry"),
+        Tasks::Dead(args) => dead::list(session, args),
+        Tasks::Retry(args) => dead::retry(session, &args),
     }
 }
 
@@ -286,7 +289,7 @@ pub(super) fn unsuccessful(task: &TaskView, program: &str) -> Failure {
 }
 
 fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
-    let wanted = [("state", args.state.clone()), ("target", args.target.clone())];
+    let wanted = [("state", args.state.clone()), ("target", args.target.clone()), ("tag", args.tag.clone())];
     let limit = if args.all { None } else { Some(args.limit) };
     let (items, more) = session.client()?.pages("/api/v1/tasks", &wanted, limit)?;
     if session.json() {
@@ -331,6 +334,9 @@ fn show(session: &Session<'_>, id: &str) -> Result<(), Failure> {
     }
     fact("attempt", format!("{} of {}", task.attempt, task.max_attempts));
     fact("priority", task.priority.to_string());
+    if !task.tags.is_empty() {
+        fact("tags", task.tags.join(", "));
+    }
     let moments = [
         ("accepted", Some(task.created_at)),
         ("due", task.run_at),
@@ -394,7 +400,7 @@ fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Res
     failed.map_or(Ok(()), Err)
 }
 
-fn act(session: &Session<'_>, ids: &[String], action: &str) -> Result<(), Failure> {
+pub(super) fn act(session: &Session<'_>, ids: &[String], action: &str) -> Result<(), Failure> {
     let client = session.client()?;
     for id in ids {
         told(session, &client.post(&format!("{}/{action}", path(id)), Vec::new())?)?;

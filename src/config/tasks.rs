@@ -30,6 +30,9 @@ pub struct Tasks {
     /// How long a finished one can be looked up.
     #[serde(with = "units::duration")]
     pub retention: Duration,
+    /// How long one that failed is kept, where that is longer.
+    #[serde(with = "units::duration")]
+    pub retention_failed: Duration,
 }
 
 impl Tasks {

@@ -34,6 +34,10 @@ fn the_defaults_are_valid_and_what_the_contract_says() {
     assert_eq!((agent.mailbox, agent.idle_timeout), (1024, Duration::from_secs(300)));
     assert_eq!(agent.restart, crate::model::supervision::RestartPolicy::default());
     assert_eq!(settings.tasks.retention, Duration::from_secs(7 * 86_400));
+    assert_eq!(settings.tasks.retention_failed, Duration::from_secs(30 * 86_400));
+    assert_eq!(settings.tasks.max_backlog, 1_000_000);
+    let live = ["slots", "max_backlog", "retention", "retention_failed"];
+    assert!(live.iter().all(|key| is_live(&format!("tasks.{key}"))) && !is_live("tasks.max_lost"));
     assert!(settings.tools.fs.roots.is_empty());
 }
 

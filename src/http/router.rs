@@ -66,6 +66,7 @@ fn task_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/tasks").get(tasks::list).post(tasks::submit).done())
         .service(at("/tasks/batch").post(tasks::submit_batch).done())
+        .service(at("/tasks/retry").post(tasks::retry_many).done())
         .service(at("/tasks/{id}").get(tasks::show).done())
         .service(at("/tasks/{id}/history").get(tasks::history).done())
         .service(at("/tasks/{id}/cancel").post(tasks::cancel).done())

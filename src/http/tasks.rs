@@ -20,7 +20,7 @@ use crate::{
     },
     runtime::{
         operator::{Resolution, TaskQuery},
-        views::TaskRequest,
+        views::{RetryRequest, TaskRequest},
     },
 };
 
@@ -35,11 +35,12 @@ struct Batch {
     tasks: Vec<TaskRequest>,
 }
 
-/// `GET /tasks?state=&target=&cursor=&limit=`.
+/// `GET /tasks?state=&target=&tag=&cursor=&limit=`.
 pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
     let query = TaskQuery {
         state: params.text("state")?.map(state).transpose()?,
         target: params.text("target")?.map(target).transpose()?,
+        tag: params.owned("tag")?,
         cursor: params.owned("cursor")?,
         limit: params.limit()?,
     };
@@ -116,6 +117,11 @@ pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /tasks/{id}/retry`.
 pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     accepted(&ctx.operator.retry(path::task(&request)?).await?)
+}
+
+/// `POST /tasks/retry`: those that a filter means, or how many they are.
+pub(super) async fn retry_many(ctx: Data<Ctx>, body: Body) -> Answer {
+    ok(&ctx.operator.retry_many(&body.read::<RetryRequest>()?).await?)
 }
 
 /// `POST /tasks/{id}/resolve`: `{succeeded: JSON}` or `{failed: message}`.

@@ -11,14 +11,16 @@ use super::id::{Target, TaskId};
 mod attempt;
 mod backlog;
 mod claims;
+mod dead;
 mod family;
 mod machine;
 mod pace;
 mod retries;
 mod shares;
 pub use attempt::{Advice, AfterError};
-pub use claims::{ClaimId, Claims, returns_again};
 pub use backlog::{Backlog, Room};
+pub use claims::{ClaimId, Claims, returns_again};
+pub use dead::{DeadFilter, DeadTask};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
 pub use pace::{Bounds, Pace, Rate};
@@ -349,6 +351,9 @@ pub struct TaskView {
     /// Under which key it was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// One line of a task's history.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::node::Node;
-use crate::clock;
+use crate::{clock, config, store::Past};
 
 /// How often.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
@@ -16,8 +16,9 @@ const IN_A_ROW: usize = 100;
 pub(super) async fn clean(node: &Node) {
     let now = clock::now();
     let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
+    let past = past(&node.settings.tasks, ago);
     for _ in 0..IN_A_ROW {
-        match node.store.clean(now, ago(node.settings.tasks.retention)).await {
+        match node.store.clean(now, past).await {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }
@@ -30,5 +31,28 @@ pub(super) async fn clean(node: &Node) {
         if forgotten.rows == 0 {
             return;
         }
+    }
+}
+
+/// Before when what has ended is forgotten. No dead letter goes before that which succeeded.
+fn past(tasks: &config::Tasks, ago: impl Fn(Duration) -> Timestamp) -> Past {
+    let failed = tasks.retention.max(tasks.retention_failed);
+    Past { ended: ago(tasks.retention), failed: ago(failed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_dead_letter_goes_before_that_which_succeeded() {
+        let mut tasks = config::load(&config::Sources::default()).unwrap().tasks;
+        let ago = |d: Duration| Timestamp::UNIX_EPOCH.checked_sub(d).unwrap();
+        let day = Duration::from_secs(86_400);
+        assert_eq!(past(&tasks, ago), Past { ended: ago(7 * day), failed: ago(30 * day) });
+        tasks.retention = 90 * day;
+        assert_eq!(past(&tasks, ago), Past::before(ago(90 * day)));
+        (tasks.retention, tasks.retention_failed) = (Duration::ZERO, day);
+        assert_eq!(past(&tasks, ago), Past { ended: ago(day * 0), failed: ago(day) });
     }
 }

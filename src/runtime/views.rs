@@ -373,6 +373,46 @@ pub struct TaskRequest {
     pub idempotency_key: Option<String>,
 }
 
+/// `POST /api/v1/tasks/retry`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// Which tasks.
+    pub filter: RetryFilter,
+    /// Only says how many there are.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// From the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Which tasks are to be tried again: those for which all that is given holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryFilter {
+    /// `failed`, as when absent, or `cancelled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    /// Only this target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only with this label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Retried {
+    /// Nothing was tried again: they were counted.
+    pub dry_run: bool,
+    /// How many; at least so many where there is a `next_cursor`.
+    pub count: u64,
+    /// Give it back as `cursor` to go on; absent where all were looked at.
+    pub next_cursor: Option<String>,
+}
+
 /// `POST /api/v1/conversations`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

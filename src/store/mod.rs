@@ -19,6 +19,7 @@ mod journal;
 mod member;
 mod memory;
 mod open;
+mod past;
 mod postgres;
 mod read;
 mod rows;
@@ -41,6 +42,7 @@ pub use memory::MemoryStore;
 pub use open::{
     Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify, verify_with,
 };
+pub use past::Past;
 pub use schedules::Schedules;
 pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use tries::Tries;
@@ -55,7 +57,7 @@ use uuid::Uuid;
 use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
-    task::{ClaimId, Claimed, Queue, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, Queue, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -168,6 +170,8 @@ pub struct TaskFilter {
     pub state: Option<TaskState>,
     /// Only this target.
     pub target: Option<String>,
+    /// Only with this label.
+    pub tag: Option<String>,
     /// Older than this id.
     pub before: Option<TaskId>,
     /// At most so many; 1 to 1,000.
@@ -377,6 +381,14 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// order; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
     async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError>;
 
+    /// One look at what failed or was cancelled: the `limit` (1 to 1,000) newest before a task, without their
+    /// payloads.
+    async fn dead(&self, before: Option<TaskId>, limit: usize) -> Result<Vec<DeadTask>, StoreError>;
+
+    /// Brings those of them back that still stand as they were seen, as [`Store::retry`] does, in one
+    /// transaction; says how many.
+    async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError>;
+
     /// How many tasks this boot may claim as suspects (ready, lost twice or more, not of a paused queue).
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError>;
 
@@ -393,10 +405,13 @@ pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
     /// One page of crash groups, those with the latest crashes first.
     async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError>;
 
-    /// Forgets expired keys, old archived tasks, thinned snapshots and crash groups (those without a crash
-    /// since `archive_before`, and the longest quiet of more than [`MAX_CRASH_GROUPS`]), a bounded number
-    /// a call; says how many.
-    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets expired keys, what has ended long enough ago (a task with all that is its own: history, journal,
+    /// signals, logs) and crash groups (those that have gone quiet, and the longest quiet of more than
+    /// [`MAX_CRASH_GROUPS`]), a bounded number a call; says how many.
+    ///
+    /// An idempotency key outlives its task: it goes when it expires, since until then it keeps the work from
+    /// being done twice.
+    async fn clean(&self, now: Timestamp, past: Past) -> Result<u64, StoreError>;
 
     /// Checks that the store answers, and would take writes.
     async fn ping(&self) -> Result<(), StoreError>;

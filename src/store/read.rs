@@ -3,6 +3,11 @@
 //! `reads!` makes the functions for one connection: synchronous ones for SQLite, asynchronous ones for
 //! Postgres. The module that calls it gives `sql`, which turns diesel's errors into the store's.
 
+use diesel::{
+    define_sql_function,
+    sql_types::{Nullable, Text},
+};
+
 /// At most so many rows a page.
 pub(super) const MAX_PAGE: usize = 1_000;
 
@@ -11,25 +16,36 @@ pub(super) fn page(limit: usize) -> i64 {
     i64::try_from(limit.clamp(1, MAX_PAGE)).unwrap_or(1)
 }
 
+/// How a label begins a list of labels as it is stored, and how it follows upon another.
+pub(super) fn tag_places(tag: &str) -> [String; 2] {
+    let text = serde_json::Value::from(tag).to_string();
+    [format!("[{text}"), format!(",{text}")]
+}
+
+define_sql_function! {
+    /// The text with each occurrence replaced: what both databases have to look for one.
+    fn replace(text: Nullable<Text>, from: Text, to: Text) -> Nullable<Text>;
+}
+
 macro_rules! reads {
     ($conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*]) => {
         use crate::{
             model::{
                 id::{AgentId, TaskId},
-                task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView, queue_of},
+                task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView, queue_of},
                 topic::Subscriber,
             },
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
-                read::{MAX_PAGE, page},
-                rows::{ArchivedRow, StoredAgent, TaskRow, target_of},
+                read::{MAX_PAGE, page, replace, tag_places},
+                rows::{ArchivedRow, StoredAgent, TaskRow, state_of, tags_of, target_of},
                 told,
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_paused, greenroom_snapshots,
                     greenroom_subscriptions, greenroom_task_archive, greenroom_task_events, greenroom_tasks,
                     greenroom_waits,
                 },
-                values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, moment},
+                values::{FAILED, Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, moment},
             },
         };
 
@@ -230,6 +246,10 @@ macro_rules! reads {
             if let Some(target) = &filter.target {
                 query = query.filter(dsl::target.eq(target));
             }
+            if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
+                let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
+                query = query.filter(has(first).or(has(later)));
+            }
             if let Some(before) = filter.before {
                 query = query.filter(dsl::id.lt(Id::from(before)));
             }
@@ -241,17 +261,48 @@ macro_rules! reads {
             let mut query = dsl::greenroom_task_archive.select(ArchivedRow::as_select()).into_boxed::<$db>();
             if let Some(state) = filter.state {
                 if state >= TaskState::Failed {
-                    query = query.filter(dsl::state.ge(Lit::<{ TaskState::Failed as i16 }>));
+                    query = query.filter(dsl::state.ge(FAILED));
                 }
                 query = query.filter(dsl::state.eq(state as i16));
             }
             if let Some(target) = &filter.target {
                 query = query.filter(dsl::target.eq(target));
             }
+            if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
+                let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
+                query = query.filter(has(first).or(has(later)));
+            }
             if let Some(before) = filter.before {
                 query = query.filter(dsl::id.lt(Id::from(before)));
             }
             query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
+        }
+
+        /// One look at what failed or was cancelled, newest first.
+        pub(super) $($async)* fn dead(
+            conn: &mut $conn,
+            before: Option<TaskId>,
+            limit: usize,
+        ) -> Result<Vec<DeadTask>, StoreError> {
+            use greenroom_task_archive::dsl;
+            let mut query = dsl::greenroom_task_archive
+                .filter(dsl::state.ge(FAILED))
+                .select((dsl::id, dsl::state, dsl::target, dsl::tags))
+                .into_boxed::<$db>();
+            if let Some(before) = before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            let query = query.order(dsl::id.desc()).limit(page(limit));
+            let rows: Vec<(Id, i16, String, Option<String>)> = query.load(conn)$($wait)*.map_err(sql)?;
+            let dead = |(id, state, target, tags): (Id, i16, String, Option<String>)| {
+                Ok(DeadTask {
+                    id: id.into(),
+                    state: state_of(state)?,
+                    target: target_of(&target),
+                    tags: tags_of(tags.as_deref()),
+                })
+            };
+            rows.into_iter().map(dead).collect()
         }
 
         /// A task's history: what its columns tell, and what was written down beside them.

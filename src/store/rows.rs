@@ -249,6 +249,11 @@ fn error_of(bytes: Option<&[u8]>) -> Option<TaskError> {
     bytes.and_then(|b| serde_json::from_slice(b).ok())
 }
 
+/// Stored labels.
+pub(super) fn tags_of(text: Option<&str>) -> Vec<String> {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
 fn millis(ms: Option<i64>) -> Option<Duration> {
     ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
 }
@@ -351,6 +356,7 @@ impl TaskRow {
             waiting_for: (state == TaskState::Blocked).then(|| count(self.waits_for)),
             node: self.node.filter(|_| state == TaskState::Running).map(|n| n.0.to_string()),
             idempotency_key: self.idempotency_key,
+            tags: tags_of(self.tags.as_deref()),
         })
     }
 }
@@ -378,6 +384,7 @@ impl ArchivedRow {
             waiting_for: None,
             node: self.node.map(|n| n.0.to_string()),
             idempotency_key: self.idempotency_key,
+            tags: tags_of(self.tags.as_deref()),
         })
     }
 

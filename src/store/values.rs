@@ -188,6 +188,8 @@ pub(super) const WAITING: Lit<{ TaskState::Waiting as i16 }> = Lit;
 pub(super) const PARKED: Lit<{ TaskState::Parked as i16 }> = Lit;
 pub(super) const OUTCOME_UNKNOWN: Lit<{ TaskState::OutcomeUnknown as i16 }> = Lit;
 
+pub(super) const FAILED: Lit<{ TaskState::Failed as i16 }> = Lit;
+
 /// Who may claim a task. From [`lane::DOOMED`] on nobody: it is to be ended.
 pub(super) mod lane {
     use crate::model::id::Target;

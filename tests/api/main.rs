@@ -5,6 +5,7 @@ mod schedules;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
+mod tasks;
 
 use std::io::{Read as _, Write as _};
 

@@ -7,7 +7,7 @@ use greenroom::{
         crash_group::CrashGroup,
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
     },
-    store::{CrashFilter, MAX_CRASH_GROUPS},
+    store::{CrashFilter, MAX_CRASH_GROUPS, Past},
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -171,7 +171,7 @@ rules! {
         let groups: Vec<_> =
             (0..many).map(|n| group([crash(u32::try_from(n).unwrap(), 1_000 + n)])).collect();
         w.note(&groups).await;
-        let cleaned = async |before| w.store.clean(Timestamp::now(), before).await.unwrap();
+        let cleaned = async |before| w.store.clean(Timestamp::now(), Past::before(before)).await.unwrap();
         assert_eq!(cleaned(Timestamp::UNIX_EPOCH).await, 20);
         let kept = w.groups().await;
         assert_eq!((kept.len(), kept.last().unwrap().last.as_second()), (MAX_CRASH_GROUPS, 1_020));

@@ -3,6 +3,7 @@
 mod agents;
 mod claims;
 mod crashes;
+mod dead;
 mod ends;
 mod entities;
 mod fairness;

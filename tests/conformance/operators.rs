@@ -7,7 +7,8 @@ use greenroom::{
         task::{NewTask, TaskState},
     },
     store::{
-        self, FinishOutcome, KeyWrite, SeenState, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit,
+        self, FinishOutcome, KeyWrite, Past, SeenState, StoreError, StoreOptions, StoredStatus, TaskFilter,
+        Unit,
     },
 };
 use jiff::{Timestamp, ToSpan};
@@ -81,7 +82,7 @@ rules! {
         assert_eq!(seen, ids);
         let list = async |state, target: Option<&str>| {
             let target = target.map(str::to_owned);
-            let filter = TaskFilter { state, target, before: None, limit: 100 };
+            let filter = TaskFilter { state, target, limit: 100, ..TaskFilter::default() };
             w.store.tasks(&filter).await.unwrap().len()
         };
         assert_eq!(list(Some(TaskState::Succeeded), None).await, 4);
@@ -126,9 +127,9 @@ rules! {
         let now = Timestamp::now();
         let keys = vec![key("old", now - 1.hour()), key("new", now + 1.hour())];
         w.must(Unit { keys, ..Unit::default() }).await;
-        assert_eq!(w.store.clean(now, now - 1.hour()).await.unwrap(), 1, "the expired key");
+        assert_eq!(w.store.clean(now, Past::before(now - 1.hour())).await.unwrap(), 1, "the expired key");
         assert_eq!(w.state_of(ended.id).await, TaskState::Failed);
-        assert!(w.store.clean(now, now + 1.hour()).await.unwrap() >= 1);
+        assert!(w.store.clean(now, Past::before(now + 1.hour())).await.unwrap() >= 1);
         assert!(w.store.task(ended.id).await.unwrap().is_none());
         assert!(w.store.history(ended.id).await.unwrap().is_empty());
         assert_eq!(w.state_of(hot).await, TaskState::Ready);
@@ -144,7 +145,7 @@ rules! {
         }
         let future = Timestamp::now() + 1.hour();
         let mut calls = Vec::new();
-        while let n @ 1.. = w.store.clean(Timestamp::now(), future).await.unwrap() {
+        while let n @ 1.. = w.store.clean(Timestamp::now(), Past::before(future)).await.unwrap() {
             calls.push(n);
         }
         assert!(calls.len() > 1 && calls.iter().sum::<u64>() >= 1_000, "{calls:?}");

@@ -25,7 +25,7 @@ use greenroom::{
         journal::{Journal, LogLine, Signal, TaskNotes},
         schedule::Schedule,
         session::Session,
-        task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
+        task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
         topic::Subscriber,
     },
     store::*,
@@ -410,6 +410,12 @@ impl Store for Faulty {
     async fn retry(&self, id: TaskId) -> Result<Option<std::result::Result<(), TaskState>>> {
         self.pass().await?.retry(id).await
     }
+    async fn dead(&self, before: Option<TaskId>, limit: usize) -> Result<Vec<DeadTask>> {
+        self.pass().await?.dead(before, limit).await
+    }
+    async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64> {
+        self.pass().await?.retry_many(dead).await
+    }
     async fn suspects(&self, boot: Uuid) -> Result<u64> {
         self.pass().await?.suspects(boot).await
     }
@@ -422,8 +428,8 @@ impl Store for Faulty {
     async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>> {
         self.pass().await?.crash_groups(filter).await
     }
-    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64> {
-        self.pass().await?.clean(now, archive_before).await
+    async fn clean(&self, now: Timestamp, past: Past) -> Result<u64> {
+        self.pass().await?.clean(now, past).await
     }
     async fn ping(&self) -> Result<()> {
         self.pass().await?.ping().await

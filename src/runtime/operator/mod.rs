@@ -3,6 +3,7 @@
 mod agents;
 mod conversations;
 mod crashes;
+mod dead;
 mod kinds;
 mod messages;
 mod nodes;
@@ -119,6 +120,8 @@ pub struct TaskQuery {
     pub state: Option<TaskState>,
     /// Only this target.
     pub target: Option<String>,
+    /// Only with this label.
+    pub tag: Option<String>,
     /// From the page before.
     pub cursor: Option<String>,
     /// 1 to 1,000; 100 when absent.

@@ -121,7 +121,8 @@ impl Operator {
                     .map_err(|_| OperatorError::Malformed("`cursor` is not one of ours".to_owned()))?,
             ),
         };
-        let filter = TaskFilter { state: query.state, target: query.target.clone(), before, limit };
+        let (target, tag) = (query.target.clone(), query.tag.clone());
+        let filter = TaskFilter { state: query.state, target, tag, before, limit };
         let items = self.node.store.tasks(&filter).await?;
         let next_cursor = items.last().filter(|_| items.len() == limit).map(|t| t.id.to_string());
         Ok(Page { items, next_cursor })

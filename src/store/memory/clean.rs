@@ -2,8 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::state::State;
-use crate::store::Forgotten;
+use super::{state::State, task::Task};
+use crate::{
+    model::task::TaskState,
+    store::{Forgotten, Past},
+};
 
 /// How much one call forgets, of each kind.
 const AT_ONCE: usize = 500;
@@ -12,11 +15,13 @@ const MESSAGES_AT_ONCE: usize = 5_000;
 
 impl State {
     /// Forgets expired keys, and tasks, batches and boots that ended before, and old crash groups.
-    pub(super) fn clean(&mut self, before: Timestamp) -> u64 {
-        let now = self.now;
+    pub(super) fn clean(&mut self, past: Past) -> u64 {
+        let (now, before) = (self.now, past.ended);
         let keys = self.keys.some(AT_ONCE, |key| key.expires_at <= now);
         keys.iter().for_each(|key| drop(self.keys.remove(key)));
-        let tasks = self.archive.some(AT_ONCE, |task| task.finished_at.is_some_and(|at| at < before));
+        let kept_from = |task: &Task| if task.state == TaskState::Failed { past.failed } else { past.ended };
+        let is_past = |task: &Task| task.finished_at.is_some_and(|at| at < kept_from(task));
+        let tasks = self.archive.some(AT_ONCE, is_past);
         for id in &tasks {
             self.archive.remove(id);
             self.events.remove(id);

@@ -33,7 +33,7 @@ use uuid::Uuid;
 use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Forgotten, Journals, KeyRow, Member, MessagePage, NodeRow, Ownership, Schedules, Shared,
+    Entities, Forgotten, Journals, KeyRow, Member, MessagePage, NodeRow, Ownership, Past, Schedules, Shared,
     SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
     VerifyReport,
 };
@@ -45,7 +45,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -251,6 +251,14 @@ impl Store for MemoryStore {
         Ok(self.write_now(|s| s.retry(id)))
     }
 
+    async fn dead(&self, before: Option<TaskId>, limit: usize) -> Result<Vec<DeadTask>, StoreError> {
+        Ok(self.read(|s| s.dead(before.as_ref(), limit)))
+    }
+
+    async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        Ok(self.write_now(|s| s.retry_many(dead)))
+    }
+
     async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError> {
         Ok(self.read(|s| s.subscribers(topic, limit)))
     }
@@ -276,8 +284,8 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.crash_groups(filter)))
     }
 
-    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
-        Ok(self.write(now, |s| s.clean(archive_before)))
+    async fn clean(&self, now: Timestamp, past: Past) -> Result<u64, StoreError> {
+        Ok(self.write(now, |s| s.clean(past)))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

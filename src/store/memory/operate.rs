@@ -6,7 +6,7 @@ use super::state::{Agent, State};
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{TaskInput, TaskState, next},
+        task::{DeadTask, TaskInput, TaskState, next},
     },
     store::{AgentRow, CancelFound, StoreError, StoredStatus},
 };
@@ -118,6 +118,13 @@ impl State {
         self.hot.insert(id, task);
         self.event(id, "retried", attempt, None, Some(how));
         Some(Ok(()))
+    }
+
+    /// Brings those back that stand as they were seen; says how many.
+    pub(super) fn retry_many(&mut self, dead: &[DeadTask]) -> u64 {
+        let stands = |s: &Self, d: &DeadTask| s.archive.get(&d.id).is_some_and(|task| task.state == d.state);
+        let back = dead.iter().filter(|d| stands(self, d) && self.retry(d.id) == Some(Ok(())));
+        back.count() as u64
     }
 
     /// A task that comes back is open again in its batch, unless that has been told to have ended.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{ClaimId, TaskEvent, TaskState, TaskView, queue_of},
+        task::{ClaimId, DeadTask, TaskEvent, TaskState, TaskView, queue_of},
     },
     store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, read::MAX_PAGE, told},
 };
@@ -59,6 +59,7 @@ impl State {
         let wanted = |task: &&Task| {
             filter.state.is_none_or(|state| state == task.state)
                 && filter.target.as_ref().is_none_or(|target| *target == task.new.target.to_string())
+                && filter.tag.as_ref().is_none_or(|tag| task.new.tags.contains(tag))
         };
         let (before, limit) = (filter.before.as_ref(), filter.limit.clamp(1, MAX_PAGE));
         let hot = self.hot.before(before).rev().map(|(_, task)| task).filter(wanted).take(limit);
@@ -66,6 +67,19 @@ impl State {
         let mut found: Vec<&Task> = hot.chain(ended).collect();
         found.sort_unstable_by_key(|task| Reverse(task.new.id));
         found.into_iter().take(limit).map(Task::view).collect()
+    }
+
+    /// One look at what failed or was cancelled, newest first.
+    pub(super) fn dead(&self, before: Option<&TaskId>, limit: usize) -> Vec<DeadTask> {
+        let ended = self.archive.before(before).rev().map(|(_, task)| task);
+        let dead = ended.filter(|task| task.state >= TaskState::Failed).take(limit.clamp(1, MAX_PAGE));
+        dead.map(|task| DeadTask {
+            id: task.new.id,
+            state: task.state,
+            target: task.new.target.clone(),
+            tags: task.new.tags.clone(),
+        })
+        .collect()
     }
 
     pub(super) fn history_of(&self, id: TaskId) -> Vec<TaskEvent> {

@@ -150,6 +150,7 @@ impl Task {
             waiting_for: (self.state == TaskState::Blocked).then_some(self.waits_for),
             node: self.node.filter(|_| runs).map(|n| n.to_string()),
             idempotency_key: new.idempotency_key.clone(),
+            tags: new.tags.clone(),
         }
     }
 }

@@ -31,6 +31,10 @@ const ALL: &[(&str, &str)] = &[
         "00000000000008_known_ids",
         include_str!("../../../migrations/postgres/00000000000008_known_ids/up.sql"),
     ),
+    (
+        "00000000000009_dead_letters",
+        include_str!("../../../migrations/postgres/00000000000009_dead_letters/up.sql"),
+    ),
     ("00000000000010_drain", include_str!("../../../migrations/postgres/00000000000010_drain/up.sql")),
     ("00000000000011_begin", include_str!("../../../migrations/postgres/00000000000011_begin/up.sql")),
 ];

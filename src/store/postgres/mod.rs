@@ -40,9 +40,9 @@ use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeyRow, Member,
-    MessagePage, Migrations, NodeRow, Ownership, PoolStatus, Schedules, Shared, SignalFound, StateReader,
-    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, Watch, history,
-    rows, told, values,
+    MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules, Shared, SignalFound,
+    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -51,7 +51,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 use commit::Keeping;
@@ -233,6 +233,14 @@ impl Store for PostgresStore {
         work::retry(&mut *self.pools.get().await?, id).await
     }
 
+    async fn dead(&self, before: Option<TaskId>, limit: usize) -> Result<Vec<DeadTask>, StoreError> {
+        read::dead(&mut *self.pools.get().await?, before, limit).await
+    }
+
+    async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        work::retry_many(&mut *self.pools.get().await?, dead).await
+    }
+
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
         let mut conn = self.pools.get().await?;
         let mut partitions = read::partitions(&mut conn, boot).await?;
@@ -252,8 +260,8 @@ impl Store for PostgresStore {
         crashes::crash_groups(&mut *self.pools.get().await?, filter).await
     }
 
-    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
-        work::clean(&mut *self.pools.get().await?, now, archive_before).await
+    async fn clean(&self, now: Timestamp, past: Past) -> Result<u64, StoreError> {
+        work::clean(&mut *self.pools.get().await?, now, past).await
     }
 
     fn silence(&self) -> Option<Duration> {

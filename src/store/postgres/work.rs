@@ -21,10 +21,10 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{ClaimId, Claimed, TaskInput, TaskState, next},
+        task::{ClaimId, Claimed, DeadTask, TaskInput, TaskState, next},
     },
     store::{
-        CancelFound, ClaimRequest, Member, Ownership, StoreError, StoredStatus,
+        CancelFound, ClaimRequest, Member, Ownership, Past, StoreError, StoredStatus,
         schema::{greenroom_partitions, greenroom_tasks},
     },
 };
@@ -50,8 +50,8 @@ mod functions {
     define_sql_function!(fn greenroom_set_status_1(id: Uid, partition: SmallInt, kind: Text, key: Text, epoch: BigInt, status: SmallInt, reason: Nullable<Text>) -> Bool);
     define_sql_function!(fn greenroom_flag_1(task: Uid) -> Bool);
     define_sql_function!(fn greenroom_retry_2(task: Uid, state: SmallInt, partition: SmallInt, lane: SmallInt) -> Bool);
-    define_sql_function!(fn greenroom_forget_written_1(before: Moment, limit: Integer) -> BigInt);
-    define_sql_function!(fn greenroom_clean_1(now: Moment, before: Moment, limit: Integer) -> BigInt);
+    define_sql_function!(fn greenroom_retry_many_1(tasks: Array<Uid>, states: Array<SmallInt>, partitions: Array<SmallInt>, lanes: Array<SmallInt>) -> BigInt);
+    define_sql_function!(fn greenroom_clean_2(now: Moment, before: Moment, failed: Moment, limit: Integer) -> BigInt);
     define_sql_function!(fn greenroom_fold_counts_1(limit: Integer) -> BigInt);
 }
 use functions::*;
@@ -242,18 +242,28 @@ pub(super) async fn retry(
     Ok(read::task(conn, id).await?.map(|task| Err(task.state)))
 }
 
+/// Brings those back that stand as they were seen; says how many.
+pub(super) async fn retry_many(conn: &mut AsyncPgConnection, dead: &[DeadTask]) -> Result<u64, StoreError> {
+    let ids: Vec<Id> = dead.iter().map(|task| Id::from(task.id)).collect();
+    let states: Vec<i16> = dead.iter().map(|task| task.state as i16).collect();
+    let partitions: Vec<i16> = dead.iter().map(|task| task.target.partition()).collect();
+    let lanes: Vec<i16> = dead.iter().map(|task| lane::of(&task.target)).collect();
+    let call = diesel::select(greenroom_retry_many_1(ids, states, partitions, lanes));
+    let back: i64 = call.get_result(conn).await.map_err(sql)?;
+    Ok(u64::try_from(back).unwrap_or(0))
+}
+
 /// Forgets what has had its time.
 pub(super) async fn clean(
     conn: &mut AsyncPgConnection,
     now: Timestamp,
-    before: Timestamp,
+    past: Past,
 ) -> Result<u64, StoreError> {
     let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
     fold.get_result::<i64>(conn).await.map_err(sql)?;
-    let written = diesel::select(greenroom_forget_written_1(micros(before), FORGOTTEN_AT_ONCE));
-    written.get_result::<i64>(conn).await.map_err(sql)?;
-    let call = diesel::select(greenroom_clean_1(micros(now), micros(before), FORGOTTEN_AT_ONCE));
+    let (ended, failed) = (micros(past.ended), micros(past.failed));
+    let call = diesel::select(greenroom_clean_2(micros(now), ended, failed, FORGOTTEN_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
-    let crashes = crashes::clean(conn, before).await?;
+    let crashes = crashes::clean(conn, past.ended).await?;
     Ok(u64::try_from(forgotten.saturating_add(crashes)).unwrap_or(0))
 }

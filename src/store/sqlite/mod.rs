@@ -41,8 +41,8 @@ use self::{
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Forgotten, Journals, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership,
-    Schedules, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter,
-    Unit, Verdict, VerifyReport, history, rows, told, values,
+    Past, Schedules, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
+    TaskFilter, Unit, Verdict, VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -51,7 +51,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -81,6 +81,7 @@ impl SqliteStore {
             path: path.to_owned(),
             history: History::new(options.history_every, options.history),
             full: options.durability == Durability::Full,
+            kept: None,
         };
         let rooms = Rooms {
             writer: Mutex::new(writer),
@@ -292,6 +293,15 @@ impl Store for SqliteStore {
         self.write(move |w| w.retry(id)).await
     }
 
+    async fn dead(&self, before: Option<TaskId>, limit: usize) -> Result<Vec<DeadTask>, StoreError> {
+        self.read(move |c| read::dead(c, before, limit)).await
+    }
+
+    async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        let dead = dead.to_owned();
+        self.write(move |w| w.retry_many(&dead)).await
+    }
+
     async fn suspects(&self, _: Uuid) -> Result<u64, StoreError> {
         // it owns them all
         let all: Vec<i16> = (TOOL_PARTITION..PARTITIONS).collect();
@@ -312,8 +322,8 @@ impl Store for SqliteStore {
         self.read(move |c| crashes::crash_groups(c, &filter)).await
     }
 
-    async fn clean(&self, now: Timestamp, archive_before: Timestamp) -> Result<u64, StoreError> {
-        self.write(move |w| w.clean(now, archive_before)).await
+    async fn clean(&self, now: Timestamp, past: Past) -> Result<u64, StoreError> {
+        self.write(move |w| w.clean(now, past)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

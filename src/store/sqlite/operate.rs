@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{TaskInput, TaskState, next},
+        task::{DeadTask, TaskInput, TaskState, next},
     },
     store::{
         CancelFound, StoreError, StoredStatus,
@@ -72,6 +72,17 @@ impl Writer {
     /// Brings a task back.
     pub(super) fn retry(&mut self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError> {
         self.transaction(Sync::Full, Timestamp::now(), |tx| tx.retry(id.into()).map_err(whole))
+    }
+
+    /// Brings those back that stand as they were seen; says how many.
+    pub(super) fn retry_many(&mut self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| {
+            let mut back = 0;
+            for task in dead {
+                back += u64::from(tx.retry_ended(task).map_err(whole)?);
+            }
+            Ok(back)
+        })
     }
 }
 
@@ -179,7 +190,6 @@ impl Tx<'_> {
     }
 
     fn retry(&mut self, id: Id) -> Result<Option<Result<(), TaskState>>, Stop> {
-        use greenroom_task_archive::dsl as archive;
         use greenroom_tasks::dsl;
         let hot = dsl::greenroom_tasks
             .filter(dsl::id.eq(id))
@@ -209,23 +219,38 @@ impl Tx<'_> {
             self.deltas.task(TaskState::Ready, 1);
             return Ok(Some(Ok(())));
         }
-        let ended = archive::greenroom_task_archive
-            .filter(archive::id.eq(id))
-            .select(ArchivedRow::as_select())
-            .first(self.conn)
-            .optional()?;
-        let Some(row) = ended else { return Ok(None) };
+        let Some(row) = self.ended(id)? else { return Ok(None) };
         let state = rows::state_of(row.state)?;
         let Ok(to) = next(state, TaskInput::RetryByPerson) else { return Ok(Some(Err(state))) };
-        diesel::delete(archive::greenroom_task_archive.filter(archive::id.eq(id))).execute(self.conn)?;
+        self.revive(&row, state, to)?;
+        Ok(Some(Ok(())))
+    }
+
+    /// The same for one that has ended, where it still stands as it was seen.
+    fn retry_ended(&mut self, task: &DeadTask) -> Result<bool, Stop> {
+        let row = self.ended(task.id.into())?.filter(|row| row.state == task.state as i16);
+        let (Some(row), Ok(to)) = (row, next(task.state, TaskInput::RetryByPerson)) else { return Ok(false) };
+        self.revive(&row, task.state, to)?;
+        Ok(true)
+    }
+
+    fn ended(&mut self, id: Id) -> QueryResult<Option<ArchivedRow>> {
+        use greenroom_task_archive::dsl;
+        let row = dsl::greenroom_task_archive.filter(dsl::id.eq(id)).select(ArchivedRow::as_select());
+        row.first(self.conn).optional()
+    }
+
+    fn revive(&mut self, row: &ArchivedRow, from: TaskState, to: TaskState) -> Result<(), Stop> {
+        use greenroom_task_archive::dsl as archive;
+        diesel::delete(archive::greenroom_task_archive.filter(archive::id.eq(row.id))).execute(self.conn)?;
         let batch = self.count_out_of_batch(row.batch)?;
         let seq = self.next_seq()?;
-        diesel::insert_into(dsl::greenroom_tasks).values(row.revived(seq, batch)).execute(self.conn)?;
-        self.forget_begun(id)?;
-        self.event(id, "retried", row.attempt, None, Some("an operator brought it back"))?;
-        self.deltas.task(state, -1);
+        diesel::insert_into(greenroom_tasks::table).values(row.revived(seq, batch)).execute(self.conn)?;
+        self.forget_begun(row.id)?;
+        self.event(row.id, "retried", row.attempt, None, Some("an operator brought it back"))?;
+        self.deltas.task(from, -1);
         self.deltas.task(to, 1);
-        Ok(Some(Ok(())))
+        Ok(())
     }
 
     /// A task that comes back is open again in its batch, unless that has been told to have ended:

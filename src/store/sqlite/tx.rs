@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
+    clean::Kept,
     error,
     history::History,
     plain::{Begin, Commit},
@@ -37,6 +38,8 @@ pub(super) struct Writer {
     pub(super) history: History,
     /// Whether the durability asked for is the full one.
     pub(super) full: bool,
+    /// How far the old end of the archive holds nothing but dead letters.
+    pub(super) kept: Option<Kept>,
 }
 
 /// By how much the counters move.

@@ -1,0 +1,1 @@
+DROP INDEX greenroom_task_archive_failed;
