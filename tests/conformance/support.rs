@@ -106,6 +106,7 @@ impl World {
             include_str!("../../migrations/postgres/00000000000006_claims/up.sql"),
             include_str!("../../migrations/postgres/00000000000007_journal/up.sql"),
             include_str!("../../migrations/postgres/00000000000008_known_ids/up.sql"),
+            include_str!("../../migrations/postgres/00000000000009_dead_letters/up.sql"),
             include_str!("../../migrations/postgres/00000000000010_drain/up.sql"),
             include_str!("../../migrations/postgres/00000000000011_begin/up.sql"),
         );

@@ -80,7 +80,7 @@ impl Process {
         let mut known = known.into_iter();
         for ticket in batch.tickets {
             let outcome = match known.next() {
-                Some(Some(Verdict::Durable)) => Outcome::Durable,
+                Some(Some(Verdict::Durable | Verdict::Begun { .. })) => Outcome::Durable,
                 Some(Some(Verdict::Refused(refusal))) => Outcome::Refused(refusal),
                 Some(None) => Outcome::Unknown,
                 None => Outcome::Failed,
