@@ -1,7 +1,7 @@
 //! Schedules: what is read and written of them, once for every database.
 //!
 //! Whoever moves one on does so in a [`Unit`](super::Unit), with the task that it fires. Everything else
-//! about one is written whole, guarded by its revision.
+//! about one is written whole, over what was read: guarded by its revision and its time to come.
 
 use std::time::Duration;
 
@@ -34,9 +34,11 @@ pub trait Schedules: Send + Sync {
     /// one of all others comes.
     async fn due_schedules(&self, now: Timestamp) -> Result<(Vec<Schedule>, Option<Timestamp>), StoreError>;
 
-    /// Writes a schedule over the one of that revision, or as a new one where there is none. `false`: it is
-    /// not, or not any more, as `over` says. Sent again it is recognised by its own revision.
-    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError>;
+    /// Writes a schedule over the one that was read, or as a new one where there was none. `false`: it is
+    /// not, or not any more, as `over` says: of that revision, and with that time to come. (Whoever fires it
+    /// moves it on and leaves the revision: it would stand again where it stood before, and fire twice.) Sent
+    /// again it is recognised by its own revision.
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<&Schedule>) -> Result<bool, StoreError>;
 
     /// Removes the schedule of that revision; `false` where there is none.
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError>;
@@ -181,13 +183,16 @@ macro_rules! schedule_statements {
         pub(super) $($async)* fn put(
             conn: &mut $conn,
             schedule: &Schedule,
-            over: Option<uuid::Uuid>,
+            over: Option<&Schedule>,
         ) -> Result<bool, StoreError> {
             use greenroom_schedules::dsl;
             let row = ScheduleRow::from(schedule);
             let written = match over {
                 Some(over) => {
-                    let old = dsl::greenroom_schedules.find(&schedule.name).filter(dsl::revision.eq(Id(over)));
+                    let never = over.next_at.is_none().into_sql::<diesel::sql_types::Bool>();
+                    let next = dsl::next_at.eq(over.next_at.map(micros)).or(dsl::next_at.is_null().and(never));
+                    let as_read = dsl::revision.eq(Id(over.revision)).and(next);
+                    let old = dsl::greenroom_schedules.find(&schedule.name).filter(as_read);
                     RunQueryDsl::execute(diesel::update(old).set(&row), conn)$($wait)*
                 }
                 None => {

@@ -86,16 +86,16 @@ rules! {
         w.has(&first).await;
         assert!(!w.store.put_schedule(&schedule("a"), None).await.unwrap(), "the name is taken");
         let second = Schedule { paused: true, revision: Uuid::now_v7(), ..first.clone() };
-        assert!(w.store.put_schedule(&second, Some(first.revision)).await.unwrap());
+        assert!(w.store.put_schedule(&second, Some(&first)).await.unwrap());
         let late = Schedule { revision: Uuid::now_v7(), ..first.clone() };
-        assert!(!w.store.put_schedule(&late, Some(first.revision)).await.unwrap());
+        assert!(!w.store.put_schedule(&late, Some(&first)).await.unwrap());
         // as whoever heard no answer sends them
-        assert!(w.store.put_schedule(&second, Some(first.revision)).await.unwrap());
+        assert!(w.store.put_schedule(&second, Some(&first)).await.unwrap());
         assert_eq!(w.schedule("a").await, second);
         assert!(!w.store.remove_schedule("a", first.revision).await.unwrap());
         assert!(w.store.remove_schedule("a", second.revision).await.unwrap());
         assert!(!w.store.remove_schedule("a", second.revision).await.unwrap());
-        assert!(!w.store.put_schedule(&late, Some(second.revision)).await.unwrap(), "it is gone");
+        assert!(!w.store.put_schedule(&late, Some(&second)).await.unwrap(), "it is gone");
         w.has(&first).await;
         assert!(w.store.put_schedule(&first, None).await.unwrap(), "sent again");
     }
@@ -200,13 +200,29 @@ rules! {
         w.has(&due).await;
         let unit = firing(&due);
         let paused = Schedule { paused: true, ..due.clone() };
-        assert!(w.store.put_schedule(&Schedule { revision: Uuid::now_v7(), ..paused.clone() }, Some(due.revision)).await.unwrap());
+        assert!(w.store.put_schedule(&Schedule { revision: Uuid::now_v7(), ..paused.clone() }, Some(&due)).await.unwrap());
         assert_eq!(w.commit_one(unit.clone()).await, has_moved("a"));
         let held = w.schedule("a").await;
         assert_eq!(w.commit_one(firing(&held)).await, has_moved("a"), "it is held up");
         assert!(w.store.remove_schedule("a", held.revision).await.unwrap());
         assert_eq!(w.commit_one(unit).await, has_moved("a"), "it is gone");
         assert_eq!(w.counts().await, []);
+    }
+
+    /// A person who holds a schedule up that fires meanwhile does not have it stand where it stood before.
+    async fn nobody_writes_over_a_schedule_that_was_moved_on_since_it_was_read(w: &mut World) {
+        let due = schedule("a");
+        w.has(&due).await;
+        w.must(firing(&due)).await;
+        let fired = w.schedule("a").await;
+        let late = Schedule { paused: true, revision: Uuid::now_v7(), ..due.clone() };
+        assert!(!w.store.put_schedule(&late, Some(&due)).await.unwrap());
+        assert_eq!(w.schedule("a").await, fired);
+        let held = Schedule { paused: true, next_at: None, revision: Uuid::now_v7(), ..fired.clone() };
+        assert!(w.store.put_schedule(&held, Some(&fired)).await.unwrap());
+        let again = Schedule { next_at: due.next_at, revision: Uuid::now_v7(), ..held.clone() };
+        assert!(!w.store.put_schedule(&again, Some(&fired)).await.unwrap());
+        assert!(w.store.put_schedule(&again, Some(&held)).await.unwrap(), "it had no time to come");
     }
 
     async fn a_firing_waits_for_the_one_before(w: &mut World) {

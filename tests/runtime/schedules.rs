@@ -256,7 +256,7 @@ async fn overdue(store: &dyn Store, name: &str, by: SignedDuration) -> Timestamp
     let old = store.schedule(name).await.unwrap().unwrap();
     let next = old.next_at.unwrap() - by;
     let late = Schedule { next_at: Some(next), revision: Uuid::now_v7(), ..old.clone() };
-    assert!(store.put_schedule(&late, Some(old.revision)).await.unwrap());
+    assert!(store.put_schedule(&late, Some(&old)).await.unwrap());
     next
 }
 

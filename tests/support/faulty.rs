@@ -466,7 +466,7 @@ impl Schedules for Faulty {
     async fn due_schedules(&self, now: Timestamp) -> Result<(Vec<Schedule>, Option<Timestamp>)> {
         self.pass().await?.due_schedules(now).await
     }
-    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool> {
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<&Schedule>) -> Result<bool> {
         self.pass().await?.put_schedule(schedule, over).await
     }
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool> {

@@ -103,7 +103,7 @@ impl Operator {
             }
             let spec = old.definition.spec.parse().map_err(|e: SpecError| wrong_state(e.to_string()))?;
             let new = old.paused(paused, &spec, clock::now());
-            if self.node.store.put_schedule(&new, Some(old.revision)).await? {
+            if self.node.store.put_schedule(&new, Some(&old)).await? {
                 self.changed(&new, if paused { "paused" } else { "resumed" });
                 return self.schedule(name).await;
             }

@@ -165,7 +165,7 @@ pub(crate) async fn write(store: &dyn Store, logger: &Logger, all: &[Declared]) 
         let mut old = there.iter().find(|s| s.name == declared.name).cloned();
         // another node that starts may be at the same
         while let Some(new) = declared.over(old.as_ref()) {
-            if store.put_schedule(&new, old.as_ref().map(|s| s.revision)).await? {
+            if store.put_schedule(&new, old.as_ref()).await? {
                 match old.map(|old| old.origin) {
                     None => changed(&new, "added"),
                     Some(Origin::Program) => changed(&new, "changed"),

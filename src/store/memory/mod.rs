@@ -307,7 +307,7 @@ impl Schedules for MemoryStore {
         Ok(self.read(|s| s.due_schedules(now)))
     }
 
-    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError> {
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<&Schedule>) -> Result<bool, StoreError> {
         Ok(self.write_now(|s| s.put_schedule(schedule, over)))
     }
 

@@ -25,15 +25,18 @@ impl State {
         (due, later.into_iter().map(|(next, _)| next).min())
     }
 
-    /// Writes one over that of a revision, or as a new one.
-    pub(super) fn put_schedule(&mut self, schedule: &Schedule, over: Option<Uuid>) -> bool {
-        let there = self.schedules.get(&schedule.name).map(|s| s.revision);
-        if there == over {
+    /// Writes one over the one that was read, or as a new one.
+    pub(super) fn put_schedule(&mut self, schedule: &Schedule, over: Option<&Schedule>) -> bool {
+        let known = self.schedules.get(&schedule.name);
+        let place = |s: &Schedule| (s.revision, s.next_at);
+        let is_as_read = known.map(place) == over.map(place);
+        let is_own = known.is_some_and(|s| s.revision == schedule.revision);
+        if is_as_read {
             let (created_at, updated_at) = (exact(schedule.created_at), exact(schedule.updated_at));
             let row = Schedule { created_at, updated_at, ..schedule.clone() };
             self.schedules.insert(schedule.name.clone(), row);
         }
-        there == over || there == Some(schedule.revision)
+        is_as_read || is_own
     }
 
     /// Removes that of a revision.

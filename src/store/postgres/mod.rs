@@ -347,7 +347,7 @@ impl Schedules for PostgresStore {
         schedules::due(&mut *self.pools.get().await?, now).await
     }
 
-    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError> {
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<&Schedule>) -> Result<bool, StoreError> {
         schedules::put(&mut *self.pools.get().await?, schedule, over).await
     }
 

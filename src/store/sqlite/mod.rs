@@ -422,9 +422,9 @@ impl Schedules for SqliteStore {
         self.read(move |c| schedules::due(c, now)).await
     }
 
-    async fn put_schedule(&self, schedule: &Schedule, over: Option<Uuid>) -> Result<bool, StoreError> {
-        let schedule = schedule.clone();
-        let put = move |tx: &mut tx::Tx<'_>| schedules::put(tx.conn, &schedule, over);
+    async fn put_schedule(&self, schedule: &Schedule, over: Option<&Schedule>) -> Result<bool, StoreError> {
+        let (schedule, over) = (schedule.clone(), over.cloned());
+        let put = move |tx: &mut tx::Tx<'_>| schedules::put(tx.conn, &schedule, over.as_ref());
         self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), put)).await
     }
 
