@@ -154,6 +154,17 @@ impl Made {
     }
 }
 
+/// What a wait comes to in this run.
+#[derive(Debug)]
+pub enum Awaited {
+    /// It is answered.
+    Signalled(Signal),
+    /// Its time is over.
+    TimedOut,
+    /// The run ends here, unless something else in it goes on.
+    Open(Wait),
+}
+
 /// A function's way through its journal, in one run.
 #[derive(Debug, Default)]
 pub struct Replay {
@@ -218,16 +229,42 @@ impl Replay {
     }
 
     /// The signal that answers a wait for this name, where one has come that answered none before.
-    pub fn signal(&mut self, name: &str) -> Option<Signal> {
+    fn signal(&mut self, name: &str) -> Option<Signal> {
         let free = |signal: &&Signal| signal.name == name && !self.taken.contains(&signal.id);
         let signal = self.signals.iter().find(free)?.clone();
         self.taken.insert(signal.id);
         Some(signal)
     }
 
+    /// What the n-th wait for a name comes to.
+    ///
+    /// Its time is never over in the run that begins it: a signal may have come since the journal was read,
+    /// and the store, which is told of the wait, knows.
+    pub fn await_signal(
+        &mut self,
+        name: &str,
+        occurrence: u32,
+        until: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Awaited {
+        if let Some(signal) = self.signal(name) {
+            return Awaited::Signalled(signal);
+        }
+        let begun = self.begun(name, occurrence).is_some();
+        let wait = self.wait(name, occurrence, until);
+        if begun && wait.until.is_some_and(|until| until <= now) {
+            return Awaited::TimedOut;
+        }
+        Awaited::Open(wait)
+    }
+
+    fn begun(&self, name: &str, occurrence: u32) -> Option<&Wait> {
+        self.waits.iter().find(|wait| wait.name == name && wait.occurrence == occurrence)
+    }
+
     /// The n-th wait for a name: one that was begun before lasts as long as it was to then.
-    pub fn wait(&self, name: &str, occurrence: u32, until: Option<Timestamp>) -> Wait {
-        let begun = self.waits.iter().find(|wait| wait.name == name && wait.occurrence == occurrence);
+    fn wait(&self, name: &str, occurrence: u32, until: Option<Timestamp>) -> Wait {
+        let begun = self.begun(name, occurrence);
         let seen = self.signals.iter().filter(|signal| signal.name == name).count();
         Wait {
             name: name.to_owned(),
@@ -375,6 +412,20 @@ mod tests {
         let entries = vec![made.entry("wait go", Some(answer))];
         let mut again = Replay::of(Journal { entries, signals, waits: Vec::new() });
         assert_eq!(again.signal("go").unwrap().body.get(), "3");
+    }
+
+    #[test]
+    fn a_wait_that_has_no_time_is_put_to_the_store_once() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut first = Replay::default();
+        let Awaited::Open(wait) = first.await_signal("go", 1, Some(now), now) else {
+            panic!("a signal that came since the journal was read is lost");
+        };
+        let again = |signals| Replay::of(Journal { waits: vec![wait.clone()], signals, entries: Vec::new() });
+        let later = Some(now + std::time::Duration::from_secs(9));
+        assert!(matches!(again(Vec::new()).await_signal("go", 1, later, now), Awaited::TimedOut));
+        let came = Signal { id: Uuid::now_v7(), name: "go".into(), body: raw("1") };
+        assert!(matches!(again(vec![came]).await_signal("go", 1, later, now), Awaited::Signalled(_)));
     }
 
     #[test]

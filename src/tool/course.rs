@@ -26,7 +26,7 @@ use crate::{
     },
     model::{
         id::TaskId,
-        journal::{Answer, JournalWrite, Known, Made, Replay, Signal, Wait},
+        journal::{Answer, Awaited, JournalWrite, Known, Made, Replay, Signal, Wait},
         task::{ClaimId, NewTask},
     },
 };
@@ -212,19 +212,19 @@ impl Course {
             }
             Known::New | Known::Begun => {}
         }
-        let (signal, wait) = {
-            let mut replay = self.replay().await.lock();
-            let wait = replay.wait(name, made.call.occurrence, until);
-            (replay.signal(name), wait)
+        let now = crate::clock::now();
+        let awaited = self.replay().await.lock().await_signal(name, made.call.occurrence, until, now);
+        let wait = match awaited {
+            Awaited::Signalled(Signal { id, body, .. }) => {
+                self.record(&made, &target, Some(Answer::Signal { id, body: body.clone() })).await;
+                return Some(body);
+            }
+            Awaited::TimedOut => {
+                self.record(&made, &target, Some(Answer::TimedOut)).await;
+                return None;
+            }
+            Awaited::Open(wait) => wait,
         };
-        if let Some(Signal { id, body, .. }) = signal {
-            self.record(&made, &target, Some(Answer::Signal { id, body: body.clone() })).await;
-            return Some(body);
-        }
-        if wait.until.is_some_and(|until| until <= crate::clock::now()) {
-            self.record(&made, &target, Some(Answer::TimedOut)).await;
-            return None;
-        }
         self.waits.lock().push(wait.clone());
         let _stand = Stand(self, wait);
         drop(flight);
