@@ -1,5 +1,7 @@
 //! An agent in a process: it loads, runs turns ahead of its one commit, crashes, is stopped, is fenced.
 
+mod service;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use greenroom::{
@@ -7,17 +9,18 @@ use greenroom::{
         id::{AgentId, Target, TaskId},
         snapshot::{self, Codec, Header},
         supervision::{Budget, Decision, RestartPolicy, decide},
-        task::NewTask,
+        task::{Advice, NewBatch, NewTask, Notify},
     },
-    store::{FinishOutcome, KeyWrite, Refusal, StateWrite, StoreError, StoredStatus, Unit},
+    store::{FinishOutcome, KeyWrite, Refusal, StateWrite, StoredStatus, Unit},
 };
 use jiff::Timestamp;
 
 use crate::{
     dispatcher::{finish, settle},
     node::{Process, Then, Timer, partition},
-    work::{KIND, Script, Via, Work, task},
-    world::{Answer, Op, Said, World},
+    op::{Answer, Op, Said},
+    work::{KIND, Script, Via, Work, joined, task},
+    world::{Event, World},
     writer::{Outcome, Ticket},
 };
 
@@ -48,8 +51,8 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ran {
     Done,
-    /// With this code.
-    Failed(&'static str),
+    /// With this code, and this advice.
+    Failed(&'static str, Option<Advice>),
 }
 
 struct Flight {
@@ -72,6 +75,7 @@ pub struct Cell {
     window: Vec<(Work, Ran)>,
     /// What the turns in the window submit.
     outbox: Vec<NewTask>,
+    batches: Vec<NewBatch>,
     flight: Option<Flight>,
     budget: Budget,
     streak: u32,
@@ -89,6 +93,7 @@ impl Cell {
             turn: None,
             window: Vec::new(),
             outbox: Vec::new(),
+            batches: Vec::new(),
             flight: None,
             budget: Budget::new(),
             streak: 0,
@@ -109,6 +114,34 @@ impl Cell {
 
     pub fn is_open(&self) -> bool {
         self.phase != Phase::Stopped
+    }
+
+    /// Nothing of what its turns submitted leaves.
+    fn forget_outbox(&mut self) {
+        self.outbox.clear();
+        self.batches.clear();
+    }
+
+    /// A turn submits what it submits.
+    fn submits(&mut self, world: &mut World, script: Script) {
+        match script {
+            Script::Submits(effect) => {
+                let target = world.ledger.target(effect);
+                self.outbox.push(task(TaskId(world.draw()), target, effect));
+            }
+            Script::FansOut(first, n) => {
+                let batch = TaskId(world.draw());
+                for effect in first..first + n {
+                    let target = world.ledger.target(effect);
+                    let new = task(TaskId(world.draw()), target, effect);
+                    self.outbox.push(NewTask { batch: Some(batch), ..new });
+                }
+                let target = world.ledger.target(first + n);
+                let notify = Some(Notify { target, message: joined(first + n) });
+                self.batches.push(NewBatch { id: batch, size: u64::from(n), notify });
+            }
+            _ => {}
+        }
     }
 }
 
@@ -132,21 +165,21 @@ impl Process {
     fn refuse(&mut self, world: &mut World, work: Work) {
         match work.via {
             Via::Ask => world.ledger.denied(work.effect),
-            Via::Keyed => {}
+            Via::Keyed | Via::Call(..) => {}
             Via::Task(claim) => self.turn_away(world, claim),
         }
     }
 
     /// Looks whether what is asked under a key has happened before.
     pub fn look_up(&mut self, world: &mut World, work: Work) {
-        let op = Op::Key(AgentId::of(KIND, work.key), work.effect);
+        let op = Op::Key(AgentId::of(KIND, work.key), work.asked_under().unwrap_or_default());
         self.call(world, op, Then::Known(work));
     }
 
     pub fn looked_up(&mut self, world: &mut World, work: Work, answer: Answer) {
         let holds = |cell: &Cell| cell.works().any(|held| held.effect == work.effect);
         match answer {
-            Ok(Said::Known(true)) => world.ledger.heard(work.effect),
+            Ok(Said::Known(true)) => answer_again(world, &work),
             // whoever asks while the first one is under way waits for that
             Ok(Said::Known(false)) if !self.cells.get(work.key).is_some_and(holds) => {
                 self.deliver(world, work)
@@ -205,7 +238,7 @@ impl Process {
             for work in works {
                 match work.via {
                     Via::Ask => world.ledger.denied(work.effect),
-                    Via::Keyed => {}
+                    Via::Keyed | Via::Call(..) => {}
                     Via::Task(claim) => self.record(world, claim, FinishOutcome::Parked),
                 }
             }
@@ -227,24 +260,18 @@ impl Process {
         let now = self.now(world);
         let Some(cell) = self.cell(key, serial) else { return };
         let Some(work) = cell.turn.take() else { return };
-        let ran = match work.script {
-            Script::Poison => {
-                self.is_over = true;
-                return;
-            }
-            Script::Errs(n) if work.attempt() <= n => Ran::Failed("handler_failed"),
-            Script::Panics(n) if work.attempt() <= n => Ran::Failed("handler_crashed"),
-            Script::Plain | Script::Errs(_) | Script::Panics(_) | Script::Submits(_) => Ran::Done,
-        };
+        if work.script == Script::Poison {
+            self.is_over = true;
+            return;
+        }
+        let failed = work.script.error(work.attempt());
+        let ran = failed.map_or(Ran::Done, |(code, advice)| Ran::Failed(code, advice));
         if ran == Ran::Done {
             cell.streak = 0;
             cell.state.push(work.effect);
-            if let Script::Submits(effect) = work.script {
-                let target = world.ledger.target(effect);
-                cell.outbox.push(task(TaskId(world.draw()), target, effect));
-            }
+            cell.submits(world, work.script);
         }
-        let crashed = ran == Ran::Failed("handler_crashed");
+        let crashed = matches!(ran, Ran::Failed("handler_crashed", _));
         cell.window.push((work, ran));
         if crashed {
             cell.streak += 1;
@@ -285,16 +312,15 @@ impl Process {
         let mut unit = Unit {
             owner: Some((AgentId::of(KIND, key).partition(), cell.epoch)),
             accepted: std::mem::take(&mut cell.outbox),
+            batches: std::mem::take(&mut cell.batches),
             ..Unit::default()
         };
         for (work, ran) in &entries {
-            if let Via::Keyed = work.via {
-                unit.keys.push(key_row(key, work.effect, world.wall(0)));
-            }
+            unit.keys.extend(work.asked_under().map(|asked| key_row(key, asked, world.wall(0))));
             let Some(claim) = work.claim() else { continue };
             let outcome = match ran {
                 Ran::Done => FinishOutcome::Succeeded { result: work.effect.to_string().into_bytes() },
-                Ran::Failed(code) => settle(world, wall_off, claim, code),
+                Ran::Failed(code, advice) => settle(world, wall_off, claim, (code, *advice)),
             };
             unit.finished.push(finish(claim, outcome));
         }
@@ -320,11 +346,11 @@ impl Process {
         if let Outcome::Durable = outcome {
             cell.version += i64::from(flight.writes);
             for (work, ran) in flight.entries {
-                match (work.via, ran) {
-                    (Via::Task(claim), _) => self.end(world, &claim),
-                    (Via::Keyed, _) => world.ledger.heard(work.effect),
+                match (&work.via, ran) {
+                    (Via::Task(claim), _) => self.end(world, claim),
+                    (Via::Keyed | Via::Call(..), _) => answer_again(world, &work),
                     (Via::Ask, Ran::Done) => world.ledger.acknowledged(work.effect),
-                    (Via::Ask, Ran::Failed(_)) => world.ledger.denied(work.effect),
+                    (Via::Ask, Ran::Failed(..)) => world.ledger.denied(work.effect),
                 }
             }
             if is_leaving {
@@ -342,7 +368,7 @@ impl Process {
         let (is_leaving, is_stopped) = (cell.phase == Phase::Leaving, cell.phase == Phase::Stopped);
         let window = std::mem::take(&mut cell.window);
         let turn = cell.turn.take();
-        cell.outbox.clear();
+        cell.forget_outbox();
         cell.serial = world.rng.u64(..);
         let serial = cell.serial;
         let ran = flight.into_iter().map(|(work, _)| work);
@@ -355,7 +381,7 @@ impl Process {
             // whose claim was lost: somebody else has ended the task
             let (lost, again): (Vec<Work>, Vec<Work>) = ran.chain(since).partition(lost_claim);
             let (keyed, again): (Vec<Work>, Vec<Work>) =
-                again.into_iter().partition(|work| matches!(work.via, Via::Keyed));
+                again.into_iter().partition(|work| work.asked_under().is_some());
             again.into_iter().rev().for_each(|work| cell.lane.push_front(work));
             keyed.into_iter().for_each(|work| self.look_up(world, work));
             for claim in lost.iter().filter_map(Work::claim) {
@@ -403,78 +429,28 @@ impl Process {
         let works: Vec<Work> = window.chain(cell.turn.take()).chain(std::mem::take(&mut cell.lane)).collect();
         works.into_iter().for_each(|work| self.refuse(world, work));
         if cell.flight.is_some() {
-            cell.outbox.clear();
+            cell.forget_outbox();
             cell.phase = Phase::Leaving;
             self.cells.insert(key, cell);
         }
     }
 
-    /// It has crashed too often: keeps that, and parks what waits for it.
-    pub fn stop(&mut self, world: &mut World, key: &'static str, serial: u64) {
-        let Some(cell) = self.cell(key, serial) else { return };
-        let op = Op::SetStatus(key, cell.epoch, StoredStatus::Stopped);
-        self.call(world, op, Then::Stopped { key, serial });
-        self.pump(world, key);
+    /// Takes a task out of a lane, if its turn has not begun.
+    pub fn withdraw(&mut self, key: &str, task: TaskId) -> bool {
+        let Some(cell) = self.cells.get_mut(key) else { return false };
+        let before = cell.lane.len();
+        cell.lane.retain(|work| work.claim().is_none_or(|claim| claim.id != task));
+        cell.lane.len() < before
     }
+}
 
-    pub fn stopped(&mut self, world: &mut World, key: &'static str, serial: u64, answer: Answer) {
-        let Some(cell) = self.cell(key, serial).filter(|cell| cell.phase == Phase::Stopped) else { return };
-        match answer {
-            Ok(_) => self.park(world, key, true),
-            Err(StoreError::Refused(_)) => {
-                cell.phase = Phase::Asking;
-                self.ask_again(world, key, serial);
-            }
-            Err(_) => self.wake(world, Duration::from_millis(100), Timer::Stop { key, serial }),
-        }
-    }
-
-    /// A person has a stopped agent run again.
-    pub fn open(&mut self, world: &mut World, key: &'static str) {
-        if self.epoch(key) == 0 {
-            return;
-        }
-        let Some(cell) = self.cells.get_mut(key) else {
-            self.cells.insert(key, Cell::new());
-            world.ledger.pardons(self.me.pid, key);
-            return self.restore(world, key);
-        };
-        let serial = cell.serial;
-        match cell.phase {
-            Phase::Stopped if cell.flight.is_none() => self.open_again(world, key, serial),
-            Phase::Active if world.ledger.has_parked(&world.store) => self.park(world, key, false),
-            _ => {}
-        }
-    }
-
-    pub fn open_again(&mut self, world: &mut World, key: &'static str, serial: u64) {
-        let Some(cell) = self.cell(key, serial) else { return };
-        let op = Op::SetStatus(key, cell.epoch, StoredStatus::Normal);
-        self.call(world, op, Then::Opened { key, serial });
-    }
-
-    pub fn opened(&mut self, world: &mut World, key: &'static str, serial: u64, answer: Answer) {
-        let Some(cell) = self.cell(key, serial).filter(|cell| cell.phase == Phase::Stopped) else { return };
-        match answer {
-            Ok(_) => {
-                cell.budget.reset();
-                cell.streak = 0;
-                world.ledger.pardons(self.me.pid, key);
-                self.restore(world, key);
-                self.park(world, key, false);
-            }
-            Err(StoreError::Refused(_)) => {
-                cell.phase = Phase::Asking;
-                self.ask_again(world, key, serial);
-            }
-            Err(_) => self.wake(world, Duration::from_millis(100), Timer::Open { key, serial }),
-        }
-    }
-
-    /// A client has a task submitted.
-    pub fn submit(&mut self, world: &mut World, effect: u32) {
-        let new = task(TaskId(world.draw()), world.ledger.target(effect), effect);
-        self.write(world, Unit { accepted: vec![new], ..Unit::default() }, Ticket::Client { effect });
+/// Tells whoever asks under a key that it has happened.
+fn answer_again(world: &mut World, work: &Work) {
+    world.ledger.heard(work.effect);
+    if let Via::Call(pid, run, _) = work.via {
+        let takes = world.millis(1, 8);
+        let timer = Timer::Replied(run, work.effect);
+        world.after(takes, Event::Timer { to: pid, timer });
     }
 }
 
@@ -499,10 +475,10 @@ fn write(key: &str, epoch: i64, base: i64, state: &[u32]) -> StateWrite {
 }
 
 /// The row that says that what was asked under a key has happened.
-fn key_row(key: &str, effect: u32, now: Timestamp) -> KeyWrite {
+fn key_row(key: &str, asked: String, now: Timestamp) -> KeyWrite {
     KeyWrite {
         scope: AgentId::of(KIND, key).0,
-        key: effect.to_string(),
+        key: asked,
         request: [0; 16],
         task: None,
         reply: Some(Vec::new()),

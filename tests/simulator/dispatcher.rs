@@ -5,30 +5,43 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use greenroom::{
     model::{
         id::{Target, TaskId},
-        task::{AfterError, Claimed, Claims, Retries, TaskError, returns_again},
+        task::{
+            Advice, AfterError, Bounds, Claimed, Claims, Retries, Shares, TaskError, queue_of, returns_again,
+        },
     },
     store::{ClaimRequest, Doom, Finish, FinishOutcome, Guard, Unit},
 };
 
 use crate::{
+    errand::idle,
     node::{LEASE, Process, Then, Timer},
-    work::{KIND, Via, Work, effect_of, key_of},
-    world::{Answer, Op, Said, World},
+    op::{Answer, Op, Said},
+    work::{FLOW, KIND, TOOL, Via, Work, effect_of, key_of},
+    world::World,
     writer::Ticket,
 };
 
-/// How many claims are held at most.
-const ROOM: usize = 6;
+/// How many claims of agents' tasks are held at most.
+const AGENTS: usize = 8;
+/// How many of tools'.
+const TOOLS: usize = 5;
 /// The backstop: how often the store is asked although nobody woke the dispatcher.
 const POLL: Duration = Duration::from_secs(5);
 /// After how long a call that failed is made again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The shortest time for which it waits until a rate lets the next one begin.
+const PACE: Duration = Duration::from_millis(10);
 /// How long a task waits that its agent could not take.
 const TURNED_AWAY: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
 pub struct Dispatcher {
     claims: Claims,
+    /// Whose turn it is, and within which bounds.
+    shares: Shares,
+    agents: usize,
+    tool_claims: usize,
+    /// It comes back when a rate lets the next one begin.
+    paced: bool,
     running: BTreeMap<TaskId, Arc<Claimed>>,
     claiming: bool,
     again: bool,
@@ -37,6 +50,35 @@ pub struct Dispatcher {
     suspects: bool,
     /// Tools that run.
     tools: BTreeMap<TaskId, u32>,
+}
+
+impl Dispatcher {
+    pub fn new(bounds: &BTreeMap<&'static str, Bounds>) -> Self {
+        let mut shares = Shares::default();
+        bounds.iter().for_each(|(queue, bounds)| shares.know((*queue).to_owned(), *bounds));
+        Self {
+            claims: Claims::default(),
+            shares,
+            agents: 0,
+            tool_claims: 0,
+            paced: false,
+            running: BTreeMap::new(),
+            claiming: false,
+            again: false,
+            promoting: false,
+            promote_again: false,
+            suspects: false,
+            tools: BTreeMap::new(),
+        }
+    }
+
+    /// One more claim of a target, or one less.
+    fn count(&mut self, target: &Target) -> &mut usize {
+        match target {
+            Target::Agent { .. } => &mut self.agents,
+            Target::Tool(_) => &mut self.tool_claims,
+        }
+    }
 }
 
 impl Process {
@@ -101,8 +143,7 @@ impl Process {
                 Doom::Poison => FinishOutcome::Failed { error: error("poison") },
                 Doom::ParentFailed | Doom::Expired | Doom::Cancelled => FinishOutcome::Cancelled,
             };
-            let finished = vec![Finish { task, guard: Guard::Idle, outcome, note: None }];
-            self.write(world, Unit { finished, ..Unit::default() }, Ticket::Doom);
+            self.write(world, idle(task, outcome), Ticket::Doom);
         }
         if again {
             self.promote(world);
@@ -118,15 +159,27 @@ impl Process {
             self.dispatcher.again = true;
             return;
         }
-        let (alone, held) = (self.dispatcher.suspects, self.dispatcher.running.len());
-        let room = ROOM.saturating_sub(held);
-        if room == 0 || (alone && held > 0) {
+        let now = self.now(world);
+        let pace = self.dispatcher.shares.opens_in(now).filter(|_| !self.dispatcher.paced);
+        if let Some(wait) = pace {
+            self.dispatcher.paced = true;
+            self.wake(world, wait.max(PACE), Timer::Paced);
+        }
+        let dispatcher = &mut self.dispatcher;
+        let (alone, free) = (dispatcher.suspects, AGENTS.saturating_sub(dispatcher.agents));
+        let tools = TOOLS.saturating_sub(dispatcher.tool_claims);
+        if (alone && !dispatcher.running.is_empty()) || (!alone && free + tools == 0) {
             return;
         }
-        self.dispatcher.claiming = true;
-        self.dispatcher.again = false;
-        let n = if alone { 1 } else { room };
-        let request = ClaimRequest { agents: n, tools: n, alone, ..ClaimRequest::default() };
+        let request = match alone {
+            true => ClaimRequest { agents: 1, tools: 1, alone, ..ClaimRequest::default() },
+            false => {
+                let queues = dispatcher.shares.turns(free, now);
+                ClaimRequest { agents: free, tools, queues, ..ClaimRequest::default() }
+            }
+        };
+        dispatcher.claiming = true;
+        dispatcher.again = false;
         self.call(world, Op::Claim(request), Then::Claimed { alone });
     }
 
@@ -140,41 +193,79 @@ impl Process {
             self.dispatcher.suspects = false;
             self.dispatcher.again = true;
         }
-        claims.into_iter().for_each(|claim| self.take_in(world, Arc::new(claim)));
+        claims.into_iter().for_each(|claim| self.take_in(world, Arc::new(claim), false));
         if std::mem::take(&mut self.dispatcher.again) {
             self.claim(world);
         }
     }
 
-    fn take_in(&mut self, world: &mut World, claim: Arc<Claimed>) {
+    /// A rate lets the next one begin.
+    pub fn paced(&mut self, world: &mut World) {
+        self.dispatcher.paced = false;
+        self.claim(world);
+    }
+
+    fn take_in(&mut self, world: &mut World, claim: Arc<Claimed>, is_early: bool) {
         let Some(claim) = self.dispatcher.claims.take_in(claim) else { return };
-        let effect = effect_of(&claim);
-        let Some(key) = key_of(&claim.target) else {
-            // it may have begun before its node died: a person must say what happened
-            if claim.lost > 0 {
-                return self.record(world, claim, FinishOutcome::OutcomeUnknown { error: error("unknown") });
-            }
-            self.dispatcher.running.insert(claim.id, claim.clone());
-            let beside = self.dispatcher.tools.insert(claim.id, effect).is_some();
-            world.ledger.must(!beside, || format!("p{} runs a tool's task beside itself", self.me.pid));
-            let takes = world.millis(1, 120);
-            return self.wake(world, takes, Timer::Paid(claim));
-        };
+        let (queue, now) = (queue_of(&claim.target), self.now(world));
+        self.dispatcher.shares.claimed(&queue, now);
+        *self.dispatcher.count(&claim.target) += 1;
+        let effect = effect_of(&claim.message, &claim.input);
+        let key = key_of(&claim.target);
+        // it may have begun before its node died: a person must say what happened
+        if queue == TOOL && claim.lost > 0 {
+            return self.record(world, claim, FinishOutcome::OutcomeUnknown { error: error("unknown") });
+        }
         // now and then its agent cannot take it, for a reason of its own
-        if self.epoch(key) == 0 || (!world.is_healed && world.chance(100)) {
+        if key.is_some_and(|key| self.epoch(key) == 0 || (!world.is_healed && world.chance(100))) {
             return self.give_back(world, claim);
         }
+        self.begins(world, &queue, &claim, is_early);
         self.dispatcher.running.insert(claim.id, claim.clone());
-        let held = self.cells.get(key).is_some_and(|cell| cell.has(claim.id));
-        world.ledger.must(!held, || format!("p{} runs a task for {key} beside itself", self.me.pid));
-        let script = world.ledger.script(effect);
-        self.deliver(world, Work { key, effect, script, via: Via::Task(claim) });
+        if let Some(key) = key {
+            let held = self.cells.get(key).is_some_and(|cell| cell.has(claim.id));
+            world.ledger.must(!held, || format!("p{} runs a task for {key} beside itself", self.me.pid));
+            let script = world.ledger.script(effect);
+            return self.deliver(world, Work { key, effect, script, via: Via::Task(claim) });
+        }
+        if queue == FLOW {
+            return self.begin_function(world, claim);
+        }
+        let beside = self.dispatcher.tools.insert(claim.id, effect).is_some();
+        world.ledger.must(!beside, || format!("p{} runs a tool's task beside itself", self.me.pid));
+        let takes = world.millis(1, 120);
+        self.wake(world, takes, Timer::Paid(claim));
+    }
+
+    /// A task begins, beside others of its queue.
+    fn begins(&self, world: &mut World, queue: &str, claim: &Claimed, is_early: bool) {
+        let Some(bounds) = world.bounds.get(queue).copied() else { return };
+        let beside = self.dispatcher.running.values().filter(|other| queue_of(&other.target) == queue);
+        let (beside, now) = (beside.count(), self.now(world));
+        // one that is suspected has the node for itself, and one that has gone back begins once more
+        let is_counted = claim.lost < 2 && !is_early;
+        let bounds = Bounds { rate: bounds.rate.filter(|_| is_counted), ..bounds };
+        world.ledger.begins(self.me.pid, queue, bounds, beside, now);
+    }
+
+    /// A task that runs is to end.
+    pub fn stop_task(&mut self, world: &mut World, task: TaskId) {
+        let Some(claim) = self.dispatcher.running.get(&task).cloned() else { return };
+        let ends = match key_of(&claim.target) {
+            Some(key) => self.withdraw(key, task),
+            None => self.leave_function(world, &claim),
+        };
+        // else its turn runs, or its effect: only its end tells whether it happened
+        if ends {
+            world.ledger.note("stopped");
+            self.record(world, claim, FinishOutcome::Cancelled);
+        }
     }
 
     /// A tool has done what it does.
     pub fn paid(&mut self, world: &mut World, claim: Arc<Claimed>) {
         self.dispatcher.tools.remove(&claim.id);
-        world.ledger.pays(effect_of(&claim));
+        world.ledger.pays(effect_of(&claim.message, &claim.input));
         self.record(world, claim, FinishOutcome::Succeeded { result: b"null".to_vec() });
     }
 
@@ -218,8 +309,11 @@ impl Process {
     /// A claim has ended, and the next one may begin.
     pub fn end(&mut self, world: &mut World, claim: &Claimed) {
         self.dispatcher.running.remove(&claim.id);
+        self.dispatcher.shares.ended(&queue_of(&claim.target));
+        let held = self.dispatcher.count(&claim.target);
+        *held = held.saturating_sub(1);
         if let Some(early) = self.dispatcher.claims.end(claim.id) {
-            self.take_in(world, early);
+            self.take_in(world, early, true);
         }
         self.claim(world);
     }
@@ -269,17 +363,22 @@ pub fn finish(claim: &Claimed, outcome: FinishOutcome) -> Finish {
     Finish { task: claim.id, guard: Guard::Running { attempt: claim.attempt }, outcome, note: None }
 }
 
-/// What an error makes of a task.
-pub fn settle(world: &mut World, wall_off: i64, claim: &Claimed, code: &str) -> FinishOutcome {
+/// What an error, by its code and its advice, makes of a task.
+pub fn settle(
+    world: &mut World,
+    wall_off: i64,
+    claim: &Claimed,
+    (code, advice): (&str, Option<Advice>),
+) -> FinishOutcome {
     let jitter = world.rng.f64();
-    match claim.after_error(code, None, &Retries::default(), world.wall(wall_off), jitter) {
+    match claim.after_error(code, advice, &Retries::default(), world.wall(wall_off), jitter) {
         AfterError::Retry { run_at } => FinishOutcome::Retry { run_at, error: error(code) },
         AfterError::Failed => FinishOutcome::Failed { error: error(code) },
         AfterError::OutcomeUnknown => FinishOutcome::OutcomeUnknown { error: error(code) },
     }
 }
 
-fn error(code: &str) -> TaskError {
+pub fn error(code: &str) -> TaskError {
     TaskError {
         code: code.to_owned(),
         message: String::new(),

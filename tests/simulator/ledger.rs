@@ -1,27 +1,32 @@
 //! What is known from outside: what clients were told, what the store did, what everybody believed. It
 //! finds what must never be.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+mod agents;
+mod beliefs;
+mod claims;
+mod families;
+mod functions;
+mod rest;
+mod schedules;
 
-use futures_util::FutureExt as _;
+use std::collections::BTreeMap;
+
 use greenroom::{
     model::{
-        id::{AgentId, Target, TaskId},
-        task::{ClaimId, TaskState, TaskView},
+        id::{Target, TaskId},
+        task::NewTask,
     },
-    store::{FinishOutcome, Guard, MemoryStore, Store as _, Unit, Verdict},
+    store::{MemoryStore, Unit, Verdict},
 };
 use uuid::Uuid;
 
+use self::{agents::Heads, beliefs::Beliefs, claims::Known, functions::Functions, schedules::Fired};
 use crate::{
-    cell::{policy, read},
-    node::partition,
-    work::{KEYS, KIND, MAX_ATTEMPTS, MAX_LOST, Script, effect_of},
-    world::{Answer, Op, Pid, Said, Sender, short},
+    op::{Answer, Op, Said},
+    work::{Script, effect_of},
+    world::{Sender, World},
 };
+pub use families::Batch;
 
 /// What a client has heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,50 +38,45 @@ enum Heard {
     Denied,
 }
 
+/// Who makes an effect happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A client asks an agent for it.
+    Asked,
+    /// A client submits its task.
+    Submitted,
+    /// The turn with this effect submits its task.
+    Turn(u32),
+    /// The task function with this effect submits its task.
+    Child(u32),
+    /// The task function with this effect calls a tool, or asks an agent.
+    Called(u32),
+    /// A schedule submits its task.
+    Nominal,
+}
+
 /// An effect on an agent's state, or of a tool.
 struct Effect {
     script: Script,
     /// Whom it is for.
     target: Target,
-    by_task: bool,
+    source: Source,
     heard: Heard,
-    /// The effect whose turn submits this one.
-    parent: Option<u32>,
-}
-
-/// A claim that has not ended.
-#[derive(Debug, Clone, Copy)]
-struct Open {
-    boot: Uuid,
-    alone: bool,
-    claim: ClaimId,
-}
-
-/// What a task has come to, as it is counted from outside.
-#[derive(Default)]
-struct Known {
-    effect: u32,
-    attempt: u32,
-    lost: u32,
-    lost_alone: u32,
-    open: Option<Open>,
-}
-
-/// Until when a process believes that it owns its partitions.
-struct Belief {
-    epochs: Vec<i64>,
-    until: Duration,
 }
 
 /// Whose commit it was, its units, and the verdicts on them.
-type Commit<'a> = (Uuid, &'a [Unit], &'a [Verdict]);
+#[derive(Clone, Copy)]
+struct Commit<'a> {
+    boot: Uuid,
+    units: &'a [Unit],
+    verdicts: &'a [Verdict],
+}
 
-/// An agent in the store.
-type Head = (i64, i64, Vec<u32>);
-
-/// What the store held before a call.
-pub struct Before {
-    heads: Vec<(&'static str, Head)>,
+impl<'a> Commit<'a> {
+    fn durable(self) -> impl Iterator<Item = &'a Unit> {
+        let judged = self.units.iter().zip(self.verdicts);
+        judged.filter(|(_, verdict)| **verdict == Verdict::Durable).map(|(unit, _)| unit)
+    }
 }
 
 #[derive(Default)]
@@ -86,16 +86,17 @@ pub struct Ledger {
     effects: Vec<Effect>,
     insisted: Vec<u32>,
     tasks: BTreeMap<TaskId, Known>,
-    /// The newest epoch of each partition.
-    epochs: BTreeMap<usize, i64>,
-    beliefs: BTreeMap<Pid, Belief>,
-    dozers: BTreeSet<Pid>,
-    restarts: BTreeMap<(Pid, &'static str), Vec<Duration>>,
+    batches: BTreeMap<TaskId, Batch>,
+    beliefs: Beliefs,
+    functions: Functions,
+    schedules: BTreeMap<&'static str, Fired>,
+    paused: BTreeMap<String, bool>,
+    /// How often a tool's effect happened.
     paid: BTreeMap<u32, u32>,
-    /// How much was observed, for those who want to know whether a world was busy.
-    pub durable: u64,
-    pub rescued: u64,
-    pub takeovers: u64,
+    /// By how much wall clocks were off at most, in milliseconds.
+    skew_ms: i64,
+    /// How often what happened, for those who want to know whether a world was busy.
+    pub busy: BTreeMap<&'static str, u64>,
 }
 
 impl Ledger {
@@ -105,9 +106,19 @@ impl Ledger {
         }
     }
 
+    /// Notes that something happened.
+    pub fn note(&mut self, what: &'static str) {
+        *self.busy.entry(what).or_default() += 1;
+    }
+
+    /// A wall clock is off by so much.
+    pub fn sets_clock(&mut self, off_ms: i64) {
+        self.skew_ms = self.skew_ms.max(off_ms.abs());
+    }
+
     /// A new effect; its number.
-    pub fn plan(&mut self, target: Target, by_task: bool, parent: Option<u32>) -> u32 {
-        self.effects.push(Effect { script: Script::Plain, target, by_task, heard: Heard::Nothing, parent });
+    pub fn plan(&mut self, target: Target, source: Source) -> u32 {
+        self.effects.push(Effect { script: Script::Plain, target, source, heard: Heard::Nothing });
         u32::try_from(self.effects.len() - 1).unwrap_or(0)
     }
 
@@ -135,7 +146,7 @@ impl Ledger {
         self.hear(effect, Heard::Done);
     }
 
-    /// The same to a client that asks under a key, and may have heard before.
+    /// The same to somebody who asks again, and may have heard before.
     pub fn heard(&mut self, effect: u32) {
         self.effects.get_mut(effect as usize).into_iter().for_each(|e| e.heard = Heard::Done);
     }
@@ -159,49 +170,6 @@ impl Ledger {
         self.effects.get(effect as usize).is_some_and(|e| e.heard == Heard::Done)
     }
 
-    pub fn believes(&mut self, pid: Pid, epochs: &[i64], until: Duration) {
-        if !self.dozers.contains(&pid) {
-            self.beliefs.insert(pid, Belief { epochs: epochs.to_vec(), until });
-        }
-    }
-
-    /// Its clock stands still: it may believe for too long, and the epochs alone hold it back.
-    pub fn dozes(&mut self, pid: Pid) {
-        self.dozers.insert(pid);
-        self.beliefs.remove(&pid);
-    }
-
-    pub fn dies(&mut self, pid: Pid) {
-        self.beliefs.remove(&pid);
-    }
-
-    /// A process starts a turn.
-    pub fn runs(&mut self, pid: Pid, partition: usize, now: Duration) {
-        let owns = |b: &Belief| b.epochs.get(partition).is_some_and(|e| *e != 0) && b.until > now;
-        if !self.beliefs.get(&pid).is_some_and(owns) {
-            return; // it dozes, or its belief has been told already
-        }
-        let other = self.beliefs.iter().find(|(other, b)| **other != pid && owns(b)).map(|(other, _)| *other);
-        self.must(other.is_none(), || {
-            format!("p{pid} and another, {other:?}, both hold partition {partition}")
-        });
-    }
-
-    /// A process restarts an agent, by its own clock.
-    pub fn restarts(&mut self, pid: Pid, key: &'static str, now: Duration) {
-        let policy = policy();
-        let times = self.restarts.entry((pid, key)).or_default();
-        times.push(now);
-        let recent = times.iter().filter(|at| now.saturating_sub(**at) < policy.within).count();
-        let holds = recent <= policy.max_restarts as usize;
-        self.must(holds, || format!("{key} was restarted {recent} times within {:?}", policy.within));
-    }
-
-    /// A person has it begin afresh.
-    pub fn pardons(&mut self, pid: Pid, key: &'static str) {
-        self.restarts.remove(&(pid, key));
-    }
-
     /// A tool takes effect.
     pub fn pays(&mut self, effect: u32) {
         let times = self.paid.entry(effect).or_default();
@@ -211,263 +179,66 @@ impl Ledger {
     }
 
     /// What the store holds before a call.
-    pub fn before(&self, store: &MemoryStore, op: &Op) -> Option<Before> {
-        let Op::Commit(units) = op else { return None };
-        let written = |key: &&'static str| {
-            let writes = |unit: &Unit| unit.state.as_ref().is_some_and(|s| *s.key == **key);
-            units.iter().any(writes)
-        };
-        let keys: Vec<&'static str> = KEYS.into_iter().filter(written).collect();
-        Some(Before { heads: keys.into_iter().map(|key| (key, head(store, key))).collect() })
+    pub fn before(&self, store: &MemoryStore, op: &Op) -> Option<Heads> {
+        match op {
+            Op::Commit(units) => Some(Heads::of(store, units)),
+            _ => None,
+        }
     }
+}
 
+impl World {
     /// Looks at what a call has done.
-    pub fn after(
-        &mut self,
-        store: &MemoryStore,
-        from: Sender,
-        op: &Op,
-        answer: &Answer,
-        before: Option<Before>,
-    ) {
+    pub fn look_at(&mut self, from: Sender, op: &Op, answer: &Answer, before: Option<Heads>) {
+        let (now, wall) = (self.now, self.wall(0));
+        let (ledger, store) = (&mut self.ledger, &*self.store);
         match (op, answer) {
             (Op::Join(_) | Op::Renew(_), Ok(Said::Owned(owned))) => {
                 let Some(ownership) = owned.as_ref() else { return };
-                for (n, epoch) in ownership.epochs.iter().enumerate().filter(|(_, epoch)| **epoch != 0) {
-                    let newest = self.epochs.entry(n).or_default();
-                    self.takeovers += u64::from(*newest != *epoch && *newest != 0);
-                    let was = std::mem::replace(newest, (*newest).max(*epoch));
-                    self.must(was <= *epoch, || format!("partition {n} is owned under {epoch} after {was}"));
-                }
-                let rescued = self.settle(store, None, op);
-                self.rescued += rescued;
-                self.must(rescued == ownership.rescued, || {
+                ledger.owned(&ownership.epochs);
+                let rescued = ledger.settle(store, None, op);
+                ledger.must(rescued == ownership.rescued, || {
                     format!("{} tasks were said to be rescued, and {rescued} were", ownership.rescued)
                 });
             }
             (Op::Commit(units), Ok(Said::Verdicts(verdicts))) => {
+                let commit = Commit { boot: from.boot, units, verdicts };
                 if let Some(before) = before {
-                    self.committed(store, units, verdicts, &before);
+                    ledger.committed(store, commit, &before);
                 }
-                self.accepted(units, verdicts);
-                self.settle(store, Some((from.boot, units, verdicts)), op);
+                commit.durable().flat_map(|unit| &unit.accepted).for_each(|task| ledger.accepted(task));
+                ledger.joins(commit);
+                ledger.journaled(commit, wall);
+                ledger.moved(store, commit, now);
+                ledger.settle(store, Some(commit), op);
+                ledger.ended_by(store, commit, now);
             }
-            (Op::GiveBack(_), _) => {
-                self.settle(store, None, op);
-            }
+            (Op::GiveBack(_), _) => drop(ledger.settle(store, None, op)),
+            (Op::Promote(_), _) => ledger.swept(store, now),
             (Op::Claim(request), Ok(Said::Claims(claims))) => {
-                for claim in claims {
-                    let known = self.tasks.entry(claim.id).or_default();
-                    known.effect = effect_of(claim);
-                    known.attempt += 1;
-                    let open = known.open.replace(Open {
-                        boot: from.boot,
-                        alone: request.alone,
-                        claim: claim.claim,
-                    });
-                    let (attempt, lost) = (known.attempt, known.lost);
-                    self.must(open.is_none(), || format!("t{} is claimed twice at once", short(claim.id.0)));
-                    self.must((claim.attempt, claim.lost) == (attempt, lost), || {
-                        let found = (claim.attempt, claim.lost);
-                        format!(
-                            "t{} is {found:?}, attempt and lost, not {:?}",
-                            short(claim.id.0),
-                            (attempt, lost)
-                        )
-                    });
-                    let fits = (lost >= 2) == request.alone;
-                    self.must(fits, || format!("t{}, lost {lost} times, alone or not", short(claim.id.0)));
-                }
+                claims.iter().for_each(|claim| ledger.claimed(from.boot, request.alone, claim, wall));
             }
+            (Op::Signal(task, signal), Ok(Said::Signalled(Some(found)))) => {
+                ledger.signalled(store, *task, signal, *found);
+            }
+            (Op::Cancel(task), Ok(Said::Cancel(Some(found)))) => ledger.cancels(*task, *found),
+            (Op::Retry(task), Ok(Said::Retried(Some(Ok(()))))) => ledger.brought_back(*task),
+            (Op::Park(target, true), Ok(_)) => ledger.parked(target),
+            (Op::Pause(queue, paused), Ok(_)) => drop(ledger.paused.insert(queue.clone(), *paused)),
+            (Op::PutSchedule(schedule, _), Ok(Said::Put(true))) => ledger.put(schedule),
             _ => {}
         }
     }
-
-    /// Each state stands upon the one before it, and was written by the owner.
-    fn committed(&mut self, store: &MemoryStore, units: &[Unit], verdicts: &[Verdict], before: &Before) {
-        for (key, (version, _, state)) in &before.heads {
-            let (new_version, new_epoch, new_state) = head(store, key);
-            if new_version == *version {
-                continue;
-            }
-            self.durable += 1;
-            self.must(new_version == version + 1, || format!("{key} went from v{version} to v{new_version}"));
-            let owner = self.epochs.get(&partition(key)).copied().unwrap_or(0);
-            self.must(new_epoch == owner, || {
-                format!("{key} v{new_version} was committed under epoch {new_epoch}, when it was {owner}")
-            });
-            self.must(new_state.starts_with(state), || {
-                format!("{key} v{new_version} is {new_state:?}, and forgets something of {state:?}")
-            });
-            let written = units.iter().zip(verdicts).any(|(unit, verdict)| {
-                let fits = |s: &greenroom::store::StateWrite| {
-                    *s.key == **key && (s.base_version, s.epoch) == (*version, new_epoch)
-                };
-                *verdict == Verdict::Durable && unit.state.as_ref().is_some_and(fits)
-            });
-            self.must(written, || format!("{key} v{new_version} is what nobody wrote"));
-            let mut twice = new_state.clone();
-            twice.sort_unstable();
-            let twice = twice.windows(2).find_map(|pair| (pair[0] == pair[1]).then_some(pair[0]));
-            self.must(twice.is_none(), || format!("effect {twice:?} is twice in {key} v{new_version}"));
-        }
-    }
-
-    fn accepted(&mut self, units: &[Unit], verdicts: &[Verdict]) {
-        let durable = units.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Durable);
-        for task in durable.flat_map(|(unit, _)| &unit.accepted) {
-            let effect = task.input.get().parse().unwrap_or(0);
-            self.tasks.entry(task.id).or_default().effect = effect;
-        }
-    }
-
-    /// Looks which claims have ended, and whether they were those to end them; tells how many were lost.
-    fn settle(&mut self, store: &MemoryStore, commit: Option<Commit<'_>>, op: &Op) -> u64 {
-        let mut rescued = 0;
-        let mut wrong = Vec::new();
-        for (id, known) in &mut self.tasks {
-            let Some(open) = known.open else { continue };
-            let Some(view) = view(store, *id) else {
-                wrong.push(format!("t{} is gone", short(id.0)));
-                continue;
-            };
-            if view.state == TaskState::Running {
-                continue;
-            }
-            known.open = None;
-            let attempt = known.attempt;
-            match (op, commit) {
-                (Op::Join(_) | Op::Renew(_), _) => {
-                    rescued += 1;
-                    known.lost += 1;
-                    known.lost_alone += u32::from(open.alone);
-                }
-                (Op::GiveBack(back), _) => {
-                    known.attempt -= 1;
-                    if !back.contains(&(*id, open.claim)) {
-                        wrong.push(format!("t{} was given back by an earlier claim", short(id.0)));
-                    }
-                }
-                (_, Some((boot, units, verdicts))) => {
-                    let durable = units.iter().zip(verdicts).filter(|(_, v)| **v == Verdict::Durable);
-                    let ends = durable.flat_map(|(unit, _)| &unit.finished).filter(|end| end.task == *id);
-                    let by_guard = |end: &&greenroom::store::Finish| end.guard == Guard::Running { attempt };
-                    let mut ends = ends.filter(by_guard);
-                    match ends.next().filter(|_| boot == open.boot) {
-                        Some(end) if matches!(end.outcome, FinishOutcome::Parked) => known.attempt -= 1,
-                        Some(_) => {}
-                        None => wrong.push(format!("t{} was ended by one who does not hold it", short(id.0))),
-                    }
-                }
-                _ => {}
-            }
-            if (view.attempt, view.lost) != (known.attempt, known.lost) {
-                let (found, counted) = ((view.attempt, view.lost), (known.attempt, known.lost));
-                wrong.push(format!("t{} is {found:?}, attempt and lost, not {counted:?}", short(id.0)));
-            }
-        }
-        wrong.into_iter().for_each(|what| self.must(false, || what));
-        rescued
-    }
-
-    /// What has not come to its end, where everything should have.
-    pub fn unfinished(&self, store: &MemoryStore) -> Vec<String> {
-        let views = self.tasks.keys().filter_map(|id| view(store, *id));
-        let open = views.filter(|v| !v.state.is_final() && v.state != TaskState::OutcomeUnknown);
-        open.map(|v| format!("t{} for {} is {}", short(v.id.0), v.target, v.state.name())).collect()
-    }
-
-    /// Whether a person has something to do.
-    pub fn has_parked(&self, store: &MemoryStore) -> bool {
-        self.tasks.keys().filter_map(|id| view(store, *id)).any(|v| v.state == TaskState::Parked)
-    }
-
-    /// Whether all is as it must be when everything has come to rest.
-    pub fn at_rest(&mut self, store: &MemoryStore) {
-        let problems = store.verify().problems;
-        self.must(problems.is_empty(), || format!("the store is unsound: {problems:?}"));
-        let mut happened: BTreeMap<u32, u32> = self.paid.clone();
-        for key in KEYS {
-            head(store, key).2.into_iter().for_each(|effect| *happened.entry(effect).or_default() += 1);
-        }
-        let mut tasks: BTreeMap<u32, Vec<(TaskView, u32)>> = BTreeMap::new();
-        for (id, known) in &self.tasks {
-            view(store, *id)
-                .into_iter()
-                .for_each(|v| tasks.entry(known.effect).or_default().push((v, known.lost_alone)));
-        }
-        let effects = std::mem::take(&mut self.effects);
-        for (n, effect) in (0u32..).zip(&effects) {
-            let times = happened.get(&n).copied().unwrap_or(0);
-            self.must(times <= 1, || format!("effect {n} happened {times} times"));
-            if !effect.by_task {
-                let fits = match effect.heard {
-                    Heard::Nothing => true,
-                    Heard::Done => times == 1,
-                    Heard::Denied => times == 0,
-                };
-                self.must(fits, || {
-                    format!("effect {n} of an ask: {:?}, and happened {times} times", effect.heard)
-                });
-                continue;
-            }
-            let there = tasks.get(&n).map(Vec::as_slice).unwrap_or_default();
-            let wanted = match (effect.parent, effect.heard) {
-                (Some(parent), _) => {
-                    let born = happened.get(&parent).map_or(0, |n| *n as usize);
-                    born..=born
-                }
-                (None, Heard::Done) => 1..=1,
-                (None, Heard::Denied) => 0..=0,
-                (None, Heard::Nothing) => 0..=1,
-            };
-            self.must(wanted.contains(&there.len()), || {
-                format!("effect {n}: {:?}, and {} tasks for it are there", effect.heard, there.len())
-            });
-            for (view, lost_alone) in there {
-                self.ended(n, effect, view, *lost_alone, times);
-            }
-            self.must(!there.is_empty() || times == 0, || format!("effect {n} happened without its task"));
-        }
-        self.effects = effects;
-    }
-
-    fn ended(&mut self, n: u32, effect: &Effect, view: &TaskView, lost_alone: u32, times: u32) {
-        let failures = view.attempt - view.lost;
-        let code = view.error.as_ref().map(|e| e.code.as_str());
-        let is_tool = matches!(effect.target, Target::Tool(_));
-        let fits = match view.state {
-            TaskState::Succeeded => times == 1,
-            TaskState::OutcomeUnknown => is_tool && view.lost > 0,
-            TaskState::Failed if code == Some("poison") => times == 0 && lost_alone >= MAX_LOST,
-            TaskState::Failed => {
-                let deserved = match effect.script {
-                    Script::Errs(k) | Script::Panics(k) => k >= MAX_ATTEMPTS,
-                    Script::Plain | Script::Submits(_) | Script::Poison => false,
-                };
-                times == 0 && deserved && failures == MAX_ATTEMPTS
-            }
-            _ => false,
-        };
-        self.must(fits && failures <= MAX_ATTEMPTS, || {
-            let (state, attempt, lost) = (view.state, view.attempt, view.lost);
-            format!(
-                "t{} of effect {n} ({:?}) is {state:?} ({code:?}, attempt {attempt}, lost {lost}, {lost_alone} alone), \
-                 and happened {times} times",
-                short(view.id.0),
-                effect.script,
-            )
-        });
-    }
 }
 
-fn head(store: &MemoryStore, key: &str) -> Head {
-    let loaded = store.load(&[AgentId::of(KIND, key)]).now_or_never();
-    let row = loaded.and_then(Result::ok).and_then(|mut rows| rows.pop().flatten());
-    row.filter(|row| row.version > 0)
-        .map_or((0, 0, Vec::new()), |row| (row.version, row.epoch, read(&row.bytes)))
-}
-
-fn view(store: &MemoryStore, id: TaskId) -> Option<TaskView> {
-    store.task(id).now_or_never().and_then(Result::ok).flatten()
+impl Ledger {
+    /// A task is accepted.
+    fn accepted(&mut self, task: &NewTask) {
+        let effect = effect_of(&task.message, &task.input);
+        if self.tasks.contains_key(&task.id) {
+            return; // sent again
+        }
+        self.tasks.insert(task.id, Known::of(task, effect));
+        self.waits_for(task);
+    }
 }

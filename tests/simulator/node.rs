@@ -2,13 +2,19 @@
 //! decides it asks the same functions for as the runtime does; what the runtime does around them is done
 //! here by hand.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use greenroom::{
     model::{
-        id::{AgentId, PARTITIONS},
+        id::{AgentId, PARTITIONS, TaskId},
+        journal::JournalWrite,
         lease::Tenure,
-        task::Claimed,
+        schedule::Schedule,
+        task::{ClaimId, Claimed},
     },
     store::{Member, Ownership, StoreError},
 };
@@ -17,8 +23,11 @@ use uuid::Uuid;
 use crate::{
     cell::Cell,
     dispatcher::Dispatcher,
-    work::{KEYS, KIND, MAX_LOST, Via, Work},
-    world::{Answer, Event, Op, Pid, Said, Sender, World},
+    function::{Next, Runs},
+    op::{Answer, Op, Said},
+    schedules::Looking,
+    work::{KEYS, KIND, MAX_LOST, Work},
+    world::{Event, Pid, Sender, World},
     writer::Writer,
 };
 
@@ -70,6 +79,20 @@ pub enum Then {
         key: &'static str,
         park: bool,
     },
+    /// What is recorded of the task of a run.
+    Journal(ClaimId),
+    /// What a cancellation met.
+    Cancel(TaskId),
+    /// What a signal met.
+    Signal(Uuid),
+    /// Something may be ready.
+    Woken,
+    Schedule {
+        held: bool,
+    },
+    Held,
+    Due,
+    Last(Arc<Schedule>, TaskId),
 }
 
 /// What a process wakes for.
@@ -117,6 +140,22 @@ pub enum Timer {
         key: &'static str,
         park: bool,
     },
+    /// A rate lets the next task begin.
+    Paced,
+    /// Of the last time that it was to look for schedules.
+    Look(u64),
+    ReadJournal(ClaimId),
+    WriteJournal(ClaimId, Box<JournalWrite>, Next),
+    /// A call of a run has come to its end.
+    Stepped(ClaimId),
+    /// A run makes its call again.
+    GoOn(ClaimId),
+    /// An agent has answered a run.
+    Replied(ClaimId, u32),
+    /// It has not, for too long.
+    Unanswered(ClaimId, u32),
+    /// A run has had its time after it was cancelled.
+    Dropped(ClaimId),
 }
 
 /// A monotonic clock: it may run slow or fast, and stands still while the machine sleeps.
@@ -158,6 +197,9 @@ pub struct Process {
     pub cells: BTreeMap<&'static str, Cell>,
     pub writer: Writer,
     pub dispatcher: Dispatcher,
+    /// Task functions that run.
+    pub runs: Runs,
+    pub looking: Looking,
 }
 
 impl Process {
@@ -182,7 +224,9 @@ impl Process {
             waits: 0,
             cells: BTreeMap::new(),
             writer: Writer::default(),
-            dispatcher: Dispatcher::default(),
+            dispatcher: Dispatcher::new(&world.bounds),
+            runs: Runs::new(),
+            looking: Looking::default(),
         };
         let asked = process.now(world);
         process.call(world, Op::Join(process.member.clone()), Then::Born { asked });
@@ -232,11 +276,10 @@ impl Process {
         match event {
             Event::Reply { then, answer, .. } => self.answered(world, then, answer),
             Event::Timer { timer, .. } => self.woken(world, timer),
-            Event::Asked { work, .. } if matches!(work.via, Via::Keyed) => self.look_up(world, work),
+            Event::Asked { work, .. } if work.asked_under().is_some() => self.look_up(world, work),
             Event::Asked { work, .. } => self.deliver(world, work),
-            Event::Submitted { effect, .. } => self.submit(world, effect),
-            Event::Operated { key, .. } => self.open(world, key),
-            Event::Arrive { .. } | Event::Fate(_) => {}
+            Event::Sent { errand, .. } => self.run(world, errand),
+            Event::Arrive { .. } | Event::Routed(_) | Event::Fate(_) => {}
         }
     }
 
@@ -257,6 +300,19 @@ impl Process {
             Then::Stopped { key, serial } => self.stopped(world, key, serial, answer),
             Then::Opened { key, serial } => self.opened(world, key, serial, answer),
             Then::Parked { key, park } => self.parked(world, key, park, answer.is_ok()),
+            Then::Journal(run) => self.journal_read(world, run, answer),
+            Then::Cancel(task) => self.cancel_found(world, task, answer),
+            Then::Signal(signal) => {
+                if answer.is_ok() {
+                    world.ledger.hears_of_signal(signal);
+                }
+                self.claim(world);
+            }
+            Then::Woken => self.claim(world),
+            Then::Schedule { held } => self.hold(world, held, answer),
+            Then::Held => self.look_at_once(world),
+            Then::Due => self.due_schedules(world, answer),
+            Then::Last(schedule, task) => self.last_is(world, &schedule, task, answer),
         }
     }
 
@@ -279,6 +335,15 @@ impl Process {
             Timer::Stop { key, serial } => self.stop(world, key, serial),
             Timer::Open { key, serial } => self.open_again(world, key, serial),
             Timer::Park { key, park } => self.park(world, key, park),
+            Timer::Paced => self.paced(world),
+            Timer::Look(serial) => self.look(world, serial),
+            Timer::ReadJournal(run) => self.read_journal(world, run),
+            Timer::WriteJournal(run, write, next) => self.write_again(world, run, *write, next),
+            Timer::Stepped(run) => self.stepped(world, run),
+            Timer::GoOn(run) => self.go_on(world, run),
+            Timer::Replied(run, effect) => self.replied(world, run, effect, true),
+            Timer::Unanswered(run, effect) => self.replied(world, run, effect, false),
+            Timer::Dropped(run) => drop(self.runs.remove(&run)),
         }
     }
 
@@ -292,6 +357,7 @@ impl Process {
         self.take(world, &ownership);
         self.wait_for_lease(world);
         self.call(world, Op::Suspects, Then::Suspects { at_birth: true });
+        self.look_at_once(world);
     }
 
     /// Waits until the store is to be asked again.
@@ -391,5 +457,9 @@ impl Process {
 
 /// The partition of an agent.
 pub fn partition(key: &str) -> usize {
-    usize::try_from(AgentId::of(KIND, key).partition()).unwrap_or(0)
+    // nothing is asked for as often
+    static KNOWN: LazyLock<[(&str, usize); KEYS.len()]> = LazyLock::new(|| {
+        KEYS.map(|key| (key, usize::try_from(AgentId::of(KIND, key).partition()).unwrap_or(0)))
+    });
+    KNOWN.iter().find(|(known, _)| *known == key).map_or(0, |(_, partition)| *partition)
 }

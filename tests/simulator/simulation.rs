@@ -1,19 +1,19 @@
 //! One world from its seed to its rest: machines, their fates, and a failure's report.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    ops::AddAssign,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
-use greenroom::model::id::Target;
 use uuid::Uuid;
 
 use crate::{
-    cell::agent,
+    errand::Errand,
     node::Process,
-    work::{KEYS, Script, TOOL, Via, Work},
+    schedules,
+    work::{FLOW, KEYS, KIND, Script, TOOL},
     world::{Event, Fate, Pid, World},
 };
 
@@ -23,6 +23,10 @@ const STORM: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_secs(180);
 /// After this long nothing arrives any more that was sent while things failed.
 const LATE: Duration = Duration::from_secs(4);
+/// After this long every machine has booted and taken over what it takes over.
+const SETTLED: Duration = Duration::from_secs(8);
+/// For how long schedules go on then.
+const SCHEDULED: Duration = Duration::from_secs(4);
 /// How many machines there are.
 const MACHINES: usize = 3;
 
@@ -41,24 +45,6 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How much happened.
-#[derive(Default)]
-pub struct Busy {
-    pub durable: u64,
-    pub rescued: u64,
-    pub takeovers: u64,
-    pub kills: u64,
-}
-
-impl AddAssign for Busy {
-    fn add_assign(&mut self, other: Self) {
-        self.durable += other.durable;
-        self.rescued += other.rescued;
-        self.takeovers += other.takeovers;
-        self.kills += other.kills;
-    }
-}
-
 /// Runs the world of a seed to its rest; once more where something is wrong, to tell what happened.
 pub fn run(seed: u64) -> Result<(), Failure> {
     let Some(what) = Simulation::new(seed, false).ends().0 else { return Ok(()) };
@@ -71,33 +57,26 @@ pub fn trace(seed: u64) -> Vec<String> {
     Simulation::new(seed, true).ends().1
 }
 
-/// How much happens in the world of a seed.
-pub fn busy(seed: u64) -> Busy {
+/// How often what happens in the world of a seed.
+pub fn busy(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut simulation = Simulation::new(seed, false);
     simulation.come_to_rest();
-    let ledger = &simulation.world.ledger;
-    Busy {
-        durable: ledger.durable,
-        rescued: ledger.rescued,
-        takeovers: ledger.takeovers,
-        kills: simulation.kills,
-    }
+    simulation.world.ledger.busy
 }
 
-struct Machine {
+pub struct Machine {
     /// What its data directory keeps.
     instance: Uuid,
-    process: Option<Process>,
+    pub process: Option<Process>,
     wall_off: i64,
     /// It is about to boot.
     boots: bool,
 }
 
-struct Simulation {
-    world: World,
-    machines: Vec<Machine>,
+pub struct Simulation {
+    pub world: World,
+    pub machines: Vec<Machine>,
     next_pid: Pid,
-    kills: u64,
 }
 
 impl Simulation {
@@ -109,7 +88,8 @@ impl Simulation {
             let wait = world.millis(0, 600);
             world.after(wait, Event::Fate(Fate::Boot(n)));
         }
-        let mut simulation = Self { world, machines, next_pid: 0, kills: 0 };
+        let mut simulation = Self { world, machines, next_pid: 0 };
+        simulation.make_schedules();
         simulation.draw_fates();
         simulation
     }
@@ -138,11 +118,18 @@ impl Simulation {
         some(world, 2, &|world, n| Fate::SetClock(n, world.rng.i64(-5_000..5_000)));
         some(world, 2, &|_, _| Fate::StoreDown);
         some(world, 2, &|_, _| Fate::Operate);
-        for _ in 0..world.rng.u64(4..16) {
+        some(world, 6, &|_, _| Fate::Cancel);
+        some(world, 4, &|_, _| Fate::Retry);
+        some(world, 14, &|_, _| Fate::Signal);
+        let queues = [KIND, TOOL, FLOW];
+        some(world, 1, &|world, n| Fate::Queue(queues[n % queues.len()], world.rng.u8(0..3) > 0));
+        let names = schedules::NAMES;
+        some(world, 2, &|world, n| Fate::Hold(names[n % names.len()], world.rng.bool()));
+        for _ in 0..world.rng.u64(4..14) {
             let at = world.millis(300, 12_000);
             world.after(at, Event::Fate(Fate::Ask));
         }
-        for _ in 0..world.rng.u64(4..16) {
+        for _ in 0..world.rng.u64(4..14) {
             let at = world.millis(300, 12_000);
             world.after(at, Event::Fate(Fate::Submit));
         }
@@ -159,6 +146,7 @@ impl Simulation {
         // Of each agent, what a client asked when all else was done: in the end all are at work.
         let mut asked = KEYS.map(|key| (key, Vec::new()));
         let (mut look, until) = (self.world.now + LATE, self.world.now + PATIENCE);
+        let mut scheduled = Some(self.world.now + SETTLED);
         loop {
             if !self.step() {
                 return;
@@ -168,7 +156,8 @@ impl Simulation {
             }
             look = self.world.now + Duration::from_millis(500);
             self.operate();
-            if !self.is_at_rest() {
+            self.see_to_what_waits();
+            if !self.have_had_their_time(&mut scheduled) || !self.is_at_rest() {
                 self.must_rest(until);
                 continue;
             }
@@ -187,6 +176,25 @@ impl Simulation {
         }
     }
 
+    /// Lets all schedules go on for a while, in which each nominal time comes; then they are held up. `since`
+    /// is since when they go on; `None`: it is over. `true`: all are held up.
+    fn have_had_their_time(&mut self, since: &mut Option<Duration>) -> bool {
+        let now = self.world.now;
+        match *since {
+            Some(_) if self.world.ledger.schedules().is_empty() => true,
+            Some(from) if now < from + SCHEDULED => {
+                let all_go_on = self.hold_all(false);
+                *since = Some(if all_go_on { from } else { from.max(now) });
+                false
+            }
+            from => {
+                from.into_iter().for_each(|from| self.world.ledger.fired_all(from, now));
+                *since = None;
+                self.hold_all(true)
+            }
+        }
+    }
+
     fn must_rest(&mut self, until: Duration) {
         let world = &mut self.world;
         if world.now > until {
@@ -196,7 +204,8 @@ impl Simulation {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.world.ledger.have_heard() && self.world.ledger.unfinished(&self.world.store).is_empty()
+        let ledger = &self.world.ledger;
+        ledger.have_heard() && ledger.unfinished(&self.world.store).is_empty()
     }
 
     /// From now on nothing fails.
@@ -219,11 +228,15 @@ impl Simulation {
         match event {
             Event::Arrive { from, op, reply } => self.world.arrive(from, op, reply),
             Event::Fate(fate) => self.befall(fate),
+            Event::Routed(work) => {
+                if let Some(to) = self.somebody(Some(work.key)) {
+                    self.world.after(Duration::from_millis(1), Event::Asked { to, work });
+                }
+            }
             Event::Reply { to, .. }
             | Event::Timer { to, .. }
             | Event::Asked { to, .. }
-            | Event::Submitted { to, .. }
-            | Event::Operated { to, .. } => self.give(to, event),
+            | Event::Sent { to, .. } => self.give(to, event),
         }
         self.world.ledger.broken.is_none()
     }
@@ -251,7 +264,6 @@ impl Simulation {
                 let machine = &mut self.machines[n];
                 let Some(process) = machine.process.take() else { return };
                 world.ledger.dies(process.me.pid);
-                self.kills += 1;
                 if !std::mem::replace(&mut machine.boots, true) {
                     let longest = if world.is_healed { 500 } else { 5_000 };
                     let wait = world.millis(50, longest);
@@ -286,6 +298,7 @@ impl Simulation {
             Fate::SetClock(n, off) => {
                 let machine = &mut self.machines[n];
                 machine.wall_off = off;
+                world.ledger.sets_clock(off);
                 machine.process.iter_mut().for_each(|p| p.wall_off = off);
             }
             Fate::StoreDown => {
@@ -305,91 +318,12 @@ impl Simulation {
             Fate::AskAgain(key, effect) => self.ask_again(key, effect),
             Fate::Submit => self.submit(),
             Fate::Operate => self.operate(),
+            Fate::Cancel => self.cancel(),
+            Fate::Retry => self.retry(),
+            Fate::Signal => self.signal(),
+            Fate::SignalAgain(n) => self.signal_again(n),
+            Fate::Queue(queue, paused) => self.send(Errand::Queue(queue.to_owned(), paused)),
+            Fate::Hold(name, held) => self.send(Errand::Hold(name, held)),
         }
-    }
-
-    /// A process, that of the owner rather.
-    fn somebody(&mut self, key: Option<&str>) -> Option<Pid> {
-        let processes = || self.machines.iter().filter_map(|m| m.process.as_ref());
-        let owner = key.and_then(|key| processes().find(|p| !p.is_paused && p.epoch(key) != 0));
-        let others: Vec<Pid> = processes().map(|p| p.me.pid).collect();
-        let owner = owner.map(|p| p.me.pid);
-        if owner.is_some() && !self.world.chance(if self.world.is_healed { 0 } else { 200 }) {
-            return owner;
-        }
-        let n = self.world.rng.usize(0..others.len().max(1));
-        others.get(n).copied()
-    }
-
-    /// A client asks an agent.
-    fn ask(&mut self, key: &'static str, script: Option<Script>) -> u32 {
-        let effect = self.world.ledger.plan(agent(key), false, None);
-        let script = script.unwrap_or_else(|| draw_script(&mut self.world, effect, false));
-        if let Some(to) = self.somebody(Some(key)) {
-            let work = Work { key, effect, script, via: Via::Ask };
-            self.world.after(Duration::from_millis(1), Event::Asked { to, work });
-        }
-        effect
-    }
-
-    /// A client asks an agent under an idempotency key, until it has heard.
-    fn insist(&mut self, key: &'static str) {
-        let effect = self.world.ledger.plan(agent(key), false, None);
-        self.world.ledger.insists(effect);
-        self.ask_again(key, effect);
-    }
-
-    fn ask_again(&mut self, key: &'static str, effect: u32) {
-        if self.world.ledger.was_acknowledged(effect) {
-            return;
-        }
-        let wait = self.world.millis(20, 1_500);
-        self.world.after(wait, Event::Fate(Fate::AskAgain(key, effect)));
-        if let Some(to) = self.somebody(Some(key)) {
-            let work = Work { key, effect, script: Script::Plain, via: Via::Keyed };
-            self.world.after(Duration::from_millis(1), Event::Asked { to, work });
-        }
-    }
-
-    /// A client submits a task.
-    fn submit(&mut self) {
-        let world = &mut self.world;
-        let is_tool = world.chance(200);
-        let target = if is_tool { Target::Tool(TOOL.into()) } else { any_agent(world) };
-        let effect = world.ledger.plan(target, true, None);
-        if !is_tool {
-            let script = draw_script(world, effect, true);
-            world.ledger.set_script(effect, script);
-        }
-        if let Some(to) = self.somebody(None) {
-            self.world.after(Duration::from_millis(1), Event::Submitted { to, effect });
-        }
-    }
-
-    /// A person starts all agents again that are stopped.
-    fn operate(&mut self) {
-        for key in KEYS {
-            if let Some(to) = self.somebody(Some(key)) {
-                self.world.after(Duration::from_millis(1), Event::Operated { to, key });
-            }
-        }
-    }
-}
-
-fn any_agent(world: &mut World) -> Target {
-    agent(KEYS[world.rng.usize(0..KEYS.len())])
-}
-
-/// How the handling of a message is to go that has this effect.
-fn draw_script(world: &mut World, effect: u32, is_task: bool) -> Script {
-    match world.rng.u8(0..20) {
-        0 | 1 => Script::Errs(world.rng.u32(1..5)),
-        2 | 3 => Script::Panics(world.rng.u32(1..5)),
-        4 if is_task => Script::Poison,
-        5..9 => {
-            let target = any_agent(world);
-            Script::Submits(world.ledger.plan(target, true, Some(effect)))
-        }
-        _ => Script::Plain,
     }
 }

@@ -10,24 +10,19 @@ use std::{
 };
 
 use fastrand::Rng;
-use futures_util::FutureExt as _;
 use greenroom::{
-    model::{
-        id::{AgentId, TaskId},
-        task::{ClaimId, Claimed},
-    },
-    store::{
-        AgentRow, ClaimRequest, Doom, Member, MemoryStore, Ownership, Store as _, StoreError, StoreOptions,
-        StoredStatus, Unit, Verdict,
-    },
+    model::task::{Bounds, Rate},
+    store::{MemoryStore, StoreError, StoreOptions},
 };
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
+    errand::Errand,
     ledger::Ledger,
     node::{Then, Timer},
-    work::Work,
+    op::{Answer, Op, brief},
+    work::{FLOW, KIND, TOOL, Work},
 };
 
 /// How much of what happened is told with a failure.
@@ -46,10 +41,10 @@ pub enum Event {
     Timer { to: Pid, timer: Timer },
     /// A client's message reaches a process.
     Asked { to: Pid, work: Work },
-    /// A client has a task submitted.
-    Submitted { to: Pid, effect: u32 },
-    /// A person starts an agent again that was stopped.
-    Operated { to: Pid, key: &'static str },
+    /// A task function's message looks for the process of its agent.
+    Routed(Work),
+    /// A client or a person wants something of a process.
+    Sent { to: Pid, errand: Errand },
     /// Something befalls a machine, or a client has an idea.
     Fate(Fate),
 }
@@ -72,6 +67,18 @@ pub enum Fate {
     AskAgain(&'static str, u32),
     Submit,
     Operate,
+    /// Somebody cancels one of the tasks.
+    Cancel,
+    /// Somebody brings a dead letter back.
+    Retry,
+    /// Somebody sends a task function one of the signals that it waits for.
+    Signal,
+    /// The client of this signal sends it again, unless it has heard.
+    SignalAgain(usize),
+    /// Somebody pauses this kind or tool, or lets it go on.
+    Queue(&'static str, bool),
+    /// Somebody holds this schedule up, or lets it go on.
+    Hold(&'static str, bool),
 }
 
 /// Who sent a request.
@@ -80,41 +87,6 @@ pub struct Sender {
     pub pid: Pid,
     pub boot: Uuid,
 }
-
-/// A call of the store.
-#[derive(Debug, Clone)]
-pub enum Op {
-    Join(Member),
-    Renew(Member),
-    Commit(Arc<Vec<Unit>>),
-    Load(AgentId),
-    Key(AgentId, u32),
-    Claim(ClaimRequest),
-    Promote(Timestamp),
-    Doomed,
-    GiveBack(Vec<(TaskId, ClaimId)>),
-    Running,
-    Suspects,
-    Park(String, bool),
-    SetStatus(&'static str, i64, StoredStatus),
-}
-
-/// What the store says.
-#[derive(Debug)]
-pub enum Said {
-    Owned(Box<Option<Ownership>>),
-    Verdicts(Vec<Verdict>),
-    Row(Box<Option<AgentRow>>),
-    Known(bool),
-    Claims(Vec<Claimed>),
-    Promoted(u64, Option<Timestamp>),
-    Doomed(Vec<(TaskId, Doom)>),
-    Running(Vec<(TaskId, ClaimId)>),
-    Count(u64),
-    Done,
-}
-
-pub type Answer = Result<Said, StoreError>;
 
 /// Everything but the processes.
 pub struct World {
@@ -128,6 +100,8 @@ pub struct World {
     pub is_down: bool,
     /// How often a call fares badly, in thousandths.
     trouble: u64,
+    /// What bounds the tasks of each kind and tool, on each node.
+    pub bounds: BTreeMap<&'static str, Bounds>,
     store_clock: Arc<AtomicU64>,
     queue: BTreeMap<(Duration, u64), Event>,
     drawn: u64,
@@ -136,7 +110,7 @@ pub struct World {
 }
 
 /// The first moment of every world.
-fn dawn() -> Timestamp {
+pub fn dawn() -> Timestamp {
     Timestamp::from_second(1_790_000_000).expect("a moment")
 }
 
@@ -148,6 +122,12 @@ impl World {
         let now = move || dawn() + Duration::from_micros(clock.load(Ordering::Relaxed));
         let mut rng = Rng::with_seed(seed);
         let trouble = *[0, 20, 60, 150].get(rng.usize(0..4)).unwrap_or(&0);
+        let mut bound = |concurrency: &[usize], rate: bool| Bounds {
+            concurrency: concurrency.get(rng.usize(0..4)).copied(),
+            rate: (rate && rng.bool()).then_some(Rate { n: 3, within: Duration::from_millis(700) }),
+        };
+        let bounds =
+            [(KIND, bound(&[3, 5], true)), (TOOL, bound(&[1, 1, 2], true)), (FLOW, bound(&[2, 3], false))];
         Self {
             rng,
             now: Duration::ZERO,
@@ -156,6 +136,7 @@ impl World {
             is_healed: false,
             is_down: false,
             trouble,
+            bounds: bounds.into(),
             store_clock,
             queue: BTreeMap::new(),
             drawn: 0,
@@ -262,112 +243,11 @@ impl World {
             return self.after(back, Event::Reply { to: from.pid, then, answer });
         }
         let before = self.ledger.before(&self.store, &op);
-        let answer = self.carry_out(from.boot, &op);
+        let answer = op.carry_out(&self.store, from.boot);
         self.tell(|| format!("store   p{} {op} -> {}", from.pid, brief(&answer)));
-        self.ledger.after(&self.store, from, &op, &answer, before);
+        self.look_at(from, &op, &answer, before);
         if let Some((back, then)) = reply {
             self.after(back, Event::Reply { to: from.pid, then, answer });
         }
-    }
-
-    fn carry_out(&self, boot: Uuid, op: &Op) -> Answer {
-        let store = &self.store;
-        let work = async {
-            Ok(match op {
-                Op::Join(member) => Said::Owned(Box::new(Some(store.join(member).await?))),
-                Op::Renew(member) => Said::Owned(Box::new(store.renew(member).await?)),
-                Op::Commit(units) => Said::Verdicts(store.commit(boot, units).await?),
-                Op::Load(id) => Said::Row(Box::new(store.load(&[*id]).await?.pop().flatten())),
-                Op::Key(scope, effect) => {
-                    Said::Known(store.key(scope.0, &effect.to_string()).await?.is_some())
-                }
-                Op::Claim(request) => Said::Claims(store.claim(boot, request).await?),
-                Op::Promote(now) => {
-                    let (ready, next) = store.promote(*now).await?;
-                    Said::Promoted(ready, next)
-                }
-                Op::Doomed => Said::Doomed(store.doomed().await?),
-                Op::GiveBack(claims) => {
-                    store.give_back(boot, claims).await?;
-                    Said::Done
-                }
-                Op::Running => Said::Running(store.running(boot).await?),
-                Op::Suspects => Said::Count(store.suspects(boot).await?),
-                Op::Park(target, park) => Said::Count(store.park(target, *park).await?),
-                Op::SetStatus(key, epoch, status) => {
-                    let id = AgentId::of(crate::work::KIND, key);
-                    store.set_status(id, crate::work::KIND, key, *epoch, *status, None).await?;
-                    Said::Done
-                }
-            })
-        };
-        work.now_or_never().expect("a store in memory answers at once")
-    }
-}
-
-/// The last digits of an id, which tell it apart.
-pub fn short(id: Uuid) -> u64 {
-    id.as_u64_pair().1 & 0xffff_ffff
-}
-
-impl std::fmt::Display for Op {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Join(_) => write!(f, "join"),
-            Self::Renew(_) => write!(f, "renew"),
-            Self::Commit(units) => {
-                write!(f, "commit")?;
-                for unit in units.iter() {
-                    write!(f, " [")?;
-                    if let Some(s) = &unit.state {
-                        write!(f, "{} v{} e{}", s.key, s.base_version + 1, s.epoch)?;
-                    }
-                    for end in &unit.finished {
-                        let how = format!("{:?}", end.outcome);
-                        let how = how.split([' ', '{']).next().unwrap_or_default();
-                        write!(f, " {how} t{} {:?}", short(end.task.0), end.guard)?;
-                    }
-                    for new in &unit.accepted {
-                        write!(f, " +t{}", short(new.id.0))?;
-                    }
-                    write!(f, "]")?;
-                }
-                Ok(())
-            }
-            Self::Load(_) => write!(f, "load"),
-            Self::Key(_, effect) => write!(f, "key {effect}"),
-            Self::Claim(r) => write!(f, "claim{}", if r.alone { " alone" } else { "" }),
-            Self::Promote(_) => write!(f, "promote"),
-            Self::Doomed => write!(f, "doomed"),
-            Self::GiveBack(claims) => {
-                write!(f, "give back")?;
-                claims.iter().try_for_each(|(id, n)| write!(f, " t{}#{}", short(id.0), n.0))
-            }
-            Self::Running => write!(f, "running"),
-            Self::Suspects => write!(f, "suspects"),
-            Self::Park(target, park) => write!(f, "{} {target}", if *park { "park" } else { "unpark" }),
-            Self::SetStatus(key, epoch, status) => write!(f, "set {key} e{epoch} {status:?}"),
-        }
-    }
-}
-
-fn brief(answer: &Answer) -> String {
-    match answer {
-        Ok(Said::Owned(owned)) => match owned.as_ref() {
-            Some(o) => {
-                let n = o.epochs.iter().filter(|e| **e != 0).count();
-                let epoch = o.epochs.iter().max().copied().unwrap_or(0);
-                format!("{n} partitions, e{epoch}, {} rescued", o.rescued)
-            }
-            None => "ended".to_owned(),
-        },
-        Ok(Said::Row(row)) => row.as_ref().as_ref().map_or("none".to_owned(), |r| format!("v{}", r.version)),
-        Ok(Said::Claims(claims)) => {
-            claims.iter().map(|c| format!("t{}#{} ", short(c.id.0), c.attempt)).collect()
-        }
-        Ok(Said::Running(running)) => {
-            running.iter().map(|(id, claim)| format!("t{}#{} ", short(id.0), claim.0)).collect()
-        }
-        other => format!("{other:?}").chars().take(160).collect(),
     }
 }

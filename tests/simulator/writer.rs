@@ -3,13 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use greenroom::{
-    model::task::Claimed,
+    model::{
+        id::TaskId,
+        journal::JournalWrite,
+        task::{ClaimId, Claimed},
+    },
     store::{FinishOutcome, Refusal, Tries, Unit, Verdict},
 };
 
 use crate::{
+    function::Next,
     node::{Process, Then, Timer},
-    world::{Answer, Op, Said, World},
+    op::{Answer, Op, Said},
+    world::World,
 };
 
 /// What became of a unit.
@@ -25,9 +31,22 @@ pub enum Outcome {
 
 /// Who is answered.
 pub enum Ticket {
-    Cell { key: &'static str, serial: u64 },
-    Client { effect: u32 },
+    Cell {
+        key: &'static str,
+        serial: u64,
+    },
+    Client {
+        effects: Vec<u32>,
+    },
     Record(Arc<Claimed>, FinishOutcome),
+    /// A run of a task function, and what comes next.
+    Journal(ClaimId, Box<JournalWrite>, Next),
+    /// The same, of the task with this effect that it submits.
+    Child(ClaimId, TaskId, u32),
+    /// Whoever cancels a task.
+    Cancel(TaskId),
+    /// Whoever fires a schedule.
+    Move,
     Doom,
 }
 
@@ -93,14 +112,20 @@ impl Process {
     fn written(&mut self, world: &mut World, ticket: Ticket, outcome: Outcome) {
         match ticket {
             Ticket::Cell { key, serial } => self.landed(world, key, serial, outcome),
-            Ticket::Client { effect } => match outcome {
+            Ticket::Client { effects } => match outcome {
                 Outcome::Durable => {
-                    world.ledger.acknowledged(effect);
+                    effects.into_iter().for_each(|effect| world.ledger.acknowledged(effect));
                     self.claim(world);
                 }
                 Outcome::Unknown => {}
-                Outcome::Refused(_) | Outcome::Failed => world.ledger.denied(effect),
+                Outcome::Refused(_) | Outcome::Failed => {
+                    effects.into_iter().for_each(|effect| world.ledger.denied(effect));
+                }
             },
+            Ticket::Journal(run, write, next) => self.journal_written(world, run, write, next, outcome),
+            Ticket::Child(run, child, effect) => self.child_written(world, run, (child, effect), outcome),
+            Ticket::Cancel(task) => self.cancel_written(world, task, &outcome),
+            Ticket::Move => self.moved(world, &outcome),
             Ticket::Record(claim, outcome_of_it) => match outcome {
                 Outcome::Failed => {
                     let again = Timer::Record(claim, Box::new(outcome_of_it));
