@@ -203,7 +203,7 @@ impl Process {
             Step::Pays(_) if fails => {
                 let undone = vec![made.call];
                 let write = JournalWrite { undone, ..JournalWrite::of(run.claim.id, run.claim.claim) };
-                return self.write_journal(world, id, write, Next::Undone);
+                self.write_journal(world, id, write, Next::Undone);
             }
             Step::Pays(effect) => {
                 // the process may die right before or after it
