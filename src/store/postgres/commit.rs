@@ -12,14 +12,16 @@ use uuid::Uuid;
 
 use super::{
     call::{
-        CommitCall, EntityArguments, EntityCall, FireCall, MoveArguments, Refused, StatesCall, SubmitCall,
-        SubscriptionArguments, SubscriptionCall,
+        CommitCall, EntityArguments, EntityCall, FireCall, MoveArguments, Refused, SubscriptionArguments,
+        SubscriptionCall,
     },
     durable::{Found, stored_key},
     ends::{self, is_end_alone},
     error,
     history::History,
     journal, rows,
+    states::{self, is_state_alone},
+    submissions,
     values::{Id, Micros, lane, micros},
     waves::waves,
 };
@@ -44,13 +46,13 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    fn kept(&self) -> i32 {
+    pub(super) fn kept(&self) -> i32 {
         wire(self.history.lock().keep)
     }
 
     /// Whether a state is kept that is about to be overwritten. Locked for a moment only: the writers
     /// compress side by side.
-    fn keeps(&self, write: &StateWrite, now: Micros) -> bool {
+    pub(super) fn keeps(&self, write: &StateWrite, now: Micros) -> bool {
         self.history.lock().keeps(write, now)
     }
 }
@@ -87,22 +89,6 @@ fn twice(ids: impl Iterator<Item = TaskId>) -> Option<TaskId> {
     ids.array_windows::<2>().find(|[a, b]| a == b).map(|[id, _]| *id)
 }
 
-/// Whether the unit is nothing but the next state of an agent: its update is all that can be refused.
-fn is_state_alone(unit: &Unit) -> bool {
-    let next = |state: &StateWrite| {
-        state.base_version > 0 && unit.owner.is_none_or(|owner| owner == (state.id.partition(), state.epoch))
-    };
-    unit.state.as_ref().is_some_and(next)
-        && unit.finished.is_empty()
-        && unit.accepted.is_empty()
-        && unit.batches.is_empty()
-        && unit.keys.is_empty()
-        && !unit.has_entities()
-        && unit.subscriptions.is_empty()
-        && unit.journal.is_none()
-        && unit.schedule.is_none()
-}
-
 pub(super) fn wire(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
@@ -125,26 +111,6 @@ fn transition(finish: &Finish) -> (TaskState, i32) {
         .filter(|state| next(*state, input_of(&finish.outcome, finish.guard, *state)) == Ok(to))
         .fold(0, |bits, state| bits | 1 << (state as i16));
     (to, legal)
-}
-
-impl<'a> StatesCall<'a> {
-    /// The states of a wave whose units are nothing else.
-    fn of(units: &'a [Unit], wave: &[usize], keeping: &Keeping) -> Self {
-        let mut call = Self { history: keeping.kept(), ..Self::default() };
-        let now = micros(Timestamp::now());
-        for n in wave {
-            let Some(state) = units.get(*n).and_then(|unit| unit.state.as_ref()) else { continue };
-            call.unit.push(wire(*n));
-            call.id.push(state.id.into());
-            call.partition.push(state.id.partition());
-            call.epoch.push(state.epoch);
-            call.base.push(state.base_version);
-            call.schema.push(i64::from(state.schema_version));
-            call.state.push(snapshot::pack(&state.bytes, keeping.packed_from));
-            call.keep.push(keeping.keeps(state, now));
-        }
-        call
-    }
 }
 
 impl<'a> CommitCall<'a> {
@@ -313,10 +279,10 @@ const MOVED: i16 = 10;
 
 /// What a statement said of its units; of those that it does not name, that they are durable.
 #[derive(Default)]
-struct Said {
-    refused: Vec<(usize, Why)>,
+pub(super) struct Said {
+    pub(super) refused: Vec<(usize, Why)>,
     /// Which have begun their task: its place, and the claim.
-    begun: Vec<(usize, i64, i64)>,
+    pub(super) begun: Vec<(usize, i64, i64)>,
 }
 
 impl Said {
@@ -326,7 +292,7 @@ impl Said {
 }
 
 /// Why the statement refused a unit.
-enum Why {
+pub(super) enum Why {
     Refused(Refusal),
     KeyTaken((Uuid, String)),
     /// Something that it brings is there already.
@@ -424,20 +390,16 @@ async fn send(
     wave: &[usize],
 ) -> QueryResult<Said> {
     if wave.iter().all(|n| units.get(*n).is_some_and(is_state_alone)) {
-        let call = StatesCall::of(units, wave, keeping);
-        let met: Vec<i32> = RunQueryDsl::load(call, conn).await?;
-        if met.len() == wave.len() {
-            return Ok(Said::default());
-        }
-        let missed = wave.iter().filter(|n| !met.contains(&wire(**n)));
-        return Ok(Said::refused(missed.map(|n| (*n, Why::Refused(Refusal::Fenced)))));
+        let fenced = states::write(conn, keeping, units, wave).await?;
+        return Ok(Said::refused(fenced.into_iter().map(|n| (n, Why::Refused(Refusal::Fenced)))));
     }
     if wave.iter().all(|n| units.get(*n).is_some_and(is_end_alone)) {
         let lost = ends::end(conn, boot, units, wave).await?;
         return Ok(Said::refused(lost.into_iter().map(claim_lost)));
     }
     if wave.iter().all(|n| units.get(*n).is_some_and(Unit::is_submission_alone)) {
-        return submit(conn, keeping, boot, units, wave).await;
+        let tasks = CommitCall::of(boot, units, wave, keeping);
+        return submissions::submit(conn, tasks, units).await;
     }
     if wave.iter().any(|n| units.get(*n).is_some_and(|unit| unit.journal.is_some())) {
         let lost = journal::record(conn, boot, units, wave).await?;
@@ -475,32 +437,6 @@ async fn send(
 
 fn claim_lost((n, task): (usize, TaskId)) -> (usize, Why) {
     (n, Why::Refused(Refusal::ClaimLost(task)))
-}
-
-/// One statement for units that are nothing but submissions.
-async fn submit(
-    conn: &mut AsyncPgConnection,
-    keeping: &Keeping,
-    boot: Uuid,
-    units: &[Unit],
-    wave: &[usize],
-) -> QueryResult<Said> {
-    let tasks = CommitCall::of(boot, units, wave, keeping);
-    let begin = |n: &i32| {
-        let unit = usize::try_from(*n).ok().and_then(|n| units.get(n));
-        unit.is_some_and(|unit| unit.begin && unit.accepted.len() == 1)
-    };
-    let call = SubmitCall { begin: tasks.n_unit.iter().map(begin).collect(), tasks };
-    let rows: Vec<(i32, Option<i64>, Option<i64>)> = RunQueryDsl::load(call, conn).await?;
-    let mut said = Said::default();
-    for (n, seq, claim) in rows {
-        let Ok(n) = usize::try_from(n) else { continue };
-        match seq.zip(claim) {
-            Some((seq, claim)) => said.begun.push((n, seq, claim)),
-            None => said.refused.push((n, Why::Known)),
-        }
-    }
-    Ok(said)
 }
 
 /// Refused units may be durable since an earlier try.

@@ -19,6 +19,8 @@ mod migrate;
 mod pool;
 mod read;
 mod schedules;
+mod states;
+mod submissions;
 mod subscriptions;
 mod tls;
 mod url;
