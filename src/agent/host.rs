@@ -26,7 +26,7 @@ use crate::{
         id::{AgentId, TaskId, check_key},
         journal::{Journal, JournalWrite},
         session::Session,
-        task::{NewBatch, NewTask},
+        task::{NewBatch, NewTask, TaskTerms},
     },
     tool::ToolPort,
 };
@@ -85,8 +85,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn resource(&self, of: TypeId) -> Option<&(dyn Any + Send + Sync)>;
     fn settings(&self, of: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
     fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<Submitted, AskError>>;
-    /// How often a task for this target is attempted that says nothing.
-    fn max_attempts(&self, target: &Target) -> u32;
+    /// What holds for a task for this target that says nothing.
+    fn terms(&self, target: &Target) -> TaskTerms;
     /// The largest message, in bytes.
     fn message_bytes(&self) -> usize;
     /// How long a session lives whose writer does not say.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 pub use crate::model::supervision::Restart;
-use crate::model::task::{Bounds, Rate, RetryTerms};
+use crate::model::task::{Bounds, OwnTerms, Rate};
 
 /// When an agent's state is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +46,7 @@ pub struct Policy {
     pub(crate) persistence: Persistence,
     pub(crate) restart: Option<Restart>,
     pub(crate) turn_timeout: Option<Duration>,
-    pub(crate) retries: RetryTerms,
+    pub(crate) terms: OwnTerms,
     pub(crate) bounds: Bounds,
     pub(crate) on_full: OnFull,
     pub(crate) group: Option<&'static str>,
@@ -97,16 +97,22 @@ impl Policy {
         self
     }
 
+    /// The priority of a task for it, where the submitter does not say: higher goes first; 0 by default.
+    pub fn priority(mut self, n: i16) -> Self {
+        self.terms.priority = Some(n);
+        self
+    }
+
     /// How many attempts at a task for it may fail, where the submitter does not say; at least 1.
     pub fn max_attempts(mut self, n: u32) -> Self {
-        self.retries.max_attempts = Some(n.max(1));
+        self.terms.max_attempts = Some(n.max(1));
         self
     }
 
     /// How long a task waits after an attempt that failed: `min` after the first, doubling up to `max`, less
     /// up to a quarter by chance. An error may say otherwise: [`Retry`](crate::Retry).
     pub fn retry_backoff(mut self, min: Duration, max: Duration) -> Self {
-        (self.retries.min, self.retries.max) = (Some(min), Some(max));
+        (self.terms.min, self.terms.max) = (Some(min), Some(max));
         self
     }
 

@@ -252,8 +252,7 @@ pub(crate) async fn submit<M: Message>(
     }
     let name = if matches!(target, Target::Tool(_)) { "" } else { M::NAME };
     let key = options.key.map(|text| Key { request: request_hash(name, input.get()), text });
-    let attempts = host.max_attempts(&target);
-    let mut task = NewTask::new(target, name, input, attempts);
+    let mut task = NewTask::under(&host.terms(&target), target, name, input);
     task.idempotency_key = key.as_ref().map(|k| k.text.clone());
     let work =
         host.submit(Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key });

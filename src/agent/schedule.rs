@@ -60,7 +60,7 @@ impl ScheduleOptions {
         self
     }
 
-    /// Higher goes first; 0 by default.
+    /// Higher goes first; 0, the default: as for the target's other tasks.
     pub fn priority(mut self, priority: i16) -> Self {
         self.priority = priority;
         self

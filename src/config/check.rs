@@ -17,7 +17,7 @@ use super::{
 use crate::model::{
     id::{check_kind, check_tool},
     session,
-    task::Retries,
+    task::TaskTerms,
 };
 
 /// Layers in which every entry is known, and valid by itself.
@@ -362,12 +362,12 @@ fn together(settings: &Settings) -> Vec<Found> {
             found.push((key, "a window must be longer than nothing".to_owned(), None));
         }
     }
-    let all = settings.tasks.retries();
-    retries("tasks", &all, &mut found);
+    let all = settings.tasks.terms();
+    terms("tasks", &all, &mut found);
     for name in settings.tools.named.keys() {
-        let own = all.with(settings.tool(name).retries());
+        let own = all.with(settings.tool(name).terms());
         if own != all {
-            retries(&format!("tools.\"{name}\""), &own, &mut found);
+            terms(&format!("tools.\"{name}\""), &own, &mut found);
         }
     }
     let base = settings.agent_base();
@@ -377,7 +377,7 @@ fn together(settings: &Settings) -> Vec<Found> {
         // What is wrong for all is said once.
         if own != base {
             agent(&format!("agents.{kind}"), kind, &own, &mut found);
-            retries(&format!("agents.{kind}"), &own.retries, &mut found);
+            terms(&format!("agents.{kind}"), &own.terms, &mut found);
         }
     }
     found
@@ -398,8 +398,8 @@ fn agent(section: &str, kind: &str, settings: &AgentSettings, found: &mut Vec<Fo
 }
 
 /// Checks how attempts follow upon each other.
-fn retries(section: &str, retries: &Retries, found: &mut Vec<Found>) {
-    if retries.min > retries.max {
+fn terms(section: &str, terms: &TaskTerms, found: &mut Vec<Found>) {
+    if terms.min > terms.max {
         found.push((format!("{section}.retry_min"), "this is longer than retry_max".to_owned(), None));
     }
 }

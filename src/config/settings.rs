@@ -15,7 +15,7 @@ use super::{
 use crate::model::{
     event::Level,
     supervision::{Restart, RestartPolicy},
-    task::Retries,
+    task::TaskTerms,
     units,
 };
 
@@ -309,7 +309,7 @@ pub struct AgentSettings {
     /// How often and how fast it is restarted.
     pub restart: RestartPolicy,
     /// How the attempts at tasks for it follow upon each other.
-    pub retries: Retries,
+    pub terms: TaskTerms,
     /// When its state is written, where that was set.
     pub persistence: Option<Persistence>,
     /// With relaxed persistence: a snapshot every so many turns …
@@ -335,7 +335,7 @@ impl AgentSettings {
                 backoff_max: over.backoff_max.unwrap_or(self.restart.backoff_max),
                 restart: over.restart.unwrap_or(self.restart.restart),
             },
-            retries: self.retries.with(over.tasks.retries()),
+            terms: self.terms.with(over.tasks.terms()),
             persistence: over.persistence.or(self.persistence),
             snapshot_turns: over.snapshot_turns.unwrap_or(self.snapshot_turns),
             snapshot_every: over.snapshot_every.unwrap_or(self.snapshot_every),
@@ -413,7 +413,7 @@ impl Settings {
                 backoff_max: supervision.backoff_max,
                 restart: Restart::Permanent,
             },
-            retries: self.tasks.retries(),
+            terms: self.tasks.terms(),
             persistence: None,
             snapshot_turns: 100,
             snapshot_every: Duration::from_secs(1),

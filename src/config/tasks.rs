@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    task::{Bounds, Rate, Retries, RetryTerms},
+    task::{Bounds, OwnTerms, Rate, TaskTerms},
     units,
 };
 
@@ -37,8 +37,8 @@ pub struct Tasks {
 
 impl Tasks {
     /// What holds for a kind or a tool that says nothing.
-    pub fn retries(&self) -> Retries {
-        Retries { max_attempts: self.max_attempts, min: self.retry_min, max: self.retry_max }
+    pub fn terms(&self) -> TaskTerms {
+        TaskTerms { priority: 0, max_attempts: self.max_attempts, min: self.retry_min, max: self.retry_max }
     }
 }
 
@@ -46,6 +46,9 @@ impl Tasks {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskOverrides {
+    /// Of those whose submitter does not say: higher goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i16>,
     /// How often one is attempted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -69,13 +72,19 @@ impl TaskOverrides {
         code.with(self.concurrency, self.rate)
     }
 
-    /// What it says of retries.
-    pub fn retries(&self) -> RetryTerms {
-        RetryTerms { max_attempts: self.max_attempts, min: self.retry_min, max: self.retry_max }
+    /// What it says of their terms.
+    pub fn terms(&self) -> OwnTerms {
+        OwnTerms {
+            priority: self.priority,
+            max_attempts: self.max_attempts,
+            min: self.retry_min,
+            max: self.retry_max,
+        }
     }
 }
 
 /// The keys that `[agents.KIND]` and `[tools.NAME]` know of tasks.
-pub(super) const TASK_KEYS: [&str; 5] = ["max_attempts", "retry_min", "retry_max", "concurrency", "rate"];
+pub(super) const TASK_KEYS: [&str; 6] =
+    ["priority", "max_attempts", "retry_min", "retry_max", "concurrency", "rate"];
 /// Those of them that are numbers.
-pub(super) const TASK_NUMBERS: [&str; 2] = ["max_attempts", "concurrency"];
+pub(super) const TASK_NUMBERS: [&str; 3] = ["priority", "max_attempts", "concurrency"];

@@ -282,15 +282,19 @@ fn a_tool_is_named_with_its_dots_however_it_is_written() {
     let text = "[tools.fs.read]\nmax_attempts = 2\n[tools.\"fs.list\"]\nretry_min = \"1s\"\n[tools.fs]\nroots = \"docs\"\n";
     fs::write(dir.path().join(FILE), text).unwrap();
     sources.env = pairs(&[("GREENROOM_TOOLS__BANK__MAX_ATTEMPTS", "3")]);
-    sources.sets = vec!["tools.fs.read.retry_max=9s".into(), "agents.clerk.max_attempts=4".into()];
+    sources.sets = vec![
+        "tools.fs.read.retry_max=9s".into(),
+        "agents.clerk.max_attempts=4".into(),
+        "agents.clerk.priority=-2".into(),
+    ];
     let settings = load(&sources).unwrap();
     let read = settings.tool("fs.read");
     assert_eq!((read.max_attempts, read.retry_max), (Some(2), Some(Duration::from_secs(9))));
     assert_eq!(settings.tool("fs.list").retry_min, Some(Duration::from_secs(1)));
     assert_eq!(settings.tool("bank").max_attempts, Some(3));
     assert_eq!(settings.tools.fs.roots, [std::path::PathBuf::from("docs")]);
-    let clerk = settings.agent("clerk").retries;
-    assert_eq!((clerk.max_attempts, clerk.min), (4, Duration::from_millis(200)));
+    let clerk = settings.agent("clerk").terms;
+    assert_eq!((clerk.max_attempts, clerk.min, clerk.priority), (4, Duration::from_millis(200), -2));
     sources.sets = vec!["tools.fs.read.max_attempt=9".into(), "tools.bank.retry_min=1h".into()];
     let errors = errors(&sources);
     assert!(errors.iter().any(|e| e.contains("did you mean tools.fs.read.max_attempts")), "{errors:?}");

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     id::{NameError, Target, TaskId, check_key},
-    task::{NewTask, TaskState},
+    task::{NewTask, OwnTerms, TaskState, TaskTerms},
 };
 
 mod decide;
@@ -227,18 +227,18 @@ impl Schedule {
     }
 
     /// A task of it, which carries of which nominal time it is.
-    pub fn task(&self, nominal: Timestamp, max_attempts: u32) -> NewTask {
-        let mut task = self.task_now(max_attempts);
+    pub fn task(&self, nominal: Timestamp, terms: &TaskTerms) -> NewTask {
+        let mut task = self.task_now(terms);
         task.idempotency_key = Some(key(&self.name, nominal));
         task
     }
 
     /// A task of it that belongs to no nominal time.
-    pub fn task_now(&self, max_attempts: u32) -> NewTask {
+    pub fn task_now(&self, terms: &TaskTerms) -> NewTask {
         let d = &self.definition;
-        let attempts = d.max_attempts.unwrap_or(max_attempts);
-        let mut task = NewTask::new(d.target.clone(), d.message.clone(), d.input.clone(), attempts);
-        task.priority = d.priority;
+        let priority = (d.priority != 0).then_some(d.priority);
+        let terms = terms.with(OwnTerms { priority, max_attempts: d.max_attempts, ..OwnTerms::default() });
+        let mut task = NewTask::under(&terms, d.target.clone(), d.message.clone(), d.input.clone());
         task.timeout = d.timeout;
         task.tags.clone_from(&d.tags);
         task

@@ -15,8 +15,8 @@ mod dead;
 mod family;
 mod machine;
 mod pace;
-mod retries;
 mod shares;
+mod terms;
 pub use attempt::{Advice, AfterError};
 pub use backlog::{Backlog, Room};
 pub use claims::{ClaimId, Claims, returns_again};
@@ -24,8 +24,8 @@ pub use dead::{DeadFilter, DeadTask};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
 pub use pace::{Bounds, Pace, Rate};
-pub use retries::{Retries, RetryTerms};
 pub use shares::{Queue, Shares, in_turn, queue_of, share_out};
+pub use terms::{OwnTerms, TaskTerms};
 
 /// Where a task stands. The numbers are what the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -229,6 +229,17 @@ impl Claimed {
 }
 
 impl NewTask {
+    /// A task that says nothing of its terms.
+    pub(crate) fn under(
+        terms: &TaskTerms,
+        target: Target,
+        message: impl Into<String>,
+        input: Box<RawValue>,
+    ) -> Self {
+        let task = Self::new(target, message, input, terms.max_attempts);
+        Self { priority: terms.priority, ..task }
+    }
+
     /// A task with the defaults: priority 0, at once, `max_attempts` attempts, nobody told.
     pub fn new(target: Target, message: impl Into<String>, input: Box<RawValue>, max_attempts: u32) -> Self {
         Self {

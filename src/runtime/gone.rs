@@ -14,7 +14,7 @@ use crate::{
         host::{Host, Reads, Submission, Submitted},
         topic::Publication,
     },
-    model::id::Target,
+    model::{id::Target, task::TaskTerms},
     tool::ToolPort,
 };
 
@@ -37,8 +37,8 @@ impl Host for Gone {
     fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
         Box::pin(async { Err(AskError::Unavailable("the node has ended".to_owned())) })
     }
-    fn max_attempts(&self, _: &Target) -> u32 {
-        1
+    fn terms(&self, _: &Target) -> TaskTerms {
+        TaskTerms::default()
     }
     fn message_bytes(&self) -> usize {
         0

@@ -19,6 +19,7 @@ use crate::{
         event::{self, Event, Level},
         id::{Target, TaskId},
         journal::{Journal, JournalWrite},
+        task::TaskTerms,
     },
     store::Unit,
     tool::ToolPort,
@@ -51,8 +52,8 @@ impl Host for Node {
         })
     }
 
-    fn max_attempts(&self, target: &Target) -> u32 {
-        self.retries(target).max_attempts
+    fn terms(&self, target: &Target) -> TaskTerms {
+        self.terms_of(target)
     }
 
     fn message_bytes(&self) -> usize {

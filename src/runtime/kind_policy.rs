@@ -8,7 +8,7 @@ use crate::{
     config::{self, AgentSettings},
     model::{
         supervision::RestartPolicy,
-        task::{Bounds, Retries},
+        task::{Bounds, TaskTerms},
     },
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct KindPolicy {
     pub ask_timeout: Duration,
     pub restart: RestartPolicy,
     /// How the attempts at its agents' tasks follow upon each other.
-    pub retries: Retries,
+    pub terms: TaskTerms,
     /// How many of those may be under way, and how often one may begin.
     pub bounds: Bounds,
     pub persistence: Persistence,
@@ -44,7 +44,7 @@ impl KindPolicy {
             (base.restart.backoff_min, base.restart.backoff_max) = (min, max);
         }
         base.restart.restart = code.restart.unwrap_or(base.restart.restart);
-        base.retries = base.retries.with(code.retries);
+        base.terms = base.terms.with(code.terms);
         let overrides = settings.overrides(kind);
         let all = &settings.agents.default.more.tasks;
         let bounds = all.bounds(Bounds::default());
@@ -70,7 +70,7 @@ impl KindPolicy {
             turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
             ask_timeout: over.ask_timeout,
             restart: over.restart,
-            retries: over.retries,
+            terms: over.terms,
             bounds,
             persistence,
             group,

@@ -121,8 +121,8 @@ impl Registry {
                 }),
             };
             let limits = limits.clone().bounded(settings.tool(name).bounds(limits.bounds()));
-            let retries = settings.tasks.retries().with(limits.retries()).with(settings.tool(name).retries());
-            ToolHandle::<M>::new(Spec { name, effect, limits, retries, run }, node)
+            let terms = settings.tasks.terms().with(limits.terms()).with(settings.tool(name).terms());
+            ToolHandle::<M>::new(Spec { name, effect, limits, terms, run }, node)
         });
         self.tools.push((name, make));
         self.inputs.push((name, takes::<M>));

@@ -12,7 +12,7 @@ use crate::{
     clock,
     model::{
         id::Target,
-        task::{AfterError, Claimed, NewTask, Retries, TaskError},
+        task::{AfterError, Claimed, NewTask, TaskError, TaskTerms},
     },
     store::{Finish, FinishOutcome, Guard},
 };
@@ -26,7 +26,7 @@ pub(crate) type Attempt = Result<Vec<u8>, AskError<JsonRefusal>>;
 pub(crate) fn settle(
     claim: &Claimed,
     attempt: Attempt,
-    retries: &Retries,
+    terms: &TaskTerms,
     now: Timestamp,
     jitter: f64,
 ) -> FinishOutcome {
@@ -35,7 +35,7 @@ pub(crate) fn settle(
         Err(AskError::WrongState(_)) => return FinishOutcome::Parked,
         Err(error) => (error.to_task_error(), error.advice()),
     };
-    match claim.after_error(&error.code, advice, retries, now, jitter) {
+    match claim.after_error(&error.code, advice, terms, now, jitter) {
         AfterError::Retry { run_at } => FinishOutcome::Retry { run_at, error },
         AfterError::Failed => FinishOutcome::Failed { error },
         AfterError::OutcomeUnknown => FinishOutcome::OutcomeUnknown { error },
@@ -43,18 +43,18 @@ pub(crate) fn settle(
 }
 
 impl Node {
-    /// How the attempts at a target's tasks follow upon each other.
-    pub(crate) fn retries(&self, target: &Target) -> Retries {
+    /// What holds for a target's tasks that say nothing themselves.
+    pub(crate) fn terms_of(&self, target: &Target) -> TaskTerms {
         let own = match target {
-            Target::Agent { kind, .. } => self.kind(kind).map(|(_, kind)| kind.policy().retries),
-            Target::Tool(name) => self.tools.get(name.as_str()).map(|tool| tool.retries()),
+            Target::Agent { kind, .. } => self.kind(kind).map(|(_, kind)| kind.policy().terms),
+            Target::Tool(name) => self.tools.get(name.as_str()).map(|tool| tool.terms()),
         };
-        own.unwrap_or_else(|| self.settings.tasks.retries())
+        own.unwrap_or_else(|| self.settings.tasks.terms())
     }
 
     /// Decides what an attempt makes of its task.
     pub(crate) fn settle(&self, claim: &Claimed, attempt: Attempt) -> FinishOutcome {
-        settle(claim, attempt, &self.retries(&claim.target), clock::now(), fastrand::f64())
+        settle(claim, attempt, &self.terms_of(&claim.target), clock::now(), fastrand::f64())
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn decide(claim: &Claimed, attempt: Attempt) -> FinishOutcome {
-        settle(claim, attempt, &Retries::default(), Timestamp::UNIX_EPOCH, 0.5)
+        settle(claim, attempt, &TaskTerms::default(), Timestamp::UNIX_EPOCH, 0.5)
     }
 
     fn failed() -> Attempt {

@@ -37,7 +37,7 @@ use crate::{
     clock,
     model::{
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
-        task::{Bounds, Retries},
+        task::{Bounds, TaskTerms},
     },
     tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort, course::Halt},
 };
@@ -57,7 +57,7 @@ pub(crate) struct Spec<M: Typed> {
     pub name: &'static str,
     pub effect: Effect,
     pub limits: Limits,
-    pub retries: Retries,
+    pub terms: TaskTerms,
     pub run: Arc<Run<M>>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct ToolHandle<M: Typed> {
 pub(crate) trait AnyTool: ToolPort {
     fn effect(&self) -> Effect;
     /// How the attempts at its tasks follow upon each other.
-    fn retries(&self) -> Retries;
+    fn terms(&self) -> TaskTerms;
     /// What bounds its tasks, and all its calls.
     fn bounds(&self) -> Bounds;
     fn info(&self) -> ToolInfo;
@@ -172,8 +172,8 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
         self.spec.effect
     }
 
-    fn retries(&self) -> Retries {
-        self.spec.retries
+    fn terms(&self) -> TaskTerms {
+        self.spec.terms
     }
 
     fn bounds(&self) -> Bounds {

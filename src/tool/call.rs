@@ -198,8 +198,7 @@ impl Call {
                     format!("the message has {} bytes, more than limits.message_bytes", raw.get().len());
                 return Err(AskError::TooLarge(what));
             }
-            let attempts = host.max_attempts(&target);
-            let mut task = NewTask::new(target, message, raw, attempts);
+            let mut task = NewTask::under(&host.terms(&target), target, message, raw);
             let Some(course) = course else {
                 let submission =
                     Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key: None };

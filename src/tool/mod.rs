@@ -24,7 +24,7 @@ use crate::{
     model::{
         id::{Target, TaskId},
         journal::Wait,
-        task::{Bounds, Claimed, Rate, RetryTerms},
+        task::{Bounds, Claimed, OwnTerms, Rate},
     },
 };
 
@@ -82,6 +82,8 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// How long a call may be silent ([`Call::heartbeat`]) before it is taken for dead, as if its time was up.
     pub heartbeat: Option<Duration>,
+    /// The priority of a task for it, where the submitter does not say: higher goes first; 0 by default.
+    pub priority: Option<i16>,
     /// How many attempts at a task for it may fail, where the submitter does not say; at least 1.
     pub max_attempts: Option<u32>,
     /// How long a task waits after an attempt that failed: so long after the first, doubling up to the
@@ -100,9 +102,9 @@ impl Limits {
         Self { concurrency: bounds.concurrency, rate, ..self }
     }
 
-    pub(crate) fn retries(&self) -> RetryTerms {
+    pub(crate) fn terms(&self) -> OwnTerms {
         let (min, max) = self.retry_backoff.unzip();
-        RetryTerms { max_attempts: self.max_attempts, min, max }
+        OwnTerms { priority: self.priority, max_attempts: self.max_attempts, min, max }
     }
 }
 

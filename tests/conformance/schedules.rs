@@ -5,7 +5,7 @@ use greenroom::{
     TaskId,
     model::{
         schedule::{Definition, Misfire, Origin, Overlap, Schedule, ScheduleMove, Spec, key},
-        task::{OnParentFailed, TaskState},
+        task::{OnParentFailed, TaskState, TaskTerms},
     },
     store::{Refusal, Unit, Verdict},
 };
@@ -41,7 +41,7 @@ pub fn schedule(name: &str) -> Schedule {
 /// What fires it at its next time, the minute after being the next.
 pub fn firing(schedule: &Schedule) -> Unit {
     let from = schedule.next_at.unwrap();
-    let task = schedule.task(from, 5);
+    let task = schedule.task(from, &TaskTerms::default());
     let to = moved(schedule, Some((from, task.id)));
     Unit { accepted: vec![task], schedule: Some(to), ..Unit::default() }
 }

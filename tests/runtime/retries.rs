@@ -30,7 +30,7 @@ impl Agent for Clerk {
     const KIND: &'static str = "clerk";
     type Messages = Try;
     fn policy() -> Policy {
-        Policy::default().max_attempts(2).retry_backoff(HOUR, HOUR)
+        Policy::default().max_attempts(2).retry_backoff(HOUR, HOUR).priority(7)
     }
 }
 impl Handler<Try> for Clerk {
@@ -46,7 +46,7 @@ impl Tool for Bank {
     type Input = Try;
     fn limits(&self) -> greenroom::Limits {
         let retry_backoff = Some((HOUR, HOUR));
-        greenroom::Limits { max_attempts: Some(2), retry_backoff, ..Default::default() }
+        greenroom::Limits { priority: Some(-3), max_attempts: Some(2), retry_backoff, ..Default::default() }
     }
     async fn run(&self, how: Try, _: &Call) -> Result<()> {
         attempt(&how)
@@ -68,6 +68,23 @@ async fn both(world: &World, how: Try, state: &str) -> [TaskView; 2] {
 /// For how long a task waits, in minutes.
 fn minutes(task: &TaskView) -> i64 {
     task.run_at.unwrap().duration_since(Timestamp::now()).as_mins()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_has_the_priority_of_its_kind_or_tool_unless_its_submitter_says_another() {
+    let world = World::start(program().set("tools.bank.charge.priority", "-5")).await;
+    let [by_agent, by_tool] = both(&world, Try::Fail, "scheduled").await;
+    assert_eq!(
+        (by_agent.priority, by_tool.priority),
+        (7, -5),
+        "what is configured goes before what is coded"
+    );
+    let handle = world.handle();
+    for (said, priority) in [("", 7), (r#","priority":0"#, 0), (r#","priority":9"#, 9)] {
+        let request = format!(r#"{{"target":"clerk/a","message":"Try","input":"Never"{said}}}"#);
+        let task = handle.operator().submit(serde_json::from_str(&request).unwrap()).await.unwrap().0;
+        assert_eq!(task.priority, priority, "{request}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,8 @@ use greenroom::{
     model::{
         id::{Target, TaskId},
         task::{
-            Advice, AfterError, Bounds, Claimed, Claims, Retries, Shares, TaskError, queue_of, returns_again,
+            Advice, AfterError, Bounds, Claimed, Claims, Shares, TaskError, TaskTerms, queue_of,
+            returns_again,
         },
     },
     store::{ClaimRequest, Doom, Finish, FinishOutcome, Guard, Unit},
@@ -371,7 +372,7 @@ pub fn settle(
     (code, advice): (&str, Option<Advice>),
 ) -> FinishOutcome {
     let jitter = world.rng.f64();
-    match claim.after_error(code, advice, &Retries::default(), world.wall(wall_off), jitter) {
+    match claim.after_error(code, advice, &TaskTerms::default(), world.wall(wall_off), jitter) {
         AfterError::Retry { run_at } => FinishOutcome::Retry { run_at, error: error(code) },
         AfterError::Failed => FinishOutcome::Failed { error: error(code) },
         AfterError::OutcomeUnknown => FinishOutcome::OutcomeUnknown { error: error(code) },

@@ -6,7 +6,7 @@ use greenroom::{
     model::{
         id::{Target, TaskId},
         schedule::{Definition, Last, Misfire, Origin, Overlap, Schedule, ScheduleMove, Spec, decide},
-        task::OnParentFailed,
+        task::{OnParentFailed, TaskTerms},
     },
     store::{Refusal, Unit},
 };
@@ -131,7 +131,8 @@ impl Process {
             .and_then(|nominal| Some((nominal, decide(&spec, nominal, now, (d.overlap, d.misfire), last)?)));
         let Some((from, firing)) = decided else { return self.moved(world, &Outcome::Failed) };
         let task = firing.fire.map(|at| {
-            let mut task = schedule.task(at, MAX_ATTEMPTS);
+            let mut task =
+                schedule.task(at, &TaskTerms { max_attempts: MAX_ATTEMPTS, ..TaskTerms::default() });
             task.id = TaskId(world.draw());
             task.input = input(world.ledger.nominal(&schedule.name, at));
             task.after.extend(firing.behind);

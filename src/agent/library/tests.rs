@@ -24,7 +24,7 @@ use crate::{
     },
     model::{
         id::{AgentId, Target},
-        task::NewTask,
+        task::{NewTask, TaskTerms},
     },
     tool::{
         ToolPort,
@@ -50,8 +50,8 @@ impl Host for Alone {
     fn submit(&self, _: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
         Box::pin(async { Err(AskError::Unavailable(String::new())) })
     }
-    fn max_attempts(&self, _: &Target) -> u32 {
-        3
+    fn terms(&self, _: &Target) -> TaskTerms {
+        TaskTerms::default()
     }
     fn message_bytes(&self) -> usize {
         10 << 20

@@ -373,8 +373,7 @@ impl<A: Agent> Turn<A> {
                 .refuse(format!("cannot submit `{}` to {target}: over limits.message_bytes", M::NAME));
             return None;
         }
-        let attempts = self.host.max_attempts(&target);
-        let mut task = NewTask::new(target, name, input, attempts);
+        let mut task = NewTask::under(&self.host.terms(&target), target, name, input);
         task.parent = self.task();
         Some(task)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Claimed, Retries};
+use super::{Claimed, TaskTerms};
 
 /// What an error itself says of another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Claimed {
         &self,
         code: &str,
         advice: Option<Advice>,
-        retries: &Retries,
+        terms: &TaskTerms,
         now: Timestamp,
         jitter: f64,
     ) -> AfterError {
@@ -52,7 +52,7 @@ impl Claimed {
         }
         let pause = match advice {
             Some(Advice::After(pause)) => pause,
-            _ => retries.delay(failures.max(1), jitter),
+            _ => terms.delay(failures.max(1), jitter),
         };
         let run_at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
         AfterError::Retry { run_at }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     fn after(claim: &Claimed, advice: Option<Advice>) -> AfterError {
-        claim.after_error("handler_failed", advice, &Retries::default(), Timestamp::UNIX_EPOCH, 0.0)
+        claim.after_error("handler_failed", advice, &TaskTerms::default(), Timestamp::UNIX_EPOCH, 0.0)
     }
 
     fn so_long(pause: Duration) -> AfterError {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn no_advice_settles_an_unknown_outcome_or_tries_a_refusal_again() {
         let decide = |code: &str, advice| {
-            claim(1, 0).after_error(code, Some(advice), &Retries::default(), Timestamp::UNIX_EPOCH, 0.0)
+            claim(1, 0).after_error(code, Some(advice), &TaskTerms::default(), Timestamp::UNIX_EPOCH, 0.0)
         };
         assert_eq!(decide("outcome_unknown", Advice::Never), AfterError::OutcomeUnknown);
         assert_eq!(decide("refused", Advice::After(Duration::ZERO)), AfterError::Failed);

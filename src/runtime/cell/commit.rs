@@ -120,8 +120,7 @@ impl<A: Agent> Runner<A> {
             let letter = entry.letter.letter();
             let Some(meta) = letter.details().0 else { continue };
             if let Some(claim) = &meta.claim {
-                let outcome =
-                    settle(claim, letter.outcome(), &self.kind.policy.retries, now, fastrand::f64());
+                let outcome = settle(claim, letter.outcome(), &self.kind.policy.terms, now, fastrand::f64());
                 let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
                 unit.finished.push(ended);
                 unit.accepted.extend(done);

@@ -117,7 +117,7 @@ impl Operator {
     /// [`AskError::NotFound`]; those of [`Operator::submit`].
     pub async fn run_schedule(&self, name: &str, key: Option<String>) -> Result<(TaskView, bool)> {
         let schedule = self.stored(name).await?;
-        let mut task = schedule.task_now(self.node.retries(&schedule.definition.target).max_attempts);
+        let mut task = schedule.task_now(&self.node.terms_of(&schedule.definition.target));
         task.idempotency_key.clone_from(&key);
         let key = match key {
             None => None,

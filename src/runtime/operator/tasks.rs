@@ -20,7 +20,7 @@ use crate::{
     clock,
     model::{
         id::{NameError, Target, TaskId},
-        task::{NewTask, TaskEvent, TaskState, TaskView, by_name, circle},
+        task::{NewTask, OwnTerms, TaskEvent, TaskState, TaskView, by_name, circle},
         units::parse_duration,
     },
     runtime::{
@@ -281,12 +281,15 @@ impl Operator {
             None => Ok(None),
             Some(text) => parse_duration(text).map(Some).map_err(|e| invalid(pointer, e.to_string())),
         };
-        let attempts = request.max_attempts.unwrap_or_else(|| self.node.retries(&target).max_attempts);
-        if attempts == 0 {
+        if request.max_attempts == Some(0) {
             return Err(invalid("/max_attempts", "a task has at least 1 attempt"));
         }
-        let mut task = NewTask::new(target, name, raw, attempts);
-        task.priority = request.priority.unwrap_or(0);
+        let own = OwnTerms {
+            priority: request.priority,
+            max_attempts: request.max_attempts,
+            ..OwnTerms::default()
+        };
+        let mut task = NewTask::under(&self.node.terms_of(&target).with(own), target, name, raw);
         task.run_at = match (request.run_at, duration("/run_in", &request.run_in)?) {
             (Some(_), Some(_)) => return Err(invalid("/run_in", "give `run_at` or `run_in`, not both")),
             (at, None) => at,

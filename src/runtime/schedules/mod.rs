@@ -124,7 +124,7 @@ async fn fire(node: &Arc<Node>, schedule: &Schedule, now: Timestamp) -> Result<b
     let last = last(node, schedule).await?;
     let Some(firing) = decide(&spec, nominal, now, policies, last) else { return Ok(false) };
     let task = firing.fire.map(|at| {
-        let mut task = schedule.task(at, node.retries(&schedule.definition.target).max_attempts);
+        let mut task = schedule.task(at, &node.terms_of(&schedule.definition.target));
         task.after.extend(firing.behind);
         task.on_parent_failed = OnParentFailed::Run;
         (at, task)

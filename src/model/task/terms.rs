@@ -1,10 +1,13 @@
-//! How often a task is attempted, and how long it waits between.
+//! What holds for a task that says nothing itself: its priority, how often it is attempted, and how long it waits
+//! between.
 
 use std::time::Duration;
 
-/// How the attempts at a kind's or a tool's tasks follow upon each other.
+/// What holds for a kind's or a tool's tasks that say nothing themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retries {
+pub struct TaskTerms {
+    /// Higher goes first.
+    pub priority: i16,
     /// How many attempts may fail before the task does, where its submitter does not say; at least 1.
     pub max_attempts: u32,
     /// The pause after the first attempt that failed; it doubles with each …
@@ -13,15 +16,17 @@ pub struct Retries {
     pub max: Duration,
 }
 
-impl Default for Retries {
+impl Default for TaskTerms {
     fn default() -> Self {
-        Self { max_attempts: 5, min: Duration::from_millis(200), max: Duration::from_secs(300) }
+        Self { priority: 0, max_attempts: 5, min: Duration::from_millis(200), max: Duration::from_secs(300) }
     }
 }
 
-/// What code or configuration says of retries; what it does not say is as for all.
+/// What code or configuration says of them; what it does not say is as for all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RetryTerms {
+pub struct OwnTerms {
+    /// The priority.
+    pub priority: Option<i16>,
     /// How many attempts may fail.
     pub max_attempts: Option<u32>,
     /// The first pause.
@@ -30,11 +35,12 @@ pub struct RetryTerms {
     pub max: Option<Duration>,
 }
 
-impl Retries {
+impl TaskTerms {
     /// These, with `over` on top.
     #[must_use]
-    pub fn with(self, over: RetryTerms) -> Self {
+    pub fn with(self, over: OwnTerms) -> Self {
         Self {
+            priority: over.priority.unwrap_or(self.priority),
             max_attempts: over.max_attempts.unwrap_or(self.max_attempts).max(1),
             min: over.min.unwrap_or(self.min),
             max: over.max.unwrap_or(self.max),
@@ -64,31 +70,33 @@ mod tests {
             min in 0u64..2_000, more in 0u64..1_000_000, failures in 1u32..200, jitter in 0.0f64..1.0,
         ) {
             let (min, max) = (Duration::from_millis(min), Duration::from_millis(min + more));
-            let retries = Retries { min, max, ..Retries::default() };
-            let delay = retries.delay(failures, jitter);
+            let terms = TaskTerms { min, max, ..TaskTerms::default() };
+            let delay = terms.delay(failures, jitter);
             prop_assert!(delay <= max);
             prop_assert!(delay >= min.mul_f64(0.75));
-            prop_assert!(retries.delay(failures + 1, jitter) >= delay);
-            prop_assert!(delay <= retries.delay(failures, 0.0));
+            prop_assert!(terms.delay(failures + 1, jitter) >= delay);
+            prop_assert!(delay <= terms.delay(failures, 0.0));
         }
     }
 
     #[test]
     fn the_first_retries_are_quick() {
-        let retries = Retries::default();
-        assert_eq!(retries.delay(1, 0.0), Duration::from_millis(200));
-        assert_eq!(retries.delay(2, 0.0), Duration::from_millis(400));
-        assert_eq!(retries.delay(2, 1.0), Duration::from_millis(300));
-        assert_eq!(retries.delay(u32::MAX, 0.0), Duration::from_secs(300));
-        assert_eq!(retries.delay(0, f64::NAN), Duration::from_millis(175));
+        let terms = TaskTerms::default();
+        assert_eq!(terms.delay(1, 0.0), Duration::from_millis(200));
+        assert_eq!(terms.delay(2, 0.0), Duration::from_millis(400));
+        assert_eq!(terms.delay(2, 1.0), Duration::from_millis(300));
+        assert_eq!(terms.delay(u32::MAX, 0.0), Duration::from_secs(300));
+        assert_eq!(terms.delay(0, f64::NAN), Duration::from_millis(175));
     }
 
     #[test]
     fn what_is_not_said_is_as_for_all() {
-        let terms = RetryTerms { min: Some(Duration::from_secs(1)), ..RetryTerms::default() };
-        let retries = Retries::default().with(terms);
-        assert_eq!(retries, Retries { min: Duration::from_secs(1), ..Retries::default() });
-        let none = RetryTerms { max_attempts: Some(0), ..RetryTerms::default() };
-        assert_eq!(Retries::default().with(none).max_attempts, 1, "a task is attempted at least once");
+        let first = TaskTerms::default().with(OwnTerms { priority: Some(7), ..OwnTerms::default() });
+        assert_eq!(first.with(OwnTerms::default()), TaskTerms { priority: 7, ..TaskTerms::default() });
+        let terms = OwnTerms { min: Some(Duration::from_secs(1)), ..OwnTerms::default() };
+        let terms = TaskTerms::default().with(terms);
+        assert_eq!(terms, TaskTerms { min: Duration::from_secs(1), ..TaskTerms::default() });
+        let none = OwnTerms { max_attempts: Some(0), ..OwnTerms::default() };
+        assert_eq!(TaskTerms::default().with(none).max_attempts, 1, "a task is attempted at least once");
     }
 }
