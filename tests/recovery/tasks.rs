@@ -1,11 +1,12 @@
 //! Thousands of tasks that fail at random, while their node is killed again and again: every one ends, and
-//! what it does to its agent it does once.
+//! what it does to its agent it does once; and a schedule beside them fires each of its times once.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{clients::sized, support::Node};
@@ -65,9 +66,38 @@ fn ended(node: &Node) -> (u64, u64) {
     (of(&["succeeded", "failed", "cancelled"]), of(&["blocked", "scheduled", "ready", "running", "parked"]))
 }
 
+/// A schedule that fires once a second all the while, and makes up for what it missed.
+fn schedule(node: &Node) {
+    let ticks = r#"{"name":"ticks","cron":"* * * * * *","target":"counter/ticks","message":"Add","input":{"n":1},
+        "overlap":"allow","misfire":"all","max_attempts":9}"#;
+    let added = node.post("/api/v1/schedules", ticks);
+    assert_eq!(added.status, 201, "{added:?}");
+}
+
+/// Each of its nominal times, from the first to the last, has fired one task.
+fn fired_once_each_second(node: &Node) {
+    assert_eq!(node.send("DELETE", "/api/v1/schedules/ticks", &[], None).status, 204);
+    let (mut times, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("/api/v1/tasks?target=counter/ticks&limit=1000{cursor}")).json;
+        let keys =
+            page["items"].as_array().unwrap().iter().map(|task| task["idempotency_key"].as_str().unwrap());
+        times.extend(keys.map(|key| key.trim_start_matches("schedule:ticks:").parse::<Timestamp>().unwrap()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    times.sort_unstable();
+    println!("{} nominal times", times.len());
+    assert!(times.len() > 3, "{times:?}");
+    for pair in times.windows(2) {
+        assert_eq!(pair[1].duration_since(pair[0]).as_secs(), 1, "{} and {}", pair[0], pair[1]);
+    }
+}
+
 /// Submits them, a part at a time, with `trouble` in the midst of each; waits until all have ended, and looks
 /// at each of them.
 pub fn end_whatever_happens(node: &mut Node, n: usize, mut trouble: impl FnMut(&mut Node, usize)) {
+    schedule(node);
     let mut all = Vec::with_capacity(n);
     let every = (n / AT_ONCE / sized(4, 60)).max(1);
     for part in 0..n.div_ceil(AT_ONCE) {
@@ -89,6 +119,7 @@ pub fn end_whatever_happens(node: &mut Node, n: usize, mut trouble: impl FnMut(&
         assert!(moved.elapsed() < PATIENCE, "{done} of {n} have ended, {open} have not:\n{}", node.log());
         std::thread::sleep(Duration::from_millis(20));
     }
+    fired_once_each_second(node);
     let mut lists: HashMap<String, HashMap<String, usize>> = HashMap::new();
     let (mut succeeded, mut failed) = (0, 0);
     for Accepted { task, agent, id } in all {
