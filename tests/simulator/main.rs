@@ -2,13 +2,15 @@
 //!
 //! The store is the one in memory, with leases. What a node decides it asks the same functions for as the
 //! runtime does: [`Tenure`] when to renew and when to start nothing, [`Claims`] what may run, [`Tries`] what
-//! is sent again, `after_error` what a failure makes of a task, `decide` what becomes of a crash. What the
-//! runtime does around them (lanes, windows, the dispatcher's rounds) is done by hand, in a file of the
+//! is sent again, `after_error` what a failure makes of a task, `decide` what becomes of a crash and of a
+//! schedule, [`Shares`] what there is room for, [`Replay`] how far a task function has come. What the runtime
+//! does around them (lanes, windows, the dispatcher's rounds) is done by hand, in a file of the
 //! same noun. All chance comes from the seed, and nothing takes time.
 //!
 //! Requests and replies are lost, late, or answered with an error that means nothing happened; nodes are
 //! killed, stopped and go on, sleep with their clocks, run slow and fast; wall clocks jump; the store is
-//! unreachable; poison kills its node. Then all is healed, and has to come to rest. [`ledger`] says what
+//! unreachable; poison kills its node. Meanwhile clients ask, submit families and batches, cancel, send
+//! signals, pause kinds and hold schedules up. Then all is healed, and has to come to rest. [`ledger`] says what
 //! must hold at every call, and in the end.
 //!
 //! `GREENROOM_SEED=17` runs one seed and tells what happened last, `GREENROOM_SEEDS=100000` so many in
@@ -39,24 +41,28 @@
 //! | a return that comes late takes the next claim, as it once did | 10 |
 //! | a lease in doubt suspends nothing | 39 |
 //! | restarts are not counted | 426 |
-//! | a task is freed by the first of its parents that ends | 911 |
-//! | a signal that came before its wait is dropped | 42 |
-//! | a task function's child is not known again by its call | 27 |
 //!
-//! And of 300:
+//! Of tasks, measured later, of as many seeds as stand there:
 //!
 //! | broken | seeds |
 //! |---|---|
-//! | a child is not cancelled although a parent failed | 133 |
-//! | a kind's concurrency bounds nothing | 72 |
-//! | a schedule is written over whatever its next time is, as it once was | 6 |
-//! | a wait without patience ends before it has been put, as it once did | 85 |
+//! | a schedule is moved on from another time than it stands at | 1,298 of 3,000 |
+//! | a journal is written under any claim of the node | 39 of 3,000 |
+//! | a child is released by its first parent | 911 of 3,000 |
+//! | a signal that came before the wait is not seen | 42 of 3,000 |
+//! | a function's child gets another id in each run | 27 of 3,000 |
+//! | a child runs although its parent failed | 133 of 300 |
+//! | concurrency is not bounded | 72 of 300 |
+//! | a schedule that has moved on is written over, as it once was | 6 of 300 |
+//! | a wait without patience ends in its first run, as it once did | 85 of 300 |
 //!
 //! Not seen: a return repeated where early claims wait all the same (they make it harmless), and a claim
 //! ended by another node under the same attempt.
 //!
 //! [`Tenure`]: greenroom::model::lease::Tenure
 //! [`Claims`]: greenroom::model::task::Claims
+//! [`Shares`]: greenroom::model::task::Shares
+//! [`Replay`]: greenroom::model::journal::Replay
 //! [`Tries`]: greenroom::store::Tries
 
 mod cell;
