@@ -55,6 +55,17 @@
 //! | concurrency is not bounded | 72 of 300 |
 //! | a schedule that has moved on is written over, as it once was | 6 of 300 |
 //! | a wait without patience ends in its first run, as it once did | 85 of 300 |
+//! | a paused kind is claimed | 65 of 300 |
+//! | a cancellation that found its task running is forgotten | 99 of 300 |
+//! | a `once` call that was begun is made again | 6 of 300 |
+//! | a task that is never to be tried twice is tried twice | 58 of 300 |
+//! | an overlap that should be skipped is not | 33 of 300 |
+//! | a firing in a queue does not wait for the one before | 43 of 300 |
+//! | a firing leaves the time where it stood | 125 of 300 |
+//! | a paused schedule fires | 26 of 300 |
+//! | what a function recorded is not found again | 184 of 300 |
+//! | a signal wakes nobody | 199 of 300 |
+//! | a signal answers two waits | 92 of 300 |
 //!
 //! Not seen: a return repeated where early claims wait all the same (they make it harmless), and a claim
 //! ended by another node under the same attempt.
