@@ -17,6 +17,7 @@ use crate::{
     model::group::{GroupPolicy, Strategy},
     runtime::{
         self,
+        configuration::Layers,
         probe::{Probe, StandIns},
         registry::Registry,
         trial::Trials,
@@ -37,7 +38,7 @@ type Ready =
 pub struct Runtime {
     running: Option<runtime::Running>,
     tokio: Option<tokio::runtime::Runtime>,
-    _log: Guard,
+    _log: Option<Guard>,
 }
 
 impl Runtime {
@@ -240,13 +241,18 @@ impl Builder {
         sources.overrides = self.overrides.clone();
         let settings = config::load(&sources)?;
         let tokio = node::runtime(&settings)?;
-        let boot = uuid::Uuid::now_v7();
-        let (logger, log) = Logger::start(node::log_options(&settings, boot))?;
         // from here on it ends its threads by itself, also where the start fails
-        let mut runtime = Runtime { running: None, tokio: Some(tokio), _log: log };
-        let lock = runtime::lock(&settings.node.data_dir)?;
+        let mut runtime = Runtime { running: None, tokio: Some(tokio), _log: None };
         let Some(tokio) = &runtime.tokio else { return Ok(runtime) };
-        runtime.running = Some(tokio.spawn(self.launch(settings, logger, boot, lock)).await??);
+        let starting = tokio.spawn(async move {
+            let boot = uuid::Uuid::now_v7();
+            let lock = runtime::lock(&settings.node.data_dir)?;
+            let mut opened = node::open(settings, &sources, boot).await?;
+            let log = opened.log.take();
+            Ok::<_, runtime::StartError>((self.launch(opened, boot, lock).await?, log))
+        });
+        let (running, log) = starting.await??;
+        (runtime.running, runtime._log) = (Some(running), log);
         Ok(runtime)
     }
 
@@ -261,7 +267,8 @@ impl Builder {
         self.registry.stand_ins = Some(stage.stand_ins);
         let logger = Logger::quiet(settings.log.level);
         let member = runtime::member(&settings, uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
-        let ground = runtime::Ground { store: stage.store, member, lock: None, threads: false };
+        let layers = Layers { sources, kept: 0 };
+        let ground = runtime::Ground { store: stage.store, member, lock: None, layers, threads: false };
         let running = runtime::launch(settings, self.registry, logger, ground).await?;
         tell_ready(self.ready, &running);
         Ok(running)
@@ -270,13 +277,13 @@ impl Builder {
     /// Starts the node, and runs what is to be run when it is ready.
     async fn launch(
         mut self,
-        settings: config::Settings,
-        logger: Logger,
+        opened: node::Opened,
         boot: uuid::Uuid,
         lock: runtime::DataDir,
     ) -> Result<runtime::Running, runtime::StartError> {
+        let node::Opened { settings, layers, store, logger, .. } = opened;
         self.complete(&settings);
-        let running = runtime::start(settings, self.registry, logger, boot, lock).await?;
+        let running = runtime::start(settings, layers, self.registry, logger, boot, lock, store).await?;
         tell_ready(self.ready, &running);
         Ok(running)
     }

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    config::{LogFormat, Settings},
+    config::{self, Errors, LogFormat, Settings, Sources},
     http::{self, Announcement, Ctx, Token},
-    log::{FileOptions, Format, Logger, Options, Origin},
+    log::{FileOptions, Format, Guard, Logger, Options, Origin},
     model::event::{self, Event, Level},
-    runtime::Running,
+    runtime::{self, Running, StartError, configuration::Layers},
+    store::Store,
 };
 
 /// The multi-thread runtime: connections, tools, HTTP clients; the agents live on arbiters.
@@ -30,6 +31,7 @@ pub(super) fn log_options(settings: &Settings, boot: Uuid) -> Options {
     Options {
         level: log.level,
         levels: log.levels.clone(),
+        subjects: log.subjects.clone(),
         format: match log.format {
             LogFormat::Pretty => Format::Pretty,
             LogFormat::Compact => Format::Compact,
@@ -70,7 +72,7 @@ pub(super) fn serve(
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let ctx = Ctx {
         operator: running.handle.operator().clone(),
-        settings: Arc::new(running.settings().clone()),
+        settings: running.settings(),
         logger: running.logger().clone(),
         metrics,
         token,
@@ -79,15 +81,65 @@ pub(super) fn serve(
     http::spawn(ctx, listener)
 }
 
-/// Waits until somebody asks the node to end: a signal, an operator, or the node itself.
+/// Waits until somebody asks the node to end: a signal, an operator, or the node itself. Until then SIGHUP has
+/// it read its configuration again.
 pub(super) async fn asked_to_end(running: &Running) -> std::io::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        () = running.handle.operator().stopping() => {}
+    let mut hangup = signal(SignalKind::hangup())?;
+    let operator = running.handle.operator();
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = operator.stopping() => return Ok(()),
+            _ = hangup.recv() => operator.reload_configuration("SIGHUP").await,
+        }
     }
-    Ok(())
+}
+
+/// What is kept in the store is not in a file that one could look at: how to take it away.
+fn with_remedy(mut errors: Errors) -> Errors {
+    for problem in errors.0.iter_mut().filter(|problem| problem.origin == Some(config::Origin::Stored)) {
+        problem.hint = Some(format!("greenroom config unset {}", problem.key));
+    }
+    errors
+}
+
+/// What a node needs before it starts.
+pub(super) struct Opened {
+    pub settings: Settings,
+    pub layers: Layers,
+    pub store: Arc<dyn Store>,
+    pub logger: Logger,
+    /// Ends the log when it is dropped.
+    pub log: Option<Guard>,
+}
+
+/// Opens the store that `settings` name, adds what operators have set in it, and begins the log. `sources` is
+/// where the settings came from.
+pub(super) async fn open(settings: Settings, sources: &Sources, boot: Uuid) -> Result<Opened, StartError> {
+    let begin = |settings: &Settings| Logger::start(log_options(settings, boot)).map_err(StartError::Log);
+    let (opened, begun) = match runtime::open(&settings).await {
+        // people are told what is waited for: the log begins before what the store says of it is known
+        Err(error) if error.may_pass() => {
+            let (logger, log) = begin(&settings)?;
+            (runtime::open_patiently(&settings, &logger).await, Some((logger, log)))
+        }
+        tried => (tried, None),
+    };
+    let (store, kept) = opened?;
+    let sources = Sources { stored: kept.values.into_iter().collect(), ..sources.clone() };
+    let settings = match sources.stored.is_empty() {
+        true => settings,
+        false => config::load(&sources).map_err(with_remedy)?,
+    };
+    let (logger, log) = match begun {
+        Some(begun) => begun,
+        None => begin(&settings)?,
+    };
+    logger.set_levels(settings.log.level, &settings.log.levels, &settings.log.subjects);
+    let layers = Layers { sources, kept: kept.generation };
+    Ok(Opened { settings, layers, store, logger, log: Some(log) })
 }
 
 /// Writes where the node can be reached.

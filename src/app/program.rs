@@ -11,7 +11,6 @@ use crate::{
     config::{self, Errors, Settings, Sources},
     demo,
     http::{self, Announcement, Token},
-    log::Logger,
     runtime::{self, StartError, trial::Trials},
     store::StoreError,
 };
@@ -25,34 +24,42 @@ impl Program {
     pub(super) fn new(builder: Builder) -> Self {
         Self { builder }
     }
+
+    /// With what the program's code sets.
+    fn sources(&self, sources: &Sources) -> Sources {
+        let mut sources = sources.clone();
+        sources.overrides.splice(0..0, self.builder.overrides.iter().cloned());
+        sources
+    }
 }
 
 impl App for Program {
     fn settings(&self, sources: &Sources) -> Result<Settings, Errors> {
-        let mut sources = sources.clone();
-        sources.overrides.splice(0..0, self.builder.overrides.iter().cloned());
-        config::load(&sources)
+        config::load(&self.sources(sources))
     }
 
-    fn run(self, mut settings: Settings, _: Sources) -> Result<(), Failure> {
+    fn run(self, settings: Settings, sources: Sources) -> Result<(), Failure> {
         let boot = Uuid::now_v7();
         let failed =
             |what: &str, e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{what}: {e}"));
         let lock = runtime::lock(&settings.node.data_dir).map_err(start_failure)?;
-        let listener = http::bind(&settings)?;
-        if settings.node.url.is_none() {
-            let bound = listener.local_addr().map_err(|e| failed("http.bind", &e))?;
-            settings.node.url = Some(http::url_of(bound));
-        }
-        Announcement::forget(&settings.node.data_dir);
-        let (logger, log) =
-            Logger::start(node::log_options(&settings, boot)).map_err(|e| failed("the log", &e))?;
-        logger.install();
-        let metrics = node::metrics();
+        let sources = self.sources(&sources);
         let tokio = node::runtime(&settings).map_err(|e| failed("the threads", &e))?;
+        // the log outlives the threads, which may still write to it
+        let mut log = None;
         let ended = tokio.block_on(async {
-            let (there, data_dir) = (settings.clone(), settings.node.data_dir.clone());
-            let running = self.builder.launch(settings, logger, boot, lock).await.map_err(start_failure)?;
+            let mut opened = node::open(settings, &sources, boot).await.map_err(start_failure)?;
+            log = opened.log.take();
+            opened.logger.install();
+            let listener = http::bind(&opened.settings)?;
+            if opened.settings.node.url.is_none() {
+                let bound = listener.local_addr().map_err(|e| failed("http.bind", &e))?;
+                opened.settings.node.url = Some(http::url_of(bound));
+            }
+            let (there, data_dir) = (opened.settings.clone(), opened.settings.node.data_dir.clone());
+            Announcement::forget(&data_dir);
+            let metrics = node::metrics();
+            let running = self.builder.launch(opened, boot, lock).await.map_err(start_failure)?;
             let token = Token::establish(&there)?;
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();
@@ -95,9 +102,11 @@ impl App for Program {
 /// The exit code of each way not to start.
 fn start_failure(error: StartError) -> Failure {
     let exit = match &error {
-        StartError::Program(_) | StartError::Cache(_) => Exit::Config,
+        StartError::Program(_) | StartError::Settings(_) | StartError::Cache(_) => Exit::Config,
         StartError::InUse(_) | StartError::Store(StoreError::Refused(_)) => Exit::Refused,
-        StartError::DataDir { .. } | StartError::Store(_) | StartError::Thread(_) => Exit::Failed,
+        StartError::DataDir { .. } | StartError::Store(_) | StartError::Log(_) | StartError::Thread(_) => {
+            Exit::Failed
+        }
     };
     Failure::new(exit, error.to_string())
 }

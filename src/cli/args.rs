@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::{agents, config, crashes, db, kinds, logs, node, nodes, schedules, status, tasks, tools};
+use super::{
+    agents, completions, config, crashes, db, kinds, logs, node, nodes, schedules, status, tasks, tools,
+};
 use crate::config::Sources;
 
 /// A durable actor runtime for agents.
@@ -124,6 +126,10 @@ pub(super) enum Command {
     /// The store: migrate it, check it (on this machine, without a node)
     #[command(subcommand)]
     Db(db::Db),
+    /// Look at what a node needs: store, cache, disk, clock, port, permissions, versions
+    Doctor,
+    /// Print a completion script: `source <(greenroom completions bash)`
+    Completions(completions::CompletionsArgs),
 }
 
 #[cfg(test)]
@@ -188,6 +194,12 @@ mod tests {
             "db migrate",
             "db status",
             "db verify",
+            "config check --connect",
+            "config init --production --force",
+            "config set log.level debug --dry-run",
+            "config unset log.level",
+            "doctor --json",
+            "completions zsh",
         ] {
             let words: Vec<&str> = line.split(' ').collect();
             assert!(parse(&words).is_ok(), "{line}: {}", parse(&words).unwrap_err());

@@ -75,9 +75,9 @@ impl Client {
             (url, token) => {
                 let settings = session.settings()?;
                 let bind = settings.http.bind;
-                // Port 0 means "any": the node says which one it took.
-                let announced = || (bind.port() == 0).then(|| Announcement::read(&settings.node.data_dir));
-                let own = || announced().flatten().map_or_else(|| url_of(bind), |there| there.url);
+                // The node may have been told another port, or any: it says which one it took.
+                let announced = || Announcement::read(&settings.node.data_dir);
+                let own = || announced().map_or_else(|| url_of(bind), |there| there.url);
                 let token = match token {
                     Some(token) => Some(token),
                     None => Token::find(&settings)?.map(|token| token.reveal().to_owned()),
@@ -132,6 +132,14 @@ impl Client {
         }
         let request = request.body(body).map_err(|error| self.bad_url(&error))?;
         let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
+        self.finish(self.agent.run(request), true)
+    }
+
+    /// Changes something.
+    pub fn patch(&self, path: &str, document: &Value) -> Result<Reply, Failure> {
+        let request = self.request("PATCH", path).header("Content-Type", "application/merge-patch+json");
+        let request = request.body(document.to_string()).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
         self.finish(self.agent.run(request), true)
     }
 

@@ -1,12 +1,24 @@
-//! `config`: what is in force on this machine, and whether it is valid.
+//! `config`: what is in force, whether it is valid, and changes of it.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    Session,
-    exit::Failure,
+    Session, doctor,
+    exit::{Exit, Failure},
     out::{self, Paint},
+};
+use crate::{
+    config::{self, Sources},
+    http::Announcement,
+    runtime,
+    store::{self, KeptSettings, StoreOptions},
 };
 
 #[derive(Debug, Subcommand)]
@@ -17,34 +29,263 @@ pub(super) enum Config {
         /// Say where each value came from
         #[arg(long)]
         origin: bool,
+        /// As it is read on this machine, whatever a node has in force
+        #[arg(long)]
+        local: bool,
     },
     /// Check it; exit 9 and every error where it is not valid
-    Check,
+    Check {
+        /// Look as well whether the store, the cache and the files that it names can be used
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Write a configuration file with every key, its default and what it means
+    Init {
+        /// Where
+        #[arg(default_value = config::FILE)]
+        file: PathBuf,
+        /// Write an example for a node in earnest
+        #[arg(long)]
+        production: bool,
+        /// Write it although there is one
+        #[arg(long)]
+        force: bool,
+    },
+    /// Set a key for all nodes that share the store: at once where that needs no restart
+    Set {
+        /// Such as log.level
+        key: String,
+        /// Such as debug; lists as JSON
+        value: String,
+        /// Say what would come of it, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take back what `set` has set
+    Unset {
+        /// Such as log.level; a section takes all its keys
+        key: String,
+        /// Say what would come of it, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 pub(super) fn run(session: &Session<'_>, command: Config) -> Result<(), Failure> {
-    let settings = session.settings()?;
-    let shown = settings.show();
     match command {
-        Config::Show { .. } if session.json() => {
-            Ok(out::json(json!({"items": shown, "next_cursor": null}).to_string().as_bytes())?)
+        Config::Show { origin, local } => show(session, origin, local),
+        Config::Check { connect } => check(session, connect),
+        Config::Init { file, production, force } => init(session, &file, production, force),
+        Config::Set { key, value, dry_run } => change(session, &key, config::plain(&value), dry_run),
+        Config::Unset { key, dry_run } => change(session, &key, Value::Null, dry_run),
+    }
+}
+
+fn show(session: &Session<'_>, origin: bool, local: bool) -> Result<(), Failure> {
+    let said = match !local && asks_node(session)? {
+        true => Some(session.client()?.get("/api/v1/config").and_then(|reply| reply.read())),
+        false => None,
+    };
+    let document: Value = match said {
+        Some(Err(failure)) if session.common.url.is_some() || failure.exit != Exit::Unreachable => {
+            return Err(failure);
         }
-        Config::Show { origin } => {
-            let paint = Paint::of_stdout();
-            let line = |key: &str, value: &Value, from: String| {
-                let from = if origin { paint.dim(&format!("  # {from}")) } else { String::new() };
-                format!("{key} = {value}{from}")
-            };
-            let lines: Vec<String> =
-                shown.iter().map(|one| line(&one.key, &one.value, one.origin.to_string())).collect();
-            Ok(out::line(&lines.join("\n"))?)
+        Some(Ok(document)) => document,
+        _ => json!({"items": session.settings()?.show(), "next_cursor": null}),
+    };
+    if session.json() {
+        return Ok(out::json(document.to_string().as_bytes())?);
+    }
+    let paint = Paint::of_stdout();
+    let items = document.get("items").and_then(Value::as_array).into_iter().flatten();
+    let text =
+        |item: &Value, name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let line = |item: &Value| {
+        let from = format!("  # {}", text(item, "origin"));
+        let from = if origin { paint.dim(&from) } else { String::new() };
+        format!("{} = {}{from}", text(item, "key"), item.get("value").unwrap_or(&Value::Null))
+    };
+    out::line(&items.map(line).collect::<Vec<_>>().join("\n"))?;
+    let waiting = keys(document.get("needs_restart"));
+    if !waiting.is_empty() {
+        out::note(&format!("after a restart others will be in force: {}", waiting.join(", ")));
+    }
+    Ok(())
+}
+
+/// Whether a node is asked: one that was named, or that has announced itself in the data directory.
+fn asks_node(session: &Session<'_>) -> Result<bool, Failure> {
+    if session.common.url.is_some() {
+        return Ok(true);
+    }
+    let data_dir = session.settings()?.node.data_dir;
+    Ok(Announcement::read(&data_dir).is_some())
+}
+
+fn check(session: &Session<'_>, connect: bool) -> Result<(), Failure> {
+    let settings = session.settings()?;
+    let found = if connect { doctor::environment(&settings) } else { Vec::new() };
+    if session.json() {
+        let wrong = found.iter().any(doctor::Finding::is_wrong);
+        out::line(&json!({"valid": !wrong, "keys": settings.show().len(), "checks": found}).to_string())?;
+    } else {
+        out::note(&format!("the configuration is valid: {} keys", settings.show().len()));
+        doctor::print(&found)?;
+    }
+    doctor::verdict(&found)
+}
+
+fn init(session: &Session<'_>, file: &Path, production: bool, force: bool) -> Result<(), Failure> {
+    let text = if production { config::PRODUCTION.to_owned() } else { commented(config::DEFAULTS) };
+    let shown = file.display();
+    let opened = match force {
+        true => File::create(file),
+        false => File::create_new(file),
+    };
+    let written = opened.and_then(|mut opened| opened.write_all(text.as_bytes()));
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Failure::new(Exit::Refused, format!("{shown} is there already")).hint("--force writes over it")
         }
-        Config::Check if session.json() => {
-            Ok(out::line(&json!({"valid": true, "keys": shown.len()}).to_string())?)
+        _ => Failure::new(Exit::Failed, format!("cannot write {shown}: {error}")),
+    })?;
+    out::note(&format!("{shown} is written: change what you need, then `{} config check`", session.program));
+    Ok(())
+}
+
+/// The defaults as a file in which nothing is set: each value behind a `#`, as it would be written.
+fn commented(defaults: &str) -> String {
+    let line = |line: &str| match line.trim_start() {
+        "" => String::new(),
+        text if text.starts_with(['#', '[']) => line.to_owned(),
+        _ => format!("#{line}"),
+    };
+    let lines: Vec<String> = defaults.lines().map(line).collect();
+    format!(
+        "# Every key with its default. What is set here goes before that; see also `config show --origin`.\n\n{}\n",
+        lines.join("\n")
+    )
+}
+
+/// Sets a key, or with `null` takes it away: by a node where one runs, else in the store.
+fn change(session: &Session<'_>, key: &str, value: Value, dry_run: bool) -> Result<(), Failure> {
+    let patch = json!({key: value});
+    let path = format!("/api/v1/config{}", if dry_run { "?dry_run=true" } else { "" });
+    let said = match asks_node(session)? {
+        true => Some(session.client()?.patch(&path, &patch).and_then(|reply| reply.read())),
+        false => None,
+    };
+    let document: Value = match said {
+        Some(Err(failure)) if session.common.url.is_some() || failure.exit != Exit::Unreachable => {
+            return Err(failure);
         }
-        Config::Check => {
-            out::note(&format!("the configuration is valid: {} keys", shown.len()));
-            Ok(())
+        Some(Ok(document)) => document,
+        // what it announced is of a node that was killed
+        _ => in_store(session, &patch, dry_run)?,
+    };
+    if session.json() {
+        return Ok(out::json(document.to_string().as_bytes())?);
+    }
+    tell(&document)
+}
+
+/// Says what a change came to.
+fn tell(document: &Value) -> Result<(), Failure> {
+    let text =
+        |item: &Value, name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let items = |name: &str| document.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let waits = keys(document.get("needs_restart"));
+    for change in items("changed") {
+        let key = text(&change, "key");
+        let when = if waits.contains(&key) { "after a restart" } else { "in force" };
+        match change.get("value") {
+            Some(value) if !value.is_null() => out::line(&format!("{key} = {value}  # {when}"))?,
+            _ => out::line(&format!("{key} is unset  # {when}"))?,
         }
+    }
+    for over in items("overruled") {
+        out::note(&format!(
+            "{} is set by {} as well, which goes before",
+            text(&over, "key"),
+            text(&over, "by")
+        ));
+    }
+    if items("changed").is_empty() {
+        out::note("nothing has changed");
+    }
+    Ok(())
+}
+
+fn keys(list: Option<&Value>) -> Vec<String> {
+    let items = list.and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(|key| Some(key.as_str()?.to_owned())).collect()
+}
+
+/// Changes what the store keeps, where no node runs here. Nodes elsewhere that share it take it over.
+fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value, Failure> {
+    let sources = session.common.sources();
+    let settings = session.settings()?;
+    let _alone = runtime::lock(&settings.node.data_dir).map_err(|error| {
+        Failure::new(Exit::Refused, error.to_string())
+            .hint("it has a node that does not answer: look at it first")
+    })?;
+    let failed = |error: store::StoreError| Failure::new(Exit::Failed, format!("the store: {error}"));
+    let waiter = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    waiter.block_on(async {
+        let store = store::open(&settings.store.url, &StoreOptions::default()).await.map_err(failed)?;
+        let kept = store.settings().await.map_err(failed)?;
+        let with = |values: &KeptSettings| Sources {
+            stored: values.values.clone().into_iter().collect(),
+            ..sources.clone()
+        };
+        let next = config::patched(&kept.values, patch)?;
+        let next = KeptSettings { generation: kept.generation + 1, values: next };
+        // what was kept may be wrong, and this its remedy
+        let before = (session.load)(&with(&kept)).unwrap_or(settings);
+        let after = (session.load)(&with(&next))?;
+        if !dry_run && next.values != kept.values && !store.keep_settings(&next).await.map_err(failed)? {
+            return Err(
+                Failure::new(Exit::Refused, "somebody else has changed it meanwhile").hint("try again")
+            );
+        }
+        let changed = before.changes(&after);
+        let set = next.values.keys().filter(|key| kept.values.get(*key) != next.values.get(*key));
+        let overruled = set.filter_map(|key| {
+            let by = after.origin(key).filter(|by| *by != config::Origin::Stored)?;
+            Some(json!({"key": key, "by": by}))
+        });
+        let keys: Vec<&String> = changed.iter().map(|change| &change.key).collect();
+        Ok(json!({
+            "generation": 0, "changed": changed, "applied": [], "needs_restart": keys,
+            "overruled": overruled.collect::<Vec<_>>(),
+        }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn the_commented_file_sets_nothing_and_with_its_values_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = commented(config::DEFAULTS);
+        let settings = |text: &str| {
+            std::fs::write(dir.path().join(config::FILE), text).unwrap();
+            load(&Sources { cwd: dir.path().into(), ..Sources::default() }).unwrap()
+        };
+        let (untouched, default) = (settings(&text), load(&Sources::default()).unwrap());
+        assert!(untouched.changes(&default).is_empty());
+        assert!(untouched.show().iter().all(|shown| shown.origin == config::Origin::Default));
+        // each line that looks like a value is one
+        let bare = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') && rest.contains('=') => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        let filled = settings(&text.lines().map(bare).collect::<Vec<_>>().join("\n"));
+        assert!(filled.changes(&default).is_empty());
+        let from_file = filled.show().iter().filter(|shown| shown.origin != config::Origin::Default).count();
+        assert_eq!(from_file, default.show().len());
     }
 }

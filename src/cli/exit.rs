@@ -94,6 +94,16 @@ impl Failure {
         self
     }
 
+    /// What was wrong.
+    pub(super) fn what(&self) -> &str {
+        &self.message
+    }
+
+    /// What to try next.
+    pub(super) fn remedy(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Adds a line of its own.
     #[must_use]
     pub(super) fn detail(mut self, line: impl Into<String>) -> Self {

@@ -11,11 +11,13 @@
 mod agents;
 mod args;
 mod client;
+mod completions;
 mod config;
 mod crashes;
 mod db;
 mod dead;
 mod demo;
+mod doctor;
 mod exit;
 mod input;
 mod kinds;
@@ -100,13 +102,17 @@ fn program_name(arg: Option<&OsString>) -> String {
 }
 
 fn parse(app: &impl App, args: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
-    let mut command = Cli::command_tree();
-    if app.demo().is_some() {
-        // Second, behind `run`.
-        let demo = DemoArgs::augment_args(clap::Command::new("demo")).display_order(1);
-        command = command.subcommand(demo);
+    tree(app).try_get_matches_from(args)
+}
+
+/// The tree of commands that this program has.
+fn tree(app: &impl App) -> clap::Command {
+    let command = Cli::command_tree();
+    if app.demo().is_none() {
+        return command;
     }
-    command.try_get_matches_from(args)
+    // Second, behind `run`.
+    command.subcommand(DemoArgs::augment_args(clap::Command::new("demo")).display_order(1))
 }
 
 /// Help that was asked for goes to stdout; what is wrong, and help in its place, to stderr.
@@ -153,6 +159,8 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Logs(args) => logs::logs(&session, &args),
         Command::Config(command) => config::run(&session, command),
         Command::Db(command) => db::run(&session, command),
+        Command::Doctor => doctor::run(&session),
+        Command::Completions(args) => completions::run(tree(&app), program, &args),
     }
 }
 

@@ -22,8 +22,8 @@ use crate::model::{
 
 /// Layers in which every entry is known, and valid by itself.
 pub(super) struct Checked {
-    layers: Vec<Layer>,
-    winners: BTreeMap<Key, (Value, Origin)>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) winners: BTreeMap<Key, (Value, Origin)>,
 }
 
 impl Checked {
@@ -99,13 +99,18 @@ impl Checked {
     }
 }
 
-/// Hides what is secret by its name.
-fn hide(key: &str, value: Value) -> Value {
+/// Whether a key is secret by its name.
+pub(super) fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    let secret = key == "http.token"
+    key == "http.token"
         || (key.starts_with("app.")
             && !last.ends_with("_file")
-            && ["token", "secret", "password", "api_key"].iter().any(|word| last.contains(word)));
+            && ["token", "secret", "password", "api_key"].iter().any(|word| last.contains(word)))
+}
+
+/// Hides what is secret.
+fn hide(key: &str, value: Value) -> Value {
+    let secret = is_secret(key);
     let empty = value.as_str() == Some("") || value.is_null();
     match value {
         _ if secret && !empty => Value::from(HIDDEN),
@@ -169,7 +174,7 @@ impl Known {
                 let hint = "write app.SECTION.KEY, or a table [app.SECTION]";
                 return Err(("the program's own settings stand in a section".to_owned(), Some(hint.into())));
             }
-            ["log", "levels", _] => Value::from("info"),
+            ["log", "levels" | "subjects", _] => Value::from("info"),
             ["supervision", "groups", name, key] if GROUP_KEYS.contains(&key) => {
                 check_kind(name).map_err(|error| (error.to_string(), None))?;
                 if key == "max_restarts" { Value::from(0) } else { Value::from("") }
@@ -239,7 +244,9 @@ fn bring(sample: &Value, key: &Key, value: Value) -> Value {
         Value::Number(_) => trimmed.parse::<i64>().map_or(value.clone(), Value::from),
         Value::Bool(_) => trimmed.parse::<bool>().map_or(value.clone(), Value::from),
         _ => match *key.parts().as_slice() {
-            ["log", "level" | "format"] | ["log", "levels", _] => Value::from(trimmed.to_lowercase()),
+            ["log", "level" | "format"] | ["log", "levels" | "subjects", _] => {
+                Value::from(trimmed.to_lowercase())
+            }
             _ => value,
         },
     }
@@ -249,7 +256,7 @@ fn advice(key: &Key) -> Option<String> {
     let text = match *key.parts().as_slice() {
         ["http", "bind"] => "write an IP address and a port, such as 127.0.0.1:7710",
         ["tools", "fs", "roots"] => "write one path, or a list: [\"docs\", \"src\"]",
-        ["log", "level"] | ["log", "levels", _] => "use debug, info, warn, error or critical",
+        ["log", "level"] | ["log", "levels" | "subjects", _] => "use debug, info, warn, error or critical",
         _ => return None,
     };
     Some(text.to_owned())

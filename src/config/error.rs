@@ -39,6 +39,13 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Errors(pub Vec<Problem>);
 
+impl Errors {
+    /// One thing, about a key.
+    pub fn one(key: &str, message: impl Into<String>) -> Self {
+        Self(vec![Problem { origin: None, key: key.to_owned(), message: message.into(), hint: None }])
+    }
+}
+
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {

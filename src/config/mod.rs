@@ -10,6 +10,7 @@ mod cache;
 mod check;
 mod error;
 mod layer;
+mod live;
 mod secret;
 mod settings;
 mod show;
@@ -23,14 +24,15 @@ use serde_json::Value;
 pub use self::{
     cache::{Cache, CacheMessages, CacheRoom},
     error::{Errors, Problem},
+    live::{Change, is_live, patched},
     secret::{HIDDEN, Secret, Url, without_password},
     settings::*,
-    show::{Change, Origin, Shown, is_live},
+    show::{Origin, Shown},
     supervision::{GroupOverrides, Supervision},
     tasks::{TaskOverrides, Tasks},
 };
 use self::{
-    check::Checked,
+    check::{Checked, is_secret},
     layer::{Entry, Key, Layer},
 };
 
@@ -121,18 +123,21 @@ fn host_name(env: &[(String, String)]) -> Layer {
 fn stored(pairs: &[(String, Value)], problems: &mut Vec<Problem>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in pairs {
-        let key = Key::parse(name).filter(|key| {
-            let first = key.0.first().map(String::as_str);
-            first != Some("store") && first != Some("node")
-        });
-        match key {
-            Some(key) => layer.0.push(Entry { key, value: value.clone(), origin: Origin::Stored }),
-            None => problems.push(Problem {
+        let mut refuse = |message: &str| {
+            problems.push(Problem {
                 origin: Some(Origin::Stored),
                 key: name.clone(),
-                message: "this key cannot be kept in the store".to_owned(),
+                message: message.to_owned(),
                 hint: Some(format!("greenroom config unset {name}; set it in {FILE}")),
-            }),
+            });
+        };
+        match Key::parse(name) {
+            None => refuse("this is not a key"),
+            Some(key) if matches!(key.parts().first(), Some(&("store" | "node"))) => {
+                refuse("this key cannot be kept in the store, which it leads to");
+            }
+            Some(_) if is_secret(name) => refuse("a secret is not kept in the store"),
+            Some(key) => layer.0.push(Entry { key, value: value.clone(), origin: Origin::Stored }),
         }
     }
     layer
@@ -154,6 +159,11 @@ fn overrides(pairs: &[(String, String)], problems: &mut Vec<Problem>) -> Layer {
         }
     }
     layer
+}
+
+/// Text from a command line as a value: JSON where it is a list or an object.
+pub fn plain(text: &str) -> Value {
+    layer::plain(text)
 }
 
 #[cfg(test)]

@@ -152,6 +152,9 @@ pub struct Log {
     /// Levels for parts of the program, by module.
     #[serde(default)]
     pub levels: BTreeMap<String, Level>,
+    /// Levels for what is about a subject: `kind/key`, or all whose name begins so with a `*` at its end.
+    #[serde(default)]
+    pub subjects: BTreeMap<String, Level>,
     /// How the console writes.
     pub format: LogFormat,
     /// A JSON file besides the console.

@@ -1,11 +1,9 @@
 //! What is in force, and where it came from.
 
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
-
-use super::settings::Settings;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,40 +58,4 @@ pub struct Shown {
     pub value: Value,
     /// Where it came from.
     pub origin: Origin,
-}
-
-/// A key whose value is another than before.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Change {
-    /// The dotted key.
-    pub key: String,
-    /// Its new value; absent where the key is not set any more. A secret is `***`.
-    pub value: Option<Value>,
-    /// Whether it is in force without a restart.
-    pub live: bool,
-}
-
-/// Whether a change of this key needs no restart: levels, supervision, slots, limits, retention,
-/// and what is the program's own.
-pub fn is_live(key: &str) -> bool {
-    let sections = ["log.levels.", "supervision.", "conversations.", "sessions.", "limits.", "app."];
-    ["log.level", "tasks.slots", "tasks.max_backlog", "tasks.retention", "tasks.retention_failed"]
-        .contains(&key)
-        || sections.iter().any(|section| key.starts_with(section))
-}
-
-impl Settings {
-    /// What is different in `next`, by key.
-    pub fn changes(&self, next: &Settings) -> Vec<Change> {
-        let (old, new) = (&self.raw.0, &next.raw.0);
-        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        let changed = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
-        changed
-            .map(|key| Change {
-                key: key.clone(),
-                value: next.shown.iter().find(|shown| shown.key == *key).map(|shown| shown.value.clone()),
-                live: is_live(key),
-            })
-            .collect()
-    }
 }

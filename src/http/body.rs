@@ -28,7 +28,9 @@ impl FromRequest for Body {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let limit = request.app_data::<web::Data<Ctx>>().map_or(0, |ctx| ctx.settings.limits.message_bytes);
+        let limit = request
+            .app_data::<web::Data<Ctx>>()
+            .map_or(0, |ctx| ctx.operator.settings().limits.message_bytes);
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|n| n.to_str().ok()).and_then(|n| n.parse::<u64>().ok());
         let payload = payload.take();

@@ -38,5 +38,5 @@ pub use self::{
     bind::{BindError, bind},
     problem::{PROBLEM_JSON, Problem, status_of},
     server::{Ctx, spawn},
-    token::{Token, TokenError},
+    token::{FILE as TOKEN_FILE, Token, TokenError},
 };

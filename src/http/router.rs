@@ -45,7 +45,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
-        .service(at("/config").get(config::show).done());
+        .service(at("/config").get(config::show).on(Method::PATCH, config::change).done());
 }
 
 fn agent_routes(service: &mut web::ServiceConfig) {

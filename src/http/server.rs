@@ -32,7 +32,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub struct Ctx {
     /// The door to the node.
     pub operator: Operator,
-    /// What is in force.
+    /// What the server was started with.
     pub settings: Arc<Settings>,
     /// The log, for `/logs`.
     pub logger: Logger,

@@ -79,6 +79,9 @@ pub struct Options {
     /// Levels for parts of the program. Events count as `greenroom::` and their first word:
     /// `greenroom::agent` for `agent.crashed`.
     pub levels: BTreeMap<String, Level>,
+    /// Levels for what is about a subject, before those: `kind/key`, or all whose name begins so with a `*`
+    /// at its end.
+    pub subjects: BTreeMap<String, Level>,
     /// How the console writes.
     pub format: Format,
     /// A JSON file besides the console.
@@ -94,6 +97,7 @@ impl Default for Options {
         Self {
             level: Level::Info,
             levels: BTreeMap::new(),
+            subjects: BTreeMap::new(),
             format: Format::Pretty,
             file: None,
             origin: Origin::default(),
@@ -157,7 +161,7 @@ impl Logger {
 
     fn build(options: Options, output: Option<Output>) -> Self {
         Self(Arc::new(Core {
-            filter: Filter::new(options.level, &options.levels),
+            filter: Filter::new(options.level, &options.levels, &options.subjects),
             limiter: Mutex::new(Limiter::default()),
             ring: Ring::new(),
             output,
@@ -169,7 +173,7 @@ impl Logger {
 
     /// Writes an event, unless its level is off or its site has just been written too often.
     pub fn emit(&self, event: Event) {
-        if self.wants(event.level, &event.name) {
+        if self.lets_about(event.level, &event.name, &event.subject) {
             let site = kind_of(&event);
             self.admit(&event.into(), &site, limit::EVENTS);
         }
@@ -179,10 +183,11 @@ impl Logger {
     /// decision as an event of its own. Each is written as its own level says; that an agent is not started
     /// again is written also where crashes of its site are only counted.
     pub fn crash(&self, report: &CrashReport) {
-        let wanted = self.wants(Level::Error, event::AGENT_CRASHED);
+        let lets = |level, name: &str| self.lets_about(level, name, &report.subject);
+        let wanted = lets(Level::Error, event::AGENT_CRASHED);
         let kind = kind_of_subject(&report.subject);
         let site = report.reason.site.as_deref().unwrap_or(kind);
-        let decision = || report.decision_event().filter(|event| self.wants(event.level, &event.name));
+        let decision = || report.decision_event().filter(|event| lets(event.level, &event.name));
         // Most of a storm's crashes are only counted, with what follows: nothing is built for those. That one
         // was the last is not among what is only counted.
         let is_last = matches!(report.decision, Decision::Exceeded { .. });
@@ -196,13 +201,14 @@ impl Logger {
         }
     }
 
-    /// Whether an event of this name and level would be written: ask before gathering dear facts.
+    /// Whether an event of this name and level would be written, if it is about the right subject: ask before
+    /// gathering dear facts.
     pub fn wants(&self, level: Level, event: &str) -> bool {
-        if level < self.0.filter.least() {
-            return false;
-        }
-        let first = event.split('.').next().unwrap_or(event);
-        self.0.filter.lets(level, &format!("greenroom::{first}"))
+        level >= self.0.filter.least() && self.0.filter.may_let(level, &module_of(event))
+    }
+
+    fn lets_about(&self, level: Level, event: &str, subject: &str) -> bool {
+        level >= self.0.filter.least() && self.0.filter.lets_about(level, &module_of(event), subject)
     }
 
     /// A slog logger into this log, for code that brings its own records.
@@ -221,8 +227,13 @@ impl Logger {
     }
 
     /// Puts other levels in force, at once.
-    pub fn set_levels(&self, level: Level, levels: &BTreeMap<String, Level>) {
-        self.0.filter.set(level, levels);
+    pub fn set_levels(
+        &self,
+        level: Level,
+        levels: &BTreeMap<String, Level>,
+        subjects: &BTreeMap<String, Level>,
+    ) {
+        self.0.filter.set(level, levels, subjects);
     }
 
     /// The last records that were written, oldest first; at most [`KEPT`].
@@ -318,6 +329,11 @@ impl Core {
             self.write(&event.into(), None);
         }
     }
+}
+
+/// The part of the program that an event of this name is from.
+fn module_of(event: &str) -> String {
+    format!("greenroom::{}", event.split('.').next().unwrap_or(event))
 }
 
 /// What an event's subject is one of: the agent's kind, the tool, `task`, `node`.

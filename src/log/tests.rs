@@ -113,7 +113,7 @@ fn what_is_decided_after_a_crash_obeys_its_own_level() {
     let events = |levels: &[&str]| {
         let (logger, guard, console) = start(Format::Json);
         let levels = levels.iter().map(|part| (format!("greenroom::{part}"), Level::Critical)).collect();
-        logger.set_levels(Level::Info, &levels);
+        logger.set_levels(Level::Info, &levels, &BTreeMap::new());
         logger.crash(&report());
         logger.crash(&CrashReport { decision: Decision::Exceeded { attempts: 10 }, ..report() });
         drop(guard);
@@ -155,7 +155,11 @@ fn levels_change_at_run_time_and_debug_is_not_limited() {
     let (logger, guard, console) = start(Format::Compact);
     let debug = || Event::new(Level::Debug, event::AGENT_STARTED, "tally/a");
     logger.emit(debug());
-    logger.set_levels(Level::Warn, &BTreeMap::from([("greenroom::agent".to_owned(), Level::Debug)]));
+    logger.set_levels(
+        Level::Warn,
+        &BTreeMap::from([("greenroom::agent".to_owned(), Level::Debug)]),
+        &BTreeMap::new(),
+    );
     (0..20).for_each(|_| logger.emit(debug()));
     logger.emit(sample(1));
     assert!(!logger.wants(Level::Info, event::TASK_STARTED));
@@ -168,7 +172,7 @@ fn a_full_queue_drops_what_it_may_and_says_how_many() {
     let (logger, guard, console) = start(Format::Compact);
     let closed = console.gate.lock();
     let logging = slog::Logger::clone(&logger.slog());
-    logger.set_levels(Level::Debug, &BTreeMap::new());
+    logger.set_levels(Level::Debug, &BTreeMap::new(), &BTreeMap::new());
     for n in 0..6_000 {
         slog::debug!(logging, "line"; "n" => n);
     }
@@ -252,7 +256,7 @@ fn nothing_blocks_or_panics_after_the_end() {
 fn a_console_that_takes_nothing_holds_nobody_for_ever() {
     let (logger, guard, console) = start(Format::Compact);
     let closed = console.gate.lock();
-    logger.set_levels(Level::Debug, &BTreeMap::new());
+    logger.set_levels(Level::Debug, &BTreeMap::new(), &BTreeMap::new());
     for n in 0..6_000 {
         logger.emit(Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}")));
     }

@@ -228,6 +228,8 @@ names! {
     CACHE_RECOVERED = "cache.recovered";
     /// Settings have changed.
     CONFIG_CHANGED = "config.changed";
+    /// A change of settings was not taken.
+    CONFIG_REFUSED = "config.refused";
     /// Repeated or surplus log records were counted instead of written.
     LOG_SUPPRESSED = "log.suppressed";
 }

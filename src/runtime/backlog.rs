@@ -45,7 +45,7 @@ impl Node {
     /// [`AskError::Overloaded`]: too many wait already.
     pub(crate) async fn let_in(&self, by: Submitter, tasks: &[NewTask]) -> Result<Coming<'_>, AskError> {
         let most = match by {
-            Submitter::Outside => self.settings.tasks.max_backlog,
+            Submitter::Outside => self.settings.load().tasks.max_backlog,
             Submitter::Work => 0,
         };
         let n = tasks.iter().filter(|task| task.after.is_empty()).count() as u64;

@@ -1,14 +1,11 @@
 //! Start and end of a node.
 //!
-//! Start: lock the data directory → open the store → take ownership → writers → arbiters → actors.
+//! Start: lock the data directory → open the store → read what operators have set in it → take ownership → writers → arbiters → actors.
 //! A test's node stands on one thread and on a store that is given to it ([`Ground`]).
 //! End: refuse new work → drain the agents → give claims back → close the writers → end the threads.
 
 use std::{
-    fs::{DirBuilder, File, TryLockError},
-    io::Write,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -23,7 +20,9 @@ use uuid::Uuid;
 
 use super::{
     Handle, bonds, cache_actor,
+    configuration::{self, Layers},
     crashes::{self, install_hook},
+    data_dir::DataDir,
     dispatcher::Quiesce,
     hints,
     keeper::Keeper,
@@ -42,10 +41,10 @@ use super::{
 use crate::{
     cache::{self, CacheError},
     clock,
-    config::{Durability, Settings},
+    config::{Durability, Errors, Settings},
     log::Logger,
     model::event::{self, Event, Level},
-    store::{self, Member, Store, StoreError, StoreOptions, Verdict},
+    store::{self, KeptSettings, Member, Store, StoreError, StoreOptions, Verdict},
 };
 
 /// How long the agents have to end what runs.
@@ -62,6 +61,12 @@ pub enum StartError {
     /// The program's own parts do not fit together, or its settings are wrong (exit 9).
     #[error("the program cannot start: {}", .0.join("; "))]
     Program(Vec<String>),
+    /// What operators have set does not go together with the rest (exit 9).
+    #[error("{0}")]
+    Settings(#[from] Errors),
+    /// The log cannot be written where the settings say (exit 1).
+    #[error("the log cannot be written: {0}")]
+    Log(std::io::Error),
     /// Another process uses the data directory (exit 4).
     #[error(
         "the data directory {0} is in use by another process: stop it first (`greenroom stop`), or choose another one with --data-dir"
@@ -108,29 +113,9 @@ pub(crate) struct Ground {
     pub store: Arc<dyn Store>,
     pub member: Member,
     pub lock: Option<DataDir>,
+    pub layers: Layers,
     /// Whether its actors have threads of their own; else they live in the system that runs here.
     pub threads: bool,
-}
-
-/// The data directory, held by this process alone.
-pub(crate) struct DataDir(#[allow(dead_code, reason = "held for its lock")] File);
-
-/// Makes the data directory where there is none, and locks it for this process.
-pub(crate) fn lock(dir: &Path) -> Result<DataDir, StartError> {
-    let unusable = |error| StartError::DataDir { path: dir.to_owned(), error };
-    // What agents remember is nobody else's to read.
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-    let path = dir.join("lock");
-    let mut file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => {
-            let _ = file.set_len(0);
-            let _ = writeln!(file, "{}", std::process::id());
-            Ok(DataDir(file))
-        }
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unusable(error)),
-    }
 }
 
 /// Asks the store for what a start needs. One that does not answer may be starting as well: it gets some
@@ -160,30 +145,46 @@ where
     }
 }
 
-/// Starts a node. Must be called on a multi-thread tokio runtime, which becomes the node's own.
-pub(crate) async fn start(
-    settings: Settings,
-    mut registry: Registry,
-    logger: Logger,
-    boot: Uuid,
-    lock: DataDir,
-) -> Result<Running, StartError> {
-    registry.check(&settings).map_err(StartError::Program)?;
+/// A store, and what operators have set in it.
+pub(crate) type Opened = (Arc<dyn Store>, KeptSettings);
+
+/// Opens the store.
+pub(crate) async fn open(settings: &Settings) -> Result<Opened, StoreError> {
     let durability = match settings.store.durability {
         Durability::Full => store::Durability::Full,
         Durability::Relaxed => store::Durability::Relaxed,
     };
     let pool_size = settings.store.pool_size as usize;
     let options = StoreOptions { durability, pool_size, ..StoreOptions::default() };
+    let store = store::open(&settings.store.url, &options).await?;
+    let kept = store.settings().await?;
+    Ok((store, kept))
+}
+
+/// Opens the store, which may be starting as well.
+pub(crate) async fn open_patiently(settings: &Settings, logger: &Logger) -> Result<Opened, StoreError> {
+    patiently(logger, || open(settings)).await
+}
+
+/// Starts a node. Must be called on a multi-thread tokio runtime, which becomes the node's own.
+pub(crate) async fn start(
+    settings: Settings,
+    layers: Layers,
+    mut registry: Registry,
+    logger: Logger,
+    boot: Uuid,
+    lock: DataDir,
+    mut store: Arc<dyn Store>,
+) -> Result<Running, StartError> {
+    registry.check(&settings).map_err(StartError::Program)?;
     let unusable = |error| StartError::DataDir { path: settings.node.data_dir.clone(), error };
     let instance = instance(&settings.node.data_dir).map_err(unusable)?;
     let member = member(&settings, boot, instance);
-    let (url, wrap) = (settings.store.url.clone(), registry.wrap_store.take());
-    let mut store = patiently(&logger, || store::open(&url, &options)).await?;
-    if let Some(wrap) = wrap {
+    if let Some(wrap) = registry.wrap_store.take() {
         store = wrap(store);
     }
-    launch(settings, registry, logger, Ground { store, member, lock: Some(lock), threads: true }).await
+    let ground = Ground { store, member, lock: Some(lock), layers, threads: true };
+    launch(settings, registry, logger, ground).await
 }
 
 /// Starts a checked program's node on what it is given, on the current runtime.
@@ -191,7 +192,7 @@ pub(crate) async fn launch(
     settings: Settings,
     mut registry: Registry,
     logger: Logger,
-    Ground { store, member, lock, threads }: Ground,
+    Ground { store, member, lock, layers, threads }: Ground,
 ) -> Result<Running, StartError> {
     install_hook();
     let cache = cache::open(&settings.cache.url, &cache_actor::options(&settings, &logger))?;
@@ -270,6 +271,7 @@ pub(crate) async fn launch(
     };
     let node = Node::new(Parts {
         settings: Arc::new(settings),
+        layers,
         logger,
         store,
         cache,
@@ -302,6 +304,7 @@ pub(crate) async fn launch(
     });
     supervise("crash keeper", &node, &keepers, crashes::keep);
     supervise("keeper of bonds", &node, &keepers, bonds::keep);
+    supervise("keeper of settings", &node, &keepers, configuration::keep);
     supervise("keeper of notes", &node, &keepers, notes::keep);
     supervise("keeper of schedules", &node, &keepers, schedules::keep);
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
@@ -316,12 +319,13 @@ pub(crate) async fn launch(
         supervise("watchdog", &node, &keepers, watchdog::watch);
     }
 
-    let event = Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.node.name))
-        .field("store", node.store.name())
-        .field("kinds", node.kinds.len())
-        .field("tools", node.tools.len())
-        .field("rescued", ownership.rescued)
-        .field("start_ms", super::millis(node.uptime()));
+    let event =
+        Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.load().node.name))
+            .field("store", node.store.name())
+            .field("kinds", node.kinds.len())
+            .field("tools", node.tools.len())
+            .field("rescued", ownership.rescued)
+            .field("start_ms", super::millis(node.uptime()));
     node.logger.emit(event);
     tokio::spawn(trial::sample(node.clone()));
     let handle = Handle { host: node.host(), operator: Operator { node: node.clone() } };
@@ -397,8 +401,8 @@ fn supervise<F>(
 }
 
 impl Running {
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.node.settings
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.node.settings.load_full()
     }
 
     pub(crate) fn logger(&self) -> &Logger {
@@ -414,7 +418,7 @@ impl Running {
     pub(crate) async fn shutdown(mut self) -> bool {
         let begun = Instant::now();
         let node = self.node.clone();
-        let subject = format!("node:{}", node.settings.node.name);
+        let subject = format!("node:{}", node.settings.load().node.name);
         node.logger.emit(Event::new(Level::Info, event::NODE_STOPPING, &*subject));
         node.set_closing();
         if let Some(actors) = node.actors() {

@@ -16,14 +16,15 @@ const IN_A_ROW: usize = 100;
 pub(super) async fn clean(node: &Node) {
     let now = clock::now();
     let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
-    let past = past(&node.settings.tasks, ago);
+    let settings = node.settings.load_full();
+    let past = past(&settings.tasks, ago);
     for _ in 0..IN_A_ROW {
         match node.store.clean(now, past).await {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }
     }
-    let retention = node.settings.conversations.retention;
+    let retention = settings.conversations.retention;
     let idle_since = (!retention.is_zero()).then(|| ago(retention));
     for _ in 0..IN_A_ROW {
         let Ok(forgotten) = node.store.forget(now, idle_since).await else { return };

@@ -384,7 +384,7 @@ impl Actor for Dispatcher {
             this.ready = true;
             this.claim(ctx);
         });
-        ctx.run_interval(self.node.settings.node.lease / 3, |this, ctx| this.reconcile(ctx));
+        ctx.run_interval(self.node.settings.load().node.lease / 3, |this, ctx| this.reconcile(ctx));
         let clean = |this: &mut Self, ctx: &mut Self::Context| {
             let node = this.node.clone();
             ctx.spawn(wrap_future::<_, Self>(async move { cleaning::clean(&node).await }));

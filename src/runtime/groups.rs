@@ -81,7 +81,8 @@ impl Handler<MemberCrashed> for Orchestrator {
             }
             Verdict::Escalate { attempts } => {
                 budget.reset();
-                let supervision = &node.settings.supervision;
+                let settings = node.settings.load();
+                let supervision = &settings.supervision;
                 let root = GroupPolicy {
                     strategy: Default::default(),
                     max_restarts: supervision.max_restarts,

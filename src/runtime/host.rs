@@ -39,7 +39,7 @@ impl Host for Node {
     }
 
     fn settings(&self, of: TypeId) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.app.get(&of).cloned()
+        self.configuration.section(of)
     }
 
     fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<Submitted, AskError>> {
@@ -57,11 +57,11 @@ impl Host for Node {
     }
 
     fn message_bytes(&self) -> usize {
-        usize::try_from(self.settings.limits.message_bytes).unwrap_or(usize::MAX)
+        usize::try_from(self.settings.load().limits.message_bytes).unwrap_or(usize::MAX)
     }
 
     fn session_ttl(&self) -> Duration {
-        self.settings.sessions.ttl
+        self.settings.load().sessions.ttl
     }
 
     fn reads(&self) -> Option<&dyn Reads> {

@@ -33,6 +33,7 @@ use crate::{
         slot::ReplyTx,
         table::Table,
     },
+    config::Settings,
     model::id::AgentId,
     store::{AgentRow, SeenState},
 };
@@ -182,6 +183,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn name(&self) -> &'static str;
     fn info(&self) -> KindInfo;
     fn policy(&self) -> &KindPolicy;
+    /// Puts in force what may change while the node runs.
+    fn reconfigure(&self, settings: &Settings);
     fn shape(&self, message: &str) -> Option<Arc<Shape>>;
     fn message_names(&self) -> Vec<String>;
     /// Has the running agents restart that came into memory as those cells; how many.
@@ -273,6 +276,11 @@ impl<A: Agent> AnyKind for Kind<A> {
 
     fn policy(&self) -> &KindPolicy {
         &self.policy
+    }
+
+    fn reconfigure(&self, settings: &Settings) {
+        let next = KindPolicy::of(&A::policy(), settings, A::KIND);
+        *self.policy.restart.write() = next.restart.into_inner();
     }
 
     fn shape(&self, message: &str) -> Option<Arc<Shape>> {

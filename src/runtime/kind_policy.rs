@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 use super::crowd::Crowd;
 use crate::{
     agent::{Persistence, policy::Policy},
@@ -13,14 +15,15 @@ use crate::{
 };
 
 /// What is in force for a kind: configuration over code over defaults.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct KindPolicy {
     pub mailbox: usize,
     pub idle_timeout: Duration,
     pub crowd: Crowd,
     pub turn_timeout: Duration,
     pub ask_timeout: Duration,
-    pub restart: RestartPolicy,
+    /// It may change while the node runs.
+    pub restart: RwLock<RestartPolicy>,
     /// How the attempts at its agents' tasks follow upon each other.
     pub terms: TaskTerms,
     /// How many of those may be under way, and how often one may begin.
@@ -69,7 +72,7 @@ impl KindPolicy {
             crowd: Crowd::of(over.max_live as usize),
             turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
             ask_timeout: over.ask_timeout,
-            restart: over.restart,
+            restart: RwLock::new(over.restart),
             terms: over.terms,
             bounds,
             persistence,

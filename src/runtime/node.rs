@@ -19,10 +19,13 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use arc_swap::ArcSwap;
+
 use super::{
     backlog::Waiting,
     bonds::Bonds,
     cache_actor::{Put, Refresh},
+    configuration::{Configuration, Layers},
     crashes::Crashes,
     dispatcher::{CLAIM, Held, Newborns, PROMOTE, Wake},
     gone::Gone,
@@ -68,7 +71,9 @@ pub(crate) struct Node {
     pub boot: Uuid,
     pub started: Instant,
     pub started_at: Timestamp,
-    pub settings: Arc<config::Settings>,
+    /// What is in force; some of it may change while the node runs.
+    pub settings: ArcSwap<config::Settings>,
+    pub configuration: Configuration,
     pub logger: Logger,
     pub store: Arc<dyn Store>,
     pub loads: Loads,
@@ -88,7 +93,6 @@ pub(crate) struct Node {
     pub directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
     pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
-    pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     pub topics: Topics,
     pub schedules: Signal,
     pub bonds: Bonds,
@@ -124,6 +128,7 @@ pub(crate) struct Node {
 /// What [`Node::new`] is given beside what it makes itself.
 pub(crate) struct Parts {
     pub settings: Arc<config::Settings>,
+    pub layers: Layers,
     pub logger: Logger,
     pub store: Arc<dyn Store>,
     pub cache: Arc<dyn Cache>,
@@ -151,7 +156,8 @@ impl Node {
                 boot: parts.boot,
                 started: parts.started,
                 started_at: clock::now(),
-                settings: parts.settings,
+                configuration: Configuration::new(parts.layers, parts.settings.clone(), built.sections),
+                settings: ArcSwap::new(parts.settings),
                 logger: parts.logger,
                 loads: Loads::new(parts.store.clone()),
                 store: parts.store,
@@ -169,7 +175,6 @@ impl Node {
                 directories: built.directories,
                 tools: built.tools,
                 resources: built.resources,
-                app: built.app,
                 topics,
                 schedules: Signal::default(),
                 bonds: Bonds::new(),
@@ -408,7 +413,7 @@ impl Node {
                 request: key.request,
                 task: Some(id),
                 reply: None,
-                expires_at: later(clock::now(), self.settings.limits.idempotency_ttl),
+                expires_at: later(clock::now(), self.settings.load().limits.idempotency_ttl),
             });
         }
         // Whoever repeats what was accepted has been answered by its key.

@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use arc_swap::ArcSwap;
+
 use super::{
+    configuration::{App, ReadSection, Section, Sections},
     groups::{Group, declared},
     kind::{AnyKind, Kind},
     kind_policy::KindPolicy,
@@ -23,7 +26,7 @@ use crate::{
         host::Directory,
         schedule::{ScheduleOptions, Target},
     },
-    config,
+    config::{self, Errors},
     model::group::GroupPolicy,
     model::id::{NameError, check_kind, check_tool},
     store::Store,
@@ -34,7 +37,7 @@ type MakeKind =
     Box<dyn FnOnce(Weak<Node>, &config::Settings) -> (Arc<dyn AnyKind>, Box<dyn Any + Send + Sync>) + Send>;
 type MakeTool =
     Box<dyn FnOnce(Weak<Node>, &config::Settings, Option<Arc<StandIns>>) -> Arc<dyn AnyTool> + Send>;
-type Section = (&'static str, fn(&config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String>);
+type Declaration = (TypeId, (&'static str, ReadSection));
 
 /// Puts something between the node and its store.
 pub(crate) type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
@@ -57,8 +60,8 @@ pub(crate) struct Registry {
     inputs: Vec<(&'static str, Takes)>,
     pub schedules: Vec<Declared>,
     resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
-    sections: Vec<(TypeId, Section)>,
-    app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    sections: Vec<Declaration>,
+    app: App,
 }
 
 /// The same, built for a node.
@@ -68,7 +71,7 @@ pub(crate) struct Built {
     pub tools: BTreeMap<&'static str, Arc<dyn AnyTool>>,
     pub groups: Vec<Group>,
     pub resources: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
-    pub app: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    pub sections: Sections,
 }
 
 impl Registry {
@@ -144,9 +147,10 @@ impl Registry {
     }
 
     pub(crate) fn settings<S: Settings>(&mut self) {
-        fn read<S: Settings>(settings: &config::Settings) -> Result<Arc<dyn Any + Send + Sync>, String> {
-            let section: S = settings.app_as(S::SECTION).map_err(|e| e.to_string())?;
-            section.validate().map_err(|e| format!("app.{}: {e:#}", S::SECTION))?;
+        fn read<S: Settings>(settings: &config::Settings) -> Result<Section, Errors> {
+            let section: S = settings.app_as(S::SECTION)?;
+            let key = || format!("app.{}", S::SECTION);
+            section.validate().map_err(|e| Errors::one(&key(), format!("{e:#}")))?;
             Ok(Arc::new(section))
         }
         self.sections.push((TypeId::of::<S>(), (S::SECTION, read::<S>)));
@@ -191,7 +195,7 @@ impl Registry {
                 Ok(section) => {
                     self.app.insert(*of, section);
                 }
-                Err(e) => wrong.push(e),
+                Err(errors) => wrong.extend(errors.0.iter().map(ToString::to_string)),
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -204,11 +208,13 @@ impl Registry {
             kinds.push(kind);
             directories.insert(of, directory);
         }
+        let declared = self.sections.into_iter().map(|(of, (_, read))| (of, read)).collect();
+        let sections = Sections { declared, read: ArcSwap::from_pointee(self.app) };
         let tools = self
             .tools
             .into_iter()
             .map(|(name, make)| (name, make(node.clone(), settings, self.stand_ins.clone())))
             .collect();
-        Built { kinds, directories, tools, groups: self.groups, resources: self.resources, app: self.app }
+        Built { kinds, directories, tools, groups: self.groups, resources: self.resources, sections }
     }
 }

@@ -49,7 +49,7 @@ impl Node {
             Target::Agent { kind, .. } => self.kind(kind).map(|(_, kind)| kind.policy().terms),
             Target::Tool(name) => self.tools.get(name.as_str()).map(|tool| tool.terms()),
         };
-        own.unwrap_or_else(|| self.settings.tasks.terms())
+        own.unwrap_or_else(|| self.settings.load().tasks.terms())
     }
 
     /// Decides what an attempt makes of its task.

@@ -329,7 +329,8 @@ impl<M: Typed> ToolCell<M> {
         self.figures.crashed.fetch_add(1, Ordering::Relaxed);
         self.crashes = self.crashes.saturating_add(1);
         let Some(node) = self.node.upgrade() else { return };
-        let supervision = &node.settings.supervision;
+        let settings = node.settings.load();
+        let supervision = &settings.supervision;
         node.crashed(CrashReport {
             group: None,
             id,

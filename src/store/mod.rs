@@ -25,6 +25,7 @@ mod read;
 mod rows;
 mod schedules;
 mod schema;
+mod settings;
 mod shared;
 mod sqlite;
 mod told;
@@ -44,6 +45,7 @@ pub use open::{
 };
 pub use past::Past;
 pub use schedules::Schedules;
+pub use settings::{KeptSettings, SettingsShelf};
 pub use shared::{Hint, PoolStatus, Shared, Watch};
 pub use tries::Tries;
 pub(crate) use unit::MIXED;
@@ -243,7 +245,7 @@ pub struct Migrations {
 /// The durable truth. Calls may come from any thread; none is dropped half way by its caller
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
-pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
+pub trait Store: Entities + Journals + Schedules + SettingsShelf + Send + Sync + 'static {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;
 

@@ -385,5 +385,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    greenroom_settings (id) {
+        id -> BigInt,
+        generation -> BigInt,
+        document -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(greenroom_agents, greenroom_snapshots);
 diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

@@ -33,6 +33,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("redis", &["cache"]),
     ("moka", &["cache"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("rustix", &["cli"]),
     // The two clients of a node: the command line, and the demo, which watches one from outside.
     ("ureq", &["cli", "demo"]),
     ("slog", &["log"]),

@@ -1,5 +1,6 @@
 //! The command line, from outside: what is printed where, and how it ends.
 
+mod config;
 mod dead;
 #[path = "../support/postgres.rs"]
 mod postgres;

@@ -13,6 +13,7 @@ mod keys;
 mod leases;
 mod operators;
 mod schedules;
+mod settings;
 mod subscriptions;
 mod support;
 mod together;

@@ -4,6 +4,7 @@
 mod ahead;
 mod backlog;
 mod clearing;
+mod configuration;
 mod crashes;
 mod crowd;
 mod entities;

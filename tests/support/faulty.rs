@@ -475,6 +475,16 @@ impl Schedules for Faulty {
 }
 
 #[async_trait]
+impl SettingsShelf for Faulty {
+    async fn settings(&self) -> Result<KeptSettings> {
+        self.read().await?.settings().await
+    }
+    async fn keep_settings(&self, next: &KeptSettings) -> Result<bool> {
+        self.pass().await?.keep_settings(next).await
+    }
+}
+
+#[async_trait]
 impl Entities for Faulty {
     async fn conversations(&self, ids: &[ConversationId]) -> Result<Vec<Option<Conversation>>> {
         self.read().await?.conversations(ids).await

@@ -111,6 +111,16 @@ impl Said {
     }
 }
 
+/// Waits until it is so.
+#[track_caller]
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Runs the binary once, without a node, in a directory of its own.
 pub fn cli_alone(args: &[&str]) -> Said {
     let home = Home(TempDir::new().unwrap());

@@ -234,7 +234,7 @@ impl Node {
             let tell = |who: &Subscriber| {
                 let target = Target::agent(&*who.kind, &*who.key);
                 // As with `Done`: it is to arrive.
-                let attempts = self.settings.tasks.max_attempts.max(5);
+                let attempts = self.settings.load().tasks.max_attempts.max(5);
                 NewTask::new(target, &*who.message, end.clone(), attempts)
             };
             let unit = Unit {

@@ -147,7 +147,7 @@ impl<A: Agent> Runner<A> {
             request: key.request,
             task: None,
             reply: Some(keys::write(&outcome)),
-            expires_at: later(now, self.node.settings.limits.idempotency_ttl),
+            expires_at: later(now, self.node.settings.load().limits.idempotency_ttl),
         })
     }
 
@@ -164,7 +164,7 @@ impl<A: Agent> Runner<A> {
             .map_err(|(message, _)| fault(format!("writing the state panicked: {message}")))?
             .map_err(|e| fault(format!("the state cannot be written as JSON: {e}")))?;
         let bytes = buffer.len() - snapshot::HEADER_BYTES;
-        let limit = self.node.settings.limits.state_bytes;
+        let limit = self.node.settings.load().limits.state_bytes;
         if bytes as u64 > limit {
             return Err(Box::new(AskError::TooLarge(format!(
                 "the state would have {bytes} bytes, more than limits.state_bytes ({limit})"

@@ -187,7 +187,7 @@ impl<A: Agent> Runner<A> {
             Decision::Restart { delay, .. } => Some(delay),
             // Its group decides what becomes of it.
             Decision::Exceeded { .. } if self.kind.policy.group.is_some() => {
-                Some(self.kind.policy.restart.backoff_max)
+                Some(self.kind.policy.restart.read().backoff_max)
             }
             Decision::Exceeded { .. } | Decision::Leave => None,
         };

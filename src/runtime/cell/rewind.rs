@@ -89,14 +89,15 @@ impl<A: Agent> Runner<A> {
             // Its group decides what becomes of it.
             Decision::Exceeded { .. } if self.kind.policy.group.is_some() => {
                 self.inbox().set_phase(Phase::Restarting);
-                self.back_off(self.kind.policy.restart.backoff_max).await;
+                let delay = self.kind.policy.restart.read().backoff_max;
+                self.back_off(delay).await;
                 self.rewind_if_gone().await
             }
             Decision::Exceeded { attempts } => {
                 if let Some(exit) = self.rewind_if_gone().await {
                     return Some(exit);
                 }
-                let within = self.kind.policy.restart.within;
+                let within = self.kind.policy.restart.read().within;
                 let why = format!("it crashed more than {attempts} times within {within:?}");
                 Some(self.stop(why).await)
             }
@@ -158,7 +159,7 @@ impl<A: Agent> Runner<A> {
         reason: CrashReason,
     ) -> (Decision, Fault) {
         self.streak = self.streak.saturating_add(1);
-        let policy = self.kind.policy.restart;
+        let policy = *self.kind.policy.restart.read();
         let jitter = 0.5 + fastrand::f64() / 2.0;
         let decision =
             decide(&policy, self.budget.get_or_insert_default(), self.streak, self.node.uptime(), jitter);

@@ -103,7 +103,7 @@ impl Dispatcher {
 
     /// Slots that no claim of a tool's task holds.
     pub(super) fn free_slots(&self) -> usize {
-        (self.node.settings.tasks.slots as usize).saturating_sub(self.tool_claims)
+        (self.node.settings.load().tasks.slots as usize).saturating_sub(self.tool_claims)
     }
 }
 

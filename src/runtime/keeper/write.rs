@@ -68,7 +68,7 @@ impl Node {
                 request: [0; 16],
                 task: None,
                 reply: None,
-                expires_at: later(clock::now(), self.settings.limits.idempotency_ttl),
+                expires_at: later(clock::now(), self.settings.load().limits.idempotency_ttl),
             });
         }
     }

@@ -146,7 +146,7 @@ impl Operator {
         key: Option<&str>,
     ) -> Result<(StoredMessage, bool)> {
         check_role(&request.role).map_err(|e| invalid("/role", e.to_string()))?;
-        let limit = self.node.settings.limits.message_bytes;
+        let limit = self.node.settings.load().limits.message_bytes;
         if request.content.get().len() as u64 > limit {
             let why = format!("the content is over limits.message_bytes ({limit})");
             return Err(AskError::TooLarge(why).into());
@@ -185,7 +185,7 @@ impl Operator {
                     request: key.request,
                     task: None,
                     reply: Some(keys::write(&Ok(reply))),
-                    expires_at: later(clock::now(), self.node.settings.limits.idempotency_ttl),
+                    expires_at: later(clock::now(), self.node.settings.load().limits.idempotency_ttl),
                 });
                 Some(key)
             }

@@ -79,7 +79,7 @@ impl Operator {
 
     fn message(&self, kind: &Arc<dyn AnyKind>, message: &str, bytes: &[u8]) -> Result<Box<RawValue>> {
         let shape = kind.shape(message).ok_or_else(|| unknown_message(kind, message))?;
-        let limit = self.node.settings.limits.message_bytes;
+        let limit = self.node.settings.load().limits.message_bytes;
         if bytes.len() as u64 > limit {
             let why =
                 format!("the message has {} bytes, more than limits.message_bytes ({limit})", bytes.len());

@@ -1,6 +1,7 @@
 //! The operators' door: everything that HTTP and the command line may see and do, as plain data.
 
 mod agents;
+mod configuration;
 mod conversations;
 mod crashes;
 mod dead;
@@ -18,6 +19,7 @@ mod tools;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
+    configuration::ConfigView,
     conversations::{MessageQuery, PageQuery},
     signals::Resolution,
 };

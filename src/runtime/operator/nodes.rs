@@ -25,7 +25,7 @@ impl Operator {
                 id: row.boot.to_string(),
                 name: row.name,
                 // A store whose lock is the lease keeps no URL: there is nobody else to read it.
-                url: row.url.or_else(|| node.settings.node.url.clone().filter(|_| this)),
+                url: row.url.or_else(|| node.settings.load().node.url.clone().filter(|_| this)),
                 started_at: row.started_at,
                 lease_until: row.lease_until,
                 partitions: row.partitions,

@@ -39,7 +39,7 @@ impl Operator {
             return Err(AskError::TooLarge("a session has at most 1 MiB".to_owned()).into());
         }
         let ttl = match &request.ttl {
-            None => self.node.settings.sessions.ttl,
+            None => self.node.settings.load().sessions.ttl,
             Some(text) => parse_duration(text).map_err(|e| invalid("/ttl", e.to_string()))?,
         };
         if !(MIN_TTL..=MAX_TTL).contains(&ttl) {

@@ -49,7 +49,7 @@ impl Operator {
             }
         };
         let body = to_raw_value(&body).map_err(|e| OperatorError::Malformed(e.to_string()))?;
-        let limit = self.node.settings.limits.message_bytes;
+        let limit = self.node.settings.load().limits.message_bytes;
         if body.get().len() as u64 > limit {
             let what = format!("the signal is over limits.message_bytes ({limit})");
             return Err(AskError::TooLarge(what).into());

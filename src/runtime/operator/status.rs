@@ -131,7 +131,7 @@ impl Operator {
 
     /// Whether submissions are refused because too many tasks wait.
     fn backlog(&self, counts: &Counts) -> Option<Reason> {
-        let (waiting, most) = (Backlog::of(&counts.tasks), self.node.settings.tasks.max_backlog);
+        let (waiting, most) = (Backlog::of(&counts.tasks), self.node.settings.load().tasks.max_backlog);
         (most > 0 && waiting >= most).then(|| Reason {
             code: "backlog_full".to_owned(),
             message: format!("{waiting} tasks wait: further submissions from outside are refused"),
@@ -222,7 +222,7 @@ impl Operator {
                 task
             })
             .collect();
-        let mut root = leaf("orchestrator", &node.settings.node.name, "active", 0);
+        let mut root = leaf("orchestrator", &node.settings.load().node.name, "active", 0);
         root.children = vec![
             leaf("persistence", "persistence", if up { "active" } else { "down" }, waiting as u64),
             leaf("cache", "cache", if node.cache.health().up { "active" } else { "down" }, 0),
@@ -282,7 +282,7 @@ impl Operator {
     fn node_info(&self) -> NodeInfo {
         NodeInfo {
             id: self.node.boot.to_string(),
-            name: self.node.settings.node.name.clone(),
+            name: self.node.settings.load().node.name.clone(),
             pid: std::process::id(),
             started_at: self.node.started_at,
             uptime_ms: millis(self.node.uptime()),

@@ -271,7 +271,7 @@ impl Operator {
                 ""
             }
         };
-        let limit = self.node.settings.limits.message_bytes;
+        let limit = self.node.settings.load().limits.message_bytes;
         if raw.get().len() as u64 > limit {
             return Err(
                 AskError::TooLarge(format!("the input is over limits.message_bytes ({limit})")).into()

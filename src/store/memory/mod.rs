@@ -33,9 +33,9 @@ use uuid::Uuid;
 use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Forgotten, Journals, KeyRow, Member, MessagePage, NodeRow, Ownership, Past, Schedules, Shared,
-    SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    VerifyReport,
+    Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, NodeRow, Ownership, Past,
+    Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions,
+    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
 };
 use crate::clock;
 use crate::model::{
@@ -313,6 +313,22 @@ impl Schedules for MemoryStore {
 
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
         Ok(self.write_now(|s| s.remove_schedule(name, revision)))
+    }
+}
+
+#[async_trait]
+impl SettingsShelf for MemoryStore {
+    async fn settings(&self) -> Result<KeptSettings, StoreError> {
+        Ok(self.read(|s| s.settings.clone()))
+    }
+
+    async fn keep_settings(&self, next: &KeptSettings) -> Result<bool, StoreError> {
+        Ok(self.write_now(|s| {
+            if s.settings.generation + 1 == next.generation {
+                s.settings = next.clone();
+            }
+            s.settings == *next
+        }))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
         topic::Subscriber,
     },
     store::{
-        AgentRow, KeyRow, StoreOptions,
+        AgentRow, KeptSettings, KeyRow, StoreOptions,
         history::History,
         told::WrittenEvent,
         values::{Id, micros, moment},
@@ -97,6 +97,7 @@ pub(super) struct State {
     /// What tasks wrote.
     pub(super) written: Table<TaskId, Written>,
     pub(super) schedules: Table<String, Schedule>,
+    pub(super) settings: KeptSettings,
     /// Since when.
     pub(super) paused: Table<String, Timestamp>,
     /// Numbers once drawn are not drawn again, also where their unit was refused.
@@ -128,6 +129,7 @@ impl State {
             subscriptions: Table::default(),
             written: Table::default(),
             schedules: Table::default(),
+            settings: KeptSettings::default(),
             paused: Table::default(),
             seq: 0,
             revision: 0,

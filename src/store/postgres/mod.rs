@@ -19,6 +19,7 @@ mod migrate;
 mod pool;
 mod read;
 mod schedules;
+mod settings;
 mod states;
 mod submissions;
 mod subscriptions;
@@ -41,10 +42,10 @@ use uuid::Uuid;
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeyRow, Member,
-    MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules, Shared, SignalFound,
-    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
-    Watch, history, rows, told, values,
+    Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeptSettings, KeyRow,
+    Member, MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules, SettingsShelf, Shared,
+    SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
+    VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -355,6 +356,17 @@ impl Schedules for PostgresStore {
 
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
         schedules::remove(&mut *self.pools.get().await?, name, revision).await
+    }
+}
+
+#[async_trait]
+impl SettingsShelf for PostgresStore {
+    async fn settings(&self) -> Result<KeptSettings, StoreError> {
+        settings::read(&mut *self.pools.get().await?).await
+    }
+
+    async fn keep_settings(&self, next: &KeptSettings) -> Result<bool, StoreError> {
+        settings::write(&mut *self.pools.get().await?, next).await
     }
 }
 

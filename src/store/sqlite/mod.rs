@@ -19,6 +19,7 @@ mod operate;
 mod plain;
 mod read;
 mod schedules;
+mod settings;
 mod subscriptions;
 mod tx;
 
@@ -40,9 +41,9 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Forgotten, Journals, KeyRow, Member, MessagePage, Migrations, NodeRow, Ownership,
-    Past, Schedules, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
-    TaskFilter, Unit, Verdict, VerifyReport, history, rows, told, values,
+    Durability, Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, Migrations,
+    NodeRow, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -432,6 +433,19 @@ impl Schedules for SqliteStore {
         let name = name.to_owned();
         let remove = move |tx: &mut tx::Tx<'_>| schedules::remove(tx.conn, &name, revision);
         self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), remove)).await
+    }
+}
+
+#[async_trait]
+impl SettingsShelf for SqliteStore {
+    async fn settings(&self) -> Result<KeptSettings, StoreError> {
+        self.read(settings::read).await
+    }
+
+    async fn keep_settings(&self, next: &KeptSettings) -> Result<bool, StoreError> {
+        let next = next.clone();
+        let keep = move |tx: &mut tx::Tx<'_>| settings::write(tx.conn, &next);
+        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), keep)).await
     }
 }
 

@@ -1,0 +1,180 @@
+//! `config set`, `unset`, `init` and `check`, `doctor` and `completions`.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use greenroom::store::{self, KeptSettings, StoreOptions};
+use serde_json::json;
+
+use crate::support::{Node, cli_alone};
+
+#[test]
+fn a_key_is_set_by_the_node_and_where_none_runs_in_the_store() {
+    let mut node = Node::start(&[]);
+    let data = node.data_dir().to_string_lossy().into_owned();
+    let dry = node.cli(&["config", "set", "tasks.slots", "3", "--dry-run"]);
+    assert_eq!((dry.code, dry.out.as_str()), (0, "tasks.slots = 3  # in force\n"), "{dry:?}");
+    let set = node.cli_unaided(&["config", "set", "tasks.slots", "3", "--data-dir", &data]);
+    assert_eq!((set.code, set.out.as_str()), (0, "tasks.slots = 3  # in force\n"), "{set:?}");
+    let later = node.cli(&["config", "set", "agents.default.mailbox", "9"]);
+    assert_eq!(later.out, "agents.default.mailbox = 9  # after a restart\n");
+    let shown = node.cli(&["config", "show", "--origin"]);
+    assert!(shown.out.contains("tasks.slots = 3  # config set"), "{shown:?}");
+    assert!(shown.err.contains("agents.default.mailbox"), "{shown:?}");
+    let wrong = node.cli(&["config", "set", "tasks.slts", "3"]);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+    assert!(wrong.err.contains("did you mean tasks.slots?"), "{wrong:?}");
+    let over = node.cli(&["config", "set", "node.threads", "3"]);
+    assert!(over.code == 2 && over.err.contains("cannot be kept in the store"), "{over:?}");
+
+    node.kill();
+    let set = node.cli_unaided(&[
+        "config",
+        "set",
+        "log.levels.\"greenroom::task\"",
+        "debug",
+        "--data-dir",
+        &data,
+        "--set",
+        "http.bind=127.0.0.1:1",
+    ]);
+    assert_eq!(
+        (set.code, set.out.as_str()),
+        (0, "log.levels.\"greenroom::task\" = \"debug\"  # after a restart\n"),
+        "{set:?}"
+    );
+    let wrong = node.cli_unaided(&[
+        "config",
+        "set",
+        "log.level",
+        "loud",
+        "--data-dir",
+        &data,
+        "--set",
+        "http.bind=127.0.0.1:1",
+    ]);
+    assert_eq!((wrong.code, wrong.out.as_str()), (9, ""), "{wrong:?}");
+    let unset = node.cli_unaided(&[
+        "config",
+        "unset",
+        "tasks",
+        "--data-dir",
+        &data,
+        "--set",
+        "http.bind=127.0.0.1:1",
+    ]);
+    assert!(unset.out.starts_with("tasks.slots = 64"), "{unset:?}");
+    node.start_again();
+    let shown = node.cli(&["config", "show"]).out;
+    for line in
+        ["agents.default.mailbox = 9", "log.levels.\"greenroom::task\" = \"debug\"", "tasks.slots = 64"]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+}
+
+#[test]
+fn a_kept_key_that_is_no_key_any_more_is_told_and_taken_away() {
+    let mut node = Node::start(&[]);
+    node.kill();
+    let data = node.data_dir().to_string_lossy().into_owned();
+    let values = [("tasks.slots", 3), ("tasks.gone", 1)].map(|(key, n)| (key.to_owned(), json!(n)));
+    let kept = KeptSettings { generation: 1, values: values.into() };
+    let url = format!("sqlite://{data}/greenroom.db");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = store::open(&url, &StoreOptions::default()).await.unwrap();
+        assert!(store.keep_settings(&kept).await.unwrap());
+    });
+    let said = node.cli_unaided(&["run", "--data-dir", &data, "--set", "http.bind=127.0.0.1:0"]);
+    assert_eq!(said.code, 9, "{said:?}");
+    assert!(
+        said.err.contains("config set: tasks.gone") && said.err.contains("config unset tasks.gone"),
+        "{said:?}"
+    );
+    let unset = node.cli_unaided(&[
+        "config",
+        "unset",
+        "tasks.gone",
+        "--data-dir",
+        &data,
+        "--set",
+        "http.bind=127.0.0.1:1",
+    ]);
+    assert_eq!(unset.code, 0, "{unset:?}");
+    node.start_again();
+    assert!(node.cli(&["config", "show"]).out.contains("tasks.slots = 3"));
+}
+
+#[test]
+fn a_file_is_written_that_says_what_there_is() {
+    let node = Node::start(&[]);
+    let said = node.cli_unaided(&["config", "init"]);
+    assert_eq!((said.code, said.out.as_str()), (0, ""), "{said:?}");
+    let text = fs::read_to_string(node.dir().join("greenroom.toml")).unwrap();
+    for line in ["[tasks]", "#slots = 64", "# How many tasks run at the same time."] {
+        assert!(text.lines().any(|there| there.starts_with(line)), "{line}: {text}");
+    }
+    assert_eq!(node.cli_unaided(&["config", "check"]).code, 0);
+    let again = node.cli_unaided(&["config", "init"]);
+    assert!(again.code == 4 && again.err.contains("--force"), "{again:?}");
+    assert_eq!(node.cli_unaided(&["config", "init", "--force", "--production"]).code, 0);
+    assert_eq!(node.cli_unaided(&["config", "check"]).code, 0);
+}
+
+#[test]
+fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let node = Node::start(&[]);
+    let data = node.data_dir().to_string_lossy().into_owned();
+    let well = node.cli(&["doctor", "--data-dir", &data]);
+    assert_eq!(well.code, 0, "{well:?}");
+    for check in [
+        "✓ configuration",
+        "✓ node",
+        "✓ version",
+        "✓ clock",
+        "✓ store",
+        "✓ cache",
+        "✓ permissions",
+        " disk",
+        " open files",
+    ] {
+        assert!(well.out.contains(check), "{check}: {well:?}");
+    }
+    let token = node.data_dir().join("token");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    let open = node.cli(&["doctor", "--json", "--data-dir", &data]);
+    assert_eq!(open.code, 1, "{open:?}");
+    let told = open.json();
+    assert_eq!(told["healthy"], json!(false));
+    let wrong: Vec<_> = told["checks"].as_array().unwrap().iter().filter(|c| c["state"] == "wrong").collect();
+    assert_eq!(wrong.len(), 1, "{told}");
+    assert_eq!(wrong[0]["check"], "permissions");
+    assert_eq!(wrong[0]["remedy"], format!("chmod 600 {}", token.display()));
+}
+
+#[test]
+fn without_a_node_the_doctor_and_check_look_at_the_neighbours() {
+    let said = cli_alone(&["doctor", "--set", "http.bind=127.0.0.1:0"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("none runs") && said.out.contains("✓ port"), "{said:?}");
+    for (set, check) in [
+        ("store.url=postgres://nobody@127.0.0.1:1/x", "✗ store"),
+        ("cache.url=redis://127.0.0.1:1", "! cache"),
+        ("cache.tls_ca=nowhere.pem", "✗ cache.tls_ca"),
+        ("tools.fs.roots=nowhere", "! tools.fs.roots"),
+        ("log.file.path=nowhere/log", "✗ log.file.path"),
+    ] {
+        let said = cli_alone(&["config", "check", "--connect", "--set", set]);
+        assert_eq!(said.code, i32::from(check.starts_with('✗')), "{set}: {said:?}");
+        assert!(said.out.contains(check) && said.out.contains('→'), "{set}: {said:?}");
+    }
+}
+
+#[test]
+fn shells_are_given_completions() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = cli_alone(&["completions", shell]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.out.contains("greenroom") && said.out.contains("schedules"), "{shell}: {said:?}");
+    }
+    assert_eq!(cli_alone(&["completions", "dos"]).code, 2);
+}
