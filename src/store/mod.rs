@@ -9,6 +9,7 @@
 //! has come to.
 //! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
+mod acts;
 mod audit;
 mod cause;
 mod crashes;
@@ -27,12 +28,14 @@ mod schedules;
 mod schema;
 mod shared;
 mod sqlite;
+mod tokens;
 mod told;
 mod tries;
 mod unit;
 mod values;
 mod verify;
 
+pub use acts::{ActFilter, Acts};
 pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
@@ -45,6 +48,7 @@ pub use open::{
 pub use past::Past;
 pub use schedules::Schedules;
 pub use shared::{Hint, PoolStatus, Shared, Watch};
+pub use tokens::Tokens;
 pub use tries::Tries;
 pub(crate) use unit::MIXED;
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
@@ -243,7 +247,7 @@ pub struct Migrations {
 /// The durable truth. Calls may come from any thread; none is dropped half way by its caller
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
-pub trait Store: Entities + Journals + Schedules + Send + Sync + 'static {
+pub trait Store: Acts + Entities + Journals + Schedules + Tokens + Send + Sync + 'static {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;
 
