@@ -1,6 +1,10 @@
 //! What a node needs around it: threads, log, HTTP, signals.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    net::TcpListener,
+    sync::Arc,
+};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{LogFormat, Settings},
-    http::{self, Announcement, Ctx, Token},
+    http::{self, Access, Announcement, Ctx},
     log::{FileOptions, Format, Logger, Options, Origin},
     model::event::{self, Event, Level},
     runtime::Running,
@@ -64,7 +68,7 @@ pub(super) fn metrics() -> Option<PrometheusHandle> {
 pub(super) fn serve(
     running: &Running,
     listener: TcpListener,
-    token: Token,
+    access: Access,
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -73,10 +77,20 @@ pub(super) fn serve(
         settings: Arc::new(running.settings().clone()),
         logger: running.logger().clone(),
         metrics,
-        token,
+        access,
         stop,
     };
     http::spawn(ctx, listener)
+}
+
+/// Tells whoever looks at the console how to open the dashboard. The link is a secret: it is not logged.
+pub(super) fn invite(access: &Access, announcement: &Announcement) {
+    let mut console = std::io::stderr();
+    if console.is_terminal() {
+        let link = access.first_link(&announcement.url);
+        // Where it cannot be written nobody reads it; `greenroom login` prints another.
+        let _ = writeln!(console, "dashboard (once, within 10 minutes): {}", link.url);
+    }
 }
 
 /// Waits until somebody asks the node to end: a signal, an operator, or the node itself.

@@ -10,7 +10,7 @@ use crate::{
     cli::{App, DemoArgs, Exit, Failure},
     config::{self, Errors, Settings, Sources},
     demo,
-    http::{self, Announcement, Token},
+    http::{self, Access, Announcement, Token},
     log::Logger,
     runtime::{self, StartError, trial::Trials},
     store::StoreError,
@@ -53,11 +53,12 @@ impl App for Program {
         let ended = tokio.block_on(async {
             let (there, data_dir) = (settings.clone(), settings.node.data_dir.clone());
             let running = self.builder.launch(settings, logger, boot, lock).await.map_err(start_failure)?;
-            let token = Token::establish(&there)?;
+            let access = Access::new(Token::establish(&there)?, running.handle.operator().clone());
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();
-            let server = node::serve(&running, listener, token, metrics, stop.clone())
+            let server = node::serve(&running, listener, access.clone(), metrics, stop.clone())
                 .map_err(|e| failed("HTTP", &e))?;
+            node::invite(&access, &announcement);
             node::asked_to_end(&running).await.map_err(|e| failed("signals", &e))?;
             let fatal = running.handle.operator().fatal();
             announcement.remove(&data_dir);

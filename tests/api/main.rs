@@ -1,5 +1,6 @@
 //! The HTTP API, from outside: a real node, real sockets.
 
+mod access;
 mod conversations;
 mod schedules;
 mod sessions;
