@@ -1,6 +1,10 @@
 //! What a node needs around it: threads, log, HTTP, signals.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    net::TcpListener,
+    sync::Arc,
+};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{self, Errors, LogFormat, Settings, Sources},
-    http::{self, Announcement, Ctx, Token},
+    http::{self, Access, Announcement, Ctx},
     log::{FileOptions, Format, Guard, Logger, Options, Origin},
     model::event::{self, Event, Level},
     runtime::{self, Running, StartError, configuration::Layers},
@@ -66,7 +70,7 @@ pub(super) fn metrics() -> Option<PrometheusHandle> {
 pub(super) fn serve(
     running: &Running,
     listener: TcpListener,
-    token: Token,
+    access: Access,
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -75,10 +79,20 @@ pub(super) fn serve(
         settings: running.settings(),
         logger: running.logger().clone(),
         metrics,
-        token,
+        access,
         stop,
     };
     http::spawn(ctx, listener)
+}
+
+/// Tells whoever looks at the console how to open the dashboard. The link is a secret: it is not logged.
+pub(super) fn invite(access: &Access, announcement: &Announcement) {
+    let mut console = std::io::stderr();
+    if console.is_terminal() {
+        let link = access.first_link(&announcement.url);
+        // Where it cannot be written nobody reads it; `greenroom login` prints another.
+        let _ = writeln!(console, "dashboard (once, within 10 minutes): {}", link.url);
+    }
 }
 
 /// Waits until somebody asks the node to end: a signal, an operator, or the node itself. Until then SIGHUP has

@@ -10,7 +10,7 @@ use crate::{
     cli::{App, DemoArgs, Exit, Failure},
     config::{self, Errors, Settings, Sources},
     demo,
-    http::{self, Announcement, Token},
+    http::{self, Access, Announcement, Token},
     runtime::{self, StartError, trial::Trials},
     store::StoreError,
 };
@@ -60,11 +60,12 @@ impl App for Program {
             Announcement::forget(&data_dir);
             let metrics = node::metrics();
             let running = self.builder.launch(opened, boot, lock).await.map_err(start_failure)?;
-            let token = Token::establish(&there)?;
+            let access = Access::new(Token::establish(&there)?, running.handle.operator().clone());
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();
-            let server = node::serve(&running, listener, token, metrics, stop.clone())
+            let server = node::serve(&running, listener, access.clone(), metrics, stop.clone())
                 .map_err(|e| failed("HTTP", &e))?;
+            node::invite(&access, &announcement);
             node::asked_to_end(&running).await.map_err(|e| failed("signals", &e))?;
             let fatal = running.handle.operator().fatal();
             announcement.remove(&data_dir);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{
-    agents, completions, config, crashes, db, kinds, logs, node, nodes, schedules, status, tasks, tools,
+    agents, completions, config, crashes, db, kinds, logs, node, nodes, schedules, status, tasks, tokens,
+    tools,
 };
 use crate::config::Sources;
 
@@ -120,6 +121,11 @@ pub(super) enum Command {
     /// Show the node's log
     #[command(alias = "log")]
     Logs(logs::LogsArgs),
+    /// Tokens: who may come in, and what they may do
+    #[command(subcommand, alias = "token")]
+    Tokens(tokens::Tokens),
+    /// Print a link that opens the dashboard, once
+    Login,
     /// The configuration, as it is read on this machine
     #[command(subcommand)]
     Config(config::Config),
@@ -189,6 +195,10 @@ mod tests {
             "crashes ls --groups",
             "crashes show x",
             "logs -f -n 20 --level warn --subject counter/a --since 10m",
+            "tokens ls",
+            "tokens add ci --scope read --expires 30d",
+            "token rm ci",
+            "login",
             "config show --origin",
             "config check",
             "db migrate",

@@ -21,6 +21,7 @@ mod doctor;
 mod exit;
 mod input;
 mod kinds;
+mod login;
 mod logs;
 mod node;
 mod nodes;
@@ -29,6 +30,7 @@ mod schedules;
 mod status;
 mod table;
 mod tasks;
+mod tokens;
 mod tools;
 mod watch;
 mod when;
@@ -157,6 +159,8 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Tools(command) => tools::run(&session, command),
         Command::Crashes(command) => crashes::run(&session, command),
         Command::Logs(args) => logs::logs(&session, &args),
+        Command::Tokens(command) => tokens::run(&session, command),
+        Command::Login => login::login(&session),
         Command::Config(command) => config::run(&session, command),
         Command::Db(command) => db::run(&session, command),
         Command::Doctor => doctor::run(&session),

@@ -131,6 +131,13 @@ pub struct Http {
     pub tls: Tls,
 }
 
+impl Http {
+    /// Whether browsers reach it over TLS: its own, or that of the proxy in front.
+    pub fn is_encrypted(&self) -> bool {
+        self.behind_proxy || self.tls.cert.is_some()
+    }
+}
+
 /// Certificate and key; both or neither.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -98,6 +98,13 @@ impl Client {
         self.post("/api/v1/nodes/self/stop", &Value::Null, None)?.ok().map(drop)
     }
 
+    /// A link that opens the dashboard, once; the dashboard's own address where there is none.
+    pub fn login_link(&self) -> String {
+        let link = self.post("/api/v1/login-links", &Value::Null, None).and_then(Answer::ok);
+        let link = link.ok().and_then(|link| link.get("url")?.as_str().map(str::to_owned));
+        link.unwrap_or_else(|| self.url.clone())
+    }
+
     fn until_answered(&self, send: impl Fn() -> anyhow::Result<Answer>) -> Result<Answer, Failure> {
         let start = Instant::now();
         loop {

@@ -241,10 +241,10 @@ impl<'a> Show<'a> {
 
     fn invite(&self) {
         let Client { url, token, .. } = &self.node.client;
-        let librarian = self.librarian();
+        let (librarian, link) = (self.librarian(), self.node.client.login_link());
         self.screen.line(&format!(
             "\nnow you:\n  kill -9 {}\n  export GREENROOM_URL={url} GREENROOM_TOKEN={token}\n  \
-             greenroom agents send {librarian} Search '{{\"query\":\"…\"}}'\n  {url}/api/v1/status\nCtrl-C ends it",
+             greenroom agents send {librarian} Search '{{\"query\":\"…\"}}'\n  {link}\nCtrl-C ends it",
             self.node.pid()
         ));
     }

@@ -1,9 +1,9 @@
-//! What stands before the handlers: metrics, the `Host` check, the token.
+//! What stands before the handlers: metrics and headers, the `Host` and `Origin` checks, who asks and what for.
 
 use std::{net::IpAddr, time::Instant};
 
 use actix_web::{
-    Error, ResponseError,
+    Error, HttpMessage as _, HttpRequest, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{Method, header},
@@ -12,7 +12,12 @@ use actix_web::{
 };
 use percent_encoding::percent_decode_str;
 
-use super::{problem::Problem, server::Ctx};
+use super::{
+    access::{Caller, is_foreign, secure},
+    problem::Problem,
+    server::Ctx,
+};
+use crate::model::access::Scope;
 
 /// The first and the last of all: refuses what nobody should see, and measures.
 pub(super) async fn front(
@@ -21,10 +26,12 @@ pub(super) async fn front(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let began = Instant::now();
     let method = method_label(request.method());
-    let answered = match admit(&request) {
+    let mut answered = match admit(&request) {
         Err(problem) => request.into_response(problem.error_response()),
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
     };
+    let path = answered.request().path().to_owned();
+    secure(&path, answered.headers_mut());
     let route = answered.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let code = answered.status().as_u16().to_string();
     metrics::histogram!(
@@ -35,36 +42,49 @@ pub(super) async fn front(
     Ok(answered)
 }
 
-/// Lets those pass who show the token.
+/// Lets those pass who show a token, or a session's cookie.
 pub(super) async fn token(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    match authorise(&request) {
+    let caller = match ctx(&request) {
+        Ok(ctx) => ctx.access.clone().identify(&request).await,
+        Err(problem) => Err(problem),
+    };
+    match caller {
         Err(problem) => Ok(request.into_response(problem.error_response())),
-        Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            Ok(next.call(request).await?.map_into_boxed_body())
+        }
     }
+}
+
+/// Of those, lets them pass who may do what they ask for: to look takes one scope, all else another.
+pub(super) async fn scope(
+    scopes: Option<(Scope, Scope)>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some((read, write)) = scopes else {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    let needed = if request.method().is_safe() { read } else { write };
+    let has = request.extensions().get::<Caller>().map(Caller::scope);
+    let problem = match has {
+        Some(has) if has >= needed => return Ok(next.call(request).await?.map_into_boxed_body()),
+        Some(has) => Problem::new(
+            "forbidden",
+            format!("this takes a token of scope `{needed}`; the one that was shown has `{has}`"),
+        ),
+        None => Problem::new("unauthorized", "a token is needed"),
+    };
+    Ok(request.into_response(problem.error_response()))
 }
 
 fn ctx(request: &ServiceRequest) -> Result<&Ctx, Problem> {
     let ctx = request.app_data::<web::Data<Ctx>>().map(|data| data.get_ref());
     ctx.ok_or_else(|| Problem::new("unavailable", "the server is not set up"))
-}
-
-fn authorise(request: &ServiceRequest) -> Result<(), Problem> {
-    let ctx = ctx(request)?;
-    let Some(shown) = request.headers().get(header::AUTHORIZATION) else {
-        return Err(Problem::new(
-            "unauthorized",
-            "no token: send `Authorization: Bearer TOKEN`; it stands in the file `token` of the node's data directory",
-        ));
-    };
-    let shown = shown.as_bytes();
-    let (scheme, token) = shown.split_at_checked(7).unwrap_or((shown, &[]));
-    if scheme.eq_ignore_ascii_case(b"bearer ") && ctx.token.is(token.trim_ascii()) {
-        return Ok(());
-    }
-    Err(Problem::new("unauthorized", "this token is not the node's"))
 }
 
 /// Refuses a page that a browser took for ours, and paths that are no text.
@@ -87,7 +107,22 @@ fn admit(request: &ServiceRequest) -> Result<(), Problem> {
             }
         }
     }
+    let host = own_authority(request.request(), http.behind_proxy);
+    if is_foreign(request.method(), request.path(), request.headers(), host) {
+        let proxy =
+            if http.behind_proxy { "; the proxy must pass on `Host` or `X-Forwarded-Host`" } else { "" };
+        let why = format!("a page of another site sent this, and only the node's own pages may{proxy}");
+        return Err(Problem::new("forbidden", why));
+    }
     check_path(request.uri().path())
+}
+
+/// What the client calls this node, by its own or its proxy's words.
+pub(super) fn own_authority(request: &HttpRequest, behind_proxy: bool) -> Option<&str> {
+    let text = |name: header::HeaderName| request.headers().get(name)?.to_str().ok();
+    let forwarded = if behind_proxy { text(header::X_FORWARDED_HOST) } else { None };
+    let forwarded = forwarded.and_then(|all| all.rsplit(',').next()).map(str::trim);
+    forwarded.or_else(|| text(header::HOST)).or_else(|| request.uri().authority().map(|a| a.as_str()))
 }
 
 /// Whether a `Host` header names this machine.

@@ -4,11 +4,14 @@
 //! ([`Operator`](crate::runtime::operator::Operator)) and writes its answer; nothing is decided here.
 //! Only this room names actix-web.
 //!
-//! A request passes: metrics → `Host` check (on loopback, against DNS rebinding) → UTF-8 check of the
-//! path → routing → token (for `/api/v1` and `/metrics`) → the handler.
+//! A request passes: metrics and headers → `Host` check (on loopback, against DNS rebinding) → whether another
+//! site's page sent it → UTF-8 check of the path → who asks (for `/api/v1` and `/metrics`) → routing → whether
+//! their scope is enough → the handler.
 //!
-//! To add a route: a function in its resource's file, and its line in `router.rs`.
+//! To add a route: a function in its resource's file, and its line in `router.rs`, which also says which scope it
+//! needs where that is not the usual one.
 
+mod access;
 mod agents;
 mod announce;
 mod bind;
@@ -18,6 +21,7 @@ mod conversations;
 mod crashes;
 mod guard;
 mod health;
+mod login;
 mod logs;
 mod messages;
 mod node;
@@ -31,9 +35,11 @@ mod server;
 mod sessions;
 mod tasks;
 mod token;
+mod tokens;
 mod tools;
 
 pub use self::{
+    access::Access,
     announce::{Announcement, url_of},
     bind::{BindError, bind},
     problem::{PROBLEM_JSON, Problem, status_of},

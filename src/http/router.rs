@@ -8,16 +8,23 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, conversations, crashes, guard, health, logs, messages, node, page, problem::Problem,
-    schedules, sessions, tasks, tools,
+    agents, config, conversations, crashes, guard, health, login, logs, messages, node, page,
+    problem::Problem, schedules, sessions, tasks, tokens, tools,
 };
+use crate::model::access::Scope;
 
 /// All routes.
 pub(super) fn routes(service: &mut web::ServiceConfig) {
     service
-        .service(at("/").get(page::home).done())
-        .service(at("/health/live").get(health::live).done())
-        .service(at("/health/ready").get(health::ready).done())
+        .service(at("/").public().get(page::home).done())
+        .service(at("/login").public().on(Method::GET, login::redeem).post(login::login).done())
+        .service(
+            web::scope("/logout")
+                .wrap(from_fn(guard::token))
+                .service(at("").needs(Scope::Read).post(login::logout).done()),
+        )
+        .service(at("/health/live").public().get(health::live).done())
+        .service(at("/health/ready").public().get(health::ready).done())
         .service(
             web::scope("/metrics").wrap(from_fn(guard::token)).service(at("").get(health::metrics).done()),
         )
@@ -40,12 +47,16 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/kinds/{kind}").get(node::kind).done())
         .service(at("/kinds/{kind}/{action:pause|resume}").post(node::pause).done())
         .service(at("/nodes").get(node::nodes).done())
-        .service(at("/nodes/{id}/stop").post(node::stop).done())
+        .service(at("/nodes/{id}/stop").needs(Scope::Admin).post(node::stop).done())
         .service(at("/crashes").get(crashes::list).done())
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
-        .service(at("/config").get(config::show).on(Method::PATCH, config::change).done());
+        .service(at("/config").needs(Scope::Admin).get(config::show).on(Method::PATCH, config::change).done())
+        .service(at("/me").get(login::me).done())
+        .service(at("/login-links").needs(Scope::Read).post(login::link).done())
+        .service(at("/tokens").hidden().get(tokens::list).post(tokens::add).done())
+        .service(at("/tokens/{name}").hidden().delete(tokens::remove).done());
 }
 
 fn agent_routes(service: &mut web::ServiceConfig) {
@@ -107,17 +118,43 @@ pub(super) async fn nowhere(request: HttpRequest) -> HttpResponse {
     actix_web::ResponseError::error_response(&Problem::not_found(detail))
 }
 
-/// A resource that knows its methods, so that the others can be told.
+/// A resource that knows its methods, so that the others can be told, and which scope it takes: `read` to look
+/// at it, `operate` for all else, where its line does not say otherwise.
 struct At {
     resource: Resource,
     allow: Vec<Method>,
+    /// To look at it, and for all else; `None`: nobody is asked who they are.
+    scopes: Option<(Scope, Scope)>,
+    #[cfg(test)]
+    path: String,
 }
 
 fn at(path: &str) -> At {
-    At { resource: web::resource(path), allow: Vec::new() }
+    At {
+        resource: web::resource(path),
+        allow: Vec::new(),
+        scopes: Some((Scope::Read, Scope::Operate)),
+        #[cfg(test)]
+        path: path.to_owned(),
+    }
 }
 
 impl At {
+    /// Open to everybody.
+    fn public(self) -> Self {
+        Self { scopes: None, ..self }
+    }
+
+    /// What changes something here takes this scope.
+    fn needs(self, scope: Scope) -> Self {
+        Self { scopes: Some((Scope::Read, scope)), ..self }
+    }
+
+    /// Also to look at it takes `admin`.
+    fn hidden(self) -> Self {
+        Self { scopes: Some((Scope::Admin, Scope::Admin)), ..self }
+    }
+
     fn get<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args> + Clone,
@@ -156,13 +193,59 @@ impl At {
     }
 
     fn done(self) -> impl HttpServiceFactory + 'static {
+        #[cfg(test)]
+        tests::WALKED.with_borrow_mut(|all| all.push((self.path, self.allow.clone(), self.scopes)));
         let allow = self.allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        self.resource
-            .default_service(web::to(move |request: HttpRequest| wrong_method(request, allow.clone())))
+        let resource = self
+            .resource
+            .default_service(web::to(move |request: HttpRequest| wrong_method(request, allow.clone())));
+        let scopes = self.scopes;
+        resource.wrap(from_fn(move |request, next| guard::scope(scopes, request, next)))
     }
 }
 
 fn wrong_method(request: HttpRequest, allow: String) -> impl Future<Output = Result<HttpResponse, Problem>> {
     let problem = Problem::method_not_allowed(request.method().as_str(), allow);
     std::future::ready(Err(problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use actix_web::{App, test::init_service};
+
+    use super::*;
+
+    /// A path, its methods, its scopes.
+    type Walked = (String, Vec<Method>, Option<(Scope, Scope)>);
+
+    thread_local! {
+        pub(super) static WALKED: RefCell<Vec<Walked>> = const { RefCell::new(Vec::new()) };
+    }
+
+    #[actix_web::test]
+    async fn every_route_has_its_scope() {
+        init_service(App::new().configure(routes)).await;
+        let walked = WALKED.take();
+        assert!(walked.len() > 40, "{}", walked.len());
+        let (mut public, mut admin, mut by_all) = (Vec::new(), Vec::new(), Vec::new());
+        for (path, methods, scopes) in &walked {
+            let Some((read, write)) = scopes else {
+                public.push(path.as_str());
+                continue;
+            };
+            let changes = methods.iter().any(|method| !method.is_safe());
+            match write {
+                Scope::Admin if changes => admin.push(path.as_str()),
+                Scope::Read if changes => by_all.push(path.as_str()),
+                _ => {}
+            }
+            assert!(*read == Scope::Read || path.starts_with("/tokens"), "{path} is looked at by readers");
+        }
+        // whoever adds to these lists says why the usual scopes are not right
+        assert_eq!(public, ["/", "/login", "/health/live", "/health/ready"]);
+        assert_eq!(by_all, ["", "/login-links"], "a session of one's own, begun and ended");
+        assert_eq!(admin, ["/nodes/{id}/stop", "/tokens", "/tokens/{name}"]);
+    }
 }

@@ -6,7 +6,7 @@ use actix_web::{App, HttpServer, middleware::from_fn, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{guard, router, token::Token};
+use super::{access::Access, guard, router};
 use crate::{
     config::Settings,
     log::Logger,
@@ -38,8 +38,8 @@ pub struct Ctx {
     pub logger: Logger,
     /// The metrics, where a recorder is installed.
     pub metrics: Option<PrometheusHandle>,
-    /// What clients must show.
-    pub token: Token,
+    /// Who may come in.
+    pub access: Access,
     /// Cancelled when the node ends: long polls are answered at once, and the server ends.
     pub stop: CancellationToken,
 }

@@ -7,7 +7,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::config::{Secret, Settings};
+use crate::{
+    config::{Secret, Settings},
+    model::access::draw,
+};
 
 /// The token's file in the data directory.
 pub const FILE: &str = "token";
@@ -96,10 +99,8 @@ fn create(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    // Two random UUIDs: 244 bits from the system's generator.
-    let (a, b) = (Uuid::new_v4(), Uuid::new_v4());
     let draft = path.with_extension(format!("{}.new", Uuid::new_v4().simple()));
-    let made = write_private(&draft, format!("gr_{}{}\n", a.simple(), b.simple()).as_bytes());
+    let made = write_private(&draft, format!("{}\n", draw()).as_bytes());
     let linked = made.and_then(|()| fs::hard_link(&draft, path));
     let _ = fs::remove_file(&draft);
     match linked {

@@ -35,6 +35,11 @@ pub enum NameError {
     /// Not the name of a topic.
     #[error("`{0}` is not a topic: use lower-case words joined by `.` or `_`, such as `stock.low`")]
     Topic(String),
+    /// Not the name of a token, or that of the node's own.
+    #[error(
+        "`{0}` is not a name for a token: use up to 64 lower-case letters, digits, `.`, `_` and `-` (and not `node`)"
+    )]
+    Token(String),
     /// Empty, too long, or with characters that a key may not have.
     #[error("`{key}` is not a key: {why}")]
     Key {

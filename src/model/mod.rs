@@ -2,6 +2,8 @@
 //!
 //! Everything else in the crate may use these types; they use nothing of the crate.
 
+pub mod access;
+pub mod act;
 pub mod bond;
 pub mod conversation;
 pub mod crash_group;

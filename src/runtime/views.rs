@@ -1,5 +1,6 @@
 //! The documents that every surface shows: HTTP, the command line, and later the dashboard.
 
+mod access;
 mod requests;
 
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use crate::{
     tool::Effect,
 };
 
+pub use access::{LoginLink, Me, NewToken, TokenRequest, TokenView};
 pub use requests::{Retried, RetryFilter, RetryRequest, TaskRequest};
 
 /// One page of a listing.

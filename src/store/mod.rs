@@ -9,6 +9,7 @@
 //! has come to.
 //! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
 
+mod acts;
 mod audit;
 mod cause;
 mod crashes;
@@ -28,12 +29,14 @@ mod schema;
 mod settings;
 mod shared;
 mod sqlite;
+mod tokens;
 mod told;
 mod tries;
 mod unit;
 mod values;
 mod verify;
 
+pub use acts::{ActFilter, Acts};
 pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
@@ -47,6 +50,7 @@ pub use past::Past;
 pub use schedules::Schedules;
 pub use settings::{KeptSettings, SettingsShelf};
 pub use shared::{Hint, PoolStatus, Shared, Watch};
+pub use tokens::Tokens;
 pub use tries::Tries;
 pub(crate) use unit::MIXED;
 pub use unit::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal, StateWrite, Unit, Verdict};
@@ -245,7 +249,9 @@ pub struct Migrations {
 /// The durable truth. Calls may come from any thread; none is dropped half way by its caller
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
-pub trait Store: Entities + Journals + Schedules + SettingsShelf + Send + Sync + 'static {
+pub trait Store:
+    Acts + Entities + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
+{
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;
 

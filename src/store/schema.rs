@@ -14,6 +14,37 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::store::values::types::*;
 
+    greenroom_tokens (name) {
+        name -> Text,
+        digest -> Binary,
+        scope -> Text,
+        created_at -> Moment,
+        expires_at -> Nullable<Moment>,
+        used_at -> Nullable<Moment>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
+    greenroom_acts (id) {
+        id -> Uid,
+        at -> Moment,
+        who -> Text,
+        address -> Nullable<Text>,
+        action -> Text,
+        subject -> Text,
+        outcome -> Nullable<Text>,
+        before -> Nullable<Binary>,
+        after -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_crashes (id) {
         id -> Uid,
         kind -> Text,

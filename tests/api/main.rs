@@ -1,5 +1,6 @@
 //! The HTTP API, from outside: a real node, real sockets.
 
+mod access;
 mod config;
 mod conversations;
 mod schedules;

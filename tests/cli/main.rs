@@ -9,6 +9,7 @@ mod states;
 mod stores;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokens;
 
 use serde_json::json;
 use support::{Node, cli_alone};

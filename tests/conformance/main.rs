@@ -1,5 +1,6 @@
 //! The rules that every store keeps. One line in `support::rules!` adds a store to all of them.
 
+mod access;
 mod agents;
 mod claims;
 mod crashes;

@@ -109,6 +109,7 @@ impl World {
             include_str!("../../migrations/postgres/00000000000009_dead_letters/up.sql"),
             include_str!("../../migrations/postgres/00000000000010_drain/up.sql"),
             include_str!("../../migrations/postgres/00000000000011_begin/up.sql"),
+            include_str!("../../migrations/postgres/00000000000012_access/up.sql"),
         );
         let database = postgres::Database::like("tables", tables, |url| {
             let url = url.to_owned();

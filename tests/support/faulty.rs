@@ -19,6 +19,8 @@ use async_trait::async_trait;
 use greenroom::{
     Builder, TaskId,
     model::{
+        access::{Digest, StoredToken},
+        act::Act,
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
         id::AgentId,
@@ -481,6 +483,38 @@ impl SettingsShelf for Faulty {
     }
     async fn keep_settings(&self, next: &KeptSettings) -> Result<bool> {
         self.pass().await?.keep_settings(next).await
+    }
+}
+
+#[async_trait]
+impl Tokens for Faulty {
+    async fn tokens(&self) -> Result<Vec<StoredToken>> {
+        self.pass().await?.tokens().await
+    }
+    async fn add_token(&self, token: &StoredToken) -> Result<bool> {
+        self.pass().await?.add_token(token).await
+    }
+    async fn remove_token(&self, name: &str) -> Result<bool> {
+        self.pass().await?.remove_token(name).await
+    }
+    async fn token_used(&self, digest: Digest, at: Timestamp) -> Result<()> {
+        self.pass().await?.token_used(digest, at).await
+    }
+}
+
+#[async_trait]
+impl Acts for Faulty {
+    async fn begin_act(&self, act: &Act) -> Result<()> {
+        self.pass().await?.begin_act(act).await
+    }
+    async fn end_act(&self, act: &Act) -> Result<()> {
+        self.pass().await?.end_act(act).await
+    }
+    async fn acts(&self, filter: &ActFilter) -> Result<Vec<Act>> {
+        self.pass().await?.acts(filter).await
+    }
+    async fn forget_acts(&self, before: Timestamp) -> Result<u64> {
+        self.pass().await?.forget_acts(before).await
     }
 }
 

@@ -266,6 +266,7 @@ impl Node {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
+            .max_redirects(0)
             .timeout_global(Some(PATIENCE * 2))
             .proxy(None)
             .build();

@@ -14,6 +14,7 @@ mod sessions;
 mod signals;
 mod status;
 mod tasks;
+mod tokens;
 mod tools;
 
 use std::{sync::Arc, time::Duration};

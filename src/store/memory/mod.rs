@@ -7,6 +7,7 @@
 //! other stores. Within a unit the tables remember what they held ([`table`]), so that a refused one
 //! leaves no trace.
 
+mod acts;
 mod claim;
 mod clean;
 mod commit;
@@ -22,6 +23,7 @@ mod state;
 mod subscriptions;
 mod table;
 mod task;
+mod tokens;
 mod verify;
 
 use async_trait::async_trait;

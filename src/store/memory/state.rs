@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{
     model::{
+        access::StoredToken,
+        act::Act,
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
         id::{AgentId, PARTITIONS, TaskId},
@@ -98,6 +100,8 @@ pub(super) struct State {
     pub(super) written: Table<TaskId, Written>,
     pub(super) schedules: Table<String, Schedule>,
     pub(super) settings: KeptSettings,
+    pub(super) tokens: Table<String, StoredToken>,
+    pub(super) acts: Table<Uuid, Act>,
     /// Since when.
     pub(super) paused: Table<String, Timestamp>,
     /// Numbers once drawn are not drawn again, also where their unit was refused.
@@ -130,6 +134,8 @@ impl State {
             written: Table::default(),
             schedules: Table::default(),
             settings: KeptSettings::default(),
+            tokens: Table::default(),
+            acts: Table::default(),
             paused: Table::default(),
             seq: 0,
             revision: 0,
@@ -141,7 +147,7 @@ impl State {
         self.now = exact(now);
     }
 
-    fn tables(&mut self) -> [&mut dyn Undo; 16] {
+    fn tables(&mut self) -> [&mut dyn Undo; 18] {
         [
             &mut self.agents,
             &mut self.earlier,
@@ -158,6 +164,8 @@ impl State {
             &mut self.subscriptions,
             &mut self.written,
             &mut self.schedules,
+            &mut self.tokens,
+            &mut self.acts,
             &mut self.paused,
         ]
     }

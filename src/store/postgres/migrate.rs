@@ -37,6 +37,7 @@ const ALL: &[(&str, &str)] = &[
     ),
     ("00000000000010_drain", include_str!("../../../migrations/postgres/00000000000010_drain/up.sql")),
     ("00000000000011_begin", include_str!("../../../migrations/postgres/00000000000011_begin/up.sql")),
+    ("00000000000012_access", include_str!("../../../migrations/postgres/00000000000012_access/up.sql")),
     ("00000000000013_settings", include_str!("../../../migrations/postgres/00000000000013_settings/up.sql")),
 ];
 

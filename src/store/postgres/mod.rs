@@ -4,6 +4,7 @@
 //! carries out whole or not at all, whatever becomes of the client. So no connection ever comes back
 //! with a transaction open, and the group commit costs one round trip.
 
+mod acts;
 mod call;
 mod commit;
 mod connect;
@@ -24,6 +25,7 @@ mod states;
 mod submissions;
 mod subscriptions;
 mod tls;
+mod tokens;
 mod url;
 mod verify;
 mod waves;

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt as _;
 
-use super::{crashes, entities, error, read, schedules};
+use super::{acts, crashes, entities, error, read, schedules, tokens};
 use crate::store::{
     StoreError, VerifyReport,
     schema::{greenroom_agents, greenroom_snapshots, greenroom_task_archive, greenroom_tasks},
@@ -73,5 +73,7 @@ async fn read(conn: &mut AsyncPgConnection, mut finding: Finding<'_>) -> QueryRe
     entities::audit(conn).await?.enter(&mut report);
     report.problems.append(&mut crashes::audit(conn).await?);
     report.problems.append(&mut schedules::audit(conn).await?);
+    report.problems.append(&mut tokens::audit(conn).await?);
+    report.problems.append(&mut acts::audit(conn).await?);
     Ok(report)
 }

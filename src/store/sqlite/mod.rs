@@ -4,6 +4,7 @@
 //! none fails for having read first. `commit` blocks the thread that calls it (the runtime gives it
 //! one of its own); the other writes run on tokio's blocking threads.
 
+mod acts;
 mod claim;
 mod clean;
 mod commit;
@@ -21,6 +22,7 @@ mod read;
 mod schedules;
 mod settings;
 mod subscriptions;
+mod tokens;
 mod tx;
 
 mod verify;
@@ -98,6 +100,14 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let rooms = Arc::clone(&self.rooms);
         aside(move || work(&mut rooms.writer.lock())).await
+    }
+
+    /// A durable write of a few statements.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), |tx| work(tx.conn))).await
     }
 
     async fn read<T: Send + 'static>(
@@ -425,14 +435,12 @@ impl Schedules for SqliteStore {
 
     async fn put_schedule(&self, schedule: &Schedule, over: Option<&Schedule>) -> Result<bool, StoreError> {
         let (schedule, over) = (schedule.clone(), over.cloned());
-        let put = move |tx: &mut tx::Tx<'_>| schedules::put(tx.conn, &schedule, over.as_ref());
-        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), put)).await
+        self.change(move |conn| schedules::put(conn, &schedule, over.as_ref())).await
     }
 
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
         let name = name.to_owned();
-        let remove = move |tx: &mut tx::Tx<'_>| schedules::remove(tx.conn, &name, revision);
-        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), remove)).await
+        self.change(move |conn| schedules::remove(conn, &name, revision)).await
     }
 }
 

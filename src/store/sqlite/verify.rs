@@ -78,5 +78,7 @@ fn read(conn: &mut SqliteConnection, mut finding: Finding<'_>) -> QueryResult<Ve
     super::forget::audit(conn)?.enter(&mut report);
     report.problems.append(&mut super::crashes::audit(conn)?);
     report.problems.append(&mut super::schedules::audit(conn)?);
+    report.problems.append(&mut super::tokens::audit(conn)?);
+    report.problems.append(&mut super::acts::audit(conn)?);
     Ok(report)
 }

@@ -1,0 +1,2 @@
+DROP TABLE greenroom_acts;
+DROP TABLE greenroom_tokens;

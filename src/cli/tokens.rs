@@ -1,0 +1,80 @@
+//! `tokens`: who may come in, and what they may do.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{Session, client::encode, exit::Failure, input, out, table::Table, when};
+use crate::{
+    model::{access::Scope, units::print_duration},
+    runtime::views::{NewToken, Page, TokenRequest, TokenView},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Tokens {
+    /// List tokens: never themselves
+    #[command(alias = "list")]
+    Ls,
+    /// Make a token; prints it, this once
+    Add(AddArgs),
+    /// Take a token away
+    #[command(alias = "remove", alias = "delete")]
+    Rm {
+        /// The token's name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Its name: who is to have it
+    pub name: String,
+    /// What it may do: read, operate or admin
+    #[arg(long, value_name = "SCOPE", default_value_t = Scope::Read)]
+    pub scope: Scope,
+    /// For how long, such as 30d
+    #[arg(long, value_name = "TIME", value_parser = input::duration)]
+    pub expires: Option<Duration>,
+}
+
+pub(super) fn run(session: &Session<'_>, command: Tokens) -> Result<(), Failure> {
+    match command {
+        Tokens::Ls => list(session),
+        Tokens::Add(args) => add(session, args),
+        Tokens::Rm { name } => {
+            session.client()?.delete(&format!("/api/v1/tokens/{}", encode(&name))).map(drop)
+        }
+    }
+}
+
+fn list(session: &Session<'_>) -> Result<(), Failure> {
+    let reply = session.client()?.get("/api/v1/tokens")?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let mut table = Table::new(&["NAME", "SCOPE", "MADE", "EXPIRES", "LAST USED"]);
+    for token in reply.read::<Page<TokenView>>()?.items {
+        table.row([
+            token.name,
+            token.scope.to_string(),
+            when::ago(token.created_at),
+            token.expires_at.map_or_else(|| "never".to_owned(), when::ago),
+            token.last_used.map_or_else(|| "never".to_owned(), when::ago),
+        ]);
+    }
+    Ok(table.print("no tokens but the node's own")?)
+}
+
+fn add(session: &Session<'_>, args: AddArgs) -> Result<(), Failure> {
+    let AddArgs { name, scope, expires } = args;
+    let request = TokenRequest { name, scope, expires_in: expires.map(print_duration) };
+    let body = serde_json::to_vec(&request).map_err(Failure::usage)?;
+    let reply = session.client()?.post("/api/v1/tokens", body)?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let made: NewToken = reply.read()?;
+    out::line(&made.token)?;
+    out::note(&format!("`{}` may {scope}; this is the only time that its token is shown", made.kept.name));
+    Ok(())
+}

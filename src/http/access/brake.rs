@@ -1,0 +1,47 @@
+//! Wrong tokens are told apart from right ones at a bounded rate.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// Each refusal takes this long, after those before it.
+const EACH: Duration = Duration::from_millis(50);
+/// Nobody waits for longer: an honest mistake is to be told.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Holds refusals back, one behind the other.
+#[derive(Default)]
+pub(super) struct Brake(Mutex<Option<Instant>>);
+
+impl Brake {
+    /// Waits for its turn.
+    pub(super) async fn wait(&self) {
+        let at = self.next(Instant::now());
+        sleep_until(at).await;
+    }
+
+    /// When one that comes now is let go.
+    fn next(&self, now: Instant) -> Instant {
+        let mut last = self.0.lock();
+        let at = last.map_or(now, |last| last.max(now)) + EACH;
+        let at = at.min(now + LONGEST);
+        *last = Some(at);
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_wait_for_each_other_and_not_for_ever() {
+        let (brake, now) = (Brake::default(), Instant::now());
+        assert_eq!(brake.next(now), now + EACH);
+        assert_eq!(brake.next(now), now + 2 * EACH);
+        assert_eq!(brake.next(now + 10 * EACH), now + 11 * EACH, "it forgets");
+        let many = (0..1_000).map(|_| brake.next(now)).last();
+        assert_eq!(many, Some(now + LONGEST));
+    }
+}

@@ -1,0 +1,157 @@
+//! Browsers' sessions, and the links that begin them: in memory, by their digests, and gone with the node.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::access::{Digest, NODE, Scope, StoredToken, draw};
+
+/// How long a link can be used.
+const LINK: SignedDuration = SignedDuration::from_mins(10);
+/// How long a session lives, if its token does.
+pub(in super::super) const SESSION_SECONDS: i64 = 12 * 3_600;
+/// At most so many links, and so many sessions: who needs more loses the oldest.
+const MOST: usize = 1_000;
+
+/// What a token gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// The token's name.
+    pub(super) name: String,
+    /// What it may do.
+    pub(super) scope: Scope,
+    /// By what it is found again; `None`: the node's own.
+    pub(super) digest: Option<Digest>,
+    /// When it ends.
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl Grant {
+    /// What the node's own token gives.
+    pub(super) fn node() -> Self {
+        Self { name: NODE.to_owned(), scope: Scope::Admin, digest: None, expires_at: None }
+    }
+
+    /// What a stored token gives.
+    pub(super) fn of(token: &StoredToken) -> Self {
+        let StoredToken { name, scope, digest, expires_at, .. } = token;
+        Self { name: name.clone(), scope: *scope, digest: Some(*digest), expires_at: *expires_at }
+    }
+}
+
+/// A browser's session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    /// What it was begun with.
+    pub(super) grant: Grant,
+    /// What its requests name that change something.
+    pub(super) csrf: String,
+    /// When it ends.
+    pub(super) expires_at: Timestamp,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Logins {
+    links: HashMap<Digest, (Grant, Timestamp)>,
+    sessions: HashMap<Digest, Session>,
+}
+
+impl Logins {
+    /// Draws a link's code: it can be used once, until then.
+    pub(super) fn invite(&mut self, grant: Grant, now: Timestamp) -> (String, Timestamp) {
+        let (code, until) = (draw(), now.checked_add(LINK).unwrap_or(Timestamp::MAX));
+        make_room(&mut self.links, now, |(_, until)| *until);
+        self.links.insert(Digest::of(code.as_bytes()), (grant, until));
+        (code, until)
+    }
+
+    /// Takes a code: what it stands for, if it was not taken before and is not too old.
+    pub(super) fn redeem(&mut self, code: &str, now: Timestamp) -> Option<Grant> {
+        let (grant, until) = self.links.remove(&Digest::of(code.as_bytes()))?;
+        (now < until).then_some(grant)
+    }
+
+    /// Begins a session: the cookie's value.
+    pub(super) fn open(&mut self, grant: Grant, now: Timestamp) -> String {
+        let most = now.checked_add(SignedDuration::from_secs(SESSION_SECONDS)).unwrap_or(Timestamp::MAX);
+        let expires_at = grant.expires_at.map_or(most, |at| at.min(most));
+        make_room(&mut self.sessions, now, |session| session.expires_at);
+        let cookie = draw();
+        let session = Session { grant, csrf: draw(), expires_at };
+        self.sessions.insert(Digest::of(cookie.as_bytes()), session);
+        cookie
+    }
+
+    /// The session of a cookie, where it is not over.
+    pub(super) fn session(&self, cookie: &str, now: Timestamp) -> Option<Session> {
+        let found = self.sessions.get(&Digest::of(cookie.as_bytes()));
+        found.filter(|session| now < session.expires_at).cloned()
+    }
+
+    /// Ends the session of a cookie.
+    pub(super) fn close(&mut self, cookie: &str) {
+        self.sessions.remove(&Digest::of(cookie.as_bytes()));
+    }
+}
+
+/// Forgets what has ended, and that which ends first where it is still too much.
+fn make_room<T>(all: &mut HashMap<Digest, T>, now: Timestamp, end: impl Fn(&T) -> Timestamp) {
+    if all.len() < MOST {
+        return;
+    }
+    all.retain(|_, one| now < end(one));
+    if all.len() >= MOST
+        && let Some(first) = all.iter().min_by_key(|(_, one)| end(one)).map(|(digest, _)| *digest)
+    {
+        all.remove(&first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_link_works_once_and_for_ten_minutes() {
+        let mut logins = Logins::default();
+        let (code, until) = logins.invite(Grant::node(), at(0));
+        assert_eq!(until, at(600));
+        assert_eq!(logins.redeem("gr_guessed", at(1)), None);
+        assert_eq!(logins.redeem(&code, at(599)), Some(Grant::node()));
+        assert_eq!(logins.redeem(&code, at(599)), None);
+        let (late, _) = logins.invite(Grant::node(), at(0));
+        assert_eq!(logins.redeem(&late, at(600)), None);
+    }
+
+    #[test]
+    fn a_session_ends_by_itself_with_its_token_and_on_demand() {
+        let mut logins = Logins::default();
+        let cookie = logins.open(Grant::node(), at(0));
+        let session = logins.session(&cookie, at(SESSION_SECONDS - 1)).unwrap();
+        assert!(session.csrf != cookie && session.csrf.len() > 60);
+        assert_eq!(logins.session(&cookie, at(SESSION_SECONDS)), None);
+        let short = Grant { expires_at: Some(at(60)), ..Grant::node() };
+        let of_token = logins.open(short, at(0));
+        assert!(logins.session(&of_token, at(59)).is_some() && logins.session(&of_token, at(60)).is_none());
+        logins.close(&cookie);
+        assert_eq!(logins.session(&cookie, at(1)), None);
+    }
+
+    #[test]
+    fn there_is_a_bound_on_both() {
+        let mut logins = Logins::default();
+        let first = logins.open(Grant::node(), at(0));
+        for n in 1..=MOST {
+            logins.open(Grant::node(), at(n as i64));
+            logins.invite(Grant::node(), at(n as i64));
+        }
+        logins.invite(Grant::node(), at(1));
+        assert_eq!((logins.sessions.len(), logins.links.len()), (MOST, MOST));
+        assert_eq!(logins.session(&first, at(1)), None, "the oldest went");
+    }
+}

@@ -1,0 +1,81 @@
+//! `/login`, `/logout`, `/me`: a browser's session.
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{StatusCode, header},
+    web::Data,
+};
+use serde::Deserialize;
+
+use super::{
+    access::{COOKIE, Caller, SESSION_SECONDS},
+    body::{Body, answer, ok},
+    guard::own_authority,
+    params::Params,
+    problem::Problem,
+    server::Ctx,
+};
+
+type Answer = Result<HttpResponse, Problem>;
+
+/// What a browser shows whose link has had its time.
+const SPENT: &str = include_str!("spent.html");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    token: String,
+}
+
+/// `GET /login?code=C`: begins a session, and goes on to the dashboard.
+pub(super) async fn redeem(ctx: Data<Ctx>, params: Params) -> Answer {
+    let code = params.text("code")?.unwrap_or_default();
+    match ctx.access.redeem(code).await {
+        Ok(cookie) => {
+            let mut response = HttpResponse::SeeOther();
+            response.insert_header((header::LOCATION, "/"));
+            Ok(with_cookie(response, &ctx, &cookie, SESSION_SECONDS))
+        }
+        Err(problem) if problem.code() == "unauthorized" => {
+            Ok(HttpResponse::Unauthorized().content_type("text/html; charset=utf-8").body(SPENT))
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// `POST /login` `{token}`: begins a session; 204.
+pub(super) async fn login(ctx: Data<Ctx>, body: Body) -> Answer {
+    let cookie = ctx.access.login(&body.read::<Login>()?.token).await?;
+    Ok(with_cookie(HttpResponse::NoContent(), &ctx, &cookie, SESSION_SECONDS))
+}
+
+/// `POST /logout`: ends the session; 204.
+pub(super) async fn logout(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ctx.access.logout(&request);
+    Ok(with_cookie(HttpResponse::NoContent(), &ctx, "", 0))
+}
+
+/// `GET /me`.
+pub(super) async fn me(caller: Caller) -> Answer {
+    ok(&caller.me())
+}
+
+/// `POST /login-links`: 201 with a link that begins a session for whoever asks.
+pub(super) async fn link(ctx: Data<Ctx>, request: HttpRequest, caller: Caller) -> Answer {
+    let behind_proxy = ctx.settings.http.behind_proxy;
+    let scheme = match request.headers().get(header::X_FORWARDED_PROTO) {
+        Some(forwarded) if behind_proxy && forwarded.as_bytes() == b"https" => "https",
+        _ if ctx.settings.http.tls.cert.is_some() => "https",
+        _ => "http",
+    };
+    let base = format!("{scheme}://{}", own_authority(&request, behind_proxy).unwrap_or("localhost"));
+    answer(StatusCode::CREATED, &ctx.access.link_for(&base, &caller))
+}
+
+fn with_cookie(mut response: HttpResponseBuilder, ctx: &Ctx, value: &str, seconds: i64) -> HttpResponse {
+    let secure = if ctx.settings.http.is_encrypted() { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    response.insert_header((header::SET_COOKIE, cookie));
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response.finish()
+}
