@@ -16,6 +16,7 @@ mod crashes;
 mod db;
 mod dead;
 mod demo;
+mod events;
 mod exit;
 mod input;
 mod kinds;
@@ -24,6 +25,7 @@ mod node;
 mod nodes;
 mod out;
 mod schedules;
+mod sse;
 mod status;
 mod table;
 mod tasks;
@@ -150,6 +152,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Schedules(command) => schedules::run(&session, command),
         Command::Tools(command) => tools::run(&session, command),
         Command::Crashes(command) => crashes::run(&session, command),
+        Command::Events(args) => events::events(&session, &args),
         Command::Logs(args) => logs::logs(&session, &args),
         Command::Config(command) => config::run(&session, command),
         Command::Db(command) => db::run(&session, command),

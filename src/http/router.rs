@@ -8,8 +8,8 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, conversations, crashes, guard, health, logs, messages, node, page, problem::Problem,
-    schedules, sessions, tasks, tools,
+    agents, config, conversations, crashes, events, guard, health, logs, messages, node, page,
+    problem::Problem, schedules, sessions, tasks, tools,
 };
 
 /// All routes.
@@ -45,6 +45,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
+        .service(at("/events").get(events::stream).done())
         .service(at("/config").get(config::show).done());
 }
 

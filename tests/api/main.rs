@@ -1,6 +1,7 @@
 //! The HTTP API, from outside: a real node, real sockets.
 
 mod conversations;
+mod events;
 mod schedules;
 mod sessions;
 #[path = "../support/mod.rs"]

@@ -1,6 +1,7 @@
 //! The command line, from outside: what is printed where, and how it ends.
 
 mod dead;
+mod events;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod schedules;
