@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{
-    agents, completions, config, crashes, db, kinds, logs, node, nodes, schedules, status, tasks, tokens,
-    tools,
+    agents, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, status, tasks,
+    tokens, tools,
 };
 use crate::config::Sources;
 
@@ -118,6 +118,9 @@ pub(super) enum Command {
     /// Crashes, and what supervision did
     #[command(subcommand, alias = "crash")]
     Crashes(crashes::Crashes),
+    /// Show what happened last, and follow what happens
+    #[command(alias = "event")]
+    Events(events::EventsArgs),
     /// Show the node's log
     #[command(alias = "log")]
     Logs(logs::LogsArgs),
@@ -194,6 +197,7 @@ mod tests {
             "crashes ls",
             "crashes ls --groups",
             "crashes show x",
+            "events -f -n 20 --event agent.crashed,task.* --subject counter/* --since 10m --jsonl",
             "logs -f -n 20 --level warn --subject counter/a --since 10m",
             "tokens ls",
             "tokens add ci --scope read --expires 30d",

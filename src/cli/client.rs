@@ -150,6 +150,33 @@ impl Client {
         self.finish(self.agent.run(request), true)
     }
 
+    /// Reads what goes on for ever, from behind an event on, if there is one.
+    pub fn stream(
+        &self,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<impl io::Read + Send + use<>, Failure> {
+        let mut request = self.request("GET", path).header("Accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let request = request.body(()).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_recv_response(Some(PATIENCE)).build();
+        let response = self.agent.run(request).map_err(|error| self.unanswered(&error, false))?;
+        if response.status().is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        Err(match self.finish(Ok(response), false) {
+            Err(failure) => failure,
+            Ok(_) => Failure::new(Exit::Failed, "the node's answer cannot be understood"),
+        })
+    }
+
+    /// A stream has ended that should not have.
+    pub fn broke_off(&self, error: &io::Error) -> Failure {
+        self.unreachable(&error.to_string())
+    }
+
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(token) = &self.token {

@@ -18,6 +18,7 @@ mod db;
 mod dead;
 mod demo;
 mod doctor;
+mod events;
 mod exit;
 mod input;
 mod kinds;
@@ -27,6 +28,7 @@ mod node;
 mod nodes;
 mod out;
 mod schedules;
+mod sse;
 mod status;
 mod table;
 mod tasks;
@@ -158,6 +160,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Schedules(command) => schedules::run(&session, command),
         Command::Tools(command) => tools::run(&session, command),
         Command::Crashes(command) => crashes::run(&session, command),
+        Command::Events(args) => events::events(&session, &args),
         Command::Logs(args) => logs::logs(&session, &args),
         Command::Tokens(command) => tokens::run(&session, command),
         Command::Login => login::login(&session),

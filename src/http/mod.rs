@@ -19,6 +19,7 @@ mod body;
 mod config;
 mod conversations;
 mod crashes;
+mod events;
 mod guard;
 mod health;
 mod login;

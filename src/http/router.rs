@@ -8,7 +8,7 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, conversations, crashes, guard, health, login, logs, messages, node, page,
+    agents, config, conversations, crashes, events, guard, health, login, logs, messages, node, page,
     problem::Problem, schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
@@ -52,6 +52,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
+        .service(at("/events").get(events::stream).done())
         .service(at("/config").needs(Scope::Admin).get(config::show).on(Method::PATCH, config::change).done())
         .service(at("/me").get(login::me).done())
         .service(at("/login-links").needs(Scope::Read).post(login::link).done())

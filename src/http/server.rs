@@ -6,7 +6,11 @@ use actix_web::{App, HttpServer, middleware::from_fn, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{access::Access, guard, router};
+use super::{
+    access::Access,
+    events::{self, Feed},
+    guard, router,
+};
 use crate::{
     config::Settings,
     log::Logger,
@@ -16,8 +20,9 @@ use crate::{
 
 /// Threads that parse requests; the agents' work is done elsewhere.
 const WORKERS: usize = 2;
-/// Connections at the same time, for each worker.
-const MAX_CONNECTIONS: usize = 2_048;
+/// Connections at the same time, for each worker: room for all event streams, and for as many others as
+/// if there were none.
+const MAX_CONNECTIONS: usize = events::MOST / WORKERS + 2_048;
 /// How long a client may take for the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without a request is kept.
@@ -69,9 +74,11 @@ async fn serve(ctx: Ctx, listener: TcpListener) -> io::Result<()> {
             }
         })
     });
+    let feed = web::Data::new(Feed::start(ctx.logger.stream().clone(), stop.clone()));
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(ctx.clone()))
+            .app_data(feed.clone())
             .configure(router::routes)
             .default_service(web::to(router::nowhere))
             .wrap(from_fn(guard::front))

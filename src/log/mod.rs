@@ -3,7 +3,7 @@
 //! A record passes: level filter → rate limit for its site → the ring of the last records and its
 //! followers → a bounded queue → the writer thread. What is filtered costs a load; what is limited
 //! is counted and reported in one `log.suppressed`; what finds the queue full is dropped and
-//! counted, except errors, which wait.
+//! counted, except errors, which wait. Events go to the [`Stream`] as well, which has rules of its own.
 //!
 //! ```
 //! use greenroom::log::{Logger, Options};
@@ -22,6 +22,7 @@ mod output;
 mod record;
 mod report;
 mod ring;
+mod stream;
 
 use std::{
     collections::BTreeMap,
@@ -50,6 +51,7 @@ pub use self::{
     record::{Origin, Record},
     report::crash as crash_text,
     ring::{KEPT, Line},
+    stream::{Heard, Listener, Stream, Told},
 };
 use crate::model::{
     event::{self, Event, Level},
@@ -114,6 +116,7 @@ struct Core {
     filter: Filter,
     limiter: Mutex<Limiter>,
     ring: Ring,
+    stream: Stream,
     output: Option<Output>,
     format: Format,
     colour: bool,
@@ -164,6 +167,7 @@ impl Logger {
             filter: Filter::new(options.level, &options.levels, &options.subjects),
             limiter: Mutex::new(Limiter::default()),
             ring: Ring::new(),
+            stream: Stream::default(),
             output,
             format: options.format,
             colour: options.colour.unwrap_or(false) && options.format == Format::Pretty,
@@ -171,17 +175,34 @@ impl Logger {
         }))
     }
 
-    /// Writes an event, unless its level is off or its site has just been written too often.
+    /// Writes an event, unless its level is off or its site has just been written too often; and tells
+    /// those who follow the events.
     pub fn emit(&self, event: Event) {
-        if self.lets_about(event.level, &event.name, &event.subject) {
-            let site = kind_of(&event);
-            self.admit(&event.into(), &site, limit::EVENTS);
+        let logged = self.lets_about(event.level, &event.name, &event.subject);
+        if !logged && event.level < Level::Info && !self.0.stream.is_heard(&event.name) {
+            return;
+        }
+        let site = kind_of(&event);
+        let record = Record::from(event);
+        let logged = logged
+            && (record.level == Level::Debug || self.admits(&record.event, &site, limit::EVENTS, record.at));
+        let told = self.0.stream.admits(record.level, &record.event, &site, record.at);
+        if !logged && !told {
+            return;
+        }
+        let json: Arc<str> = record.json(&self.0.origin).into();
+        if told {
+            self.0.stream.push(&record.event, &record.subject, json.clone());
+        }
+        if logged {
+            self.0.write_text(&record, json, None);
         }
     }
 
     /// Writes a crash: over several lines where people read it, as `agent.crashed` elsewhere, and then the
     /// decision as an event of its own. Each is written as its own level says; that an agent is not started
-    /// again is written also where crashes of its site are only counted.
+    /// again is written also where crashes of its site are only counted. Those who follow the events are
+    /// told of all.
     pub fn crash(&self, report: &CrashReport) {
         let lets = |level, name: &str| self.lets_about(level, name, &report.subject);
         let wanted = lets(Level::Error, event::AGENT_CRASHED);
@@ -199,16 +220,52 @@ impl Logger {
             let most = if is_last { limit::LAST } else { limit::EVENTS };
             self.admit(&decision.into(), kind, most);
         }
+        self.tell_crash(report, site, kind);
     }
 
-    /// Whether an event of this name and level would be written, if it is about the right subject: ask before
-    /// gathering dear facts.
+    /// Tells those who follow the events of a crash, and of what was decided: that it was the last, also
+    /// where crashes of its site are left out.
+    fn tell_crash(&self, report: &CrashReport, site: &str, kind: &str) {
+        let stream = &self.0.stream;
+        let crash = stream.admits(Level::Error, event::AGENT_CRASHED, site, report.at);
+        if crash {
+            let json = self.0.crash_json(&report.event().into(), report);
+            stream.push(event::AGENT_CRASHED, &report.subject, json);
+        }
+        let is_last = matches!(report.decision, Decision::Exceeded { .. });
+        let follows = |event: &Event| {
+            crash
+                || stream.is_heard(&event.name)
+                || (is_last && stream.admits(event.level, &event.name, kind, report.at))
+        };
+        if let Some(decision) = report.decision_event().filter(follows).map(Record::from) {
+            stream.push(&decision.event, &decision.subject, decision.json(&self.0.origin).into());
+        }
+    }
+
+    /// Whether an event of this name and level would be told, or written if it is about the right subject: ask
+    /// before gathering dear facts.
+    #[inline]
     pub fn wants(&self, level: Level, event: &str) -> bool {
+        level >= Level::Info || self.0.stream.is_heard(event) || self.may_log(level, event)
+    }
+
+    fn may_log(&self, level: Level, event: &str) -> bool {
         level >= self.0.filter.least() && self.0.filter.may_let(level, &module_of(event))
     }
 
     fn lets_about(&self, level: Level, event: &str, subject: &str) -> bool {
         level >= self.0.filter.least() && self.0.filter.lets_about(level, &module_of(event), subject)
+    }
+
+    /// The last events, and those to come.
+    pub fn stream(&self) -> &Stream {
+        &self.0.stream
+    }
+
+    /// The boot whose log it is.
+    pub fn boot(&self) -> &str {
+        &self.0.origin.boot
     }
 
     /// A slog logger into this log, for code that brings its own records.
@@ -269,16 +326,23 @@ impl Logger {
 }
 
 impl Core {
-    /// A crash comes with its report, and with the decision where that is to be written.
+    /// Writes what is no event of the stream, or has been told there.
     fn write(&self, record: &Record, crash: Option<(&CrashReport, Option<Record>)>) {
-        let (report, decision) = crash.unzip();
-        let json: Arc<str> = match report {
-            Some(report) => {
-                let msg = format!("agent crashed: {}", report::headline(report));
-                Record { msg, ..record.clone() }.json(&self.origin).into()
-            }
+        let json = match &crash {
+            Some((report, _)) => self.crash_json(record, report),
             None => record.json(&self.origin).into(),
         };
+        self.write_text(record, json, crash);
+    }
+
+    fn crash_json(&self, record: &Record, report: &CrashReport) -> Arc<str> {
+        let msg = format!("agent crashed: {}", report::headline(report));
+        Record { msg, ..record.clone() }.json(&self.origin).into()
+    }
+
+    /// A crash comes with its report, and with the decision where that is to be written.
+    fn write_text(&self, record: &Record, json: Arc<str>, crash: Option<(&CrashReport, Option<Record>)>) {
+        let (report, decision) = crash.unzip();
         self.ring.push(record.level, &record.event, &record.subject, json.clone());
         // People read the decision in the report; machines get it as an event of its own.
         let json = match decision.flatten() {
@@ -314,7 +378,7 @@ impl Core {
                 .field("site", count.site)
                 .field("count", count.count)
                 .field("since", count.since.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
-            self.write(&event.into(), None);
+            self.write_and_tell(event);
         }
     }
 
@@ -326,8 +390,16 @@ impl Core {
                 .field("of", "any")
                 .field("count", dropped)
                 .field("cause", "the console or the file did not keep up");
-            self.write(&event.into(), None);
+            self.write_and_tell(event);
         }
+    }
+
+    /// Writes an event of the log's own.
+    fn write_and_tell(&self, event: Event) {
+        let record = Record::from(event);
+        let json: Arc<str> = record.json(&self.origin).into();
+        self.stream.push(&record.event, &record.subject, json.clone());
+        self.write_text(&record, json, None);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod crash_group;
 pub mod event;
 pub mod group;
 pub mod id;
+pub mod interest;
 pub mod journal;
 pub mod lease;
 pub mod schedule;

@@ -51,6 +51,11 @@ impl Actor for TaskCell {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let Some(rx) = self.rx.take() else { return ctx.stop() };
+        if self.node.logger.wants(Level::Debug, event::TASK_STARTED) {
+            let event = Event::new(Level::Debug, event::TASK_STARTED, format!("task:{}", self.claim.id))
+                .field("target", self.claim.target.to_string());
+            self.node.logger.emit(event.field("attempt", self.claim.attempt));
+        }
         let (node, claim, cancel) = (self.node.clone(), self.claim.clone(), self.cancel.clone());
         let waits = self.waits.clone();
         let work = async move { live(node, claim, rx, waits, cancel).await };

@@ -3,6 +3,7 @@
 mod access;
 mod config;
 mod conversations;
+mod events;
 mod schedules;
 mod sessions;
 #[path = "../support/mod.rs"]

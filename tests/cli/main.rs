@@ -2,6 +2,7 @@
 
 mod config;
 mod dead;
+mod events;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod schedules;

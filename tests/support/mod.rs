@@ -304,6 +304,13 @@ impl Node {
         self.post(&format!("/api/v1/agents/counter/{key}/messages/{message}"), body)
     }
 
+    /// A client command against this node, not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.home.command(args);
+        command.env("GREENROOM_URL", &self.url).env("GREENROOM_TOKEN", &self.token).stdin(Stdio::null());
+        command
+    }
+
     /// A client command against this node, and its input.
     pub fn cli_with(&self, args: &[&str], input: &str) -> Said {
         use std::io::Write as _;

@@ -9,7 +9,7 @@
 #[path = "install.rs"]
 mod install;
 #[path = "port.rs"]
-mod port;
+pub mod port;
 
 use std::{
     fs::{self, File},

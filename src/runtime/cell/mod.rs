@@ -24,7 +24,10 @@ use super::{
     node::Node,
     watchdog::Noted,
 };
-use crate::agent::{Agent, lane::Lane};
+use crate::{
+    agent::{Agent, lane::Lane},
+    model::event::{self, Event, Level},
+};
 pub(super) use leave::stopped_text;
 use runner::Runner;
 
@@ -43,6 +46,9 @@ impl<A: Agent> Cell<A> {
     pub(crate) fn launch(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>) {
         let inbox = Arc::new(Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed)));
         inbox.active_at.store(node.tick(), Ordering::Relaxed);
+        if node.logger.wants(Level::Debug, event::AGENT_STARTED) {
+            node.logger.emit(Event::new(Level::Debug, event::AGENT_STARTED, lane.name.subject()));
+        }
         let runner = Runner::new(node, kind.clone(), lane.clone(), inbox.clone());
         let addr = Self { runner: Some(Box::new(runner)), inbox: inbox.clone() }.start();
         kind.live.insert(Live { lane, inbox, addr });

@@ -19,6 +19,7 @@ use crate::{
     },
     clock,
     model::{
+        event::{self, Event, Level},
         id::{NameError, Target, TaskId},
         task::{NewTask, OwnTerms, TaskEvent, TaskState, TaskView, by_name, circle},
         units::parse_duration,
@@ -207,7 +208,10 @@ impl Operator {
                 let unit =
                     Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
                 match self.node.persistence.commit(id.0, unit).await {
-                    Outcome::Durable => self.node.task_moved(id),
+                    Outcome::Durable => {
+                        self.node.task_moved(id);
+                        self.tell_cancelled(id, &data.target);
+                    }
                     // It began, or ended, meanwhile: what it is now is the answer.
                     Outcome::Refused(_) => return Box::pin(self.cancel(id)).await,
                     Outcome::Full(why) => return Err(AskError::NoRoom(why).into()),
@@ -217,6 +221,13 @@ impl Operator {
             }
         }
         self.task(id).await
+    }
+
+    fn tell_cancelled(&self, id: TaskId, target: &Target) {
+        if self.node.logger.wants(Level::Debug, event::TASK_CANCELLED) {
+            let event = Event::new(Level::Debug, event::TASK_CANCELLED, format!("task:{id}"));
+            self.node.logger.emit(event.field("target", target.to_string()).field("by", "operator"));
+        }
     }
 
     /// Brings a dead letter back, or confirms that an interrupted effect may run again.

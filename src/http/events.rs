@@ -1,0 +1,243 @@
+//! `/events`: what happens, while it happens, as Server-Sent Events.
+//!
+//! Readers share the ring of the [`Stream`]; each has its place in it and nothing else, so one that is idle
+//! costs its connection and one that is slow no more than that. One task watches the ring and wakes the
+//! readers, at most so many times a second: what happens is not held up by those who look on.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header},
+    rt,
+    web::{Bytes, Data},
+};
+use futures_util::stream;
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{params::Params, problem::Problem, server::Ctx};
+use crate::{
+    log::{Listener, Stream, Told},
+    model::interest::Interest,
+};
+
+/// How many streams may be open at once.
+pub(super) const MOST: usize = 12_000;
+/// A stream that says nothing for so long says that it is there: proxies close what is silent.
+const SILENCE: Duration = Duration::from_secs(15);
+/// At least so much time lies between two times that readers are woken.
+const PACE: Duration = Duration::from_millis(50);
+/// How often it is looked who has gone for good.
+const TIDY: Duration = Duration::from_secs(10);
+/// How long the end waits for the event that tells of it.
+const LAST: Duration = Duration::from_millis(250);
+/// About so many bytes are written at once.
+const CHUNK_BYTES: usize = 32 * 1_024;
+/// How long a reader whose connection broke off is to wait, in milliseconds.
+const RETRY_MS: u64 = 2_000;
+
+/// What all streams of the server share. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Feed {
+    news: watch::Receiver<()>,
+    open: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Feed {
+    /// Starts it on the server's thread. When `stop` is cancelled, every reader is given what is left and
+    /// ends.
+    pub(super) fn start(events: Stream, stop: CancellationToken) -> Self {
+        let (tell, news) = watch::channel(());
+        rt::spawn(watch_ring(events, tell, stop));
+        let most = open_files().map_or(MOST, |files| MOST.min(files / 2));
+        Self { news, open: Arc::default(), most }
+    }
+
+    /// A place for one more, if there is any.
+    fn seat(&self) -> Result<Seat, Problem> {
+        let seat = Seat(self.open.clone());
+        if self.open.fetch_add(1, Ordering::AcqRel) >= self.most {
+            let most = self.most;
+            return Err(Problem::new(
+                "overloaded",
+                format!(
+                    "{most} event streams are open: no more than {MOST} may be, nor than half the files that \
+                     the process may open (ulimit -n)"
+                ),
+            ));
+        }
+        Ok(seat)
+    }
+}
+
+/// Counted until it is dropped.
+struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How many files the process may have open, where the system tells.
+fn open_files() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+async fn watch_ring(events: Stream, tell: watch::Sender<()>, stop: CancellationToken) {
+    let mut tidied = Instant::now();
+    loop {
+        tokio::select! {
+            () = events.news() => { tell.send_replace(()); }
+            () = sleep(TIDY) => {}
+            () = stop.cancelled() => break,
+        }
+        if tidied.elapsed() >= TIDY {
+            events.tidy();
+            tidied = Instant::now();
+        }
+        tokio::select! {
+            () = sleep(PACE) => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    // It says in a moment that the node stops. Then the readers end, for `tell` is gone.
+    let _ = timeout(LAST, events.news()).await;
+}
+
+/// `GET /events?subject=&event=&after=BOOT:N&tail=N&follow=true`.
+///
+/// `event` is a list of names, `subject` is one; each may end in `*`. With `Last-Event-ID`, or `after`, it
+/// goes on behind that event; else with the last `tail` that are kept, which is none. `follow=false` ends
+/// with what is kept, all of it unless `tail` says how much.
+pub(super) async fn stream(
+    ctx: Data<Ctx>,
+    feed: Data<Feed>,
+    request: HttpRequest,
+    params: Params,
+) -> Result<HttpResponse, Problem> {
+    let interest = Interest::new(params.text("event")?, params.text("subject")?);
+    let follow = params.parsed("follow", "true or false")?.unwrap_or(true);
+    let tail: Option<usize> = params.parsed("tail", "a number")?;
+    let seen = request.headers().get("Last-Event-ID").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let seen = seen.filter(|id| !id.is_empty()).or(params.owned("after")?);
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("X-Accel-Buffering", "no"));
+    if request.method() == Method::HEAD {
+        return Ok(response.finish());
+    }
+    let seat = feed.seat()?;
+    let mut reader = Reader {
+        listener: ctx.logger.stream().listen(interest),
+        boot: ctx.logger.boot().into(),
+        at: 0,
+        opening: format!("retry: {RETRY_MS}\n\n"),
+        news: feed.news.clone(),
+        said: Instant::now(),
+        ends: !follow,
+        _seat: seat,
+    };
+    match seen {
+        Some(seen) => reader.go_on(&seen),
+        None => {
+            let tail = tail.unwrap_or(if follow { 0 } else { usize::MAX });
+            reader.at = reader.listener.before_last(tail);
+        }
+    }
+    let chunks = stream::unfold(reader, |mut reader| async move {
+        let chunk = reader.next().await?;
+        Some((Ok::<_, actix_web::Error>(Bytes::from(chunk)), reader))
+    });
+    Ok(response.streaming(chunks))
+}
+
+/// One who reads.
+struct Reader {
+    listener: Listener,
+    boot: Arc<str>,
+    /// The number of the last event that it was given, or did not want.
+    at: u64,
+    opening: String,
+    news: watch::Receiver<()>,
+    /// When it was given something.
+    said: Instant,
+    /// It ends with what is there.
+    ends: bool,
+    _seat: Seat,
+}
+
+impl Reader {
+    /// Goes on behind the event of this id.
+    fn go_on(&mut self, seen: &str) {
+        let number = seen.rsplit_once(':').filter(|(boot, _)| *boot == &*self.boot);
+        let number = number.and_then(|(_, n)| n.parse().ok()).unwrap_or(u64::MAX);
+        let (at, missed) = self.listener.resume(number);
+        self.at = at;
+        if missed {
+            let gap = self.gap("events after that id are not known here any more, or it is another boot's");
+            self.opening.push_str(&gap);
+        }
+    }
+
+    /// Says that events are missing before those that follow.
+    fn gap(&self, why: &str) -> String {
+        format!("id: {}:{}\nevent: gap\ndata: {}\n\n", self.boot, self.at, json!({"reason": why}))
+    }
+
+    /// What is to be written next; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        let text = self.wait().await?;
+        self.said = Instant::now();
+        Some(text)
+    }
+
+    async fn wait(&mut self) -> Option<String> {
+        if !self.opening.is_empty() {
+            return Some(std::mem::take(&mut self.opening));
+        }
+        loop {
+            // What comes from here on wakes it again.
+            self.news.borrow_and_update();
+            let Some(heard) = self.listener.read(self.at, CHUNK_BYTES) else {
+                // It has not kept up: what it missed in between is missed.
+                self.at = self.listener.last();
+                return Some(self.gap("the reader was too slow; it goes on with the newest"));
+            };
+            self.at = heard.upto;
+            if !heard.events.is_empty() {
+                return Some(heard.events.iter().map(|told| self.text(told)).collect());
+            }
+            if self.ends {
+                return None;
+            }
+            match timeout_at(self.said + SILENCE, self.news.changed()).await {
+                Ok(Ok(())) => {}
+                // The server ends: what is left is given.
+                Ok(Err(_)) => self.ends = true,
+                Err(_) => return Some(": nothing happens\n\n".to_owned()),
+            }
+        }
+    }
+
+    fn text(&self, told: &Told) -> String {
+        format!("id: {}:{}\nevent: {}\ndata: {}\n\n", self.boot, told.number, told.event, told.json)
+    }
+}

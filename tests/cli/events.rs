@@ -1,0 +1,58 @@
+//! `events`: what happened, and what happens.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    sync::mpsc,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::support::Node;
+
+#[test]
+fn what_happened_is_printed() {
+    let node = Node::start(&[]);
+    node.ask("a", "Crash", r#"{"message":"boom"}"#);
+    let said = node.cli(&["events"]);
+    assert!(said.code == 0 && said.out.contains("node.started"), "{said:?}");
+    assert!(said.out.contains("agent.crashed counter/a") && said.out.contains("restart.planned"), "{said:?}");
+    let crashes = |more: &[&str]| node.cli(&[&["events", "--event", "agent.crashed"][..], more].concat());
+    assert_eq!(crashes(&["--json"]).json()["items"][0]["reason"]["message"], "boom");
+    let line: Value = serde_json::from_str(crashes(&["--jsonl", "-n", "1"]).out.trim()).unwrap();
+    assert_eq!(line["subject"], "counter/a");
+    for nothing in [&["--subject", "counter/b"][..], &["--since", "0ms"]] {
+        let said = crashes(nothing);
+        assert!(said.code == 0 && said.out.is_empty() && said.err.contains("-f"), "{said:?}");
+    }
+}
+
+#[test]
+fn following_goes_on_when_the_node_is_started_again() {
+    let port = crate::postgres::port::free();
+    let mut node = Node::start(&[&format!("http.bind=127.0.0.1:{port}")]);
+    let mut command = node.command(&["events", "-f", "--event", "agent.*,node.started", "--jsonl"]);
+    let mut following = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (tell, told) = mpsc::channel();
+    let lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    let wait_for = |event: &str| loop {
+        let line = told.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("no {event}"));
+        let line: Value = serde_json::from_str(&line).unwrap();
+        if line["event"] == event {
+            return line;
+        }
+    };
+    let first = wait_for("node.started");
+    node.ask("a", "Crash", "{}");
+    wait_for("agent.crashed");
+    node.terminate();
+    node.start_again();
+    let second = wait_for("node.started");
+    assert_ne!(first["boot"], second["boot"]);
+    node.ask("a", "Crash", "{}");
+    wait_for("agent.crashed");
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
