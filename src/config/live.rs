@@ -13,7 +13,7 @@ use super::{
 };
 
 /// A key whose value is another than before.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Change {
     /// The dotted key.
     pub key: String,

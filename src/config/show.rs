@@ -50,12 +50,13 @@ impl Serialize for Origin {
 }
 
 /// One key of `config show`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Shown {
     /// The dotted key.
     pub key: String,
     /// What is in force; a secret is `***`.
     pub value: Value,
     /// Where it came from.
+    #[schemars(with = "String")]
     pub origin: Origin,
 }

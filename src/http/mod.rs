@@ -26,6 +26,7 @@ mod login;
 mod logs;
 mod messages;
 mod node;
+mod openapi;
 mod page;
 mod params;
 mod path;

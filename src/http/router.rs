@@ -8,8 +8,8 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, conversations, crashes, events, guard, health, login, logs, messages, node, page,
-    problem::Problem, schedules, sessions, tasks, tokens, tools,
+    agents, config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi,
+    page, problem::Problem, schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
 
@@ -28,6 +28,7 @@ pub(super) fn routes(service: &mut web::ServiceConfig) {
         .service(
             web::scope("/metrics").wrap(from_fn(guard::token)).service(at("").get(health::metrics).done()),
         )
+        .service(at("/api/v1/openapi.json").public().get(openapi::show).done())
         .service(
             web::scope("/api/v1")
                 .wrap(from_fn(guard::token))
@@ -212,7 +213,7 @@ fn wrong_method(request: HttpRequest, allow: String) -> impl Future<Output = Res
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, collections::BTreeSet};
 
     use actix_web::{App, test::init_service};
 
@@ -245,8 +246,40 @@ mod tests {
             assert!(*read == Scope::Read || path.starts_with("/tokens"), "{path} is looked at by readers");
         }
         // whoever adds to these lists says why the usual scopes are not right
-        assert_eq!(public, ["/", "/login", "/health/live", "/health/ready"]);
+        assert_eq!(public, ["/", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]);
         assert_eq!(by_all, ["", "/login-links"], "a session of one's own, begun and ended");
-        assert_eq!(admin, ["/nodes/{id}/stop", "/tokens", "/tokens/{name}"]);
+        assert_eq!(admin, ["/nodes/{id}/stop", "/config", "/tokens", "/tokens/{name}"]);
+    }
+
+    #[actix_web::test]
+    async fn every_route_is_described_and_nothing_else() {
+        init_service(App::new().configure(routes)).await;
+        let mut walked = BTreeSet::new();
+        for (path, methods, _) in WALKED.take() {
+            // pages and a browser's session are for people; messages and tools are the program's own
+            let left_out = ["/", "/login", "/agents/{kind}/{key}/messages/{message}", "/tools/{name}/call"];
+            if left_out.contains(&&*path) || path.starts_with("/assets") {
+                continue;
+            }
+            let path = match &*path {
+                "" if methods.contains(&Method::POST) => continue,
+                "" => "/metrics".to_owned(),
+                "/health/live" | "/health/ready" | "/api/v1/openapi.json" => path,
+                below => format!("/api/v1{below}"),
+            };
+            for method in methods.iter().filter(|method| **method != Method::HEAD) {
+                walked.extend(alternatives(&path).into_iter().map(|path| (method.to_string(), path)));
+            }
+        }
+        let described = openapi::described();
+        assert_eq!(walked.difference(&described).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+        assert_eq!(described.difference(&walked).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+    }
+
+    /// `/a/{action:b|c}` is `/a/b` and `/a/c`.
+    fn alternatives(path: &str) -> Vec<String> {
+        let Some((before, rest)) = path.split_once("{action:") else { return vec![path.to_owned()] };
+        let (words, after) = rest.split_once('}').unwrap();
+        words.split('|').map(|word| format!("{before}{word}{after}")).collect()
     }
 }

@@ -17,7 +17,9 @@ pub const MAX_TOKENS: usize = 1_000;
 pub const MAX_TOKEN_NAME_BYTES: usize = 64;
 
 /// What a caller may do. Each scope holds those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Look at everything but tokens; change nothing.

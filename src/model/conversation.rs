@@ -69,7 +69,7 @@ pub enum ConversationError {
 }
 
 /// A conversation, without its messages.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Conversation {
     /// Its identity.
     pub id: ConversationId,
@@ -89,7 +89,7 @@ pub struct Conversation {
 }
 
 /// A message that is durable.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StoredMessage {
     /// Its identity.
     pub id: MessageId,
@@ -100,6 +100,7 @@ pub struct StoredMessage {
     /// Who speaks: `user`, `assistant`, `tool`, `system`, or what the program likes.
     pub role: String,
     /// What is said.
+    #[schemars(with = "serde_json::Value")]
     pub content: Box<RawValue>,
     /// When it became durable.
     pub created_at: Timestamp,

@@ -18,7 +18,7 @@ const MAX_PLACE: usize = 200;
 const NAMESPACE: Uuid = Uuid::from_u128(0x6772_6565_6e72_6f6f_6d00_6372_6173_6865);
 
 /// What crashes of one group have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Site {
     /// The agent's kind, or `tool:NAME`.
     pub kind: String,
@@ -60,7 +60,7 @@ fn first_line(text: &str) -> &str {
 }
 
 /// The crashes of one site.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CrashGroup {
     /// Its id, drawn from the site.
     pub id: Uuid,

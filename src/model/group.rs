@@ -14,7 +14,7 @@ use super::supervision::{Budget, Decision, Restart, RestartPolicy, decide};
 ///
 /// As in [OTP](https://www.erlang.org/doc/system/sup_princ.html#restart-strategy); the order is that in
 /// which the members came into memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// The one that crashed.

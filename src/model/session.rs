@@ -20,16 +20,18 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// A session.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Session {
     /// Its key, chosen by whoever made it.
     pub id: String,
     /// Drawn anew by each write.
     pub version: Uuid,
     /// What it holds.
+    #[schemars(with = "serde_json::Value")]
     pub data: Arc<RawValue>,
     /// How long it lives without being used.
     #[serde(rename = "ttl_ms", with = "units::millis")]
+    #[schemars(with = "u64")]
     pub ttl: Duration,
     /// When it was made.
     pub created_at: Timestamp,

@@ -132,7 +132,7 @@ impl Budget {
 }
 
 /// What happens to what has crashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Decision {
     /// It is started again.
@@ -141,6 +141,7 @@ pub enum Decision {
         attempt: u32,
         /// How long to wait first.
         #[serde(rename = "delay_ms", with = "units::millis")]
+        #[schemars(with = "u64")]
         delay: Duration,
     },
     /// It has used up its restarts: stop it, and escalate.
@@ -186,7 +187,7 @@ fn delay(policy: &RestartPolicy, streak: u32, jitter: f64) -> Duration {
 }
 
 /// In which way it crashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CrashKind {
@@ -213,7 +214,7 @@ impl CrashKind {
 }
 
 /// Why it crashed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CrashReason {
     /// In which way.
     pub kind: CrashKind,
@@ -225,7 +226,7 @@ pub struct CrashReason {
 }
 
 /// All that is known about one crash: the log, the crash list and the console tell it from here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CrashReport {
     /// Its id, by which callers and operators refer to it.
     pub id: String,
@@ -261,6 +262,7 @@ pub struct CrashReport {
     pub max_restarts: u32,
     /// … and its window.
     #[serde(rename = "within_ms", with = "units::millis")]
+    #[schemars(with = "u64")]
     pub within: Duration,
 }
 

@@ -28,7 +28,9 @@ pub use shares::{Queue, Shares, in_turn, queue_of, share_out};
 pub use terms::{OwnTerms, TaskTerms};
 
 /// Where a task stands. The numbers are what the store keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[repr(i16)]
 pub enum TaskState {
@@ -97,7 +99,7 @@ impl TaskState {
 }
 
 /// Why a task ended badly, as every surface shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskError {
     /// One of the contract's codes: `refused`, `handler_failed`, `handler_crashed`, `timed_out`, `invalid`, `poison`, …
     pub code: String,
@@ -115,7 +117,7 @@ pub struct TaskError {
 }
 
 /// What to do with a child when a task it comes after did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnParentFailed {
     /// The child is cancelled too.
@@ -308,7 +310,7 @@ pub struct Claimed {
 }
 
 /// A task as every surface shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskView {
     /// Its identity.
     pub id: TaskId,
@@ -340,6 +342,7 @@ pub struct TaskView {
     pub finished_at: Option<Timestamp>,
     /// The reply, where it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Value")]
     pub result: Option<Box<RawValue>>,
     /// The last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,7 +371,7 @@ pub struct TaskView {
 }
 
 /// One line of a task's history.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskEvent {
     /// When.
     pub at: Timestamp,

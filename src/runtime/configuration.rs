@@ -43,7 +43,7 @@ pub(crate) struct Sections {
 }
 
 /// What a change came to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Applied {
     /// Counts the changes that this process has applied, from 0.
     pub generation: u64,
@@ -58,11 +58,12 @@ pub struct Applied {
 }
 
 /// A key that is set somewhere else as well.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Overruled {
     /// The dotted key.
     pub key: String,
     /// What decides.
+    #[schemars(with = "String")]
     pub by: Origin,
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod requests;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -22,7 +23,7 @@ pub use access::{LoginLink, Me, NewToken, TokenRequest, TokenView};
 pub use requests::{Retried, RetryFilter, RetryRequest, TaskRequest};
 
 /// One page of a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
@@ -31,7 +32,7 @@ pub struct Page<T> {
 }
 
 /// A line that a task wrote.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct TaskLine {
     /// Its number: later lines have higher ones.
     pub n: i64,
@@ -44,7 +45,7 @@ pub struct TaskLine {
 }
 
 /// How the node is, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Everything works.
@@ -56,7 +57,7 @@ pub enum Verdict {
 }
 
 /// Why the verdict is not `ok`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// A stable code, such as `agent_stopped`.
     pub code: String,
@@ -69,7 +70,7 @@ pub struct Reason {
 }
 
 /// `GET /api/v1/status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// In a word.
     pub verdict: Verdict,
@@ -94,7 +95,7 @@ pub struct Status {
 }
 
 /// A node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NodeInfo {
     /// Its boot id.
     pub id: String,
@@ -111,7 +112,7 @@ pub struct NodeInfo {
 }
 
 /// The crashes in short.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CrashSummary {
     /// How many in the last hour.
     pub last_hour: u64,
@@ -120,7 +121,7 @@ pub struct CrashSummary {
 }
 
 /// One crash, with what is known of its site: `GET /api/v1/crashes/{id}`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CrashDetail {
     /// The crash.
     #[serde(flatten)]
@@ -134,7 +135,7 @@ pub struct CrashDetail {
 }
 
 /// How often a site has crashed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CrashTally {
     /// The group's id.
     pub id: uuid::Uuid,
@@ -147,7 +148,7 @@ pub struct CrashTally {
 }
 
 /// A node as the others see it: `GET /api/v1/nodes`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct MemberInfo {
     /// Its boot id.
     pub id: String,
@@ -168,7 +169,7 @@ pub struct MemberInfo {
 }
 
 /// A node of the supervision tree.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct TreeNode {
     /// `orchestrator`, `persistence`, `agent`, `tool`, `task`, …
     pub role: String,
@@ -189,7 +190,7 @@ pub struct TreeNode {
 }
 
 /// A kind of agent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct KindInfo {
     /// Its name.
     pub kind: String,
@@ -205,7 +206,7 @@ pub struct KindInfo {
 }
 
 /// A message of a kind.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct MessageInfo {
     /// Its wire name.
     pub name: String,
@@ -220,7 +221,7 @@ pub struct MessageInfo {
 }
 
 /// A tool.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ToolInfo {
     /// Its name.
     pub name: String,
@@ -250,7 +251,7 @@ pub struct ToolInfo {
 }
 
 /// A mailbox.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 pub struct MailboxInfo {
     /// Messages that wait.
     pub depth: usize,
@@ -259,7 +260,7 @@ pub struct MailboxInfo {
 }
 
 /// An agent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AgentInfo {
     /// Its kind.
     pub kind: String,
@@ -294,7 +295,7 @@ pub struct AgentInfo {
 }
 
 /// A kept snapshot.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotInfo {
     /// Its version.
     pub version: i64,
@@ -305,7 +306,7 @@ pub struct SnapshotInfo {
 }
 
 /// An agent's state.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StateInfo {
     /// Its version.
     pub version: i64,
@@ -333,7 +334,7 @@ pub enum Action {
 }
 
 /// `POST /api/v1/conversations`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConversationRequest {
     /// What people call it; at most 1,024 bytes.
@@ -345,20 +346,22 @@ pub struct ConversationRequest {
 }
 
 /// `POST /api/v1/conversations/{id}/messages`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MessageRequest {
     /// Who speaks, such as `user`.
     pub role: String,
     /// What is said: any JSON.
+    #[schemars(with = "Value")]
     pub content: Box<RawValue>,
 }
 
 /// `PUT /api/v1/sessions/{id}`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionRequest {
     /// What it holds: any JSON, at most 1 MiB.
+    #[schemars(with = "Value")]
     pub data: Box<RawValue>,
     /// How long it lives without being used, such as `30m`; `sessions.ttl` when absent.
     #[serde(default)]
@@ -366,7 +369,7 @@ pub struct SessionRequest {
 }
 
 /// `POST /api/v1/schedules`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleRequest {
     /// Its name.
@@ -405,7 +408,7 @@ pub struct ScheduleRequest {
 }
 
 /// A schedule.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ScheduleView {
     /// Its name.
     pub name: String,
@@ -417,6 +420,7 @@ pub struct ScheduleView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Their input.
+    #[schemars(with = "Value")]
     pub input: Box<RawValue>,
     /// Higher goes first.
     pub priority: i16,

@@ -4,13 +4,17 @@
 //! and the probe `counter`, and waits until it is ready. Dropped, it is killed and its directory goes.
 #![allow(dead_code)] // each test binary uses a part of it
 
+mod contract;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use contract::Contract;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,6 +30,7 @@ pub struct Node {
     /// What it wants to be shown.
     pub token: String,
     sets: Vec<String>,
+    contract: OnceLock<Contract>,
 }
 
 /// A directory with the node's data, its log, and nothing of anybody else's.
@@ -132,7 +137,14 @@ impl Node {
     pub fn start(sets: &[&str]) -> Self {
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         let home = Home(TempDir::new().unwrap());
-        let mut node = Self { child: None, home, url: String::new(), token: String::new(), sets };
+        let mut node = Self {
+            child: None,
+            home,
+            url: String::new(),
+            token: String::new(),
+            sets,
+            contract: OnceLock::new(),
+        };
         node.start_again();
         node
     }
@@ -270,11 +282,15 @@ impl Node {
             .timeout_global(Some(PATIENCE * 2))
             .proxy(None)
             .build();
+        let agent = config.new_agent();
+        let contract = self.contract.get_or_init(|| {
+            let document = agent.get(format!("{}/api/v1/openapi.json", self.url)).call().unwrap();
+            Contract::new(serde_json::from_reader(document.into_body().into_reader()).unwrap())
+        });
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let agent = config.new_agent();
         let sent = match body {
             Some(body) => agent.run(request.body(body.to_owned()).unwrap()),
             None => agent.run(request.body(()).unwrap()),
@@ -286,7 +302,9 @@ impl Node {
             .collect();
         let status = response.status().as_u16();
         let text = response.body_mut().read_to_string().unwrap();
-        Answer { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
+        let answer = Answer { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text };
+        contract.holds(method, path, &answer);
+        answer
     }
 
     /// `GET`.

@@ -1,12 +1,13 @@
 //! Tokens, and who shows one.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::access::{Scope, StoredToken};
 
 /// A token: `GET /api/v1/tokens`. What it is itself is kept nowhere.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenView {
     /// Who it is.
     pub name: String,
@@ -28,7 +29,7 @@ impl From<StoredToken> for TokenView {
 }
 
 /// `POST /api/v1/tokens`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// Who it is to be.
@@ -41,7 +42,7 @@ pub struct TokenRequest {
 }
 
 /// A token that was just made, with itself: shown this once.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewToken {
     /// What is kept of it.
     #[serde(flatten)]
@@ -51,7 +52,7 @@ pub struct NewToken {
 }
 
 /// Who asks: `GET /api/v1/me`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Me {
     /// The name of the token that was shown; `node` is the node's own.
     pub name: String,
@@ -64,7 +65,7 @@ pub struct Me {
 }
 
 /// `POST /api/v1/login-links`: opens the dashboard, once.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LoginLink {
     /// To be opened in a browser.
     pub url: String,

@@ -1,13 +1,14 @@
 //! What is asked of tasks: one is submitted, many are tried again.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::task::{OnParentFailed, TaskState};
 
 /// `POST /api/v1/tasks`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRequest {
     /// `KIND/KEY` or `tool:NAME`.
@@ -54,7 +55,7 @@ pub struct TaskRequest {
 }
 
 /// `POST /api/v1/tasks/retry`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetryRequest {
     /// Which tasks.
@@ -68,7 +69,7 @@ pub struct RetryRequest {
 }
 
 /// Which tasks are to be tried again: those for which all that is given holds.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetryFilter {
     /// `failed`, as when absent, or `cancelled`.
@@ -83,7 +84,7 @@ pub struct RetryFilter {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Retried {
     /// Nothing was tried again: they were counted.
     pub dry_run: bool,

@@ -1,0 +1,34 @@
+//! Who may come in.
+
+use super::{
+    operation::{Operation, delete, get, post},
+    schemas::Schemas,
+};
+use crate::{
+    model::access::Scope,
+    runtime::views::{LoginLink, Me, NewToken, TokenRequest, TokenView},
+};
+
+pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
+    vec![
+        get("/me", "getMe", "Who asks, and what they may do.").answers(200, "It.", s.answer::<Me>()),
+        post("/login-links", "makeLoginLink", "A link that opens the dashboard, once.")
+            .needs(Scope::Read)
+            .answers(201, "It.", s.answer::<LoginLink>()),
+        get("/tokens", "listTokens", "Tokens by name; never themselves.").needs(Scope::Admin).answers(
+            200,
+            "All of them.",
+            s.list::<TokenView>(),
+        ),
+        post("/tokens", "addToken", "A new token.")
+            .needs(Scope::Admin)
+            .takes(s.request::<TokenRequest>())
+            .answers(201, "It, shown this once.", s.answer::<NewToken>())
+            .refuses(&[(409, "wrong_state")])
+            .writes(),
+        delete("/tokens/{name}", "removeToken", "Revokes a token.")
+            .needs(Scope::Admin)
+            .answers_nothing(204, "It is none any more.")
+            .writes(),
+    ]
+}

@@ -1,0 +1,146 @@
+//! The node as a whole: how it is, what it is made of, what it tells.
+
+use serde_json::json;
+
+use super::{
+    operation::{Operation, get, patch, post},
+    schemas::{Schemas, accepted, list},
+};
+use crate::{
+    config::Shown,
+    model::{access::Scope, crash_group::CrashGroup, supervision::CrashReport},
+    runtime::{
+        Applied,
+        views::{CrashDetail, KindInfo, MemberInfo, Status, TreeNode},
+    },
+};
+
+const LEVELS: &[&str] = &["debug", "info", "warn", "error", "critical"];
+
+pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
+    let health = json!({
+        "type": "object", "required": ["status", "reasons"],
+        "properties": {"status": {"const": "ok"}, "reasons": {"type": "array"}},
+    });
+    let record = json!({
+        "type": "object", "description": "A record as the log's JSON lines have it, with its number.",
+        "required": ["ts", "level", "event", "msg", "node", "boot", "subject", "seq"],
+        "properties": {
+            "ts": {"type": "integer"}, "level": {"type": "string", "enum": LEVELS}, "event": {"type": "string"},
+            "msg": {"type": "string"}, "subject": {"type": "string"}, "seq": {"type": "integer"},
+        },
+    });
+    let mut logs = list(record);
+    logs["properties"]["last"] = json!({"type": "integer", "description": "The number to go on from."});
+    let mut config = list(s.answer::<Shown>());
+    config["properties"]["generation"] = json!({"type": "integer"});
+    config["properties"]["needs_restart"] = json!({"type": "array", "items": {"type": "string"}});
+    let mut all = vec![
+        get("/openapi.json", "getOpenApi", "This document.").public().answers(
+            200,
+            "It.",
+            json!({"type": "object"}),
+        ),
+        get("/health/live", "getLive", "Whether the process serves.").public().answers(
+            200,
+            "It does.",
+            health.clone(),
+        ),
+        get("/health/ready", "getReady", "Whether the node may be sent work.")
+            .public()
+            .answers(200, "It may.", health),
+        get("/metrics", "getMetrics", "Metrics for Prometheus.")
+            .answers_text(200, "The metrics.", "text/plain; version=0.0.4; charset=utf-8")
+            .refuses(&[(404, "not_found")]),
+        get("/status", "getStatus", "How the node is, why, and what to do.").answers(
+            200,
+            "How it is.",
+            s.answer::<Status>(),
+        ),
+        get("/tree", "getTree", "The supervision tree.").answers(200, "The tree.", s.answer::<TreeNode>()),
+        get("/kinds", "listKinds", "Kinds of agents, with their messages and schemas.").answers(
+            200,
+            "All of them.",
+            s.list::<KindInfo>(),
+        ),
+        get("/kinds/{kind}", "getKind", "One kind.")
+            .answers(200, "It.", s.answer::<KindInfo>())
+            .refuses(&[(404, "unknown_kind")]),
+        get("/nodes", "listNodes", "The nodes that share the store.").answers(
+            200,
+            "All of them.",
+            s.list::<MemberInfo>(),
+        ),
+        post("/nodes/{id}/stop", "stopNode", "Stops a node in good order.").needs(Scope::Admin).answers(
+            202,
+            "It will end.",
+            accepted(),
+        ),
+        get("/crashes", "listCrashes", "The last crashes, newest first.").answers(
+            200,
+            "They.",
+            s.list::<CrashReport>(),
+        ),
+        get("/crashes/groups", "listCrashGroups", "Crashes by site, the latest first.").paged().answers(
+            200,
+            "A page.",
+            s.list::<CrashGroup>(),
+        ),
+        get("/crashes/{id}", "getCrash", "One crash, or the last one of a group.").answers(
+            200,
+            "It.",
+            s.answer::<CrashDetail>(),
+        ),
+        get("/logs", "listLogs", "The last records of the log, and with `after` and `wait` the next ones.")
+            .word("level", "This level, and all above it.", LEVELS)
+            .text("subject", "Only about this subject.")
+            .query(
+                "tail",
+                "How many of the last ones.",
+                json!({"type": "integer", "minimum": 0, "maximum": 1_000_000}),
+            )
+            .query("n", "The same.", json!({"type": "integer", "minimum": 0, "maximum": 1_000_000}))
+            .query(
+                "after",
+                "Only those after this number.",
+                json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
+            )
+            .duration("wait", "How long to wait where there are none; at most a minute.")
+            .answers(200, "They.", logs),
+        get("/events", "followEvents", "What happens, while it happens: Server-Sent Events.")
+            .text("subject", "Only about this subject, or all that begin so, with a `*` at the end.")
+            .text("event", "Only these events, by commas; `task.*` is all that begin so.")
+            .query("after", "Only those after this id.", json!({"type": "string"}))
+            .header(
+                "Last-Event-ID",
+                "The same; a browser sends it when it connects again.",
+                json!({"type": "string"}),
+            )
+            .answers_text(200, "The stream.", "text/event-stream")
+            .refuses(&[(429, "overloaded")]),
+        get("/config", "getConfig", "Every setting, with where it came from; secrets as ***.")
+            .answers(200, "What is in force.", config)
+            .tells("ETag", "For `If-Match`."),
+        patch(
+            "/config",
+            "changeConfig",
+            "A JSON merge patch of all sections: applied whole or not at all, kept for all nodes.",
+        )
+        .needs(Scope::Admin)
+        .if_match()
+        .query("dry_run", "Only say what would come of it.", json!({"type": "boolean"}))
+        .takes(json!({"type": "object"}))
+        .answers(200, "What came of it.", s.answer::<Applied>())
+        .tells("ETag", "For `If-Match`.")
+        .writes(),
+    ];
+    for (action, does) in [("pause", "Starts none of a kind's tasks any more."), ("resume", "Ends that.")] {
+        all.push(
+            post(&format!("/kinds/{{kind}}/{action}"), &format!("{action}Kind"), does)
+                .answers(202, "It is so.", accepted())
+                .refuses(&[(404, "unknown_kind")])
+                .writes(),
+        );
+    }
+    all
+}

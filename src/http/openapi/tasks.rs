@@ -1,0 +1,78 @@
+//! Tasks: submitted, watched, mended.
+
+use serde_json::json;
+
+use super::{
+    operation::{Operation, get, post},
+    schemas::{Schemas, list},
+};
+use crate::{
+    model::task::{TaskEvent, TaskState, TaskView},
+    runtime::views::{Retried, RetryRequest, TaskLine, TaskRequest},
+};
+
+pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
+    let (task, view) = ("/tasks/{id}", s.answer::<TaskView>());
+    let states = TaskState::ALL.map(TaskState::name);
+    let mut all = vec![
+        get("/tasks", "listTasks", "Tasks, newest first.")
+            .word("state", "Only this state.", &states)
+            .text("target", "Only for this target: `KIND/KEY` or `tool:NAME`.")
+            .text("tag", "Only with this label.")
+            .paged()
+            .answers(200, "A page.", s.list::<TaskView>()),
+        post("/tasks", "submitTask", "Submits a task.")
+            .idempotent()
+            .takes(s.request::<TaskRequest>())
+            .answers(202, "It is accepted: durable.", view.clone())
+            .tells("Location", "Where it is.")
+            .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "wrong_state"), (429, "overloaded")])
+            .refuses(&[(504, "outcome_unknown")])
+            .writes(),
+        post("/tasks/batch", "submitBatch", "Submits tasks that come after each other: all or none.")
+            .takes(json!({
+                "type": "object", "required": ["tasks"], "additionalProperties": false,
+                "properties": {"tasks": {"type": "array", "items": s.request::<TaskRequest>()}},
+            }))
+            .answers(202, "They are accepted.", list(view.clone()))
+            .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "idempotency_conflict")])
+            .refuses(&[(409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")])
+            .writes(),
+        post("/tasks/retry", "retryTasks", "Tries those again that a filter means, or counts them.")
+            .takes(s.request::<RetryRequest>())
+            .answers(200, "What came of it.", s.answer::<Retried>())
+            .writes(),
+        get(task, "getTask", "One task, at once or when it has ended.")
+            .duration("wait", "How long to wait for its end; at most a minute.")
+            .answers(200, "It.", view.clone()),
+        get(&format!("{task}/history"), "getTaskHistory", "What has happened to it.").answers(200, "Line by line.", s.list::<TaskEvent>()),
+        get(&format!("{task}/logs"), "getTaskLogs", "What it wrote, oldest first.")
+            .paged()
+            .answers(200, "A page.", s.list::<TaskLine>()),
+        post(&format!("{task}/resolve"), "resolveTask", "Says what came of an effect whose outcome is unknown.")
+            .takes(json!({
+                "oneOf": [
+                    {"type": "object", "required": ["succeeded"], "properties": {"succeeded": {}}, "additionalProperties": false},
+                    {"type": "object", "required": ["failed"], "properties": {"failed": {"type": "string"}}, "additionalProperties": false},
+                ],
+            }))
+            .answers(202, "It is so.", view.clone())
+            .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
+            .writes(),
+        post(&format!("{task}/signals/{{name}}"), "signalTask", "Answers what it waits for: the body is what it is told.")
+            .idempotent()
+            .may_take(json!({}))
+            .answers(202, "It is told.", view.clone())
+            .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
+            .writes(),
+    ];
+    for (action, does) in [("cancel", "Cancels it, also while it runs."), ("retry", "Tries it again.")] {
+        all.push(
+            post(&format!("{task}/{action}"), &format!("{action}Task"), does)
+                .answers(202, "It is under way.", view.clone())
+                .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
+                .writes(),
+        );
+    }
+    all
+}
