@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Agent, Handler, Message as _, Query, Turn};
+use super::{Agent, Handler, Invalid, Message, Never, Query, Turn};
 use crate::message;
 
 /// Counts, keeps a list, and misbehaves on demand.
@@ -75,7 +75,7 @@ pub struct Abort {}
 /// Makes the turn last.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Sleep {
-    /// For so long.
+    /// For so long; at most a day.
     pub ms: u64,
 }
 
@@ -108,9 +108,19 @@ message! {
     List -> Ids;
     Crash -> ();
     Abort -> ();
-    Sleep -> ();
     Fail -> ();
     Refuse -> () | Declined;
+}
+
+impl Message for Sleep {
+    type Reply = ();
+    type Error = Never;
+    const NAME: &'static str = "Sleep";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        const DAY_MS: u64 = 86_400_000;
+        if self.ms > DAY_MS { Err(Invalid::at("/ms", "at most a day")) } else { Ok(()) }
+    }
 }
 
 impl Agent for Counter {

@@ -15,7 +15,7 @@ use super::{
     slot::ReplyTx,
     turn::Turn,
 };
-use crate::agent::letter::JsonAnswer;
+use crate::{agent::letter::JsonAnswer, model::json::whole_numbers};
 
 /// The envelope of an agent's mailbox.
 pub type EnvelopeOf<A> = <<A as Agent>::Messages as Messages<A>>::Envelope;
@@ -253,30 +253,38 @@ impl Shape {
     }
 }
 
-/// Decodes a message; no body, `null` and `{}` are the same for a message without fields.
+/// Decodes a message; no body, `null` and `{}` are the same for a message without fields, `2.0` and `2` the
+/// same whole number.
 pub(crate) fn decode<M: Message>(body: &RawValue) -> Result<M, Invalid> {
     let text = match body.get().trim() {
         "null" => "{}",
         other => other,
     };
-    let mut de = serde_json::Deserializer::from_str(text);
-    let message: M = match serde_path_to_error::deserialize(&mut de) {
+    let message: M = match decode_text(text.as_bytes()) {
         Ok(message) => message,
         Err(_) if text == "{}" && serde_json::from_str::<M>("null").is_ok() => {
             return serde_json::from_str::<M>("null").map_err(|e| Invalid::at("", e.to_string()));
         }
-        Err(e) => {
-            let path = e.path().to_string();
-            let pointer = if path == "." {
-                String::new()
-            } else {
-                format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
-            };
-            return Err(Invalid::at(pointer, e.inner().to_string()));
-        }
+        Err(invalid) => match whole_numbers(text.as_bytes()) {
+            Some(text) => decode_text(&text).map_err(|_| invalid)?,
+            None => return Err(invalid),
+        },
     };
     message.validate()?;
     Ok(message)
+}
+
+fn decode_text<M: Message>(text: &[u8]) -> Result<M, Invalid> {
+    let mut de = serde_json::Deserializer::from_slice(text);
+    serde_path_to_error::deserialize(&mut de).map_err(|e| {
+        let path = e.path().to_string();
+        let pointer = if path == "." {
+            String::new()
+        } else {
+            format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
+        };
+        Invalid::at(pointer, e.inner().to_string())
+    })
 }
 
 /// What an agent's JSON door takes.

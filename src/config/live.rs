@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
+    DEFAULTS, Origin,
     check::Checked,
     error::{Errors, Problem},
-    layer::{Entry, Key, Layer},
+    layer::{self, Entry, Key, Layer},
     settings::Settings,
 };
 
@@ -93,29 +94,45 @@ pub fn patched(kept: &BTreeMap<String, Value>, patch: &Value) -> Result<BTreeMap
         Errors(vec![Problem { origin: None, key: key.to_owned(), message: message.to_owned(), hint }])
     };
     let Value::Object(sections) = patch else { return Err(wrong("", "a patch is an object")) };
-    let mut next = kept.clone();
+    let defaults = layer::from_toml(DEFAULTS, |_| Origin::Default, &mut Vec::new());
+    let mut patch = Patch { next: kept.clone(), defaults, misplaced: Vec::new() };
     for (name, value) in sections {
         let key = Key::parse(name).ok_or_else(|| wrong(name, "this is not a key"))?;
-        patch_at(&mut next, key, value);
+        patch.take(key, value);
     }
-    Ok(next)
+    match patch.misplaced.first() {
+        None => Ok(patch.next),
+        Some(key) => Err(wrong(&key.to_string(), "this is a value, not a section")),
+    }
 }
 
-fn patch_at(kept: &mut BTreeMap<String, Value>, key: Key, value: &Value) {
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members {
-                let mut inner = key.clone();
-                inner.0.push(name.clone());
-                patch_at(kept, inner, member);
+struct Patch {
+    next: BTreeMap<String, Value>,
+    defaults: Layer,
+    /// Keys of values that were given members.
+    misplaced: Vec<Key>,
+}
+
+impl Patch {
+    fn take(&mut self, key: Key, value: &Value) {
+        match value {
+            Value::Object(_) if self.defaults.0.iter().any(|entry| entry.key == key) => {
+                self.misplaced.push(key)
             }
-        }
-        Value::Null => {
-            let (own, below) = (key.to_string(), format!("{key}."));
-            kept.retain(|name, _| *name != own && !name.starts_with(&below));
-        }
-        other => {
-            kept.insert(key.to_string(), other.clone());
+            Value::Object(members) => {
+                for (name, member) in members {
+                    let mut inner = key.clone();
+                    inner.0.push(name.clone());
+                    self.take(inner, member);
+                }
+            }
+            Value::Null => {
+                let (own, below) = (key.to_string(), format!("{key}."));
+                self.next.retain(|name, _| *name != own && !name.starts_with(&below));
+            }
+            other => {
+                self.next.insert(key.to_string(), other.clone());
+            }
         }
     }
 }
@@ -142,7 +159,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{Origin, Sources, load};
+    use crate::config::{Sources, load};
 
     fn with(sets: &[(&str, Value)]) -> Settings {
         let stored = sets.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -209,6 +226,7 @@ mod tests {
         assert_eq!(next, expected);
         assert!(patched(&kept, &json!([1])).is_err());
         assert!(patched(&kept, &json!({"": 1})).is_err());
+        assert!(patched(&kept, &json!({"log": {"level": {}}})).is_err(), "a value has no members");
     }
 
     #[test]

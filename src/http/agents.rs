@@ -1,6 +1,7 @@
 //! `/agents`: agents, their states, and what an operator does to them.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -44,7 +45,7 @@ pub(super) async fn snapshots(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     listed(&ctx.operator.snapshots(&kind, &key).await?)
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct How {
     /// The kept version with which a quarantine ends.
@@ -59,7 +60,7 @@ pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, params: Params, bo
     let named = path::part(&request, "action")?;
     let how = if body.is_empty() { None } else { body.read::<Option<How>>()? };
     let How { version, clear } = how.unwrap_or_default();
-    let clear = clear || params.parsed("clear", "true or false")?.unwrap_or_default();
+    let clear = params.parsed("clear", "true or false")?.unwrap_or(false) || clear;
     let action = match named.as_str() {
         "stop" => Action::Stop,
         "restart" => Action::Restart,

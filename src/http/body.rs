@@ -11,11 +11,12 @@ use actix_web::{
     web::{self, Bytes},
 };
 use futures_util::StreamExt as _;
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{problem::Problem, server::Ctx};
-use crate::model::{id::MAX_IDEMPOTENCY_KEY_BYTES, units::print_size};
+use super::{problem::Problem, server::Ctx, shape};
+use crate::model::{id::MAX_IDEMPOTENCY_KEY_BYTES, json::whole_numbers, units::print_size};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,11 +75,19 @@ impl Body {
     }
 
     /// The body as `T`. A syntax error is `malformed`; JSON of another shape is `invalid`, with its place.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        let mut reader = serde_json::Deserializer::from_slice(&self.0);
+    pub(super) fn read<T: DeserializeOwned + JsonSchema + 'static>(&self) -> Result<T, Problem> {
+        self.read_as(&self.0).or_else(|problem| match whole_numbers(&self.0) {
+            Some(text) if problem.code() == "invalid" => self.read_as(&text),
+            _ => Err(problem),
+        })
+    }
+
+    fn read_as<T: DeserializeOwned + JsonSchema + 'static>(&self, text: &[u8]) -> Result<T, Problem> {
+        let mut reader = serde_json::Deserializer::from_slice(text);
         match serde_path_to_error::deserialize(&mut reader) {
             Ok(value) => match reader.end() {
-                Ok(()) => Ok(value),
+                // a list of what stands in an object is read as one, and is none
+                Ok(()) => shape::check::<T>(text).map(|()| value).map_err(Problem::from),
                 Err(error) => Err(Problem::malformed(format!("the body is not JSON: {error}"))),
             },
             Err(error) if error.inner().is_data() => {
@@ -127,8 +136,9 @@ pub(super) fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, P
     if values.next().is_some() {
         return Err(Problem::malformed("`Idempotency-Key` is given twice"));
     }
-    let text = std::str::from_utf8(value.as_bytes());
-    let text = text.map_err(|_| Problem::malformed("`Idempotency-Key` is not UTF-8"))?.trim();
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|b| matches!(b, b' '..=b'~')));
+    let text =
+        text.ok_or_else(|| Problem::malformed("`Idempotency-Key` holds more than visible ASCII"))?.trim();
     check_idempotency_key(text)?;
     Ok(Some(text.to_owned()))
 }

@@ -5,6 +5,7 @@ use actix_web::{
     http::{StatusCode, header},
     web::Data,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -21,7 +22,7 @@ type Answer = Result<HttpResponse, Problem>;
 /// What a browser shows whose link has had its time.
 const SPENT: &str = include_str!("spent.html");
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Login {
     token: String,

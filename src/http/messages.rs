@@ -24,7 +24,7 @@ pub(super) async fn send(
 ) -> Result<HttpResponse, Problem> {
     let (kind, key) = path::agent(&request)?;
     let message = path::part(&request, "message")?;
-    let timeout = params.duration("timeout")?;
+    let timeout = params.timeout()?;
     let idempotency_key = idempotency_key(&request)?;
     let urgent = match params.text("urgent")? {
         None | Some("false") => false,

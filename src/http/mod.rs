@@ -35,6 +35,7 @@ mod router;
 mod schedules;
 mod server;
 mod sessions;
+mod shape;
 mod tasks;
 mod token;
 mod tokens;

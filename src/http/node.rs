@@ -45,7 +45,7 @@ pub(super) async fn nodes(ctx: Data<Ctx>) -> Answer {
 
 /// `POST /nodes/{id}/stop`: `self`, or this node's boot id.
 pub(super) async fn stop(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    let id = path::part(&request, "id")?;
+    let id = path::part(&request, "boot")?;
     if id != "self" && id != ctx.operator.status().await.node.id {
         return Err(Problem::not_found(format!(
             "there is no node `{}`; `self` is this one",

@@ -45,6 +45,16 @@ impl Params {
         Ok(self.text(name)?.map(str::to_owned))
     }
 
+    /// `timeout`: how long the caller has patience.
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, Problem> {
+        match self.duration("timeout")? {
+            Some(none) if none.is_zero() => {
+                Err(Problem::malformed("`timeout` must be longer than nothing: write 30s"))
+            }
+            given => Ok(given),
+        }
+    }
+
     /// A parameter of a type that reads itself.
     pub(super) fn parsed<T: FromStr>(&self, name: &str, example: &str) -> Result<Option<T>, Problem> {
         let Some(text) = self.text(name)? else { return Ok(None) };

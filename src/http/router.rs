@@ -48,7 +48,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/kinds/{kind}").get(node::kind).done())
         .service(at("/kinds/{kind}/{action:pause|resume}").post(node::pause).done())
         .service(at("/nodes").get(node::nodes).done())
-        .service(at("/nodes/{id}/stop").needs(Scope::Admin).post(node::stop).done())
+        .service(at("/nodes/{boot}/stop").needs(Scope::Admin).post(node::stop).done())
         .service(at("/crashes").get(crashes::list).done())
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
@@ -248,7 +248,7 @@ mod tests {
         // whoever adds to these lists says why the usual scopes are not right
         assert_eq!(public, ["/", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]);
         assert_eq!(by_all, ["", "/login-links"], "a session of one's own, begun and ended");
-        assert_eq!(admin, ["/nodes/{id}/stop", "/config", "/tokens", "/tokens/{name}"]);
+        assert_eq!(admin, ["/nodes/{boot}/stop", "/config", "/tokens", "/tokens/{name}"]);
     }
 
     #[actix_web::test]

@@ -27,7 +27,7 @@ pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 pub(super) async fn call(ctx: Data<Ctx>, request: HttpRequest, params: Params, body: Body) -> Answer {
     let name = path::part(&request, "name")?;
     let options = SendOptions {
-        timeout: params.duration("timeout")?,
+        timeout: params.timeout()?,
         idempotency_key: idempotency_key(&request)?,
         urgent: false,
     };

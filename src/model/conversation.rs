@@ -23,7 +23,7 @@ macro_rules! ids {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(#[schemars(with = "String")] pub Uuid);
+        pub struct $name(#[schemars(with = "Uuid")] pub Uuid);
 
         impl $name {
             /// A fresh id, ordered by time.

@@ -136,7 +136,7 @@ pub fn scope_of(name: &str) -> Uuid {
 /// The identity of a task: a UUIDv7, made by the node that accepts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct TaskId(#[schemars(with = "String")] pub Uuid);
+pub struct TaskId(#[schemars(with = "Uuid")] pub Uuid);
 
 impl TaskId {
     /// A fresh id, ordered by time.

@@ -12,6 +12,7 @@ pub mod group;
 pub mod id;
 pub mod interest;
 pub mod journal;
+pub mod json;
 pub mod lease;
 pub mod schedule;
 pub mod session;

@@ -52,9 +52,6 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// What a duration looks like, as a regular expression of JSON Schema.
-pub const DURATION_PATTERN: &str = "^(0|([0-9]{1,6}(us|ms|s|m|h|d))+)$";
-
 /// Reads a duration such as `30s`, `5ms`, `24h` or `1h30m`; `0` needs no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let bad = || UnitError::Duration(text.to_owned());

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Agent, AskError, Done, Handler, Message, Never, Outcome, Query, TaskId, Turn,
-    agent::Invalid,
+    agent::{Invalid, Refused},
     message,
     tool::fs::{FsList, FsRead, List, Listed, Read},
 };
@@ -22,6 +22,8 @@ use crate::{
 const MAX_TREES: usize = 64;
 /// No further page is listed while so many files are still to be read.
 const MAX_PENDING: u64 = 2_000;
+/// A shelf's key is the collection's with a number behind it.
+const MAX_COLLECTION_BYTES: usize = 235;
 /// How many hits a search gives at most.
 const MAX_HITS: usize = 100;
 /// How many files a search looks into at most.
@@ -92,12 +94,16 @@ pub enum Taken {
     /// The collection has all the trees it takes.
     #[error("a collection takes at most {MAX_TREES} trees")]
     Full,
+    /// The collection's shelves are named for it, and would have no keys.
+    #[error("a collection's key has at most {MAX_COLLECTION_BYTES} bytes")]
+    LongName,
 }
 
 /// Searches for a phrase.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Search {
-    /// What to find: part of a line, with at least one letter or digit.
+    /// What to find: a part of one line. Without a letter or a digit it is found nowhere.
+    #[schemars(length(max = 256), regex(pattern = r"^[^\x00-\x08\x0a-\x1f\x7f-\x9f]*$"))]
     pub query: String,
     /// 1 to 100 hits; 10 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,11 +159,8 @@ impl Message for Search {
 
     fn validate(&self) -> Result<(), Invalid> {
         let query = &self.query;
-        if query.len() > 256 || query.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(Invalid::at("/query", "at most 256 bytes of one line"));
-        }
-        if Phrase::new(query).words.is_empty() {
-            return Err(Invalid::at("/query", "needs a letter or a digit"));
+        if query.chars().count() > 256 || query.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(Invalid::at("/query", "at most 256 characters of one line"));
         }
         Ok(())
     }
@@ -177,7 +180,9 @@ impl Handler<Ingest> for Librarian {
     }
 
     async fn handle(&mut self, ingest: Ingest, turn: &Turn<Self>) -> anyhow::Result<Ingesting> {
-        anyhow::ensure!(turn.key().len() <= 235, "shelves are named for the collection: its key is too long");
+        if turn.key().len() > MAX_COLLECTION_BYTES {
+            return Err(Refused(Taken::LongName).into());
+        }
         let first = List { path: ingest.path.clone(), cursor: None, limit: None };
         let task = turn.tool::<FsList>().submit(first).notify().id();
         self.trees.push(Tree { path: ingest.path, left: ingest.limit, listing: Stage::UnderWay });
@@ -274,10 +279,10 @@ impl Query<Report> for Librarian {
             files: tally.files,
             bytes: tally.bytes,
             words: tally.words,
-            done: tally.files + tally.skipped,
+            done: tally.files.saturating_add(tally.skipped),
             skipped: tally.skipped,
-            failed: tally.failed + self.failed_listings,
-            pending: self.pending_files() + listings,
+            failed: tally.failed.saturating_add(self.failed_listings),
+            pending: self.pending_files().saturating_add(listings),
             shelves: self.shelves,
             problem: tally.problem,
         })
@@ -288,6 +293,9 @@ impl Query<Search> for Librarian {
     async fn query(&self, search: Search, turn: &Turn<Self>) -> anyhow::Result<Found> {
         let limit = search.limit.map_or(10, |n| n as usize).clamp(1, MAX_HITS);
         let phrase = Phrase::new(&search.query);
+        if phrase.words.is_empty() {
+            return Ok(Found { hits: Vec::new(), complete: true });
+        }
         let candidates = self.candidates(&phrase, turn).await?;
         let mut hits: Vec<Hit> = Vec::new();
         let mut looked_at = 0;
@@ -407,9 +415,10 @@ mod tests {
     }
 
     #[test]
-    fn a_search_needs_a_word_on_one_line() {
+    fn a_search_is_for_a_part_of_one_line() {
         let valid = |query: &str| Search { query: query.into(), limit: None }.validate().is_ok();
-        assert!(valid("fn main() {") && valid("\tlet x"));
-        assert!(!valid("});") && !valid("") && !valid("a\nb") && !valid(&"x".repeat(257)));
+        assert!(valid("fn main() {") && valid("\tlet x") && valid("") && valid(&"ß".repeat(256)));
+        assert!(!valid("a\nb") && !valid(&"x".repeat(257)));
+        assert!(Phrase::new("});").words.is_empty(), "what it would be found by");
     }
 }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use librarian::{Counts, Found, Ingest, Ingesting, Librarian, Report, Search, Taken};
 pub use phrase::Hit;
-pub use shelf::{Fill, Find, Shelf, Shelved};
+pub use shelf::{Fill, Find, Shelf, Shelved, Unfit};
 
 /// What became of files: each is in exactly one of `files`, `skipped` and `failed`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -49,22 +49,22 @@ pub struct Tally {
 
 impl Tally {
     fn fail(&mut self, files: u64, problem: impl Into<String>) {
-        self.failed += files;
+        self.failed = self.failed.saturating_add(files);
         self.problem = Some(problem.into());
     }
 
     fn add(&mut self, other: Tally) {
-        self.files += other.files;
-        self.bytes += other.bytes;
-        self.words += other.words;
-        self.skipped += other.skipped;
-        self.failed += other.failed;
+        self.files = self.files.saturating_add(other.files);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.words = self.words.saturating_add(other.words);
+        self.skipped = self.skipped.saturating_add(other.skipped);
+        self.failed = self.failed.saturating_add(other.failed);
         self.problem = other.problem.or(self.problem.take());
     }
 
     /// How many files are accounted for.
     fn ended(&self) -> u64 {
-        self.files + self.skipped + self.failed
+        self.files.saturating_add(self.skipped).saturating_add(self.failed)
     }
 }
 

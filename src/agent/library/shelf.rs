@@ -37,6 +37,21 @@ pub struct Fill {
     pub paths: Vec<String>,
 }
 
+/// Why a shelf does not take files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Unfit {
+    /// It has some.
+    #[error("this shelf has its files")]
+    HasFiles,
+    /// They are too many.
+    #[error("a shelf takes at most {most} files")]
+    TooMany {
+        /// How many it takes.
+        most: u64,
+    },
+}
+
 /// Tells the librarian that all files of a shelf are accounted for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Shelved {
@@ -52,7 +67,7 @@ pub struct Find {
 }
 
 message! {
-    Fill -> ();
+    Fill -> () | Unfit;
     Shelved -> ();
     Find -> Vec<String>;
 }
@@ -63,9 +78,14 @@ impl Agent for Shelf {
 }
 
 impl Handler<Fill> for Shelf {
+    fn check(&self, fill: &Fill) -> Result<(), Unfit> {
+        if !self.paths.is_empty() {
+            return Err(Unfit::HasFiles);
+        }
+        if fill.paths.len() > MAX_FILES { Err(Unfit::TooMany { most: MAX_FILES as u64 }) } else { Ok(()) }
+    }
+
     async fn handle(&mut self, fill: Fill, turn: &Turn<Self>) -> anyhow::Result<()> {
-        anyhow::ensure!(self.paths.is_empty(), "this shelf has its files");
-        anyhow::ensure!(fill.paths.len() <= MAX_FILES, "a shelf takes at most {MAX_FILES} files");
         self.collection = fill.collection;
         self.unread = Files::first(fill.paths.len());
         self.paths.clone_from(&fill.paths);

@@ -22,12 +22,13 @@ const STATUSES: &[&str] = &[
     "stopped",
     "quarantined",
 ];
-const ACTIONS: [(&str, &str); 5] = [
+const ACTIONS: [(&str, &str); 6] = [
     ("stop", "Stops it until it is restarted; what waits is refused, its tasks are parked."),
     ("restart", "Starts it anew, with a fresh budget of restarts."),
     ("pause", "Lets its messages wait."),
     ("resume", "Ends a pause."),
     ("quarantine", "Takes it out of service, as unreadable states are."),
+    ("release", "Ends a quarantine, also with an earlier state."),
 ];
 
 pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> {
@@ -36,16 +37,12 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
         get("/agents", "listAgents", "Agents, by kind and key.")
             .text("kind", "Only this kind.")
             .word("status", "Only this status.", STATUSES)
-            .paged()
+            .paged("[a-z][a-z0-9]{0,20}/[A-Za-z0-9_-]{1,40}")
             .answers(200, "A page.", s.list::<AgentInfo>())
             .refuses(&[(404, "unknown_kind")]),
         get(agent, "getAgent", "One agent.").answers(200, "It.", s.answer::<AgentInfo>()),
         get(&format!("{agent}/state"), "getState", "Its state, as it is or as it was.")
-            .query(
-                "version",
-                "At this version.",
-                json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
-            )
+            .number("version", "At this version.", 0, i64::MAX as u64)
             .answers(200, "The state.", s.answer::<StateInfo>())
             .refuses(&[(409, "wrong_state")]),
         get(&format!("{agent}/snapshots"), "listSnapshots", "The versions that are kept.").answers(
@@ -57,53 +54,51 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
     .into_iter()
     .map(|operation| operation.refuses(&[(404, "unknown_kind")]))
     .collect::<Vec<_>>();
-    let clear = ("clear", "Also clear what waits.", json!({"type": "boolean"}));
+    let clear = json!({"type": "boolean"});
     for (action, does) in ACTIONS {
+        let act = post(&format!("{agent}/{action}"), &format!("{action}Agent"), does);
+        let (act, members) = match action {
+            "stop" | "restart" | "pause" => {
+                (act.flag("clear", "Also clear what waits."), json!({"clear": clear}))
+            }
+            "release" => {
+                let version = json!({"type": "integer", "minimum": 1, "maximum": i64::MAX, "description": "The kept version to go on from."});
+                (act, json!({"version": version}))
+            }
+            _ => (act, json!({})),
+        };
         all.push(
-            post(&format!("{agent}/{action}"), &format!("{action}Agent"), does)
-                .query(clear.0, clear.1, clear.2.clone())
-                .may_take(json!({"type": "object", "properties": {"clear": {"type": "boolean"}}, "additionalProperties": false}))
+            act.may_take(json!({"type": "object", "properties": members, "additionalProperties": false}))
                 .answers(202, "It is under way.", accepted())
                 .refuses(&[(404, "unknown_kind"), (409, "wrong_state")])
                 .writes(),
         );
     }
-    all.push(
-        post(&format!("{agent}/release"), "releaseAgent", "Ends a quarantine, also with an earlier state.")
-            .query(clear.0, clear.1, clear.2)
-            .may_take(json!({
-                "type": "object",
-                "properties": {
-                    "version": {"type": "integer", "description": "The kept version to go on from."},
-                    "clear": {"type": "boolean"},
-                },
-                "additionalProperties": false,
-            }))
-            .answers(202, "It is under way.", accepted())
-            .refuses(&[(404, "unknown_kind"), (409, "wrong_state")])
-            .writes(),
-    );
     for kind in kinds {
-        all.extend(kind.messages.iter().map(|message| send(s, &kind.kind, message)));
+        all.extend(meant_for_people(kind).map(|message| send(s, &kind.kind, message)));
     }
     all
+}
+
+/// The messages of a kind, without those in which the runtime tells whoever asked of a task's end.
+pub(super) fn meant_for_people(kind: &KindInfo) -> impl Iterator<Item = &MessageInfo> {
+    kind.messages.iter().filter(|message| !message.name.ends_with(".done"))
 }
 
 fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {
     let path = format!("/agents/{kind}/{{key}}/messages/{}", message.name);
     post(&path, &format!("send_{kind}_{}", message.name), &format!("Sends `{}` to a `{kind}`.", message.name))
-        .word(
-            "mode",
-            "Whether to wait for the reply, for nothing, or for its acceptance as a task.",
-            &["ask", "tell", "submit"],
-        )
-        .duration("timeout", "How long to wait for the reply.")
-        .query("urgent", "Before all that waits and is not.", json!({"type": "boolean"}))
+        .word("mode", "Whether to wait for the reply, or for its acceptance as a task.", &["ask", "submit"])
+        .patience()
+        .flag("urgent", "Before all that waits and is not.")
         .idempotent()
-        .may_take(own(&message.schema))
+        .takes_own(own(&message.schema))
         .answers(200, "The reply.", own(&message.reply))
         .tells("Greenroom-Version", "The agent's version after the turn.")
         .answers(202, "A task, or that it was told.", json!({"anyOf": [s.answer::<TaskView>(), accepted()]}))
         .tells("Idempotency-Replayed", "Where this is the first outcome under its key.")
         .runs_code()
+        .says(
+            "`mode=tell` waits for nothing: 202, without an idempotency key, which could make nothing safe.",
+        )
 }

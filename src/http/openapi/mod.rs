@@ -44,10 +44,41 @@ fn operations(schemas: &mut Schemas, kinds: &[KindInfo], tools: &[ToolInfo]) -> 
     let mut all = node::operations(schemas);
     all.extend(access::operations(schemas));
     all.extend(agents::operations(schemas, kinds));
-    all.extend(tasks::operations(schemas));
-    all.extend(work::operations(schemas, tools));
+    let to = addressed(kinds, tools);
+    all.extend(tasks::operations(schemas, &to));
+    all.extend(work::operations(schemas, &to, tools));
     all.extend(talk::operations(schemas));
     all
+}
+
+/// Whom a task may be for, and what it brings them.
+fn addressed(kinds: &[KindInfo], tools: &[ToolInfo]) -> Value {
+    let some = |pattern: String| json!({"type": "string", "pattern": pattern});
+    let input = |schema: &Value| match schemas::needs_nothing(schema) {
+        true => json!({"input": {"anyOf": [schemas::own(schema), {"type": "null"}]}}),
+        false => json!({"input": schemas::own(schema)}),
+    };
+    let mut all = Vec::new();
+    for kind in kinds {
+        for message in agents::meant_for_people(kind) {
+            let mut members = input(&message.schema);
+            members["target"] = some(format!("^{}/{}$", kind.kind, schemas::KEY));
+            members["message"] = json!({"const": message.name});
+            let brings = if schemas::needs_nothing(&message.schema) { None } else { Some("input") };
+            let required: Vec<&str> = ["target", "message"].into_iter().chain(brings).collect();
+            all.push(json!({"required": required, "properties": members}));
+        }
+    }
+    for tool in tools {
+        let mut members = input(&tool.input);
+        members["target"] = json!({"const": format!("tool:{}", tool.name)});
+        members["message"] = json!({"type": "null"});
+        let brings = if schemas::needs_nothing(&tool.input) { None } else { Some("input") };
+        all.push(json!({"required": Vec::from_iter(brings), "properties": members}));
+    }
+    let absent = |name: &str| json!({"properties": {name: {"type": "null"}}});
+    let once = json!({"anyOf": [absent("run_at"), absent("run_in")]});
+    if all.is_empty() { once } else { json!({"allOf": [once, {"anyOf": all}]}) }
 }
 
 /// The document.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    operation::{Operation, get, patch, post},
+    operation::{ID, Operation, get, patch, post},
     schemas::{Schemas, accepted, list},
 };
 use crate::{
@@ -71,7 +71,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             "All of them.",
             s.list::<MemberInfo>(),
         ),
-        post("/nodes/{id}/stop", "stopNode", "Stops a node in good order.").needs(Scope::Admin).answers(
+        post("/nodes/{boot}/stop", "stopNode", "Stops a node in good order.").needs(Scope::Admin).answers(
             202,
             "It will end.",
             accepted(),
@@ -81,11 +81,9 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             "They.",
             s.list::<CrashReport>(),
         ),
-        get("/crashes/groups", "listCrashGroups", "Crashes by site, the latest first.").paged().answers(
-            200,
-            "A page.",
-            s.list::<CrashGroup>(),
-        ),
+        get("/crashes/groups", "listCrashGroups", "Crashes by site, the latest first.")
+            .paged(&format!("[0-9]{{1,15}}\\.{ID}"))
+            .answers(200, "A page.", s.list::<CrashGroup>()),
         get("/crashes/{id}", "getCrash", "One crash, or the last one of a group.").answers(
             200,
             "It.",
@@ -94,17 +92,9 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         get("/logs", "listLogs", "The last records of the log, and with `after` and `wait` the next ones.")
             .word("level", "This level, and all above it.", LEVELS)
             .text("subject", "Only about this subject.")
-            .query(
-                "tail",
-                "How many of the last ones.",
-                json!({"type": "integer", "minimum": 0, "maximum": 1_000_000}),
-            )
-            .query("n", "The same.", json!({"type": "integer", "minimum": 0, "maximum": 1_000_000}))
-            .query(
-                "after",
-                "Only those after this number.",
-                json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
-            )
+            .number("tail", "How many of the last ones.", 0, u64::MAX)
+            .number("n", "The same.", 0, u64::MAX)
+            .number("after", "Only those after this number.", 0, u64::MAX)
             .duration("wait", "How long to wait where there are none; at most a minute.")
             .answers(200, "They.", logs),
         get("/events", "followEvents", "What happens, while it happens: Server-Sent Events.")
@@ -128,8 +118,9 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         )
         .needs(Scope::Admin)
         .if_match()
-        .query("dry_run", "Only say what would come of it.", json!({"type": "boolean"}))
-        .takes(json!({"type": "object"}))
+        .flag("dry_run", "Only say what would come of it.")
+        .takes(settings())
+        .says("Any key of `GET /config` may stand here; shown are some that are harmless to try.")
         .answers(200, "What came of it.", s.answer::<Applied>())
         .tells("ETag", "For `If-Match`.")
         .writes(),
@@ -143,4 +134,22 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         );
     }
     all
+}
+
+/// Settings as an object of sections.
+fn settings() -> serde_json::Value {
+    let section = |members: serde_json::Value| json!({"type": ["object", "null"], "properties": members, "additionalProperties": false});
+    let time =
+        |unit: &str| json!({"type": ["string", "null"], "pattern": format!("^[1-9][0-9]{{0,2}}{unit}$")});
+    // a number of nothing needs no unit
+    let retention = json!({"anyOf": [time("d"), {"const": 0}]});
+    json!({
+        "type": "object",
+        "properties": {
+            "log": section(json!({"level": {"enum": ["info", "warn", null]}})),
+            "sessions": section(json!({"ttl": time("h")})),
+            "conversations": section(json!({"retention": retention})),
+        },
+        "additionalProperties": false,
+    })
 }

@@ -4,7 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::{access::Scope, units::DURATION_PATTERN};
+use super::schemas::needs_nothing;
+use crate::model::access::Scope;
+
+/// What a key is (see [`check_key`](crate::model::id::check_key)).
+const KEY: &str = "^(?!\\.{1,2}$)[^\\u0000-\\u001f\\u007f-\\u009f/\\\\?#%\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]+$";
+/// An id, as the pattern of a cursor.
+pub(super) const ID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+/// A number, likewise.
+pub(super) const NUMBER: &str = "[0-9]{1,18}";
 
 /// One method of one path.
 pub(super) struct Operation {
@@ -12,6 +20,7 @@ pub(super) struct Operation {
     pub(super) path: String,
     pub(super) id: String,
     pub(super) summary: String,
+    description: Option<&'static str>,
     tag: &'static str,
     scope: Option<Scope>,
     parameters: Vec<Value>,
@@ -65,6 +74,7 @@ impl Operation {
             path: full,
             id: id.to_owned(),
             summary: summary.to_owned(),
+            description: None,
             tag,
             scope: Some(scope),
             parameters: Vec::new(),
@@ -88,11 +98,11 @@ impl Operation {
                 "kind" => {
                     json!({"type": "string", "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$", "maxLength": 64})
                 }
-                // what else may stand in one: any text without control characters
-                "key" => {
-                    json!({"type": "string", "pattern": "^[A-Za-z0-9_~-][A-Za-z0-9._~ -]*$", "maxLength": 256})
+                "key" => json!({"type": "string", "pattern": KEY, "maxLength": 256}),
+                "id" if path.starts_with("/sessions") => {
+                    json!({"type": "string", "pattern": KEY, "maxLength": 256})
                 }
-                _ => json!({"type": "string", "pattern": "^[A-Za-z0-9_~-][A-Za-z0-9._~:-]*$"}),
+                _ => json!({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._:-]{0,99}$"}),
             };
             self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
         }
@@ -122,20 +132,44 @@ impl Operation {
         self.query(name, about, json!({"type": "string"}))
     }
 
+    /// Takes a whole number behind the `?`.
+    pub(super) fn number(self, name: &str, about: &str, least: u64, most: u64) -> Self {
+        let number = json!({"type": "integer", "minimum": least, "maximum": most});
+        self.query(name, about, json!({"anyOf": [number, {"const": ""}]}))
+    }
+
+    /// Takes `true` or `false` behind the `?`.
+    pub(super) fn flag(self, name: &str, about: &str) -> Self {
+        self.word(name, about, &["true", "false"])
+    }
+
     /// Takes one of these words behind the `?`.
     pub(super) fn word(self, name: &str, about: &str, words: &[&str]) -> Self {
+        // what is empty is as absent
+        let words: Vec<&str> = words.iter().copied().chain([""]).collect();
         self.query(name, about, json!({"type": "string", "enum": words}))
     }
 
-    /// Takes a duration such as `30s` behind the `?`.
+    /// Takes a duration such as `5s` behind the `?`: how long the answer may wait.
     pub(super) fn duration(self, name: &str, about: &str) -> Self {
-        self.query(name, about, json!({"type": "string", "pattern": DURATION_PATTERN}))
+        self.query(name, about, json!({"type": "string", "pattern": "^(|0|[1-9]s|[1-9][0-9]{0,2}ms)$"}))
     }
 
-    /// Takes `cursor` and `limit`.
-    pub(super) fn paged(self) -> Self {
-        let limit = json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100});
-        self.text("cursor", "From the page before.").query("limit", "The size of a page.", limit)
+    /// Takes `timeout`: long enough for something to be done in it.
+    pub(super) fn patience(self) -> Self {
+        let schema = json!({"type": "string", "pattern": "^([1-9][0-9]{0,2}(s|m))?$"});
+        self.query("timeout", "How long to wait, such as 30s; what is not done by then is not done.", schema)
+    }
+
+    /// Takes `cursor`, which looks like this, and `limit`.
+    pub(super) fn paged(self, cursor: &str) -> Self {
+        let cursor = json!({"type": "string", "pattern": format!("^({cursor})?$")});
+        self.query("cursor", "From the page before.", cursor).number(
+            "limit",
+            "The size of a page; 100 where it is absent.",
+            1,
+            1_000,
+        )
     }
 
     /// Takes a header.
@@ -146,21 +180,36 @@ impl Operation {
 
     /// Takes an idempotency key.
     pub(super) fn idempotent(self) -> Self {
-        let schema = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
+        let schema =
+            json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"});
         self.header("Idempotency-Key", "The same key and body return the first outcome.", schema)
             .refuses(&[(409, "idempotency_conflict")])
     }
 
-    /// Takes `If-Match`.
-    pub(super) fn if_match(self) -> Self {
-        let schema = json!({"type": "string", "pattern": "^\"[A-Za-z0-9-]+\"$"});
-        self.header("If-Match", "The `ETag` that it was seen with.", schema)
-            .refuses(&[(412, "precondition_failed")])
+    /// Takes `If-Match`, which only the `ETag` of an answer can be: what tries things out cannot know one, so it
+    /// stands in the text alone.
+    pub(super) fn if_match(mut self) -> Self {
+        self.description =
+            Some("`If-Match` takes the `ETag` that it was seen with; what has another is left as it is.");
+        self.refuses(&[(412, "precondition_failed")])
+    }
+
+    /// Says more about it.
+    pub(super) fn says(self, description: &'static str) -> Self {
+        Self { description: Some(description), ..self }
     }
 
     /// Takes a body that must be there.
     pub(super) fn takes(self, schema: Value) -> Self {
         self.body(schema, true)
+    }
+
+    /// Takes a body, which may be left out where nothing in it is required.
+    pub(super) fn takes_own(self, schema: Value) -> Self {
+        if !needs_nothing(&schema) {
+            return self.body(schema, true);
+        }
+        self.body(json!({"anyOf": [schema, {"type": "null"}]}), false)
     }
 
     /// Takes a body that may be left out.
@@ -271,6 +320,9 @@ impl Operation {
         if let Value::Object(members) = &mut document {
             if let Some(scope) = self.scope {
                 members.insert("x-scope".to_owned(), json!(scope));
+            }
+            if let Some(description) = self.description {
+                members.insert("description".to_owned(), json!(description));
             }
             if let Some(body) = self.body {
                 members.insert("requestBody".to_owned(), body);

@@ -3,6 +3,8 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::operation::ID;
+
 /// Draws schemas from types, and keeps what they share.
 pub(super) struct Schemas {
     answers: SchemaGenerator,
@@ -43,9 +45,60 @@ impl Schemas {
         let mut all = self.requests.take_definitions(true);
         all.extend(self.answers.take_definitions(true));
         all.insert("Problem".to_owned(), problem());
+        all.values_mut().for_each(bound);
+        for (pointer, members) in narrower() {
+            let found = pointer.split_once('/').and_then(|(name, rest)| {
+                all.get_mut(name).and_then(|schema| schema.pointer_mut(&format!("/{rest}")))
+            });
+            if let (Some(Value::Object(schema)), Value::Object(members)) = (found, members) {
+                schema.extend(members);
+            }
+        }
         all
     }
 }
+
+/// What texts look like that are understood, where the type alone would not say it. Where more is understood
+/// than a pattern can say, it says the greater part.
+fn narrower() -> Vec<(&'static str, Value)> {
+    let pattern = |pattern: &str| json!({"pattern": pattern});
+    let target = pattern(&format!("^({AGENT}|{TOOL})$"));
+    let duration = pattern("^[1-9][0-9]{0,3}(ms|s|m|h)$");
+    vec![
+        ("TaskRequest/properties/target", target.clone()),
+        ("TaskRequest/properties/run_in", duration.clone()),
+        ("TaskRequest/properties/timeout", duration.clone()),
+        ("ScheduleRequest/properties/target", target.clone()),
+        ("ScheduleRequest/properties/timeout", duration.clone()),
+        ("ScheduleRequest/properties/name", pattern("^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")),
+        ("ScheduleRequest/properties/cron", pattern(CRON)),
+        ("TaskRequest/properties/max_attempts", json!({"minimum": 1})),
+        ("ScheduleRequest/properties/max_attempts", json!({"minimum": 1})),
+        ("TaskRequest/properties/after/items", pattern(&format!("^{ID}$"))),
+        ("TaskRequest/properties/idempotency_key", json!({"minLength": 1, "maxLength": 255})),
+        ("RetryFilter/properties/target", target),
+        ("RetryFilter/properties/state", json!({"anyOf": [{"enum": ["failed", "cancelled", null]}]})),
+        ("RetryRequest/properties/cursor", pattern(&format!("^{ID}$"))),
+        ("ConversationRequest/properties/title", json!({"maxLength": 250, "pattern": PLAIN})),
+        ("MessageRequest/properties/role", json!({"maxLength": 60, "pattern": "^[a-z]+$"})),
+        ("SessionRequest/properties/ttl", pattern("^[1-9][0-9]{0,3}(s|m|h)$")),
+        ("TokenRequest/properties/name", pattern("^(?!node$)[a-z0-9][a-z0-9._-]{0,63}$")),
+        ("TokenRequest/properties/expires_in", pattern("^[1-9][0-9]{0,2}(m|h|d)$")),
+    ]
+}
+
+/// Without control characters.
+const PLAIN: &str = "^[ -~]*$";
+/// A key, as most are.
+pub(super) const KEY: &str = "[A-Za-z0-9_][A-Za-z0-9._~ -]{0,99}";
+/// `KIND/KEY`.
+pub(super) const AGENT: &str = "[a-z][a-z0-9]*(_[a-z0-9]+)*/[A-Za-z0-9_][A-Za-z0-9._~ -]{0,99}";
+/// `tool:NAME`.
+pub(super) const TOOL: &str = "tool:[a-z]{1,20}(\\.[a-z]{1,20}){0,2}";
+/// Intervals, the words, and cron of five fields. (Names, time zones and any ranges are understood as well.)
+const CRON: &str = "^(every [1-9][0-9]{0,3}(s|m|h)|@(hourly|daily|weekly|monthly)|\
+                    (\\*|\\*/[1-9]|[0-9]|[1-5][0-9]) (\\*|\\*/[1-9]|[0-9]|1[0-9]|2[0-3]) \
+                    (\\*|[1-9]|1[0-9]|2[0-8]) (\\*|[1-9]|1[0-2]) (\\*|[0-6]|1-5|MON-FRI))$";
 
 /// A list of what `item` says.
 pub(super) fn list(item: Value) -> Value {
@@ -70,18 +123,48 @@ pub(super) fn accepted() -> Value {
     })
 }
 
+/// Whether nothing has to be said.
+pub(super) fn needs_nothing(schema: &Value) -> bool {
+    schema["required"].as_array().is_none_or(Vec::is_empty)
+}
+
 /// A schema of the program's own as a part of the document: what it shares is put into it.
 pub(super) fn own(schema: &Value) -> Value {
     let mut schema = schema.clone();
     let Value::Object(members) = &mut schema else { return schema };
     members.remove("$schema");
-    let Some(Value::Object(shared)) = members.remove("$defs") else { return schema };
+    let shared = members.remove("$defs");
+    bound(&mut schema);
+    let Some(Value::Object(mut shared)) = shared else { return schema };
+    shared.values_mut().for_each(bound);
     // types that lead back to themselves end somewhere
     for _ in 0..4 {
         inline(&mut schema, &shared);
     }
     cut(&mut schema);
     schema
+}
+
+/// Says how large whole numbers may be, where only their format does.
+fn bound(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let bounds = match members.get("format").and_then(Value::as_str) {
+                Some("uint64" | "uint") => Some((json!(0), json!(u64::MAX))),
+                Some("uint32") => Some((json!(0), json!(u32::MAX))),
+                Some("int64") => Some((json!(i64::MIN), json!(i64::MAX))),
+                Some("int16") => Some((json!(i16::MIN), json!(i16::MAX))),
+                _ => None,
+            };
+            if let Some((least, most)) = bounds {
+                members.entry("minimum").or_insert(least);
+                members.entry("maximum").or_insert(most);
+            }
+            members.values_mut().for_each(bound);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound),
+        _ => {}
+    }
 }
 
 fn inline(schema: &mut Value, shared: &Map<String, Value>) {

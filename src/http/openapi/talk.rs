@@ -1,9 +1,7 @@
 //! Conversations and sessions.
 
-use serde_json::json;
-
 use super::{
-    operation::{Operation, delete, get, post, put},
+    operation::{ID, NUMBER, Operation, delete, get, post, put},
     schemas::Schemas,
 };
 use crate::{
@@ -18,7 +16,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
     let (talk, session) = ("/conversations/{id}", "/sessions/{id}");
     let messages = format!("{talk}/messages");
     vec![
-        get("/conversations", "listConversations", "Conversations, newest first.").paged().answers(
+        get("/conversations", "listConversations", "Conversations, newest first.").paged(ID).answers(
             200,
             "A page.",
             s.list::<Conversation>(),
@@ -28,7 +26,8 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .may_take(s.request::<ConversationRequest>())
             .answers(201, "It.", s.answer::<Conversation>())
             .tells("Location", "Where it is.")
-            .refuses(&[(504, "outcome_unknown")])
+            .refuses(&[(404, "not_found"), (504, "outcome_unknown")])
+            .says("404 where the key is of a conversation that was deleted since.")
             .writes(),
         get(talk, "getConversation", "One conversation.").answers(200, "It.", s.answer::<Conversation>()),
         delete(talk, "deleteConversation", "Removes one, with its messages.")
@@ -37,7 +36,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .writes(),
         get(&messages, "listMessages", "Its messages.")
             .word("order", "Newest or oldest first.", &["desc", "asc"])
-            .paged()
+            .paged(NUMBER)
             .answers(200, "A page.", s.list::<StoredMessage>()),
         post(&messages, "appendMessage", "Adds one.")
             .idempotent()
@@ -50,7 +49,6 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .tells("ETag", "For `If-Match`."),
         put(session, "putSession", "Has a session hold this from now on.")
             .if_match()
-            .header("If-None-Match", "`*`: only if there is none.", json!({"const": "*"}))
             .takes(s.request::<SessionRequest>())
             .answers(200, "It.", s.answer::<Session>())
             .tells("ETag", "For `If-Match`.")

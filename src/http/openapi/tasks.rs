@@ -1,29 +1,29 @@
 //! Tasks: submitted, watched, mended.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    operation::{Operation, get, post},
-    schemas::{Schemas, list},
+    operation::{ID, NUMBER, Operation, get, post},
+    schemas::{AGENT, Schemas, TOOL, list},
 };
 use crate::{
     model::task::{TaskEvent, TaskState, TaskView},
     runtime::views::{Retried, RetryRequest, TaskLine, TaskRequest},
 };
 
-pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
+pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
     let (task, view) = ("/tasks/{id}", s.answer::<TaskView>());
     let states = TaskState::ALL.map(TaskState::name);
     let mut all = vec![
         get("/tasks", "listTasks", "Tasks, newest first.")
             .word("state", "Only this state.", &states)
-            .text("target", "Only for this target: `KIND/KEY` or `tool:NAME`.")
+            .query("target", "Only for this target.", json!({"type": "string", "pattern": format!("^({AGENT}|{TOOL})?$")}))
             .text("tag", "Only with this label.")
-            .paged()
+            .paged(ID)
             .answers(200, "A page.", s.list::<TaskView>()),
         post("/tasks", "submitTask", "Submits a task.")
-            .idempotent()
-            .takes(s.request::<TaskRequest>())
+            .says("The header `Idempotency-Key` does what the field does.")
+            .takes(json!({"allOf": [s.request::<TaskRequest>(), {"properties": {"name": {"type": "null"}}}, to.clone()]}))
             .answers(202, "It is accepted: durable.", view.clone())
             .tells("Location", "Where it is.")
             .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "wrong_state"), (429, "overloaded")])
@@ -32,7 +32,9 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         post("/tasks/batch", "submitBatch", "Submits tasks that come after each other: all or none.")
             .takes(json!({
                 "type": "object", "required": ["tasks"], "additionalProperties": false,
-                "properties": {"tasks": {"type": "array", "items": s.request::<TaskRequest>()}},
+                "properties": {"tasks": {"type": "array", "minItems": 1, "items": {"allOf": [
+                    s.request::<TaskRequest>(), {"properties": {"idempotency_key": {"type": "null"}}}, to.clone(),
+                ]}}},
             }))
             .answers(202, "They are accepted.", list(view.clone()))
             .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "idempotency_conflict")])
@@ -47,7 +49,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .answers(200, "It.", view.clone()),
         get(&format!("{task}/history"), "getTaskHistory", "What has happened to it.").answers(200, "Line by line.", s.list::<TaskEvent>()),
         get(&format!("{task}/logs"), "getTaskLogs", "What it wrote, oldest first.")
-            .paged()
+            .paged(NUMBER)
             .answers(200, "A page.", s.list::<TaskLine>()),
         post(&format!("{task}/resolve"), "resolveTask", "Says what came of an effect whose outcome is unknown.")
             .takes(json!({

@@ -11,7 +11,7 @@ use crate::{
     runtime::views::{ScheduleRequest, ScheduleView, ToolInfo},
 };
 
-pub(super) fn operations(s: &mut Schemas, tools: &[ToolInfo]) -> Vec<Operation> {
+pub(super) fn operations(s: &mut Schemas, to: &Value, tools: &[ToolInfo]) -> Vec<Operation> {
     let (schedule, view) = ("/schedules/{name}", s.answer::<ScheduleView>());
     let mut all = vec![
         get("/schedules", "listSchedules", "Schedules, by name.").answers(
@@ -20,7 +20,7 @@ pub(super) fn operations(s: &mut Schemas, tools: &[ToolInfo]) -> Vec<Operation> 
             s.list::<ScheduleView>(),
         ),
         post("/schedules", "addSchedule", "Has a task submitted again and again.")
-            .takes(s.request::<ScheduleRequest>())
+            .takes(json!({"allOf": [s.request::<ScheduleRequest>(), to]}))
             .answers(201, "It.", view.clone())
             .tells("Location", "Where it is.")
             .refuses(&[
@@ -59,9 +59,9 @@ pub(super) fn operations(s: &mut Schemas, tools: &[ToolInfo]) -> Vec<Operation> 
 fn call(tool: &ToolInfo) -> Operation {
     let path = format!("/tools/{}/call", tool.name);
     post(&path, &format!("call_{}", tool.name.replace('.', "_")), &format!("Calls `{}`.", tool.name))
-        .duration("timeout", "How long to wait for the result.")
+        .patience()
         .idempotent()
-        .may_take(input(tool))
+        .takes_own(input(tool))
         .answers(200, "The output.", own(&tool.output))
         .refuses(&[(404, "not_found")])
         .runs_code()
