@@ -114,17 +114,18 @@ fn document(kinds: &[KindInfo], tools: &[ToolInfo]) -> Value {
     })
 }
 
+/// The methods and paths that are described for a program without kinds and tools.
+#[cfg(test)]
+pub(super) fn described() -> std::collections::BTreeSet<(String, String)> {
+    let operations = operations(&mut Schemas::new(), &[], &[]);
+    operations.into_iter().map(|o| (o.method.to_uppercase(), o.path)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-
-    /// The methods and paths that are described for a program without kinds and tools.
-    pub(in crate::http) fn described() -> BTreeSet<(String, String)> {
-        let operations = operations(&mut Schemas::new(), &[], &[]);
-        operations.into_iter().map(|o| (o.method.to_uppercase(), o.path)).collect()
-    }
 
     #[test]
     fn every_reference_leads_somewhere() {
@@ -146,5 +147,3 @@ mod tests {
         assert!(operations.iter().all(|o| !o.summary.is_empty()));
     }
 }
-#[cfg(test)]
-pub(super) use tests::described;
