@@ -16,6 +16,7 @@ use super::{
 };
 use crate::model::{
     id::{check_kind, check_tool},
+    redact,
     session,
     task::TaskTerms,
 };
@@ -104,8 +105,7 @@ pub(super) fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
     key == "http.token"
         || (key.starts_with("app.")
-            && !last.ends_with("_file")
-            && ["token", "secret", "password", "api_key"].iter().any(|word| last.contains(word)))
+            && redact::is_secret(last))
 }
 
 /// Hides what is secret.

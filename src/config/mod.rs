@@ -6,6 +6,7 @@
 //! the structs of [`Settings`] say what is valid. Every error is reported, not the first.
 
 mod app;
+mod audit;
 mod cache;
 mod check;
 mod error;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 pub use self::{
+    audit::Audit,
     cache::{Cache, CacheMessages, CacheRoom},
     error::{Errors, Problem},
     live::{Change, is_live, patched},

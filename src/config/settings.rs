@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
+    audit::Audit,
     cache::Cache,
     secret::{HIDDEN, Secret, Url},
     show::Shown,
@@ -47,6 +48,8 @@ pub struct Settings {
     pub conversations: Conversations,
     /// `[sessions]`.
     pub sessions: Sessions,
+    /// `[audit]`.
+    pub audit: Audit,
     /// `[limits]`.
     pub limits: Limits,
     /// `[app.SECTION]`: what belongs to the program built on the library. It may hold secrets.

@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{
     access::{Caller, is_foreign, secure},
+    audit::{self, Named},
     problem::Problem,
     server::Ctx,
 };
@@ -60,9 +61,11 @@ pub(super) async fn token(
     }
 }
 
-/// Of those, lets them pass who may do what they ask for: to look takes one scope, all else another.
-pub(super) async fn scope(
+/// Of those, lets them pass who may do what they ask for: to look takes one scope, all else another, and may be
+/// an act to be written down.
+pub(super) async fn pass(
     scopes: Option<(Scope, Scope)>,
+    act: Option<Named>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -72,7 +75,12 @@ pub(super) async fn scope(
     let needed = if request.method().is_safe() { read } else { write };
     let has = request.extensions().get::<Caller>().map(Caller::scope);
     let problem = match has {
-        Some(has) if has >= needed => return Ok(next.call(request).await?.map_into_boxed_body()),
+        Some(has) if has >= needed => {
+            return match act {
+                Some(named) if !request.method().is_safe() => audit::record(named, request, next).await,
+                _ => Ok(next.call(request).await?.map_into_boxed_body()),
+            };
+        }
         Some(has) => Problem::new(
             "forbidden",
             format!("this takes a token of scope `{needed}`; the one that was shown has `{has}`"),

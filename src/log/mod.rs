@@ -3,7 +3,8 @@
 //! A record passes: level filter → rate limit for its site → the ring of the last records and its
 //! followers → a bounded queue → the writer thread. What is filtered costs a load; what is limited
 //! is counted and reported in one `log.suppressed`; what finds the queue full is dropped and
-//! counted, except errors, which wait. Events go to the [`Stream`] as well, which has rules of its own.
+//! counted, except errors and what operators did, which wait. Events go to the [`Stream`] as well, which has
+//! rules of its own.
 //!
 //! ```
 //! use greenroom::log::{Logger, Options};
@@ -184,8 +185,9 @@ impl Logger {
         }
         let site = kind_of(&event);
         let record = Record::from(event);
+        let most = if record.event == event::OPERATOR_ACTED { limit::ALL } else { limit::EVENTS };
         let logged = logged
-            && (record.level == Level::Debug || self.admits(&record.event, &site, limit::EVENTS, record.at));
+            && (record.level == Level::Debug || self.admits(&record.event, &site, most, record.at));
         let told = self.0.stream.admits(record.level, &record.event, &site, record.at);
         if !logged && !told {
             return;
@@ -354,7 +356,7 @@ impl Core {
             None => json,
         };
         let Some(output) = &self.output else { return };
-        let must = record.level >= Level::Error;
+        let must = record.level >= Level::Error || record.event == event::OPERATOR_ACTED;
         let file = output.has_file.then_some(&*json);
         match (self.format, report) {
             (Format::Json, _) => output.write(&json, file, must),

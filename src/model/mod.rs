@@ -13,6 +13,7 @@ pub mod id;
 pub mod interest;
 pub mod journal;
 pub mod lease;
+pub mod redact;
 pub mod schedule;
 pub mod session;
 pub mod snapshot;

@@ -1,6 +1,7 @@
 //! The HTTP API, from outside: a real node, real sockets.
 
 mod access;
+mod audit;
 mod config;
 mod conversations;
 mod events;
