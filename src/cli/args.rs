@@ -69,6 +69,16 @@ pub(super) struct Common {
         help_heading = "Connection"
     )]
     pub token: Option<String>,
+    /// Trust this certificate authority too: a PEM file
+    #[arg(
+        long,
+        env = "GREENROOM_CACERT",
+        value_name = "FILE",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub cacert: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::out;
 use crate::{
     config::Errors,
-    http::{BindError, TokenError},
+    http::{BindError, TlsError, TokenError},
 };
 
 /// What a command's end means. Scripts rely on the numbers.
@@ -193,10 +193,16 @@ impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let exit = match error {
             BindError::InUse(_) => Exit::Refused,
-            BindError::Exposed(_) | BindError::Tls => Exit::Config,
+            BindError::Exposed(_) => Exit::Config,
             BindError::System { .. } => Exit::Failed,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::new(Exit::Config, error.to_string())
     }
 }
 

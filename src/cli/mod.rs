@@ -35,6 +35,7 @@ mod table;
 mod tasks;
 mod tokens;
 mod tools;
+mod trust;
 mod watch;
 mod when;
 

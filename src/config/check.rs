@@ -320,6 +320,9 @@ fn together(settings: &Settings) -> Vec<Found> {
     if http.token.is_some() && http.token_file.is_some() {
         wrong("http.token_file", "http.token is set as well", Some("keep one of the two"));
     }
+    if http.timeout < Duration::from_millis(100) {
+        wrong("http.timeout", "no client is that fast", Some("give it 100ms at least, such as 30s"));
+    }
     match (&http.tls.cert, &http.tls.key) {
         (Some(_), None) => wrong("http.tls.key", "http.tls.cert is set without its key", Some("set both")),
         (None, Some(_)) => {

@@ -128,6 +128,9 @@ pub struct Http {
     /// A file that holds the token.
     #[serde(deserialize_with = "unless_empty")]
     pub token_file: Option<PathBuf>,
+    /// How long a client may take for the head of a request, for its body, and to take its answer.
+    #[serde(with = "units::duration")]
+    pub timeout: Duration,
     /// Whether a proxy in front speaks TLS.
     pub behind_proxy: bool,
     /// TLS in this process.

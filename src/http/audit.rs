@@ -15,7 +15,7 @@ use super::{
     body::{Body, ok},
     params::Params,
     path,
-    problem::Problem,
+    problem::{Problem, code_of},
     server::Ctx,
 };
 use crate::{
@@ -143,9 +143,8 @@ fn asked(query: &str, body: Value) -> Option<Value> {
 
 /// `ok`, or the code of the problem.
 fn outcome(answered: &ServiceResponse<BoxBody>) -> &'static str {
-    let problem = answered.response().error().and_then(|error| error.as_error::<Problem>());
-    match problem {
-        Some(problem) => problem.code(),
+    match code_of(answered.response()) {
+        Some(code) => code,
         None if answered.status().is_client_error() || answered.status().is_server_error() => "failed",
         None => act::OK,
     }

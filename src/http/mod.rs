@@ -20,6 +20,7 @@ mod body;
 mod config;
 mod conversations;
 mod crashes;
+mod deliver;
 mod events;
 mod guard;
 mod health;
@@ -32,11 +33,13 @@ mod page;
 mod params;
 mod path;
 mod problem;
+mod request_id;
 mod router;
 mod schedules;
 mod server;
 mod sessions;
 mod tasks;
+mod tls;
 mod token;
 mod tokens;
 mod tools;
@@ -47,5 +50,6 @@ pub use self::{
     bind::{BindError, bind},
     problem::{PROBLEM_JSON, Problem, status_of},
     server::{Ctx, spawn},
+    tls::{Certificate, TlsError},
     token::{FILE as TOKEN_FILE, Token, TokenError},
 };

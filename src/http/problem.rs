@@ -55,6 +55,11 @@ pub fn status_of(code: &str) -> u16 {
     CODES.iter().find(|(name, ..)| *name == code).map_or(503, |(_, status, _)| *status)
 }
 
+/// The code of the problem that an answer tells, if it tells one.
+pub(super) fn code_of<B>(answer: &HttpResponse<B>) -> Option<&'static str> {
+    answer.error().and_then(|error| error.as_error::<Problem>()).map(Problem::code)
+}
+
 fn title_of(code: &str) -> &'static str {
     CODES.iter().find(|(name, ..)| *name == code).map_or("Not available now", |(.., title)| *title)
 }
