@@ -12,6 +12,7 @@ use crate::{
     demo,
     http::{self, Access, Announcement, Certificate, Token},
     runtime::{self, StartError, trial::Trials},
+    secrets,
     store::StoreError,
 };
 
@@ -61,7 +62,9 @@ impl App for Program {
             Announcement::forget(&data_dir);
             let metrics = node::metrics();
             let running = self.builder.launch(opened, boot, lock).await.map_err(start_failure)?;
-            let access = Access::new(Token::establish(&there)?, running.handle.operator().clone());
+            let token = Token::establish(&there)?;
+            secrets::hide([token.reveal().to_owned()]);
+            let access = Access::new(token, running.handle.operator().clone());
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();
             if let Some(certificate) = certificate.clone() {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{
-    agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, status, tasks,
-    tokens, tools,
+    agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, status,
+    tasks, tokens, tools,
 };
 use crate::config::Sources;
 

@@ -78,9 +78,8 @@ impl Client {
                 let bind = settings.http.bind;
                 // The node may have been told another port, or any: it says which one it took.
                 let announced = || Announcement::read(&settings.node.data_dir);
-                let own = || {
-                    announced().map_or_else(|| url_of(bind, &settings.http), |announced| announced.url)
-                };
+                let own =
+                    || announced().map_or_else(|| url_of(bind, &settings.http), |announced| announced.url);
                 let token = match token {
                     Some(token) => Some(token),
                     None => Token::find(&settings)?.map(|token| token.reveal().to_owned()),

@@ -8,6 +8,7 @@ use super::out;
 use crate::{
     config::Errors,
     http::{BindError, TlsError, TokenError},
+    secrets,
 };
 
 /// What a command's end means. Scripts rely on the numbers.
@@ -169,7 +170,7 @@ impl Failure {
             text.push_str(&format!("\n  {}", paint.dim(&format!("→ {hint}"))));
         }
         // Where stderr is closed there is nobody to tell.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", secrets::clean(&text));
     }
 }
 

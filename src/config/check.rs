@@ -16,8 +16,7 @@ use super::{
 };
 use crate::model::{
     id::{check_kind, check_tool},
-    redact,
-    session,
+    redact, session,
     task::TaskTerms,
 };
 
@@ -103,9 +102,7 @@ impl Checked {
 /// Whether a key is secret by its name.
 pub(super) fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    key == "http.token"
-        || (key.starts_with("app.")
-            && redact::is_secret(last))
+    key == "http.token" || (key.starts_with("app.") && redact::is_secret(last))
 }
 
 /// Hides what is secret.

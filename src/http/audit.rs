@@ -25,6 +25,7 @@ use crate::{
         redact::{bounded, outline, redacted},
     },
     runtime::operator::ActQuery,
+    secrets,
 };
 
 /// The most that is kept of what was there before, and of what was asked for.
@@ -86,7 +87,7 @@ async fn carry_out(
     let (ctx, act) = begun;
     let answered = next.call(request).await?.map_into_boxed_body();
     let before = answered.request().extensions_mut().remove::<Before>();
-    let before = before.map(|Before(value)| bounded(redacted(&value), MOST_BYTES));
+    let before = before.map(|Before(value)| kept(&value));
     ctx.operator.end_act(&Act { outcome: Some(outcome(&answered).to_owned()), before, ..act }).await;
     Ok(answered)
 }
@@ -105,7 +106,7 @@ async fn begin(named: Named, request: &mut ServiceRequest) -> Result<(Data<Ctx>,
         who,
         by: address_of(request.request(), ctx.settings.http.behind_proxy),
         action: filled(named.action, request.request(), &said),
-        subject: filled(named.subject, request.request(), &said),
+        subject: secrets::cleaned(filled(named.subject, request.request(), &said)),
         outcome: None,
         before: None,
         after: asked(request.query_string(), if named.sealed { outline(&said) } else { redacted(&said) }),
@@ -138,7 +139,14 @@ fn asked(query: &str, body: Value) -> Option<Value> {
         Value::Object(members) => all.extend(members),
         other => drop(all.insert("body".to_owned(), other)),
     }
-    (!all.is_empty()).then(|| bounded(redacted(&Value::Object(all)), MOST_BYTES))
+    (!all.is_empty()).then(|| kept(&Value::Object(all)))
+}
+
+/// A document as it is kept: without secrets, and not too large.
+fn kept(value: &Value) -> Value {
+    let text = redacted(value).to_string();
+    let clean = serde_json::from_str(&secrets::clean(&text)).unwrap_or_default();
+    bounded(clean, MOST_BYTES)
 }
 
 /// `ok`, or the code of the problem.

@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{agent::AskError, model::id::NameError, runtime::operator::OperatorError};
+use crate::{agent::AskError, model::id::NameError, runtime::operator::OperatorError, secrets};
 
 /// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -144,7 +144,7 @@ impl ResponseError for Problem {
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, allow.clone()));
         }
-        response.body(self.document().to_string())
+        response.body(secrets::cleaned(self.document().to_string()))
     }
 }
 

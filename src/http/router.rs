@@ -8,8 +8,11 @@ use actix_web::{
 };
 
 use super::{
-    agents, audit::{self, Named}, config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi,
-    page, problem::Problem, schedules, sessions, tasks, tokens, tools,
+    agents,
+    audit::{self, Named},
+    config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi, page,
+    problem::Problem,
+    schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
 
@@ -65,7 +68,14 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
         .service(at("/events").get(events::stream).done())
-        .service(at("/config").needs(Scope::Admin).audited("config.change", "config").get(config::show).on(Method::PATCH, config::change).done())
+        .service(
+            at("/config")
+                .needs(Scope::Admin)
+                .audited("config.change", "config")
+                .get(config::show)
+                .on(Method::PATCH, config::change)
+                .done(),
+        )
         .service(at("/audit").get(audit::list).done())
         .service(at("/me").get(login::me).done())
         .service(at("/login-links").needs(Scope::Read).post(login::link).done())

@@ -75,6 +75,22 @@ pub fn without_password(url: &str) -> String {
     }
 }
 
+/// The password of a URL, as it stands there and decoded; nothing where there is none.
+pub fn passwords(url: &str) -> Vec<String> {
+    let Some((_, rest)) = url.split_once("://") else { return Vec::new() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let at = rest.get(..end).and_then(|authority| authority.rfind('@')).or_else(|| rest.rfind('@'));
+    let user_info = at.and_then(|at| rest.get(..at)?.split_once(':')).map(|(_, password)| password);
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let in_query =
+        query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| is_secret(name));
+    let all = user_info.into_iter().chain(in_query.map(|(_, value)| value)).filter(|text| !text.is_empty());
+    all.flat_map(|raw| {
+        [raw.to_owned(), percent_encoding::percent_decode_str(raw).decode_utf8_lossy().into_owned()]
+    })
+    .collect()
+}
+
 /// Hides `password=…` in a URL's query.
 fn hide_query(url: &str) -> String {
     let Some((base, query)) = url.split_once('?') else { return url.to_owned() };
@@ -116,6 +132,20 @@ mod tests {
     fn what_is_too_large_is_counted() {
         assert_eq!(bounded(json!("abc"), 5), json!("abc"));
         assert_eq!(bounded(json!("abcd"), 5), json!({"bytes": 6}));
+    }
+
+    #[test]
+    fn the_passwords_of_urls_are_found_as_they_stand_and_decoded() {
+        for (url, found) in [
+            ("postgres://me:s3cret@db/x", vec!["s3cret", "s3cret"]),
+            ("redis://:a%2Fb@h:1", vec!["a%2Fb", "a/b"]),
+            ("postgres://me@db/x?password=p&y=1", vec!["p", "p"]),
+            ("sqlite://a:b.db", vec![]),
+            ("memory://", vec![]),
+            ("plain", vec![]),
+        ] {
+            assert_eq!(passwords(url), found, "{url}");
+        }
     }
 
     #[test]

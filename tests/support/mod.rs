@@ -194,7 +194,9 @@ impl Node {
         };
         assert_eq!(announced.pid, child.id());
         self.url = announced.url;
-        self.token = fs::read_to_string(self.data_dir().join("token")).unwrap().trim().to_owned();
+        let own = || fs::read_to_string(self.data_dir().join("token")).unwrap().trim().to_owned();
+        let set = self.sets.iter().find_map(|set| set.strip_prefix("http.token="));
+        self.token = set.map_or_else(own, str::to_owned);
         self.child = Some(child);
     }
 
