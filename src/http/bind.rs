@@ -10,6 +10,10 @@ use socket2::TcpKeepalive;
 
 use crate::config::Settings;
 
+/// So many times `http.timeout` a client may take nothing at all: a reader of the event stream, too, that has
+/// stood still for a while goes on with the newest.
+#[cfg(target_os = "linux")]
+const STALLED: u32 = 4;
 /// How long nothing is heard of a client before it is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -57,7 +61,7 @@ pub fn bind(settings: &Settings) -> Result<TcpListener, BindError> {
     let alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 6);
     socket.set_tcp_keepalive(&alive).map_err(system)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(http.timeout)).map_err(system)?;
+    socket.set_tcp_user_timeout(Some(http.timeout * STALLED)).map_err(system)?;
     Ok(listener)
 }
 
