@@ -118,6 +118,7 @@
 //! | `src/app` | [`Builder`] and [`Runtime`] |
 //! | `src/testkit` | [`testkit`]: a node on a clock of its own, for your tests |
 //! | `src/clock.rs` | the one place that asks what time it is |
+//! | `src/secrets.rs` | the one place that knows what is secret |
 //! | `migrations` | the store's tables |
 //! | `tests/conformance` | the rules that every store keeps |
 //! | `tests/architecture` | the rules of this page: who may import whom, what is not called |
@@ -145,6 +146,7 @@ pub mod http;
 pub mod log;
 pub mod model;
 pub mod runtime;
+mod secrets;
 pub mod store;
 pub mod testkit;
 pub mod tool;

@@ -9,9 +9,12 @@ use super::{
     message::{Invalid, JsonRefusal, Message, Never},
     retry::Retry,
 };
-use crate::model::{
-    id::TaskId,
-    task::{Advice, TaskError},
+use crate::{
+    model::{
+        id::TaskId,
+        task::{Advice, TaskError},
+    },
+    secrets::cleaned,
 };
 
 /// A handler's failure, as its caller sees it.
@@ -35,15 +38,15 @@ pub struct Fault {
 impl Fault {
     /// A fault with a message alone.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), chain: Vec::new(), crash_id: None, advice: None }
+        Self { message: cleaned(message.into()), chain: Vec::new(), crash_id: None, advice: None }
     }
 }
 
 impl From<&anyhow::Error> for Fault {
     fn from(error: &anyhow::Error) -> Self {
         Self {
-            message: error.to_string(),
-            chain: error.chain().skip(1).map(ToString::to_string).collect(),
+            message: cleaned(error.to_string()),
+            chain: error.chain().skip(1).map(|cause| cleaned(cause.to_string())).collect(),
             crash_id: None,
             advice: Retry::advice(error),
         }

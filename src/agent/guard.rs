@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::trace;
+use crate::secrets;
 
 /// What the hook and the guards of a thread tell each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,7 +104,7 @@ fn text(payload: &(dyn Any + Send)) -> String {
 const MAX_TEXT: usize = 2_000;
 
 fn cut(text: &str) -> String {
-    text.chars().take(MAX_TEXT).collect()
+    secrets::clean(text).chars().take(MAX_TEXT).collect()
 }
 
 /// The text of an error of the user's, with its causes, cut as that of a panic is. It may panic where it is

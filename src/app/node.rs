@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{self, Errors, LogFormat, Settings, Sources},
-    http::{self, Access, Announcement, Ctx},
+    http::{self, Access, Announcement, Certificate, Ctx},
     log::{FileOptions, Format, Guard, Logger, Options, Origin},
     model::event::{self, Event, Level},
     runtime::{self, Running, StartError, configuration::Layers},
@@ -69,7 +69,7 @@ pub(super) fn metrics() -> Option<PrometheusHandle> {
 /// Serves HTTP on a thread of its own until `stop`.
 pub(super) fn serve(
     running: &Running,
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Certificate>),
     access: Access,
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
@@ -82,7 +82,7 @@ pub(super) fn serve(
         access,
         stop,
     };
-    http::spawn(ctx, listener)
+    http::spawn(ctx, listener, tls)
 }
 
 /// Tells whoever looks at the console how to open the dashboard. The link is a secret: it is not logged.
@@ -93,6 +93,25 @@ pub(super) fn invite(access: &Access, announcement: &Announcement) {
         // Where it cannot be written nobody reads it; `greenroom login` prints another.
         let _ = writeln!(console, "dashboard (once, within 10 minutes): {}", link.url);
     }
+}
+
+/// Has the certificate read again at each SIGHUP: what renews it sends one.
+pub(super) fn renew(certificate: Certificate, logger: Logger) -> std::io::Result<()> {
+    let mut told = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while told.recv().await.is_some() {
+            let event = match certificate.reload() {
+                Ok(()) => Event::new(Level::Info, event::TLS_RELOADED, "http"),
+                Err(error) => Event::new(Level::Error, event::TLS_RELOADED, "http")
+                    .field("error", error.to_string())
+                    .hint(
+                        "the certificate that was read before is still shown: mend it and send SIGHUP again",
+                    ),
+            };
+            logger.emit(event);
+        }
+    });
+    Ok(())
 }
 
 /// Waits until somebody asks the node to end: a signal, an operator, or the node itself. Until then SIGHUP has
@@ -158,7 +177,8 @@ pub(super) async fn open(settings: Settings, sources: &Sources, boot: Uuid) -> R
 
 /// Writes where the node can be reached.
 pub(super) fn announce(running: &Running, listener: &TcpListener) -> std::io::Result<Announcement> {
-    let announcement = Announcement::new(listener.local_addr()?, running.boot().to_string());
-    announcement.write(&running.settings().node.data_dir)?;
+    let settings = running.settings();
+    let announcement = Announcement::new(listener.local_addr()?, &settings.http, running.boot().to_string());
+    announcement.write(&settings.node.data_dir)?;
     Ok(announcement)
 }

@@ -10,8 +10,9 @@ use crate::{
     cli::{App, DemoArgs, Exit, Failure},
     config::{self, Errors, Settings, Sources},
     demo,
-    http::{self, Access, Announcement, Token},
+    http::{self, Access, Announcement, Certificate, Token},
     runtime::{self, StartError, trial::Trials},
+    secrets,
     store::StoreError,
 };
 
@@ -51,20 +52,28 @@ impl App for Program {
             let mut opened = node::open(settings, &sources, boot).await.map_err(start_failure)?;
             log = opened.log.take();
             opened.logger.install();
+            let certificate = Certificate::load(&opened.settings)?;
             let listener = http::bind(&opened.settings)?;
             if opened.settings.node.url.is_none() {
                 let bound = listener.local_addr().map_err(|e| failed("http.bind", &e))?;
-                opened.settings.node.url = Some(http::url_of(bound));
+                opened.settings.node.url = Some(http::url_of(bound, &opened.settings.http));
             }
             let (there, data_dir) = (opened.settings.clone(), opened.settings.node.data_dir.clone());
             Announcement::forget(&data_dir);
             let metrics = node::metrics();
             let running = self.builder.launch(opened, boot, lock).await.map_err(start_failure)?;
-            let access = Access::new(Token::establish(&there)?, running.handle.operator().clone());
+            let token = Token::establish(&there)?;
+            secrets::hide([token.reveal().to_owned()]);
+            let access = Access::new(token, running.handle.operator().clone());
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();
-            let server = node::serve(&running, listener, access.clone(), metrics, stop.clone())
-                .map_err(|e| failed("HTTP", &e))?;
+            if let Some(certificate) = certificate.clone() {
+                let logger = running.logger().clone();
+                node::renew(certificate, logger).map_err(|e| failed("signals", &e))?;
+            }
+            let server =
+                node::serve(&running, (listener, certificate), access.clone(), metrics, stop.clone())
+                    .map_err(|e| failed("HTTP", &e))?;
             node::invite(&access, &announcement);
             node::asked_to_end(&running).await.map_err(|e| failed("signals", &e))?;
             let fatal = running.handle.operator().fatal();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{
-    agents, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, status, tasks,
-    tokens, tools,
+    agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, status,
+    tasks, tokens, tools,
 };
 use crate::config::Sources;
 
@@ -69,6 +69,16 @@ pub(super) struct Common {
         help_heading = "Connection"
     )]
     pub token: Option<String>,
+    /// Trust this certificate authority too: a PEM file
+    #[arg(
+        long,
+        env = "GREENROOM_CACERT",
+        value_name = "FILE",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub cacert: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -127,6 +137,8 @@ pub(super) enum Command {
     /// Tokens: who may come in, and what they may do
     #[command(subcommand, alias = "token")]
     Tokens(tokens::Tokens),
+    /// Show what operators did, the latest first
+    Audit(audit::AuditArgs),
     /// Print a link that opens the dashboard, once
     Login,
     /// The configuration, as it is read on this machine
@@ -203,6 +215,8 @@ mod tests {
             "tokens add ci --scope read --expires 30d",
             "token rm ci",
             "login",
+            "audit --who ci --subject counter/a --action agent.stop -n 5",
+            "audit --all",
             "config show --origin",
             "config check",
             "db migrate",

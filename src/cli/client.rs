@@ -1,16 +1,17 @@
 //! The client of a node's HTTP API.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ureq::{Agent, Error, Timeout, http};
+use ureq::{Agent, Error, Timeout, http, tls::TlsConfig};
 
 use super::{
     Session,
     exit::{Exit, Failure},
     input::AgentName,
+    trust,
 };
 use crate::http::{Announcement, Token, url_of};
 
@@ -77,7 +78,8 @@ impl Client {
                 let bind = settings.http.bind;
                 // The node may have been told another port, or any: it says which one it took.
                 let announced = || Announcement::read(&settings.node.data_dir);
-                let own = || announced().map_or_else(|| url_of(bind), |there| there.url);
+                let own =
+                    || announced().map_or_else(|| url_of(bind, &settings.http), |announced| announced.url);
                 let token = match token {
                     Some(token) => Some(token),
                     None => Token::find(&settings)?.map(|token| token.reveal().to_owned()),
@@ -85,14 +87,15 @@ impl Client {
                 (url.unwrap_or_else(own), token)
             }
         };
+        let url = url.trim().trim_end_matches('/').to_owned();
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .max_redirects(0)
             .proxy(None)
+            .tls_config(trusting(&url, session.common.cacert.as_deref())?)
             .user_agent(concat!("greenroom/", env!("CARGO_PKG_VERSION")))
             .build();
-        let url = url.trim().trim_end_matches('/').to_owned();
         Ok(Self { agent: config.new_agent(), url, token, program: session.program.to_owned() })
     }
 
@@ -220,10 +223,8 @@ impl Client {
             Error::Timeout(_) => lost(&format!("{} has not answered in time", self.url)),
             Error::HostNotFound => self.unreachable("no such host"),
             Error::ConnectionFailed => self.unreachable("no connection"),
-            Error::TlsRequired | Error::Tls(_) => {
-                Failure::usage(format!("`{}`: this program speaks http:// only", self.url))
-                    .hint("go through a proxy on this machine, or a tunnel")
-            }
+            Error::Tls(_) | Error::Rustls(_) => self.untrusted(error),
+            Error::Io(io) if is_tls(io) => self.untrusted(error),
             Error::BadUri(_) | Error::Http(_) => {
                 Failure::usage(format!("cannot use `{}`: {error}", self.url))
                     .hint("write --url http://HOST:PORT")
@@ -232,6 +233,12 @@ impl Client {
             _ if writes => lost(&format!("the connection to {} broke off ({error})", self.url)),
             _ => self.unreachable(&error.to_string()),
         }
+    }
+
+    fn untrusted(&self, error: &Error) -> Failure {
+        Failure::new(Exit::Unreachable, format!("no trusted connection to {}: {error}", self.url)).hint(
+            "is it the name in its certificate? name its authority with --cacert FILE or GREENROOM_CACERT",
+        )
     }
 
     fn unreachable(&self, why: &str) -> Failure {
@@ -277,6 +284,18 @@ pub(super) fn document(items: &[Value]) -> Value {
 pub(super) fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Failure> {
     let reply = Reply { body: Value::Array(items).to_string().into_bytes() };
     reply.read()
+}
+
+/// The certificate authorities are read where they are needed.
+fn trusting(url: &str, cacert: Option<&Path>) -> Result<TlsConfig, Failure> {
+    match url.get(..8) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https://") => trust::roots(cacert),
+        _ => Ok(TlsConfig::default()),
+    }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn never_reached(error: &io::Error) -> bool {

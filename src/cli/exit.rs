@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::out;
 use crate::{
     config::Errors,
-    http::{BindError, TokenError},
+    http::{BindError, TlsError, TokenError},
+    secrets,
 };
 
 /// What a command's end means. Scripts rely on the numbers.
@@ -169,7 +170,7 @@ impl Failure {
             text.push_str(&format!("\n  {}", paint.dim(&format!("→ {hint}"))));
         }
         // Where stderr is closed there is nobody to tell.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", secrets::clean(&text));
     }
 }
 
@@ -193,10 +194,16 @@ impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let exit = match error {
             BindError::InUse(_) => Exit::Refused,
-            BindError::Exposed(_) | BindError::Tls => Exit::Config,
+            BindError::Exposed(_) => Exit::Config,
             BindError::System { .. } => Exit::Failed,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::new(Exit::Config, error.to_string())
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod agents;
 mod args;
+mod audit;
 mod client;
 mod completions;
 mod config;
@@ -34,6 +35,7 @@ mod table;
 mod tasks;
 mod tokens;
 mod tools;
+mod trust;
 mod watch;
 mod when;
 
@@ -163,6 +165,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Events(args) => events::events(&session, &args),
         Command::Logs(args) => logs::logs(&session, &args),
         Command::Tokens(command) => tokens::run(&session, command),
+        Command::Audit(args) => audit::audit(&session, &args),
         Command::Login => login::login(&session),
         Command::Config(command) => config::run(&session, command),
         Command::Db(command) => db::run(&session, command),

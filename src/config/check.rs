@@ -16,7 +16,7 @@ use super::{
 };
 use crate::model::{
     id::{check_kind, check_tool},
-    session,
+    redact, session,
     task::TaskTerms,
 };
 
@@ -102,10 +102,7 @@ impl Checked {
 /// Whether a key is secret by its name.
 pub(super) fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    key == "http.token"
-        || (key.starts_with("app.")
-            && !last.ends_with("_file")
-            && ["token", "secret", "password", "api_key"].iter().any(|word| last.contains(word)))
+    key == "http.token" || (key.starts_with("app.") && redact::is_secret(last))
 }
 
 /// Hides what is secret.
@@ -319,6 +316,9 @@ fn together(settings: &Settings) -> Vec<Found> {
     let http = &settings.http;
     if http.token.is_some() && http.token_file.is_some() {
         wrong("http.token_file", "http.token is set as well", Some("keep one of the two"));
+    }
+    if http.timeout < Duration::from_millis(100) {
+        wrong("http.timeout", "no client is that fast", Some("give it 100ms at least, such as 30s"));
     }
     match (&http.tls.cert, &http.tls.key) {
         (Some(_), None) => wrong("http.tls.key", "http.tls.cert is set without its key", Some("set both")),

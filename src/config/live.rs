@@ -27,7 +27,8 @@ pub struct Change {
 /// Whether a change of this key needs no restart: levels, supervision, slots, limits, retention,
 /// and what is the program's own.
 pub fn is_live(key: &str) -> bool {
-    let sections = ["log.levels.", "log.subjects.", "conversations.", "sessions.", "limits.", "app."];
+    let sections =
+        ["log.levels.", "log.subjects.", "conversations.", "sessions.", "audit.", "limits.", "app."];
     let keys = [
         "log.level",
         "supervision.max_restarts",

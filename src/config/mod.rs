@@ -6,6 +6,7 @@
 //! the structs of [`Settings`] say what is valid. Every error is reported, not the first.
 
 mod app;
+mod audit;
 mod cache;
 mod check;
 mod error;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 pub use self::{
+    audit::Audit,
     cache::{Cache, CacheMessages, CacheRoom},
     error::{Errors, Problem},
     live::{Change, is_live, patched},
@@ -35,6 +37,7 @@ use self::{
     check::{Checked, is_secret},
     layer::{Entry, Key, Layer},
 };
+use crate::secrets;
 
 /// The built-in defaults, every key with a comment.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -82,7 +85,11 @@ pub fn load(sources: &Sources) -> Result<Settings, Errors> {
     let layers = layers(sources, &mut problems);
     let checked = Checked::new(layers, &mut problems);
     match checked.settings(&mut problems) {
-        Some(settings) if problems.is_empty() => Ok(settings),
+        Some(settings) if problems.is_empty() => {
+            // whatever is told from now on is told without them
+            secrets::hide(settings.secrets());
+            Ok(settings)
+        }
         _ => Err(Errors(problems)),
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
+    audit::Audit,
     cache::Cache,
     secret::{HIDDEN, Secret, Url},
     show::Shown,
@@ -47,6 +48,8 @@ pub struct Settings {
     pub conversations: Conversations,
     /// `[sessions]`.
     pub sessions: Sessions,
+    /// `[audit]`.
+    pub audit: Audit,
     /// `[limits]`.
     pub limits: Limits,
     /// `[app.SECTION]`: what belongs to the program built on the library. It may hold secrets.
@@ -125,6 +128,9 @@ pub struct Http {
     /// A file that holds the token.
     #[serde(deserialize_with = "unless_empty")]
     pub token_file: Option<PathBuf>,
+    /// How long a client may take for the head of a request, for its body, and to take its answer.
+    #[serde(with = "units::duration")]
+    pub timeout: Duration,
     /// Whether a proxy in front speaks TLS.
     pub behind_proxy: bool,
     /// TLS in this process.

@@ -5,6 +5,9 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{check::is_secret, settings::Settings};
+use crate::model::redact::passwords;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -59,4 +62,23 @@ pub struct Shown {
     /// Where it came from.
     #[schemars(with = "String")]
     pub origin: Origin,
+}
+
+impl Settings {
+    /// What of it is secret: to be taken out of whatever people read.
+    pub fn secrets(&self) -> Vec<String> {
+        self.raw.0.iter().flat_map(|(key, value)| secrets_of(key, value)).collect()
+    }
+}
+
+fn secrets_of(key: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(members) => {
+            members.iter().flat_map(|(name, value)| secrets_of(&format!("{key}.{name}"), value)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(|item| secrets_of(key, item)).collect(),
+        Value::String(text) if is_secret(key) => vec![text.clone()],
+        Value::String(text) => passwords(text),
+        _ => Vec::new(),
+    }
 }

@@ -3,8 +3,10 @@
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
+    audit,
     body::{Body, accepted_plain, list as listed, ok},
     params::Params,
     path,
@@ -70,6 +72,8 @@ pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, params: Params, bo
         "release" => Action::Release,
         other => return Err(Problem::not_found(format!("there is no action `{}`", other.escape_debug()))),
     };
+    let was = ctx.operator.agent(&kind, &key).await.ok();
+    audit::before(&request, was.map(|agent| json!({"status": agent.status})));
     match (action, version) {
         (Action::Release, Some(version)) => ctx.operator.release_at(&kind, &key, version).await?,
         (_, Some(_)) => return Err(Problem::malformed("`version` goes with `release` alone")),

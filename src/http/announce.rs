@@ -4,6 +4,8 @@ use std::{fs, io, net::SocketAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Http;
+
 /// The file's name in the data directory.
 pub const FILE: &str = "node.json";
 
@@ -20,8 +22,8 @@ pub struct Announcement {
 
 impl Announcement {
     /// What this process announces when it listens at `address`.
-    pub fn new(address: SocketAddr, boot: impl Into<String>) -> Self {
-        Self { url: url_of(address), pid: std::process::id(), boot: boot.into() }
+    pub fn new(address: SocketAddr, http: &Http, boot: impl Into<String>) -> Self {
+        Self { url: url_of(address, http), pid: std::process::id(), boot: boot.into() }
     }
 
     /// Writes it, whole or not at all: to be called when the node is ready.
@@ -55,25 +57,32 @@ impl Announcement {
 }
 
 /// The URL at which a client on this machine reaches `address`.
-pub fn url_of(address: SocketAddr) -> String {
+pub fn url_of(address: SocketAddr, http: &Http) -> String {
     let host = match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => "127.0.0.1".to_owned(),
         SocketAddr::V4(v4) => v4.ip().to_string(),
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => "[::1]".to_owned(),
         SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
     };
-    format!("http://{host}:{}", address.port())
+    let scheme = if http.tls.cert.is_some() { "https" } else { "http" };
+    format!("{scheme}://{host}:{}", address.port())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Sources, load};
+
+    fn http(sets: &[&str]) -> Http {
+        let sets = sets.iter().map(|s| (*s).to_owned()).collect();
+        load(&Sources { sets, ..Sources::default() }).unwrap().http
+    }
 
     #[test]
     fn it_is_read_back_and_removed_by_its_own_node_only() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Announcement::read(dir.path()), None);
-        let mine = Announcement::new("127.0.0.1:7710".parse().unwrap(), "boot-1");
+        let mine = Announcement::new("127.0.0.1:7710".parse().unwrap(), &http(&[]), "boot-1");
         mine.write(dir.path()).unwrap();
         assert_eq!(Announcement::read(dir.path()), Some(mine.clone()));
         let other = Announcement { boot: "boot-2".into(), ..mine.clone() };
@@ -91,7 +100,9 @@ mod tests {
             ("[::]:80", "http://[::1]:80"),
             ("[::1]:80", "http://[::1]:80"),
         ] {
-            assert_eq!(url_of(address.parse().unwrap()), url);
+            assert_eq!(url_of(address.parse().unwrap(), &http(&[])), url);
         }
+        let tls = http(&["http.tls.cert=c", "http.tls.key=k"]);
+        assert_eq!(url_of("0.0.0.0:443".parse().unwrap(), &tls), "https://127.0.0.1:443");
     }
 }

@@ -3,9 +3,19 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
+use socket2::TcpKeepalive;
+
 use crate::config::Settings;
+
+/// So many times `http.timeout` a client may take nothing at all: a reader of the event stream, too, that has
+/// stood still for a while goes on with the newest.
+#[cfg(target_os = "linux")]
+const STALLED: u32 = 4;
+/// How long nothing is heard of a client before it is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Why the port was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -18,14 +28,9 @@ pub enum BindError {
     InUse(SocketAddr),
     /// The address is reachable from elsewhere, and the token would cross the network unencrypted.
     #[error(
-        "http.bind = \"{0}\" is reachable from other machines, and the token would travel in the clear: bind to 127.0.0.1, or put a proxy that speaks TLS in front and set `http.behind_proxy = true`"
+        "http.bind = \"{0}\" is reachable from other machines, and the token would travel in the clear: bind to 127.0.0.1, set http.tls.cert and http.tls.key, or put a proxy that speaks TLS in front and set `http.behind_proxy = true`"
     )]
     Exposed(SocketAddr),
-    /// TLS was asked for, and this version does not speak it.
-    #[error(
-        "http.tls is set, but this version does not speak TLS itself: put a proxy that does in front, and set `http.behind_proxy = true`"
-    )]
-    Tls,
     /// The system refused.
     #[error("cannot listen on {address}: {error}")]
     System {
@@ -42,10 +47,7 @@ pub enum BindError {
 /// The port is in use or may not be taken, or listening there would not be safe.
 pub fn bind(settings: &Settings) -> Result<TcpListener, BindError> {
     let http = &settings.http;
-    if http.tls.cert.is_some() || http.tls.key.is_some() {
-        return Err(BindError::Tls);
-    }
-    if !http.bind.ip().is_loopback() && !http.behind_proxy {
+    if !http.bind.ip().is_loopback() && !http.is_encrypted() {
         return Err(BindError::Exposed(http.bind));
     }
     let system = |error: io::Error| match error.kind() {
@@ -54,6 +56,12 @@ pub fn bind(settings: &Settings) -> Result<TcpListener, BindError> {
     };
     let listener = TcpListener::bind(http.bind).map_err(system)?;
     listener.set_nonblocking(true).map_err(system)?;
+    // Handed down to each connection: one whose client is gone, or takes nothing any more, is ended by the system.
+    let socket = socket2::SockRef::from(&listener);
+    let alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 6);
+    socket.set_tcp_keepalive(&alive).map_err(system)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(http.timeout * STALLED)).map_err(system)?;
     Ok(listener)
 }
 
@@ -83,9 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn an_open_address_needs_a_proxy() {
+    fn an_open_address_needs_tls_or_a_proxy() {
         assert!(matches!(try_bind(&["http.bind=0.0.0.0:0"]), Err(BindError::Exposed(_))));
         assert!(try_bind(&["http.bind=0.0.0.0:0", "http.behind_proxy=true"]).is_ok());
+        assert!(try_bind(&["http.bind=0.0.0.0:0", "http.tls.cert=c", "http.tls.key=k"]).is_ok());
         assert!(try_bind(&["http.bind=127.0.0.1:0"]).is_ok());
     }
 }

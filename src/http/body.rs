@@ -7,19 +7,20 @@ use actix_web::{
     dev::Payload,
     error::PayloadError,
     http::{StatusCode, header},
-    rt::time::timeout,
     web::{self, Bytes},
 };
 use futures_util::StreamExt as _;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
-use super::{problem::Problem, server::Ctx, shape};
-use crate::model::{id::MAX_IDEMPOTENCY_KEY_BYTES, json::whole_numbers, units::print_size};
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+use super::{deliver::allowed, problem::Problem, server::Ctx, shape};
+use crate::model::{
+    id::MAX_IDEMPOTENCY_KEY_BYTES,
+    json::whole_numbers,
+    units::{print_duration, print_size},
+};
 
 /// A body within `limits.message_bytes`.
 pub(super) struct Body(pub(super) Bytes);
@@ -29,9 +30,9 @@ impl FromRequest for Body {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let limit = request
-            .app_data::<web::Data<Ctx>>()
-            .map_or(0, |ctx| ctx.operator.settings().limits.message_bytes);
+        let settings = request.app_data::<web::Data<Ctx>>().map(|ctx| ctx.operator.settings());
+        let limit = settings.as_ref().map_or(0, |settings| settings.limits.message_bytes);
+        let patience = settings.as_ref().map_or(Duration::ZERO, |settings| settings.http.timeout);
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|n| n.to_str().ok()).and_then(|n| n.parse::<u64>().ok());
         let payload = payload.take();
@@ -39,17 +40,27 @@ impl FromRequest for Body {
             if announced.is_some_and(|n| n > limit) {
                 return Err(too_large(limit));
             }
-            match timeout(BODY_TIMEOUT, collect(payload, limit)).await {
-                Ok(body) => body.map(Self),
-                Err(_) => Err(Problem::new("slow", "the body did not arrive within 60 s")),
-            }
+            collect(payload, limit, patience).await.map(Self)
         })
     }
 }
 
-async fn collect(mut payload: Payload, limit: u64) -> Result<Bytes, Problem> {
-    let mut all = web::BytesMut::new();
-    while let Some(chunk) = payload.next().await {
+async fn collect(mut payload: Payload, limit: u64, patience: Duration) -> Result<Bytes, Problem> {
+    let (mut all, began) = (web::BytesMut::new(), Instant::now());
+    loop {
+        let until = began + allowed(patience, all.len() as u64);
+        let chunk = match timeout_at(until, payload.next()).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Ok(all.freeze()),
+            Err(_) => {
+                let why = format!(
+                    "the body did not arrive in time: {} of it came within {}",
+                    print_size(all.len() as u64),
+                    print_duration(began.elapsed())
+                );
+                return Err(Problem::new("slow", why));
+            }
+        };
         let chunk = chunk.map_err(|error: PayloadError| {
             Problem::malformed(format!("the body broke off or cannot be read: {error}"))
         })?;
@@ -58,7 +69,6 @@ async fn collect(mut payload: Payload, limit: u64) -> Result<Bytes, Problem> {
         }
         all.extend_from_slice(&chunk);
     }
-    Ok(all.freeze())
 }
 
 fn too_large(limit: u64) -> Problem {

@@ -1,12 +1,15 @@
 //! What stands before the handlers: metrics and headers, the `Host` and `Origin` checks, who asks and what for.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{Method, header},
+    http::{ConnectionType, Method, header},
     middleware::Next,
     web,
 };
@@ -14,10 +17,16 @@ use percent_encoding::percent_decode_str;
 
 use super::{
     access::{Caller, is_foreign, secure},
-    problem::Problem,
+    audit::{self, Named},
+    deliver::{compressed, paced},
+    problem::{Problem, code_of},
+    request_id::{REQUEST_ID, request_id},
     server::Ctx,
 };
-use crate::model::access::Scope;
+use crate::model::{
+    access::Scope,
+    event::{self, Event, Level},
+};
 
 /// The first and the last of all: refuses what nobody should see, and measures.
 pub(super) async fn front(
@@ -26,20 +35,40 @@ pub(super) async fn front(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let began = Instant::now();
     let method = method_label(request.method());
-    let mut answered = match admit(&request) {
+    let id = request_id(request.headers());
+    let answered = match admit(&request) {
         Err(problem) => request.into_response(problem.error_response()),
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
     };
-    let path = answered.request().path().to_owned();
-    secure(&path, answered.headers_mut());
     let route = answered.request().match_pattern().unwrap_or_else(|| "none".to_owned());
-    let code = answered.status().as_u16().to_string();
+    let code = answered.status().as_u16();
+    let ctx = answered.request().app_data::<web::Data<Ctx>>().cloned();
+    if let Some(ctx) = ctx.as_ref().filter(|_| code >= 500) {
+        let event = Event::new(Level::Warn, event::HTTP_FAILED, "http")
+            .field("request", id.to_str().unwrap_or_default())
+            .field("method", method)
+            .field("route", route.clone())
+            .field("status", code)
+            .field_opt("code", code_of(answered.response()))
+            .field("took_ms", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        ctx.logger.emit(event);
+    }
     metrics::histogram!(
         "greenroom_http_request_duration_seconds",
-        "route" => route, "method" => method, "code" => code
+        "route" => route, "method" => method, "code" => code.to_string()
     )
     .record(began.elapsed().as_secs_f64());
-    Ok(answered)
+    let mut answered = compressed(answered).await;
+    let path = answered.request().path().to_owned();
+    secure(&path, answered.headers_mut());
+    answered.headers_mut().insert(REQUEST_ID, id);
+    // Only the first head on a connection has a time limit (actix-http clears the other timer when a second one
+    // begins): a connection is kept for those who have said who they are.
+    if answered.request().extensions().get::<Caller>().is_none() {
+        answered.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    let patience = ctx.map_or(Duration::ZERO, |ctx| ctx.settings.http.timeout);
+    Ok(paced(answered, patience))
 }
 
 /// Lets those pass who show a token, or a session's cookie.
@@ -60,9 +89,11 @@ pub(super) async fn token(
     }
 }
 
-/// Of those, lets them pass who may do what they ask for: to look takes one scope, all else another.
-pub(super) async fn scope(
+/// Of those, lets them pass who may do what they ask for: to look takes one scope, all else another, and may be
+/// an act to be written down.
+pub(super) async fn pass(
     scopes: Option<(Scope, Scope)>,
+    act: Option<Named>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -72,7 +103,12 @@ pub(super) async fn scope(
     let needed = if request.method().is_safe() { read } else { write };
     let has = request.extensions().get::<Caller>().map(Caller::scope);
     let problem = match has {
-        Some(has) if has >= needed => return Ok(next.call(request).await?.map_into_boxed_body()),
+        Some(has) if has >= needed => {
+            return match act {
+                Some(named) if !request.method().is_safe() => audit::record(named, request, next).await,
+                _ => Ok(next.call(request).await?.map_into_boxed_body()),
+            };
+        }
         Some(has) => Problem::new(
             "forbidden",
             format!("this takes a token of scope `{needed}`; the one that was shown has `{has}`"),

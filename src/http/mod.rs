@@ -6,19 +6,21 @@
 //!
 //! A request passes: metrics and headers → `Host` check (on loopback, against DNS rebinding) → whether another
 //! site's page sent it → UTF-8 check of the path → who asks (for `/api/v1` and `/metrics`) → routing → whether
-//! their scope is enough → the handler.
+//! their scope is enough → the audit log, for what operators do → the handler.
 //!
 //! To add a route: a function in its resource's file, and its line in `router.rs`, which also says which scope it
-//! needs where that is not the usual one.
+//! needs where that is not the usual one, and what an act on it is called in the audit log.
 
 mod access;
 mod agents;
 mod announce;
+mod audit;
 mod bind;
 mod body;
 mod config;
 mod conversations;
 mod crashes;
+mod deliver;
 mod events;
 mod guard;
 mod health;
@@ -31,12 +33,14 @@ mod page;
 mod params;
 mod path;
 mod problem;
+mod request_id;
 mod router;
 mod schedules;
 mod server;
 mod sessions;
 mod shape;
 mod tasks;
+mod tls;
 mod token;
 mod tokens;
 mod tools;
@@ -47,5 +51,6 @@ pub use self::{
     bind::{BindError, bind},
     problem::{PROBLEM_JSON, Problem, status_of},
     server::{Ctx, spawn},
+    tls::{Certificate, TlsError},
     token::{FILE as TOKEN_FILE, Token, TokenError},
 };

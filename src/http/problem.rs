@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{agent::AskError, model::id::NameError, runtime::operator::OperatorError};
+use crate::{agent::AskError, model::id::NameError, runtime::operator::OperatorError, secrets};
 
 /// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -53,6 +53,11 @@ const CODES: [(&str, u16, &str); 23] = [
 /// The status that goes with a code. A code that nobody knows is not the handler's fault: 503.
 pub fn status_of(code: &str) -> u16 {
     CODES.iter().find(|(name, ..)| *name == code).map_or(503, |(_, status, _)| *status)
+}
+
+/// The code of the problem that an answer tells, if it tells one.
+pub(super) fn code_of<B>(answer: &HttpResponse<B>) -> Option<&'static str> {
+    answer.error().and_then(|error| error.as_error::<Problem>()).map(Problem::code)
 }
 
 fn title_of(code: &str) -> &'static str {
@@ -139,7 +144,7 @@ impl ResponseError for Problem {
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, allow.clone()));
         }
-        response.body(self.document().to_string())
+        response.body(secrets::cleaned(self.document().to_string()))
     }
 }
 

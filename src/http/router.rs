@@ -8,8 +8,11 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi,
-    page, problem::Problem, schedules, sessions, tasks, tokens, tools,
+    agents,
+    audit::{self, Named},
+    config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi, page,
+    problem::Problem,
+    schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
 
@@ -46,19 +49,51 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(at("/tree").get(node::tree).done())
         .service(at("/kinds").get(node::kinds).done())
         .service(at("/kinds/{kind}").get(node::kind).done())
-        .service(at("/kinds/{kind}/{action:pause|resume}").post(node::pause).done())
+        .service(
+            at("/kinds/{kind}/{action:pause|resume}")
+                .audited("kind.{action}", "{kind}")
+                .post(node::pause)
+                .done(),
+        )
         .service(at("/nodes").get(node::nodes).done())
-        .service(at("/nodes/{boot}/stop").needs(Scope::Admin).post(node::stop).done())
+        .service(
+            at("/nodes/{boot}/stop")
+                .audited("node.stop", "node:{boot}")
+                .needs(Scope::Admin)
+                .post(node::stop)
+                .done(),
+        )
         .service(at("/crashes").get(crashes::list).done())
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())
         .service(at("/logs").get(logs::list).done())
         .service(at("/events").get(events::stream).done())
-        .service(at("/config").needs(Scope::Admin).get(config::show).on(Method::PATCH, config::change).done())
+        .service(
+            at("/config")
+                .needs(Scope::Admin)
+                .audited("config.change", "config")
+                .get(config::show)
+                .on(Method::PATCH, config::change)
+                .done(),
+        )
+        .service(at("/audit").get(audit::list).done())
         .service(at("/me").get(login::me).done())
         .service(at("/login-links").needs(Scope::Read).post(login::link).done())
-        .service(at("/tokens").hidden().get(tokens::list).post(tokens::add).done())
-        .service(at("/tokens/{name}").hidden().delete(tokens::remove).done());
+        .service(
+            at("/tokens")
+                .audited("token.add", "token:{name}")
+                .hidden()
+                .get(tokens::list)
+                .post(tokens::add)
+                .done(),
+        )
+        .service(
+            at("/tokens/{name}")
+                .audited("token.remove", "token:{name}")
+                .hidden()
+                .delete(tokens::remove)
+                .done(),
+        );
 }
 
 fn agent_routes(service: &mut web::ServiceConfig) {
@@ -70,6 +105,7 @@ fn agent_routes(service: &mut web::ServiceConfig) {
         .service(at("/agents/{kind}/{key}/messages/{message}").post(messages::send).done())
         .service(
             at("/agents/{kind}/{key}/{action:stop|restart|pause|resume|quarantine|release}")
+                .audited("agent.{action}", "{kind}/{key}")
                 .post(agents::act)
                 .done(),
         );
@@ -79,17 +115,41 @@ fn task_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/tasks").get(tasks::list).post(tasks::submit).done())
         .service(at("/tasks/batch").post(tasks::submit_batch).done())
-        .service(at("/tasks/retry").post(tasks::retry_many).done())
+        .service(at("/tasks/retry").audited("tasks.retry", "tasks").post(tasks::retry_many).done())
         .service(at("/tasks/{id}").get(tasks::show).done())
         .service(at("/tasks/{id}/history").get(tasks::history).done())
-        .service(at("/tasks/{id}/cancel").post(tasks::cancel).done())
-        .service(at("/tasks/{id}/retry").post(tasks::retry).done())
-        .service(at("/tasks/{id}/resolve").post(tasks::resolve).done())
-        .service(at("/tasks/{id}/signals/{name}").post(tasks::signal).done())
+        .service(at("/tasks/{id}/cancel").audited("task.cancel", "task:{id}").post(tasks::cancel).done())
+        .service(at("/tasks/{id}/retry").audited("task.retry", "task:{id}").post(tasks::retry).done())
+        .service(
+            at("/tasks/{id}/resolve").audited_sealed("task.resolve", "task:{id}").post(tasks::resolve).done(),
+        )
+        .service(
+            at("/tasks/{id}/signals/{name}")
+                .audited_sealed("task.signal", "task:{id}")
+                .post(tasks::signal)
+                .done(),
+        )
         .service(at("/tasks/{id}/logs").get(tasks::logs).done())
-        .service(at("/schedules").get(schedules::list).post(schedules::add).done())
-        .service(at("/schedules/{name}").get(schedules::show).delete(schedules::remove).done())
-        .service(at("/schedules/{name}/{action:run|pause|resume}").post(schedules::act).done())
+        .service(
+            at("/schedules")
+                .audited_sealed("schedule.add", "schedule:{name}")
+                .get(schedules::list)
+                .post(schedules::add)
+                .done(),
+        )
+        .service(
+            at("/schedules/{name}")
+                .audited("schedule.remove", "schedule:{name}")
+                .get(schedules::show)
+                .delete(schedules::remove)
+                .done(),
+        )
+        .service(
+            at("/schedules/{name}/{action:run|pause|resume}")
+                .audited("schedule.{action}", "schedule:{name}")
+                .post(schedules::act)
+                .done(),
+        )
         .service(at("/tools").get(tools::list).done())
         .service(at("/tools/{name}").get(tools::show).done())
         .service(at("/tools/{name}/call").post(tools::call).done());
@@ -127,6 +187,8 @@ struct At {
     allow: Vec<Method>,
     /// To look at it, and for all else; `None`: nobody is asked who they are.
     scopes: Option<(Scope, Scope)>,
+    /// What changes something here is an act of an operator's.
+    act: Option<Named>,
     #[cfg(test)]
     path: String,
 }
@@ -136,6 +198,7 @@ fn at(path: &str) -> At {
         resource: web::resource(path),
         allow: Vec::new(),
         scopes: Some((Scope::Read, Scope::Operate)),
+        act: None,
         #[cfg(test)]
         path: path.to_owned(),
     }
@@ -150,6 +213,17 @@ impl At {
     /// What changes something here takes this scope.
     fn needs(self, scope: Scope) -> Self {
         Self { scopes: Some((Scope::Read, scope)), ..self }
+    }
+
+    /// What changes something here is written down in the audit log, with what was asked for: `{name}` stands for
+    /// a part of the path, else for a member of the body.
+    fn audited(self, action: &'static str, subject: &'static str) -> Self {
+        Self { act: Some(Named { action, subject, sealed: false }), ..self }
+    }
+
+    /// The same, where the body is the agents' own: what it holds is left out.
+    fn audited_sealed(self, action: &'static str, subject: &'static str) -> Self {
+        Self { act: Some(Named { action, subject, sealed: true }), ..self }
     }
 
     /// Also to look at it takes `admin`.
@@ -196,13 +270,15 @@ impl At {
 
     fn done(self) -> impl HttpServiceFactory + 'static {
         #[cfg(test)]
-        tests::WALKED.with_borrow_mut(|all| all.push((self.path, self.allow.clone(), self.scopes)));
+        tests::WALKED.with_borrow_mut(|all| {
+            all.push((self.path, self.allow.clone(), self.scopes, self.act.is_some()))
+        });
         let allow = self.allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         let resource = self
             .resource
             .default_service(web::to(move |request: HttpRequest| wrong_method(request, allow.clone())));
-        let scopes = self.scopes;
-        resource.wrap(from_fn(move |request, next| guard::scope(scopes, request, next)))
+        let (scopes, act) = (self.scopes, self.act);
+        resource.wrap(from_fn(move |request, next| guard::pass(scopes, act, request, next)))
     }
 }
 
@@ -219,25 +295,28 @@ mod tests {
 
     use super::*;
 
-    /// A path, its methods, its scopes.
-    type Walked = (String, Vec<Method>, Option<(Scope, Scope)>);
+    /// A path, its methods, its scopes, whether acts on it are written down.
+    type Walked = (String, Vec<Method>, Option<(Scope, Scope)>, bool);
 
     thread_local! {
         pub(super) static WALKED: RefCell<Vec<Walked>> = const { RefCell::new(Vec::new()) };
     }
 
     #[actix_web::test]
-    async fn every_route_has_its_scope() {
+    async fn every_route_has_its_scope_and_is_audited_where_it_acts() {
         init_service(App::new().configure(routes)).await;
         let walked = WALKED.take();
         assert!(walked.len() > 40, "{}", walked.len());
-        let (mut public, mut admin, mut by_all) = (Vec::new(), Vec::new(), Vec::new());
-        for (path, methods, scopes) in &walked {
+        let (mut public, mut admin, mut by_all, mut unaudited) = (vec![], vec![], vec![], vec![]);
+        for (path, methods, scopes, audited) in &walked {
             let Some((read, write)) = scopes else {
                 public.push(path.as_str());
                 continue;
             };
             let changes = methods.iter().any(|method| !method.is_safe());
+            if changes && !audited {
+                unaudited.push(path.as_str());
+            }
             match write {
                 Scope::Admin if changes => admin.push(path.as_str()),
                 Scope::Read if changes => by_all.push(path.as_str()),
@@ -248,6 +327,19 @@ mod tests {
         // whoever adds to these lists says why the usual scopes are not right
         assert_eq!(public, ["/", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]);
         assert_eq!(by_all, ["", "/login-links"], "a session of one's own, begun and ended");
+        let work = [
+            "",
+            "/login-links",
+            "/agents/{kind}/{key}/messages/{message}",
+            "/tasks",
+            "/tasks/batch",
+            "/tools/{name}/call",
+            "/conversations",
+            "/conversations/{id}",
+            "/conversations/{id}/messages",
+            "/sessions/{id}",
+        ];
+        assert_eq!(unaudited, work, "all else is an act of an operator's");
         assert_eq!(admin, ["/nodes/{boot}/stop", "/config", "/tokens", "/tokens/{name}"]);
     }
 
@@ -255,7 +347,7 @@ mod tests {
     async fn every_route_is_described_and_nothing_else() {
         init_service(App::new().configure(routes)).await;
         let mut walked = BTreeSet::new();
-        for (path, methods, _) in WALKED.take() {
+        for (path, methods, ..) in WALKED.take() {
             // pages and a browser's session are for people; messages and tools are the program's own
             let left_out = ["/", "/login", "/agents/{kind}/{key}/messages/{message}", "/tools/{name}/call"];
             if left_out.contains(&&*path) || path.starts_with("/assets") {

@@ -5,8 +5,10 @@ use actix_web::{
     http::{StatusCode, header},
     web::Data,
 };
+use serde_json::json;
 
 use super::{
+    audit,
     body::{Body, accepted, answer, idempotency_key, list as listed, ok},
     path,
     problem::Problem,
@@ -38,7 +40,13 @@ pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 
 /// `DELETE /schedules/{name}`.
 pub(super) async fn remove(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    ctx.operator.remove_schedule(&path::part(&request, "name")?).await?;
+    let name = path::part(&request, "name")?;
+    let was = ctx.operator.schedule(&name).await.ok();
+    audit::before(
+        &request,
+        was.map(|it| json!({"cron": it.cron, "target": it.target, "message": it.message})),
+    );
+    ctx.operator.remove_schedule(&name).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

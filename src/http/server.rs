@@ -10,6 +10,7 @@ use super::{
     access::Access,
     events::{self, Feed},
     guard, router,
+    tls::Certificate,
 };
 use crate::{
     config::Settings,
@@ -23,8 +24,6 @@ const WORKERS: usize = 2;
 /// Connections at the same time, for each worker: room for all event streams, and for as many others as
 /// if there were none.
 const MAX_CONNECTIONS: usize = events::MOST / WORKERS + 2_048;
-/// How long a client may take for the head of its request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without a request is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long requests that are under way may go on when the node ends.
@@ -49,23 +48,27 @@ pub struct Ctx {
     pub stop: CancellationToken,
 }
 
-/// Serves on `listener` (see `bind`), on a thread of its own, until [`Ctx::stop`] is
+/// Serves on `listener` (see `bind`), with `tls` where it is given, on a thread of its own, until [`Ctx::stop`] is
 /// cancelled and the requests that are under way have been answered.
 ///
 /// # Errors
 /// The thread cannot be started. What goes wrong later is in the log.
-pub fn spawn(ctx: Ctx, listener: TcpListener) -> io::Result<thread::JoinHandle<()>> {
+pub fn spawn(
+    ctx: Ctx,
+    listener: TcpListener,
+    tls: Option<Certificate>,
+) -> io::Result<thread::JoinHandle<()>> {
     let logger = ctx.logger.clone();
     thread::Builder::new().name("http".to_owned()).spawn(move || {
-        if let Err(error) = actix_web::rt::System::new().block_on(serve(ctx, listener)) {
+        if let Err(error) = actix_web::rt::System::new().block_on(serve(ctx, listener, tls)) {
             let event = Event::new(Level::Error, event::NODE_STOPPING, "http");
             logger.emit(event.field("error", error.to_string()));
         }
     })
 }
 
-async fn serve(ctx: Ctx, listener: TcpListener) -> io::Result<()> {
-    let stop = ctx.stop.clone();
+async fn serve(ctx: Ctx, listener: TcpListener, tls: Option<Certificate>) -> io::Result<()> {
+    let (stop, patience) = (ctx.stop.clone(), ctx.settings.http.timeout);
     let upkeep = ctx.metrics.clone().map(|metrics| {
         actix_web::rt::spawn(async move {
             loop {
@@ -85,12 +88,18 @@ async fn serve(ctx: Ctx, listener: TcpListener) -> io::Result<()> {
     })
     .workers(WORKERS)
     .max_connections(MAX_CONNECTIONS)
-    .client_request_timeout(HEAD_TIMEOUT)
+    .client_request_timeout(patience)
     .keep_alive(KEEP_ALIVE)
     .shutdown_timeout(DRAIN_SECONDS)
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    .disable_signals();
+    let server = match tls {
+        Some(tls) => {
+            let config = tls.server_config().map_err(io::Error::other)?;
+            server.tls_handshake_timeout(patience).listen_rustls_0_23(listener, config)?
+        }
+        None => server.listen(listener)?,
+    };
+    let server = server.run();
     let handle = server.handle();
     let ender = actix_web::rt::spawn(async move {
         stop.cancelled().await;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    audit,
     body::{Body, accepted, check_idempotency_key, idempotency_key, list as listed, ok, replayed},
     params::Params,
     path,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::Target,
+        id::{Target, TaskId},
         task::{TaskState, TaskView},
     },
     runtime::{
@@ -110,14 +111,24 @@ pub(super) async fn history(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     listed(&ctx.operator.history(path::task(&request)?).await?)
 }
 
+/// The task that is acted on; its state before is written down.
+async fn was(ctx: &Ctx, request: &HttpRequest) -> Result<TaskId, Problem> {
+    let id = path::task(request)?;
+    let task = ctx.operator.task(id).await.ok();
+    audit::before(request, task.map(|task| json!({"state": task.state})));
+    Ok(id)
+}
+
 /// `POST /tasks/{id}/cancel`.
 pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    accepted(&ctx.operator.cancel(path::task(&request)?).await?)
+    let id = was(&ctx, &request).await?;
+    accepted(&ctx.operator.cancel(id).await?)
 }
 
 /// `POST /tasks/{id}/retry`.
 pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    accepted(&ctx.operator.retry(path::task(&request)?).await?)
+    let id = was(&ctx, &request).await?;
+    accepted(&ctx.operator.retry(id).await?)
 }
 
 /// `POST /tasks/retry`: those that a filter means, or how many they are.
@@ -134,7 +145,8 @@ pub(super) async fn resolve(ctx: Data<Ctx>, request: HttpRequest, body: Body) ->
         (Some((word, Value::String(why))), None) if word == "failed" => Resolution::Failed(why),
         _ => return Err(Problem::malformed("write {\"succeeded\": RESULT} or {\"failed\": \"why\"}")),
     };
-    accepted(&ctx.operator.resolve(path::task(&request)?, resolution).await?)
+    let id = was(&ctx, &request).await?;
+    accepted(&ctx.operator.resolve(id, resolution).await?)
 }
 
 /// `POST /tasks/{id}/signals/{name}`: the body is what it says.

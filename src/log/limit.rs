@@ -11,6 +11,8 @@ use jiff::Timestamp;
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// How many events of one site are written in full in a window.
 pub(super) const EVENTS: u32 = 5;
+/// No limit.
+pub(super) const ALL: u32 = u32::MAX;
 /// How many agents of one kind are told one by one in a window not to be started again.
 pub(super) const LAST: u32 = 200;
 /// How many records of other code are written in full, for one site in a window.

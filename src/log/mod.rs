@@ -3,7 +3,8 @@
 //! A record passes: level filter → rate limit for its site → the ring of the last records and its
 //! followers → a bounded queue → the writer thread. What is filtered costs a load; what is limited
 //! is counted and reported in one `log.suppressed`; what finds the queue full is dropped and
-//! counted, except errors, which wait. Events go to the [`Stream`] as well, which has rules of its own.
+//! counted, except errors and what operators did, which wait. Events go to the [`Stream`] as well, which has
+//! rules of its own.
 //!
 //! ```
 //! use greenroom::log::{Logger, Options};
@@ -53,9 +54,12 @@ pub use self::{
     ring::{KEPT, Line},
     stream::{Heard, Listener, Stream, Told},
 };
-use crate::model::{
-    event::{self, Event, Level},
-    supervision::{CrashReport, Decision},
+use crate::{
+    model::{
+        event::{self, Event, Level},
+        supervision::{CrashReport, Decision},
+    },
+    secrets,
 };
 
 /// How often counts of suppressed and dropped records are looked after.
@@ -184,13 +188,14 @@ impl Logger {
         }
         let site = kind_of(&event);
         let record = Record::from(event);
-        let logged = logged
-            && (record.level == Level::Debug || self.admits(&record.event, &site, limit::EVENTS, record.at));
+        let most = if record.event == event::OPERATOR_ACTED { limit::ALL } else { limit::EVENTS };
+        let logged =
+            logged && (record.level == Level::Debug || self.admits(&record.event, &site, most, record.at));
         let told = self.0.stream.admits(record.level, &record.event, &site, record.at);
         if !logged && !told {
             return;
         }
-        let json: Arc<str> = record.json(&self.0.origin).into();
+        let json: Arc<str> = self.0.json(&record);
         if told {
             self.0.stream.push(&record.event, &record.subject, json.clone());
         }
@@ -239,7 +244,7 @@ impl Logger {
                 || (is_last && stream.admits(event.level, &event.name, kind, report.at))
         };
         if let Some(decision) = report.decision_event().filter(follows).map(Record::from) {
-            stream.push(&decision.event, &decision.subject, decision.json(&self.0.origin).into());
+            stream.push(&decision.event, &decision.subject, self.0.json(&decision));
         }
     }
 
@@ -326,18 +331,23 @@ impl Logger {
 }
 
 impl Core {
+    /// The JSON line, without secrets.
+    fn json(&self, record: &Record) -> Arc<str> {
+        secrets::cleaned(record.json(&self.origin)).into()
+    }
+
     /// Writes what is no event of the stream, or has been told there.
     fn write(&self, record: &Record, crash: Option<(&CrashReport, Option<Record>)>) {
         let json = match &crash {
             Some((report, _)) => self.crash_json(record, report),
-            None => record.json(&self.origin).into(),
+            None => self.json(record),
         };
         self.write_text(record, json, crash);
     }
 
     fn crash_json(&self, record: &Record, report: &CrashReport) -> Arc<str> {
         let msg = format!("agent crashed: {}", report::headline(report));
-        Record { msg, ..record.clone() }.json(&self.origin).into()
+        self.json(&Record { msg, ..record.clone() })
     }
 
     /// A crash comes with its report, and with the decision where that is to be written.
@@ -347,25 +357,25 @@ impl Core {
         // People read the decision in the report; machines get it as an event of its own.
         let json = match decision.flatten() {
             Some(decision) => {
-                let text: Arc<str> = decision.json(&self.origin).into();
+                let text: Arc<str> = self.json(&decision);
                 self.ring.push(decision.level, &decision.event, &decision.subject, text.clone());
                 format!("{json}\n{text}").into()
             }
             None => json,
         };
         let Some(output) = &self.output else { return };
-        let must = record.level >= Level::Error;
+        let must = record.level >= Level::Error || record.event == event::OPERATOR_ACTED;
         let file = output.has_file.then_some(&*json);
         match (self.format, report) {
             (Format::Json, _) => output.write(&json, file, must),
             (Format::Pretty, Some(report)) => {
-                output.write(&report::crash(report, self.colour), file, must);
+                output.write(&secrets::cleaned(report::crash(report, self.colour)), file, must);
             }
             (Format::Compact, Some(report)) => {
-                output.write(&report::crash_line(report), file, must);
+                output.write(&secrets::cleaned(report::crash_line(report)), file, must);
             }
             (Format::Pretty | Format::Compact, None) => {
-                output.write(&record.console(self.colour), file, must);
+                output.write(&secrets::cleaned(record.console(self.colour)), file, must);
             }
         }
     }
@@ -397,7 +407,7 @@ impl Core {
     /// Writes an event of the log's own.
     fn write_and_tell(&self, event: Event) {
         let record = Record::from(event);
-        let json: Arc<str> = record.json(&self.origin).into();
+        let json: Arc<str> = self.json(&record);
         self.stream.push(&record.event, &record.subject, json.clone());
         self.write_text(&record, json, None);
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// What somebody did to the node or to what it runs. It is written down before it is done, and again with what
 /// came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Act {
     /// Its id; later acts have higher ones.
     pub id: Uuid,

@@ -214,6 +214,12 @@ names! {
     SCHEDULE_SKIPPED = "schedule.skipped";
     /// Nominal times of a schedule passed while nobody could fire them.
     SCHEDULE_MISSED = "schedule.missed";
+    /// A request could not be answered as it should.
+    HTTP_FAILED = "http.failed";
+    /// The certificate has been read again, or could not be.
+    TLS_RELOADED = "tls.reloaded";
+    /// An operator did something; it is in the audit log.
+    OPERATOR_ACTED = "operator.acted";
     /// A schedule was added, changed, paused or resumed.
     SCHEDULE_CHANGED = "schedule.changed";
     /// A schedule was removed.

@@ -12,7 +12,7 @@ pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// How often in a row it goes on while it finds something.
 const IN_A_ROW: usize = 100;
 
-/// Forgets keys, ended tasks, sessions and conversations. What cannot be forgotten now is the next time.
+/// Forgets keys, ended tasks, acts, sessions and conversations. What cannot be forgotten now is the next time.
 pub(super) async fn clean(node: &Node) {
     let now = clock::now();
     let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
@@ -22,6 +22,12 @@ pub(super) async fn clean(node: &Node) {
         match node.store.clean(now, past).await {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
+        }
+    }
+    let kept = settings.audit.retention;
+    for _ in 0..IN_A_ROW {
+        if kept.is_zero() || !matches!(node.store.forget_acts(ago(kept)).await, Ok(1..)) {
+            break;
         }
     }
     let retention = settings.conversations.retention;

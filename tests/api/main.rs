@@ -1,14 +1,17 @@
 //! The HTTP API, from outside: a real node, real sockets.
 
 mod access;
+mod audit;
 mod config;
 mod conversations;
 mod events;
+mod limits;
 mod schedules;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;
+mod tls;
 
 use std::io::{Read as _, Write as _};
 

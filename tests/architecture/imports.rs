@@ -7,6 +7,7 @@ use crate::source::{self, Source};
 /// The rooms, lowest first. Rooms of one rank do not name each other, but for the pairs below.
 const RANKS: &[&[&str]] = &[
     &["model", "clock"],
+    &["secrets"],
     &["config", "log", "agent", "tool", "store", "cache"],
     &["runtime"],
     &["http"],

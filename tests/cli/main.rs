@@ -1,5 +1,6 @@
 //! The command line, from outside: what is printed where, and how it ends.
 
+mod canaries;
 mod config;
 mod dead;
 mod events;

@@ -68,3 +68,17 @@ fn what_one_node_gives_and_takes_the_others_know() {
     assert_eq!(me(&there, &there.token).json["name"], json!("node"));
     assert_ne!(here.token, there.token);
 }
+
+#[test]
+fn what_cannot_be_written_down_is_not_done() {
+    let database = Database::new();
+    let node = Node::start(&[&format!("store.url={}", database.url())]);
+    node.ask("a", "Add", r#"{"n":1}"#);
+    database.psql("ALTER TABLE greenroom_acts RENAME TO gone");
+    let refused = node.post("/api/v1/agents/counter/a/stop", "");
+    refused.is_problem(503, "unavailable");
+    assert!(refused.text.contains("not done"), "{refused:?}");
+    assert_eq!(node.ask("a", "Add", r#"{"n":1}"#).json, json!({"total": 2}), "it goes on");
+    database.psql("ALTER TABLE gone RENAME TO greenroom_acts");
+    assert_eq!(node.post("/api/v1/agents/counter/a/stop", "").status, 202);
+}

@@ -31,6 +31,8 @@ pub struct Node {
     pub token: String,
     sets: Vec<String>,
     contract: OnceLock<Contract>,
+    /// Whom requests to it believe to be it.
+    pub trust: ureq::tls::TlsConfig,
 }
 
 /// A directory with the node's data, its log, and nothing of anybody else's.
@@ -126,6 +128,19 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// The certificate authority of `tests/support/tls`.
+pub const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
+
+/// Believes those whose certificate is signed with that of a PEM file.
+pub fn trusting(ca: impl AsRef<Path>) -> ureq::tls::TlsConfig {
+    use ureq::tls::{Certificate, RootCerts, TlsConfig};
+    let root = Certificate::from_pem(&fs::read(ca).unwrap()).unwrap();
+    TlsConfig::builder()
+        .root_certs(RootCerts::Specific(vec![root].into()))
+        .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
+        .build()
+}
+
 /// Runs the binary once, without a node, in a directory of its own.
 pub fn cli_alone(args: &[&str]) -> Said {
     let home = Home(TempDir::new().unwrap());
@@ -143,6 +158,7 @@ impl Node {
             url: String::new(),
             token: String::new(),
             sets,
+            trust: trusting(CA),
             contract: OnceLock::new(),
         };
         node.start_again();
@@ -178,7 +194,9 @@ impl Node {
         };
         assert_eq!(announced.pid, child.id());
         self.url = announced.url;
-        self.token = fs::read_to_string(self.data_dir().join("token")).unwrap().trim().to_owned();
+        let own = || fs::read_to_string(self.data_dir().join("token")).unwrap().trim().to_owned();
+        let set = self.sets.iter().find_map(|set| set.strip_prefix("http.token="));
+        self.token = set.map_or_else(own, str::to_owned);
         self.child = Some(child);
     }
 
@@ -281,6 +299,7 @@ impl Node {
             .max_redirects(0)
             .timeout_global(Some(PATIENCE * 2))
             .proxy(None)
+            .tls_config(self.trust.clone())
             .build();
         let agent = config.new_agent();
         let contract = self.contract.get_or_init(|| {

@@ -27,7 +27,11 @@ use self::{
     keyring::Keyring,
     logins::{Grant, Logins, Session},
 };
-pub(super) use self::{headers::secure, logins::SESSION_SECONDS, origin::is_foreign};
+pub(super) use self::{
+    headers::secure,
+    logins::SESSION_SECONDS,
+    origin::{address_of, is_foreign},
+};
 use super::{problem::Problem, token::Token};
 use crate::{
     clock,

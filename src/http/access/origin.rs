@@ -1,9 +1,20 @@
-//! Whether a browser says that another site's page sent a request.
+//! Where a request came from, and whether a browser says that another site's page sent it.
 
-use actix_web::http::{
-    Method,
-    header::{self, HeaderMap},
+use actix_web::{
+    HttpRequest,
+    http::{
+        Method,
+        header::{self, HeaderMap},
+    },
 };
+
+/// Where a request came from: by the proxy's word where there is one, who saw the last hop itself.
+pub(in super::super) fn address_of(request: &HttpRequest, behind_proxy: bool) -> Option<String> {
+    let forwarded = request.headers().get_all(header::X_FORWARDED_FOR).last().filter(|_| behind_proxy);
+    let forwarded = forwarded.and_then(|all| all.to_str().ok()?.rsplit(',').next()).map(str::trim);
+    let forwarded = forwarded.filter(|text| text.parse::<std::net::IpAddr>().is_ok()).map(str::to_owned);
+    forwarded.or_else(|| request.peer_addr().map(|peer| peer.ip().to_string()))
+}
 
 /// Whether it says so. `host` is the authority that the request was sent to.
 ///

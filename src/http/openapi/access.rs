@@ -1,11 +1,11 @@
 //! Who may come in.
 
 use super::{
-    operation::{Operation, delete, get, post},
+    operation::{ID, Operation, delete, get, post},
     schemas::Schemas,
 };
 use crate::{
-    model::access::Scope,
+    model::{access::Scope, act::Act},
     runtime::views::{LoginLink, Me, NewToken, TokenRequest, TokenView},
 };
 
@@ -30,5 +30,11 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .needs(Scope::Admin)
             .answers_nothing(204, "It is none any more.")
             .writes(),
+        get("/audit", "listActs", "What operators did, the latest first.")
+            .text("who", "Only whose token has this name.")
+            .text("subject", "Only what was done to this.")
+            .text("action", "Only this action, such as `agent.stop`.")
+            .paged(ID)
+            .answers(200, "A page.", s.list::<Act>()),
     ]
 }

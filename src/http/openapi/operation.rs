@@ -82,7 +82,9 @@ impl Operation {
             answers: BTreeMap::new(),
             refusals: BTreeMap::new(),
         };
-        operation.with_parts(path).refuses(&[
+        // What changes something is read whole before it is written down and done.
+        let read: &[_] = if method == "get" { &[] } else { &[(408, "slow"), (413, "too_large")] };
+        operation.with_parts(path).refuses(read).refuses(&[
             (400, "malformed"),
             (401, "unauthorized"),
             (403, "forbidden"),

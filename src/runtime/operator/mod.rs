@@ -1,5 +1,6 @@
 //! The operators' door: everything that HTTP and the command line may see and do, as plain data.
 
+mod acts;
 mod agents;
 mod configuration;
 mod conversations;
@@ -20,6 +21,7 @@ mod tools;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
+    acts::ActQuery,
     configuration::ConfigView,
     conversations::{MessageQuery, PageQuery},
     signals::Resolution,

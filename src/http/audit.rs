@@ -1,0 +1,186 @@
+//! The audit log: whatever passes a route that says so is written down, and `/audit` shows it.
+
+use actix_web::{
+    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web::{self, Data},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{
+    access::{Caller, address_of},
+    body::{Body, ok},
+    params::Params,
+    path,
+    problem::{Problem, code_of},
+    server::Ctx,
+};
+use crate::{
+    clock,
+    model::{
+        act::{self, Act},
+        redact::{bounded, outline, redacted},
+    },
+    runtime::operator::ActQuery,
+    secrets,
+};
+
+/// The most that is kept of what was there before, and of what was asked for.
+const MOST_BYTES: usize = 4_096;
+/// The most that is kept of a subject.
+const MOST_CHARS: usize = 300;
+
+/// What an act on a route is called: `{name}` stands for a part of the path, else for a member of the body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named {
+    pub(super) action: &'static str,
+    pub(super) subject: &'static str,
+    /// The body is the agents' own: only the names of its members are kept.
+    pub(super) sealed: bool,
+}
+
+/// What was there before an act.
+struct Before(Value);
+
+/// Has it written down what was there before, as the handler of an audited route has found it.
+pub(super) fn before(request: &HttpRequest, found: Option<Value>) {
+    if let Some(value) = found {
+        request.extensions_mut().insert(Before(value));
+    }
+}
+
+/// `GET /audit?who=&subject=&action=&cursor=&limit=`: the latest first.
+pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse, Problem> {
+    let query = ActQuery {
+        who: params.owned("who")?,
+        subject: params.owned("subject")?,
+        action: params.owned("action")?,
+        cursor: params.owned("cursor")?,
+        limit: params.limit()?,
+    };
+    ok(&ctx.operator.acts(&query).await?)
+}
+
+/// Writes down what a request asks for, does it, and writes down what came of it; all of that also when the
+/// client has gone meanwhile.
+pub(super) async fn record(
+    named: Named,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let done = actix_web::rt::spawn(carry_out(named, request, next)).await;
+    done.unwrap_or_else(|_| Err(Problem::new("unavailable", "the request was given up").into()))
+}
+
+async fn carry_out(
+    named: Named,
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let begun = match begin(named, &mut request).await {
+        Ok(begun) => begun,
+        Err(problem) => return Ok(request.into_response(problem.error_response())),
+    };
+    let (ctx, act) = begun;
+    let answered = next.call(request).await?.map_into_boxed_body();
+    let before = answered.request().extensions_mut().remove::<Before>();
+    let before = before.map(|Before(value)| kept(&value));
+    ctx.operator.end_act(&Act { outcome: Some(outcome(&answered).to_owned()), before, ..act }).await;
+    Ok(answered)
+}
+
+async fn begin(named: Named, request: &mut ServiceRequest) -> Result<(Data<Ctx>, Act), Problem> {
+    let unready = || Problem::new("unavailable", "the server is not set up");
+    let ctx = request.app_data::<Data<Ctx>>().cloned().ok_or_else(unready)?;
+    let who = request.extensions().get::<Caller>().map(|caller| caller.me().name).unwrap_or_default();
+    let body = request.extract::<Body>().await?;
+    let said = body.json().ok().flatten().unwrap_or_default();
+    let bytes = futures_util::stream::iter([Ok(body.0)]);
+    request.set_payload(Payload::Stream { payload: Box::pin(bytes) });
+    let act = Act {
+        id: Uuid::now_v7(),
+        at: clock::now(),
+        who,
+        by: address_of(request.request(), ctx.settings.http.behind_proxy),
+        action: filled(named.action, request.request(), &said),
+        subject: secrets::cleaned(filled(named.subject, request.request(), &said)),
+        outcome: None,
+        before: None,
+        after: asked(request.query_string(), if named.sealed { outline(&said) } else { redacted(&said) }),
+    };
+    ctx.operator.begin_act(&act).await?;
+    Ok((ctx, act))
+}
+
+/// A template with its names replaced.
+fn filled(template: &str, request: &HttpRequest, body: &Value) -> String {
+    let mut pieces = template.split('{');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (name, rest) = piece.split_once('}').unwrap_or((piece, ""));
+        let in_path = path::part(request, name).ok().filter(|part| !part.is_empty());
+        let value = in_path.or_else(|| body.get(name)?.as_str().map(str::to_owned));
+        text.extend(value.as_deref().unwrap_or("?").chars().filter(|c| !c.is_control()).take(MOST_CHARS));
+        text.push_str(rest);
+    }
+    text
+}
+
+/// What was asked for: the query's parameters and the body's members.
+fn asked(query: &str, body: Value) -> Option<Value> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(query).map(web::Query::into_inner);
+    let pairs = pairs.unwrap_or_default().into_iter().map(|(name, value)| (name, Value::from(value)));
+    let mut all: Map<String, Value> = pairs.collect();
+    match body {
+        Value::Null => {}
+        Value::Object(members) => all.extend(members),
+        other => drop(all.insert("body".to_owned(), other)),
+    }
+    (!all.is_empty()).then(|| kept(&Value::Object(all)))
+}
+
+/// A document as it is kept: without secrets, and not too large.
+fn kept(value: &Value) -> Value {
+    let text = redacted(value).to_string();
+    let clean = serde_json::from_str(&secrets::clean(&text)).unwrap_or_default();
+    bounded(clean, MOST_BYTES)
+}
+
+/// `ok`, or the code of the problem.
+fn outcome(answered: &ServiceResponse<BoxBody>) -> &'static str {
+    match code_of(answered.response()) {
+        Some(code) => code,
+        None if answered.status().is_client_error() || answered.status().is_server_error() => "failed",
+        None => act::OK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+    use serde_json::json;
+
+    #[test]
+    fn a_template_is_filled_from_the_path_and_else_from_the_body() {
+        let request = TestRequest::default().param("kind", "counter").param("key", "f%2Bg").to_http_request();
+        let body = json!({"name": "ci\n", "n": 1});
+        assert_eq!(filled("{kind}/{key}", &request, &body), "counter/f+g");
+        assert_eq!(filled("token:{name}", &request, &body), "token:ci");
+        assert_eq!(filled("x:{n}:{none}", &request, &body), "x:?:?");
+        assert_eq!(filled("tasks", &request, &body), "tasks");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_kept_without_secrets_and_within_bounds() {
+        assert_eq!(asked("", Value::Null), None);
+        assert_eq!(asked("clear=true", json!({"version": 3})), Some(json!({"clear": "true", "version": 3})));
+        assert_eq!(asked("", json!({"token": "gr_1"})), Some(json!({"token": "***"})));
+        assert_eq!(asked("", json!("…")), Some(json!({"body": "…"})));
+        let large = asked("", json!({"a": "x".repeat(MOST_BYTES)})).unwrap();
+        assert!(large["bytes"].as_u64().unwrap() > MOST_BYTES as u64);
+    }
+}

@@ -1,0 +1,68 @@
+//! What this process knows to be secret: no text that people read holds it.
+//!
+//! Names tell most of it ([`redact`](crate::model::redact)), but not where a panic, an error of a driver or a
+//! line of somebody else's code quotes a secret. So whatever the configuration holds that is secret, and the
+//! node's token, is remembered here, and taken out of the log, of what is kept of crashes and errors, and of
+//! problem documents.
+
+use std::borrow::Cow;
+
+use parking_lot::RwLock;
+
+use crate::model::redact::HIDDEN;
+
+/// What is shorter is likely to stand in a text by chance.
+const SHORTEST: usize = 6;
+
+static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+/// Has these taken out of all texts from now on, as they are and as they stand in JSON. What has less than
+/// six bytes is left alone: no secret is that short.
+pub(crate) fn hide(secrets: impl IntoIterator<Item = String>) {
+    let mut known = KNOWN.write();
+    for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
+        let quoted = serde_json::Value::from(secret.as_str()).to_string();
+        let in_json = quoted.trim_matches('"').to_owned();
+        for form in [secret, in_json] {
+            if !known.contains(&form) {
+                known.push(form);
+            }
+        }
+    }
+    // one may hold another
+    known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+}
+
+/// A text without secrets.
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
+    for secret in KNOWN.read().iter() {
+        if text.contains(secret.as_str()) {
+            text = Cow::Owned(text.replace(secret.as_str(), HIDDEN));
+        }
+    }
+    text
+}
+
+/// The same, of one's own.
+pub(crate) fn cleaned(text: String) -> String {
+    match clean(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(clean) => clean,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_taken_out_as_it_is_and_out_of_json() {
+        hide(["secrets-test \"a\\b\"".to_owned(), "secrets-test".to_owned(), "of".to_owned()]);
+        assert_eq!(clean("x secrets-test \"a\\b\" y"), "x *** y");
+        let json = serde_json::json!({"a": "secrets-test \"a\\b\""}).to_string();
+        assert_eq!(clean(&json), r#"{"a":"***"}"#);
+        assert_eq!(cleaned("secrets-test of old".to_owned()), "*** of old");
+        assert!(matches!(clean("nothing of it"), Cow::Borrowed(_)));
+    }
+}
