@@ -31,6 +31,7 @@ mod page;
 mod params;
 mod path;
 mod problem;
+mod repair;
 mod router;
 mod schedules;
 mod server;

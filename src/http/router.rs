@@ -9,7 +9,7 @@ use actix_web::{
 
 use super::{
     agents, config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi,
-    page, problem::Problem, schedules, sessions, tasks, tokens, tools,
+    page, problem::Problem, repair, schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
 
@@ -64,8 +64,9 @@ fn node_routes(service: &mut web::ServiceConfig) {
 fn agent_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/agents").get(agents::list).done())
-        .service(at("/agents/{kind}/{key}").get(agents::show).done())
-        .service(at("/agents/{kind}/{key}/state").get(agents::state).done())
+        .service(at("/agents/{kind}/{key}").get(agents::show).delete(repair::delete).done())
+        .service(at("/agents/{kind}/{key}/state").get(agents::state).on(Method::PUT, repair::edit).done())
+        .service(at("/agents/{kind}/{key}/rollback").post(repair::roll_back).done())
         .service(at("/agents/{kind}/{key}/snapshots").get(agents::snapshots).done())
         .service(at("/agents/{kind}/{key}/messages/{message}").post(messages::send).done())
         .service(

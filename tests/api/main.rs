@@ -4,6 +4,7 @@ mod access;
 mod config;
 mod conversations;
 mod events;
+mod repair;
 mod schedules;
 mod sessions;
 #[path = "../support/mod.rs"]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    operation::{Operation, get, post},
+    operation::{Operation, delete, get, post, put},
     schemas::{Schemas, accepted, own},
 };
 use crate::{
@@ -39,7 +39,9 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
             .paged()
             .answers(200, "A page.", s.list::<AgentInfo>())
             .refuses(&[(404, "unknown_kind")]),
-        get(agent, "getAgent", "One agent.").answers(200, "It.", s.answer::<AgentInfo>()),
+        get(agent, "getAgent", "One agent.")
+            .answers(200, "It.", s.answer::<AgentInfo>())
+            .tells("ETag", "Its version, for `If-Match`."),
         get(&format!("{agent}/state"), "getState", "Its state, as it is or as it was.")
             .query(
                 "version",
@@ -47,6 +49,7 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
                 json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
             )
             .answers(200, "The state.", s.answer::<StateInfo>())
+            .tells("ETag", "Its version, for `If-Match`.")
             .refuses(&[(409, "wrong_state")]),
         get(&format!("{agent}/snapshots"), "listSnapshots", "The versions that are kept.").answers(
             200,
@@ -83,10 +86,47 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
             .refuses(&[(404, "unknown_kind"), (409, "wrong_state")])
             .writes(),
     );
+    all.extend(repair(agent));
     for kind in kinds {
         all.extend(kind.messages.iter().map(|message| send(s, &kind.kind, message)));
     }
     all
+}
+
+/// What a person writes.
+fn repair(agent: &str) -> impl Iterator<Item = Operation> {
+    let version = json!({
+        "type": "object", "required": ["version"], "properties": {"version": {"type": "integer"}},
+    });
+    let to = json!({
+        "type": "object", "required": ["to"],
+        "properties": {"to": {"type": "integer", "description": "The kept version."}},
+        "additionalProperties": false,
+    });
+    let gone = json!({
+        "type": "object", "required": ["deleted", "cancelled_tasks"],
+        "properties": {"deleted": {"const": true}, "cancelled_tasks": {"type": "integer"}},
+    });
+    let all = [
+        put(&format!("{agent}/state"), "editState", "Writes a state over the version that was edited.")
+            .if_match()
+            .takes(json!({}))
+            .answers(200, "The version that it is.", version.clone())
+            .tells("ETag", "The same.")
+            .refuses(&[(413, "too_large"), (422, "invalid"), (428, "precondition_required")]),
+        post(&format!("{agent}/rollback"), "rollBackAgent", "Goes on from the state of a kept version.")
+            .if_match()
+            .takes(to)
+            .answers(200, "The version that it is.", version)
+            .tells("ETag", "The same."),
+        delete(agent, "deleteAgent", "Deletes it: a later message starts it anew.")
+            .query("cancel_tasks", "Also cancel the tasks that wait for it.", json!({"type": "boolean"}))
+            .answers(200, "It is gone.", gone)
+            .refuses(&[(412, "precondition_failed")]),
+    ];
+    let refusals =
+        [(404, "unknown_kind"), (409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")];
+    all.into_iter().map(move |operation| operation.refuses(&refusals).writes())
 }
 
 fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {
