@@ -10,7 +10,7 @@ use super::{
     client::{LONG, agent_path, document, encode, query, typed},
     exit::Failure,
     input::{self, AgentName},
-    out,
+    out, repair,
     table::Table,
     when,
 };
@@ -60,6 +60,13 @@ pub(super) enum Agents {
         #[arg(long, value_name = "N")]
         version: Option<i64>,
     },
+    /// Write an agent's state: from a file, or in $EDITOR
+    Edit(repair::EditArgs),
+    /// Have an agent go on from a kept version
+    Rollback(repair::RollbackArgs),
+    /// Delete an agent: a later message starts it anew, from nothing
+    #[command(alias = "rm")]
+    Delete(repair::DeleteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +151,9 @@ pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure>
             let how = version.map(|version| json!({"version": version}));
             act(session, &agent.agent, "release", how)
         }
+        Agents::Edit(args) => repair::edit(session, &args),
+        Agents::Rollback(args) => repair::rollback(session, &args),
+        Agents::Delete(args) => repair::delete(session, &args),
     }
 }
 

@@ -146,6 +146,26 @@ impl Client {
         self.finish(self.agent.run(request), true)
     }
 
+    /// Writes something over what is of a version.
+    pub fn put(&self, path: &str, body: Vec<u8>, if_match: &str) -> Result<Reply, Failure> {
+        let request = self.request("PUT", path).header("Content-Type", "application/json");
+        let request =
+            request.header("If-Match", if_match).body(body).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
+        self.finish(self.agent.run(request), true)
+    }
+
+    /// Does something, if it is of a version where one is named.
+    pub fn post_if(&self, path: &str, body: Vec<u8>, if_match: Option<&str>) -> Result<Reply, Failure> {
+        let mut request = self.request("POST", path).header("Content-Type", "application/json");
+        if let Some(tag) = if_match {
+            request = request.header("If-Match", tag);
+        }
+        let request = request.body(body).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
+        self.finish(self.agent.run(request), true)
+    }
+
     /// Removes something.
     pub fn delete(&self, path: &str) -> Result<Reply, Failure> {
         let request = self.request("DELETE", path).body(()).map_err(|error| self.bad_url(&error))?;

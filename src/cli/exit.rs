@@ -50,7 +50,7 @@ pub(super) fn exit_for(code: Option<&str>, status: u16) -> Exit {
         "overloaded" | "unavailable" | "full" => Exit::Busy,
         "timed_out" | "outcome_unknown" => Exit::TimedOut,
         _ => match status {
-            400 | 405 | 413 | 415 | 422 => Exit::Usage,
+            400 | 405 | 413 | 415 | 422 | 428 => Exit::Usage,
             401 | 403 => Exit::Unauthorised,
             404 => Exit::NotFound,
             409 | 412 => Exit::Refused,
@@ -144,6 +144,7 @@ impl Failure {
             )),
             ("unknown_kind", _) => Some(format!("{program} kinds ls")),
             ("unknown_message", _) => Some(format!("{program} kinds show KIND")),
+            ("precondition_failed", _) => Some("look again, and name the version that you see".to_owned()),
             ("overloaded" | "unavailable", _) => {
                 Some(format!("try again shortly; {program} status says why"))
             }

@@ -28,6 +28,7 @@ mod logs;
 mod node;
 mod nodes;
 mod out;
+mod repair;
 mod schedules;
 mod sse;
 mod status;

@@ -11,6 +11,7 @@ use super::{
     params::Params,
     path,
     problem::Problem,
+    repair::tagged,
     server::Ctx,
 };
 use crate::runtime::{operator::AgentQuery, views::Action};
@@ -31,14 +32,16 @@ pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
 /// `GET /agents/{kind}/{key}`.
 pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let (kind, key) = path::agent(&request)?;
-    ok(&ctx.operator.agent(&kind, &key).await?)
+    let agent = ctx.operator.agent(&kind, &key).await?;
+    Ok(tagged(ok(&agent)?, agent.version))
 }
 
 /// `GET …/state[?version=N]`.
 pub(super) async fn state(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
     let (kind, key) = path::agent(&request)?;
     let version = params.parsed("version", "a number")?;
-    ok(&ctx.operator.state(&kind, &key, version).await?)
+    let state = ctx.operator.state(&kind, &key, version).await?;
+    Ok(tagged(ok(&state)?, state.version))
 }
 
 /// `GET …/snapshots`.

@@ -33,6 +33,7 @@ mod page;
 mod params;
 mod path;
 mod problem;
+mod repair;
 mod request_id;
 mod router;
 mod schedules;

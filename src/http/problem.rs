@@ -24,7 +24,7 @@ pub struct Problem {
 }
 
 /// Every code with its status and title.
-const CODES: [(&str, u16, &str); 23] = [
+const CODES: [(&str, u16, &str); 24] = [
     ("malformed", 400, "The request cannot be understood"),
     ("unauthorized", 401, "A valid token is needed"),
     ("forbidden", 403, "Not allowed"),
@@ -41,6 +41,7 @@ const CODES: [(&str, u16, &str); 23] = [
     ("precondition_failed", 412, "It has changed since"),
     ("too_large", 413, "Too large"),
     ("invalid", 422, "The content is not valid"),
+    ("precondition_required", 428, "Say which version it is about"),
     ("overloaded", 429, "Too much at once"),
     ("handler_failed", 500, "The handler failed; its turn was undone"),
     ("handler_crashed", 500, "The handler crashed; its turn was undone"),

@@ -12,7 +12,7 @@ use super::{
     audit::{self, Named},
     config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi, page,
     problem::Problem,
-    schedules, sessions, tasks, tokens, tools,
+    repair, schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
 
@@ -99,8 +99,29 @@ fn node_routes(service: &mut web::ServiceConfig) {
 fn agent_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/agents").get(agents::list).done())
-        .service(at("/agents/{kind}/{key}").get(agents::show).done())
-        .service(at("/agents/{kind}/{key}/state").get(agents::state).done())
+        .service(
+            at("/agents/{kind}/{key}")
+                .audited("agent.delete", "{kind}/{key}")
+                .needs(Scope::Admin)
+                .get(agents::show)
+                .delete(repair::delete)
+                .done(),
+        )
+        .service(
+            at("/agents/{kind}/{key}/state")
+                .audited_sealed("agent.edit", "{kind}/{key}")
+                .needs(Scope::Admin)
+                .get(agents::state)
+                .on(Method::PUT, repair::edit)
+                .done(),
+        )
+        .service(
+            at("/agents/{kind}/{key}/rollback")
+                .audited("agent.rollback", "{kind}/{key}")
+                .needs(Scope::Admin)
+                .post(repair::roll_back)
+                .done(),
+        )
         .service(at("/agents/{kind}/{key}/snapshots").get(agents::snapshots).done())
         .service(at("/agents/{kind}/{key}/messages/{message}").post(messages::send).done())
         .service(
@@ -340,7 +361,16 @@ mod tests {
             "/sessions/{id}",
         ];
         assert_eq!(unaudited, work, "all else is an act of an operator's");
-        assert_eq!(admin, ["/nodes/{boot}/stop", "/config", "/tokens", "/tokens/{name}"]);
+        let admins = [
+            "/nodes/{boot}/stop",
+            "/config",
+            "/tokens",
+            "/tokens/{name}",
+            "/agents/{kind}/{key}",
+            "/agents/{kind}/{key}/state",
+            "/agents/{kind}/{key}/rollback",
+        ];
+        assert_eq!(admin, admins);
     }
 
     #[actix_web::test]

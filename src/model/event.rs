@@ -168,6 +168,10 @@ names! {
     AGENT_STOPPED = "agent.stopped";
     /// An idle agent has been put away.
     AGENT_PASSIVATED = "agent.passivated";
+    /// A person has written an agent's state.
+    AGENT_EDITED = "agent.edited";
+    /// A person has deleted an agent.
+    AGENT_DELETED = "agent.deleted";
     /// An agent's turn holds its thread.
     AGENT_STUCK = "agent.stuck";
     /// An agent's turn ended in a panic or past its deadline.

@@ -123,6 +123,11 @@ impl Header {
     }
 }
 
+/// Whether a frame has no content: it stands for an agent that was deleted, at the version of its end.
+pub fn is_empty(frame: &[u8]) -> bool {
+    frame.len() == HEADER_BYTES
+}
+
 /// Starts a frame in `buffer`, which is emptied: append the body, then [`seal`] it.
 pub fn begin(header: &Header, buffer: &mut Vec<u8>) {
     buffer.clear();

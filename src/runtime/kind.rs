@@ -18,10 +18,12 @@ use super::{
     live::Live,
     metrics::Turns,
     node::Node,
+    proposal,
     trial::dry,
     views::{KindInfo, MailboxInfo, MessageInfo},
 };
 use crate::{
+    Invalid,
     agent::{
         Agent, AskError, Door, Envelope, JsonRefusal, Persistence, Shape,
         host::{Directory, Host},
@@ -34,7 +36,7 @@ use crate::{
         table::Table,
     },
     config::Settings,
-    model::id::AgentId,
+    model::{id::AgentId, snapshot},
     store::{AgentRow, SeenState},
 };
 
@@ -216,11 +218,13 @@ pub(crate) trait AnyKind: Send + Sync {
     fn is_open(&self, key: &str) -> bool;
     /// The schema version of its states.
     fn version(&self) -> u32;
+    /// Takes a state that a person proposes, as JSON: as the agent would write it.
+    fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Invalid>;
     /// Reads a state dry.
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
     /// The same of a row, which may hold none yet.
     fn check_state(&self, row: &AgentRow) -> Result<(), RestoreError> {
-        if row.version == 0 { Ok(()) } else { self.try_state(row.seen()) }
+        if row.version == 0 || snapshot::is_empty(&row.bytes) { Ok(()) } else { self.try_state(row.seen()) }
     }
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
@@ -370,6 +374,10 @@ impl<A: Agent> AnyKind for Kind<A> {
 
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError> {
         dry::<A>(state)
+    }
+
+    fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Invalid> {
+        proposal::accept::<A>(body)
     }
 
     fn thin_out(&self) {

@@ -43,6 +43,7 @@ mod outage;
 mod parts;
 pub(crate) mod persistence;
 pub(crate) mod probe;
+mod proposal;
 pub(crate) mod registry;
 mod row;
 mod schedules;

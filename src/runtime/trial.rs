@@ -242,7 +242,7 @@ async fn sample_of(node: &Arc<Node>, kind: &Arc<dyn AnyKind>, until: Instant) ->
 
 /// Whether there is a state that a restore would read.
 fn is_wanted(row: &AgentRow) -> bool {
-    row.version > 0 && row.status != StoredStatus::Quarantined
+    row.version > 0 && !matches!(row.status, StoredStatus::Quarantined | StoredStatus::Deleted)
 }
 
 /// Which agents are tried: those of other schema versions before those of the program's own.

@@ -13,6 +13,7 @@ mod acts;
 mod audit;
 mod cause;
 mod crashes;
+mod deletions;
 mod entities;
 mod finish;
 mod history;
@@ -39,6 +40,7 @@ mod verify;
 pub use acts::{ActFilter, Acts};
 pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
+pub use deletions::{Deletion, Deletions};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
@@ -104,6 +106,8 @@ pub enum StoredStatus {
     Stopped = 2,
     /// Its state could not be read.
     Quarantined = 3,
+    /// A person has deleted it: a later message starts it anew. In no listing.
+    Deleted = 4,
 }
 
 impl StoredStatus {
@@ -250,7 +254,7 @@ pub struct Migrations {
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
 pub trait Store:
-    Acts + Entities + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
+    Acts + Deletions + Entities + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
 {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;

@@ -101,7 +101,7 @@ macro_rules! reads {
                 match filter.status {
                     Some(StoredStatus::Normal) => query = query.filter(dsl::status.eq(Lit::<0>)),
                     Some(s) => query = query.filter(dsl::status.ne(Lit::<0>)).filter(dsl::status.eq(s as i16)),
-                    None => {}
+                    None => query = query.filter(dsl::status.ne(StoredStatus::Deleted as i16)),
                 }
                 query.order((dsl::kind.asc(), dsl::key.asc())).limit(limit)
             };

@@ -200,7 +200,8 @@ impl StoredAgent {
 
 /// The status that a stored number stands for.
 pub(super) fn status_of(code: i16) -> Result<StoredStatus, StoreError> {
-    [StoredStatus::Normal, StoredStatus::Paused, StoredStatus::Stopped, StoredStatus::Quarantined]
+    use StoredStatus::{Deleted, Normal, Paused, Quarantined, Stopped};
+    [Normal, Paused, Stopped, Quarantined, Deleted]
         .into_iter()
         .find(|s| *s as i16 == code)
         .ok_or_else(|| StoreError::Corrupt(format!("{code} is no agent's status")))

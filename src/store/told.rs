@@ -1,7 +1,7 @@
 //! What rows tell beside themselves: counters, dooms, histories.
 
 use super::{
-    Counts, Doom,
+    Counts, Doom, StoredStatus,
     rows::status_of,
     values::{Id, Micros, count, lane, moment},
 };
@@ -14,7 +14,9 @@ pub(super) fn counts_of(rows: Vec<(i16, i64)>) -> Counts {
         let n = u64::try_from(n).unwrap_or(0);
         if let Some(state) = TaskState::from_code(id) {
             counts.tasks.push((state, n));
-        } else if let Ok(status) = status_of(id - 100) {
+        } else if let Some(status) =
+            status_of(id - 100).ok().filter(|status| *status != StoredStatus::Deleted)
+        {
             counts.agents.push((status, n));
         }
     }

@@ -34,7 +34,7 @@ pub type StateReader<'a> = dyn FnMut(SeenState<'_>) + Send + 'a;
 pub(super) struct Finding<'r> {
     report: VerifyReport,
     reader: &'r mut StateReader<'r>,
-    statuses: [i64; 4],
+    statuses: [i64; 5],
     states: [i64; TaskState::ALL.len()],
 }
 
@@ -47,7 +47,7 @@ pub(super) type SeenTask = (Id, i16, Vec<u8>, Option<Vec<u8>>);
 
 impl<'r> Finding<'r> {
     pub(super) fn new(reader: &'r mut StateReader<'r>) -> Self {
-        Self { report: VerifyReport::default(), reader, statuses: [0; 4], states: [0; TaskState::ALL.len()] }
+        Self { report: VerifyReport::default(), reader, statuses: [0; 5], states: [0; TaskState::ALL.len()] }
     }
 
     pub(super) fn problem(&mut self, text: impl FnOnce() -> String) {
@@ -108,6 +108,8 @@ impl<'r> Finding<'r> {
             .and_then(|(header, _)| header.matches(id, epoch, version).map(|()| header.schema_version));
         match (opened, name) {
             (Err(e), _) => self.problem(|| format!("agent {}, version {version}: {e}", id.0)),
+            // What stands for a deleted agent has no content to read.
+            (Ok(_), Some(_)) if bytes.len() == snapshot::HEADER_BYTES => {}
             (Ok(schema_version), Some((kind, key))) => {
                 let bytes = &bytes;
                 (self.reader)(SeenState { id, kind, key, epoch, version, schema_version, is_current, bytes });

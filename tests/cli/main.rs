@@ -6,6 +6,7 @@ mod dead;
 mod events;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod repair;
 mod schedules;
 mod states;
 mod stores;

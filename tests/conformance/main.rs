@@ -5,6 +5,7 @@ mod agents;
 mod claims;
 mod crashes;
 mod dead;
+mod deletions;
 mod ends;
 mod entities;
 mod fairness;

@@ -503,6 +503,13 @@ impl Tokens for Faulty {
 }
 
 #[async_trait]
+impl Deletions for Faulty {
+    async fn delete_agent(&self, deletion: &Deletion) -> Result<bool> {
+        self.pass().await?.delete_agent(deletion).await
+    }
+}
+
+#[async_trait]
 impl Acts for Faulty {
     async fn begin_act(&self, act: &Act) -> Result<()> {
         self.pass().await?.begin_act(act).await

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    operation::{Operation, get, post},
+    operation::{Operation, delete, get, post, put},
     schemas::{Schemas, accepted, own},
 };
 use crate::{
@@ -40,10 +40,13 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
             .paged("[a-z][a-z0-9]{0,20}/[A-Za-z0-9_-]{1,40}")
             .answers(200, "A page.", s.list::<AgentInfo>())
             .refuses(&[(404, "unknown_kind")]),
-        get(agent, "getAgent", "One agent.").answers(200, "It.", s.answer::<AgentInfo>()),
+        get(agent, "getAgent", "One agent.")
+            .answers(200, "It.", s.answer::<AgentInfo>())
+            .tells("ETag", "Its version, for `If-Match`."),
         get(&format!("{agent}/state"), "getState", "Its state, as it is or as it was.")
             .number("version", "At this version.", 0, i64::MAX as u64)
             .answers(200, "The state.", s.answer::<StateInfo>())
+            .tells("ETag", "Its version, for `If-Match`.")
             .refuses(&[(409, "wrong_state")]),
         get(&format!("{agent}/snapshots"), "listSnapshots", "The versions that are kept.").answers(
             200,
@@ -74,6 +77,7 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
                 .writes(),
         );
     }
+    all.extend(repair(agent));
     for kind in kinds {
         all.extend(meant_for_people(kind).map(|message| send(s, &kind.kind, message)));
     }
@@ -83,6 +87,42 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
 /// The messages of a kind, without those in which the runtime tells whoever asked of a task's end.
 pub(super) fn meant_for_people(kind: &KindInfo) -> impl Iterator<Item = &MessageInfo> {
     kind.messages.iter().filter(|message| !message.name.ends_with(".done"))
+}
+
+/// What a person writes.
+fn repair(agent: &str) -> impl Iterator<Item = Operation> {
+    let version = json!({
+        "type": "object", "required": ["version"], "properties": {"version": {"type": "integer"}},
+    });
+    let to = json!({
+        "type": "object", "required": ["to"],
+        "properties": {"to": {"type": "integer", "minimum": 0, "maximum": i64::MAX, "description": "The kept version."}},
+        "additionalProperties": false,
+    });
+    let gone = json!({
+        "type": "object", "required": ["deleted", "cancelled_tasks"],
+        "properties": {"deleted": {"const": true}, "cancelled_tasks": {"type": "integer"}},
+    });
+    let all = [
+        put(&format!("{agent}/state"), "editState", "Writes a state over the version that was edited.")
+            .if_match()
+            .takes(json!({}))
+            .answers(200, "The version that it is.", version.clone())
+            .tells("ETag", "The same.")
+            .refuses(&[(413, "too_large"), (422, "invalid"), (428, "precondition_required")]),
+        post(&format!("{agent}/rollback"), "rollBackAgent", "Goes on from the state of a kept version.")
+            .if_match()
+            .takes(to)
+            .answers(200, "The version that it is.", version)
+            .tells("ETag", "The same."),
+        delete(agent, "deleteAgent", "Deletes it: a later message starts it anew.")
+            .flag("cancel_tasks", "Also cancel the tasks that wait for it.")
+            .answers(200, "It is gone.", gone)
+            .refuses(&[(412, "precondition_failed")]),
+    ];
+    let refusals =
+        [(404, "unknown_kind"), (409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")];
+    all.into_iter().map(move |operation| operation.refuses(&refusals).writes())
 }
 
 fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {

@@ -93,12 +93,22 @@ impl<A: Agent> Runner<A> {
             }
             StoredStatus::Stopped => return Some(Exit::Shut(stopped_text(&self.subject(), &why))),
             StoredStatus::Quarantined => return Some(Exit::Shut(quarantined_text(&self.subject(), &why))),
+            StoredStatus::Deleted => {
+                if let Some(exit) = self.begin_anew().await {
+                    return Some(exit);
+                }
+            }
         }
         if self.volatile() {
             return self.revive().await;
         }
         match decode::<A>(&row) {
-            Ok(None) => self.revive().await,
+            Ok(None) => {
+                // Of a deleted one the version goes on: no late commit of that one may come upon this one.
+                self.air.version = row.version;
+                self.inbox().version.store(row.version, Ordering::Relaxed);
+                self.revive().await
+            }
             Ok(Some(agent)) => {
                 self.air.version = row.version;
                 self.inbox().version.store(row.version, Ordering::Relaxed);
@@ -132,6 +142,21 @@ impl<A: Agent> Runner<A> {
                 Some(self.turn_away(AskError::Unavailable(why)))
             }
             Err(RestoreError::Unreadable(why)) => Some(self.quarantine(why).await),
+        }
+    }
+
+    /// Takes the name of a deleted agent: it is in the listings again.
+    async fn begin_anew(&mut self) -> Option<Exit> {
+        let (node, lane, epoch) = (self.node.clone(), self.lane.clone(), self.epoch);
+        let normal = StoredStatus::Normal;
+        let call = async move {
+            let name = &lane.name;
+            node.store.set_status(name.id, &name.kind, &name.key, epoch, normal, None).await
+        };
+        match self.unless_troubled(call).await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(self.turn_away(AskError::Unavailable(error.to_string()))),
+            None => Some(self.turn_away(self.node.trouble())),
         }
     }
 
@@ -220,7 +245,7 @@ impl<A: Agent> Runner<A> {
     /// Runs `on_start`.
     async fn open(&mut self) -> Result<(), CrashReason> {
         let Some(agent) = self.agent.as_mut() else { return Ok(()) };
-        self.turn.is_new = self.air.version == 0 && self.air.image.is_none();
+        self.turn.is_new = self.air.image.is_none();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         let started = hook(agent.on_start(&self.turn), self.kind.policy.turn_timeout).await;
         let outbox = self.turn.take_outbox().unwrap_or_default();
@@ -246,7 +271,11 @@ impl<A: Agent> Runner<A> {
 
 /// Reads the state of a row; `None` where it has none yet.
 pub(crate) fn decode<A: Agent>(row: &AgentRow) -> Result<Option<A>, RestoreError> {
-    if row.version == 0 { Ok(None) } else { decode_seen(row.seen()).map(Some) }
+    if row.version == 0 || snapshot::is_empty(&row.bytes) {
+        Ok(None)
+    } else {
+        decode_seen(row.seen()).map(Some)
+    }
 }
 
 /// Reads a state: nothing is written, and no hook runs.
@@ -326,7 +355,7 @@ fn read_image<A: Agent>(frame: &[u8]) -> Result<A, String> {
 }
 
 /// Whether an image reads back: what NaN, tuple keys and one-way attributes would break.
-pub(super) fn reads_back<A: Agent>(body: &[u8]) -> Result<(), String> {
+pub(in crate::runtime) fn reads_back<A: Agent>(body: &[u8]) -> Result<(), String> {
     match guard(|| serde_json::from_slice::<A>(body)) {
         Ok(Ok(agent)) => {
             let _ = guard(move || drop(agent));

@@ -90,7 +90,7 @@ impl Operator {
     /// [`AskError::NotFound`] where there is none; [`AskError::WrongState`] where it cannot be read.
     pub async fn state(&self, kind: &str, key: &str, version: Option<i64>) -> Result<StateInfo> {
         self.key_of(kind, key)?;
-        let row = self.row(kind, key).await?.filter(|r| r.version > 0);
+        let row = self.row(kind, key).await?.filter(|r| r.version > 0 && !snapshot::is_empty(&r.bytes));
         let frame = match (version, row) {
             (None, Some(row)) => row.bytes,
             (Some(v), Some(row)) if row.version == v => row.bytes,
@@ -121,7 +121,7 @@ impl Operator {
             at,
             bytes: frame.len().saturating_sub(snapshot::HEADER_BYTES) as u64,
         };
-        Ok(kept.into_iter().map(info).collect())
+        Ok(kept.into_iter().filter(|(.., frame)| !snapshot::is_empty(frame)).map(info).collect())
     }
 
     /// Acts on an agent.
@@ -169,7 +169,10 @@ impl Operator {
                 (StoredStatus::Paused, Entrance::Paused, Control::Leave, Some("paused by an operator"))
             }
             (Action::Resume, StoredStatus::Paused | StoredStatus::Normal)
-            | (Action::Restart, StoredStatus::Normal | StoredStatus::Stopped | StoredStatus::Paused) => {
+            | (
+                Action::Restart,
+                StoredStatus::Normal | StoredStatus::Stopped | StoredStatus::Paused | StoredStatus::Deleted,
+            ) => {
                 let control = if action == Action::Restart { Control::Leave } else { Control::None };
                 (StoredStatus::Normal, Entrance::Open, control, None)
             }
@@ -254,6 +257,7 @@ impl Operator {
     }
 
     pub(super) async fn row(&self, kind: &str, key: &str) -> Result<Option<AgentRow>> {
-        Ok(self.node.store.load(&[AgentId::of(kind, key)]).await?.pop().flatten())
+        let row = self.node.store.load(&[AgentId::of(kind, key)]).await?.pop().flatten();
+        Ok(row.filter(|row| row.status != StoredStatus::Deleted))
     }
 }

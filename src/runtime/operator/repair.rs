@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Operator, Result, not_found, wrong_state};
+use super::{Operator, OperatorError, Result, not_found, wrong_state};
 use crate::{
     agent::AskError,
     model::{
         event::{self, Event, Level},
-        snapshot::{self, Header},
+        snapshot::{self, Codec, Header},
     },
     runtime::{kind::AnyKind, persistence::Outcome, views::Action},
     store::{AgentRow, SeenState, StateWrite, StoredStatus, Unit},
@@ -30,14 +30,7 @@ impl Operator {
         let row = self.row(kind, key).await?.filter(|row| row.status == StoredStatus::Quarantined);
         let row = row.ok_or_else(|| wrong_state(format!("{subject} is not quarantined")))?;
         if version != row.version {
-            let kept = self.node.store.snapshots(row.id).await?;
-            let frame = kept.into_iter().find(|(v, ..)| *v == version).map(|(.., frame)| frame);
-            let frame = frame.ok_or_else(|| {
-                not_found(format!(
-                    "version {version} of {subject} is not kept: greenroom agents snapshots {subject} lists \
-                     those that are"
-                ))
-            })?;
+            let frame = self.kept_frame(&row, &subject, version).await?;
             let next = again(&**found, &row, &frame, self.node.epoch(row.id));
             let (bytes, schema_version) = next.map_err(|why| {
                 wrong_state(format!("version {version} of {subject} cannot be read: {why}"))
@@ -55,8 +48,20 @@ impl Operator {
         self.act(kind, key, Action::Release).await
     }
 
+    /// The frame of a kept version.
+    pub(super) async fn kept_frame(&self, row: &AgentRow, subject: &str, version: i64) -> Result<Vec<u8>> {
+        let kept = self.node.store.snapshots(row.id).await?;
+        let frame = kept.into_iter().find(|(v, ..)| *v == version).map(|(.., frame)| frame);
+        frame.filter(|frame| !snapshot::is_empty(frame)).ok_or_else(|| {
+            not_found(format!(
+                "version {version} of {subject} is not kept: greenroom agents snapshots {subject} lists \
+                 those that are"
+            ))
+        })
+    }
+
     /// Writes a state as an agent's next one.
-    async fn put(&self, row: &AgentRow, bytes: Arc<Vec<u8>>, schema_version: u32) -> Result<()> {
+    pub(super) async fn put(&self, row: &AgentRow, bytes: Arc<Vec<u8>>, schema_version: u32) -> Result<()> {
         let epoch = self.node.epoch(row.id);
         let state = StateWrite {
             id: row.id,
@@ -74,7 +79,7 @@ impl Operator {
             // The same version by another hand counts as this one sent again.
             Outcome::Durable => match self.row(&row.kind, &row.key).await? {
                 Some(now) if now.bytes == *bytes => Ok(()),
-                _ => Err(wrong_state(format!(
+                _ => Err(OperatorError::Changed(format!(
                     "{}/{} has been moved on meanwhile: look again",
                     row.kind, row.key
                 ))),
@@ -88,7 +93,7 @@ impl Operator {
 }
 
 /// A kept state as the next one of its agent, with its schema version, if it can be read.
-fn again(
+pub(super) fn again(
     kind: &dyn AnyKind,
     row: &AgentRow,
     frame: &[u8],
@@ -98,9 +103,21 @@ fn again(
     let (version, schema_version) = (kept.version, kept.schema_version);
     let seen = SeenState { epoch: kept.epoch, version, schema_version, bytes: frame, ..row.seen() };
     kind.try_state(seen).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::with_capacity(frame.len());
-    snapshot::begin(&Header { version: row.version.saturating_add(1), epoch, ..kept }, &mut bytes);
+    let next = row.version.saturating_add(1);
+    Ok((framed(row, (epoch, next), schema_version, body)?, schema_version))
+}
+
+/// A state of an agent's, as that of an epoch and a version.
+pub(super) fn framed(
+    row: &AgentRow,
+    (epoch, version): (i64, i64),
+    schema_version: u32,
+    body: &[u8],
+) -> std::result::Result<Vec<u8>, String> {
+    let header = Header { codec: Codec::Json, agent: row.id, version, epoch, schema_version };
+    let mut bytes = Vec::with_capacity(snapshot::HEADER_BYTES + body.len());
+    snapshot::begin(&header, &mut bytes);
     bytes.extend_from_slice(body);
     snapshot::seal(&mut bytes).map_err(|e| e.to_string())?;
-    Ok((bytes, schema_version))
+    Ok(bytes)
 }

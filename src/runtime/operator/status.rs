@@ -309,6 +309,7 @@ pub(super) fn status_name(status: StoredStatus) -> &'static str {
         StoredStatus::Paused => "paused",
         StoredStatus::Stopped => "stopped",
         StoredStatus::Quarantined => "quarantined",
+        StoredStatus::Deleted => "deleted",
     }
 }
 

@@ -12,6 +12,7 @@ mod claim;
 mod clean;
 mod commit;
 mod crashes;
+mod deletions;
 mod entities;
 mod finish;
 mod journal;

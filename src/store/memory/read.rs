@@ -30,7 +30,7 @@ impl State {
     pub(super) fn agents(&self, filter: &AgentFilter) -> Vec<AgentRow> {
         let wanted = |row: &&AgentRow| {
             filter.kind.as_ref().is_none_or(|kind| *kind == row.kind)
-                && filter.status.is_none_or(|status| status == row.status)
+                && filter.status.map_or(row.status != StoredStatus::Deleted, |status| status == row.status)
                 && filter.after.as_ref().is_none_or(|(kind, key)| (&row.kind, &row.key) > (kind, key))
         };
         let mut rows: Vec<&AgentRow> =

@@ -2,7 +2,7 @@
 
 use super::state::State;
 use crate::store::{
-    VerifyReport,
+    AgentRow, StoredStatus, VerifyReport,
     audit::Audit,
     values::Id,
     verify::{Finding, StateReader},
@@ -31,7 +31,10 @@ pub(super) fn verify<'r>(state: &State, reader: &'r mut StateReader<'r>) -> Veri
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let tasks = counts.tasks.into_iter().map(|(state, n)| (state as i16, count(n)));
     let agents = counts.agents.into_iter().map(|(status, n)| (100 + status as i16, count(n)));
-    let mut report = finding.compared(&tasks.chain(agents).collect::<Vec<_>>());
+    let gone = |row: &AgentRow| row.status == StoredStatus::Deleted;
+    let gone = state.agents.iter().filter(|(_, agent)| gone(&agent.row)).count() as u64;
+    let deleted = (100 + StoredStatus::Deleted as i16, count(gone));
+    let mut report = finding.compared(&tasks.chain(agents).chain([deleted]).collect::<Vec<_>>());
     audit(state).enter(&mut report);
     report
 }

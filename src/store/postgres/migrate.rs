@@ -39,6 +39,10 @@ const ALL: &[(&str, &str)] = &[
     ("00000000000011_begin", include_str!("../../../migrations/postgres/00000000000011_begin/up.sql")),
     ("00000000000012_access", include_str!("../../../migrations/postgres/00000000000012_access/up.sql")),
     ("00000000000013_settings", include_str!("../../../migrations/postgres/00000000000013_settings/up.sql")),
+    (
+        "00000000000014_deletions",
+        include_str!("../../../migrations/postgres/00000000000014_deletions/up.sql"),
+    ),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

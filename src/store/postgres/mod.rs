@@ -9,6 +9,7 @@ mod call;
 mod commit;
 mod connect;
 mod crashes;
+mod deletions;
 mod doctor;
 mod durable;
 mod ends;

@@ -10,6 +10,7 @@ mod clean;
 mod commit;
 mod connect;
 mod crashes;
+mod deletions;
 mod entities;
 mod error;
 mod finish;

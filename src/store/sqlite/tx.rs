@@ -46,7 +46,7 @@ pub(super) struct Writer {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Deltas {
     tasks: [i64; TaskState::ALL.len()],
-    agents: [i64; 4],
+    agents: [i64; 5],
 }
 
 impl Deltas {

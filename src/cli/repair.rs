@@ -1,0 +1,254 @@
+//! `agents edit`, `agents rollback`: an agent's state, written by a person.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::Command,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Session,
+    agents::One,
+    client::{Client, Reply, agent_path},
+    exit::{Exit, Failure},
+    input::{self, AgentName},
+    out,
+};
+use crate::runtime::views::StateInfo;
+
+#[derive(Debug, Args)]
+pub(super) struct EditArgs {
+    #[command(flatten)]
+    one: One,
+    /// The state: @FILE, `-` for stdin, JSON [default: $EDITOR is opened on the present one]
+    #[arg(value_name = "STATE", requires = "if_version")]
+    state: Option<String>,
+    /// Only if the agent is at this version
+    #[arg(long, value_name = "N")]
+    if_version: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    #[command(flatten)]
+    one: One,
+    /// The kept version to go on from
+    #[arg(long, value_name = "N")]
+    to: i64,
+    /// Only if the agent is at this version
+    #[arg(long, value_name = "N")]
+    if_version: Option<i64>,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeleteArgs {
+    #[command(flatten)]
+    one: One,
+    /// Do not ask
+    #[arg(short = 'y', long)]
+    yes: bool,
+    /// Cancel the tasks that wait for it
+    #[arg(long)]
+    cancel_tasks: bool,
+}
+
+/// `agents edit`.
+pub(super) fn edit(session: &Session<'_>, args: &EditArgs) -> Result<(), Failure> {
+    let (client, name) = (session.client()?, &args.one.agent);
+    match (&args.state, args.if_version) {
+        (Some(given), Some(version)) => {
+            let state = input::json(Some(given))?;
+            done(session, name, &put(&client, name, version, state)?)
+        }
+        _ if io::stdin().is_terminal() && io::stdout().is_terminal() => in_editor(session, &client, args),
+        _ => Err(Failure::usage("which state, and over which version?").hint(format!(
+            "{} agents edit {}/{} @FILE --if-version N",
+            session.program, name.kind, name.key
+        ))),
+    }
+}
+
+fn put(client: &Client, name: &AgentName, version: i64, state: Vec<u8>) -> Result<Reply, Failure> {
+    client.put(&format!("{}/state", agent_path(name)), state, &format!("\"{version}\""))
+}
+
+/// Has the person edit the present state. What was written and not taken is left in its file.
+fn in_editor(session: &Session<'_>, client: &Client, args: &EditArgs) -> Result<(), Failure> {
+    let name = &args.one.agent;
+    let present = state_at(client, name, None)?;
+    if args.if_version.is_some_and(|version| version != present.version) {
+        return Err(Failure::new(Exit::Refused, format!("it is at version {} now", present.version)));
+    }
+    let text = serde_json::to_string_pretty(&present.state).map_err(Failure::usage)?;
+    let file = std::env::temp_dir().join(format!("greenroom-{}-{}.json", name.kind, std::process::id()));
+    fs::write(&file, text + "\n")?;
+    open_editor(&file)?;
+    let edited = fs::read(&file)?;
+    let state: Result<Value, _> = serde_json::from_slice(&edited);
+    if state.as_ref().is_ok_and(|state| *state == present.state) {
+        let _ = fs::remove_file(&file);
+        out::note("nothing was changed");
+        return Ok(());
+    }
+    let written = match state {
+        Ok(_) => put(client, name, present.version, edited),
+        Err(error) => Err(Failure::usage(format!("this is not JSON: {error}"))),
+    };
+    match written {
+        Ok(reply) => {
+            // It holds a state, which is nobody else's business.
+            let _ = fs::remove_file(&file);
+            done(session, name, &reply)
+        }
+        Err(failure) => Err(failure.hint(format!(
+            "what you wrote is kept: {} agents edit {}/{} @{} --if-version {}",
+            session.program,
+            name.kind,
+            name.key,
+            file.display(),
+            present.version
+        ))),
+    }
+}
+
+fn open_editor(file: &Path) -> Result<(), Failure> {
+    let set = |name| std::env::var(name).ok().filter(|text: &String| !text.trim().is_empty());
+    let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| "vi".to_owned());
+    // It may have arguments: `code --wait`.
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or("vi");
+    let ended = Command::new(program).args(words).arg(file).status();
+    let ended = ended.map_err(|error| {
+        Failure::usage(format!("cannot open the editor `{editor}`: {error}")).hint("set EDITOR")
+    })?;
+    if ended.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Failed, format!("`{editor}` ended with {ended}")))
+    }
+}
+
+fn done(session: &Session<'_>, name: &AgentName, reply: &Reply) -> Result<(), Failure> {
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let version = reply.read::<Value>()?.get("version").and_then(Value::as_i64).unwrap_or_default();
+    out::note(&format!("{}/{} is at version {version} now", name.kind, name.key));
+    Ok(())
+}
+
+fn state_at(client: &Client, name: &AgentName, version: Option<i64>) -> Result<StateInfo, Failure> {
+    let at = version.map(|version| format!("?version={version}")).unwrap_or_default();
+    client.get(&format!("{}/state{at}", agent_path(name)))?.read()
+}
+
+/// `agents rollback`.
+pub(super) fn rollback(session: &Session<'_>, args: &RollbackArgs) -> Result<(), Failure> {
+    let (client, name) = (session.client()?, &args.one.agent);
+    if args.dry_run {
+        let (present, kept) = (state_at(&client, name, None)?, state_at(&client, name, Some(args.to))?);
+        let mut lines = Vec::new();
+        differences("", &present.state, &kept.state, &mut lines);
+        if session.json() {
+            let document = json!({"version": present.version, "to": kept.version, "changes": lines});
+            return Ok(out::value_pretty(&document)?);
+        }
+        out::note(&format!("from version {} to the state of version {}:", present.version, kept.version));
+        if lines.is_empty() {
+            out::note("nothing would change");
+            return Ok(());
+        }
+        return Ok(out::line(&out::plain_lines(&lines.join("\n")))?);
+    }
+    let path = format!("{}/rollback", agent_path(name));
+    let tag = args.if_version.map(|version| format!("\"{version}\""));
+    let reply = client.post_if(&path, json!({"to": args.to}).to_string().into_bytes(), tag.as_deref())?;
+    done(session, name, &reply)
+}
+
+/// `agents delete`.
+pub(super) fn delete(session: &Session<'_>, args: &DeleteArgs) -> Result<(), Failure> {
+    let name = &args.one.agent;
+    let subject = format!("{}/{}", name.kind, name.key);
+    if !args.yes && !is_meant(&subject)? {
+        return Err(Failure::usage(format!("{subject} was not deleted")).hint("--yes deletes it unasked"));
+    }
+    let query = if args.cancel_tasks { "?cancel_tasks=true" } else { "" };
+    let reply = session.client()?.delete(&format!("{}{query}", agent_path(name)))?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let cancelled = reply.read::<Value>()?.get("cancelled_tasks").and_then(Value::as_u64).unwrap_or_default();
+    let tasks = if cancelled > 0 { format!("; {cancelled} tasks were cancelled") } else { String::new() };
+    out::note(&format!("{subject} is deleted{tasks}"));
+    Ok(())
+}
+
+/// Asks the person, where there is one.
+fn is_meant(subject: &str) -> Result<bool, Failure> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(false);
+    }
+    out::note(&format!("delete {subject}, its state and all that is kept of it? Write its name to confirm:"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == subject)
+}
+
+/// What differs, a line each, with its place as a JSON pointer: `-` goes, `+` comes.
+fn differences(place: &str, now: &Value, then: &Value, lines: &mut Vec<String>) {
+    let inner = |key: &str| format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
+    match (now, then) {
+        (Value::Object(now), Value::Object(then)) => {
+            for (key, value) in now {
+                match then.get(key) {
+                    Some(other) => differences(&inner(key), value, other, lines),
+                    None => lines.push(format!("- {}: {value}", inner(key))),
+                }
+            }
+            let come = then.iter().filter(|(key, _)| !now.contains_key(*key));
+            lines.extend(come.map(|(key, value)| format!("+ {}: {value}", inner(key))));
+        }
+        (Value::Array(now), Value::Array(then)) => {
+            for n in 0..now.len().max(then.len()) {
+                match (now.get(n), then.get(n)) {
+                    (Some(value), Some(other)) => differences(&inner(&n.to_string()), value, other, lines),
+                    (Some(value), None) => lines.push(format!("- {}: {value}", inner(&n.to_string()))),
+                    (None, Some(value)) => lines.push(format!("+ {}: {value}", inner(&n.to_string()))),
+                    (None, None) => {}
+                }
+            }
+        }
+        (now, then) if now == then => {}
+        (now, then) => {
+            let place = if place.is_empty() { "/" } else { place };
+            lines.push(format!("- {place}: {now}"));
+            lines.push(format!("+ {place}: {then}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_told_with_its_place() {
+        let (now, then) = (
+            json!({"a": 1, "b": [1, 2, 3], "c": {"x/y": 1}}),
+            json!({"a": 2, "b": [1, 5], "c": {}, "d": null}),
+        );
+        let mut lines = Vec::new();
+        differences("", &now, &then, &mut lines);
+        let expected =
+            ["- /a: 1", "+ /a: 2", "- /b/1: 2", "+ /b/1: 5", "- /b/2: 3", "- /c/x~1y: 1", "+ /d: null"];
+        assert_eq!(lines, expected);
+    }
+}

@@ -1,0 +1,86 @@
+//! Agents' states, written by a person.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{ETAG, HeaderMap, IF_MATCH},
+    web::Data,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    audit,
+    body::{Body, ok},
+    params::Params,
+    path,
+    problem::Problem,
+    server::Ctx,
+};
+
+type Answer = Result<HttpResponse, Problem>;
+
+/// The answer with the version as its `ETag`.
+pub(super) fn tagged(mut response: HttpResponse, version: i64) -> HttpResponse {
+    if let Ok(tag) = format!("\"{version}\"").parse() {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// The version that `If-Match` names. A tag that is none of ours matches nothing.
+fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let mut given = headers.get_all(IF_MATCH);
+    let Some(tag) = given.next() else { return Ok(None) };
+    let bare = tag.to_str().ok().and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"'));
+    match (bare, given.next()) {
+        (Some(bare), None) => Ok(Some(bare.parse().unwrap_or(-1))),
+        _ => Err(Problem::malformed("of `If-Match`, one tag is understood, as `ETag` gave it: \"VERSION\"")),
+    }
+}
+
+fn written(version: i64) -> Answer {
+    Ok(tagged(ok(&json!({"version": version}))?, version))
+}
+
+/// For the audit log: what there was before.
+async fn was(ctx: &Ctx, request: &HttpRequest, kind: &str, key: &str) {
+    let agent = ctx.operator.agent(kind, key).await.ok();
+    audit::before(request, agent.map(|agent| json!({"status": agent.status, "version": agent.version})));
+}
+
+/// `PUT …/state` with `If-Match: "VERSION"`: the body is the next state.
+pub(super) async fn edit(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    let version = if_match(request.headers())?.ok_or_else(|| {
+        let detail = "`If-Match: \"VERSION\"` is missing: the version that was edited, as `ETag` gave it";
+        Problem::new("precondition_required", detail)
+    })?;
+    if body.json()?.is_none() {
+        return Err(Problem::malformed("the body is to be the state, and there is none"));
+    }
+    was(&ctx, &request, &kind, &key).await;
+    written(ctx.operator.edit_state(&kind, &key, version, &body.0).await?)
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct To {
+    to: i64,
+}
+
+/// `POST …/rollback {to}`, with `If-Match` if it matters what is there now.
+pub(super) async fn roll_back(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    let (version, To { to }) = (if_match(request.headers())?, body.read()?);
+    was(&ctx, &request, &kind, &key).await;
+    written(ctx.operator.roll_back(&kind, &key, to, version).await?)
+}
+
+/// `DELETE /agents/{kind}/{key}[?cancel_tasks=true]`.
+pub(super) async fn delete(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
+    let (kind, key) = path::agent(&request)?;
+    let cancel = params.parsed("cancel_tasks", "true or false")?.unwrap_or_default();
+    was(&ctx, &request, &kind, &key).await;
+    let cancelled = ctx.operator.delete_agent(&kind, &key, cancel).await?;
+    ok(&json!({"deleted": true, "cancelled_tasks": cancelled}))
+}

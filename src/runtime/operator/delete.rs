@@ -1,0 +1,137 @@
+//! An agent is deleted by a person.
+//!
+//! ```text
+//! stop: it ends as any agent that is stopped ─► its tasks are cancelled ─► delete, fenced ─► open again
+//! ```
+//!
+//! Each step leaves what an operator can see and go on from: a process that dies in between leaves a stopped
+//! agent, which is deleted by asking again.
+
+use std::sync::Arc;
+
+use super::{Operator, OperatorError, Result, not_found, repair::framed, wrong_state};
+use crate::{
+    agent::{AskError, Persistence},
+    model::{
+        event::{self, Event, Level},
+        id::TaskId,
+        task::TaskState,
+    },
+    runtime::{orchestrator::Notice, views::Action},
+    store::{AgentRow, Deletion, TaskFilter},
+};
+
+/// How many tasks are looked at at once.
+const PAGE: usize = 1_000;
+/// In these states a task may still change the agent.
+const UNFINISHED: [TaskState; 7] = [
+    TaskState::Blocked,
+    TaskState::Scheduled,
+    TaskState::Ready,
+    TaskState::Running,
+    TaskState::Waiting,
+    TaskState::Parked,
+    TaskState::OutcomeUnknown,
+];
+
+impl Operator {
+    /// Deletes an agent, with its kept states, subscriptions and idempotency keys. Whoever watches it is told
+    /// of its end; its children are stopped. A later message starts it anew, from nothing; only its version
+    /// goes on. Answers how many of its tasks were cancelled.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`] where there is none; [`AskError::WrongState`] where tasks wait for it and are
+    /// not to be cancelled, or no state is kept of its kind; [`OperatorError::Changed`] where another node
+    /// took it over meanwhile: ask again.
+    pub async fn delete_agent(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {
+        let (me, kind, key) = (self.clone(), kind.to_owned(), key.to_owned());
+        // On a task of its own: whoever asked may go away half way.
+        let work = self.node.runtime.spawn(async move { me.delete_now(&kind, &key, cancel_tasks).await });
+        work.await.unwrap_or_else(|_| Err(AskError::Unknown.into()))
+    }
+
+    async fn delete_now(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {
+        let (_, found, _) = self.key_of(kind, key)?;
+        self.here(kind, key)?;
+        if self.node.is_troubled(false) {
+            return Err(self.node.trouble().widen().into());
+        }
+        let subject = format!("{kind}/{key}");
+        if matches!(found.policy().persistence, Persistence::Volatile) {
+            return Err(wrong_state(format!("no state is kept of agents of the kind `{kind}`")));
+        }
+        let there = || async {
+            let row = self.row(kind, key).await?;
+            row.ok_or_else(|| not_found(format!("nothing is kept of {subject}")))
+        };
+        there().await?;
+        let waiting = self.unfinished(&subject).await?;
+        if !waiting.is_empty() && !cancel_tasks {
+            let n = match waiting.len() {
+                1 => "1 task waits".to_owned(),
+                n if n < PAGE => format!("{n} tasks wait"),
+                n => format!("{n} tasks or more wait"),
+            };
+            return Err(wrong_state(format!(
+                "{n} for {subject}: have them cancelled (cancel_tasks=true, --cancel-tasks), or let them end"
+            )));
+        }
+        self.act(kind, key, Action::Stop).await?;
+        self.gone(kind, key).await?;
+        self.end_is_told(&subject).await?;
+        let mut cancelled = 0;
+        if cancel_tasks {
+            loop {
+                let tasks = self.unfinished(&subject).await?;
+                if tasks.is_empty() {
+                    break;
+                }
+                for id in tasks {
+                    match self.cancel(id).await {
+                        Ok(_) => cancelled += 1,
+                        // It has ended by itself.
+                        Err(OperatorError::Ask(AskError::WrongState(_) | AskError::NotFound(_))) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        self.bury(&there().await?, &subject).await?;
+        let event = Event::new(Level::Warn, event::AGENT_DELETED, &*subject).field("by", "operator");
+        self.node.logger.emit(event.field("cancelled_tasks", cancelled));
+        self.let_go_on(kind, key).await?;
+        self.node.notice(Notice::Healed { subject });
+        Ok(cancelled)
+    }
+
+    async fn bury(&self, row: &AgentRow, subject: &str) -> Result<()> {
+        let epoch = self.node.epoch(row.id);
+        let tombstone = framed(row, (epoch, Deletion::behind(row.version)), row.schema_version, &[]);
+        let tombstone = tombstone.map_err(wrong_state)?;
+        let (id, version) = (row.id, row.version);
+        let deletion = Deletion { id, epoch, version, tombstone: Arc::new(tombstone) };
+        if !self.node.store.delete_agent(&deletion).await? {
+            return Err(OperatorError::Changed(format!("{subject} was changed meanwhile: ask again")));
+        }
+        self.node.cache.drop_state(id, row.epoch, version).await;
+        // Subscriptions may have gone that nobody was told of.
+        self.node.topics.doubt();
+        self.node.topics.tell_all();
+        Ok(())
+    }
+
+    /// The first of the tasks that have not ended and are for an agent.
+    async fn unfinished(&self, subject: &str) -> Result<Vec<TaskId>> {
+        let mut found = Vec::new();
+        for state in UNFINISHED {
+            let (state, target, limit) = (Some(state), Some(subject.to_owned()), PAGE);
+            let page =
+                self.node.store.tasks(&TaskFilter { state, target, limit, ..TaskFilter::default() }).await?;
+            found.extend(page.iter().map(|task| task.id));
+            if found.len() >= PAGE {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
