@@ -44,6 +44,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/status").get(node::status).done())
         .service(at("/tree").get(node::tree).done())
+        .service(at("/tree/{kind}").get(node::branch).done())
         .service(at("/kinds").get(node::kinds).done())
         .service(at("/kinds/{kind}").get(node::kind).done())
         .service(at("/kinds/{kind}/{action:pause|resume}").post(node::pause).done())
@@ -82,6 +83,7 @@ fn task_routes(service: &mut web::ServiceConfig) {
         .service(at("/tasks/retry").post(tasks::retry_many).done())
         .service(at("/tasks/{id}").get(tasks::show).done())
         .service(at("/tasks/{id}/history").get(tasks::history).done())
+        .service(at("/tasks/{id}/family").get(tasks::family).done())
         .service(at("/tasks/{id}/cancel").post(tasks::cancel).done())
         .service(at("/tasks/{id}/retry").post(tasks::retry).done())
         .service(at("/tasks/{id}/resolve").post(tasks::resolve).done())

@@ -110,6 +110,11 @@ pub(super) async fn history(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     listed(&ctx.operator.history(path::task(&request)?).await?)
 }
 
+/// `GET /tasks/{id}/family`: those that it waits for or was submitted by, and those that do so of it.
+pub(super) async fn family(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ok(&ctx.operator.family(path::task(&request)?).await?)
+}
+
 /// `POST /tasks/{id}/cancel`.
 pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     accepted(&ctx.operator.cancel(path::task(&request)?).await?)

@@ -14,6 +14,7 @@ mod audit;
 mod cause;
 mod crashes;
 mod entities;
+mod families;
 mod finish;
 mod history;
 mod journal;
@@ -40,6 +41,7 @@ pub use acts::{ActFilter, Acts};
 pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
+pub use families::{Families, Kin};
 pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
@@ -250,7 +252,7 @@ pub struct Migrations {
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
 pub trait Store:
-    Acts + Entities + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
+    Acts + Entities + Families + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
 {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;

@@ -9,6 +9,7 @@ mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;
+mod tree;
 
 use std::io::{Read as _, Write as _};
 

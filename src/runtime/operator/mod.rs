@@ -5,6 +5,7 @@ mod configuration;
 mod conversations;
 mod crashes;
 mod dead;
+mod family;
 mod kinds;
 mod messages;
 mod nodes;
@@ -16,6 +17,7 @@ mod status;
 mod tasks;
 mod tokens;
 mod tools;
+mod tree;
 
 use std::{sync::Arc, time::Duration};
 
