@@ -8,15 +8,16 @@ use actix_web::{
 };
 
 use super::{
-    agents, config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi,
-    page, problem::Problem, schedules, sessions, tasks, tokens, tools,
+    agents, config, conversations, crashes, dashboard, events, guard, health, login, logs, messages, node,
+    openapi, problem::Problem, schedules, sessions, tasks, tokens, tools,
 };
 use crate::model::access::Scope;
 
 /// All routes.
 pub(super) fn routes(service: &mut web::ServiceConfig) {
     service
-        .service(at("/").public().get(page::home).done())
+        .service(at("/").public().get(dashboard::shell).done())
+        .service(at("/assets/{file:.+}").public().get(dashboard::file).done())
         .service(at("/login").public().on(Method::GET, login::redeem).post(login::login).done())
         .service(
             web::scope("/logout")
@@ -248,7 +249,10 @@ mod tests {
             assert!(*read == Scope::Read || path.starts_with("/tokens"), "{path} is looked at by readers");
         }
         // whoever adds to these lists says why the usual scopes are not right
-        assert_eq!(public, ["/", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]);
+        assert_eq!(
+            public,
+            ["/", "/assets/{file:.+}", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]
+        );
         assert_eq!(by_all, ["", "/login-links"], "a session of one's own, begun and ended");
         assert_eq!(admin, ["/nodes/{boot}/stop", "/config", "/tokens", "/tokens/{name}"]);
     }
