@@ -4,7 +4,11 @@
 //! places in memory are touched on the way. Here they are the table's own and the value's. The table is cut
 //! into shards, each with a lock of its own, so that senders seldom meet and a shard that grows holds up few.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher};
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, hash_map::RandomState},
+    hash::BuildHasher,
+};
 
 use hashbrown::HashTable;
 use parking_lot::RwLock;
@@ -16,6 +20,29 @@ const SHARDS: usize = 64;
 pub(crate) trait Keyed: Clone {
     fn key(&self) -> &str;
 }
+
+/// A value in the order of its key.
+struct ByKey<T>(T);
+
+impl<T: Keyed> Ord for ByKey<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key().cmp(other.0.key())
+    }
+}
+
+impl<T: Keyed> PartialOrd for ByKey<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Keyed> PartialEq for ByKey<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<T: Keyed> Eq for ByKey<T> {}
 
 /// Values by their keys.
 pub(crate) struct Table<T> {
@@ -85,6 +112,22 @@ impl<T: Keyed> Table<T> {
         self.shards.iter().for_each(|shard| shard.read().iter().for_each(&mut show));
     }
 
+    /// The first `limit` values behind a key, by their keys. All are looked at; few are touched.
+    pub(crate) fn behind(&self, after: Option<&str>, limit: usize) -> Vec<T> {
+        let mut first: BinaryHeap<ByKey<T>> = BinaryHeap::with_capacity(limit.saturating_add(1).min(1_024));
+        self.each(|value| {
+            let is_behind = after.is_none_or(|after| value.key() > after);
+            let has_room = first.len() < limit || first.peek().is_some_and(|last| value.key() < last.0.key());
+            if limit > 0 && is_behind && has_room {
+                first.push(ByKey(value.clone()));
+                if first.len() > limit {
+                    first.pop();
+                }
+            }
+        });
+        first.into_sorted_vec().into_iter().map(|ByKey(value)| value).collect()
+    }
+
     /// All values, a shard at a time: those that come or go meanwhile may be among them.
     pub(crate) fn all(&self) -> impl Iterator<Item = T> {
         self.shards.iter().flat_map(|shard| shard.read().iter().cloned().collect::<Vec<_>>())
@@ -130,6 +173,26 @@ mod tests {
         let mut shown = 0;
         table.each(|_| shown += 1);
         assert_eq!(shown, 3_335);
+    }
+
+    #[test]
+    fn pages_go_on_behind_a_key() {
+        let table = Table::default();
+        (0..1_000).for_each(|n| table.insert(word(n, 0)));
+        let mut keys: Vec<String> = (0..1_000).map(|n| format!("word {n}")).collect();
+        keys.sort_unstable();
+        let (mut read, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = table.behind(after.as_deref(), 70);
+            read.extend(page.iter().map(|word| word.key().to_owned()));
+            match page.last() {
+                Some(last) if page.len() == 70 => after = Some(last.key().to_owned()),
+                _ => break,
+            }
+        }
+        assert_eq!(read, keys);
+        assert_eq!(table.behind(Some("word 999"), 70), []);
+        assert_eq!(table.behind(None, 0), []);
     }
 
     #[test]

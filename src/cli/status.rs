@@ -178,6 +178,8 @@ mod tests {
             restarts: 0,
             depth: 0,
             current: None,
+            message: None,
+            since_ms: None,
             children,
             more,
         };

@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web::Data};
 
 use super::{
     body::{accepted_plain, list, ok},
+    params::Params,
     path,
     problem::Problem,
     server::Ctx,
@@ -16,9 +17,20 @@ pub(super) async fn status(ctx: Data<Ctx>) -> Answer {
     ok(&ctx.operator.status().await)
 }
 
-/// `GET /tree`.
-pub(super) async fn tree(ctx: Data<Ctx>) -> Answer {
-    ok(&ctx.operator.tree().await)
+/// `GET /tree[?children=N]`: with so many children of each; 1,000 at most, as when absent.
+pub(super) async fn tree(ctx: Data<Ctx>, params: Params) -> Answer {
+    let example = "a number from 0 to 1000";
+    match params.parsed("children", example)? {
+        Some(1_001..) => Err(Problem::malformed(format!("`children` is {example}"))),
+        Some(children) => ok(&ctx.operator.small_tree(children).await),
+        None => ok(&ctx.operator.tree().await),
+    }
+}
+
+/// `GET /tree/{kind}?cursor=&limit=`: the running agents of a kind, by their keys.
+pub(super) async fn branch(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
+    let kind = path::part(&request, "kind")?;
+    ok(&ctx.operator.branch(&kind, params.text("cursor")?, params.limit()?)?)
 }
 
 /// `GET /kinds`.

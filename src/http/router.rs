@@ -10,7 +10,7 @@ use actix_web::{
 use super::{
     agents,
     audit::{self, Named},
-    config, conversations, crashes, events, guard, health, login, logs, messages, node, openapi, page,
+    config, conversations, crashes, dashboard, events, guard, health, login, logs, messages, node, openapi,
     problem::Problem,
     repair, schedules, sessions, tasks, tokens, tools,
 };
@@ -19,7 +19,8 @@ use crate::model::access::Scope;
 /// All routes.
 pub(super) fn routes(service: &mut web::ServiceConfig) {
     service
-        .service(at("/").public().get(page::home).done())
+        .service(at("/").public().get(dashboard::shell).done())
+        .service(at("/assets/{file:.+}").public().get(dashboard::file).done())
         .service(at("/login").public().on(Method::GET, login::redeem).post(login::login).done())
         .service(
             web::scope("/logout")
@@ -47,6 +48,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/status").get(node::status).done())
         .service(at("/tree").get(node::tree).done())
+        .service(at("/tree/{kind}").get(node::branch).done())
         .service(at("/kinds").get(node::kinds).done())
         .service(at("/kinds/{kind}").get(node::kind).done())
         .service(
@@ -139,6 +141,7 @@ fn task_routes(service: &mut web::ServiceConfig) {
         .service(at("/tasks/retry").audited("tasks.retry", "tasks").post(tasks::retry_many).done())
         .service(at("/tasks/{id}").get(tasks::show).done())
         .service(at("/tasks/{id}/history").get(tasks::history).done())
+        .service(at("/tasks/{id}/family").get(tasks::family).done())
         .service(at("/tasks/{id}/cancel").audited("task.cancel", "task:{id}").post(tasks::cancel).done())
         .service(at("/tasks/{id}/retry").audited("task.retry", "task:{id}").post(tasks::retry).done())
         .service(
@@ -346,7 +349,10 @@ mod tests {
             assert!(*read == Scope::Read || path.starts_with("/tokens"), "{path} is looked at by readers");
         }
         // whoever adds to these lists says why the usual scopes are not right
-        assert_eq!(public, ["/", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]);
+        assert_eq!(
+            public,
+            ["/", "/assets/{file:.+}", "/login", "/health/live", "/health/ready", "/api/v1/openapi.json"]
+        );
         assert_eq!(by_all, ["", "/login-links"], "a session of one's own, begun and ended");
         let work = [
             "",

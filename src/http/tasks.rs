@@ -119,6 +119,11 @@ async fn was(ctx: &Ctx, request: &HttpRequest) -> Result<TaskId, Problem> {
     Ok(id)
 }
 
+/// `GET /tasks/{id}/family`: those that it waits for or was submitted by, and those that do so of it.
+pub(super) async fn family(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ok(&ctx.operator.family(path::task(&request)?).await?)
+}
+
 /// `POST /tasks/{id}/cancel`.
 pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let id = was(&ctx, &request).await?;

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,7 +16,7 @@ use super::{
     held::Held,
     inbox::{Control, Phase},
     kind_policy::KindPolicy,
-    live::Live,
+    live::{Live, LiveInfo, mailbox},
     metrics::Turns,
     node::Node,
     proposal,
@@ -171,15 +172,6 @@ pub(crate) enum PostError {
     Ask(AskError<JsonRefusal>),
 }
 
-/// What is seen of a running agent.
-pub(crate) struct LiveInfo {
-    pub status: &'static str,
-    pub mailbox: MailboxInfo,
-    pub restarts: u64,
-    pub version: i64,
-    pub current: Option<String>,
-}
-
 /// A kind, whatever its agent is.
 pub(crate) trait AnyKind: Send + Sync {
     fn name(&self) -> &'static str;
@@ -205,8 +197,10 @@ pub(crate) trait AnyKind: Send + Sync {
     fn live(&self, key: &str) -> Option<LiveInfo>;
     /// What waits in a lane whose cell does not run.
     fn mailbox(&self, key: &str) -> MailboxInfo;
-    /// At most `limit` running agents, and how many run.
-    fn list(&self, limit: usize) -> (Vec<(Arc<str>, LiveInfo)>, usize);
+    /// The first running agents behind a key, by their keys.
+    fn page(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, LiveInfo)>;
+    /// How many agents run, by how they are.
+    fn statuses(&self) -> BTreeMap<&'static str, u64>;
     /// Tells a running cell. `false`: none runs.
     fn control(&self, key: &str, control: Control) -> bool;
     fn set_entrance(&self, key: &str, entrance: Entrance);
@@ -317,7 +311,7 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn live(&self, key: &str) -> Option<LiveInfo> {
-        self.live.get(key).map(|live| describe(&live))
+        self.live.get(key).map(|live| live.info())
     }
 
     fn mailbox(&self, key: &str) -> MailboxInfo {
@@ -325,9 +319,15 @@ impl<A: Agent> AnyKind for Kind<A> {
         lane.map_or(MailboxInfo { depth: 0, capacity: self.policy.mailbox }, |lane| mailbox(&lane))
     }
 
-    fn list(&self, limit: usize) -> (Vec<(Arc<str>, LiveInfo)>, usize) {
-        let seen = self.live.all().take(limit).map(|live| (live.lane.name.key.clone(), describe(&live)));
-        (seen.collect(), self.running())
+    fn page(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, LiveInfo)> {
+        let found = self.live.behind(after, limit).into_iter();
+        found.map(|live| (live.lane.name.key.clone(), live.info())).collect()
+    }
+
+    fn statuses(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        self.live.all().for_each(|live| *counts.entry(live.status()).or_default() += 1);
+        counts
     }
 
     fn control(&self, key: &str, control: Control) -> bool {
@@ -477,27 +477,5 @@ fn turn_away<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: 
     for mut letter in letters {
         letter.letter_mut().fail(error.clone());
         letter.letter_mut().release(0);
-    }
-}
-
-fn mailbox<A: Agent>(lane: &Lane<A>) -> MailboxInfo {
-    MailboxInfo { depth: lane.depth(), capacity: lane.capacity() }
-}
-
-fn describe<A: Agent>(live: &Live<A>) -> LiveInfo {
-    let (inbox, lane) = (&live.inbox, &live.lane);
-    let current = inbox.current.lock();
-    let current = current
-        .as_ref()
-        .map(|current| format!("{} for {} ms", current.message, super::millis(current.since.elapsed())));
-    LiveInfo {
-        status: match lane.entrance() {
-            Entrance::Paused => "paused",
-            _ => inbox.phase().name(),
-        },
-        mailbox: mailbox(lane),
-        restarts: u64::from(inbox.restarts.load(Ordering::Relaxed)),
-        version: inbox.version.load(Ordering::Relaxed),
-        current,
     }
 }

@@ -1,6 +1,7 @@
 //! The documents that every surface shows: HTTP, the command line, and later the dashboard.
 
 mod access;
+mod family;
 mod requests;
 
 use jiff::Timestamp;
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use access::{LoginLink, Me, NewToken, TokenRequest, TokenView};
+pub use family::{Edge, EdgeKind, Family, Relative};
 pub use requests::{Retried, RetryFilter, RetryRequest, TaskRequest};
 
 /// One page of a listing.
@@ -181,9 +183,15 @@ pub struct TreeNode {
     pub restarts: u64,
     /// Messages that wait.
     pub depth: u64,
-    /// What it is at, and since when.
+    /// What it is at, and for how long, in words.
     pub current: Option<String>,
-    /// Supervised by it. At most 1,000 a node: `more` says how many are left out.
+    /// Of an agent: the message that it is at, where that waits for something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// For how long it has been at that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Supervised by it, at most 1,000: `more` says how many are left out.
     pub children: Vec<TreeNode>,
     /// Children left out.
     pub more: u64,

@@ -15,6 +15,7 @@ mod cause;
 mod crashes;
 mod deletions;
 mod entities;
+mod families;
 mod finish;
 mod history;
 mod journal;
@@ -42,6 +43,7 @@ pub use cause::Cause;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use deletions::{Deletion, Deletions};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
+pub use families::{Families, Kin};
 pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
@@ -254,7 +256,7 @@ pub struct Migrations {
 /// (the runtime runs them in tasks of their own).
 #[async_trait]
 pub trait Store:
-    Acts + Deletions + Entities + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
+    Acts + Deletions + Entities + Families + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
 {
     /// `sqlite` or `postgres`, with its version.
     fn name(&self) -> String;

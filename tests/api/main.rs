@@ -13,6 +13,7 @@ mod sessions;
 mod support;
 mod tasks;
 mod tls;
+mod tree;
 
 use std::io::{Read as _, Write as _};
 

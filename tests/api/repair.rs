@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Node};
+use crate::support::{Answer, Node, until};
 
 const STATE: &str = "/api/v1/agents/counter/a/state";
 
@@ -76,9 +76,9 @@ fn a_turn_that_runs_meanwhile_is_not_undone_and_what_waits_goes_on_from_the_new_
     let state = node.get(STATE).json["state"].to_string().replace("\"total\":1", "\"total\":10");
     std::thread::scope(|scope| {
         let long = scope.spawn(|| node.ask("a", "Sleep", r#"{"ms":1500}"#));
-        while node.get("/api/v1/tree").text.contains("Sleep") == false {}
+        until("it sleeps", || node.get("/api/v1/tree").text.contains("Sleep"));
         let edited = scope.spawn(|| edit(&node, "1", &state));
-        while node.get("/api/v1/agents/counter/a").json["status"] != "paused" {}
+        until("it is held", || node.get("/api/v1/agents/counter/a").json["status"] == "paused");
         let task = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Add","input":{"n":5}}"#);
         let waits = scope.spawn(|| node.ask("a", "Add", r#"{"n":1}"#));
         assert_eq!(long.join().unwrap().status, 200, "it ended as if nothing were");

@@ -86,3 +86,39 @@ fn dead_letters_are_counted_then_brought_back() {
     }
     node.get("/api/v1/tasks/retry").is_problem(405, "method_not_allowed");
 }
+
+#[test]
+fn a_family_is_told_as_far_as_it_is_known() {
+    let node = Node::start(&[]);
+    let batch = json!({"tasks": [
+        {"name": "first", "target": "tool:probe.wait", "input": {"signal": "go"}},
+        {"name": "left", "target": "counter/l", "message": "Get", "after": ["first"]},
+        {"name": "right", "target": "counter/r", "message": "Get", "after": ["first"]},
+        {"name": "last", "target": "counter/z", "message": "Get", "after": ["left", "right"]},
+    ]});
+    let accepted = node.post("/api/v1/tasks/batch", &batch.to_string());
+    let ids: Vec<&str> =
+        accepted.json["items"].as_array().unwrap().iter().filter_map(|task| task["id"].as_str()).collect();
+    let other = node.post("/api/v1/tasks", r#"{"target":"counter/o","message":"Get"}"#).json;
+    for id in &ids {
+        let family = node.get(&format!("/api/v1/tasks/{id}/family"));
+        assert_eq!((family.status, &family.json["more"]), (200, &json!(false)), "{family:?}");
+        let members: Vec<&str> =
+            family.json["tasks"].as_array().unwrap().iter().filter_map(|task| task["id"].as_str()).collect();
+        assert_eq!(members, ids, "{family:?}");
+        let mut edges: Vec<(&str, &str)> = family.json["edges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .inspect(|edge| assert_eq!(edge["how"], "after"))
+            .filter_map(|edge| Some((edge["from"].as_str()?, edge["to"].as_str()?)))
+            .collect();
+        edges.sort_unstable();
+        let mut expected = vec![(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[3]), (ids[2], ids[3])];
+        expected.sort_unstable();
+        assert_eq!(edges, expected);
+    }
+    let alone = node.get(&format!("/api/v1/tasks/{}/family", other["id"].as_str().unwrap())).json;
+    assert_eq!((alone["tasks"].as_array().unwrap().len(), &alone["edges"]), (1, &json!([])));
+    node.get("/api/v1/tasks/never/family").is_problem(404, "not_found");
+}

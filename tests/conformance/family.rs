@@ -5,7 +5,7 @@ use greenroom::{
         id::{Target, TaskId},
         task::{NewBatch, NewTask, Notify, OnParentFailed, TaskState},
     },
-    store::{Doom, FinishOutcome, Refusal, Unit, Verdict},
+    store::{Doom, FinishOutcome, Kin, Refusal, Unit, Verdict},
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -36,6 +36,43 @@ rules! {
         assert_eq!(w.view(child).await.waiting_for, Some(1));
         w.must(ending(&parents[1], ok())).await;
         assert_eq!(w.claim(9).await[0].id, child);
+    }
+
+    async fn who_waits_for_whom_is_told_until_it_is_over(w: &mut World) {
+        let one = w.submit(task("one")).await;
+        let two = w.submit(task("two")).await;
+        let both = w.submit(child("both", &[one, two])).await;
+        let last = w.submit(child("last", &[both])).await;
+        let mut near = w.store.waits(&[both], 9).await.unwrap();
+        near.sort_unstable();
+        assert_eq!(near, [(one, both), (two, both), (both, last)]);
+        assert_eq!(w.store.waits(&[last], 9).await.unwrap(), [(both, last)]);
+        assert_eq!(w.store.waits(&[both], 1).await.unwrap().len(), 1);
+        assert_eq!(w.store.waits(&[], 9).await.unwrap(), []);
+        let parents = w.claim(9).await;
+        w.must(ending(&parents[0], ok())).await;
+        let mut near = w.store.waits(&[both], 9).await.unwrap();
+        near.sort_unstable();
+        assert_eq!(near, [(two, both), (both, last)]);
+    }
+
+    async fn whose_a_task_is_is_told_in_the_order_of_ids(w: &mut World) {
+        let first = w.submit(task("first")).await;
+        let submitted = w.submit(NewTask { parent: Some(first), ..task("submitted") }).await;
+        let (unit, batch) = batch(&["a", "b"], None);
+        let counted: Vec<TaskId> = unit.accepted.iter().map(|task| task.id).collect();
+        w.must(unit).await;
+        let claimed = w.claim(9).await;
+        w.must(ending(&claimed[1], ok())).await;
+        let kin = |id, parent, batch| Kin { id, parent, batch };
+        let all = [
+            kin(submitted, Some(first), None),
+            kin(counted[0], None, Some(batch)),
+            kin(counted[1], None, Some(batch)),
+        ];
+        assert_eq!(w.store.kin_behind(first, 9).await.unwrap(), all);
+        assert_eq!(w.store.kin_behind(first, 2).await.unwrap(), all[..2]);
+        assert_eq!(w.store.kin_behind(counted[1], 9).await.unwrap(), []);
     }
 
     async fn two_parents_that_end_in_one_call_free_their_child(w: &mut World) {

@@ -439,6 +439,16 @@ impl Store for Faulty {
 }
 
 #[async_trait]
+impl Families for Faulty {
+    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>> {
+        self.read().await?.waits(around, limit).await
+    }
+    async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>> {
+        self.read().await?.kin_behind(id, limit).await
+    }
+}
+
+#[async_trait]
 impl Journals for Faulty {
     async fn journal(&self, task: TaskId) -> Result<Journal> {
         self.read().await?.journal(task).await

@@ -41,6 +41,20 @@ pub const REDIS: Needed = Needed {
     places: &["/opt/homebrew/bin", "/usr/local/bin", "/usr/sbin"],
 };
 
+/// A browser, to look at the dashboard with.
+pub const CHROMIUM: Needed = Needed {
+    binary: "chromium",
+    packages: ["chromium", "chromium", "chromium"],
+    places: &["/usr/lib64/chromium-browser", "/opt/homebrew/bin", "/usr/local/bin"],
+};
+
+/// A browser of the same make that may be there already; it is not installed.
+pub const CHROME: Needed = Needed {
+    binary: "google-chrome",
+    packages: ["google-chrome-stable", "google-chrome-stable", "google-chrome"],
+    places: &["/opt/google/chrome"],
+};
+
 /// The folder that holds the binary; installed where it is missing.
 ///
 /// # Panics
@@ -82,8 +96,8 @@ pub fn folder(needed: &Needed) -> PathBuf {
     find(needed).unwrap_or_else(|| panic!("`{typed}` did not bring {}", needed.binary))
 }
 
-/// The newest of its kind.
-fn find(needed: &Needed) -> Option<PathBuf> {
+/// The newest of its kind, where there is one.
+pub fn find(needed: &Needed) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let known = needed.places.iter().flat_map(|place| expand(place));
     // those on PATH come first: they are what the person at the machine means

@@ -57,7 +57,17 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             "How it is.",
             s.answer::<Status>(),
         ),
-        get("/tree", "getTree", "The supervision tree.").answers(200, "The tree.", s.answer::<TreeNode>()),
+        get("/tree", "getTree", "The supervision tree.")
+            .query(
+                "children",
+                "How many children of each.",
+                json!({"type": "integer", "minimum": 0, "maximum": 1_000, "default": 1_000}),
+            )
+            .answers(200, "The tree.", s.answer::<TreeNode>()),
+        get("/tree/{kind}", "listRunningAgents", "The running agents of a kind, by their keys.")
+            .paged("[A-Za-z0-9_-]{1,40}")
+            .answers(200, "A page.", s.list::<TreeNode>())
+            .refuses(&[(404, "unknown_kind")]),
         get("/kinds", "listKinds", "Kinds of agents, with their messages and schemas.").answers(
             200,
             "All of them.",

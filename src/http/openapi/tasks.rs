@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::task::{TaskEvent, TaskState, TaskView},
-    runtime::views::{Retried, RetryRequest, TaskLine, TaskRequest},
+    runtime::views::{Family, Retried, RetryRequest, TaskLine, TaskRequest},
 };
 
 pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
@@ -48,6 +48,8 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
             .duration("wait", "How long to wait for its end; at most a minute.")
             .answers(200, "It.", view.clone()),
         get(&format!("{task}/history"), "getTaskHistory", "What has happened to it.").answers(200, "Line by line.", s.list::<TaskEvent>()),
+        get(&format!("{task}/family"), "getTaskFamily", "Those that it waits for or was submitted by, and those that do so of it.")
+            .answers(200, "As far as it is known.", s.answer::<Family>()),
         get(&format!("{task}/logs"), "getTaskLogs", "What it wrote, oldest first.")
             .paged(NUMBER)
             .answers(200, "A page.", s.list::<TaskLine>()),

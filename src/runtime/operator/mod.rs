@@ -7,6 +7,7 @@ mod conversations;
 mod crashes;
 mod dead;
 mod delete;
+mod family;
 mod kinds;
 mod messages;
 mod nodes;
@@ -19,6 +20,7 @@ mod status;
 mod tasks;
 mod tokens;
 mod tools;
+mod tree;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How the node is: its verdict, its gauges, its supervision tree.
+//! How the node is: its verdict and its gauges.
 
 use std::{
     collections::BTreeMap,
@@ -13,12 +13,10 @@ use crate::{
     cache, clock,
     model::task::Backlog,
     runtime::{
-        dispatcher::RunningTasks,
         millis,
         node::Node,
         orchestrator::{Casualties, Casualty},
-        persistence::Health,
-        views::{NodeInfo, Reason, Status, TreeNode, Verdict},
+        views::{NodeInfo, Reason, Status, Verdict},
         watchdog,
     },
     store::{Counts, StoreError, StoredStatus},
@@ -26,8 +24,6 @@ use crate::{
 
 /// How long the store may take to answer a question.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How many children of a tree node are shown.
-const MAX_CHILDREN: usize = 1_000;
 
 impl Operator {
     /// How the node is.
@@ -46,10 +42,9 @@ impl Operator {
         }
         let mut live = 0;
         for kind in &node.kinds {
-            let (seen, running) = kind.list(10_000);
-            live += running as u64;
-            for (_, info) in seen {
-                *agents.entry(info.status.to_owned()).or_default() += 1;
+            for (status, n) in kind.statuses() {
+                live += n;
+                *agents.entry(status.to_owned()).or_default() += n;
             }
         }
         // The store counts every agent that it knows; those that run are told apart.
@@ -177,8 +172,8 @@ impl Operator {
             for status in ["starting", "active", "idle", "restarting", "stopping", "paused"] {
                 agents.insert((kind.name().to_owned(), status.to_owned()), 0u64);
             }
-            for (_, info) in kind.list(100_000).0 {
-                *agents.entry((kind.name().to_owned(), info.status.to_owned())).or_default() += 1;
+            for (status, n) in kind.statuses() {
+                *agents.entry((kind.name().to_owned(), status.to_owned())).or_default() += n;
             }
             backlog.push((kind.name().to_owned(), kind.backlog() as u64));
         }
@@ -193,78 +188,6 @@ impl Operator {
         if let Some(shared) = node.store.shared() {
             node.metrics.pool(&shared.pool());
         }
-    }
-
-    /// The supervision tree.
-    pub async fn tree(&self) -> TreeNode {
-        let node = &self.node;
-        let leaf = |role: &str, name: &str, status: &str, depth: u64| TreeNode {
-            role: role.to_owned(),
-            name: name.to_owned(),
-            status: status.to_owned(),
-            restarts: 0,
-            depth,
-            current: None,
-            children: Vec::new(),
-            more: 0,
-        };
-        let (mut up, mut waiting, mut tasks) = (node.persistence.is_up(), 0, Vec::new());
-        if let Some(actors) = node.actors() {
-            (up, waiting) = actors.persistence.send(Health).await.unwrap_or((false, 0));
-            tasks = actors.dispatcher.send(RunningTasks).await.unwrap_or_default();
-        }
-        let mut dispatcher = leaf("dispatcher", "dispatcher", "active", 0);
-        dispatcher.children = tasks
-            .into_iter()
-            .map(|(id, target, attempt)| {
-                let mut task = leaf("task", &id.to_string(), "running", 0);
-                task.current = Some(format!("{target}, attempt {attempt}"));
-                task
-            })
-            .collect();
-        let mut root = leaf("orchestrator", &node.settings.load().node.name, "active", 0);
-        root.children = vec![
-            leaf("persistence", "persistence", if up { "active" } else { "down" }, waiting as u64),
-            leaf("cache", "cache", if node.cache.health().up { "active" } else { "down" }, 0),
-            dispatcher,
-        ];
-        for tool in node.tools.values() {
-            let info = tool.info();
-            let mut child =
-                leaf("tool", &info.name, if info.running > 0 { "active" } else { "idle" }, info.waiting);
-            child.restarts = info.crashed;
-            root.children.push(child);
-        }
-        let mut groups: Vec<_> = node.groups.iter().map(|g| leaf("group", &g.name, "active", 0)).collect();
-        for kind in &node.kinds {
-            let (seen, running) = kind.list(MAX_CHILDREN);
-            let mut group = leaf("kind", kind.name(), "active", 0);
-            group.more = running.saturating_sub(seen.len()) as u64;
-            group.children = seen
-                .into_iter()
-                .map(|(key, info)| {
-                    let name = format!("{}/{key}", kind.name());
-                    let mut agent = leaf("agent", &name, info.status, info.mailbox.depth as u64);
-                    (agent.restarts, agent.current) = (info.restarts, info.current);
-                    agent
-                })
-                .collect();
-            group.children.sort_by(|a, b| a.name.cmp(&b.name));
-            group.depth = group.children.iter().map(|c| c.depth).sum();
-            let member_of = kind.policy().group.as_deref();
-            match groups.iter_mut().find(|g| member_of == Some(&*g.name)) {
-                Some(supervisor) => {
-                    supervisor.depth += group.depth;
-                    supervisor.children.push(group);
-                }
-                None => root.children.push(group),
-            }
-        }
-        for (supervisor, declared) in groups.iter_mut().zip(&node.groups) {
-            supervisor.current = Some(declared.policy.strategy.name().to_owned());
-        }
-        root.children.extend(groups);
-        root
     }
 
     async fn casualties(&self) -> Vec<Reason> {

@@ -14,6 +14,7 @@ mod commit;
 mod crashes;
 mod deletions;
 mod entities;
+mod families;
 mod finish;
 mod journal;
 mod nodes;
@@ -36,9 +37,9 @@ use uuid::Uuid;
 use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, NodeRow, Ownership, Past,
-    Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions,
-    StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage, NodeRow,
+    Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
+    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
 };
 use crate::clock;
 use crate::model::{
@@ -364,6 +365,17 @@ impl Entities for MemoryStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         Ok(self.write(now, |s| s.forget(idle_since)))
+    }
+}
+
+#[async_trait]
+impl Families for MemoryStore {
+    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+        Ok(self.read(|s| s.waits(around, limit)))
+    }
+
+    async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
+        Ok(self.read(|s| s.kin_behind(id, limit)))
     }
 }
 

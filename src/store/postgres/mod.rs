@@ -15,6 +15,7 @@ mod durable;
 mod ends;
 mod entities;
 mod error;
+mod families;
 mod journal;
 mod listen;
 mod migrate;
@@ -45,10 +46,10 @@ use uuid::Uuid;
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeptSettings, KeyRow,
-    Member, MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules, SettingsShelf, Shared,
-    SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict,
-    VerifyReport, Watch, history, rows, told, values,
+    Durability, Entities, Families, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeptSettings,
+    KeyRow, Kin, Member, MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules,
+    SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
+    TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -308,6 +309,17 @@ impl Entities for PostgresStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         entities::forget(&mut *self.pools.get().await?, now, idle_since).await
+    }
+}
+
+#[async_trait]
+impl Families for PostgresStore {
+    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+        families::waits(&mut *self.pools.get().await?, around, limit).await
+    }
+
+    async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
+        families::kin_behind(&mut *self.pools.get().await?, id, limit).await
     }
 }
 

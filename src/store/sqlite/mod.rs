@@ -13,6 +13,7 @@ mod crashes;
 mod deletions;
 mod entities;
 mod error;
+mod families;
 mod finish;
 mod forget;
 mod journal;
@@ -44,9 +45,10 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, Migrations,
-    NodeRow, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
-    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows, told, values,
+    Durability, Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage,
+    Migrations, NodeRow, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store,
+    StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows, told,
+    values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -386,6 +388,18 @@ impl Entities for SqliteStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         self.write(move |w| w.forget(now, idle_since)).await
+    }
+}
+
+#[async_trait]
+impl Families for SqliteStore {
+    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+        let around = around.to_owned();
+        self.read(move |c| families::waits(c, &around, limit)).await
+    }
+
+    async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
+        self.read(move |c| families::kin_behind(c, id, limit)).await
     }
 }
 

@@ -1,0 +1,80 @@
+// The configuration: what is in force and where it came from; changes of it, whole or not at all.
+
+import { get, send } from "../api.js";
+import { STAY, dialog, toast } from "../dialog.js";
+import { h } from "../dom.js";
+import { jsonLine } from "../json.js";
+import { barred } from "../session.js";
+import { badge, button, empty, searchField, table } from "../ui.js";
+
+/** Reads it. */
+export function loadConfig(signal) {
+  return get("/config", { signal });
+}
+
+/** Shows it; `find` in lower case. */
+export function configView({ items, needs_restart }, { find }, page) {
+  const no = barred("admin");
+  const waits = new Set(needs_restart);
+  const shown = items.filter((one) => `${one.key} ${jsonLine(one.value)} ${one.origin}`.toLowerCase().includes(find));
+  const columns = [
+    { name: "Key", class: "grow mono", cell: (c) => c.key },
+    { name: "Value", class: "grow mono", cell: (c) => [text(c.value), waits.has(c.key) && badge("waiting", "in force after a restart")] },
+    { name: "From", class: "w-origin", cell: (c) => (c.origin === "default" ? h("span", { class: "faint" }, "default") : h("span", { class: "pill" }, c.origin)) },
+    { name: "", class: "w-act hide-s", cell: (c) => button("Change", () => change(c, page), { kind: "small", barred: no }) },
+  ];
+  return [
+    waits.size > 0 && h("p", { class: "warn-text" }, `In force after a restart: ${needs_restart.join(", ")}`),
+    h("div", { class: "filters" }, searchField("Find a key, a value or an origin", find, (text) => page.with({ find: text }), { live: true, width: "wide" })),
+    table("Configuration", columns, shown, { key: (c) => c.key, empty: empty("No such key", "Take away the filter to see them all.") }),
+  ];
+}
+
+function text(value) {
+  return typeof value === "string" ? value : jsonLine(value);
+}
+
+/** A dotted key, of which parts may stand in quotes, as the merge patch that sets it. */
+function patch(key, value) {
+  const parts = [...key.matchAll(/"([^"]*)"|[^.]+/g)].map(([whole, quoted]) => quoted ?? whole);
+  return parts.reduceRight((inner, part) => ({ [part]: inner }), value);
+}
+
+// What can be read as JSON is; anything else is text, as in `--set`.
+function read(written) {
+  try {
+    return JSON.parse(written);
+  } catch {
+    return written;
+  }
+}
+
+function change({ key, value, origin }, page) {
+  const secret = value === "***";
+  const field = h("input", { class: "input mono", value: secret ? "" : text(value), spellcheck: "false", autocomplete: "off" });
+  const told = h("p", { class: "faint" });
+  const put = async (to, dry_run) => {
+    const answer = await send("PATCH", `/config${dry_run ? "?dry_run=true" : ""}`, { body: patch(key, to) });
+    return answer.json();
+  };
+  const say = (applied) => {
+    const beyond = applied.overruled.map((one) => `; ${one.key} is set by ${one.by}, which goes before`).join("");
+    if (applied.changed.length === 0) return `nothing changes${beyond}`;
+    return `${applied.needs_restart.includes(key) ? "in force after a restart" : "in force at once"}${beyond}`;
+  };
+  const run = (to) => async () => {
+    toast(`${key}: ${say(await put(to(), false))}`);
+    page.refresh();
+  };
+  const check = async () => {
+    told.replaceChildren(`It would be ${say(await put(read(field.value), true))}.`);
+    return STAY;
+  };
+  const actions = [
+    { label: "Try", run: check },
+    { label: "Change", kind: "primary", run: run(() => read(field.value)) },
+  ];
+  // a null in a merge patch takes away what was kept
+  if (origin === "config set") actions.unshift({ label: "Take back", run: run(() => null) });
+  dialog(key, h("div", { class: "form" }, h("label", { class: "form-field" }, h("span", { class: "form-name" }, "Value"), field), h("p", {}, "It is kept in the store, for all nodes that share it, and refused whole where it is wrong."), told), actions);
+}

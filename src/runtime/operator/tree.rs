@@ -1,0 +1,117 @@
+//! The supervision tree: who watches over whom, and what each is at.
+
+use super::{Operator, Result, page_limit};
+use crate::runtime::{
+    dispatcher::RunningTasks,
+    kind::AnyKind,
+    live::LiveInfo,
+    persistence::Health,
+    views::{Page, TreeNode},
+};
+
+/// How many children of a tree node are shown at most.
+const MAX_CHILDREN: usize = 1_000;
+
+impl Operator {
+    /// The supervision tree, with as many children of each as are shown at most.
+    pub async fn tree(&self) -> TreeNode {
+        self.small_tree(MAX_CHILDREN).await
+    }
+
+    /// The supervision tree with the first few children of each: of a kind by their keys.
+    /// [`Operator::branch`] has the others.
+    pub async fn small_tree(&self, children: usize) -> TreeNode {
+        let children = children.min(MAX_CHILDREN);
+        let node = &self.node;
+        let (mut up, mut waiting, mut tasks) = (node.persistence.is_up(), 0, Vec::new());
+        if let Some(actors) = node.actors() {
+            (up, waiting) = actors.persistence.send(Health).await.unwrap_or((false, 0));
+            tasks = actors.dispatcher.send(RunningTasks).await.unwrap_or_default();
+        }
+        let mut dispatcher = leaf("dispatcher", "dispatcher", "active", 0);
+        dispatcher.more = tasks.len().saturating_sub(children) as u64;
+        dispatcher.children = tasks
+            .into_iter()
+            .take(children)
+            .map(|(id, target, attempt)| {
+                let mut task = leaf("task", &id.to_string(), "running", 0);
+                task.current = Some(format!("{target}, attempt {attempt}"));
+                task
+            })
+            .collect();
+        let mut root = leaf("orchestrator", &node.settings.load().node.name, "active", 0);
+        root.children = vec![
+            leaf("persistence", "persistence", if up { "active" } else { "down" }, waiting as u64),
+            leaf("cache", "cache", if node.cache.health().up { "active" } else { "down" }, 0),
+            dispatcher,
+        ];
+        for tool in node.tools.values() {
+            let info = tool.info();
+            let mut child =
+                leaf("tool", &info.name, if info.running > 0 { "active" } else { "idle" }, info.waiting);
+            child.restarts = info.crashed;
+            root.children.push(child);
+        }
+        let mut groups: Vec<_> = node.groups.iter().map(|g| leaf("group", &g.name, "active", 0)).collect();
+        for kind in &node.kinds {
+            let mut group = leaf("kind", kind.name(), "active", kind.backlog() as u64);
+            group.children = running(&**kind, None, children);
+            group.more = kind.running().saturating_sub(group.children.len()) as u64;
+            let member_of = kind.policy().group.as_deref();
+            match groups.iter_mut().find(|g| member_of == Some(&*g.name)) {
+                Some(supervisor) => {
+                    supervisor.depth += group.depth;
+                    supervisor.children.push(group);
+                }
+                None => root.children.push(group),
+            }
+        }
+        for (supervisor, declared) in groups.iter_mut().zip(&node.groups) {
+            supervisor.current = Some(declared.policy.strategy.name().to_owned());
+        }
+        root.children.extend(groups);
+        root
+    }
+
+    /// One page of the running agents of a kind, by their keys. The cursor is the key before it.
+    ///
+    /// # Errors
+    /// An unknown kind, a limit that is none.
+    pub fn branch(&self, kind: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Page<TreeNode>> {
+        let (_, found) = self.kind_of(kind)?;
+        let limit = page_limit(limit)?;
+        let items = running(&**found, cursor, limit);
+        let last = items.last().filter(|_| items.len() == limit);
+        let next_cursor = last.and_then(|last| last.name.split_once('/')).map(|(_, key)| key.to_owned());
+        Ok(Page { items, next_cursor })
+    }
+}
+
+fn leaf(role: &str, name: &str, status: &str, depth: u64) -> TreeNode {
+    TreeNode {
+        role: role.to_owned(),
+        name: name.to_owned(),
+        status: status.to_owned(),
+        restarts: 0,
+        depth,
+        current: None,
+        message: None,
+        since_ms: None,
+        children: Vec::new(),
+        more: 0,
+    }
+}
+
+fn running(kind: &dyn AnyKind, after: Option<&str>, limit: usize) -> Vec<TreeNode> {
+    let agent = |(key, info): (std::sync::Arc<str>, LiveInfo)| {
+        let name = format!("{}/{key}", kind.name());
+        let mut agent = leaf("agent", &name, info.status, info.mailbox.depth as u64);
+        agent.restarts = info.restarts;
+        if let Some((message, since_ms)) = info.current {
+            agent.current = Some(format!("{message} for {since_ms} ms"));
+            (agent.message, agent.since_ms) = (Some(message.to_owned()), Some(since_ms));
+        }
+        agent
+    };
+    kind.page(after, limit).into_iter().map(agent).collect()
+}

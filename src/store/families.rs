@@ -1,0 +1,100 @@
+//! Who belongs to whom among tasks: who waits for whom, and who was submitted by whom.
+//!
+//! Both are small looks, for a person who looks at one task: neither has an index of its own, since every
+//! submission would pay for it.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::model::id::TaskId;
+
+/// The most that one look reads.
+pub(super) const MAX_LOOK: usize = 10_000;
+
+/// To whom a task belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kin {
+    /// The task.
+    pub id: TaskId,
+    /// The task whose turn submitted it.
+    pub parent: Option<TaskId>,
+    /// The batch it is counted in.
+    pub batch: Option<TaskId>,
+}
+
+/// What is read of families.
+#[async_trait]
+pub trait Families: Send + Sync {
+    /// Who waits for whom, of those around these tasks: pairs of one that has not ended and one that comes
+    /// after it, at most `limit`. (What has ended is waited for no more, and is not in them.)
+    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError>;
+
+    /// The tasks behind an id, in the order of their ids, hot and archived: the first `limit`, 1 to 10,000.
+    async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError>;
+}
+
+/// Writes the reads for one connection, as [`schedule_statements`](super::schedules::schedule_statements) does.
+macro_rules! family_reads {
+    ($conn:ty, [$($async:tt)*], [$($wait:tt)*]) => {
+        use crate::{
+            model::id::TaskId,
+            store::{
+                StoreError,
+                families::{Kin, MAX_LOOK},
+                schema::{greenroom_task_archive, greenroom_task_parents, greenroom_tasks},
+                values::Id,
+            },
+        };
+
+        /// Who waits for whom, of those around these tasks.
+        pub(super) $($async)* fn waits(
+            conn: &mut $conn,
+            around: &[TaskId],
+            limit: usize,
+        ) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+            use greenroom_task_parents::dsl;
+            let ids: Vec<Id> = around.iter().map(|id| Id::from(*id)).collect();
+            let near = dsl::parent.eq_any(ids.clone()).or(dsl::child.eq_any(ids));
+            let limit = i64::try_from(limit.min(MAX_LOOK)).unwrap_or(1);
+            let pairs = dsl::greenroom_task_parents.filter(near).limit(limit).select((dsl::parent, dsl::child));
+            let pairs: Vec<(Id, Id)> = RunQueryDsl::load(pairs, conn)$($wait)*.map_err(sql)?;
+            Ok(pairs.into_iter().map(|(parent, child)| (parent.into(), child.into())).collect())
+        }
+
+        /// The tasks behind an id.
+        pub(super) $($async)* fn kin_behind(
+            conn: &mut $conn,
+            id: TaskId,
+            limit: usize,
+        ) -> Result<Vec<Kin>, StoreError> {
+            use greenroom_task_archive::dsl as archive;
+            use greenroom_tasks::dsl as hot;
+            let (limit, most) = (limit.clamp(1, MAX_LOOK), i64::try_from(limit.clamp(1, MAX_LOOK)).unwrap_or(1));
+            let unfinished = hot::greenroom_tasks
+                .filter(hot::id.gt(Id::from(id)))
+                .order(hot::id.asc())
+                .limit(most)
+                .select((hot::id, hot::parent, hot::batch));
+            let mut rows: Vec<(Id, Option<Id>, Option<Id>)> =
+                RunQueryDsl::load(unfinished, conn)$($wait)*.map_err(sql)?;
+            let ended = archive::greenroom_task_archive
+                .filter(archive::id.gt(Id::from(id)))
+                .order(archive::id.asc())
+                .limit(most)
+                .select((archive::id, archive::parent, archive::batch));
+            rows.append(&mut RunQueryDsl::load(ended, conn)$($wait)*.map_err(sql)?);
+            let kin = |(id, parent, batch): (Id, Option<Id>, Option<Id>)| Kin {
+                id: id.into(),
+                parent: parent.map(TaskId::from),
+                batch: batch.map(TaskId::from),
+            };
+            let mut kin: Vec<Kin> = rows.into_iter().map(kin).collect();
+            // one that ended between the two reads is in both
+            kin.sort_unstable_by_key(|kin| kin.id);
+            kin.dedup_by_key(|kin| kin.id);
+            kin.truncate(limit);
+            Ok(kin)
+        }
+    };
+}
+pub(super) use family_reads;

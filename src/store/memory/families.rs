@@ -1,0 +1,24 @@
+//! Families of tasks, as [`crate::store::Families`] says.
+
+use super::state::State;
+use crate::{
+    model::id::TaskId,
+    store::families::{Kin, MAX_LOOK},
+};
+
+impl State {
+    pub(super) fn waits(&self, around: &[TaskId], limit: usize) -> Vec<(TaskId, TaskId)> {
+        let pairs = self.hot.iter().flat_map(|(id, task)| task.children.iter().map(|child| (*id, *child)));
+        let near = |(parent, child): &(TaskId, TaskId)| around.contains(parent) || around.contains(child);
+        pairs.filter(near).take(limit.min(MAX_LOOK)).collect()
+    }
+
+    pub(super) fn kin_behind(&self, id: TaskId, limit: usize) -> Vec<Kin> {
+        let tasks = self.hot.iter().chain(self.archive.iter()).filter(|(other, _)| **other > id);
+        let mut kin: Vec<Kin> =
+            tasks.map(|(id, task)| Kin { id: *id, parent: task.new.parent, batch: task.new.batch }).collect();
+        kin.sort_unstable_by_key(|kin| kin.id);
+        kin.truncate(limit.clamp(1, MAX_LOOK));
+        kin
+    }
+}

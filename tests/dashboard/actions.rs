@@ -1,0 +1,170 @@
+//! What a person does: act on agents and tasks, say something, use the keyboard.
+
+use serde_json::json;
+
+use crate::{
+    is_clean,
+    seed::{ask, seed, task},
+    signed_in,
+    support::Node,
+};
+
+#[test]
+fn an_agent_is_paused_and_resumed() {
+    let node = Node::start(&[]);
+    ask(&node, "a", "Add", json!({"n": 1}));
+    let mut page = signed_in(&node);
+    page.go("#/agents/counter/a");
+    page.click("Pause");
+    page.sees("wait until it is resumed");
+    page.until("document.querySelector('dialog[open]').contains(document.activeElement)");
+    page.eval("[...document.querySelectorAll('dialog .button')].at(-1).click()");
+    page.until(
+        "!document.querySelector('dialog') && document.querySelector('main .badge').textContent === 'paused'",
+    );
+    assert_eq!(node.get("/api/v1/agents/counter/a").json["status"], "paused");
+    page.click("Resume");
+    page.eval("[...document.querySelectorAll('dialog .button')].at(-1).click()");
+    page.until("document.querySelector('main .badge').textContent !== 'paused'");
+    assert_ne!(node.get("/api/v1/agents/counter/a").json["status"], "paused");
+    is_clean(&page, &node);
+}
+
+#[test]
+fn a_message_is_sent_with_a_form_made_from_its_schema() {
+    let node = Node::start(&[]);
+    ask(&node, "a", "Add", json!({"n": 1}));
+    let mut page = signed_in(&node);
+    page.go("#/agents/counter/a");
+    page.click("Send a message");
+    page.sees("How much; may be negative.");
+    page.click("Send");
+    page.sees("n is missing");
+    page.fill("dialog input[type=number]", "41");
+    page.click("Send");
+    page.sees("total: 42");
+    page.click("JSON");
+    page.until("JSON.parse(document.querySelector('dialog textarea').value).n === 41");
+    page.eval("document.querySelector('dialog textarea').value = '{\"n\": \"two\"}'");
+    page.click("Send");
+    page.until("document.querySelector('dialog .answer code')?.textContent === '/n'");
+    page.click("Close");
+    page.until("!document.querySelector('dialog')");
+    page.sees("total: 42");
+    assert_eq!(ask(&node, "a", "Get", json!({})), json!({"total": 42}));
+}
+
+#[test]
+fn dead_letters_are_brought_back_one_by_one_and_by_a_filter() {
+    let node = Node::start(&[]);
+    let fail = |key: &str| {
+        let target = format!("counter/{key}");
+        let id = task(
+            &node,
+            json!({"target": target, "message": "Fail", "input": {"message": "no luck"}, "max_attempts": 1}),
+        );
+        assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=20s")).json["state"], "failed");
+        id
+    };
+    let ids = [fail("a"), fail("a"), fail("b")];
+    // what is brought back waits, so that it can be told from what failed again
+    assert_eq!(node.post("/api/v1/kinds/counter/pause", "").status, 202);
+    let mut page = signed_in(&node);
+    page.go("#/tasks/dead");
+    page.until("document.querySelectorAll('tbody tr').length === 3");
+    page.eval("document.querySelector('tbody tr button').click()");
+    page.until("document.querySelectorAll('tbody tr').length === 2");
+    page.go("#/tasks/dead?target=counter%2Fa");
+    page.until("document.querySelectorAll('tbody tr').length === 2");
+    page.click("Retry these…");
+    page.sees("Retry 2 tasks?");
+    page.click("Retry 2 tasks");
+    page.sees("2 tasks brought back");
+    page.sees("No dead letters");
+    for id in &ids {
+        assert_eq!(node.get(&format!("/api/v1/tasks/{id}")).json["state"], "ready");
+    }
+    is_clean(&page, &node);
+}
+
+#[test]
+fn a_task_is_signalled_and_seen_to_its_end() {
+    let node = Node::start(&[]);
+    let seed = seed(&node);
+    let mut page = signed_in(&node);
+    page.go(&format!("#/tasks/{}", seed.waiting));
+    page.click("Signal…");
+    page.fill("dialog input", "approved");
+    page.fill("dialog textarea", "{\"by\": \"ada\"}");
+    page.click("Send");
+    page.until("document.querySelector('main .badge').textContent === 'succeeded'");
+    page.sees("by: \"ada\"");
+    is_clean(&page, &node);
+}
+
+#[test]
+fn tokens_are_made_and_settings_changed() {
+    let node = Node::start(&[]);
+    let mut page = signed_in(&node);
+    page.go("#/system/tokens");
+    page.click("Add a token…");
+    page.fill("dialog input", "ada");
+    page.click("Add");
+    page.sees("This is shown once:");
+    let token = page.eval("document.querySelector('dialog p code').textContent");
+    let bearer = format!("Bearer {}", token.as_str().unwrap());
+    let me = node.send_bare("GET", "/api/v1/me", &[("Authorization", &bearer)], None);
+    assert_eq!((me.status, &me.json["name"]), (200, &json!("ada")));
+    page.click("Close");
+    page.until("[...document.querySelectorAll('tbody td')].some((cell) => cell.textContent === 'ada')");
+    page.go("#/system/config?find=log.level");
+    page.click("Change");
+    page.eval("document.querySelector('dialog input').value = ''");
+    page.fill("dialog input", "shout");
+    page.click("Change");
+    page.until("document.querySelector('dialog .form-error')?.textContent.includes('shout')");
+    page.eval("document.querySelector('dialog input').value = ''");
+    page.fill("dialog input", "debug");
+    page.click("Change");
+    page.sees("log.level: in force at once");
+    page.until("!document.querySelector('dialog') && document.querySelector('tbody td + td').textContent === 'debug'");
+}
+
+#[test]
+fn the_keyboard_is_enough() {
+    let node = Node::start(&[]);
+    seed(&node);
+    let mut page = signed_in(&node);
+    page.press("?");
+    page.until("document.querySelector('dialog[open] h2').textContent === 'Keys'");
+    page.press("Escape");
+    page.until("!document.querySelector('dialog')");
+    for (key, hash) in
+        [("t", "#/tasks"), ("c", "#/crashes"), ("s", "#/tree"), ("l", "#/logs"), ("a", "#/agents")]
+    {
+        page.press("g");
+        page.press(key);
+        page.until(&format!("location.hash === '{hash}' && document.querySelector('main .page')"));
+    }
+    page.until("document.querySelectorAll('tr.row').length > 5");
+    for key in ["j", "j", "k", "j"] {
+        page.press(key);
+    }
+    page.until("document.activeElement === document.querySelectorAll('tr.row')[1]");
+    page.press("Enter");
+    page.until("location.hash.startsWith('#/agents/counter/')");
+    page.press("g");
+    page.press("t");
+    page.until("location.hash === '#/tasks' && document.querySelector('main input[type=search]')");
+    page.press("/");
+    page.until("document.activeElement === document.querySelector('main input[type=search]')");
+    // in a field the letters are letters
+    page.press("j");
+    page.until("document.activeElement.value === 'j'");
+    page.press("Escape");
+    page.until("document.activeElement === document.body && location.hash === '#/tasks'");
+    page.eval("document.querySelector('.skip').focus()");
+    page.press("Enter");
+    page.until("document.activeElement === document.querySelector('main') && location.hash === '#/tasks'");
+    is_clean(&page, &node);
+}
