@@ -22,7 +22,8 @@ pub(crate) fn hide(secrets: impl IntoIterator<Item = String>) {
     let mut known = KNOWN.write();
     for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
         let quoted = serde_json::Value::from(secret.as_str()).to_string();
-        let in_json = quoted.trim_matches('"').to_owned();
+        let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let in_json = inside.unwrap_or(&quoted).to_owned();
         for form in [secret, in_json] {
             if !known.contains(&form) {
                 known.push(form);
