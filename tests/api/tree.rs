@@ -34,6 +34,7 @@ fn a_large_kind_is_leafed_through() {
     assert_eq!(read, keys);
     node.get("/api/v1/tree/nope").is_problem(404, "unknown_kind");
     node.get("/api/v1/tree/counter?limit=0").is_problem(400, "malformed");
+    node.get("/api/v1/tree/counter?cursor=a%2Fb").is_problem(400, "malformed");
     for children in ["x", "-1", "1001"] {
         node.get(&format!("/api/v1/tree?children={children}")).is_problem(400, "malformed");
     }

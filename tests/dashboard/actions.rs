@@ -31,6 +31,35 @@ fn an_agent_is_paused_and_resumed() {
 }
 
 #[test]
+fn a_state_is_edited_rolled_back_and_deleted() {
+    let node = Node::start(&[]);
+    ask(&node, "a", "Add", json!({"n": 1}));
+    let mut page = signed_in(&node);
+    page.go("#/agents/counter/a");
+    page.click("Edit…");
+    page.eval("document.querySelector('dialog textarea').value = '{\"total\": \"many\", \"ids\": []}'");
+    page.click("Write it");
+    page.until("document.querySelector('dialog .form-error')?.textContent.length > 0");
+    page.eval("document.querySelector('dialog textarea').value = '{\"total\": 41, \"ids\": []}'");
+    page.click("Write it");
+    page.sees("total: 41");
+    assert_eq!(ask(&node, "a", "Get", json!({})), json!({"total": 41}));
+    page.go("#/agents/counter/a/history");
+    page.click("Go back to it…");
+    page.click("Roll back");
+    page.until("!document.querySelector('dialog')");
+    assert_eq!(ask(&node, "a", "Get", json!({})), json!({"total": 1}));
+    page.click("Delete this agent…");
+    page.click("Delete for good");
+    page.until("location.hash === '#/agents'");
+    node.get("/api/v1/agents/counter/a").is_problem(404, "not_found");
+    page.go("#/system/audit");
+    for action in ["agent.edit", "agent.rollback", "agent.delete"] {
+        page.sees(action);
+    }
+}
+
+#[test]
 fn a_message_is_sent_with_a_form_made_from_its_schema() {
     let node = Node::start(&[]);
     ask(&node, "a", "Add", json!({"n": 1}));

@@ -38,6 +38,7 @@ fn pages(seed: &Seed) -> Vec<(&'static str, String, &'static str)> {
         page("tools", "#/system/tools", "fs.read"),
         page("config", "#/system/config", "node.probe"),
         page("tokens", "#/system/tokens", "token"),
+        page("audit", "#/system/audit", "agent.quarantine"),
     ]
 }
 

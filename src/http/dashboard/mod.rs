@@ -33,7 +33,7 @@ const ASSETS: &[Asset] = assets! {
     "index.html" "icon.svg" "style.css" "parts.css" "work.css"
     "api.js" "app.js" "dag.js" "dialog.js" "diff.js" "dom.js" "form.js" "format.js" "json.js" "keys.js"
     "live.js" "login.js" "page.js" "session.js" "spark.js" "theme.js" "timeline.js" "ui.js"
-    "pages/access.js" "pages/agent.js" "pages/agents.js" "pages/config.js" "pages/crashes.js" "pages/dead.js" "pages/logs.js" "pages/overview.js"
+    "pages/access.js" "pages/agent.js" "pages/agents.js" "pages/config.js" "pages/crashes.js" "pages/dead.js" "pages/logs.js" "pages/overview.js" "pages/repair.js"
     "pages/schedules.js" "pages/send.js" "pages/system.js" "pages/task.js" "pages/tasks.js" "pages/tree.js"
 };
 

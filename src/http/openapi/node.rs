@@ -58,11 +58,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             s.answer::<Status>(),
         ),
         get("/tree", "getTree", "The supervision tree.")
-            .query(
-                "children",
-                "How many children of each.",
-                json!({"type": "integer", "minimum": 0, "maximum": 1_000, "default": 1_000}),
-            )
+            .number("children", "How many children of each; 1,000 where it is absent.", 0, 1_000)
             .answers(200, "The tree.", s.answer::<TreeNode>()),
         get("/tree/{kind}", "listRunningAgents", "The running agents of a kind, by their keys.")
             .paged("[A-Za-z0-9_-]{1,40}")

@@ -1,6 +1,7 @@
 //! The supervision tree: who watches over whom, and what each is at.
 
-use super::{Operator, Result, page_limit};
+use super::{Operator, OperatorError, Result, page_limit};
+use crate::model::id::check_key;
 use crate::runtime::{
     dispatcher::RunningTasks,
     kind::AnyKind,
@@ -76,10 +77,13 @@ impl Operator {
     /// One page of the running agents of a kind, by their keys. The cursor is the key before it.
     ///
     /// # Errors
-    /// An unknown kind, a limit that is none.
+    /// An unknown kind, a cursor or a limit that is none.
     pub fn branch(&self, kind: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Page<TreeNode>> {
         let (_, found) = self.kind_of(kind)?;
         let limit = page_limit(limit)?;
+        if cursor.is_some_and(|cursor| check_key(cursor).is_err()) {
+            return Err(OperatorError::Malformed("`cursor` is not one of ours".to_owned()));
+        }
         let items = running(&**found, cursor, limit);
         let last = items.last().filter(|_| items.len() == limit);
         let next_cursor = last.and_then(|last| last.name.split_once('/')).map(|(_, key)| key.to_owned());

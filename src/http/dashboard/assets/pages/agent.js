@@ -9,6 +9,7 @@ import { jsonTree } from "../json.js";
 import { barred } from "../session.js";
 import { ago, badge, button, card, empty, facts, select, subject, tabs, targetHref } from "../ui.js";
 import { eventLine } from "./logs.js";
+import { drop, edit, rollBack } from "./repair.js";
 import { sendDialog } from "./send.js";
 import { taskTable } from "./tasks.js";
 
@@ -101,7 +102,7 @@ async function states(name, agent, version, against, signal) {
   return { state, other, snapshots: kept.items };
 }
 
-function stateView({ state, other, snapshots }, page) {
+function stateView({ name, state, other, snapshots }, page) {
   if (!state) return empty("No state yet", "It is written with the first turn that commits.");
   const { version, against } = page.params;
   const options = snapshots.map((s) => [String(s.version), `version ${count(s.version)}`]);
@@ -111,6 +112,7 @@ function stateView({ state, other, snapshots }, page) {
     select("Version", version ?? "", [["", "now"], ...options], (v) => page.with({ version: v })),
     h("span", { class: "faint" }, "against"),
     select("Against", against ?? "", [["", "nothing"], ...options], (v) => page.with({ against: v })),
+    !version && state.version && button("Edit…", () => edit(page, name, state), { kind: "small", barred: barred("admin") }),
   );
   if (state.error) return card("State", side, h("p", { class: "form-error" }, state.error.message));
   return [
@@ -136,10 +138,14 @@ function historyView({ agent, name, snapshots }, page) {
         ago(s.at),
         h("a", { class: "button small", href: `${base}?version=${s.version}` }, "Look"),
         snapshots[n + 1] && h("a", { class: "button small", href: `${base}?version=${s.version}&against=${snapshots[n + 1].version}` }, "What changed"),
+        s.version !== agent.version && button("Go back to it…", () => rollBack(page, name, s.version, agent.version), { kind: "small", barred: barred("admin") }),
         agent.status === "quarantined" && button("Release with it", () => release(page, name, s.version), { kind: "small", barred: no }),
       ),
     );
-  return card("Kept versions", plural(snapshots.length, "version"), h("ul", { class: "lines" }, snapshots.map(row)));
+  return [
+    card("Kept versions", plural(snapshots.length, "version"), h("ul", { class: "lines" }, snapshots.map(row))),
+    h("div", {}, button("Delete this agent…", () => drop(name), { kind: "small bad", barred: barred("admin") })),
+  ];
 }
 
 function release(page, name, version) {
