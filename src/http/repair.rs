@@ -42,23 +42,25 @@ fn written(version: i64) -> Answer {
     Ok(tagged(ok(&json!({"version": version}))?, version))
 }
 
-/// For the audit log: what there was before.
-async fn was(ctx: &Ctx, request: &HttpRequest, kind: &str, key: &str) {
-    let agent = ctx.operator.agent(kind, key).await.ok();
-    audit::before(request, agent.map(|agent| json!({"status": agent.status, "version": agent.version})));
+/// The agent must be there; for the audit log, what it was before.
+async fn was(ctx: &Ctx, request: &HttpRequest, kind: &str, key: &str) -> Result<(), Problem> {
+    let agent = ctx.operator.agent(kind, key).await?;
+    audit::before(request, Some(json!({"status": agent.status, "version": agent.version})));
+    Ok(())
 }
 
 /// `PUT …/state` with `If-Match: "VERSION"`: the body is the next state.
 pub(super) async fn edit(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
     let (kind, key) = path::agent(&request)?;
-    let version = if_match(request.headers())?.ok_or_else(|| {
+    let tag = if_match(request.headers())?;
+    was(&ctx, &request, &kind, &key).await?;
+    let version = tag.ok_or_else(|| {
         let detail = "`If-Match: \"VERSION\"` is missing: the version that was edited, as `ETag` gave it";
         Problem::new("precondition_required", detail)
     })?;
     if body.json()?.is_none() {
         return Err(Problem::malformed("the body is to be the state, and there is none"));
     }
-    was(&ctx, &request, &kind, &key).await;
     written(ctx.operator.edit_state(&kind, &key, version, &body.0).await?)
 }
 
@@ -72,7 +74,7 @@ struct To {
 pub(super) async fn roll_back(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
     let (kind, key) = path::agent(&request)?;
     let (version, To { to }) = (if_match(request.headers())?, body.read()?);
-    was(&ctx, &request, &kind, &key).await;
+    was(&ctx, &request, &kind, &key).await?;
     written(ctx.operator.roll_back(&kind, &key, to, version).await?)
 }
 
@@ -80,7 +82,7 @@ pub(super) async fn roll_back(ctx: Data<Ctx>, request: HttpRequest, body: Body) 
 pub(super) async fn delete(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
     let (kind, key) = path::agent(&request)?;
     let cancel = params.parsed("cancel_tasks", "true or false")?.unwrap_or_default();
-    was(&ctx, &request, &kind, &key).await;
+    was(&ctx, &request, &kind, &key).await?;
     let cancelled = ctx.operator.delete_agent(&kind, &key, cancel).await?;
     ok(&json!({"deleted": true, "cancelled_tasks": cancelled}))
 }

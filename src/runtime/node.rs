@@ -427,7 +427,7 @@ impl Node {
                 replayed(&row, submission.key.map(|k| k.request).unwrap_or_default())
             }
             Outcome::Refused(Refusal::ParentUnknown(parent)) => {
-                Err(AskError::Invalid(crate::Invalid::at("/after", format!("task {parent} does not exist"))))
+                Err(AskError::NotFound(format!("there is no task {parent}, which is to come before")))
             }
             Outcome::Refused(refusal) => Err(AskError::Unavailable(refusal.to_string())),
             Outcome::Unknown => Err(AskError::Unknown),
