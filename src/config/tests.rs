@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use proptest::prelude::*;
+use serde_json::json;
+
 use super::*;
 
 fn sources() -> (tempfile::TempDir, Sources) {
@@ -299,4 +302,54 @@ fn a_tool_is_named_with_its_dots_however_it_is_written() {
     let errors = errors(&sources);
     assert!(errors.iter().any(|e| e.contains("did you mean tools.fs.read.max_attempts")), "{errors:?}");
     assert!(errors.len() == 1 || errors.iter().any(|e| e.contains("longer than retry_max")), "{errors:?}");
+}
+
+proptest! {
+    /// Whatever stands in a file, in the environment or in arguments is read or refused, and nothing else.
+    #[test]
+    fn nothing_is_too_strange_to_be_refused(
+        file in text(),
+        name in "GREENROOM_[A-Za-z_.\"]{0,20}",
+        value in text(),
+        sets in proptest::collection::vec(text(), 0..3),
+        kept in proptest::collection::vec((text(), json()), 0..3),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), &file).unwrap();
+        let sources = Sources {
+            cwd: dir.path().into(),
+            env: vec![(name, value)],
+            sets,
+            stored: kept.clone(),
+            ..Sources::default()
+        };
+        if let Err(errors) = load(&sources) {
+            prop_assert!(!errors.0.is_empty() && !errors.to_string().is_empty());
+            errors.0.iter().for_each(|problem| drop(problem.pointer()));
+        }
+        let kept = kept.into_iter().collect();
+        if let Ok(next) = patched(&kept, &json!({"log": {"level": "debug"}})) {
+            prop_assert_eq!(&next["log.level"], &json!("debug"));
+        }
+    }
+}
+
+/// Texts, many of which look like settings.
+fn text() -> impl Strategy<Value = String> {
+    let key = "(\\[)?(node|store|http|log|tasks|agents|app|tools|limits)(\\.[a-z_\"*]{0,9}){0,3}(\\])?";
+    let value =
+        "( ?= ?)?(-?[0-9]{0,20}|\"[^\"]{0,9}\"|true|\\[.{0,5}|\\{.{0,5}|[0-9]{1,25}(ms|s|d|MiB|TiB)?)";
+    prop_oneof![(key, value, "\n?").prop_map(|(key, value, end)| format!("{key}{value}{end}")), ".{0,40}",]
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        text().prop_map(Value::from),
+        proptest::collection::vec(text().prop_map(Value::from), 0..3).prop_map(Value::from),
+        (text(), text()).prop_map(|(key, value)| json!({key: value})),
+    ]
 }

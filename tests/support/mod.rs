@@ -4,7 +4,7 @@
 //! and the probe `counter`, and waits until it is ready. Dropped, it is killed and its directory goes.
 #![allow(dead_code)] // each test binary uses a part of it
 
-mod contract;
+pub mod contract;
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::Contract;
+pub use contract::Contract;
 use serde_json::Value;
 use tempfile::TempDir;
 
