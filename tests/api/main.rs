@@ -321,6 +321,11 @@ fn agents_are_stopped_restarted_paused_and_resumed() {
     assert_eq!(node.ask("a", "Get", "").json, json!({"total": 5}));
     act("quarantine");
     assert_eq!(node.get("/api/v1/agents/counter/a").json["status"], "quarantined");
+    let status = node.get("/api/v1/status").json;
+    assert_eq!(
+        (&status["verdict"], &status["reasons"][0]["code"]),
+        (&json!("degraded"), &json!("agents_quarantined"))
+    );
     act("release");
     assert_eq!(node.ask("a", "Get", "").json, json!({"total": 5}));
 }

@@ -64,6 +64,15 @@ impl Operator {
             since: clock::now(),
             remedy: "its handler spins or blocks: it ends by itself, or with the process".to_owned(),
         }));
+        if let Some(n) = agents.get("quarantined").filter(|n| **n > 0) {
+            reasons.push(Reason {
+                code: "agents_quarantined".to_owned(),
+                message: format!("{n} agents are in quarantine: what is for them waits"),
+                since: now,
+                remedy: "greenroom agents ls --status quarantined says why; then agents release KIND/KEY"
+                    .to_owned(),
+            });
+        }
         if let Some(n) = tasks.get("outcome_unknown") {
             reasons.push(Reason {
                 code: "outcome_unknown".to_owned(),
