@@ -78,9 +78,6 @@ impl Actor for Orchestrator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4_096);
-        for tool in self.node.tools.values() {
-            tool.start();
-        }
         ctx.run_interval(Duration::from_secs(1), |this, _| {
             let tick = this.node.advance();
             for kind in &this.node.kinds {

@@ -32,6 +32,8 @@ pub(crate) struct Actors {
 impl Actors {
     /// Starts them on the current arbiter, which is the root's. `suspects`: see [`Dispatcher::new`].
     pub(crate) fn start(node: &Arc<Node>, suspects: bool) -> Self {
+        // first, so that whoever has a node's door finds its tools
+        node.tools.values().for_each(|tool| tool.start());
         Self {
             persistence: PersistenceActor { persistence: node.persistence.clone() }.start(),
             cache: CacheActor::of(node).start(),

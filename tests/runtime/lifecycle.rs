@@ -389,3 +389,19 @@ async fn a_turn_sees_that_it_is_asked_to_end() {
         assert_eq!(soon(asked).await.unwrap().unwrap(), "it was asked to end");
     }
 }
+
+/// Once, a call that came before the supervising actor had begun was dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_answers_as_soon_as_its_node_has_started() {
+    async fn echo(get: Get, _: Call) -> Result<u64> {
+        let Get {} = get;
+        Ok(7)
+    }
+    let mut world = World::idle();
+    for _ in 0..10 {
+        world.start_again(Runtime::builder().tool_fn("echo", Effect::Pure, echo)).await;
+        let called = soon(world.handle().operator().call("echo", b"{}", Default::default())).await;
+        assert_eq!(called.unwrap().get(), "7");
+        world.end().await;
+    }
+}
