@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{self, Sources},
-    http::Announcement,
+    http::{self, Announcement},
     runtime,
     store::{self, KeptSettings, StoreOptions},
 };
@@ -124,6 +124,8 @@ fn asks_node(session: &Session<'_>) -> Result<bool, Failure> {
 
 fn check(session: &Session<'_>, connect: bool) -> Result<(), Failure> {
     let settings = session.settings()?;
+    // what `run` would refuse
+    http::exposed(&settings)?;
     let found = if connect { doctor::environment(&settings) } else { Vec::new() };
     if session.json() {
         let wrong = found.iter().any(doctor::Finding::is_wrong);
@@ -186,18 +188,23 @@ fn change(session: &Session<'_>, key: &str, value: Value, dry_run: bool) -> Resu
     if session.json() {
         return Ok(out::json(document.to_string().as_bytes())?);
     }
-    tell(&document)
+    tell(&document, dry_run)
 }
 
 /// Says what a change came to.
-fn tell(document: &Value) -> Result<(), Failure> {
+fn tell(document: &Value, dry_run: bool) -> Result<(), Failure> {
     let text =
         |item: &Value, name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let items = |name: &str| document.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let waits = keys(document.get("needs_restart"));
     for change in items("changed") {
         let key = text(&change, "key");
-        let when = if waits.contains(&key) { "after a restart" } else { "in force" };
+        let when = match (waits.contains(&key), dry_run) {
+            (false, false) => "in force",
+            (false, true) => "would be in force at once",
+            (true, false) => "after a restart",
+            (true, true) => "would wait for a restart",
+        };
         match change.get("value") {
             Some(value) if !value.is_null() => out::line(&format!("{key} = {value}  # {when}"))?,
             _ => out::line(&format!("{key} is unset  # {when}"))?,

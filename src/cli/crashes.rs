@@ -71,7 +71,7 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
                 let reason = crash.reason.kind.name().to_owned();
                 table.row([crash.id, at, crash.subject, reason, crash.reason.message, decision]);
             }
-            Ok(table.print("no crashes")?)
+            Ok(table.print("no crashes since the node started: --groups tells of earlier ones")?)
         }
         Crashes::Show { id } => {
             let reply = client.get(&format!("/api/v1/crashes/{}", encode(&id)))?;

@@ -127,7 +127,7 @@ pub(super) fn retry(session: &Session<'_>, args: &RetryArgs) -> Result<(), Failu
     let mut all = Retried { dry_run: false, count: 0, next_cursor: None };
     loop {
         let some = asked(&client, &request)
-            .map_err(|failure| failure.detail(format!("{} were tried again before", many(&all))))?;
+            .map_err(|failure| failure.detail(format!("tried again before: {}", many(&all))))?;
         all.count += some.count;
         request.cursor = some.next_cursor;
         if request.cursor.is_none() {
@@ -137,7 +137,8 @@ pub(super) fn retry(session: &Session<'_>, args: &RetryArgs) -> Result<(), Failu
     if session.json() {
         return Ok(out::line(&json!(all).to_string())?);
     }
-    Ok(out::line(&format!("{} are tried again", many(&all)))?)
+    let verb = if all.count == 1 { "is" } else { "are" };
+    Ok(out::line(&format!("{} {verb} tried again", many(&all)))?)
 }
 
 fn asked(client: &Client, request: &RetryRequest) -> Result<Retried, Failure> {
@@ -146,7 +147,7 @@ fn asked(client: &Client, request: &RetryRequest) -> Result<Retried, Failure> {
 
 fn many(counted: &Retried) -> String {
     let least = if counted.next_cursor.is_some() { "at least " } else { "" };
-    format!("{least}{} tasks", counted.count)
+    format!("{least}{} {}", counted.count, if counted.count == 1 { "task" } else { "tasks" })
 }
 
 /// Asks the person at the terminal; where there is none, refuses.

@@ -25,7 +25,6 @@ use crate::{
     cache::{self, CacheOptions},
     config::{Settings, without_password},
     http::{Announcement, TOKEN_FILE},
-    model::units::print_size,
     runtime::views::{Status, Verdict},
     store,
 };
@@ -325,7 +324,7 @@ fn disk(data_dir: &Path) -> Finding {
             return Finding::warning("disk", format!("{}: {error}", there.display()), "look at it with df");
         }
     };
-    let message = format!("{} free for {}", print_size(free), data_dir.display());
+    let message = format!("{} free for {}", out::size(free), data_dir.display());
     let remedy = "make room, or move the data directory: a node without room refuses new work";
     if free < NO_ROOM {
         Finding::wrong("disk", message, remedy)

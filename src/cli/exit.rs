@@ -145,9 +145,10 @@ impl Failure {
             ("unknown_kind", _) => Some(format!("{program} kinds ls")),
             ("unknown_message", _) => Some(format!("{program} kinds show KIND")),
             ("precondition_failed", _) => Some("look again, and name the version that you see".to_owned()),
-            ("overloaded" | "unavailable", _) => {
-                Some(format!("try again shortly; {program} status says why"))
-            }
+            ("unavailable", _) => Some(format!("try again shortly; {program} status says why")),
+            ("overloaded", _) => Some(format!(
+                "try again shortly; {program} tree shows where messages wait, and {program} status whether too many tasks do"
+            )),
             ("full", _) => Some("make room on the node's disk".to_owned()),
             ("outcome_unknown", _) => {
                 Some("to repeat it safely, give both attempts the same --idempotency-key".to_owned())
@@ -274,6 +275,9 @@ mod tests {
         let failure = Failure::of_problem(500, &document, "mine");
         assert_eq!(failure.to_string(), "boom\n  → mine crashes show c1");
         assert_eq!(failure.exit, Exit::Failed);
+        let document = json!({"code": "overloaded", "detail": "the agent's mailbox is full"});
+        let text = Failure::of_problem(429, &document, "mine").to_string();
+        assert!(text.contains("mine tree shows"), "a status says nothing of one full mailbox: {text}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn status(session: &Session<'_>, args: &StatusArgs) -> Result<(), Fai
     if session.json() {
         out::json(&reply.body)?;
     } else {
-        out::line(&render(&status, client.url(), Paint::of_stdout()))?;
+        out::line(&render(&status, client.url(), session.program, Paint::of_stdout()))?;
     }
     match status.verdict {
         Verdict::Degraded | Verdict::Down if args.strict => Err(Failure::silent(Exit::Degraded)),
@@ -35,7 +35,7 @@ pub(super) fn status(session: &Session<'_>, args: &StatusArgs) -> Result<(), Fai
 }
 
 /// The verdict first, with what to do; then the facts.
-fn render(status: &Status, url: &str, paint: Paint) -> String {
+fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
     let (dot, verdict) = match status.verdict {
         Verdict::Ok => (paint.green("●"), paint.green("ok")),
         Verdict::Degraded => (paint.yellow("●"), paint.yellow("degraded")),
@@ -57,6 +57,11 @@ fn render(status: &Status, url: &str, paint: Paint) -> String {
     );
     fact("agents", counts(&status.agents));
     fact("tasks", counts(&status.tasks));
+    if status.tasks.get("failed").is_some_and(|n| *n > 0) {
+        // They are no reason to doubt the node, and wait for a person all the same.
+        lines.push(format!("           {}", paint.dim(&format!("→ {program} tasks dead"))));
+    }
+    let mut fact = |name: &str, text: String| lines.push(format!("{name:>9}: {text}"));
     fact("store", facts(&status.store));
     fact("cache", facts(&status.cache));
     let crashes = &status.crashes;
@@ -68,7 +73,7 @@ fn render(status: &Status, url: &str, paint: Paint) -> String {
             out::plain(&crash.subject),
             out::plain(crash.reason.kind.name()),
             out::plain(&crash.reason.message.chars().take(100).collect::<String>()),
-            paint.dim(&format!("→ crashes show {}", out::plain(&crash.id)))
+            paint.dim(&format!("→ {program} crashes show {}", out::plain(&crash.id)))
         ));
     }
     lines.join("\n")
@@ -150,7 +155,7 @@ mod tests {
             "version": "0.1.0",
             "node": {"id": "b1", "name": "eu-1", "pid": 7, "started_at": "2026-01-01T10:00:00Z",
                 "uptime_ms": 7_200_000, "rss_bytes": 1_048_576},
-            "agents": {"active": 2, "stopped": 1, "idle": 0}, "tasks": {},
+            "agents": {"active": 2, "stopped": 1, "idle": 0}, "tasks": {"failed": 3},
             "store": {"kind": "sqlite", "up": true, "size_bytes": 2048}, "cache": {"kind": "memory"},
             "crashes": {"last_hour": 0, "recent": []}, "at": "2026-01-01T12:00:00Z"
         }))
@@ -162,11 +167,12 @@ mod tests {
      node: b1 · pid 7 · http://127.0.0.1:7710
        up: 2 h · version 0.1.0 · 1.0 MiB in memory
    agents: 2 active · 1 stopped
-    tasks: none
+    tasks: 3 failed
+           → greenroom tasks dead
     store: kind sqlite · size 2.0 KiB · up true
     cache: kind memory
   crashes: 0 in the last hour";
-        assert_eq!(render(&status, "http://127.0.0.1:7710", Paint::NONE), expected);
+        assert_eq!(render(&status, "http://127.0.0.1:7710", "greenroom", Paint::NONE), expected);
     }
 
     #[test]

@@ -127,6 +127,9 @@ pub(super) struct SubmitArgs {
     /// Only when this task has ended (may be repeated)
     #[arg(long, value_name = "ID")]
     pub after: Vec<String>,
+    /// A label, by which tasks are found and tried again (may be repeated)
+    #[arg(long)]
+    pub tag: Vec<String>,
     /// Makes a repetition safe
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -232,6 +235,7 @@ fn request(args: SubmitArgs) -> Result<TaskRequest, Failure> {
         max_attempts: args.max_attempts,
         timeout: args.timeout.map(print_duration),
         after: args.after,
+        tags: args.tag,
         idempotency_key: args.idempotency_key,
         ..TaskRequest::default()
     })

@@ -41,15 +41,25 @@ pub enum BindError {
     },
 }
 
+/// Refuses an address that is reachable from elsewhere where nothing encrypts.
+///
+/// # Errors
+/// [`BindError::Exposed`].
+pub fn exposed(settings: &Settings) -> Result<(), BindError> {
+    let http = &settings.http;
+    if !http.bind.ip().is_loopback() && !http.is_encrypted() {
+        return Err(BindError::Exposed(http.bind));
+    }
+    Ok(())
+}
+
 /// Takes the port of `http.bind`.
 ///
 /// # Errors
 /// The port is in use or may not be taken, or listening there would not be safe.
 pub fn bind(settings: &Settings) -> Result<TcpListener, BindError> {
     let http = &settings.http;
-    if !http.bind.ip().is_loopback() && !http.is_encrypted() {
-        return Err(BindError::Exposed(http.bind));
-    }
+    exposed(settings)?;
     let system = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(http.bind),
         _ => BindError::System { address: http.bind, error },

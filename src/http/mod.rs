@@ -49,7 +49,7 @@ mod tools;
 pub use self::{
     access::Access,
     announce::{Announcement, url_of},
-    bind::{BindError, bind},
+    bind::{BindError, bind, exposed},
     problem::{PROBLEM_JSON, Problem, status_of},
     server::{Ctx, spawn},
     tls::{Certificate, TlsError},

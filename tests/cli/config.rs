@@ -12,9 +12,15 @@ fn a_key_is_set_by_the_node_and_where_none_runs_in_the_store() {
     let mut node = Node::start(&[]);
     let data = node.data_dir().to_string_lossy().into_owned();
     let dry = node.cli(&["config", "set", "tasks.slots", "3", "--dry-run"]);
-    assert_eq!((dry.code, dry.out.as_str()), (0, "tasks.slots = 3  # in force\n"), "{dry:?}");
+    assert_eq!(
+        (dry.code, dry.out.as_str()),
+        (0, "tasks.slots = 3  # would be in force at once\n"),
+        "{dry:?}"
+    );
     let set = node.cli_unaided(&["config", "set", "tasks.slots", "3", "--data-dir", &data]);
     assert_eq!((set.code, set.out.as_str()), (0, "tasks.slots = 3  # in force\n"), "{set:?}");
+    let dry = node.cli(&["config", "set", "agents.default.mailbox", "9", "--dry-run"]);
+    assert_eq!(dry.out, "agents.default.mailbox = 9  # would wait for a restart\n");
     let later = node.cli(&["config", "set", "agents.default.mailbox", "9"]);
     assert_eq!(later.out, "agents.default.mailbox = 9  # after a restart\n");
     let shown = node.cli(&["config", "show", "--origin"]);

@@ -31,6 +31,13 @@ fn dead_letters_are_listed_and_brought_back_by_a_filter() {
     node.cli(&["kinds", "pause", "counter"]);
     let count = node.cli(&["tasks", "retry", "--target", "counter/a", "--dry-run"]);
     assert_eq!((count.code, count.out.as_str()), (0, "2 tasks would be tried again\n"), "{count:?}");
+    let one = node.cli(&["tasks", "retry", "--target", "counter/b", "--dry-run"]);
+    assert_eq!(one.out, "1 task would be tried again\n");
+    let night = ["tasks", "submit", "counter/c", "Get", "--tag", "nightly"];
+    let night = node.cli(&night).out.trim().to_owned();
+    assert_eq!(node.cli(&["tasks", "ls", "--tag", "nightly", "--json"]).json()["items"][0]["id"], night);
+    let status = node.cli(&["status"]);
+    assert!(status.out.contains("3 failed") && status.out.contains("greenroom tasks dead"), "{status:?}");
     let count = node.cli(&["tasks", "retry", "--state", "failed", "--dry-run", "--json"]);
     assert_eq!(count.json(), json!({"dry_run": true, "count": 3, "next_cursor": null}));
     let unasked = node.cli(&["tasks", "retry", "--target", "counter/a"]);

@@ -28,6 +28,7 @@ fn exit_codes_without_a_node() {
         (&["agents", "show", "nowhere"], 2),
         (&["config", "check"], 0),
         (&["config", "check", "--set", "http.bnd=1"], 9),
+        (&["config", "check", "--set", "http.bind=0.0.0.0:0"], 9),
         (&["run", "--set", "nonsense=1"], 9),
         (&["run", "--set", "http.bind=0.0.0.0:0"], 9),
         (&["status", "--set", "http.bind=127.0.0.1:1"], 6),
