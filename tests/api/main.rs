@@ -6,6 +6,7 @@ mod config;
 mod conversations;
 mod events;
 mod limits;
+mod nodes;
 mod repair;
 mod schedules;
 mod sessions;
