@@ -14,7 +14,10 @@ use crate::{
     },
     cli, config,
     log::{Guard, Logger},
-    model::group::{GroupPolicy, Strategy},
+    model::{
+        group::{GroupPolicy, Strategy},
+        wire::Wire,
+    },
     runtime::{
         self,
         configuration::Layers,
@@ -295,19 +298,34 @@ impl Builder {
         Trials::of(self.registry.dry().chain(more.dry()))
     }
 
+    /// What others send to the program and get from it.
+    fn wire(&self, settings: &config::Settings) -> Wire {
+        let mut more = Registry::default();
+        add_own(&mut more, self.crew, settings);
+        let (mut wire, more) = (self.registry.wire(), more.wire());
+        wire.kinds.extend(more.kinds);
+        wire.tools.extend(more.tools);
+        wire
+    }
+
     /// Adds what comes with the library where it is wanted.
     fn complete(&mut self, settings: &config::Settings) {
-        add_kinds(&mut self.registry, self.crew, settings.node.probe);
-        if self.crew {
-            let roots = Roots::new(settings.tools.fs.roots.clone());
-            self.registry.tool(FsList::new(roots.clone()));
-            self.registry.tool(FsRead::new(roots));
-        }
-        if settings.node.probe {
-            self.registry.tool(ProbeWait);
-            self.registry.tool(ProbeHold);
-            self.registry.tool(ProbeStumble);
-        }
+        add_own(&mut self.registry, self.crew, settings);
+    }
+}
+
+/// Adds what comes with the library where it is wanted.
+fn add_own(registry: &mut Registry, crew: bool, settings: &config::Settings) {
+    add_kinds(registry, crew, settings.node.probe);
+    if crew {
+        let roots = Roots::new(settings.tools.fs.roots.clone());
+        registry.tool(FsList::new(roots.clone()));
+        registry.tool(FsRead::new(roots));
+    }
+    if settings.node.probe {
+        registry.tool(ProbeWait);
+        registry.tool(ProbeHold);
+        registry.tool(ProbeStumble);
     }
 }
 

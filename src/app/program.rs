@@ -11,6 +11,7 @@ use crate::{
     config::{self, Errors, Settings, Sources},
     demo,
     http::{self, Access, Announcement, Certificate, Token},
+    model::wire::Wire,
     runtime::{self, StartError, trial::Trials},
     secrets,
     store::StoreError,
@@ -102,6 +103,10 @@ impl App for Program {
 
     fn trials(&self, settings: &Settings) -> Trials {
         self.builder.trials(settings)
+    }
+
+    fn wire(&self, settings: &Settings) -> Wire {
+        self.builder.wire(settings)
     }
 
     fn demo(&self) -> Option<fn(DemoArgs) -> Result<(), Failure>> {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{
-    agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, status,
-    tasks, tokens, tools,
+    agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, schema,
+    status, tasks, tokens, tools,
 };
 use crate::config::Sources;
 
@@ -113,6 +113,8 @@ pub(super) enum Command {
     /// Kinds of agents and their messages
     #[command(subcommand, alias = "kind")]
     Kinds(kinds::Kinds),
+    /// Every wire name of this program with its schemas, and whether it keeps what an earlier one promised
+    Schema(schema::SchemaArgs),
     /// Agents: look at them, send to them, act on them
     #[command(subcommand, alias = "agent")]
     Agents(agents::Agents),
@@ -172,7 +174,10 @@ mod tests {
             "stop",
             "nodes ls",
             "node list",
+            "nodes drain self",
+            "nodes resume 0190",
             "kinds ls",
+            "schema --check schema.json",
             "kind get counter",
             "agents ls --kind counter --status active -n 5 --all",
             "agents list",
@@ -226,6 +231,7 @@ mod tests {
             "db migrate",
             "db status",
             "db verify",
+            "db backup copy.db",
             "config check --connect",
             "config init --production --force",
             "config set log.level debug --dry-run",

@@ -99,6 +99,12 @@ impl Client {
         Ok(Self { agent: config.new_agent(), url, token, program: session.program.to_owned() })
     }
 
+    /// The same at another node.
+    pub fn at(&self, url: &str) -> Self {
+        let url = url.trim_end_matches('/').to_owned();
+        Self { agent: self.agent.clone(), url, token: self.token.clone(), program: self.program.clone() }
+    }
+
     /// Where the node is.
     pub fn url(&self) -> &str {
         &self.url

@@ -1,7 +1,10 @@
 //! `db`: the store, on this machine and without a node.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 use super::{
     Session,
@@ -23,6 +26,12 @@ pub(super) enum Db {
     Status,
     /// Read all that is kept and check it; exit 1 where something is wrong
     Verify,
+    /// Copy the store into a new file, also while a node runs
+    Backup {
+        /// Where to
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
@@ -41,6 +50,7 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Db::Backup { file } => backup(session, &waiter, &url, &file),
         Db::Status => {
             let seen =
                 waiter.block_on(store::migration_status(&url)).map_err(|error| failed(&error, &url))?;
@@ -93,6 +103,25 @@ pub(super) fn run(session: &Session<'_>, command: Db) -> Result<(), Failure> {
             Err(report.problems.into_iter().fold(failure, Failure::detail))
         }
     }
+}
+
+/// `db backup`. Of a server's database only the server's tools can make a copy that is of one moment.
+fn backup(session: &Session<'_>, waiter: &Runtime, url: &str, file: &Path) -> Result<(), Failure> {
+    let copied = waiter.block_on(store::backup(url, file)).map_err(|error| {
+        let exit = if matches!(error, StoreError::Refused(_)) { Exit::Refused } else { Exit::Failed };
+        Failure::new(exit, error.to_string())
+    })?;
+    let Some(bytes) = copied else {
+        let dump = format!("pg_dump --format=custom --file='{}' '{}'", file.display(), without_password(url));
+        return Err(
+            Failure::usage("the store is on Postgres, which has a tool of its own for this").hint(dump)
+        );
+    };
+    if session.json() {
+        return Ok(out::line(&json!({"file": file, "bytes": bytes}).to_string())?);
+    }
+    out::note(&format!("{} has {}", file.display(), out::size(bytes)));
+    Ok(())
 }
 
 /// How the states of each kind read; of kinds without any there is nothing to say.

@@ -30,6 +30,7 @@ mod nodes;
 mod out;
 mod repair;
 mod schedules;
+mod schema;
 mod sse;
 mod status;
 mod table;
@@ -54,6 +55,7 @@ pub use self::{
 };
 use crate::{
     config::{Errors, Settings, Sources},
+    model::wire::Wire,
     runtime::trial::Trials,
 };
 
@@ -74,6 +76,11 @@ pub trait App {
     /// Reads the states of the program's kinds dry.
     fn trials(&self, _: &Settings) -> Trials {
         Trials::default()
+    }
+
+    /// What others send to the program and get from it.
+    fn wire(&self, _: &Settings) -> Wire {
+        Wire::default()
     }
 
     /// Runs the demo. A program that has none does not offer the command.
@@ -150,7 +157,8 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
     }
     let load = |sources: &Sources| app.settings(sources);
     let trials = |settings: &Settings| app.trials(settings);
-    let session = Session { common: &cli.common, program, load: &load, trials: &trials };
+    let wire = |settings: &Settings| app.wire(settings);
+    let session = Session { common: &cli.common, program, load: &load, trials: &trials, wire: &wire };
     match cli.command {
         Command::Run => Ok(()), // done above
         Command::Status(args) => status::status(&session, &args),
@@ -158,6 +166,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         Command::Stop(args) => node::stop(&session, &args),
         Command::Nodes(command) => nodes::run(&session, command),
         Command::Kinds(command) => kinds::run(&session, command),
+        Command::Schema(args) => schema::run(&session, &args),
         Command::Agents(command) => agents::run(&session, command),
         Command::Tasks(command) => tasks::run(&session, command),
         Command::Schedules(command) => schedules::run(&session, command),
@@ -181,6 +190,7 @@ struct Session<'a> {
     program: &'a str,
     load: &'a dyn Fn(&Sources) -> Result<Settings, Errors>,
     trials: &'a dyn Fn(&Settings) -> Trials,
+    wire: &'a dyn Fn(&Settings) -> Wire,
 }
 
 impl Session<'_> {

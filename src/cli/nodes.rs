@@ -1,21 +1,74 @@
-//! `nodes`: who shares the store, and who owns what.
+//! `nodes`: who shares the store, who owns what, and who begins tasks.
 
 use clap::Subcommand;
 
-use super::{Session, exit::Failure, out, table::Table};
-use crate::runtime::views::{MemberInfo, Page};
+use super::{
+    Session,
+    client::{Client, encode},
+    exit::{Exit, Failure},
+    out,
+    table::Table,
+    when,
+};
+use crate::runtime::{
+    operator::named,
+    views::{MemberInfo, Page},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Nodes {
     /// List the nodes
     #[command(alias = "list")]
     Ls,
+    /// Have a node begin no tasks: what runs ends, and messages are still taken. A restart ends it
+    Drain(Which),
+    /// Have a node begin tasks again
+    Resume(Which),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// The node: its id or the beginning of it, its name where no other has it, or `self`
+    #[arg(value_name = "ID")]
+    id: String,
 }
 
 pub(super) fn run(session: &Session<'_>, command: Nodes) -> Result<(), Failure> {
     match command {
         Nodes::Ls => list(session),
+        Nodes::Drain(which) => act(session, &which.id, "drain", "begins no tasks any more"),
+        Nodes::Resume(which) => act(session, &which.id, "resume", "begins tasks again"),
     }
+}
+
+fn nodes(client: &Client) -> Result<Vec<MemberInfo>, Failure> {
+    Ok(client.get("/api/v1/nodes")?.read::<Page<MemberInfo>>()?.items)
+}
+
+/// Asks the node that is meant, which may be another one than the one that is asked who there is.
+fn act(session: &Session<'_>, id: &str, action: &str, done: &str) -> Result<(), Failure> {
+    let client = session.client()?;
+    let nodes = nodes(&client)?;
+    let hint = format!("{} nodes ls", session.program);
+    let node = match named(&nodes, id).as_slice() {
+        [one] => (*one).clone(),
+        [] => return Err(Failure::new(Exit::NotFound, format!("there is no node `{id}`")).hint(hint)),
+        _ => return Err(Failure::new(Exit::Refused, format!("`{id}` may be several nodes")).hint(hint)),
+    };
+    let there = match &node.url {
+        _ if node.this => client,
+        Some(url) => client.at(url),
+        None => {
+            let why = format!("`{}` does not say where it is reached", node.name);
+            return Err(Failure::new(Exit::Unreachable, why).hint("set node.url there, or give its --url"));
+        }
+    };
+    let reply = there.post(&format!("/api/v1/nodes/{}/{action}", encode(&node.id)), Vec::new())?;
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    out::note(&format!("{} {done}", node.name));
+    Ok(())
 }
 
 fn list(session: &Session<'_>) -> Result<(), Failure> {
@@ -23,12 +76,13 @@ fn list(session: &Session<'_>) -> Result<(), Failure> {
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }
-    let mut table = Table::new(&["NODE", "STATUS", "PARTITIONS", "URL", "LEASE UNTIL", "ID"]);
+    let mut table = Table::new(&["NODE", "STATUS", "PARTITIONS", "URL", "STARTED", "LEASE UNTIL", "ID"]);
     for node in reply.read::<Page<MemberInfo>>()?.items {
         let name = if node.this { format!("{} (this one)", node.name) } else { node.name };
         let until = node.lease_until.map_or_else(|| "-".to_owned(), |until| until.to_string());
         let url = node.url.unwrap_or_else(|| "-".to_owned());
-        table.row([name, node.status, node.partitions.len().to_string(), url, until, node.id]);
+        let (owned, started) = (node.partitions.len().to_string(), when::ago(node.started_at));
+        table.row([name, node.status, owned, url, started, until, node.id]);
     }
     Ok(table.print("the store knows no node")?)
 }

@@ -55,15 +55,16 @@ pub(super) async fn nodes(ctx: Data<Ctx>) -> Answer {
     list(&ctx.operator.nodes().await?)
 }
 
-/// `POST /nodes/{id}/stop`: `self`, or this node's boot id.
+/// `POST /nodes/{id}/stop`: `self`, this node's boot id or its beginning, or its name.
 pub(super) async fn stop(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    let id = path::part(&request, "boot")?;
-    if id != "self" && id != ctx.operator.status().await.node.id {
-        return Err(Problem::not_found(format!(
-            "there is no node `{}`; `self` is this one",
-            id.escape_debug()
-        )));
-    }
+    ctx.operator.is_meant(&path::part(&request, "boot")?).await?;
     ctx.operator.stop();
+    accepted_plain()
+}
+
+/// `POST /nodes/{id}/{drain|resume}`.
+pub(super) async fn drain(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    ctx.operator.is_meant(&path::part(&request, "boot")?).await?;
+    ctx.operator.drain(path::part(&request, "action")? == "drain");
     accepted_plain()
 }

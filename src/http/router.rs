@@ -65,6 +65,12 @@ fn node_routes(service: &mut web::ServiceConfig) {
                 .post(node::stop)
                 .done(),
         )
+        .service(
+            at("/nodes/{boot}/{action:drain|resume}")
+                .audited("node.{action}", "node:{boot}")
+                .post(node::drain)
+                .done(),
+        )
         .service(at("/crashes").get(crashes::list).done())
         .service(at("/crashes/groups").get(crashes::groups).done())
         .service(at("/crashes/{id}").get(crashes::show).done())

@@ -150,6 +150,8 @@ names! {
     NODE_STARTED = "node.started";
     /// The node drains.
     NODE_STOPPING = "node.stopping";
+    /// An operator has drained the node: it begins no tasks.
+    NODE_DRAINING = "node.draining";
     /// The node has ended in order.
     NODE_STOPPED = "node.stopped";
     /// A node came: another one, or this one again.
@@ -160,7 +162,7 @@ names! {
     NODE_FENCED = "node.fenced";
     /// The node starts no turn: its lease is in doubt.
     NODE_SUSPENDED = "node.suspended";
-    /// The lease is held again.
+    /// The lease is held again, or an operator has ended a drain.
     NODE_RESUMED = "node.resumed";
     /// An agent has been activated.
     AGENT_STARTED = "agent.started";

@@ -22,3 +22,4 @@ pub mod supervision;
 pub mod task;
 pub mod topic;
 pub mod units;
+pub mod wire;

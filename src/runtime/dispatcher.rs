@@ -211,7 +211,7 @@ impl Dispatcher {
     /// Claims what there is room for.
     fn claim(&mut self, ctx: &mut Context<Self>) {
         // What is claimed in doubt could not begin; whoever ends the doubt wakes the dispatcher.
-        if self.draining || self.node.is_troubled(false) {
+        if self.draining || self.node.draining.is_on() || self.node.is_troubled(false) {
             return;
         }
         if self.claiming {

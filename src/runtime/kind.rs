@@ -37,8 +37,8 @@ use crate::{
         table::Table,
     },
     config::Settings,
-    model::{id::AgentId, snapshot},
-    store::{AgentRow, SeenState},
+    model::id::AgentId,
+    store::SeenState,
 };
 
 /// A message that is known to take long, and does not, is taken for a short one again after so many turns,
@@ -216,10 +216,6 @@ pub(crate) trait AnyKind: Send + Sync {
     fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Invalid>;
     /// Reads a state dry.
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
-    /// The same of a row, which may hold none yet.
-    fn check_state(&self, row: &AgentRow) -> Result<(), RestoreError> {
-        if row.version == 0 || snapshot::is_empty(&row.bytes) { Ok(()) } else { self.try_state(row.seen()) }
-    }
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
     /// Has the longest idle leave where more are in memory than may.

@@ -20,6 +20,7 @@ mod crowd;
 mod data_dir;
 mod dispatcher;
 mod doom;
+mod draining;
 mod gone;
 mod groups;
 mod held;

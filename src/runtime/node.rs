@@ -28,6 +28,7 @@ use super::{
     configuration::{Configuration, Layers},
     crashes::Crashes,
     dispatcher::{CLAIM, Held, Newborns, PROMOTE, Wake},
+    draining::Draining,
     gone::Gone,
     groups::{Group, MemberCrashed},
     keeper::Keeper,
@@ -121,6 +122,8 @@ pub(crate) struct Node {
     pub waking: AtomicU8,
     /// Tasks that begin with their submission.
     pub newborns: Newborns,
+    /// Whether an operator wants it to begin no tasks.
+    pub draining: Draining,
     tick: AtomicU32,
     closing: AtomicBool,
 }
@@ -192,6 +195,7 @@ impl Node {
                 news: tokio::sync::Notify::new(),
                 waking: AtomicU8::new(0),
                 newborns: Newborns::default(),
+                draining: Draining::default(),
                 tick: AtomicU32::new(0),
                 closing: AtomicBool::new(false),
             }

@@ -22,13 +22,16 @@ use super::{
 };
 use crate::{
     agent::{
-        Agent, Message, Settings,
+        Agent, Door, Message, Settings, Shape,
         host::Directory,
         schedule::{ScheduleOptions, Target},
     },
     config::{self, Errors},
-    model::group::GroupPolicy,
-    model::id::{NameError, check_kind, check_tool},
+    model::{
+        group::GroupPolicy,
+        id::{NameError, check_kind, check_tool},
+        wire::{Wire, WireKind, WireMessage, WireTool},
+    },
     store::Store,
     tool::{Call, Effect, Limits, Tool},
 };
@@ -37,6 +40,7 @@ type MakeKind =
     Box<dyn FnOnce(Weak<Node>, &config::Settings) -> (Arc<dyn AnyKind>, Box<dyn Any + Send + Sync>) + Send>;
 type MakeTool =
     Box<dyn FnOnce(Weak<Node>, &config::Settings, Option<Arc<StandIns>>) -> Arc<dyn AnyTool> + Send>;
+type WireOfTool = (&'static str, Effect, fn() -> Shape);
 type Declaration = (TypeId, (&'static str, ReadSection));
 
 /// Puts something between the node and its store.
@@ -52,6 +56,9 @@ pub(crate) struct Registry {
     pub stand_ins: Option<Arc<StandIns>>,
     kinds: Vec<(&'static str, TypeId, MakeKind)>,
     dry: Vec<DryKind>,
+    /// What others send to the kinds and the tools.
+    wire_kinds: Vec<fn() -> (&'static str, WireKind)>,
+    wire_tools: Vec<WireOfTool>,
     /// Which group the code puts a kind into.
     members: Vec<(&'static str, Option<&'static str>)>,
     groups: Vec<Group>,
@@ -74,6 +81,15 @@ pub(crate) struct Built {
     pub sections: Sections,
 }
 
+fn wire_kind<A: Agent>() -> (&'static str, WireKind) {
+    let messages = Door::<A>::of().entries.into_iter().map(|entry| {
+        let (takes, replies, refuses) =
+            (entry.shape.input.clone(), entry.shape.reply.clone(), entry.shape.error.clone());
+        (entry.shape.name.to_owned(), WireMessage { takes, replies, refuses })
+    });
+    (A::KIND, WireKind { version: A::VERSION, messages: messages.collect() })
+}
+
 impl Registry {
     pub(crate) fn agent<A: Agent>(&mut self) {
         let make: MakeKind = Box::new(|node, settings| {
@@ -88,12 +104,24 @@ impl Registry {
         });
         self.kinds.push((A::KIND, TypeId::of::<A>(), make));
         self.dry.push(DryKind::of::<A>());
+        self.wire_kinds.push(wire_kind::<A>);
         self.members.push((A::KIND, A::policy().group));
     }
 
     /// How each kind's states are read dry.
     pub(crate) fn dry(&self) -> impl Iterator<Item = DryKind> + '_ {
         self.dry.iter().copied()
+    }
+
+    /// Every wire name, with its schemas.
+    pub(crate) fn wire(&self) -> Wire {
+        let kinds = self.wire_kinds.iter().map(|kind| kind()).map(|(name, kind)| (name.to_owned(), kind));
+        let tools = self.wire_tools.iter().map(|(name, effect, shape)| {
+            let (effect, shape) = (serde_json::to_value(effect), shape());
+            let effect = effect.ok().and_then(|e| e.as_str().map(str::to_owned)).unwrap_or_default();
+            ((*name).to_owned(), WireTool { effect, takes: shape.input, replies: shape.reply })
+        });
+        Wire { kinds: kinds.collect(), tools: tools.collect() }
     }
 
     pub(crate) fn group(&mut self, name: &str, policy: GroupPolicy) {
@@ -129,6 +157,7 @@ impl Registry {
         });
         self.tools.push((name, make));
         self.inputs.push((name, takes::<M>));
+        self.wire_tools.push((name, effect, || Shape::of::<M>(false)));
     }
 
     pub(crate) fn schedule<M: Message>(

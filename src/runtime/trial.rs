@@ -25,6 +25,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::AgentId,
+        snapshot,
     },
     store::{AgentFilter, AgentRow, SeenState, StoreError, StoredStatus},
 };
@@ -50,6 +51,11 @@ pub(crate) fn dry<A: Agent>(state: SeenState<'_>) -> Result<(), RestoreError> {
     // its end is the user's code, and no concern of the state's
     let _ = guard(move || drop(agent));
     Ok(())
+}
+
+/// Reads the state of a row dry, which may hold none yet.
+pub(crate) fn check(kind: &dyn AnyKind, row: &AgentRow) -> Result<(), RestoreError> {
+    if row.version == 0 || snapshot::is_empty(&row.bytes) { Ok(()) } else { kind.try_state(row.seen()) }
 }
 
 /// How the states of a kind are read dry.

@@ -48,7 +48,7 @@ pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
 pub use open::{
-    Durability, StoreOptions, VerifyReport, migrate, migration_status, open, verify, verify_with,
+    Durability, StoreOptions, VerifyReport, backup, migrate, migration_status, open, verify, verify_with,
 };
 pub use past::Past;
 pub use schedules::Schedules;

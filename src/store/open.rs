@@ -1,6 +1,10 @@
 //! From a URL to a store: one arm for each scheme.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Migrations, StateReader, Store, StoreError, postgres, sqlite};
 
@@ -121,6 +125,19 @@ pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::migration_status(&path),
         Place::Postgres(url) => postgres::migration_status(&url).await,
+    }
+}
+
+/// Copies the store at `url` into a new file, as it stands at one moment, while nodes go on: how many bytes
+/// that has. `None`: it is on a server, whose own tools do that. Blocks while it does.
+///
+/// # Errors
+/// [`StoreError::Refused`] where there is no store, or the file is there already; [`StoreError::NotDone`] and
+/// [`StoreError::Full`] where it cannot be written. Nothing is left behind then.
+pub async fn backup(url: &str, to: &Path) -> Result<Option<u64>, StoreError> {
+    match place(url)? {
+        Place::Sqlite(path) => sqlite::backup(&path, to).map(Some),
+        Place::Postgres(_) => Ok(None),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     runtime::{
         node::Node,
         probe::{Boundary, Probe},
+        trial,
     },
     store::{MemoryStore, StateWrite, Store as _, Unit},
 };
@@ -71,7 +72,7 @@ impl Watch {
         let row = rows.and_then(|mut rows| rows.pop().flatten());
         let row = row.ok_or_else(|| anyhow::anyhow!("the store does not have it"))?;
         match node.kind(&write.kind) {
-            Some((_, kind)) => Ok(kind.check_state(&row)?),
+            Some((_, kind)) => Ok(trial::check(&**kind, &row)?),
             None => Ok(()),
         }
     }

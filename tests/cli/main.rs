@@ -8,6 +8,7 @@ mod events;
 mod postgres;
 mod repair;
 mod schedules;
+mod schema;
 mod states;
 mod stores;
 #[path = "../support/mod.rs"]

@@ -31,3 +31,14 @@ fn a_state_is_edited_rolled_back_and_deleted() {
     assert!(said.code == 0 && said.err.contains("is deleted"), "{said:?}");
     assert_eq!(node.cli(&["agents", "delete", "counter/a", "--yes"]).code, 3);
 }
+
+#[test]
+fn a_node_is_drained_and_resumed() {
+    let node = Node::start(&["node.name=eu-1"]);
+    assert_eq!(node.cli(&["nodes", "drain", "eu-1"]).code, 0);
+    assert!(node.cli(&["nodes", "ls"]).out.contains("draining"));
+    assert_eq!(node.cli(&["status", "--strict"]).code, 7);
+    assert_eq!(node.cli(&["nodes", "resume", "self"]).code, 0);
+    assert!(!node.cli(&["nodes", "ls"]).out.contains("draining"));
+    assert_eq!(node.cli(&["nodes", "drain", "nobody"]).code, 3);
+}

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     postgres::Database,
-    support::{Said, cli_alone},
+    support::{Node, Said, cli_alone},
 };
 
 fn db(command: &str, url: &str, more: &[&str]) -> Said {
@@ -64,4 +64,35 @@ fn a_server_that_is_not_there_and_a_wrong_url_are_named_without_the_password() {
             assert!(said.err.contains(word) && !said.err.contains("hunter2"), "{said:?}");
         }
     }
+}
+
+#[test]
+fn a_store_is_copied_while_its_node_works() {
+    let node = Node::start(&[]);
+    node.ask("a", "Add", r#"{"n":7}"#);
+    node.ask("b", "Add", r#"{"n":1}"#);
+    let data = node.data_dir().to_string_lossy().into_owned();
+    let backup = |file: &str| node.cli(&["db", "backup", file, "--data-dir", &data]);
+    assert_eq!(backup("nowhere/greenroom.db").code, 1, "there is no such folder");
+    std::fs::create_dir(node.dir().join("copy")).unwrap();
+    let said = std::thread::scope(|scope| {
+        let busy = scope.spawn(|| (0..200).for_each(|_| drop(node.ask("b", "Add", r#"{"n":1}"#))));
+        let said = backup("copy/greenroom.db");
+        busy.join().unwrap();
+        said
+    });
+    assert!(said.code == 0 && said.err.contains("copy/greenroom.db has"), "{said:?}");
+    assert_eq!(std::fs::read_dir(node.dir().join("copy")).unwrap().count(), 1, "and nothing else is left");
+    let again = backup("copy/greenroom.db");
+    assert!(again.code == 4 && again.err.contains("is there already"), "{again:?}");
+    let verified = node.cli(&["db", "verify", "--data-dir", "copy"]);
+    assert!(verified.code == 0 && verified.out.contains("read 2 agents"), "{verified:?}");
+}
+
+#[test]
+fn of_postgres_it_is_said_what_copies_it() {
+    let url = "store.url=postgres://me:secret@localhost/rooms";
+    let said = cli_alone(&["db", "backup", "copy.dump", "--set", url]);
+    assert!(said.code == 2 && said.err.contains("pg_dump --format=custom"), "{said:?}");
+    assert!(!said.err.contains("secret"), "{said:?}");
 }

@@ -137,6 +137,13 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         .tells("ETag", "For `If-Match`.")
         .writes(),
     ];
+    for (action, does) in [("drain", "Has a node begin no tasks."), ("resume", "Ends that.")] {
+        all.push(
+            post(&format!("/nodes/{{boot}}/{action}"), &format!("{action}Node"), does)
+                .answers(202, "It is so.", accepted())
+                .refuses(&[(409, "wrong_state")]),
+        );
+    }
     for (action, does) in [("pause", "Starts none of a kind's tasks any more."), ("resume", "Ends that.")] {
         all.push(
             post(&format!("/kinds/{{kind}}/{action}"), &format!("{action}Kind"), does)

@@ -74,6 +74,7 @@ impl Node {
             && task.run_at.is_none()
             && task.expires_at.is_none()
             && is_unbound(name)
+            && !self.draining.is_on()
             && !self.is_troubled(false)
             && self.newborns.admit(task.id)
     }

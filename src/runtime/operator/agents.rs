@@ -13,6 +13,7 @@ use crate::{
     runtime::{
         inbox::Control,
         standing::Standing,
+        trial,
         views::{Action, AgentInfo, Page, SnapshotInfo, StateInfo},
     },
     store::{AgentFilter, AgentRow, StoredStatus},
@@ -184,7 +185,7 @@ impl Operator {
             }
             (Action::Release, StoredStatus::Quarantined) => {
                 if let Some(row) = &row {
-                    let readable = found.check_state(row);
+                    let readable = trial::check(&**found, row);
                     readable.map_err(|e| wrong_state(format!("its state still cannot be read: {e}")))?;
                 }
                 (StoredStatus::Normal, Entrance::Open, Control::None, None)

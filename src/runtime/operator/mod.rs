@@ -24,6 +24,7 @@ mod tree;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use self::nodes::named;
 pub use self::{
     acts::ActQuery,
     configuration::ConfigView,

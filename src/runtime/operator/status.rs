@@ -57,6 +57,7 @@ impl Operator {
         if up {
             reasons.extend(self.pauses().await);
         }
+        reasons.extend(self.drained());
         reasons.extend(self.casualties().await);
         reasons.extend(watchdog::stuck(&self.node).into_iter().map(|subject| Reason {
             code: "agent_stuck".to_owned(),
@@ -129,6 +130,9 @@ impl Operator {
         if self.node.is_closing() {
             return Err(vec![reason("stopping", "the node is going down", "wait for the next one")]);
         }
+        if let Some(drained) = self.drained() {
+            return Err(vec![drained]);
+        }
         let trouble = self.trouble().await;
         if trouble.is_empty() { Ok(()) } else { Err(trouble) }
     }
@@ -141,6 +145,16 @@ impl Operator {
             message: format!("{waiting} tasks wait: further submissions from outside are refused"),
             since: clock::now(),
             remedy: "more slots or nodes shorten it; tasks.max_backlog is the bound".to_owned(),
+        })
+    }
+
+    /// That an operator has drained the node.
+    fn drained(&self) -> Option<Reason> {
+        Some(Reason {
+            code: "draining".to_owned(),
+            message: "the node begins no tasks: an operator has drained it".to_owned(),
+            since: self.node.draining.since()?,
+            remedy: "greenroom nodes resume self".to_owned(),
         })
     }
 

@@ -5,6 +5,7 @@
 //! one of its own); the other writes run on tokio's blocking threads.
 
 mod acts;
+mod backup;
 mod claim;
 mod clean;
 mod commit;
@@ -38,6 +39,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub(super) use self::backup::backup;
 use self::{
     connect::{Role, connect},
     history::History,
