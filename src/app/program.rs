@@ -78,7 +78,6 @@ impl App for Program {
             node::invite(&access, &announcement);
             node::asked_to_end(&running).await.map_err(|e| failed("signals", &e))?;
             let fatal = running.handle.operator().fatal();
-            announcement.remove(&data_dir);
             // New connections are refused while what runs is finished; then the agents drain.
             stop.cancel();
             let clean = running.shutdown().await;
@@ -87,6 +86,8 @@ impl App for Program {
                 tokio::task::spawn_blocking(move || server.join()),
             )
             .await;
+            // the last of all: whoever waits for the end looks for it
+            announcement.remove(&data_dir);
             match (fatal, clean) {
                 (Some(why), _) => Err(Failure::new(Exit::Failed, why)),
                 (None, false) => Err(Failure::new(

@@ -46,6 +46,9 @@ pub(super) enum Tasks {
     Show {
         /// The task
         id: String,
+        /// Also what it was given, where that is kept
+        #[arg(long)]
+        input: bool,
     },
     /// Show what happened to a task
     History {
@@ -162,7 +165,7 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Submit(args) => submit(session, args),
         Tasks::Batch { tasks } => batch(session, &tasks),
         Tasks::Ls(args) => list(session, &args),
-        Tasks::Show { id } => show(session, &id),
+        Tasks::Show { id, input } => show(session, &id, input),
         Tasks::History { id } => history(session, &id),
         Tasks::Wait { ids, timeout } => wait(session, &ids, timeout),
         Tasks::Signal { id, name, body, idempotency_key } => {
@@ -318,8 +321,9 @@ fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(session: &Session<'_>, id: &str) -> Result<(), Failure> {
-    let reply = session.client()?.get(&path(id))?;
+fn show(session: &Session<'_>, id: &str, input: bool) -> Result<(), Failure> {
+    let asked = if input { "?input=true" } else { "" };
+    let reply = session.client()?.get(&format!("{}{asked}", path(id)))?;
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }
@@ -357,6 +361,9 @@ fn show(session: &Session<'_>, id: &str) -> Result<(), Failure> {
     }
     if let Some(progress) = task.progress {
         fact("progress", progress.to_string());
+    }
+    if let Some(input) = task.input {
+        fact("input", input.get().to_owned());
     }
     if let Some(result) = task.result {
         fact("result", result.get().to_owned());

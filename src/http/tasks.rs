@@ -94,9 +94,12 @@ pub(super) async fn submit_batch(ctx: Data<Ctx>, body: Body) -> Answer {
     super::body::answer(StatusCode::ACCEPTED, &json!({"items": tasks, "next_cursor": null}))
 }
 
-/// `GET /tasks/{id}[?wait=30s]`: at once, or when it has ended; at the latest after the wait, or a minute.
+/// `GET /tasks/{id}[?wait=30s][&input=true]`: at once, or when it has ended; at the latest after the wait, or a minute.
 pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
     let id = path::task(&request)?;
+    if params.parsed("input", "true or false")?.unwrap_or(false) {
+        return ok(&ctx.operator.task_with_input(id).await?);
+    }
     match params.duration("wait")? {
         Some(wait) if !wait.is_zero() => tokio::select! {
             task = ctx.operator.wait(id, wait.min(MAX_WAIT)) => ok(&task?),

@@ -95,6 +95,8 @@ pub(crate) struct Inbox {
     pub used_at: AtomicU32,
     pub version: AtomicI64,
     pub restarts: AtomicU32,
+    /// Its mailbox was seen nearly full, and not half empty since.
+    pub flooded: AtomicBool,
     /// What a turn that waits is at.
     pub current: Mutex<Option<Box<Current>>>,
 }
@@ -126,6 +128,7 @@ impl Inbox {
             used_at: AtomicU32::new(started as u32),
             version: AtomicI64::new(0),
             restarts: AtomicU32::new(0),
+            flooded: AtomicBool::new(false),
             current: Mutex::new(None),
         }
     }

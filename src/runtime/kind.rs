@@ -37,7 +37,10 @@ use crate::{
         table::Table,
     },
     config::Settings,
-    model::id::AgentId,
+    model::{
+        event::{self, Event, Level},
+        id::AgentId,
+    },
     store::SeenState,
 };
 
@@ -218,6 +221,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
+    /// The agents whose mailboxes are nearly full, as the last sweep has seen.
+    fn flooded(&self) -> Vec<String>;
     /// Has the longest idle leave where more are in memory than may.
     fn thin_out(&self);
     fn drain(&self);
@@ -239,6 +244,37 @@ pub(crate) trait AnyKind: Send + Sync {
         message: &'static str,
         body: &(dyn Any + Send + Sync),
     );
+}
+
+impl<A: Agent> Kind<A> {
+    /// Tells where a mailbox is nearly full, and where it is half empty again: once each.
+    fn gauge(&self, live: &Live<A>) {
+        let was = live.inbox.flooded.load(Ordering::Relaxed);
+        // whoever is idle has nothing that waits: no lock is taken for it
+        let idle = live.inbox.phase() == Phase::Idle;
+        if idle && !was {
+            return;
+        }
+        let (depth, capacity) = (live.lane.depth(), live.lane.capacity());
+        let is = if was { depth > capacity / 2 } else { depth >= capacity - capacity / 8 };
+        if is == was {
+            return;
+        }
+        live.inbox.flooded.store(is, Ordering::Relaxed);
+        let Some(node) = self.node.upgrade() else { return };
+        let subject = live.lane.name.subject();
+        let (level, name) = match is {
+            true => (Level::Warn, event::MAILBOX_BACKLOG),
+            false => (Level::Info, event::MAILBOX_CLEARED),
+        };
+        let told = Event::new(level, name, subject.clone()).field("depth", depth).field("capacity", capacity);
+        node.logger.emit(match is {
+            true => {
+                told.hint(format!("greenroom tree shows what it is at; agents restart {subject} --clear"))
+            }
+            false => told,
+        });
+    }
 }
 
 impl<A: Agent> AnyKind for Kind<A> {
@@ -393,7 +429,13 @@ impl<A: Agent> AnyKind for Kind<A> {
             } else if relaxed {
                 let _ = live.addr.try_send(Control::Flush);
             }
+            self.gauge(live);
         });
+    }
+
+    fn flooded(&self) -> Vec<String> {
+        let flooded = |live: &Live<A>| live.inbox.flooded.load(Ordering::Relaxed);
+        self.live.all().filter(flooded).map(|live| live.lane.name.subject()).collect()
     }
 
     fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {

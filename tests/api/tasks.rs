@@ -122,3 +122,18 @@ fn a_family_is_told_as_far_as_it_is_known() {
     assert_eq!((alone["tasks"].as_array().unwrap().len(), &alone["edges"]), (1, &json!([])));
     node.get("/api/v1/tasks/never/family").is_problem(404, "not_found");
 }
+
+#[test]
+fn what_a_task_was_given_is_shown_to_who_asks_while_it_is_kept() {
+    let node = Node::start(&[]);
+    let body = r#"{"target":"counter/a","message":"Fail","input":{"message":"no luck"},"max_attempts":1}"#;
+    let id = node.post("/api/v1/tasks", body).json["id"].as_str().unwrap().to_owned();
+    assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json["state"], "failed");
+    assert!(node.get(&format!("/api/v1/tasks/{id}")).json["input"].is_null(), "nobody asked");
+    let asked = node.get(&format!("/api/v1/tasks/{id}?input=true")).json;
+    assert_eq!(asked["input"], json!({"message": "no luck"}));
+    let done = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Add","input":{"n":1}}"#);
+    let id = done.json["id"].as_str().unwrap();
+    assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json["state"], "succeeded");
+    assert!(node.get(&format!("/api/v1/tasks/{id}?input=true")).json["input"].is_null(), "it was let go");
+}

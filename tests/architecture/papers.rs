@@ -94,6 +94,19 @@ fn the_readme_points_at_files_that_exist() {
 
 /// The command by which the README has people test is the one by which changes are tested.
 #[test]
+fn alerts_name_metrics_that_are_told() {
+    let alerts = read("config/alerts.yml");
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let names: BTreeSet<&str> =
+        alerts.split(|c| !is_name(c)).filter(|word| word.starts_with("greenroom_")).collect();
+    assert!(names.len() >= 8, "{names:?}");
+    let told = source::below("src");
+    let unknown: Vec<_> =
+        names.iter().filter(|name| !told.iter().any(|s| s.text.contains(&format!("\"{name}\"")))).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
 fn ci_tests_as_the_readme_says() {
     let command = "cargo test --locked";
     assert!(read("README.md").contains(&format!("```sh\n{command}\n```")));

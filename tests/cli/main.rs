@@ -51,6 +51,25 @@ fn exit_codes_without_a_node() {
     assert!(said.err.contains("http.bind"), "it says what may have been meant: {said:?}");
 }
 
+/// Once, it said so as soon as the doors were shut.
+#[test]
+fn stop_waits_until_what_runs_has_ended() {
+    let mut node = Node::start(&[]);
+    let data = node.data_dir().to_string_lossy().into_owned();
+    let slept = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            node.ask("a", "Sleep", r#"{"ms":1500}"#);
+            slept.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        support::until("it sleeps", || node.get("/api/v1/tree").text.contains("Sleep"));
+        let said = node.cli(&["stop", "--data-dir", &data]);
+        assert_eq!((said.code, said.err.trim()), (0, "the node has stopped"));
+        assert!(slept.load(std::sync::atomic::Ordering::SeqCst), "its turn was under way");
+    });
+    support::until("its process has ended", || node.is_over());
+}
+
 #[test]
 fn messages_are_sent_and_replies_printed() {
     let node = Node::start(&[]);

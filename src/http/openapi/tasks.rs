@@ -46,6 +46,7 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
             .writes(),
         get(task, "getTask", "One task, at once or when it has ended.")
             .duration("wait", "How long to wait for its end; at most a minute.")
+            .flag("input", "Also what it was given, at once.")
             .answers(200, "It.", view.clone()),
         get(&format!("{task}/history"), "getTaskHistory", "What has happened to it.").answers(200, "Line by line.", s.list::<TaskEvent>()),
         get(&format!("{task}/family"), "getTaskFamily", "Those that it waits for or was submitted by, and those that do so of it.")

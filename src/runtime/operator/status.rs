@@ -65,6 +65,12 @@ impl Operator {
             since: clock::now(),
             remedy: "its handler spins or blocks: it ends by itself, or with the process".to_owned(),
         }));
+        reasons.extend(node.kinds.iter().flat_map(|kind| kind.flooded()).take(10).map(|subject| Reason {
+            code: "mailbox_full".to_owned(),
+            message: format!("the mailbox of {subject} is nearly full"),
+            since: now,
+            remedy: format!("greenroom tree shows what it is at; agents restart {subject} --clear"),
+        }));
         if let Some(n) = agents.get("quarantined").filter(|n| **n > 0) {
             reasons.push(Reason {
                 code: "agents_quarantined".to_owned(),

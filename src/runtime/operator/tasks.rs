@@ -174,6 +174,18 @@ impl Operator {
         }
     }
 
+    /// A task with what it was given, where that is kept: until it ends, and of those that failed or whose
+    /// outcome is unknown.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`].
+    pub async fn task_with_input(&self, id: TaskId) -> Result<TaskView> {
+        let view = self.task(id).await?;
+        let keeps = !view.state.is_final() || view.state == TaskState::Failed;
+        let data = if keeps { self.node.store.task_data(id).await? } else { None };
+        Ok(TaskView { input: data.map(|data| data.input), ..view })
+    }
+
     /// Its history, oldest first.
     ///
     /// # Errors

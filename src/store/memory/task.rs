@@ -142,6 +142,7 @@ impl Task {
             created_at: self.created_at,
             started_at: self.started_at,
             finished_at: self.finished_at,
+            input: None,
             result: self.result.clone(),
             error: self.error.clone(),
             progress: None,

@@ -38,6 +38,7 @@ export default {
     if (task.target.startsWith("tool:") && !FINAL.has(task.state)) made.push(button("Signal…", () => signal(page, task), { barred: no }));
     if (task.state === "outcome_unknown") made.push(button("Say what happened…", () => resolve(page, task), { kind: "primary", barred: no }));
     if (["failed", "cancelled", "outcome_unknown"].includes(task.state)) made.push(button("Retry", () => retry(page, task), { kind: task.state === "failed" ? "primary" : "", barred: no }));
+    if (!FINAL.has(task.state) || task.state === "failed") made.push(button("Input", () => showInput(task), { kind: "quiet" }));
     if (!FINAL.has(task.state)) made.push(button("Cancel", () => cancel(page, task), { kind: "quiet", barred: no }));
     return made;
   },
@@ -129,6 +130,13 @@ function retry(page, task) {
     toast("It is tried again");
     page.refresh();
   }, { danger: unsure });
+}
+
+/** What it was given may be long, or not for every eye: it is read when somebody asks for it. */
+async function showInput(task) {
+  const { input } = await get(`${path("tasks", task.id)}?input=true`);
+  const shown = input === undefined ? h("p", {}, "It is not kept any more.") : jsonTree(input);
+  dialog("Input", shown, [], { wide: true, leave: "Close" });
 }
 
 function resolve(page, task) {
