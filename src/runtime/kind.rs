@@ -37,10 +37,7 @@ use crate::{
         table::Table,
     },
     config::Settings,
-    model::{
-        event::{self, Event, Level},
-        id::AgentId,
-    },
+    model::id::AgentId,
     store::SeenState,
 };
 
@@ -244,37 +241,6 @@ pub(crate) trait AnyKind: Send + Sync {
         message: &'static str,
         body: &(dyn Any + Send + Sync),
     );
-}
-
-impl<A: Agent> Kind<A> {
-    /// Tells where a mailbox is nearly full, and where it is half empty again: once each.
-    fn gauge(&self, live: &Live<A>) {
-        let was = live.inbox.flooded.load(Ordering::Relaxed);
-        // whoever is idle has nothing that waits: no lock is taken for it
-        let idle = live.inbox.phase() == Phase::Idle;
-        if idle && !was {
-            return;
-        }
-        let (depth, capacity) = (live.lane.depth(), live.lane.capacity());
-        let is = if was { depth > capacity / 2 } else { depth >= capacity - capacity / 8 };
-        if is == was {
-            return;
-        }
-        live.inbox.flooded.store(is, Ordering::Relaxed);
-        let Some(node) = self.node.upgrade() else { return };
-        let subject = live.lane.name.subject();
-        let (level, name) = match is {
-            true => (Level::Warn, event::MAILBOX_BACKLOG),
-            false => (Level::Info, event::MAILBOX_CLEARED),
-        };
-        let told = Event::new(level, name, subject.clone()).field("depth", depth).field("capacity", capacity);
-        node.logger.emit(match is {
-            true => {
-                told.hint(format!("greenroom tree shows what it is at; agents restart {subject} --clear"))
-            }
-            false => told,
-        });
-    }
 }
 
 impl<A: Agent> AnyKind for Kind<A> {

@@ -21,6 +21,7 @@ mod data_dir;
 mod dispatcher;
 mod doom;
 mod draining;
+mod gauge;
 mod gone;
 mod groups;
 mod held;
