@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Session,
+    again::Again,
     client::{LONG, agent_path, document, encode, query, typed},
     exit::Failure,
     input::{self, AgentName},
@@ -105,6 +106,8 @@ pub(super) struct ListArgs {
     /// All of them
     #[arg(long)]
     pub all: bool,
+    #[command(flatten)]
+    again: Again,
 }
 
 #[derive(Debug, Args)]
@@ -137,7 +140,7 @@ pub(super) struct SendArgs {
 
 pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure> {
     match command {
-        Agents::Ls(args) => list(session, &args),
+        Agents::Ls(args) => args.again.show(|| list(session, &args)),
         Agents::Show(one) => show(session, &one.agent),
         Agents::Send(args) => send(session, &args),
         Agents::State { agent, version } => state(session, &agent.agent, version),
@@ -204,10 +207,10 @@ fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
         fact("state", out::size(bytes));
     }
     if let Some(at) = agent.updated_at {
-        fact("updated", format!("{at} ({})", when::ago(at)));
+        fact("updated", format!("{} ({})", when::exact(at), when::ago(at)));
     }
     if let Some(at) = agent.created_at {
-        fact("created", format!("{at} ({})", when::ago(at)));
+        fact("created", format!("{} ({})", when::exact(at), when::ago(at)));
     }
     if !agent.children.is_empty() {
         fact("children", agent.children.join(", "));
@@ -258,7 +261,7 @@ fn snapshots(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     let mut table = Table::new(&["VERSION", "AT", "", "SIZE"]);
     for snapshot in reply.read::<Page<SnapshotInfo>>()?.items {
         let (at, size) = (snapshot.at, out::size(snapshot.bytes));
-        table.row([snapshot.version.to_string(), at.to_string(), when::ago(at), size]);
+        table.row([snapshot.version.to_string(), when::exact(at), when::ago(at), size]);
     }
     Ok(table.print("no snapshots are kept")?)
 }

@@ -104,7 +104,7 @@ pub(super) enum Command {
     /// Show how the node is, and what to do about it
     Status(status::StatusArgs),
     /// Show the supervision tree
-    Tree,
+    Tree(status::TreeArgs),
     /// Stop the node in good order
     Stop(node::StopArgs),
     /// The nodes that share the store
@@ -171,6 +171,10 @@ mod tests {
             "run --config a.toml --config b.toml --set http.bind=127.0.0.1:0 --data-dir d",
             "status --strict --json",
             "tree",
+            "tree -w",
+            "status --watch 500ms",
+            "agents ls -w 1s --kind counter",
+            "tasks ls --watch --state failed",
             "stop",
             "nodes ls",
             "node list",

@@ -8,6 +8,7 @@
 //! [`main`] is given an [`App`]: how to load the settings, how to run the node. So a user's own
 //! binary offers the same commands as `greenroom` itself.
 
+mod again;
 mod agents;
 mod args;
 mod audit;
@@ -162,7 +163,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
     match cli.command {
         Command::Run => Ok(()), // done above
         Command::Status(args) => status::status(&session, &args),
-        Command::Tree => status::tree(&session),
+        Command::Tree(args) => status::tree(&session, &args),
         Command::Stop(args) => node::stop(&session, &args),
         Command::Nodes(command) => nodes::run(&session, command),
         Command::Kinds(command) => kinds::run(&session, command),

@@ -79,7 +79,7 @@ fn list(session: &Session<'_>) -> Result<(), Failure> {
     let mut table = Table::new(&["NODE", "STATUS", "PARTITIONS", "URL", "STARTED", "LEASE UNTIL", "ID"]);
     for node in reply.read::<Page<MemberInfo>>()?.items {
         let name = if node.this { format!("{} (this one)", node.name) } else { node.name };
-        let until = node.lease_until.map_or_else(|| "-".to_owned(), |until| until.to_string());
+        let until = node.lease_until.map_or_else(|| "-".to_owned(), when::exact);
         let url = node.url.unwrap_or_else(|| "-".to_owned());
         let (owned, started) = (node.partitions.len().to_string(), when::ago(node.started_at));
         table.row([name, node.status, owned, url, started, until, node.id]);

@@ -1,11 +1,41 @@
 //! Writing: to stdout what was asked for, to stderr what is said about it.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    cell::RefCell,
+    io::{self, IsTerminal, Write},
+};
 
 use serde_json::Value;
 
+thread_local! {
+    /// What is written goes here, where somebody captures it.
+    static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// What `work` writes and says, in place of writing it.
+pub(super) fn captured<T>(work: impl FnOnce() -> T) -> (String, T) {
+    CAPTURED.replace(Some(String::new()));
+    let done = work();
+    (CAPTURED.take().unwrap_or_default(), done)
+}
+
+/// Keeps a line for whoever captures it; `false`: nobody does.
+fn capture(text: &str) -> bool {
+    CAPTURED.with_borrow_mut(|captured| match captured {
+        Some(all) => {
+            all.push_str(text);
+            all.push('\n');
+            true
+        }
+        None => false,
+    })
+}
+
 /// Writes a line, or lines, to stdout. A closed pipe is an error here, and silent further up.
 pub(super) fn line(text: &str) -> io::Result<()> {
+    if capture(text) {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.write_all(b"\n")?;
@@ -14,8 +44,10 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 
 /// Says something on stderr, for the person and not for the script.
 pub(super) fn note(text: &str) {
-    // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
+    if !capture(text) {
+        // Where stderr is closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
 }
 
 /// Writes a JSON document as it came; on a terminal, indented.

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{
     Session,
+    again::Again,
     exit::{Exit, Failure},
     out::{self, Paint},
     when,
@@ -16,10 +17,22 @@ pub(super) struct StatusArgs {
     /// Exit with 7 unless all is well
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    again: Again,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TreeArgs {
+    #[command(flatten)]
+    again: Again,
 }
 
 /// `status`.
 pub(super) fn status(session: &Session<'_>, args: &StatusArgs) -> Result<(), Failure> {
+    args.again.show(|| status_now(session, args))
+}
+
+fn status_now(session: &Session<'_>, args: &StatusArgs) -> Result<(), Failure> {
     let client = session.client()?;
     let reply = client.get("/api/v1/status")?;
     let status: Status = reply.read()?;
@@ -99,7 +112,11 @@ fn facts(value: &Value) -> String {
 }
 
 /// `tree`.
-pub(super) fn tree(session: &Session<'_>) -> Result<(), Failure> {
+pub(super) fn tree(session: &Session<'_>, args: &TreeArgs) -> Result<(), Failure> {
+    args.again.show(|| tree_now(session))
+}
+
+fn tree_now(session: &Session<'_>) -> Result<(), Failure> {
     let reply = session.client()?.get("/api/v1/tree")?;
     if session.json() {
         return Ok(out::json(&reply.body)?);

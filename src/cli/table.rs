@@ -8,6 +8,8 @@ use super::out;
 
 /// A column is not made narrower than this.
 const LEAST: usize = 8;
+/// No more columns are left out than leave so many.
+const FEWEST: usize = 2;
 const GAP: &str = "  ";
 
 /// Rows under a heading. Off a terminal nothing is cut.
@@ -38,38 +40,63 @@ impl Table {
         out::line(&self.render(width, out::Paint::of_stdout()))
     }
 
-    /// The table's text, at most `width` wide.
+    /// The table's text, at most `width` wide: the widest columns give way, and where that is not enough the
+    /// last ones are left out. Ids do neither: a part of one is of no use to the next command.
     pub fn render(&self, width: Option<usize>, paint: out::Paint) -> String {
-        let widths = self.widths(width);
+        let (mut columns, mut widths) = ((0..self.heads.len()).collect::<Vec<_>>(), self.widths());
+        while let Some(limit) = width {
+            if self.fit(&columns, &mut widths, limit) || columns.len() <= FEWEST {
+                break;
+            }
+            let Some(last) = columns.iter().rposition(|n| !self.is_id(*n)) else { break };
+            columns.remove(last);
+            widths = self.widths();
+        }
         let heads: Vec<String> = self.heads.iter().map(|head| (*head).to_owned()).collect();
-        let mut lines = vec![paint.dim(&layout(&heads, &widths))];
-        lines.extend(self.rows.iter().map(|row| layout(row, &widths)));
+        let mut lines = vec![paint.dim(&layout(&heads, &columns, &widths))];
+        lines.extend(self.rows.iter().map(|row| layout(row, &columns, &widths)));
         lines.join("\n")
     }
 
-    /// As wide as the widest cell; where that is too much, the widest columns give way.
-    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
+    /// As wide as the widest cell.
+    fn widths(&self) -> Vec<usize> {
         let widest = |n: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(n)).map(|cell| measure_text_width(cell));
             cells.max().unwrap_or(0)
         };
         let heads = self.heads.iter().enumerate();
-        let mut widths: Vec<usize> = heads.map(|(n, head)| widest(n).max(measure_text_width(head))).collect();
-        let Some(limit) = limit else { return widths };
-        let gaps = GAP.len() * widths.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > limit {
-            match widths.iter_mut().max() {
-                Some(widest) if *widest > LEAST => *widest -= 1,
-                _ => break,
+        heads.map(|(n, head)| widest(n).max(measure_text_width(head))).collect()
+    }
+
+    fn is_id(&self, n: usize) -> bool {
+        self.heads.get(n).is_some_and(|head| *head == "ID")
+    }
+
+    /// Has the widest of these columns give way, no further than their heads; whether that is enough.
+    fn fit(&self, columns: &[usize], widths: &mut [usize], limit: usize) -> bool {
+        let gaps = GAP.len() * columns.len().saturating_sub(1);
+        loop {
+            let sum: usize = columns.iter().filter_map(|n| widths.get(*n)).sum();
+            if sum + gaps <= limit {
+                return true;
+            }
+            let least =
+                |n: usize| self.heads.get(n).map_or(LEAST, |head| measure_text_width(head).max(LEAST));
+            let yields = |n: usize, width: usize| !self.is_id(n) && width > least(n);
+            let yielding =
+                widths.iter_mut().enumerate().filter(|(n, width)| columns.contains(n) && yields(*n, **width));
+            match yielding.map(|(_, width)| width).max() {
+                Some(widest) => *widest -= 1,
+                None => return false,
             }
         }
-        widths
     }
 }
 
-fn layout(cells: &[String], widths: &[usize]) -> String {
+fn layout(cells: &[String], columns: &[usize], widths: &[usize]) -> String {
     let mut line = String::new();
-    for (n, (cell, width)) in cells.iter().zip(widths).enumerate() {
+    let shown = columns.iter().filter_map(|n| Some((cells.get(*n)?, widths.get(*n)?)));
+    for (n, (cell, width)) in shown.enumerate() {
         if n > 0 {
             line.push_str(GAP);
         }
@@ -108,6 +135,12 @@ mod tests {
         let text = table().render(Some(40), out::Paint::NONE);
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
         assert!(text.contains("counter/a ") && text.contains('…'), "{text}");
+        let mut ids = Table::new(&["ID", "NOTE"]);
+        ids.row(["i".repeat(36), "n".repeat(36)]);
+        assert!(ids.render(Some(46), out::Paint::NONE).contains(&"i".repeat(36)));
+        let wide = table().render(Some(25), out::Paint::NONE);
+        assert!(wide.contains("STATUS") && !wide.contains("NOTE"), "the last column is left out: {wide}");
+        assert!(ids.render(Some(60), out::Paint::NONE).contains(&"i".repeat(36)), "an id stays whole");
         // Too narrow for anything: it is cut no further than can be read.
         assert!(table().render(Some(5), out::Paint::NONE).contains("STATUS"));
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Session,
+    again::Again,
     client::{Client, Reply, document, encode, query, typed},
     dead,
     exit::{Exit, Failure},
@@ -158,13 +159,15 @@ pub(super) struct ListArgs {
     /// All of them
     #[arg(long)]
     pub all: bool,
+    #[command(flatten)]
+    again: Again,
 }
 
 pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> {
     match command {
         Tasks::Submit(args) => submit(session, args),
         Tasks::Batch { tasks } => batch(session, &tasks),
-        Tasks::Ls(args) => list(session, &args),
+        Tasks::Ls(args) => args.again.show(|| list(session, &args)),
         Tasks::Show { id, input } => show(session, &id, input),
         Tasks::History { id } => history(session, &id),
         Tasks::Wait { ids, timeout } => wait(session, &ids, timeout),

@@ -13,7 +13,12 @@ pub(super) fn relative(now: Timestamp, at: Timestamp) -> String {
     }
 }
 
-/// The same, from now.
+/// A moment, to the millisecond.
+pub(super) fn exact(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// How long ago, from now.
 pub(super) fn ago(at: Timestamp) -> String {
     relative(Timestamp::now(), at)
 }

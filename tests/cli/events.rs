@@ -56,3 +56,39 @@ fn following_goes_on_when_the_node_is_started_again() {
     following.kill().unwrap();
     following.wait().unwrap();
 }
+
+#[test]
+fn what_is_watched_is_shown_again_also_when_the_node_was_away() {
+    let port = crate::postgres::port::free();
+    let mut node = Node::start(&[&format!("http.bind=127.0.0.1:{port}")]);
+    let watch = |node: &Node, args: &[&str]| {
+        let mut watching = node.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (tell, told) = mpsc::channel();
+        let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        (watching, told)
+    };
+    let wait_for = |told: &mpsc::Receiver<String>, part: &str| loop {
+        let line = told.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("no {part}"));
+        if line.contains(part) {
+            return;
+        }
+    };
+    let (mut agents, listed) = watch(&node, &["agents", "ls", "-w", "100ms"]);
+    let (mut status, told) = watch(&node, &["status", "-w", "100ms", "--strict"]);
+    wait_for(&listed, "no agents");
+    node.ask("a", "Add", r#"{"n":1}"#);
+    wait_for(&listed, "counter/a");
+    wait_for(&told, "ok");
+    node.terminate();
+    wait_for(&told, "cannot reach a node");
+    node.start_again();
+    wait_for(&told, "ok");
+    wait_for(&listed, "counter/a");
+    for child in [&mut agents, &mut status] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let never = node.cli(&["agents", "ls", "-w", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(never.code, 6, "one that was never there is not waited for");
+}
