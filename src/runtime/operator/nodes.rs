@@ -92,6 +92,9 @@ impl Operator {
     }
 }
 
+/// So much of a boot id says which is meant: a shorter slip of the hand must not stop a node.
+const LEAST: usize = 8;
+
 /// Those that a person may mean, from the surest way to name one to the least.
 pub(crate) fn named<'a>(nodes: &'a [MemberInfo], id: &str) -> Vec<&'a MemberInfo> {
     let such = |is: &dyn Fn(&MemberInfo) -> bool| nodes.iter().filter(|node| is(node)).collect::<Vec<_>>();
@@ -100,7 +103,7 @@ pub(crate) fn named<'a>(nodes: &'a [MemberInfo], id: &str) -> Vec<&'a MemberInfo
         return whole;
     }
     let name = such(&|node| node.name == id);
-    if name.is_empty() && !id.is_empty() { such(&|node| node.id.starts_with(id)) } else { name }
+    if name.is_empty() && id.len() >= LEAST { such(&|node| node.id.starts_with(id)) } else { name }
 }
 
 #[cfg(test)]
@@ -115,21 +118,22 @@ mod tests {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             lease_until: None,
             partitions: Vec::new(),
-            this: id == "01-a",
+            this: id == "0000001-a",
             status: "active".to_owned(),
         }
     }
 
     #[test]
     fn a_node_is_named_by_its_boot_its_beginning_or_its_name() {
-        let nodes = [node("01-a", "eu"), node("01-b", "us"), node("02-c", "us")];
+        let nodes = [node("0000001-a", "eu"), node("0000001-b", "us"), node("00000002-c", "us")];
         for (id, found) in [
-            ("self", &["01-a"][..]),
-            ("01-b", &["01-b"]),
-            ("02", &["02-c"]),
-            ("01", &["01-a", "01-b"]),
-            ("eu", &["01-a"]),
-            ("us", &["01-b", "02-c"]),
+            ("self", &["0000001-a"][..]),
+            ("0000001-b", &["0000001-b"]),
+            ("00000002", &["00000002-c"]),
+            ("0000001-", &["0000001-a", "0000001-b"]),
+            ("0", &[]),
+            ("eu", &["0000001-a"]),
+            ("us", &["0000001-b", "00000002-c"]),
             ("", &[]),
             ("x", &[]),
         ] {
