@@ -7,11 +7,15 @@
 //! Each step leaves what an operator can see and go on from: a process that dies in between leaves a stopped
 //! agent, which is deleted by asking again.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Operator, OperatorError, Result, not_found, repair::framed, wrong_state};
 use crate::{
-    agent::{AskError, Persistence},
+    agent::AskError,
     model::{
         event::{self, Event, Level},
         id::TaskId,
@@ -21,6 +25,10 @@ use crate::{
     store::{AgentRow, Deletion, TaskFilter},
 };
 
+/// How long tasks that were cancelled may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(5);
 /// How many tasks are looked at at once.
 const PAGE: usize = 1_000;
 /// In these states a task may still change the agent.
@@ -51,21 +59,13 @@ impl Operator {
     }
 
     async fn delete_now(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {
-        let (_, found, _) = self.key_of(kind, key)?;
-        self.here(kind, key)?;
-        if self.node.is_troubled(false) {
-            return Err(self.node.trouble().widen().into());
-        }
-        let subject = format!("{kind}/{key}");
-        if matches!(found.policy().persistence, Persistence::Volatile) {
-            return Err(wrong_state(format!("no state is kept of agents of the kind `{kind}`")));
-        }
+        let (_, subject) = self.writable(kind, key)?;
         let there = || async {
             let row = self.row(kind, key).await?;
             row.ok_or_else(|| not_found(format!("nothing is kept of {subject}")))
         };
         there().await?;
-        let waiting = self.unfinished(&subject).await?;
+        let waiting = self.unfinished(&subject, None).await?;
         if !waiting.is_empty() && !cancel_tasks {
             let n = match waiting.len() {
                 1 => "1 task waits".to_owned(),
@@ -79,23 +79,7 @@ impl Operator {
         self.act(kind, key, Action::Stop).await?;
         self.gone(kind, key).await?;
         self.end_is_told(&subject).await?;
-        let mut cancelled = 0;
-        if cancel_tasks {
-            loop {
-                let tasks = self.unfinished(&subject).await?;
-                if tasks.is_empty() {
-                    break;
-                }
-                for id in tasks {
-                    match self.cancel(id).await {
-                        Ok(_) => cancelled += 1,
-                        // It has ended by itself.
-                        Err(OperatorError::Ask(AskError::WrongState(_) | AskError::NotFound(_))) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
+        let cancelled = if cancel_tasks { self.cancel_all(&subject).await? } else { 0 };
         self.bury(&there().await?, &subject).await?;
         let event = Event::new(Level::Warn, event::AGENT_DELETED, &*subject).field("by", "operator");
         self.node.logger.emit(event.field("cancelled_tasks", cancelled));
@@ -120,13 +104,46 @@ impl Operator {
         Ok(())
     }
 
-    /// The first of the tasks that have not ended and are for an agent.
-    async fn unfinished(&self, subject: &str) -> Result<Vec<TaskId>> {
+    /// Cancels what was accepted for a stopped agent until now; what comes from here on starts it anew. How
+    /// many have ended so.
+    async fn cancel_all(&self, subject: &str) -> Result<u64> {
+        let until_now = Some(TaskId::fresh());
+        let (mut asked, mut heard) = (HashSet::new(), Instant::now());
+        loop {
+            let tasks = self.unfinished(subject, until_now).await?;
+            if tasks.is_empty() {
+                return Ok(asked.len() as u64);
+            }
+            for id in tasks {
+                if !asked.insert(id) {
+                    continue;
+                }
+                heard = Instant::now();
+                match self.cancel(id).await {
+                    Ok(_) => {}
+                    // It has ended by itself.
+                    Err(OperatorError::Ask(AskError::WrongState(_) | AskError::NotFound(_))) => {
+                        asked.remove(&id);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            // What runs somewhere is asked to end, and may not hear of it.
+            if heard.elapsed() > PATIENCE {
+                let what = format!("tasks for {subject} that were cancelled have not ended");
+                return Err(AskError::Overloaded { what, retry_after: PATIENCE }.into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The first of the tasks that have not ended and are for an agent, older than an id where one is given.
+    async fn unfinished(&self, subject: &str, before: Option<TaskId>) -> Result<Vec<TaskId>> {
         let mut found = Vec::new();
         for state in UNFINISHED {
-            let (state, target, limit) = (Some(state), Some(subject.to_owned()), PAGE);
-            let page =
-                self.node.store.tasks(&TaskFilter { state, target, limit, ..TaskFilter::default() }).await?;
+            let (state, target) = (Some(state), Some(subject.to_owned()));
+            let filter = TaskFilter { state, target, before, limit: PAGE, ..TaskFilter::default() };
+            let page = self.node.store.tasks(&filter).await?;
             found.extend(page.iter().map(|task| task.id));
             if found.len() >= PAGE {
                 break;

@@ -76,15 +76,7 @@ impl Operator {
     }
 
     async fn rewrite_now(&self, kind: &str, key: &str, expected: Option<i64>, next: Next) -> Result<i64> {
-        let (_, found, _) = self.key_of(kind, key)?;
-        self.here(kind, key)?;
-        if self.node.is_troubled(false) {
-            return Err(self.node.trouble().widen().into());
-        }
-        let subject = format!("{kind}/{key}");
-        if matches!(found.policy().persistence, Persistence::Volatile) {
-            return Err(wrong_state(format!("no state is kept of agents of the kind `{kind}`")));
-        }
+        let (found, subject) = self.writable(kind, key)?;
         // Who has the wrong version holds nobody up.
         let row = self.expected_row(kind, key, expected).await?;
         if row.status != StoredStatus::Normal {
@@ -105,6 +97,19 @@ impl Operator {
             self.node.logger.emit(event.field("error", error.to_string()));
         }
         Ok(version)
+    }
+
+    /// The kind and the name of an agent whose state may be written here and now.
+    pub(super) fn writable(&self, kind: &str, key: &str) -> Result<(&Arc<dyn AnyKind>, String)> {
+        let (_, found, _) = self.key_of(kind, key)?;
+        self.here(kind, key)?;
+        if self.node.is_troubled(false) {
+            return Err(self.node.trouble().widen().into());
+        }
+        if matches!(found.policy().persistence, Persistence::Volatile) {
+            return Err(wrong_state(format!("no state is kept of agents of the kind `{kind}`")));
+        }
+        Ok((found, format!("{kind}/{key}")))
     }
 
     async fn expected_row(&self, kind: &str, key: &str, expected: Option<i64>) -> Result<AgentRow> {
