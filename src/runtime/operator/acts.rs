@@ -1,6 +1,6 @@
 //! The audit log: acts are written down before they are done, and again with what came of them.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use crate::{
         event::{self, Event, Level},
     },
     runtime::views::Page,
-    store::ActFilter,
+    store::{ActFilter, StoreError},
 };
 
 /// How long the store may take to write an act down, before it is not done.
@@ -53,11 +53,9 @@ impl Operator {
     /// # Errors
     /// [`AskError::Unavailable`]: it is not to be done, since nobody could tell later.
     pub(crate) async fn begin_act(&self, act: &Act) -> Result<()> {
-        let written = tokio::time::timeout(PATIENCE, self.node.store.begin_act(act)).await;
-        let why = match written {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it does not answer".to_owned(),
+        let (store, act) = (self.node.store.clone(), act.clone());
+        let Err(why) = self.patiently(async move { store.begin_act(&act).await }).await else {
+            return Ok(());
         };
         let why = format!("not done, since the store cannot write down that it was: {why}");
         Err(OperatorError::Ask(AskError::Unavailable(why)))
@@ -65,12 +63,8 @@ impl Operator {
 
     /// Writes down what came of it, in the log too.
     pub(crate) async fn end_act(&self, act: &Act) {
-        let written = tokio::time::timeout(PATIENCE, self.node.store.end_act(act)).await;
-        let unwritten = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("the store does not answer".to_owned()),
-        };
+        let (store, ended) = (self.node.store.clone(), act.clone());
+        let unwritten = self.patiently(async move { store.end_act(&ended).await }).await.err();
         let event = Event::new(Level::Info, event::OPERATOR_ACTED, act.subject.clone())
             .field("who", act.who.clone())
             .field_opt("by", act.by.clone())
@@ -79,5 +73,17 @@ impl Operator {
             .field("act", act.id.to_string())
             .field_opt("unwritten", unwritten);
         self.node.logger.emit(event);
+    }
+
+    /// Runs a call of the store's in a task of its own, which goes on when nobody waits for it any more.
+    async fn patiently(
+        &self,
+        call: impl Future<Output = std::result::Result<(), StoreError>> + Send + 'static,
+    ) -> std::result::Result<(), String> {
+        match tokio::time::timeout(PATIENCE, self.node.runtime.spawn(call)).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(error.to_string()),
+            Ok(Err(_)) | Err(_) => Err("it does not answer".to_owned()),
+        }
     }
 }

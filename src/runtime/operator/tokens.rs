@@ -12,6 +12,7 @@ use crate::{
         units::parse_duration,
     },
     runtime::views::{NewToken, TokenRequest, TokenView},
+    store::StoreError,
 };
 
 /// The longest life that a token can be given.
@@ -28,7 +29,10 @@ impl Operator {
 
     /// The same, as they are kept.
     pub(crate) async fn stored_tokens(&self) -> Result<Vec<StoredToken>> {
-        Ok(self.node.store.tokens().await?)
+        // in a task of its own: whoever asks may not wait for its end
+        let store = self.node.store.clone();
+        let read = self.node.runtime.spawn(async move { store.tokens().await }).await;
+        Ok(read.unwrap_or_else(|_| Err(StoreError::NotDone("the node is going down".to_owned())))?)
     }
 
     /// Makes a token, and shows it this once.
