@@ -16,7 +16,7 @@ use crate::{
     http::{self, Access, Announcement, Certificate, Ctx},
     log::{FileOptions, Format, Guard, Logger, Options, Origin},
     model::event::{self, Event, Level},
-    runtime::{self, Running, StartError, configuration::Layers},
+    runtime::{self, Running, StartError, configuration::Layers, operator::Operator},
     store::Store,
 };
 
@@ -120,12 +120,14 @@ pub(super) async fn asked_to_end(running: &Running) -> std::io::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let operator = running.handle.operator();
+    let reload = |operator: Operator| async move { operator.reload_configuration("SIGHUP").await };
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             () = operator.stopping() => return Ok(()),
-            _ = hangup.recv() => operator.reload_configuration("SIGHUP").await,
+            // a store that hangs must not keep the node from being ended
+            _ = hangup.recv() => drop(tokio::spawn(reload(operator.clone()))),
         }
     }
 }
