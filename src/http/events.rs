@@ -5,7 +5,6 @@
 //! readers, at most so many times a second: what happens is not held up by those who look on.
 
 use std::{
-    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +19,7 @@ use actix_web::{
     web::{Bytes, Data},
 };
 use futures_util::stream;
+use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -92,11 +92,9 @@ impl Drop for Seat {
     }
 }
 
-/// How many files the process may have open, where the system tells.
+/// How many files the process may have open, where that is bounded.
 fn open_files() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    usize::try_from(getrlimit(Resource::Nofile).current?).ok()
 }
 
 async fn watch_ring(events: Stream, tell: watch::Sender<()>, stop: CancellationToken) {

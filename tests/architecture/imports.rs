@@ -35,7 +35,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("moka", &["cache"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
-    ("rustix", &["cli"]),
+    ("rustix", &["http", "cli"]),
     // The two clients of a node: the command line, and the demo, which watches one from outside.
     ("ureq", &["cli", "demo"]),
     ("slog", &["log"]),
