@@ -7,7 +7,7 @@ use super::{
     schemas::{Schemas, accepted, own},
 };
 use crate::{
-    model::task::TaskView,
+    model::{access::Scope, task::TaskView},
     runtime::views::{AgentInfo, KindInfo, MessageInfo, SnapshotInfo, StateInfo},
 };
 
@@ -122,7 +122,7 @@ fn repair(agent: &str) -> impl Iterator<Item = Operation> {
     ];
     let refusals =
         [(404, "unknown_kind"), (409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")];
-    all.into_iter().map(move |operation| operation.refuses(&refusals).writes())
+    all.into_iter().map(move |operation| operation.needs(Scope::Admin).refuses(&refusals).writes())
 }
 
 fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {

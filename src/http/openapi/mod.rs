@@ -23,6 +23,8 @@ use serde_json::{Map, Value, json};
 
 use self::{operation::Operation, schemas::Schemas};
 use super::{problem::Problem, server::Ctx};
+#[cfg(test)]
+use crate::model::access::Scope;
 use crate::runtime::views::{KindInfo, ToolInfo};
 
 /// `GET /openapi.json`. It holds nothing that is secret.
@@ -114,11 +116,11 @@ fn document(kinds: &[KindInfo], tools: &[ToolInfo]) -> Value {
     })
 }
 
-/// The methods and paths that are described for a program without kinds and tools.
+/// The methods and paths, with their scopes, that are described for a program without kinds and tools.
 #[cfg(test)]
-pub(super) fn described() -> std::collections::BTreeSet<(String, String)> {
+pub(super) fn described() -> std::collections::BTreeSet<(String, String, Option<Scope>)> {
     let operations = operations(&mut Schemas::new(), &[], &[]);
-    operations.into_iter().map(|o| (o.method.to_uppercase(), o.path)).collect()
+    operations.into_iter().map(|o| (o.method.to_uppercase(), o.path, o.scope)).collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) struct Operation {
     pub(super) summary: String,
     description: Option<&'static str>,
     tag: &'static str,
-    scope: Option<Scope>,
+    pub(super) scope: Option<Scope>,
     parameters: Vec<Value>,
     body: Option<Value>,
     answers: BTreeMap<u16, Value>,
