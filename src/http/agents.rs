@@ -8,10 +8,10 @@ use serde_json::json;
 use super::{
     audit,
     body::{Body, accepted_plain, list as listed, ok},
+    etag::tagged,
     params::Params,
     path,
     problem::Problem,
-    repair::tagged,
     server::Ctx,
 };
 use crate::runtime::{operator::AgentQuery, views::Action};

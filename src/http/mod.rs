@@ -22,6 +22,7 @@ mod conversations;
 mod crashes;
 mod dashboard;
 mod deliver;
+mod etag;
 mod events;
 mod guard;
 mod health;

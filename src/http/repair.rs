@@ -1,16 +1,13 @@
 //! Agents' states, written by a person.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{ETAG, HeaderMap, IF_MATCH},
-    web::Data,
-};
+use actix_web::{HttpRequest, HttpResponse, http::header::HeaderMap, web::Data};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
     audit,
     body::{Body, ok},
+    etag::{if_match, tagged},
     params::Params,
     path,
     problem::Problem,
@@ -19,23 +16,9 @@ use super::{
 
 type Answer = Result<HttpResponse, Problem>;
 
-/// The answer with the version as its `ETag`.
-pub(super) fn tagged(mut response: HttpResponse, version: i64) -> HttpResponse {
-    if let Ok(tag) = format!("\"{version}\"").parse() {
-        response.headers_mut().insert(ETAG, tag);
-    }
-    response
-}
-
 /// The version that `If-Match` names. A tag that is none of ours matches nothing.
-fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
-    let mut given = headers.get_all(IF_MATCH);
-    let Some(tag) = given.next() else { return Ok(None) };
-    let bare = tag.to_str().ok().and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"'));
-    match (bare, given.next()) {
-        (Some(bare), None) => Ok(Some(bare.parse().unwrap_or(-1))),
-        _ => Err(Problem::malformed("of `If-Match`, one tag is understood, as `ETag` gave it: \"VERSION\"")),
-    }
+fn expected(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    Ok(if_match(headers)?.map(|tag| tag.parse().unwrap_or(-1)))
 }
 
 fn written(version: i64) -> Answer {
@@ -52,7 +35,7 @@ async fn was(ctx: &Ctx, request: &HttpRequest, kind: &str, key: &str) -> Result<
 /// `PUT …/state` with `If-Match: "VERSION"`: the body is the next state.
 pub(super) async fn edit(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
     let (kind, key) = path::agent(&request)?;
-    let tag = if_match(request.headers())?;
+    let tag = expected(request.headers())?;
     was(&ctx, &request, &kind, &key).await?;
     let version = tag.ok_or_else(|| {
         let detail = "`If-Match: \"VERSION\"` is missing: the version that was edited, as `ETag` gave it";
@@ -73,7 +56,7 @@ struct To {
 /// `POST …/rollback {to}`, with `If-Match` if it matters what is there now.
 pub(super) async fn roll_back(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
     let (kind, key) = path::agent(&request)?;
-    let (version, To { to }) = (if_match(request.headers())?, body.read()?);
+    let (version, To { to }) = (expected(request.headers())?, body.read()?);
     was(&ctx, &request, &kind, &key).await?;
     written(ctx.operator.roll_back(&kind, &key, to, version).await?)
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{
     body::{Body, ok},
+    etag::{if_match, only, tagged},
     path,
     problem::Problem,
     server::Ctx,
@@ -14,39 +15,19 @@ use crate::model::session::{Expect, Session};
 type Answer = Result<HttpResponse, Problem>;
 
 fn document(session: &Session) -> Answer {
-    let mut response = ok(session)?;
-    if let Ok(tag) = format!("\"{}\"", session.version).parse() {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    Ok(response)
+    Ok(tagged(ok(session)?, session.version))
 }
 
 /// `If-Match: "VERSION"`, or `If-None-Match: *`: there must be none.
 fn expected(request: &HttpRequest) -> Result<Expect, Problem> {
-    let header = |name: header::HeaderName| match request.headers().get_all(&name).collect::<Vec<_>>()[..] {
-        [] => Ok(None),
-        [one] => one
-            .to_str()
-            .map(|t| Some(t.trim()))
-            .map_err(|_| Problem::malformed(format!("`{name}` is not text"))),
-        _ => Err(Problem::malformed(format!("`{name}` is given twice"))),
-    };
-    match (header(header::IF_MATCH)?, header(header::IF_NONE_MATCH)?) {
+    let headers = request.headers();
+    match (if_match(headers)?, only(headers, header::IF_NONE_MATCH)?) {
         (None, None) => Ok(Expect::Any),
         (None, Some("*")) => Ok(Expect::Absent),
         (None, Some(_)) => Err(Problem::malformed("of `If-None-Match`, only `*` is understood")),
         (Some(_), Some(_)) => Err(Problem::malformed("`If-Match` and `If-None-Match` exclude each other")),
-        (Some(tag), None) => {
-            let bare = tag.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-            // A tag that is none of ours matches nothing.
-            let version = bare.and_then(|t| t.parse().ok()).unwrap_or(Uuid::nil());
-            match tag {
-                "*" => {
-                    Err(Problem::malformed("of `If-Match`, only one tag is understood, as `ETag` gave it"))
-                }
-                _ => Ok(Expect::Version(version)),
-            }
-        }
+        // A tag that is none of ours matches nothing.
+        (Some(tag), None) => Ok(Expect::Version(tag.parse().unwrap_or(Uuid::nil()))),
     }
 }
 
