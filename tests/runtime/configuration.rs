@@ -1,11 +1,15 @@
 //! Settings that change while the node runs: all of a change or nothing, at once where no restart is needed.
 
-use greenroom::{AskError, Builder, prelude::*, runtime::operator::OperatorError};
+use greenroom::{
+    AskError, Builder,
+    prelude::*,
+    runtime::{operator::OperatorError, views::TaskRequest},
+};
 use serde_json::{Value, json};
 
 use crate::{
     postgres::Database,
-    support::{World, soon, until},
+    support::{Gate, World, soon, until},
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -197,4 +201,40 @@ async fn what_one_node_is_told_the_others_take_over() {
         })
         .await;
     }
+}
+
+/// More slots are used by what waits already.
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_change_for_tasks_that_wait() {
+    #[derive(Clone, Serialize, Deserialize, JsonSchema)]
+    struct Stand;
+    message!(Stand -> ());
+    let gate = Gate::default();
+    let there = gate.clone();
+    let stand = move |_: Stand, _: Call| {
+        let gate = there.clone();
+        async move {
+            gate.wait().await;
+            Ok(())
+        }
+    };
+    let mut world = World::idle();
+    world.start_again(program().tool_fn("stand", Effect::Idempotent, stand)).await;
+    let handle = world.handle();
+    let one = json!({"tasks": {"slots": 1}});
+    soon(handle.operator().configure(&one, None, false)).await.unwrap();
+    for _ in 0..3 {
+        soon(handle.operator().submit(TaskRequest { target: "tool:stand".into(), ..Default::default() }))
+            .await
+            .unwrap();
+    }
+    soon(gate.arrival()).await;
+    let running = || async { handle.operator().status().await.tasks.get("running").copied() };
+    assert_eq!(running().await, Some(1), "there is one slot");
+    let three = json!({"tasks": {"slots": 3}});
+    soon(handle.operator().configure(&three, None, false)).await.unwrap();
+    soon(gate.arrival()).await;
+    soon(gate.arrival()).await;
+    assert_eq!(running().await, Some(3));
+    gate.open(3);
 }
