@@ -96,6 +96,20 @@ impl Invalid {
         Self(vec![(pointer.into(), detail.into())])
     }
 
+    /// What a validator finds in a value; at most 32 findings.
+    ///
+    /// # Errors
+    /// Them.
+    pub(crate) fn check(validator: &jsonschema::Validator, value: &serde_json::Value) -> Result<(), Self> {
+        const MOST: usize = 32;
+        let findings: Vec<_> = validator
+            .iter_errors(value)
+            .take(MOST)
+            .map(|e| (e.instance_path().to_string(), e.to_string().chars().take(300).collect()))
+            .collect();
+        if findings.is_empty() { Ok(()) } else { Err(Self(findings)) }
+    }
+
     /// The same findings in a value that stands at `pointer` of a larger one.
     pub fn within(self, pointer: &str) -> Self {
         Self(self.0.into_iter().map(|(inner, detail)| (format!("{pointer}{inner}"), detail)).collect())

@@ -15,7 +15,10 @@ use super::{
     slot::ReplyTx,
     turn::Turn,
 };
-use crate::{agent::letter::JsonAnswer, model::json::whole_numbers};
+use crate::{
+    agent::letter::JsonAnswer,
+    model::json::{pointer, whole_numbers},
+};
 
 /// The envelope of an agent's mailbox.
 pub type EnvelopeOf<A> = <<A as Agent>::Messages as Messages<A>>::Envelope;
@@ -235,12 +238,7 @@ impl Shape {
     pub fn check(&self, body: &serde_json::Value) -> Result<(), Invalid> {
         let validator = self.validator.get_or_init(|| jsonschema::validator_for(&self.input).ok());
         let Some(validator) = validator else { return Ok(()) };
-        let findings: Vec<_> = validator
-            .iter_errors(body)
-            .take(32)
-            .map(|e| (e.instance_path().to_string(), e.to_string().chars().take(300).collect()))
-            .collect();
-        if findings.is_empty() { Ok(()) } else { Err(Invalid(findings)) }
+        Invalid::check(validator, body)
     }
 
     /// Reads a body as its handler's caller will, and lets the message [check itself](Message::validate): for
@@ -276,15 +274,8 @@ pub(crate) fn decode<M: Message>(body: &RawValue) -> Result<M, Invalid> {
 
 fn decode_text<M: Message>(text: &[u8]) -> Result<M, Invalid> {
     let mut de = serde_json::Deserializer::from_slice(text);
-    serde_path_to_error::deserialize(&mut de).map_err(|e| {
-        let path = e.path().to_string();
-        let pointer = if path == "." {
-            String::new()
-        } else {
-            format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
-        };
-        Invalid::at(pointer, e.inner().to_string())
-    })
+    serde_path_to_error::deserialize(&mut de)
+        .map_err(|e| Invalid::at(pointer(e.path()), e.inner().to_string()))
 }
 
 /// What an agent's JSON door takes.

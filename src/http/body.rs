@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{deliver::allowed, problem::Problem, server::Ctx, shape};
 use crate::model::{
     id::MAX_IDEMPOTENCY_KEY_BYTES,
-    json::whole_numbers,
+    json::{pointer, whole_numbers},
     units::{print_duration, print_size},
 };
 
@@ -121,22 +121,6 @@ impl Body {
         let read = serde_json::from_slice(&self.0);
         read.map(Some).map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))
     }
-}
-
-/// A path as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut pointer = String::new();
-    for segment in path.iter() {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => {
-                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    pointer
 }
 
 /// The `Idempotency-Key` header.

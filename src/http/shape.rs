@@ -12,9 +12,6 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 
 use crate::{Invalid, agent::AskError, runtime::operator::OperatorError};
 
-/// At most so many findings are told.
-const MOST: usize = 32;
-
 static KNOWN: LazyLock<Mutex<HashMap<TypeId, Option<Arc<Validator>>>>> = LazyLock::new(Mutex::default);
 
 /// Checks JSON against the schema of `T`.
@@ -24,12 +21,7 @@ static KNOWN: LazyLock<Mutex<HashMap<TypeId, Option<Arc<Validator>>>>> = LazyLoc
 pub(super) fn check<T: JsonSchema + 'static>(text: &[u8]) -> Result<(), OperatorError> {
     let known = KNOWN.lock().entry(TypeId::of::<T>()).or_insert_with(validator::<T>).clone();
     let (Some(validator), Ok(value)) = (known, serde_json::from_slice(text)) else { return Ok(()) };
-    let findings: Vec<(String, String)> = validator
-        .iter_errors(&value)
-        .take(MOST)
-        .map(|e| (e.instance_path().to_string(), e.to_string().chars().take(300).collect()))
-        .collect();
-    if findings.is_empty() { Ok(()) } else { Err(AskError::Invalid(Invalid(findings)).into()) }
+    Invalid::check(&validator, &value).map_err(|invalid| AskError::Invalid(invalid).into())
 }
 
 fn validator<T: JsonSchema>() -> Option<Arc<Validator>> {

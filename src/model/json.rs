@@ -5,6 +5,22 @@ use serde_json::{Number, Value};
 /// The largest whole number below which all are told apart in a double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
+/// A path as a JSON pointer (RFC 6901): where in a document something is wrong.
+pub fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => {
+                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
 /// The same text with each number that has no fraction as a whole one: to JSON Schema `2.0` is an integer, to
 /// serde it is none. Nothing where there is no such number, or no JSON.
 pub fn whole_numbers(text: &[u8]) -> Option<Vec<u8>> {
@@ -31,6 +47,14 @@ fn rewrite(value: &mut Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_a_pointer_whatever_stands_in_its_names() {
+        type Deep = std::collections::BTreeMap<String, Vec<u8>>;
+        let mut reader = serde_json::Deserializer::from_str(r#"{"a.b/c~[d]": [1, "x"]}"#);
+        let error = serde_path_to_error::deserialize::<_, Deep>(&mut reader).unwrap_err();
+        assert_eq!(pointer(error.path()), "/a.b~1c~0[d]/1");
+    }
 
     #[test]
     fn numbers_without_a_fraction_are_whole() {

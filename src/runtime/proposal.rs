@@ -5,6 +5,7 @@ use serde_ignored::Path;
 use crate::{
     Invalid,
     agent::Agent,
+    model::json::pointer,
     runtime::{cell::restore::reads_back, crashes::guard},
 };
 
@@ -34,7 +35,7 @@ pub(super) fn accept<A: Agent>(body: &[u8]) -> Result<Vec<u8>, Invalid> {
 fn read<A: Agent>(body: &[u8]) -> Result<A, Invalid> {
     let mut de = serde_json::Deserializer::from_slice(body);
     let agent: A = serde_path_to_error::deserialize(&mut de)
-        .map_err(|error| Invalid::at(pointer(&error.path().to_string()), error.inner().to_string()))?;
+        .map_err(|error| Invalid::at(pointer(error.path()), error.inner().to_string()))?;
     de.end().map_err(|error| Invalid::at("", error.to_string()))?;
     let mut unknown = Vec::new();
     let mut de = serde_json::Deserializer::from_slice(body);
@@ -45,15 +46,6 @@ fn read<A: Agent>(body: &[u8]) -> Result<A, Invalid> {
     });
     again.map_err(|error| Invalid::at("", error.to_string()))?;
     if unknown.is_empty() { Ok(agent) } else { Err(Invalid(unknown)) }
-}
-
-/// A path such as `a.b[0]` as a JSON pointer; of what cannot be told, the whole.
-fn pointer(path: &str) -> String {
-    if matches!(path, "." | "?") {
-        String::new()
-    } else {
-        format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
-    }
 }
 
 /// Where a field stands, as a JSON pointer.
