@@ -7,7 +7,7 @@ use std::{
 };
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -114,20 +114,36 @@ pub(super) fn renew(certificate: Certificate, logger: Logger) -> std::io::Result
     Ok(())
 }
 
-/// Waits until somebody asks the node to end: a signal, an operator, or the node itself. Until then SIGHUP has
-/// it read its configuration again.
-pub(super) async fn asked_to_end(running: &Running) -> std::io::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let operator = running.handle.operator();
-    let reload = |operator: Operator| async move { operator.reload_configuration("SIGHUP").await };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            () = operator.stopping() => return Ok(()),
-            // a store that hangs must not keep the node from being ended
-            _ = hangup.recv() => drop(tokio::spawn(reload(operator.clone()))),
+/// The signals that a node hears. Until there is one of these, each of them ends the process at once: whoever is
+/// told that the node is there must be able to send them.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until somebody asks the node to end: a signal, an operator, or the node itself. Until then SIGHUP
+    /// has it read its configuration again.
+    pub(super) async fn asked_to_end(mut self, running: &Running) {
+        let operator = running.handle.operator();
+        let reload = |operator: Operator| async move { operator.reload_configuration("SIGHUP").await };
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                () = operator.stopping() => return,
+                // a store that hangs must not keep the node from being ended
+                _ = self.hangup.recv() => drop(tokio::spawn(reload(operator.clone()))),
+            }
         }
     }
 }

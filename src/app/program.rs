@@ -66,6 +66,7 @@ impl App for Program {
             let token = Token::establish(&there)?;
             secrets::hide([token.reveal().to_owned()]);
             let access = Access::new(token, running.handle.operator().clone());
+            let signals = node::Signals::listen().map_err(|e| failed("signals", &e))?;
             let announcement = node::announce(&running, &listener).map_err(|e| failed("node.json", &e))?;
             let stop = CancellationToken::new();
             if let Some(certificate) = certificate.clone() {
@@ -76,7 +77,7 @@ impl App for Program {
                 node::serve(&running, (listener, certificate), access.clone(), metrics, stop.clone())
                     .map_err(|e| failed("HTTP", &e))?;
             node::invite(&access, &announcement);
-            node::asked_to_end(&running).await.map_err(|e| failed("signals", &e))?;
+            signals.asked_to_end(&running).await;
             let fatal = running.handle.operator().fatal();
             // New connections are refused while what runs is finished; then the agents drain.
             stop.cancel();
