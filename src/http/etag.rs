@@ -30,12 +30,13 @@ pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>
     }
 }
 
-/// What stands between the quotation marks of `If-Match`; a tag of another form is none of ours, and matches
-/// nothing.
+/// What stands between the quotation marks of `If-Match`. A weak tag is none of ours, and matches nothing.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    match only(headers, IF_MATCH)? {
-        Some("*") => Err(Problem::malformed("of `If-Match`, only one tag is understood, as `ETag` gave it")),
-        tag => Ok(tag.map(|tag| tag.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or_default())),
+    let Some(tag) = only(headers, IF_MATCH)? else { return Ok(None) };
+    let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    match quoted.or_else(|| tag.starts_with("W/").then_some("")) {
+        Some(bare) => Ok(Some(bare)),
+        None => Err(Problem::malformed("`If-Match` is to be one tag in quotation marks, as `ETag` gave it")),
     }
 }
 
@@ -55,7 +56,7 @@ mod tests {
         assert_eq!(if_match(&given(&[])).unwrap(), None);
         assert_eq!(if_match(&given(&[" \"7\" "])).unwrap(), Some("7"));
         assert_eq!(if_match(&given(&["W/\"7\""])).unwrap(), Some(""), "it is none of ours");
-        for bad in [&["*"][..], &["\"1\"", "\"2\""]] {
+        for bad in [&["*"][..], &["7"], &["\""], &["\"1\"", "\"2\""]] {
             assert_eq!(if_match(&given(bad)).unwrap_err().code(), "malformed", "{bad:?}");
         }
     }
