@@ -56,7 +56,7 @@ fn a_session_is_written_only_as_it_was_seen() {
     assert_eq!(node.get(path).json["data"], 1);
     let second = put(&node, path, &seen, r#"{"data":2}"#);
     assert_eq!(second.status, 200, "{second:?}");
-    for stale in [seen, nobody, [("If-Match", "W/\"x\"")], [("If-Match", "x")]] {
+    for stale in [seen, nobody, [("If-Match", "W/\"x\"")], [("If-Match", "\"x\"")]] {
         put(&node, path, &stale, r#"{"data":3}"#).is_problem(412, "precondition_failed");
         node.send("DELETE", path, &stale, None).is_problem(412, "precondition_failed");
     }
@@ -64,7 +64,8 @@ fn a_session_is_written_only_as_it_was_seen() {
     let seen = [("If-Match", second.header("etag").unwrap())];
     assert_eq!(node.send("DELETE", path, &seen, None).status, 204);
     put(&node, path, &seen, r#"{"data":4}"#).is_problem(412, "precondition_failed");
-    for bad in [&[("If-Match", "*")][..], &[("If-None-Match", "\"x\"")], &[seen[0], none[0]]] {
+    let bare = [("If-Match", "x")];
+    for bad in [&[("If-Match", "*")][..], &bare, &[("If-None-Match", "\"x\"")], &[seen[0], none[0]]] {
         put(&node, path, bad, r#"{"data":4}"#).is_problem(400, "malformed");
     }
 }
