@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -68,6 +69,8 @@ pub(crate) struct Meta {
     pub key: Option<Key>,
     /// The task that this letter is an attempt of.
     pub claim: Option<Arc<Claimed>>,
+    /// Asks the turn to end with that task.
+    pub cancel: Option<CancellationToken>,
     /// The agents that wait for this turn, outermost first.
     pub chain: Vec<String>,
     /// The size of the body where it came as JSON.

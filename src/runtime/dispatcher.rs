@@ -294,6 +294,7 @@ impl Dispatcher {
                 Some((_, kind)) => {
                     let meta = Meta {
                         claim: Some(claim.clone()),
+                        cancel: Some(cancel.clone()),
                         bytes: claim.input.get().len(),
                         ..Meta::default()
                     };

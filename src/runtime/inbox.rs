@@ -63,6 +63,8 @@ pub(crate) enum Control {
     Leave = 5,
     /// The node is going down: answer what waits, persist, end.
     Drain = 6,
+    /// As [`Control::Leave`]; a turn that does not end soon is cut short.
+    Cut = 7,
 }
 
 /// What a commit under way releases when it is durable: answers and tells, in the cell's own types.
@@ -189,7 +191,8 @@ impl Inbox {
             3 => Control::Renew,
             4 => Control::Crash,
             5 => Control::Leave,
-            _ => Control::Drain,
+            6 => Control::Drain,
+            _ => Control::Cut,
         }
     }
 

@@ -38,7 +38,7 @@ impl Standing {
         Self {
             status: StoredStatus::Stopped,
             entrance: Entrance::Shut(stopped_text(&format!("{kind}/{key}"), why)),
-            control: Control::Leave,
+            control: Control::Cut,
             why: Some(why.to_owned()),
             action: Action::Stop,
             by: "parent",
@@ -51,7 +51,7 @@ impl Standing {
         Self {
             status: StoredStatus::Normal,
             entrance: Entrance::Open,
-            control: Control::Leave,
+            control: Control::Cut,
             why: None,
             action: Action::Restart,
             by: "parent",

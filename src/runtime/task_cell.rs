@@ -117,9 +117,14 @@ async fn live(
         Step::Answer(Some(answer)) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
         Step::Cancelled => {
             if for_agent && !rx.withdraw() {
-                // The turn runs: it ends the task itself, and may still succeed.
+                // The turn runs, and is asked to end: it may still succeed.
                 return match rx.await {
-                    Some(_) => How::Settled,
+                    Some(Ok(_)) => How::Settled,
+                    // Most likely the agent's commit has said so already, and this changes nothing.
+                    Some(Err(_)) => {
+                        tell(&node, &claim, &FinishOutcome::Cancelled, begun);
+                        record(&node, &claim, FinishOutcome::Cancelled).await
+                    }
                     None => How::Unsettled,
                 };
             }

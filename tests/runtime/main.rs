@@ -7,6 +7,7 @@ mod clearing;
 mod configuration;
 mod crashes;
 mod crowd;
+mod cutting;
 mod entities;
 mod evolution;
 #[path = "../support/faulty.rs"]

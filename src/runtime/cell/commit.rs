@@ -3,6 +3,7 @@
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use jiff::Timestamp;
 
@@ -24,7 +25,7 @@ use crate::{
         persistence::{Outcome, Ticket},
         settle::{finish, later, settle},
     },
-    store::{Guard, KeyWrite, Refusal, StateWrite, Unit},
+    store::{FinishOutcome, Guard, KeyWrite, Refusal, StateWrite, Unit},
 };
 
 /// How often in a row a turn runs again because somebody wrote the session that it had read.
@@ -120,7 +121,13 @@ impl<A: Agent> Runner<A> {
             let letter = entry.letter.letter();
             let Some(meta) = letter.details().0 else { continue };
             if let Some(claim) = &meta.claim {
-                let outcome = settle(claim, letter.outcome(), &self.kind.policy.terms, now, fastrand::f64());
+                let attempt = letter.outcome();
+                let is_cancelled = || meta.cancel.as_ref().is_some_and(CancellationToken::is_cancelled);
+                let outcome = if attempt.is_err() && is_cancelled() {
+                    FinishOutcome::Cancelled
+                } else {
+                    settle(claim, attempt, &self.kind.policy.terms, now, fastrand::f64())
+                };
                 let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
                 unit.finished.push(ended);
                 unit.accepted.extend(done);
@@ -135,9 +142,9 @@ impl<A: Agent> Runner<A> {
 
     fn key_row(&self, key: &Key, entry: &Entry<A>, now: Timestamp) -> Option<KeyWrite> {
         let outcome = entry.letter.letter().outcome();
-        // Crashes and time-outs are not outcomes: the caller may try again.
+        // Crashes, time-outs and turns that were cut short are not outcomes: the caller may try again.
         if matches!(&outcome, Err(AskError::Failed(f)) if f.crash_id.is_some())
-            || matches!(outcome, Err(AskError::TimedOut))
+            || matches!(outcome, Err(AskError::TimedOut | AskError::WrongState(_)))
         {
             return None;
         }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::window::Air;
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     model::supervision::{CrashKind, CrashReason},
     runtime::{
         crashes::{error_text, guard},
-        inbox::Current,
+        inbox::{Control, Current},
         persistence::Outcome,
     },
 };
@@ -24,11 +25,36 @@ use crate::{
 /// takes, so that it costs little to wait for one first.
 pub(super) const LONG: Duration = Duration::from_millis(5);
 
+/// How long a turn may go on whose task was cancelled.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+/// How long a turn may go on whose agent was stopped: as long as a child of OTP's supervisors.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a turn is to end before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The task that it is an attempt of was cancelled.
+    Cancelled,
+    /// Its agent was stopped, restarted or quarantined.
+    Stopped,
+}
+
+impl Cut {
+    fn grace(self) -> Duration {
+        match self {
+            Self::Cancelled => CANCEL_GRACE,
+            Self::Stopped => STOP_GRACE,
+        }
+    }
+}
+
 /// How a turn ended. The rare ends are boxed, since every turn copies its own.
 pub(super) enum End {
     Ran(Ran),
     Panicked(Box<CrashReason>),
     TimedOut,
+    /// It did not end although it was asked to.
+    Cut(Cut),
     /// It wants to reach outside, or takes long, and turns that it saw are not even on their way to the
     /// store. It is undone and begins again when they are durable.
     Blocked,
@@ -53,6 +79,8 @@ pub(super) struct Terms {
     pub budget: Duration,
     /// When it began, where it is timed.
     pub begun: Option<Instant>,
+    /// Cancelled with the task that it is an attempt of.
+    pub cancel: Option<CancellationToken>,
 }
 
 /// Runs `letter` on `agent`.
@@ -97,6 +125,8 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
 ) -> End {
     let mut first = Some(first);
     let mut timer: Option<(Instant, Pin<Box<Sleep>>)> = None;
+    let mut cancelled = terms.cancel.as_ref().map(|token| Box::pin(token.cancelled()));
+    let mut patience: Option<(Cut, Pin<Box<Sleep>>)> = None;
     let end = std::future::poll_fn(|cx| {
         loop {
             if let Some(end) = first.take().unwrap_or_else(|| step(work.as_mut(), cx)) {
@@ -108,6 +138,21 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
             air.inbox.waker.register(cx.waker());
             if turn.hears_of_its_end(false) {
                 continue; // somebody asked it to leave before there was a waker to wake
+            }
+            if cancelled.as_mut().is_some_and(|token| token.as_mut().poll(cx).is_ready()) {
+                cancelled = None;
+                patience = Some(Cut::Cancelled).map(|cut| (cut, Box::pin(tokio::time::sleep(cut.grace()))));
+                if turn.hears_of_its_end(true) {
+                    continue;
+                }
+            }
+            if patience.is_none() && air.inbox.control() == Control::Cut {
+                patience = Some(Cut::Stopped).map(|cut| (cut, Box::pin(tokio::time::sleep(cut.grace()))));
+            }
+            if let Some((cut, patience)) = &mut patience
+                && patience.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(End::Cut(*cut));
             }
             if let Some(outcome) = air.inbox.take_outcome() {
                 if let Err(outcome) = air.land(outcome) {

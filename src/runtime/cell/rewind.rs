@@ -5,7 +5,7 @@ use std::{future::Future as _, sync::atomic::Ordering, task::Poll, time::Duratio
 use uuid::Uuid;
 
 use super::{
-    drive::End,
+    drive::{Cut, End},
     runner::{Exit, Runner},
     window::Entry,
 };
@@ -41,6 +41,26 @@ impl<A: Agent> Runner<A> {
             None if suspect => Ok(self.serialise().err()),
             None => Ok(None),
         }
+    }
+
+    /// A turn that did not end although it was asked to: undone, and no crash. A volatile agent starts anew:
+    /// nobody knows how far the turn had come.
+    pub(super) async fn cut(&mut self, mut letter: EnvelopeOf<A>, why: Cut) -> Option<Exit> {
+        self.failures += 1;
+        let _ = self.turn.take_outbox();
+        letter.letter_mut().fail(self.cut_error(why));
+        self.drop_agent();
+        Box::pin(self.undo(letter)).await
+    }
+
+    fn cut_error(&self, why: Cut) -> AskError {
+        let subject = self.subject();
+        AskError::WrongState(match why {
+            Cut::Cancelled => {
+                format!("its task was cancelled: the turn of {subject} was cut short and undone")
+            }
+            Cut::Stopped => format!("an operator has stopped {subject}: its turn was cut short and undone"),
+        })
     }
 
     /// A crash: reported, decided, undone.
@@ -140,7 +160,7 @@ impl<A: Agent> Runner<A> {
         std::future::poll_fn(|cx| {
             self.inbox().waker.register(cx.waker());
             match self.inbox().control() {
-                Control::Leave | Control::Drain => Poll::Ready(false),
+                Control::Leave | Control::Drain | Control::Cut => Poll::Ready(false),
                 _ if delay.is_zero() => Poll::Ready(true),
                 _ => timer.as_mut().poll(cx).map(|()| true),
             }
@@ -260,6 +280,12 @@ impl<A: Agent> Runner<A> {
                     }
                     End::TimedOut => {
                         entry.letter.letter_mut().fail(AskError::TimedOut);
+                        entry.ran = Ran::Failed;
+                        failed = true;
+                        self.keep_again(entry);
+                    }
+                    End::Cut(why) => {
+                        entry.letter.letter_mut().fail(self.cut_error(why));
                         entry.ran = Ran::Failed;
                         failed = true;
                         self.keep_again(entry);

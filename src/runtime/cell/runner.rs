@@ -422,7 +422,7 @@ impl<A: Agent> Runner<A> {
                 self.inbox().done(Control::Crash);
                 self.die().await
             }
-            Control::Leave | Control::Drain => {
+            Control::Leave | Control::Drain | Control::Cut => {
                 self.inbox().set_phase(Phase::Stopping);
                 self.close().await;
                 Some(self.let_go())

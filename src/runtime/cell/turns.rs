@@ -175,6 +175,7 @@ impl<A: Agent> Runner<A> {
             awaited: self.window.urgent && !self.window.is_empty(),
             budget,
             begun,
+            cancel: meta.and_then(|m| m.cancel.clone()),
         }
     }
 
@@ -253,6 +254,7 @@ impl<A: Agent> Runner<A> {
                 let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
                 Box::pin(self.crash(letter, reason)).await
             }
+            End::Cut(why) => Box::pin(self.cut(letter, why)).await,
             End::Blocked => {
                 self.kind.takes_long(letter.wire_name());
                 self.batch.push_front(letter);

@@ -164,7 +164,7 @@ impl Operator {
             (Action::Stop, _) => {
                 let why = "stopped by an operator";
                 let text = format!("{subject} is {why}; greenroom agents restart {subject}");
-                (StoredStatus::Stopped, Entrance::Shut(text.into()), Control::Leave, Some(why))
+                (StoredStatus::Stopped, Entrance::Shut(text.into()), Control::Cut, Some(why))
             }
             (Action::Pause, StoredStatus::Normal | StoredStatus::Paused) => {
                 (StoredStatus::Paused, Entrance::Paused, Control::Leave, Some("paused by an operator"))
@@ -174,14 +174,14 @@ impl Operator {
                 Action::Restart,
                 StoredStatus::Normal | StoredStatus::Stopped | StoredStatus::Paused | StoredStatus::Deleted,
             ) => {
-                let control = if action == Action::Restart { Control::Leave } else { Control::None };
+                let control = if action == Action::Restart { Control::Cut } else { Control::None };
                 (StoredStatus::Normal, Entrance::Open, control, None)
             }
             (Action::Quarantine, _) => {
                 let text =
                     format!("{subject} is quarantined by an operator; greenroom agents release {subject}");
                 let why = Some("quarantined by an operator");
-                (StoredStatus::Quarantined, Entrance::Shut(text.into()), Control::Leave, why)
+                (StoredStatus::Quarantined, Entrance::Shut(text.into()), Control::Cut, why)
             }
             (Action::Release, StoredStatus::Quarantined) => {
                 if let Some(row) = &row {
