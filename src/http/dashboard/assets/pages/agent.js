@@ -19,9 +19,9 @@ const TABS = ["state", "history", "tasks", "events"];
 const ACTIONS = {
   pause: ["Pause", "Its messages and tasks wait until it is resumed. A turn that runs is finished.", false],
   resume: ["Resume", "What waits is handled, in the order in which it came.", false],
-  restart: ["Restart", "It leaves memory and starts anew from its last committed state, with a fresh budget of restarts. What waits stays.", false],
-  stop: ["Stop", "It ends after its present turn and stays ended until somebody restarts it. Messages are refused meanwhile, its tasks are parked. Its state is kept.", true],
-  quarantine: ["Quarantine", "It is taken out of service: messages are refused and tasks parked until it is released. Its state is kept as it is.", true],
+  restart: ["Restart", "It leaves memory and starts anew from its last committed state, with a fresh budget of restarts. What waits stays. A turn that does not end within five seconds is cut short and undone.", false],
+  stop: ["Stop", "It ends after its present turn, which is cut short and undone where it takes longer than five seconds, and stays ended until somebody restarts it. Messages that wait or come are refused, tells among them are dropped, its tasks are parked. Its state is kept.", true],
+  quarantine: ["Quarantine", "It is taken out of service: messages are refused and tasks parked until it is released. A turn that does not end within five seconds is cut short and undone. Its state is kept as it is.", true],
   release: ["Release", "Its state is read; if that works, the quarantine ends and what was parked runs.", false],
 };
 /** Which actions fit which status. */
@@ -31,8 +31,8 @@ const FITTING = {
   quarantined: ["release", "stop"],
 };
 const USUAL = ["pause", "restart", "stop", "quarantine"];
-/** Actions that may clear what waits. */
-const CLEARS = new Set(["stop", "restart", "pause"]);
+/** Actions that keep what waits, and may clear it. */
+const CLEARS = new Set(["restart", "pause"]);
 
 export default {
   title: ({ kind, key }) => `${kind}/${key}`,
