@@ -63,7 +63,9 @@ pub(super) fn metrics() -> Option<PrometheusHandle> {
         0.000_01, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
         0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     ];
-    PrometheusBuilder::new().set_buckets(&buckets).ok()?.install_recorder().ok()
+    let recorder = PrometheusBuilder::new().set_buckets(&buckets).ok()?.install_recorder().ok()?;
+    runtime::describe_metrics();
+    Some(recorder)
 }
 
 /// Serves HTTP on a thread of its own until `stop`.

@@ -2,9 +2,49 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, gauge, histogram};
+use metrics::{
+    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::store::PoolStatus;
+
+/// Tells Prometheus what each figure is (its `HELP` lines).
+pub(crate) fn describe() {
+    let counters = [
+        ("greenroom_agent_restarts_total", "crashes of agents by what they came to"),
+        ("greenroom_messages_total", "messages that agents have handled, by outcome"),
+        ("greenroom_task_attempts_total", "attempts of tasks that have ended, by outcome"),
+        ("greenroom_commits_fenced_total", "commits refused since another node owns the agent"),
+        ("greenroom_cache_requests_total", "lookups in the cache by strategy and result"),
+        ("greenroom_log_records_dropped_total", "log records that were dropped, not written"),
+        ("greenroom_store_pool_failures_total", "connections to the store that could not be had"),
+    ];
+    let gauges = [
+        ("greenroom_build_info", "1, with the version as a label"),
+        (
+            "greenroom_agents",
+            "agents by kind and status: in memory here, or held (paused, stopped, quarantined) in the store",
+        ),
+        ("greenroom_mailbox_messages", "messages that wait in mailboxes, by kind"),
+        ("greenroom_tasks", "tasks in the store by state"),
+        ("greenroom_store_up", "whether the store answers"),
+        ("greenroom_cache_up", "whether the cache answers"),
+        ("greenroom_store_pool_connections", "connections to the store by state"),
+        ("greenroom_store_pool_wait_seconds", "how long callers have waited for connections, in all"),
+    ];
+    let histograms = [
+        ("greenroom_message_handle_duration_seconds", "how long turns take, a sample"),
+        ("greenroom_state_restore_duration_seconds", "how long agents take to be restored"),
+        ("greenroom_state_load_duration_seconds", "how long the store takes to read states"),
+        ("greenroom_task_wait_duration_seconds", "from when a task could run until it ran"),
+        ("greenroom_task_run_duration_seconds", "how long attempts of tasks take"),
+        ("greenroom_commit_duration_seconds", "how long group commits take"),
+        ("greenroom_http_request_duration_seconds", "how long requests take"),
+    ];
+    counters.into_iter().for_each(|(name, help)| describe_counter!(name, help));
+    gauges.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
+    histograms.into_iter().for_each(|(name, help)| describe_histogram!(name, help));
+}
 
 /// The one place that names the runtime's metrics.
 #[derive(Default)]

@@ -68,6 +68,7 @@ pub use configuration::{Applied, ConfigureError, Overruled};
 pub(crate) use data_dir::{DataDir, lock};
 pub use loads::LoadStats;
 pub(crate) use member::member;
+pub(crate) use metrics::describe as describe_metrics;
 pub use persistence::CommitStats;
 pub(crate) use registry::WrapStore;
 

@@ -113,6 +113,11 @@ pub enum StoredStatus {
 }
 
 impl StoredStatus {
+    /// Whether an agent with it runs nothing until a person lets it.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Paused | Self::Stopped | Self::Quarantined)
+    }
+
     /// Whether an agent with it has ended: it takes no messages until a person brings it back.
     pub fn is_end(self) -> bool {
         matches!(self, Self::Stopped | Self::Quarantined)
@@ -408,6 +413,10 @@ pub trait Store:
 
     /// Figures, without counting big tables.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// How many agents of each kind are paused, stopped or quarantined: these are counted one by one, as there
+    /// are few of them.
+    async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError>;
 
     /// Merges crash groups into those that are there, as [`CrashGroup::merge`] does; a power cut may take
     /// it back. No id comes twice in a call.

@@ -92,6 +92,19 @@ macro_rules! reads {
             Ok((first, more))
         }
 
+        /// Agents of each kind by what holds them.
+        pub(super) $($async)* fn held(conn: &mut $conn) -> Result<Vec<(String, StoredStatus, u64)>, StoreError> {
+            use greenroom_agents::dsl;
+            let rows: Vec<(String, i16, i64)> = dsl::greenroom_agents
+                .filter(dsl::status.ne(Lit::<0>))
+                .group_by((dsl::kind, dsl::status))
+                .order((dsl::kind.asc(), dsl::status.asc()))
+                .select((dsl::kind, dsl::status, diesel::dsl::count_star()))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            Ok(told::held_of(rows))
+        }
+
         /// One page of agents by (kind, key).
         pub(super) $($async)* fn agents(conn: &mut $conn, filter: &AgentFilter) -> Result<Vec<AgentRow>, StoreError> {
             use greenroom_agents::dsl;

@@ -23,6 +23,14 @@ pub(super) fn counts_of(rows: Vec<(i16, i64)>) -> Counts {
     counts
 }
 
+/// Agents of each kind by what holds them.
+pub(super) fn held_of(rows: Vec<(String, i16, i64)>) -> Vec<(String, StoredStatus, u64)> {
+    let held = rows
+        .into_iter()
+        .filter_map(|(kind, status, n)| Some((kind, status_of(status).ok()?, count(n).into())));
+    held.filter(|(_, status, _)| status.is_held()).collect()
+}
+
 /// Why a task in a lane from which nobody claims is to be ended.
 pub(super) fn doom_of(lane: i16) -> Doom {
     match lane {

@@ -366,6 +366,34 @@ fn the_node_tells_about_itself() {
     assert!(metrics.contains(r#"route="/api/v1/kinds/{kind}""#), "{metrics}");
 }
 
+/// The alert on agents that are out of service could never be raised.
+#[test]
+fn metrics_tell_of_agents_that_are_held_and_what_each_figure_is() {
+    let node = Node::start(&[]);
+    let agents = |status: &str| {
+        let metrics = node.get("/metrics").text;
+        let line = format!("greenroom_agents{{kind=\"counter\",status=\"{status}\"}} ");
+        metrics.lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned))
+    };
+    assert_eq!(agents("stopped").as_deref(), Some("0"), "before there is any");
+    for (key, action) in [("a", "stop"), ("b", "stop"), ("c", "quarantine"), ("d", "pause")] {
+        node.ask(key, "Add", r#"{"n":1}"#);
+        assert_eq!(node.post(&format!("/api/v1/agents/counter/{key}/{action}"), "").status, 202);
+    }
+    let held = ["stopped", "quarantined", "paused"].map(agents);
+    assert_eq!(held.map(Option::unwrap_or_default), ["2", "1", "1"]);
+    node.post("/api/v1/agents/counter/a/restart", "");
+    assert_eq!(agents("stopped").as_deref(), Some("1"));
+    let metrics = node.get("/metrics").text;
+    let told = |what: &str| -> Vec<String> {
+        let lines =
+            metrics.lines().filter_map(|line| line.strip_prefix(what)?.split(' ').next().map(str::to_owned));
+        lines.collect()
+    };
+    let (helped, typed) = (told("# HELP "), told("# TYPE "));
+    assert!(typed.len() > 8 && typed.iter().all(|name| helped.contains(name)), "{typed:?} {helped:?}");
+}
+
 #[test]
 fn it_stops_in_good_order_and_remembers() {
     let mut node = Node::start(&[]);

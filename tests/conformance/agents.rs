@@ -112,6 +112,12 @@ rules! {
         let id = AgentId::of("other", "b");
         w.store.set_status(id, "other", "b", w.epoch(id), StoredStatus::Quarantined, None).await.unwrap();
         set(w, "c", StoredStatus::Stopped, None).await;
+        set(w, "d", StoredStatus::Stopped, None).await;
+        set(w, "a", StoredStatus::Paused, None).await;
+        set(w, "a", StoredStatus::Normal, None).await;
+        let held = [("other", StoredStatus::Quarantined, 1), ("tally", StoredStatus::Stopped, 2)];
+        assert_eq!(w.store.held().await.unwrap(), held.map(|(kind, status, n)| (kind.to_owned(), status, n)));
+        set(w, "d", StoredStatus::Normal, None).await;
         let all = AgentFilter { limit: 9, ..AgentFilter::default() };
         let names = ["other/b", "tally/a", "tally/b", "tally/c", "tally/d"];
         assert_eq!(listed(w, all.clone()).await, names);

@@ -424,6 +424,10 @@ impl Store for Faulty {
     async fn counts(&self) -> Result<Counts> {
         self.pass().await?.counts().await
     }
+
+    async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>> {
+        self.pass().await?.held().await
+    }
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<()> {
         self.pass().await?.note_crashes(groups).await
     }

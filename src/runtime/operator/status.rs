@@ -197,14 +197,22 @@ impl Operator {
     pub async fn refresh_metrics(&self) {
         let node = &self.node;
         let (mut agents, mut backlog) = (BTreeMap::new(), Vec::new());
+        let held =
+            if node.persistence.is_up() { node.store.held().await.unwrap_or_default() } else { Vec::new() };
         for kind in &node.kinds {
-            for status in ["starting", "active", "idle", "restarting", "stopping", "paused"] {
+            let held_as =
+                [StoredStatus::Paused, StoredStatus::Stopped, StoredStatus::Quarantined].map(status_name);
+            for status in ["starting", "active", "idle", "restarting", "stopping"].into_iter().chain(held_as)
+            {
                 agents.insert((kind.name().to_owned(), status.to_owned()), 0u64);
             }
             for (status, n) in kind.statuses() {
                 *agents.entry((kind.name().to_owned(), status.to_owned())).or_default() += n;
             }
             backlog.push((kind.name().to_owned(), kind.backlog() as u64));
+        }
+        for (kind, status, n) in held {
+            agents.insert((kind, status_name(status).to_owned()), n);
         }
         let agents: Vec<_> = agents.into_iter().map(|((kind, status), n)| (kind, status, n)).collect();
         let counts = if node.persistence.is_up() {

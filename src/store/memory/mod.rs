@@ -279,6 +279,10 @@ impl Store for MemoryStore {
         Ok(self.read(State::counts))
     }
 
+    async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError> {
+        Ok(self.read(State::held))
+    }
+
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
         self.write_now(|s| s.note_crashes(groups));
         Ok(())

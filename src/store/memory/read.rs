@@ -1,6 +1,6 @@
 //! What only reads agents and tasks.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -110,6 +110,14 @@ impl State {
             TaskState::Scheduled => task.attempt == 0 && task.new.run_at.is_some_and(|at| at > now),
             _ => true,
         })
+    }
+
+    pub(super) fn held(&self) -> Vec<(String, StoredStatus, u64)> {
+        let mut counts = BTreeMap::new();
+        for (_, agent) in self.agents.iter().filter(|(_, agent)| agent.row.status.is_held()) {
+            *counts.entry((agent.row.kind.to_string(), agent.row.status as i16)).or_default() += 1;
+        }
+        told::held_of(counts.into_iter().map(|((kind, status), n)| (kind, status, n)).collect())
     }
 
     pub(super) fn counts(&self) -> Counts {

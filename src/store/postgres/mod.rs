@@ -259,6 +259,10 @@ impl Store for PostgresStore {
         read::counts(&mut *self.pools.get().await?).await
     }
 
+    async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError> {
+        read::held(&mut *self.pools.get().await?).await
+    }
+
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
         crashes::note(&mut *self.pools.get().await?, groups).await
     }

@@ -328,6 +328,10 @@ impl Store for SqliteStore {
         self.read(read::counts).await
     }
 
+    async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError> {
+        self.read(read::held).await
+    }
+
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
         let groups = groups.to_owned();
         self.write(move |w| w.note_crashes(&groups)).await
