@@ -193,9 +193,20 @@ impl AskError<JsonRefusal> {
     }
 }
 
+/// A state that has no value takes none.
+fn without_value(schema: &mut schemars::Schema) {
+    let Some(serde_json::Value::Array(states)) = schema.get_mut("oneOf") else { return };
+    for members in states.iter_mut().filter_map(|state| state.get_mut("properties")) {
+        if let serde_json::Value::Object(members) = members {
+            members.entry("value").or_insert_with(|| serde_json::json!({"type": "null"}));
+        }
+    }
+}
+
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", content = "value", rename_all = "snake_case")]
+#[schemars(transform = without_value)]
 pub enum Outcome<T, E> {
     /// With this reply.
     Succeeded(T),

@@ -11,13 +11,14 @@ use super::{
     client::{LONG, agent_path, document, encode, query, typed},
     exit::Failure,
     input::{self, AgentName},
+    limit::Limit,
     out, repair,
     table::Table,
     when,
 };
 use crate::{
     model::{task::TaskView, units::print_duration},
-    runtime::views::{AgentInfo, Page, SnapshotInfo, StateInfo},
+    runtime::views::{AgentInfo, SnapshotInfo, StateInfo},
 };
 
 /// What a node's answer may take longer than the ask itself.
@@ -41,8 +42,13 @@ pub(super) enum Agents {
         #[arg(long, value_name = "N")]
         version: Option<i64>,
     },
-    /// List an agent's kept snapshots
-    Snapshots(One),
+    /// List an agent's kept snapshots, newest first
+    Snapshots {
+        #[command(flatten)]
+        agent: One,
+        #[command(flatten)]
+        limit: Limit,
+    },
     /// Stop an agent until it is restarted
     Stop(Clearing),
     /// Start an agent anew, with a fresh restart budget
@@ -100,12 +106,8 @@ pub(super) struct ListArgs {
     /// Only this status
     #[arg(long)]
     pub status: Option<String>,
-    /// At most this many
-    #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 100)]
-    pub limit: usize,
-    /// All of them
-    #[arg(long)]
-    pub all: bool,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     again: Again,
 }
@@ -144,7 +146,7 @@ pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure>
         Agents::Show(one) => show(session, &one.agent),
         Agents::Send(args) => send(session, &args),
         Agents::State { agent, version } => state(session, &agent.agent, version),
-        Agents::Snapshots(one) => snapshots(session, &one.agent),
+        Agents::Snapshots { agent, limit } => snapshots(session, &agent.agent, &limit),
         Agents::Stop(args) => args.act(session, "stop"),
         Agents::Restart(args) => args.act(session, "restart"),
         Agents::Pause(args) => args.act(session, "pause"),
@@ -162,8 +164,7 @@ pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure>
 
 fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
     let wanted = [("kind", args.kind.clone()), ("status", args.status.clone())];
-    let limit = if args.all { None } else { Some(args.limit) };
-    let (items, more) = session.client()?.pages("/api/v1/agents", &wanted, limit)?;
+    let (items, rest) = session.client()?.pages("/api/v1/agents", &wanted, args.limit.most())?;
     if session.json() {
         return Ok(out::json(document(&items).to_string().as_bytes())?);
     }
@@ -180,9 +181,7 @@ fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
         ]);
     }
     table.print("no agents")?;
-    if more {
-        out::note("there are more: --all shows them");
-    }
+    rest.tell();
     Ok(())
 }
 
@@ -253,17 +252,20 @@ fn state(session: &Session<'_>, name: &AgentName, version: Option<i64>) -> Resul
     Ok(out::value_pretty(&info.state)?)
 }
 
-fn snapshots(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
-    let reply = session.client()?.get(&format!("{}/snapshots", agent_path(name)))?;
+fn snapshots(session: &Session<'_>, name: &AgentName, limit: &Limit) -> Result<(), Failure> {
+    let path = format!("{}/snapshots", agent_path(name));
+    let (items, rest) = session.client()?.pages(&path, &[], limit.most())?;
     if session.json() {
-        return Ok(out::json(&reply.body)?);
+        return Ok(out::json(document(&items).to_string().as_bytes())?);
     }
     let mut table = Table::new(&["VERSION", "AT", "", "SIZE"]);
-    for snapshot in reply.read::<Page<SnapshotInfo>>()?.items {
+    for snapshot in typed::<SnapshotInfo>(items)? {
         let (at, size) = (snapshot.at, out::size(snapshot.bytes));
         table.row([snapshot.version.to_string(), when::exact(at), when::ago(at), size]);
     }
-    Ok(table.print("no snapshots are kept")?)
+    table.print("no snapshots are kept")?;
+    rest.tell();
+    Ok(())
 }
 
 fn act(session: &Session<'_>, name: &AgentName, action: &str, how: Option<Value>) -> Result<(), Failure> {

@@ -36,7 +36,7 @@ pub(super) fn audit(session: &Session<'_>, args: &AuditArgs) -> Result<(), Failu
     let AuditArgs { who, subject, action, .. } = args;
     let wanted = [("who", who.clone()), ("subject", subject.clone()), ("action", action.clone())];
     let limit = if args.all { None } else { Some(args.limit) };
-    let (items, more) = session.client()?.pages("/api/v1/audit", &wanted, limit)?;
+    let (items, rest) = session.client()?.pages("/api/v1/audit", &wanted, limit)?;
     if session.json() {
         return Ok(out::json(document(&items).to_string().as_bytes())?);
     }
@@ -55,8 +55,6 @@ pub(super) fn audit(session: &Session<'_>, args: &AuditArgs) -> Result<(), Failu
         ]);
     }
     table.print("nobody has done anything")?;
-    if more {
-        out::note("there are more: --all shows them");
-    }
+    rest.tell();
     Ok(())
 }

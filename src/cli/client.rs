@@ -1,6 +1,10 @@
 //! The client of a node's HTTP API.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -11,6 +15,7 @@ use super::{
     Session,
     exit::{Exit, Failure},
     input::AgentName,
+    limit::Rest,
     trust,
 };
 use crate::http::{Announcement, Token, url_of};
@@ -19,6 +24,8 @@ use crate::http::{Announcement, Token, url_of};
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an ask may take that names no timeout: longer than any sensible `ask_timeout`.
 pub(super) const LONG: Duration = Duration::from_secs(900);
+/// For how long the few that are wanted of a list are looked for.
+const LOOKED_FOR: Duration = Duration::from_secs(5);
 /// How long the connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The largest answer.
@@ -274,19 +281,23 @@ impl Client {
         ))
     }
 
-    /// Pages of a list, joined: up to `limit`, or all. The flag: there is more.
+    /// Pages of a list, joined: up to `limit`, or all, and what is left of it. Where `limit` is given, it is not
+    /// looked for long for few that are far apart.
     pub fn pages(
         &self,
         path: &str,
         pairs: &[(&str, Option<String>)],
         limit: Option<usize>,
-    ) -> Result<(Vec<Value>, bool), Failure> {
+    ) -> Result<(Vec<Value>, Rest), Failure> {
         const PAGE: usize = 1_000;
-        let (mut items, mut cursor) = (Vec::new(), None);
+        let (mut items, mut cursor, begun) = (Vec::new(), None, Instant::now());
         loop {
             let left = limit.map_or(PAGE, |limit| limit.saturating_sub(items.len()));
             if left == 0 {
-                return Ok((items, cursor.is_some()));
+                return Ok((items, if cursor.is_some() { Rest::More } else { Rest::Nothing }));
+            }
+            if limit.is_some() && cursor.is_some() && begun.elapsed() > LOOKED_FOR {
+                return Ok((items, Rest::NotLookedAt));
             }
             let mut all = pairs.to_vec();
             all.push(("limit", Some(left.min(PAGE).to_string())));
@@ -294,8 +305,13 @@ impl Client {
             let page: Value = self.get(&format!("{path}{}", query(&all)))?.read()?;
             items.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
             cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            if let Some(most) = limit.filter(|most| items.len() > *most) {
+                // what has no pages comes whole
+                items.truncate(most);
+                return Ok((items, Rest::More));
+            }
             if cursor.is_none() {
-                return Ok((items, false));
+                return Ok((items, Rest::Nothing));
             }
         }
     }

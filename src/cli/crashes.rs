@@ -6,6 +6,7 @@ use super::{
     Session,
     client::{document, encode, typed},
     exit::Failure,
+    limit::Limit,
     out::{self, Paint},
     table::Table,
     when,
@@ -16,7 +17,7 @@ use crate::{
         crash_group::{CrashGroup, Site},
         supervision::{CrashReport, Decision},
     },
-    runtime::views::{CrashDetail, Page},
+    runtime::views::CrashDetail,
 };
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +28,8 @@ pub(super) enum Crashes {
         /// By site, with how many there were; these outlive the node
         #[arg(long)]
         groups: bool,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Show a crash as the log does, how often its site has crashed, and the calls that led there
     #[command(alias = "get", alias = "describe")]
@@ -39,8 +42,8 @@ pub(super) enum Crashes {
 pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure> {
     let client = session.client()?;
     match command {
-        Crashes::Ls { groups: true } => {
-            let (items, _) = client.pages("/api/v1/crashes/groups", &[], None)?;
+        Crashes::Ls { groups: true, limit } => {
+            let (items, rest) = client.pages("/api/v1/crashes/groups", &[], limit.most())?;
             if session.json() {
                 return Ok(out::json(document(&items).to_string().as_bytes())?);
             }
@@ -51,15 +54,17 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
                 let reason = reason.name().to_owned();
                 table.row([id, when::ago(group.first), when::ago(group.last), count, kind, reason, place]);
             }
-            Ok(table.print("no crashes")?)
+            table.print("no crashes")?;
+            rest.tell();
+            Ok(())
         }
-        Crashes::Ls { groups: false } => {
-            let reply = client.get("/api/v1/crashes")?;
+        Crashes::Ls { groups: false, limit } => {
+            let (items, rest) = client.pages("/api/v1/crashes", &[], limit.most())?;
             if session.json() {
-                return Ok(out::json(&reply.body)?);
+                return Ok(out::json(document(&items).to_string().as_bytes())?);
             }
             let mut table = Table::new(&["ID", "WHEN", "SUBJECT", "REASON", "MESSAGE", "DECISION"]);
-            for crash in reply.read::<Page<CrashReport>>()?.items {
+            for crash in typed::<CrashReport>(items)? {
                 let at = when::ago(crash.at);
                 let decision = match crash.decision {
                     Decision::Restart { attempt, .. } => {
@@ -71,7 +76,9 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
                 let reason = crash.reason.kind.name().to_owned();
                 table.row([crash.id, at, crash.subject, reason, crash.reason.message, decision]);
             }
-            Ok(table.print("no crashes since the node started: --groups tells of earlier ones")?)
+            table.print("no crashes since the node started: --groups tells of earlier ones")?;
+            rest.tell();
+            Ok(())
         }
         Crashes::Show { id } => {
             let reply = client.get(&format!("/api/v1/crashes/{}", encode(&id)))?;

@@ -1,59 +1,88 @@
-//! `tasks dead` and `tasks retry`: what failed, and how it comes back.
+//! `tasks dead`, `tasks retry` and `tasks dismiss`: what failed, and how it comes back or is let rest.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Session,
     client::{Client, document, typed},
     exit::{Exit, Failure},
-    input, out,
+    input,
+    limit::Limit,
+    out,
     table::Table,
     tasks, when,
 };
 use crate::{
     model::{
-        id::Target,
+        targets::Targets,
         task::{TaskState, TaskView},
     },
-    runtime::views::{Retried, RetryFilter, RetryRequest},
+    runtime::views::{DismissFilter, DismissRequest, RetryFilter, RetryRequest, Swept},
 };
-
-const PLACE: &str = "/api/v1/tasks/retry";
 
 #[derive(Debug, Args)]
 pub(super) struct DeadArgs {
-    /// Only this target
-    #[arg(long, value_parser = input::target)]
-    target: Option<Target>,
+    /// Only this target, or all that begin so: KIND/*
+    #[arg(long, value_parser = input::targets)]
+    target: Option<Targets>,
     /// Only with this label
     #[arg(long)]
     tag: Option<String>,
-    /// At most this many
-    #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 100)]
-    limit: usize,
-    /// All of them
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    limit: Limit,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RetryArgs {
     /// The tasks
-    #[arg(required_unless_present_any = ["state", "target", "tag"],
-          conflicts_with_all = ["state", "target", "tag", "dry_run"])]
+    #[arg(required_unless_present_any = ["state", "target", "tag", "code"],
+          conflicts_with_all = ["state", "target", "tag", "code", "dry_run"])]
     ids: Vec<String>,
     /// All in this state: failed (as where only the others are given) or cancelled
     #[arg(long, value_parser = state)]
     state: Option<TaskState>,
-    /// All for this target
-    #[arg(long, value_parser = input::target)]
-    target: Option<Target>,
+    /// All for this target, or for those that begin so: KIND/*
+    #[arg(long, value_parser = input::targets)]
+    target: Option<Targets>,
     /// All with this label
     #[arg(long)]
     tag: Option<String>,
+    /// All that failed with this code, such as timed_out; what took its node down is left out unless it is named:
+    /// poison
+    #[arg(long)]
+    code: Option<String>,
+    #[command(flatten)]
+    care: Care,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DismissArgs {
+    /// The tasks
+    #[arg(required_unless_present_any = ["target", "tag", "code", "all"],
+          conflicts_with_all = ["target", "tag", "code", "all", "dry_run"])]
+    ids: Vec<String>,
+    /// All for this target, or for those that begin so: KIND/*
+    #[arg(long, value_parser = input::targets)]
+    target: Option<Targets>,
+    /// All with this label
+    #[arg(long)]
+    tag: Option<String>,
+    /// All that failed with this code, such as timed_out or poison
+    #[arg(long)]
+    code: Option<String>,
+    /// All dead letters
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    care: Care,
+}
+
+/// How careful it is about many.
+#[derive(Debug, Args)]
+struct Care {
     /// Only say how many there are
     #[arg(long)]
     dry_run: bool,
@@ -72,8 +101,7 @@ pub(super) fn list(session: &Session<'_>, args: DeadArgs) -> Result<(), Failure>
     let failed = Some(TaskState::Failed.name().to_owned());
     let target = args.target.map(|target| target.to_string());
     let wanted = [("state", failed), ("target", target), ("tag", args.tag)];
-    let limit = if args.all { None } else { Some(args.limit) };
-    let (items, more) = session.client()?.pages("/api/v1/tasks", &wanted, limit)?;
+    let (items, rest) = session.client()?.pages("/api/v1/tasks", &wanted, args.limit.most())?;
     if session.json() {
         return Ok(out::json(document(&items).to_string().as_bytes())?);
     }
@@ -92,9 +120,7 @@ pub(super) fn list(session: &Session<'_>, args: DeadArgs) -> Result<(), Failure>
         ]);
     }
     table.print("no dead letters")?;
-    if more {
-        out::note("there are more: --all shows them");
-    }
+    rest.tell();
     Ok(())
 }
 
@@ -103,62 +129,118 @@ pub(super) fn retry(session: &Session<'_>, args: &RetryArgs) -> Result<(), Failu
     if !args.ids.is_empty() {
         return tasks::act(session, &args.ids, "retry");
     }
-    let client = session.client()?;
     let filter = RetryFilter {
         state: args.state,
-        target: args.target.as_ref().map(Target::to_string),
+        target: args.target.as_ref().map(Targets::to_string),
         tag: args.tag.clone(),
+        code: args.code.clone(),
     };
-    let mut request = RetryRequest { filter, dry_run: true, cursor: None };
-    if args.dry_run || !args.yes {
-        let counted = asked(&client, &request)?;
-        if args.dry_run && session.json() {
-            return Ok(out::line(&json!(counted).to_string())?);
-        }
-        let many = many(&counted);
-        if args.dry_run {
-            return Ok(out::line(&format!("{many} would be tried again"))?);
-        }
-        if counted.count > 0 && !confirmed(&many)? {
-            return Err(Failure::new(Exit::Failed, "nothing was tried again"));
-        }
-    }
-    request.dry_run = false;
-    let mut all = Retried { dry_run: false, count: 0, next_cursor: None };
-    loop {
-        let some = asked(&client, &request)
-            .map_err(|failure| failure.detail(format!("tried again before: {}", many(&all))))?;
-        all.count += some.count;
-        request.cursor = some.next_cursor;
-        if request.cursor.is_none() {
-            break;
-        }
-    }
-    if session.json() {
-        return Ok(out::line(&json!(all).to_string())?);
-    }
-    let verb = if all.count == 1 { "is" } else { "are" };
-    Ok(out::line(&format!("{} {verb} tried again", many(&all)))?)
+    let deed = Deed { place: "/api/v1/tasks/retry", ask: ["try", "again"], done: "tried again" };
+    let request = |dry_run, cursor| json!(RetryRequest { filter: filter.clone(), dry_run, cursor });
+    deed.sweep(session, &args.care, request)
 }
 
-fn asked(client: &Client, request: &RetryRequest) -> Result<Retried, Failure> {
-    client.post(PLACE, serde_json::to_vec(request).map_err(Failure::usage)?)?.read()
+/// Lets dead letters rest.
+pub(super) fn dismiss(session: &Session<'_>, args: &DismissArgs) -> Result<(), Failure> {
+    if !args.ids.is_empty() {
+        return tasks::act(session, &args.ids, "dismiss");
+    }
+    let target = args.target.as_ref().map(Targets::to_string);
+    let filter = DismissFilter { target, tag: args.tag.clone(), code: args.code.clone() };
+    let deed = Deed { place: "/api/v1/tasks/dismiss", ask: ["dismiss", ""], done: "dismissed" };
+    let request = |dry_run, cursor| json!(DismissRequest { filter: filter.clone(), dry_run, cursor });
+    deed.sweep(session, &args.care, request)
 }
 
-fn many(counted: &Retried) -> String {
+/// What is done to many, in words.
+struct Deed {
+    place: &'static str,
+    /// Before and behind them, as it is asked for.
+    ask: [&'static str; 2],
+    /// As it has been done.
+    done: &'static str,
+}
+
+impl Deed {
+    /// Counts them, asks, and does it in steps.
+    fn sweep(
+        &self,
+        session: &Session<'_>,
+        care: &Care,
+        request: impl Fn(bool, Option<String>) -> Value,
+    ) -> Result<(), Failure> {
+        let (client, done) = (session.client()?, self.done);
+        if care.dry_run || !care.yes {
+            let counted: Swept = self.asked(&client, request(true, None))?;
+            if care.dry_run && session.json() {
+                return Ok(out::line(&json!(counted).to_string())?);
+            }
+            let many = many(&counted);
+            if care.dry_run {
+                out::line(&format!("{many} would be {done}"))?;
+                told_left_out(&counted);
+                return Ok(());
+            }
+            told_left_out(&counted);
+            if counted.count > 0 && !self.confirmed(&many)? {
+                return Err(Failure::new(Exit::Failed, format!("nothing was {done}")));
+            }
+        }
+        let mut all = Swept { dry_run: false, count: 0, left_out: 0, next_cursor: None };
+        let mut cursor = None;
+        loop {
+            let some = self
+                .asked(&client, request(false, cursor))
+                .map_err(|failure| failure.detail(format!("{done} before: {}", many(&all))))?;
+            (all.count, all.left_out) = (all.count + some.count, all.left_out + some.left_out);
+            cursor = some.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if session.json() {
+            return Ok(out::line(&json!(all).to_string())?);
+        }
+        let verb = if all.count == 1 { "is" } else { "are" };
+        out::line(&format!("{} {verb} {done}", many(&all)))?;
+        if care.yes {
+            told_left_out(&all);
+        }
+        Ok(())
+    }
+
+    fn asked(&self, client: &Client, request: Value) -> Result<Swept, Failure> {
+        client.post(self.place, request.to_string().into_bytes())?.read()
+    }
+
+    /// Asks the person at the terminal; where there is none, refuses.
+    fn confirmed(&self, many: &str) -> Result<bool, Failure> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(Failure::usage(format!("{many} would be {}", self.done)).hint("to do so, add --yes"));
+        }
+        let [before, behind] = self.ask;
+        let mut stderr = io::stderr();
+        write!(stderr, "{}? [y/N] ", format!("{before} {many} {behind}").trim())?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// Says what must be named.
+fn told_left_out(counted: &Swept) {
+    if counted.left_out > 0 {
+        let them = if counted.left_out == 1 {
+            "that took its node down is"
+        } else {
+            "that took their node down are"
+        };
+        out::note(&format!("{} {them} left out: --code poison names them", counted.left_out));
+    }
+}
+
+fn many(counted: &Swept) -> String {
     let least = if counted.next_cursor.is_some() { "at least " } else { "" };
     format!("{least}{} {}", counted.count, if counted.count == 1 { "task" } else { "tasks" })
-}
-
-/// Asks the person at the terminal; where there is none, refuses.
-fn confirmed(many: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Failure::usage(format!("{many} would be tried again")).hint("to do so, add --yes"));
-    }
-    let mut stderr = io::stderr();
-    write!(stderr, "try {many} again? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::exit::Failure;
-use crate::model::{id::Target, units::parse_duration};
+use crate::model::{id::Target, targets::Targets, units::parse_duration};
 
 /// JSON as it is given: the text itself, `-` for stdin, `@file` for a file. Nothing is `null`.
 pub(super) fn json(given: Option<&str>) -> Result<Vec<u8>, Failure> {
@@ -70,6 +70,11 @@ pub(super) fn agent(text: &str) -> Result<AgentName, String> {
 /// Reads `KIND/KEY` or `tool:NAME`.
 pub(super) fn target(text: &str) -> Result<Target, String> {
     text.parse::<Target>().map_err(|error| error.to_string())
+}
+
+/// Reads `KIND/KEY`, `tool:NAME`, or what all begin with that are meant, and a `*`.
+pub(super) fn targets(text: &str) -> Result<Targets, String> {
+    text.parse::<Targets>().map_err(|error| error.to_string())
 }
 
 /// Reads `30s`.

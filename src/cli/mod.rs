@@ -24,6 +24,7 @@ mod events;
 mod exit;
 mod input;
 mod kinds;
+mod limit;
 mod login;
 mod logs;
 mod node;

@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 
 use super::{
     Session,
-    client::{PATIENCE, Reply, encode},
+    client::{PATIENCE, Reply, document, encode, typed},
     exit::Failure,
-    input, out,
+    input,
+    limit::Limit,
+    out,
     table::Table,
     tasks, when,
 };
@@ -19,14 +21,14 @@ use crate::{
         task::TaskView,
         units::print_duration,
     },
-    runtime::views::{Page, ScheduleRequest, ScheduleView},
+    runtime::views::{ScheduleRequest, ScheduleView},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Schedules {
     /// List schedules
     #[command(alias = "list")]
-    Ls,
+    Ls(Limit),
     /// Show a schedule, with the times to come
     #[command(alias = "get", alias = "describe")]
     Show {
@@ -98,7 +100,7 @@ pub(super) struct AddArgs {
 
 pub(super) fn run(session: &Session<'_>, command: Schedules) -> Result<(), Failure> {
     match command {
-        Schedules::Ls => list(session),
+        Schedules::Ls(limit) => list(session, &limit),
         Schedules::Show { name } => show(session, &name),
         Schedules::Add(args) => add(session, args),
         Schedules::Rm { name } => Ok(session.client()?.delete(&path(&name)).map(drop)?),
@@ -117,13 +119,13 @@ fn state(schedule: &ScheduleView) -> &'static str {
     if schedule.paused { "paused" } else { "active" }
 }
 
-fn list(session: &Session<'_>) -> Result<(), Failure> {
-    let reply = session.client()?.get("/api/v1/schedules")?;
+fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
+    let (items, rest) = session.client()?.pages("/api/v1/schedules", &[], limit.most())?;
     if session.json() {
-        return Ok(out::json(&reply.body)?);
+        return Ok(out::json(document(&items).to_string().as_bytes())?);
     }
     let mut table = Table::new(&["NAME", "STATE", "WHEN", "TARGET", "MESSAGE", "NEXT", "LAST", "LAST TASK"]);
-    for schedule in reply.read::<Page<ScheduleView>>()?.items {
+    for schedule in typed::<ScheduleView>(items)? {
         let state = state(&schedule).to_owned();
         let last = schedule.last_task_state.map(|state| state.name().to_owned()).unwrap_or_default();
         table.row([
@@ -137,7 +139,9 @@ fn list(session: &Session<'_>) -> Result<(), Failure> {
             last,
         ]);
     }
-    Ok(table.print("no schedules")?)
+    table.print("no schedules")?;
+    rest.tell();
+    Ok(())
 }
 
 fn show(session: &Session<'_>, name: &str) -> Result<(), Failure> {

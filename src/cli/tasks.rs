@@ -12,13 +12,16 @@ use super::{
     client::{Client, Reply, document, encode, query, typed},
     dead,
     exit::{Exit, Failure},
-    input, out,
+    input,
+    limit::Limit,
+    out,
     table::Table,
     watch, when,
 };
 use crate::{
     model::{
         id::Target,
+        targets::Targets,
         task::{TaskEvent, TaskState, TaskView},
         units::print_duration,
     },
@@ -103,6 +106,8 @@ pub(super) enum Tasks {
     Dead(dead::DeadArgs),
     /// Bring dead letters back, by their ids or by a filter
     Retry(dead::RetryArgs),
+    /// Let dead letters rest, by their ids or by a filter: they are cancelled
+    Dismiss(dead::DismissArgs),
 }
 
 #[derive(Debug, Args)]
@@ -147,18 +152,14 @@ pub(super) struct ListArgs {
     /// Only this state
     #[arg(long)]
     pub state: Option<String>,
-    /// Only this target
-    #[arg(long)]
-    pub target: Option<String>,
+    /// Only this target, or all that begin so: KIND/*, KIND/eu-*, tool:fs.*
+    #[arg(long, value_parser = input::targets)]
+    pub target: Option<Targets>,
     /// Only with this label
     #[arg(long)]
     pub tag: Option<String>,
-    /// At most this many
-    #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 100)]
-    pub limit: usize,
-    /// All of them
-    #[arg(long)]
-    pub all: bool,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     again: Again,
 }
@@ -179,6 +180,7 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Cancel { ids } => act(session, &ids, "cancel"),
         Tasks::Dead(args) => dead::list(session, args),
         Tasks::Retry(args) => dead::retry(session, &args),
+        Tasks::Dismiss(args) => dead::dismiss(session, &args),
     }
 }
 
@@ -299,9 +301,12 @@ pub(super) fn unsuccessful(task: &TaskView, program: &str) -> Failure {
 }
 
 fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
-    let wanted = [("state", args.state.clone()), ("target", args.target.clone()), ("tag", args.tag.clone())];
-    let limit = if args.all { None } else { Some(args.limit) };
-    let (items, more) = session.client()?.pages("/api/v1/tasks", &wanted, limit)?;
+    let wanted = [
+        ("state", args.state.clone()),
+        ("target", args.target.as_ref().map(Targets::to_string)),
+        ("tag", args.tag.clone()),
+    ];
+    let (items, rest) = session.client()?.pages("/api/v1/tasks", &wanted, args.limit.most())?;
     if session.json() {
         return Ok(out::json(document(&items).to_string().as_bytes())?);
     }
@@ -318,9 +323,7 @@ fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
         ]);
     }
     table.print("no tasks")?;
-    if more {
-        out::note("there are more: --all shows them");
-    }
+    rest.tell();
     Ok(())
 }
 

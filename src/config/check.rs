@@ -20,6 +20,9 @@ use crate::model::{
     task::TaskTerms,
 };
 
+/// The keys of `[agents.KIND]` that are numbers.
+pub(super) const NUMBERS: [&str; 4] = ["mailbox", "max_live", "max_restarts", "snapshot_turns"];
+
 /// Layers in which every entry is known, and valid by itself.
 pub(super) struct Checked {
     pub(super) layers: Vec<Layer>,
@@ -184,8 +187,7 @@ impl Known {
                 if kind != "default" {
                     check_kind(kind).map_err(|error| (error.to_string(), None))?;
                 }
-                let numeric = ["mailbox", "max_live", "max_restarts", "snapshot_turns"].contains(&key)
-                    || TASK_NUMBERS.contains(&key);
+                let numeric = NUMBERS.contains(&key) || TASK_NUMBERS.contains(&key);
                 if numeric { Value::from(0) } else { Value::from("") }
             }
             _ => match self.keys.get(&entry.key.to_string()) {
@@ -259,7 +261,7 @@ fn advice(key: &Key) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn put(tree: &mut Value, path: &[String], leaf: Value) {
+pub(super) fn put(tree: &mut Value, path: &[String], leaf: Value) {
     let Some((first, rest)) = path.split_first() else {
         *tree = leaf;
         return;

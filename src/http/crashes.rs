@@ -2,20 +2,15 @@
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
-use super::{
-    body::{list as listed, ok},
-    params::Params,
-    path,
-    problem::Problem,
-    server::Ctx,
-};
+use super::{body::ok, params::Params, path, problem::Problem, server::Ctx};
 use crate::runtime::operator::PageQuery;
 
 type Answer = Result<HttpResponse, Problem>;
 
-/// `GET /crashes`: newest first.
-pub(super) async fn list(ctx: Data<Ctx>) -> Answer {
-    listed(&ctx.operator.crashes())
+/// `GET /crashes?cursor=&limit=`: newest first; all that are kept where no limit is given.
+pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
+    let query = PageQuery { cursor: params.owned("cursor")?, limit: params.limit()? };
+    ok(&ctx.operator.crash_page(&query)?)
 }
 
 /// `GET /crashes/groups?cursor=&limit=`: by site, those with the latest crashes first.

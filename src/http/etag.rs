@@ -30,13 +30,16 @@ pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>
     }
 }
 
-/// What stands between the quotation marks of `If-Match`. A weak tag is none of ours, and matches nothing.
+/// What stands between the quotation marks of `If-Match`; a weak tag is none of ours, and matches nothing.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(tag) = only(headers, IF_MATCH)? else { return Ok(None) };
-    let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-    match quoted.or_else(|| tag.starts_with("W/").then_some("")) {
-        Some(bare) => Ok(Some(bare)),
-        None => Err(Problem::malformed("`If-Match` is to be one tag in quotation marks, as `ETag` gave it")),
+    let Some(text) = only(headers, IF_MATCH)? else { return Ok(None) };
+    let strong = text.strip_prefix("W/").unwrap_or(text);
+    match strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(tag) if !tag.contains('"') => Ok(Some(if strong == text { tag } else { "" })),
+        _ => {
+            let why = "`If-Match` takes one tag, with its quotation marks, as `ETag` gave it: \"7\"";
+            Err(Problem::malformed(why))
+        }
     }
 }
 
@@ -56,7 +59,7 @@ mod tests {
         assert_eq!(if_match(&given(&[])).unwrap(), None);
         assert_eq!(if_match(&given(&[" \"7\" "])).unwrap(), Some("7"));
         assert_eq!(if_match(&given(&["W/\"7\""])).unwrap(), Some(""), "it is none of ours");
-        for bad in [&["*"][..], &["7"], &["\""], &["\"1\"", "\"2\""]] {
+        for bad in [&["*"][..], &["\"1\"", "\"2\""], &["7"], &["\"7"], &["\"1\", \"2\""], &["\""]] {
             assert_eq!(if_match(&given(bad)).unwrap_err().code(), "malformed", "{bad:?}");
         }
     }

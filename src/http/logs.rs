@@ -36,9 +36,9 @@ pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse,
         level: params.parsed("level", "debug, info, warn, error or critical")?,
         subject: params.owned("subject")?,
         after: params.parsed("after", "the number of a record")?,
-        tail: match params.parsed("tail", "a number")? {
-            Some(tail) => tail,
-            None => params.parsed("n", "a number")?.unwrap_or(TAIL),
+        tail: {
+            let (tail, n) = (params.parsed("tail", "a number")?, params.parsed("n", "a number")?);
+            tail.or(n).unwrap_or(TAIL)
         },
     };
     let wait = params.duration("wait")?.unwrap_or_default().min(MAX_WAIT);

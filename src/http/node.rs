@@ -27,10 +27,10 @@ pub(super) async fn tree(ctx: Data<Ctx>, params: Params) -> Answer {
     }
 }
 
-/// `GET /tree/{kind}?cursor=&limit=`: the running agents of a kind, by their keys.
+/// `GET /tree/{kind}?cursor=&limit=`: the agents of a kind that run or are held, by their keys.
 pub(super) async fn branch(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
     let kind = path::part(&request, "kind")?;
-    ok(&ctx.operator.branch(&kind, params.text("cursor")?, params.limit()?)?)
+    ok(&ctx.operator.branch(&kind, params.text("cursor")?, params.limit()?).await?)
 }
 
 /// `GET /kinds`.

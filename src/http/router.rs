@@ -145,11 +145,13 @@ fn task_routes(service: &mut web::ServiceConfig) {
         .service(at("/tasks").get(tasks::list).post(tasks::submit).done())
         .service(at("/tasks/batch").post(tasks::submit_batch).done())
         .service(at("/tasks/retry").audited("tasks.retry", "tasks").post(tasks::retry_many).done())
+        .service(at("/tasks/dismiss").audited("tasks.dismiss", "tasks").post(tasks::dismiss_many).done())
         .service(at("/tasks/{id}").get(tasks::show).done())
         .service(at("/tasks/{id}/history").get(tasks::history).done())
         .service(at("/tasks/{id}/family").get(tasks::family).done())
         .service(at("/tasks/{id}/cancel").audited("task.cancel", "task:{id}").post(tasks::cancel).done())
         .service(at("/tasks/{id}/retry").audited("task.retry", "task:{id}").post(tasks::retry).done())
+        .service(at("/tasks/{id}/dismiss").audited("task.dismiss", "task:{id}").post(tasks::dismiss).done())
         .service(
             at("/tasks/{id}/resolve").audited_sealed("task.resolve", "task:{id}").post(tasks::resolve).done(),
         )

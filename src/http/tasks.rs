@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{
     model::{
-        id::{Target, TaskId},
+        id::TaskId,
+        targets::Targets,
         task::{TaskState, TaskView},
     },
     runtime::{
         operator::{Resolution, TaskQuery},
-        views::{RetryRequest, TaskRequest},
+        views::{DismissRequest, RetryRequest, TaskRequest},
     },
 };
 
@@ -41,7 +42,7 @@ struct Batch {
 pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
     let query = TaskQuery {
         state: params.text("state")?.map(state).transpose()?,
-        target: params.text("target")?.map(target).transpose()?,
+        target: params.text("target")?.map(str::parse::<Targets>).transpose()?,
         tag: params.owned("tag")?,
         cursor: params.owned("cursor")?,
         limit: params.limit()?,
@@ -54,10 +55,6 @@ fn state(name: &str) -> Result<TaskState, Problem> {
         let names = TaskState::ALL.map(TaskState::name).join(", ");
         Problem::malformed(format!("`state={}` is none of {names}", name.escape_debug()))
     })
-}
-
-fn target(text: &str) -> Result<String, Problem> {
-    Ok(text.parse::<Target>()?.to_string())
 }
 
 /// `POST /tasks`.
@@ -142,6 +139,17 @@ pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /tasks/retry`: those that a filter means, or how many they are.
 pub(super) async fn retry_many(ctx: Data<Ctx>, body: Body) -> Answer {
     ok(&ctx.operator.retry_many(&body.read::<RetryRequest>()?).await?)
+}
+
+/// `POST /tasks/{id}/dismiss`.
+pub(super) async fn dismiss(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+    let id = was(&ctx, &request).await?;
+    accepted(&ctx.operator.dismiss(id).await?)
+}
+
+/// `POST /tasks/dismiss`: those that a filter means, or how many they are.
+pub(super) async fn dismiss_many(ctx: Data<Ctx>, body: Body) -> Answer {
+    ok(&ctx.operator.dismiss_many(&body.read::<DismissRequest>()?).await?)
 }
 
 /// `POST /tasks/{id}/resolve`: `{succeeded: JSON}` or `{failed: message}`.

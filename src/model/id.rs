@@ -51,6 +51,11 @@ pub enum NameError {
     /// Neither `KIND/KEY` nor `tool:NAME`.
     #[error("`{0}` is not a target: write KIND/KEY for an agent or tool:NAME for a tool")]
     Target(String),
+    /// Neither a target nor the beginning of some.
+    #[error(
+        "`{0}` names no targets: write KIND/KEY or tool:NAME, or with a `*` at the end all that begin so, such as KIND/*"
+    )]
+    Targets(String),
 }
 
 /// Whether `kind` follows the rules for kinds: `[a-z][a-z0-9]*(_[a-z0-9]+)*`, not reserved.

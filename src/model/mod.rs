@@ -19,6 +19,7 @@ pub mod schedule;
 pub mod session;
 pub mod snapshot;
 pub mod supervision;
+pub mod targets;
 pub mod task;
 pub mod topic;
 pub mod units;

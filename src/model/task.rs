@@ -20,7 +20,7 @@ mod terms;
 pub use attempt::{Advice, AfterError};
 pub use backlog::{Backlog, Room};
 pub use claims::{ClaimId, Claims, returns_again};
-pub use dead::{DeadFilter, DeadTask};
+pub use dead::{DeadFilter, DeadTask, POISON};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
 pub use pace::{Bounds, Pace, Rate};

@@ -52,6 +52,11 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
+/// What [`parse_duration`] reads, as a pattern: numbers that can be represented, without white space around.
+pub const DURATION_PATTERN: &str = "(0|[0-9]{1,9}(d|h|m|s|ms|us|ns)( *[0-9]{1,9}(d|h|m|s|ms|us|ns))*)";
+/// What [`parse_size`] reads, likewise.
+pub const SIZE_PATTERN: &str = "(0|[0-9]{1,6} *(([tT]|[gG]|[mM]|[kK])[iI]?)?[bB])";
+
 /// Reads a duration such as `30s`, `5ms`, `24h` or `1h30m`; `0` needs no unit.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let bad = || UnitError::Duration(text.to_owned());

@@ -5,7 +5,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::TaskId,
-        task::TaskError,
+        task::{POISON, TaskError},
     },
     store::{Doom, Finish, FinishOutcome, Guard, StoreError, Unit},
 };
@@ -26,7 +26,7 @@ pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<()
         Doom::ParentFailed => (FinishOutcome::Cancelled, "a task that it came after did not succeed"),
         Doom::Expired => (FinishOutcome::Cancelled, "it expired before it started"),
         Doom::Cancelled => (FinishOutcome::Cancelled, "it was cancelled while it ran"),
-        Doom::Poison => (failed("poison", "its node died each time it ran alone"), "poison"),
+        Doom::Poison => (failed(POISON, "its node died each time it ran alone"), "poison"),
     };
     let (ended, done) = finish(&data, Guard::Idle, outcome);
     let ended = Finish { note: Some(note.to_owned()), ..ended };

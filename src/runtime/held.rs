@@ -94,8 +94,12 @@ impl Held {
 
     async fn take(&self, node: &Node, kind: &str, epochs: &[i64]) -> Result<(), StoreError> {
         for status in [StoredStatus::Paused, StoredStatus::Stopped, StoredStatus::Quarantined] {
-            let mut filter =
-                AgentFilter { kind: Some(kind.to_owned()), status: Some(status), after: None, limit: PAGE };
+            let mut filter = AgentFilter {
+                kind: Some(kind.to_owned()),
+                status: Some(status),
+                limit: PAGE,
+                ..AgentFilter::default()
+            };
             loop {
                 let page = node.store.agents(&filter).await?;
                 page.iter().for_each(|row| self.note(row.id));

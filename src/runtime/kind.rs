@@ -197,6 +197,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn live(&self, key: &str) -> Option<LiveInfo>;
     /// What waits in a lane whose cell does not run.
     fn mailbox(&self, key: &str) -> MailboxInfo;
+    /// Whether its messages wait for an operator.
+    fn is_paused(&self, key: &str) -> bool;
     /// The first running agents behind a key, by their keys.
     fn page(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, LiveInfo)>;
     /// How many agents run, by how they are.
@@ -315,6 +317,11 @@ impl<A: Agent> AnyKind for Kind<A> {
     fn mailbox(&self, key: &str) -> MailboxInfo {
         let lane = self.directory.get().and_then(|d| d.lanes.get(key));
         lane.map_or(MailboxInfo { depth: 0, capacity: self.policy.mailbox }, |lane| mailbox(&lane))
+    }
+
+    fn is_paused(&self, key: &str) -> bool {
+        let lane = self.directory.get().and_then(|d| d.lanes.get(key));
+        lane.is_some_and(|lane| lane.entrance() == Entrance::Paused)
     }
 
     fn page(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, LiveInfo)> {

@@ -22,7 +22,7 @@ use crate::{
 
 pub use access::{LoginLink, Me, NewToken, TokenRequest, TokenView};
 pub use family::{Edge, EdgeKind, Family, Relative};
-pub use requests::{Retried, RetryFilter, RetryRequest, TaskRequest};
+pub use requests::{DismissFilter, DismissRequest, RetryFilter, RetryRequest, Swept, TaskRequest};
 
 /// One page of a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

@@ -1,7 +1,8 @@
 //! Who belongs to whom among tasks: who waits for whom, and who was submitted by whom.
 //!
-//! Both are small looks, for a person who looks at one task: neither has an index of its own, since every
-//! submission would pay for it.
+//! Both are small looks, for a person who looks at one task. Who came after whom has rows of its own, which only
+//! tasks have that come after others, and which go with them; whose turn submitted a task has no index, since
+//! every submission would pay for it.
 
 use async_trait::async_trait;
 
@@ -25,9 +26,9 @@ pub struct Kin {
 /// What is read of families.
 #[async_trait]
 pub trait Families: Send + Sync {
-    /// Who waits for whom, of those around these tasks: pairs of one that has not ended and one that comes
-    /// after it, at most `limit`. (What has ended is waited for no more, and is not in them.)
-    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError>;
+    /// Who comes after whom, of those around these tasks: pairs of one and one that comes after it, whether they
+    /// have ended or not, at most `limit`. They are known as long as the later one is.
+    async fn edges(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError>;
 
     /// The tasks behind an id, in the order of their ids, hot and archived: the first `limit`, 1 to 10,000.
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError>;
@@ -41,22 +42,22 @@ macro_rules! family_reads {
             store::{
                 StoreError,
                 families::{Kin, MAX_LOOK},
-                schema::{greenroom_task_archive, greenroom_task_parents, greenroom_tasks},
+                schema::{greenroom_task_archive, greenroom_task_edges, greenroom_tasks},
                 values::Id,
             },
         };
 
-        /// Who waits for whom, of those around these tasks.
-        pub(super) $($async)* fn waits(
+        /// Who comes after whom, of those around these tasks.
+        pub(super) $($async)* fn edges(
             conn: &mut $conn,
             around: &[TaskId],
             limit: usize,
         ) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
-            use greenroom_task_parents::dsl;
+            use greenroom_task_edges::dsl;
             let ids: Vec<Id> = around.iter().map(|id| Id::from(*id)).collect();
             let near = dsl::parent.eq_any(ids.clone()).or(dsl::child.eq_any(ids));
             let limit = i64::try_from(limit.min(MAX_LOOK)).unwrap_or(1);
-            let pairs = dsl::greenroom_task_parents.filter(near).limit(limit).select((dsl::parent, dsl::child));
+            let pairs = dsl::greenroom_task_edges.filter(near).limit(limit).select((dsl::parent, dsl::child));
             let pairs: Vec<(Id, Id)> = RunQueryDsl::load(pairs, conn)$($wait)*.map_err(sql)?;
             Ok(pairs.into_iter().map(|(parent, child)| (parent.into(), child.into())).collect())
         }

@@ -67,6 +67,7 @@ use uuid::Uuid;
 use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, TaskId},
+    targets::Targets,
     task::{ClaimId, Claimed, DeadTask, Queue, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
@@ -174,6 +175,8 @@ pub struct AgentFilter {
     pub kind: Option<String>,
     /// Only this lasting status.
     pub status: Option<StoredStatus>,
+    /// Only those that do not run: paused, stopped, quarantined.
+    pub held: bool,
     /// After this (kind, key).
     pub after: Option<(String, String)>,
     /// At most so many; 1 to 1,000.
@@ -185,14 +188,31 @@ pub struct AgentFilter {
 pub struct TaskFilter {
     /// Only this state.
     pub state: Option<TaskState>,
-    /// Only this target.
-    pub target: Option<String>,
+    /// Only these targets.
+    pub target: Option<Targets>,
     /// Only with this label.
     pub tag: Option<String>,
     /// Older than this id.
     pub before: Option<TaskId>,
     /// At most so many; 1 to 1,000.
     pub limit: usize,
+}
+
+impl TaskFilter {
+    /// Whether it leaves tasks out: then only so many are looked at.
+    pub(crate) fn leaves_out(&self) -> bool {
+        self.state.is_some() || self.target.is_some() || self.tag.is_some()
+    }
+}
+
+/// A page of tasks.
+#[derive(Debug, Clone, Default)]
+pub struct TaskPage {
+    /// The tasks, newest first.
+    pub items: Vec<TaskView>,
+    /// The oldest one that was looked at, where there are older ones that may be meant as well: no index leads
+    /// to a target or a label, since every task would pay for it, and so no call looks at all of them.
+    pub looked_to: Option<TaskId>,
 }
 
 /// How much to claim.
@@ -387,8 +407,9 @@ pub trait Store:
     /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`).
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError>;
 
-    /// One page of tasks, newest first, hot and archived.
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError>;
+    /// One page of tasks, newest first, hot and archived. Where the filter leaves some out, no more than
+    /// some ten thousand are looked at.
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError>;
 
     /// A task's history, oldest first; empty where nobody knows it.
     async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>, StoreError>;
@@ -407,6 +428,10 @@ pub trait Store:
     /// Brings those of them back that still stand as they were seen, as [`Store::retry`] does, in one
     /// transaction; says how many.
     async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError>;
+
+    /// Lets those of them rest that still stand as they were seen and have failed: they are cancelled now, with
+    /// the error and the history that they have, in one transaction; says how many.
+    async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError>;
 
     /// How many tasks this boot may claim as suspects (ready, lost twice or more, not of a paused queue).
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError>;

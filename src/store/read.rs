@@ -5,11 +5,13 @@
 
 use diesel::{
     define_sql_function,
-    sql_types::{Nullable, Text},
+    sql_types::{Integer, Nullable, Text},
 };
 
 /// At most so many rows a page.
 pub(super) const MAX_PAGE: usize = 1_000;
+/// So many tasks of either table are looked at for a page of those that a filter means.
+pub(super) const LOOK: i64 = 10_000;
 
 /// A page's size as the databases want it.
 pub(super) fn page(limit: usize) -> i64 {
@@ -27,18 +29,30 @@ define_sql_function! {
     fn replace(text: Nullable<Text>, from: Text, to: Text) -> Nullable<Text>;
 }
 
+define_sql_function! {
+    /// A part of the text, counted in letters from 1.
+    fn substr(text: Text, from: Integer, length: Integer) -> Text;
+}
+
+/// How many letters a text has, as the databases want it.
+pub(super) fn letters(text: &str) -> i32 {
+    i32::try_from(text.chars().count()).unwrap_or(i32::MAX)
+}
+
 macro_rules! reads {
     ($conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*]) => {
         use crate::{
             model::{
                 id::{AgentId, TaskId},
                 task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView, queue_of},
+                targets::Targets,
                 topic::Subscriber,
             },
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
-                read::{MAX_PAGE, page, replace, tag_places},
-                rows::{ArchivedRow, StoredAgent, TaskRow, state_of, tags_of, target_of},
+                TaskPage,
+                read::{LOOK, MAX_PAGE, letters, page, replace, substr, tag_places},
+                rows::{ArchivedRow, StoredAgent, TaskRow, code_of, state_of, tags_of, target_of},
                 told,
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_paused, greenroom_snapshots,
@@ -111,6 +125,9 @@ macro_rules! reads {
             let limit = page(filter.limit);
             let ordered = |limit| {
                 let mut query = dsl::greenroom_agents.select(StoredAgent::as_select()).into_boxed::<$db>();
+                if filter.held {
+                    query = query.filter(dsl::status.ne(Lit::<0>));
+                }
                 match filter.status {
                     Some(StoredStatus::Normal) => query = query.filter(dsl::status.eq(Lit::<0>)),
                     Some(s) => query = query.filter(dsl::status.ne(Lit::<0>)).filter(dsl::status.eq(s as i16)),
@@ -229,35 +246,86 @@ macro_rules! reads {
         }
 
         /// One page of tasks, newest first. One that ends between the two reads is told once, as ended.
-        pub(super) $($async)* fn tasks(conn: &mut $conn, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
-            let mut views = Vec::new();
-            if filter.state.is_none_or(|s| !s.is_final()) {
-                for row in hot_page(conn, filter)$($wait)*.map_err(sql)? {
-                    views.push(row.into_view()?);
+        pub(super) $($async)* fn tasks(conn: &mut $conn, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
+            let (open, ended) =
+                (filter.state.is_none_or(|s| !s.is_final()), filter.state.is_none_or(TaskState::is_final));
+            let mut looked_to = None;
+            if open && filter.leaves_out() {
+                looked_to = looked_to.max(hot_floor(conn, filter)$($wait)*.map_err(sql)?);
+            }
+            if ended && filter.leaves_out() {
+                looked_to = looked_to.max(archived_floor(conn, filter)$($wait)*.map_err(sql)?);
+            }
+            let mut items = Vec::new();
+            if open {
+                for row in hot_page(conn, filter, looked_to)$($wait)*.map_err(sql)? {
+                    items.push(row.into_view()?);
                 }
             }
-            if filter.state.is_none_or(TaskState::is_final) {
-                for row in archived_page(conn, filter)$($wait)*.map_err(sql)? {
-                    views.push(row.into_view()?);
+            if ended {
+                for row in archived_page(conn, filter, looked_to)$($wait)*.map_err(sql)? {
+                    items.push(row.into_view()?);
                 }
             }
-            views.sort_by_key(|v| std::cmp::Reverse((v.id, v.state)));
-            views.dedup_by_key(|v| v.id);
-            views.truncate(filter.limit.clamp(1, MAX_PAGE));
-            Ok(views)
+            items.sort_by_key(|v| std::cmp::Reverse((v.id, v.state)));
+            items.dedup_by_key(|v| v.id);
+            items.truncate(filter.limit.clamp(1, MAX_PAGE));
+            Ok(TaskPage { items, looked_to })
         }
 
-        $($async)* fn hot_page(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Vec<TaskRow>> {
+        /// The oldest unfinished task that is looked at; none, where all are.
+        $($async)* fn hot_floor(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Option<TaskId>> {
+            use greenroom_tasks::dsl;
+            let mut query = dsl::greenroom_tasks.select(dsl::id).into_boxed::<$db>();
+            if filter.state.is_some_and(|state| state >= TaskState::Running) {
+                query = query.filter(dsl::state.ge(RUNNING));
+            }
+            if let Some(before) = filter.before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            let last = query.order(dsl::id.desc()).offset(LOOK - 1).limit(1);
+            let floor: Option<Id> = last.first(conn)$($wait)*.optional()?;
+            Ok(floor.map(TaskId::from))
+        }
+
+        /// The oldest ended task that is looked at; none, where all are.
+        $($async)* fn archived_floor(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Option<TaskId>> {
+            use greenroom_task_archive::dsl;
+            let mut query = dsl::greenroom_task_archive.select(dsl::id).into_boxed::<$db>();
+            if filter.state.is_some_and(|state| state >= TaskState::Failed) {
+                query = query.filter(dsl::state.ge(FAILED));
+            }
+            if let Some(before) = filter.before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            let last = query.order(dsl::id.desc()).offset(LOOK - 1).limit(1);
+            let floor: Option<Id> = last.first(conn)$($wait)*.optional()?;
+            Ok(floor.map(TaskId::from))
+        }
+
+        $($async)* fn hot_page(
+            conn: &mut $conn,
+            filter: &TaskFilter,
+            floor: Option<TaskId>,
+        ) -> QueryResult<Vec<TaskRow>> {
             use greenroom_tasks::dsl;
             let mut query = dsl::greenroom_tasks.select(TaskRow::as_select()).into_boxed::<$db>();
+            if let Some(floor) = floor {
+                query = query.filter(dsl::id.ge(Id::from(floor)));
+            }
             if let Some(state) = filter.state {
                 if state >= TaskState::Running {
                     query = query.filter(dsl::state.ge(RUNNING));
                 }
                 query = query.filter(dsl::state.eq(state as i16));
             }
-            if let Some(target) = &filter.target {
-                query = query.filter(dsl::target.eq(target));
+            match &filter.target {
+                None => {}
+                Some(Targets::One(target)) => query = query.filter(dsl::target.eq(target.to_string())),
+                Some(Targets::Beginning(beginning)) => {
+                    let begins = substr(dsl::target, 1, letters(beginning));
+                    query = query.filter(begins.eq(beginning));
+                }
             }
             if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
                 let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
@@ -269,17 +337,29 @@ macro_rules! reads {
             query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
         }
 
-        $($async)* fn archived_page(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Vec<ArchivedRow>> {
+        $($async)* fn archived_page(
+            conn: &mut $conn,
+            filter: &TaskFilter,
+            floor: Option<TaskId>,
+        ) -> QueryResult<Vec<ArchivedRow>> {
             use greenroom_task_archive::dsl;
             let mut query = dsl::greenroom_task_archive.select(ArchivedRow::as_select()).into_boxed::<$db>();
+            if let Some(floor) = floor {
+                query = query.filter(dsl::id.ge(Id::from(floor)));
+            }
             if let Some(state) = filter.state {
                 if state >= TaskState::Failed {
                     query = query.filter(dsl::state.ge(FAILED));
                 }
                 query = query.filter(dsl::state.eq(state as i16));
             }
-            if let Some(target) = &filter.target {
-                query = query.filter(dsl::target.eq(target));
+            match &filter.target {
+                None => {}
+                Some(Targets::One(target)) => query = query.filter(dsl::target.eq(target.to_string())),
+                Some(Targets::Beginning(beginning)) => {
+                    let begins = substr(dsl::target, 1, letters(beginning));
+                    query = query.filter(begins.eq(beginning));
+                }
             }
             if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
                 let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
@@ -300,19 +380,21 @@ macro_rules! reads {
             use greenroom_task_archive::dsl;
             let mut query = dsl::greenroom_task_archive
                 .filter(dsl::state.ge(FAILED))
-                .select((dsl::id, dsl::state, dsl::target, dsl::tags))
+                .select((dsl::id, dsl::state, dsl::target, dsl::tags, dsl::error))
                 .into_boxed::<$db>();
             if let Some(before) = before {
                 query = query.filter(dsl::id.lt(Id::from(before)));
             }
             let query = query.order(dsl::id.desc()).limit(page(limit));
-            let rows: Vec<(Id, i16, String, Option<String>)> = query.load(conn)$($wait)*.map_err(sql)?;
-            let dead = |(id, state, target, tags): (Id, i16, String, Option<String>)| {
+            type Dead = (Id, i16, String, Option<String>, Option<Vec<u8>>);
+            let rows: Vec<Dead> = query.load(conn)$($wait)*.map_err(sql)?;
+            let dead = |(id, state, target, tags, error): Dead| {
                 Ok(DeadTask {
                     id: id.into(),
                     state: state_of(state)?,
                     target: target_of(&target),
                     tags: tags_of(tags.as_deref()),
+                    code: code_of(error.as_deref()),
                 })
             };
             rows.into_iter().map(dead).collect()

@@ -250,6 +250,11 @@ fn error_of(bytes: Option<&[u8]>) -> Option<TaskError> {
     bytes.and_then(|b| serde_json::from_slice(b).ok())
 }
 
+/// The code of a stored error.
+pub(super) fn code_of(bytes: Option<&[u8]>) -> Option<String> {
+    error_of(bytes).map(|error| error.code)
+}
+
 /// Stored labels.
 pub(super) fn tags_of(text: Option<&str>) -> Vec<String> {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
@@ -393,6 +398,11 @@ impl ArchivedRow {
 
     /// The task as it comes back: a new place in the order, nothing counted against it, no batch
     /// (`batch` says which, if any) and no expiry.
+    /// Why it failed, where it did.
+    pub(super) fn failure(&self) -> Option<String> {
+        error_of(self.error.as_deref()).map(|error| error.message)
+    }
+
     pub(super) fn revived(&self, seq: i64, batch: Option<Id>) -> InsertTask<'_> {
         let target = target_of(&self.target);
         InsertTask {

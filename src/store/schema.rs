@@ -178,6 +178,16 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::store::values::types::*;
 
+    greenroom_task_edges (child, parent) {
+        child -> Uid,
+        parent -> Uid,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::values::types::*;
+
     greenroom_task_archive (rowid) {
         rowid -> BigInt,
         id -> Uid,

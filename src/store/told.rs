@@ -51,6 +51,9 @@ pub(super) fn untold_end(doom: Doom) -> Option<&'static str> {
     }
 }
 
+/// What is written in the history of a dead letter that a person dismisses.
+pub(super) const DISMISSED: &str = "an operator dismissed the dead letter";
+
 /// A line of a task's history as it is stored: when, what, attempt, node, detail.
 pub(super) type WrittenEvent = (Micros, String, i64, Option<Id>, Option<String>);
 

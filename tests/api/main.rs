@@ -7,6 +7,7 @@ mod contract;
 mod conversations;
 mod events;
 mod limits;
+mod lists;
 mod mailbox;
 mod nodes;
 mod repair;

@@ -39,7 +39,7 @@ fn dead_letters_are_listed_and_brought_back_by_a_filter() {
     let status = node.cli(&["status"]);
     assert!(status.out.contains("3 failed") && status.out.contains("greenroom tasks dead"), "{status:?}");
     let count = node.cli(&["tasks", "retry", "--state", "failed", "--dry-run", "--json"]);
-    assert_eq!(count.json(), json!({"dry_run": true, "count": 3, "next_cursor": null}));
+    assert_eq!(count.json(), json!({"dry_run": true, "count": 3, "left_out": 0, "next_cursor": null}));
     let unasked = node.cli(&["tasks", "retry", "--target", "counter/a"]);
     assert_eq!((unasked.code, unasked.out.as_str()), (2, ""), "{unasked:?}");
     assert!(unasked.err.contains("2 tasks") && unasked.err.contains("--yes"), "{unasked:?}");
@@ -65,6 +65,67 @@ fn dead_letters_are_listed_and_brought_back_by_a_filter() {
         let said = node.cli(&[&["tasks"][..], args].concat());
         assert_eq!((said.code, said.out.as_str()), (code, ""), "{args:?}: {said:?}");
     }
+}
+
+#[test]
+fn dead_letters_are_dismissed_by_their_ids_or_a_filter() {
+    let node = Node::start(&[]);
+    let ids = [failing(&node, "counter/a"), failing(&node, "counter/b"), failing(&node, "counter/b")];
+    let count =
+        node.cli(&["tasks", "dismiss", "--target", "counter/*", "--code", "handler_failed", "--dry-run"]);
+    assert_eq!((count.code, count.out.as_str()), (0, "3 tasks would be dismissed\n"), "{count:?}");
+    let none = node.cli(&["tasks", "dismiss", "--code", "timed_out", "--dry-run"]);
+    assert_eq!(none.out, "0 tasks would be dismissed\n");
+    let unasked = node.cli(&["tasks", "dismiss", "--all"]);
+    assert_eq!((unasked.code, unasked.out.as_str()), (2, ""), "{unasked:?}");
+    assert!(
+        unasked.err.contains("3 tasks would be dismissed") && unasked.err.contains("--yes"),
+        "{unasked:?}"
+    );
+    let one = node.cli(&["tasks", "dismiss", &ids[0]]);
+    assert!(one.code == 0 && one.out.contains("cancelled"), "{one:?}");
+    assert_eq!(node.cli(&["tasks", "dismiss", &ids[0]]).code, 4, "it is no dead letter any more");
+    let rest = node.cli(&["tasks", "dismiss", "--target", "counter/b", "--yes"]);
+    assert_eq!((rest.code, rest.out.as_str()), (0, "2 tasks are dismissed\n"), "{rest:?}");
+    assert_eq!(node.cli(&["tasks", "dead"]).err.trim(), "no dead letters");
+    assert!(!node.cli(&["status"]).out.contains("greenroom tasks dead"));
+    let history = node.cli(&["tasks", "history", &ids[1]]).out;
+    assert!(history.contains("failed") && history.contains("dismissed"), "{history}");
+    assert!(node.cli(&["tasks", "show", &ids[1]]).out.contains("no luck"), "why is still known");
+    let audit = node.cli(&["audit"]).out;
+    assert!(audit.contains("task.dismiss") && audit.contains("tasks.dismiss"), "{audit}");
+    node.cli(&["kinds", "pause", "counter"]);
+    let back = node.cli(&["tasks", "retry", &ids[1]]);
+    assert!(back.code == 0 && back.out.contains("ready"), "{back:?}");
+    for (args, code) in [
+        (&["dismiss"][..], 2),
+        (&["dismiss", &ids[0], "--all"], 2),
+        (&["dismiss", "--target", "nope"], 2),
+        (&["dismiss", "never"], 3),
+    ] {
+        let said = node.cli(&[&["tasks"][..], args].concat());
+        assert_eq!((said.code, said.out.as_str()), (code, ""), "{args:?}: {said:?}");
+    }
+}
+
+#[test]
+fn tasks_are_listed_by_what_their_targets_begin_with() {
+    let node = Node::start(&[]);
+    node.cli(&["kinds", "pause", "counter"]);
+    for target in ["counter/eu-1", "counter/eu-2", "counter/us-1"] {
+        assert_eq!(node.cli(&["tasks", "submit", target, "Get"]).code, 0);
+    }
+    let listed = |target: &str| {
+        let said = node.cli(&["tasks", "ls", "--target", target, "--json"]);
+        said.json()["items"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(
+        [listed("counter/*"), listed("counter/eu-*"), listed("counter/eu-1"), listed("tool:*")],
+        [3, 2, 1, 0]
+    );
+    let wrong = node.cli(&["tasks", "ls", "--target", "coun*"]);
+    assert!(wrong.code == 2 && wrong.err.contains("KIND/*"), "{wrong:?}");
+    node.get("/api/v1/tasks?target=coun*").is_problem(400, "malformed");
 }
 
 #[test]

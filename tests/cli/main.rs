@@ -2,6 +2,7 @@
 
 mod canaries;
 mod config;
+mod contract;
 mod dead;
 mod events;
 #[path = "../support/postgres.rs"]

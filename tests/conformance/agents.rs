@@ -130,6 +130,8 @@ rules! {
             seen.extend(page.into_iter().map(|r| format!("{}/{}", r.kind, r.key)));
         }
         assert_eq!(seen, names);
+        let held = AgentFilter { held: true, ..all.clone() };
+        assert_eq!(listed(w, held).await, ["other/b", "tally/c"]);
         let stopped = AgentFilter { status: Some(StoredStatus::Stopped), ..all.clone() };
         assert_eq!(listed(w, stopped).await, ["tally/c"]);
         let normal = AgentFilter { status: Some(StoredStatus::Normal), ..all.clone() };

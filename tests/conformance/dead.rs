@@ -171,6 +171,67 @@ rules! {
         assert!(history.iter().any(|event| event.event == "retried"), "{history:?}");
     }
 
+    async fn what_is_dismissed_is_cancelled_and_its_history_keeps_both_ends(w: &mut World) {
+        let ids = w.ended(4, failed).await;
+        let dead = w.dead().await;
+        assert!(dead.iter().all(|task| task.code.as_deref() == Some("handler_failed")), "{dead:?}");
+        // One came back and was cancelled, one came back; one is not there at all.
+        assert_eq!(w.store.retry(ids[0]).await.unwrap(), Some(Ok(())));
+        w.must(ending_idle(ids[0], FinishOutcome::Cancelled)).await;
+        assert_eq!(w.store.retry(ids[1]).await.unwrap(), Some(Ok(())));
+        let unknown = DeadTask { id: TaskId::fresh(), ..dead[0].clone() };
+        let asked: Vec<_> = dead.iter().cloned().chain([unknown]).collect();
+        let failed_at = w.view(ids[2]).await.finished_at.unwrap();
+        assert_eq!(w.store.dismiss_many(&asked).await.unwrap(), 2);
+        assert_eq!(w.store.dismiss_many(&asked).await.unwrap(), 0, "once is enough");
+        assert_eq!(w.store.dismiss_many(&[]).await.unwrap(), 0);
+        assert_eq!(w.counts().await, [(TaskState::Ready, 1), (TaskState::Cancelled, 3)]);
+        let view = w.view(ids[2]).await;
+        assert_eq!(view.state, TaskState::Cancelled);
+        assert_eq!(view.error.unwrap().message, "it does not work", "why is still known");
+        assert!(view.finished_at.unwrap() >= failed_at);
+        let history = w.store.history(ids[2]).await.unwrap();
+        let told: Vec<_> =
+            history.iter().map(|line| (line.event.as_str(), line.detail.as_deref().unwrap_or_default())).collect();
+        let ends = [("failed", "it does not work"), ("cancelled", "an operator dismissed the dead letter")];
+        assert_eq!(told[told.len() - 2..], ends, "{told:?}");
+        assert_eq!(history[history.len() - 2].at, failed_at);
+        // It is kept as what was cancelled today, and can be brought back.
+        assert_eq!(w.cleaned(Past::before(failed_at)).await, 0);
+        assert_eq!(w.store.retry(ids[2]).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.cleaned(all_past()).await, 2);
+        assert_eq!(w.counts().await, [(TaskState::Ready, 2)]);
+    }
+
+    async fn what_an_error_holds_keeps_nobody_from_dismissing_it(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, FinishOutcome::Failed { error: error("a\0b \u{1F600}") })).await;
+        let dead = w.dead().await;
+        assert_eq!(w.store.dismiss_many(&dead).await.unwrap(), 1);
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Cancelled);
+    }
+
+    async fn a_page_looks_at_no_more_than_it_should_and_says_how_far(w: &mut World) {
+        let first = w.submit(task("needle")).await;
+        for _ in 0..11 {
+            w.must(accepting((0..1_000).map(|_| task("hay")))).await;
+        }
+        let page = async |target: &str, before| {
+            let target = Some(target.parse().unwrap());
+            let filter = TaskFilter { target, before, limit: 9, ..TaskFilter::default() };
+            w.store.tasks(&filter).await.unwrap()
+        };
+        assert_eq!(page("tally/hay", None).await.items.len(), 9);
+        let mut found = page("tally/needle", None).await;
+        if !w.url.is_empty() {
+            assert_eq!((found.items.len(), found.looked_to.is_some()), (0, true));
+            found = page("tally/needle", found.looked_to).await;
+        }
+        assert_eq!((found.items.len(), found.items[0].id, found.looked_to), (1, first, None));
+        let all = TaskFilter { limit: 9, ..TaskFilter::default() };
+        assert_eq!(w.store.tasks(&all).await.unwrap().looked_to, None, "nothing is left out there");
+    }
+
     async fn tasks_are_listed_by_their_labels(w: &mut World) {
         let labelled = |tags: &[&str]| NewTask {
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -183,7 +244,7 @@ rules! {
         w.submit(task("a")).await;
         let listed = async |tag: &str| {
             let filter = TaskFilter { tag: Some(tag.to_owned()), limit: 9, ..TaskFilter::default() };
-            w.store.tasks(&filter).await.unwrap().into_iter().map(|view| view.id).collect::<Vec<_>>()
+            w.store.tasks(&filter).await.unwrap().items.into_iter().map(|view| view.id).collect::<Vec<_>>()
         };
         assert_eq!(listed("night").await, [second, first.id]);
         assert_eq!(listed("eu").await, [first.id]);

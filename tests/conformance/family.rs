@@ -5,7 +5,7 @@ use greenroom::{
         id::{Target, TaskId},
         task::{NewBatch, NewTask, Notify, OnParentFailed, TaskState},
     },
-    store::{Doom, FinishOutcome, Kin, Refusal, Unit, Verdict},
+    store::{Doom, FinishOutcome, Kin, Past, Refusal, Unit, Verdict},
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -38,22 +38,31 @@ rules! {
         assert_eq!(w.claim(9).await[0].id, child);
     }
 
-    async fn who_waits_for_whom_is_told_until_it_is_over(w: &mut World) {
+    async fn who_comes_after_whom_is_told_also_when_it_is_over(w: &mut World) {
         let one = w.submit(task("one")).await;
         let two = w.submit(task("two")).await;
         let both = w.submit(child("both", &[one, two])).await;
-        let last = w.submit(child("last", &[both])).await;
-        let mut near = w.store.waits(&[both], 9).await.unwrap();
+        let last = w.submit(child("last", &[both, both])).await;
+        let mut near = w.store.edges(&[both], 9).await.unwrap();
         near.sort_unstable();
         assert_eq!(near, [(one, both), (two, both), (both, last)]);
-        assert_eq!(w.store.waits(&[last], 9).await.unwrap(), [(both, last)]);
-        assert_eq!(w.store.waits(&[both], 1).await.unwrap().len(), 1);
-        assert_eq!(w.store.waits(&[], 9).await.unwrap(), []);
+        assert_eq!(w.store.edges(&[last], 9).await.unwrap(), [(both, last)]);
+        assert_eq!(w.store.edges(&[both], 1).await.unwrap().len(), 1);
+        assert_eq!(w.store.edges(&[], 9).await.unwrap(), []);
         let parents = w.claim(9).await;
         w.must(ending(&parents[0], ok())).await;
-        let mut near = w.store.waits(&[both], 9).await.unwrap();
+        w.must(ending(&parents[1], failed())).await;
+        let mut near = w.store.edges(&[both], 9).await.unwrap();
         near.sort_unstable();
-        assert_eq!(near, [(two, both), (both, last)]);
+        assert_eq!(near, [(one, both), (two, both), (both, last)], "the lines stay");
+        // One that is submitted when its parent has ended has a line as well.
+        let late = w.submit(child("late", &[one])).await;
+        assert!(w.store.edges(&[late], 9).await.unwrap().contains(&(one, late)));
+        // They go with the later one.
+        w.must(ending_idle(late, FinishOutcome::Cancelled)).await;
+        while w.store.clean(Timestamp::now(), Past::before(Timestamp::now() + 1.hour())).await.unwrap() > 0 {}
+        assert!(w.store.task(late).await.unwrap().is_none());
+        assert!(!w.store.edges(&[one], 9).await.unwrap().contains(&(one, late)));
     }
 
     async fn whose_a_task_is_is_told_in_the_order_of_ids(w: &mut World) {

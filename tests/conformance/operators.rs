@@ -73,7 +73,7 @@ rules! {
         let mut before = None;
         loop {
             let filter = TaskFilter { before, limit: 3, ..TaskFilter::default() };
-            let page = w.store.tasks(&filter).await.unwrap();
+            let page = w.store.tasks(&filter).await.unwrap().items;
             let Some(last) = page.last() else { break };
             before = Some(last.id);
             seen.extend(page.iter().map(|v| v.id));
@@ -81,9 +81,9 @@ rules! {
         ids.reverse();
         assert_eq!(seen, ids);
         let list = async |state, target: Option<&str>| {
-            let target = target.map(str::to_owned);
+            let target = target.map(|text| text.parse().unwrap());
             let filter = TaskFilter { state, target, limit: 100, ..TaskFilter::default() };
-            w.store.tasks(&filter).await.unwrap().len()
+            w.store.tasks(&filter).await.unwrap().items.len()
         };
         assert_eq!(list(Some(TaskState::Succeeded), None).await, 4);
         assert_eq!(list(Some(TaskState::Failed), None).await, 1);
@@ -92,6 +92,11 @@ rules! {
         assert_eq!(list(Some(TaskState::Ready), None).await, 4);
         assert_eq!(list(None, Some("tally/even")).await, 5);
         assert_eq!(list(Some(TaskState::Succeeded), Some("tally/even")).await, 2);
+        assert_eq!(list(None, Some("tally/*")).await, 10, "all that begin so");
+        assert_eq!(list(None, Some("tally/e*")).await, 5);
+        assert_eq!(list(None, Some("tally/E*")).await, 0, "letters are what they are");
+        assert_eq!(list(None, Some("tal/*")).await, 0);
+        assert_eq!(list(None, Some("tool:*")).await, 0);
     }
 
     async fn a_history_tells_the_story_in_order(w: &mut World) {

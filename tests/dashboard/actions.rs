@@ -117,6 +117,63 @@ fn dead_letters_are_brought_back_one_by_one_and_by_a_filter() {
 }
 
 #[test]
+fn dead_letters_are_dismissed_one_by_one_and_by_a_filter() {
+    let node = Node::start(&[]);
+    let fail = |key: &str| {
+        let target = format!("counter/{key}");
+        let id = task(
+            &node,
+            json!({"target": target, "message": "Fail", "input": {"message": "no luck"}, "max_attempts": 1}),
+        );
+        assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=20s")).json["state"], "failed");
+        id
+    };
+    let ids = [fail("a"), fail("b"), fail("b"), fail("c")];
+    let mut page = signed_in(&node);
+    page.go("#/tasks/dead");
+    page.until("document.querySelectorAll('tbody tr').length === 4");
+    page.eval(
+        "[...document.querySelectorAll('tbody tr button')].find((b) => b.textContent === 'Dismiss').click()",
+    );
+    page.until("document.querySelectorAll('tbody tr').length === 3");
+    page.go("#/tasks/dead?target=counter%2Fb");
+    page.until("document.querySelectorAll('tbody tr').length === 2");
+    page.click("Dismiss these…");
+    page.sees("Dismiss 2 tasks?");
+    page.click("Dismiss 2 tasks");
+    page.sees("2 tasks dismissed");
+    page.sees("No dead letters");
+    page.go(&format!("#/tasks/{}", ids[0]));
+    page.click("Dismiss");
+    page.until("document.querySelector('dialog[open]')");
+    page.eval(
+        "[...document.querySelectorAll('dialog button')].find((b) => b.textContent === 'Dismiss').click()",
+    );
+    page.until("document.querySelector('main .badge').textContent === 'cancelled'");
+    page.sees("an operator dismissed the dead letter");
+    for id in &ids {
+        assert_eq!(node.get(&format!("/api/v1/tasks/{id}")).json["state"], "cancelled");
+    }
+    is_clean(&page, &node);
+}
+
+#[test]
+fn a_family_keeps_its_lines_when_its_tasks_have_ended() {
+    let node = Node::start(&[]);
+    let one = |name: &str, after: &[&str]| json!({"name": name, "target": "counter/f", "message": "Append", "input": {"id": name}, "after": after});
+    let tasks = [one("a", &[]), one("b", &["a"]), one("c", &["a"]), one("d", &["b", "c"])];
+    let accepted = node.post("/api/v1/tasks/batch", &json!({ "tasks": tasks }).to_string());
+    let last = accepted.json["items"][3]["id"].as_str().unwrap().to_owned();
+    assert_eq!(node.get(&format!("/api/v1/tasks/{last}?wait=20s")).json["state"], "succeeded");
+    let family = node.get(&format!("/api/v1/tasks/{last}/family")).json;
+    assert_eq!(family["edges"].as_array().unwrap().len(), 4, "{family}");
+    let mut page = signed_in(&node);
+    page.go(&format!("#/tasks/{last}"));
+    page.until("document.querySelectorAll('.dag-edge').length === 4");
+    is_clean(&page, &node);
+}
+
+#[test]
 fn a_task_is_signalled_and_seen_to_its_end() {
     let node = Node::start(&[]);
     let seed = seed(&node);

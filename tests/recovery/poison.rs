@@ -59,5 +59,13 @@ fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
         assert_eq!(task["state"], "succeeded", "{task}");
         assert_eq!(node.ask(&format!("c{n}"), "List", "").json["ids"], json!([format!("i{n}")]));
     }
+    // It does not come back with the others, only by its name.
+    let count = |filter: Value| {
+        node.post("/api/v1/tasks/retry", &json!({"filter": filter, "dry_run": true}).to_string()).json
+    };
+    let all = count(json!({"state": "failed"}));
+    assert_eq!((&all["count"], &all["left_out"]), (&json!(0), &json!(1)), "{all}");
+    let named = count(json!({"code": "poison"}));
+    assert_eq!((&named["count"], &named["left_out"]), (&json!(1), &json!(0)), "{named}");
     assert!(!node.is_over());
 }

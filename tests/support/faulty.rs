@@ -400,7 +400,7 @@ impl Store for Faulty {
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>> {
         self.pass().await?.task_data(id).await
     }
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>> {
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage> {
         self.pass().await?.tasks(filter).await
     }
     async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>> {
@@ -417,6 +417,9 @@ impl Store for Faulty {
     }
     async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64> {
         self.pass().await?.retry_many(dead).await
+    }
+    async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64> {
+        self.pass().await?.dismiss_many(dead).await
     }
     async fn suspects(&self, boot: Uuid) -> Result<u64> {
         self.pass().await?.suspects(boot).await
@@ -444,8 +447,8 @@ impl Store for Faulty {
 
 #[async_trait]
 impl Families for Faulty {
-    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>> {
-        self.read().await?.waits(around, limit).await
+    async fn edges(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>> {
+        self.read().await?.edges(around, limit).await
     }
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>> {
         self.read().await?.kin_behind(id, limit).await

@@ -1,7 +1,8 @@
 //! Who may come in.
 
 use super::{
-    operation::{ID, Operation, delete, get, post},
+    operation::{Operation, delete, get, post},
+    patterns::ID,
     schemas::Schemas,
 };
 use crate::{

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{
     operation::{Operation, delete, get, post, put},
+    patterns,
     schemas::{Schemas, accepted, own},
 };
 use crate::{
@@ -22,6 +23,7 @@ const STATUSES: &[&str] = &[
     "stopped",
     "quarantined",
 ];
+const MODES: &[&str] = &["ask", "tell", "submit"];
 const ACTIONS: [(&str, &str); 6] = [
     ("stop", "Stops it until it is restarted; what waits is refused, its tasks are parked."),
     ("restart", "Starts it anew, with a fresh budget of restarts."),
@@ -37,7 +39,7 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
         get("/agents", "listAgents", "Agents, by kind and key.")
             .text("kind", "Only this kind.")
             .word("status", "Only this status.", STATUSES)
-            .paged("[a-z][a-z0-9]{0,20}/[A-Za-z0-9_-]{1,40}")
+            .paged(&format!("{}/[\\s\\S]*", patterns::KIND))
             .answers(200, "A page.", s.list::<AgentInfo>())
             .refuses(&[(404, "unknown_kind")]),
         get(agent, "getAgent", "One agent.")
@@ -79,14 +81,9 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
     }
     all.extend(repair(agent));
     for kind in kinds {
-        all.extend(meant_for_people(kind).map(|message| send(s, &kind.kind, message)));
+        all.extend(kind.messages.iter().map(|message| send(s, &kind.kind, message)));
     }
     all
-}
-
-/// The messages of a kind, without those in which the runtime tells whoever asked of a task's end.
-pub(super) fn meant_for_people(kind: &KindInfo) -> impl Iterator<Item = &MessageInfo> {
-    kind.messages.iter().filter(|message| !message.name.ends_with(".done"))
 }
 
 /// What a person writes.
@@ -105,11 +102,11 @@ fn repair(agent: &str) -> impl Iterator<Item = Operation> {
     });
     let all = [
         put(&format!("{agent}/state"), "editState", "Writes a state over the version that was edited.")
-            .if_match()
+            .needs_if_match()
             .takes(json!({}))
             .answers(200, "The version that it is.", version.clone())
             .tells("ETag", "The same.")
-            .refuses(&[(413, "too_large"), (422, "invalid"), (428, "precondition_required")]),
+            .refuses(&[(413, "too_large"), (422, "invalid")]),
         post(&format!("{agent}/rollback"), "rollBackAgent", "Goes on from the state of a kept version.")
             .if_match()
             .takes(to)
@@ -128,7 +125,7 @@ fn repair(agent: &str) -> impl Iterator<Item = Operation> {
 fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {
     let path = format!("/agents/{kind}/{{key}}/messages/{}", message.name);
     post(&path, &format!("send_{kind}_{}", message.name), &format!("Sends `{}` to a `{kind}`.", message.name))
-        .word("mode", "Whether to wait for the reply, or for its acceptance as a task.", &["ask", "submit"])
+        .word("mode", "Whether to wait for the reply, for its acceptance as a task, or for nothing.", MODES)
         .patience()
         .flag("urgent", "Before all that waits and is not.")
         .idempotent()
@@ -138,7 +135,5 @@ fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {
         .answers(202, "A task, or that it was told.", json!({"anyOf": [s.answer::<TaskView>(), accepted()]}))
         .tells("Idempotency-Replayed", "Where this is the first outcome under its key.")
         .runs_code()
-        .says(
-            "`mode=tell` waits for nothing: 202, without an idempotency key, which could make nothing safe.",
-        )
+        .says("`mode=tell` takes no idempotency key, which could make nothing safe.")
 }

@@ -11,6 +11,7 @@ mod access;
 mod agents;
 mod node;
 mod operation;
+mod patterns;
 mod schemas;
 mod talk;
 mod tasks;
@@ -62,9 +63,9 @@ fn addressed(kinds: &[KindInfo], tools: &[ToolInfo]) -> Value {
     };
     let mut all = Vec::new();
     for kind in kinds {
-        for message in agents::meant_for_people(kind) {
+        for message in &kind.messages {
             let mut members = input(&message.schema);
-            members["target"] = some(format!("^{}/{}$", kind.kind, schemas::KEY));
+            members["target"] = some(format!("^{}/{}$", kind.kind, patterns::KEY));
             members["message"] = json!({"const": message.name});
             let brings = if schemas::needs_nothing(&message.schema) { None } else { Some("input") };
             let required: Vec<&str> = ["target", "message"].into_iter().chain(brings).collect();

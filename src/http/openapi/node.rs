@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::{
-    operation::{ID, Operation, get, patch, post},
+    operation::{Operation, get, patch, post},
+    patterns::{ID, KEY, whole_or_empty},
     schemas::{Schemas, accepted, list},
 };
 use crate::{
-    config::Shown,
+    config::{Shown, settings_schema},
     model::{access::Scope, crash_group::CrashGroup, supervision::CrashReport},
     runtime::{
         Applied,
@@ -61,7 +62,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .number("children", "How many children of each; 1,000 where it is absent.", 0, 1_000)
             .answers(200, "The tree.", s.answer::<TreeNode>()),
         get("/tree/{kind}", "listRunningAgents", "The running agents of a kind, by their keys.")
-            .paged("[A-Za-z0-9_-]{1,40}")
+            .paged(KEY)
             .answers(200, "A page.", s.list::<TreeNode>())
             .refuses(&[(404, "unknown_kind")]),
         get("/kinds", "listKinds", "Kinds of agents, with their messages and schemas.").answers(
@@ -82,11 +83,10 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             "It will end.",
             accepted(),
         ),
-        get("/crashes", "listCrashes", "The last crashes, newest first.").answers(
-            200,
-            "They.",
-            s.list::<CrashReport>(),
-        ),
+        get("/crashes", "listCrashes", "The last crashes of this node, newest first: 1,024 at most.")
+            .query("cursor", "From the page before.", whole_or_empty(ID))
+            .number("limit", "The size of a page; all where it is absent.", 1, 1_000)
+            .answers(200, "They.", s.list::<CrashReport>()),
         get("/crashes/groups", "listCrashGroups", "Crashes by site, the latest first.")
             .paged(&format!("[0-9]{{1,15}}\\.{ID}"))
             .answers(200, "A page.", s.list::<CrashGroup>()),
@@ -131,8 +131,11 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         .needs(Scope::Admin)
         .if_match()
         .flag("dry_run", "Only say what would come of it.")
-        .takes(settings())
-        .says("Any key of `GET /config` may stand here; shown are some that are harmless to try.")
+        .takes(settings_schema())
+        .says(
+            "Any key of `GET /config` but those of `store` and `node`; `null` takes away what was set. \
+             The outermost names may be dotted keys: `{\"sessions.ttl\": \"1h\"}`.",
+        )
         .answers(200, "What came of it.", s.answer::<Applied>())
         .tells("ETag", "For `If-Match`.")
         .writes(),
@@ -153,22 +156,4 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         );
     }
     all
-}
-
-/// Settings as an object of sections.
-fn settings() -> serde_json::Value {
-    let section = |members: serde_json::Value| json!({"type": ["object", "null"], "properties": members, "additionalProperties": false});
-    let time =
-        |unit: &str| json!({"type": ["string", "null"], "pattern": format!("^[1-9][0-9]{{0,2}}{unit}$")});
-    // a number of nothing needs no unit
-    let retention = json!({"anyOf": [time("d"), {"const": 0}]});
-    json!({
-        "type": "object",
-        "properties": {
-            "log": section(json!({"level": {"enum": ["info", "warn", null]}})),
-            "sessions": section(json!({"ttl": time("h")})),
-            "conversations": section(json!({"retention": retention})),
-        },
-        "additionalProperties": false,
-    })
 }

@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::needs_nothing;
-use crate::model::access::Scope;
-
-/// What a key is (see [`check_key`](crate::model::id::check_key)).
-const KEY: &str = "^(?!\\.{1,2}$)[^\\u0000-\\u001f\\u007f-\\u009f/\\\\?#%\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]+$";
-/// An id, as the pattern of a cursor.
-pub(super) const ID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
-/// A number, likewise.
-pub(super) const NUMBER: &str = "[0-9]{1,18}";
+use super::{
+    patterns::{part, some_time, whole_or_empty},
+    schemas::needs_nothing,
+};
+use crate::model::{access::Scope, units::DURATION_PATTERN};
 
 /// One method of one path.
 pub(super) struct Operation {
@@ -96,16 +92,7 @@ impl Operation {
     fn with_parts(mut self, path: &str) -> Self {
         let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
         for name in names {
-            let schema = match name {
-                "kind" => {
-                    json!({"type": "string", "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$", "maxLength": 64})
-                }
-                "key" => json!({"type": "string", "pattern": KEY, "maxLength": 256}),
-                "id" if path.starts_with("/sessions") => {
-                    json!({"type": "string", "pattern": KEY, "maxLength": 256})
-                }
-                _ => json!({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._:-]{0,99}$"}),
-            };
+            let schema = part(path, name);
             self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
         }
         if self.parameters.is_empty() { self } else { self.refuses(&[(404, "not_found")]) }
@@ -154,19 +141,20 @@ impl Operation {
 
     /// Takes a duration such as `5s` behind the `?`: how long the answer may wait.
     pub(super) fn duration(self, name: &str, about: &str) -> Self {
-        self.query(name, about, json!({"type": "string", "pattern": "^(|0|[1-9]s|[1-9][0-9]{0,2}ms)$"}))
+        self.query(name, about, whole_or_empty(DURATION_PATTERN))
     }
 
     /// Takes `timeout`: long enough for something to be done in it.
     pub(super) fn patience(self) -> Self {
-        let schema = json!({"type": "string", "pattern": "^([1-9][0-9]{0,2}(s|m))?$"});
-        self.query("timeout", "How long to wait, such as 30s; what is not done by then is not done.", schema)
+        let mut schema = some_time();
+        schema["type"] = json!("string");
+        let about = "How long to wait, such as 30s; what is not done by then is not done.";
+        self.query("timeout", about, json!({"anyOf": [schema, {"const": ""}]}))
     }
 
     /// Takes `cursor`, which looks like this, and `limit`.
     pub(super) fn paged(self, cursor: &str) -> Self {
-        let cursor = json!({"type": "string", "pattern": format!("^({cursor})?$")});
-        self.query("cursor", "From the page before.", cursor).number(
+        self.query("cursor", "From the page before.", whole_or_empty(cursor)).number(
             "limit",
             "The size of a page; 100 where it is absent.",
             1,
@@ -188,12 +176,25 @@ impl Operation {
             .refuses(&[(409, "idempotency_conflict")])
     }
 
-    /// Takes `If-Match`, which only the `ETag` of an answer can be: what tries things out cannot know one, so it
-    /// stands in the text alone.
-    pub(super) fn if_match(mut self) -> Self {
-        self.description =
-            Some("`If-Match` takes the `ETag` that it was seen with; what has another is left as it is.");
-        self.refuses(&[(412, "precondition_failed")])
+    /// Takes `If-Match`: what has another tag is left as it is.
+    pub(super) fn if_match(self) -> Self {
+        let about = "The `ETag` that it was seen with; what has another is left as it is.";
+        self.header("If-Match", about, tag()).refuses(&[(412, "precondition_failed")])
+    }
+
+    /// The same, which must be there.
+    pub(super) fn needs_if_match(self) -> Self {
+        let mut operation = self.if_match().refuses(&[(428, "precondition_required")]);
+        if let Some(Value::Object(header)) = operation.parameters.last_mut() {
+            header.insert("required".to_owned(), json!(true));
+        }
+        operation
+    }
+
+    /// Takes `If-None-Match: *`: it must not be there yet.
+    pub(super) fn if_none_match(self) -> Self {
+        let about = "It must not be there. Excludes `If-Match`.";
+        self.header("If-None-Match", about, json!({"const": "*"}))
     }
 
     /// Says more about it.
@@ -237,7 +238,9 @@ impl Operation {
 
     /// Answers with text of a media type.
     pub(super) fn answers_text(self, status: u16, about: &str, media: &str) -> Self {
-        let content = json!({media: {"schema": {"type": "string"}}});
+        // of a stream, some read the schema as that of each event
+        let schema = if media.ends_with("stream") { json!({}) } else { json!({"type": "string"}) };
+        let content = json!({media: {"schema": schema}});
         self.with_answer(status, json!({"description": about, "content": content}))
     }
 
@@ -332,4 +335,9 @@ impl Operation {
         }
         document
     }
+}
+
+/// An entity tag, as `ETag` gives it.
+fn tag() -> Value {
+    json!({"type": "string", "pattern": "^\"[!#-~]+\"$"})
 }

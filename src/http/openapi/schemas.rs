@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::operation::ID;
+use super::patterns::narrower;
 
 /// Draws schemas from types, and keeps what they share.
 pub(super) struct Schemas {
@@ -57,48 +57,6 @@ impl Schemas {
         all
     }
 }
-
-/// What texts look like that are understood, where the type alone would not say it. Where more is understood
-/// than a pattern can say, it says the greater part.
-fn narrower() -> Vec<(&'static str, Value)> {
-    let pattern = |pattern: &str| json!({"pattern": pattern});
-    let target = pattern(&format!("^({AGENT}|{TOOL})$"));
-    let duration = pattern("^[1-9][0-9]{0,3}(ms|s|m|h)$");
-    vec![
-        ("TaskRequest/properties/target", target.clone()),
-        ("TaskRequest/properties/run_in", duration.clone()),
-        ("TaskRequest/properties/timeout", duration.clone()),
-        ("ScheduleRequest/properties/target", target.clone()),
-        ("ScheduleRequest/properties/timeout", duration.clone()),
-        ("ScheduleRequest/properties/name", pattern("^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")),
-        ("ScheduleRequest/properties/cron", pattern(CRON)),
-        ("TaskRequest/properties/max_attempts", json!({"minimum": 1})),
-        ("ScheduleRequest/properties/max_attempts", json!({"minimum": 1})),
-        ("TaskRequest/properties/after/items", pattern(&format!("^{ID}$"))),
-        ("TaskRequest/properties/idempotency_key", json!({"minLength": 1, "maxLength": 255})),
-        ("RetryFilter/properties/target", target),
-        ("RetryFilter/properties/state", json!({"anyOf": [{"enum": ["failed", "cancelled", null]}]})),
-        ("RetryRequest/properties/cursor", pattern(&format!("^{ID}$"))),
-        ("ConversationRequest/properties/title", json!({"maxLength": 250, "pattern": PLAIN})),
-        ("MessageRequest/properties/role", json!({"maxLength": 60, "pattern": "^[a-z]+$"})),
-        ("SessionRequest/properties/ttl", pattern("^[1-9][0-9]{0,3}(s|m|h)$")),
-        ("TokenRequest/properties/name", pattern("^(?!node$)[a-z0-9][a-z0-9._-]{0,63}$")),
-        ("TokenRequest/properties/expires_in", pattern("^[1-9][0-9]{0,2}(m|h|d)$")),
-    ]
-}
-
-/// Without control characters.
-const PLAIN: &str = "^[ -~]*$";
-/// A key, as most are.
-pub(super) const KEY: &str = "[A-Za-z0-9_][A-Za-z0-9._~ -]{0,99}";
-/// `KIND/KEY`.
-pub(super) const AGENT: &str = "[a-z][a-z0-9]*(_[a-z0-9]+)*/[A-Za-z0-9_][A-Za-z0-9._~ -]{0,99}";
-/// `tool:NAME`.
-pub(super) const TOOL: &str = "tool:[a-z]{1,20}(\\.[a-z]{1,20}){0,2}";
-/// Intervals, the words, and cron of five fields. (Names, time zones and any ranges are understood as well.)
-const CRON: &str = "^(every [1-9][0-9]{0,3}(s|m|h)|@(hourly|daily|weekly|monthly)|\
-                    (\\*|\\*/[1-9]|[0-9]|[1-5][0-9]) (\\*|\\*/[1-9]|[0-9]|1[0-9]|2[0-3]) \
-                    (\\*|[1-9]|1[0-9]|2[0-8]) (\\*|[1-9]|1[0-2]) (\\*|[0-6]|1-5|MON-FRI))$";
 
 /// A list of what `item` says.
 pub(super) fn list(item: Value) -> Value {

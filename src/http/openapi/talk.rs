@@ -1,7 +1,8 @@
 //! Conversations and sessions.
 
 use super::{
-    operation::{ID, NUMBER, Operation, delete, get, post, put},
+    operation::{Operation, delete, get, post, put},
+    patterns::{ID, NUMBER},
     schemas::Schemas,
 };
 use crate::{
@@ -49,6 +50,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .tells("ETag", "For `If-Match`."),
         put(session, "putSession", "Has a session hold this from now on.")
             .if_match()
+            .if_none_match()
             .takes(s.request::<SessionRequest>())
             .answers(200, "It.", s.answer::<Session>())
             .tells("ETag", "For `If-Match`.")

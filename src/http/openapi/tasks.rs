@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    operation::{ID, NUMBER, Operation, get, post},
-    schemas::{AGENT, Schemas, TOOL, list},
+    operation::{Operation, get, post},
+    patterns::{ID, NUMBER, targets, whole_or_empty},
+    schemas::{Schemas, list},
 };
 use crate::{
     model::task::{TaskEvent, TaskState, TaskView},
-    runtime::views::{Family, Retried, RetryRequest, TaskLine, TaskRequest},
+    runtime::views::{DismissRequest, Family, RetryRequest, Swept, TaskLine, TaskRequest},
 };
 
 pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
@@ -17,7 +18,8 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
     let mut all = vec![
         get("/tasks", "listTasks", "Tasks, newest first.")
             .word("state", "Only this state.", &states)
-            .query("target", "Only for this target.", json!({"type": "string", "pattern": format!("^({AGENT}|{TOOL})?$")}))
+            .query("target", "Only for this target, or with a `*` at the end for all that begin so, such as `KIND/*`.", whole_or_empty(&targets()))
+            .says("A call looks at some ten thousand tasks. Where few of them are meant, a page is short, or empty, and has a cursor all the same: go on with it until it is null.")
             .text("tag", "Only with this label.")
             .paged(ID)
             .answers(200, "A page.", s.list::<TaskView>()),
@@ -42,7 +44,11 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
             .writes(),
         post("/tasks/retry", "retryTasks", "Tries those again that a filter means, or counts them.")
             .takes(s.request::<RetryRequest>())
-            .answers(200, "What came of it.", s.answer::<Retried>())
+            .answers(200, "What came of it.", s.answer::<Swept>())
+            .writes(),
+        post("/tasks/dismiss", "dismissTasks", "Dismisses the dead letters that a filter means, or counts them.")
+            .takes(s.request::<DismissRequest>())
+            .answers(200, "What came of it.", s.answer::<Swept>())
             .writes(),
         get(task, "getTask", "One task, at once or when it has ended.")
             .duration("wait", "How long to wait for its end; at most a minute.")
@@ -71,7 +77,11 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
             .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
             .writes(),
     ];
-    for (action, does) in [("cancel", "Cancels it, also while it runs."), ("retry", "Tries it again.")] {
+    for (action, does) in [
+        ("cancel", "Cancels it, also while it runs."),
+        ("retry", "Tries it again."),
+        ("dismiss", "Lets a dead letter rest: it is cancelled, with its error and its history."),
+    ] {
         all.push(
             post(&format!("{task}/{action}"), &format!("{action}Task"), does)
                 .answers(202, "It is under way.", view.clone())

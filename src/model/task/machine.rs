@@ -13,6 +13,8 @@
 //!     ▼                                         └◀── confirmed retry ── outcome_unknown
 //!  cancelled  (from every state but the final ones)                      └▶ resolved: succeeded, failed
 //! ```
+//!
+//! A person may also dismiss what has failed: then it is cancelled.
 
 use super::TaskState;
 
@@ -69,11 +71,13 @@ pub enum TaskInput {
     ResolvedFailed,
     /// A person brings it back.
     RetryByPerson,
+    /// A person wants to hear no more of a dead letter.
+    Dismissed,
 }
 
 impl TaskInput {
     /// Every input, each shape once.
-    pub const ALL: [TaskInput; 24] = [
+    pub const ALL: [TaskInput; 25] = [
         Self::ParentDone { open: 1, later: false },
         Self::ParentDone { open: 0, later: true },
         Self::ParentDone { open: 0, later: false },
@@ -98,6 +102,7 @@ impl TaskInput {
         Self::ResolvedSucceeded,
         Self::ResolvedFailed,
         Self::RetryByPerson,
+        Self::Dismissed,
     ];
 }
 
@@ -159,6 +164,7 @@ pub fn next(state: TaskState, input: TaskInput) -> Result<TaskState, Illegal> {
         (S::OutcomeUnknown, I::Cancel) => S::Cancelled,
 
         (S::Failed | S::Cancelled, I::RetryByPerson) => S::Ready,
+        (S::Failed, I::Dismissed) => S::Cancelled,
 
         (
             S::Blocked
@@ -223,14 +229,18 @@ mod tests {
             ]
         );
         assert_eq!(row(S::Succeeded), []);
-        assert_eq!(legal.len(), 41);
+        assert_eq!(row(S::Failed), [(I::RetryByPerson, S::Ready), (I::Dismissed, S::Cancelled)]);
+        assert_eq!(legal.len(), 42);
     }
 
     proptest! {
         #[test]
-        fn final_states_are_left_by_a_persons_retry_alone(state in states(), input in inputs()) {
+        fn final_states_are_left_by_a_person_alone(state in states(), input in inputs()) {
             if state.is_final() {
                 match next(state, input) {
+                    Ok(TaskState::Cancelled) => {
+                        prop_assert_eq!((state, input), (TaskState::Failed, TaskInput::Dismissed));
+                    }
                     Ok(to) => {
                         prop_assert_eq!(input, TaskInput::RetryByPerson);
                         prop_assert_eq!(to, TaskState::Ready);

@@ -163,7 +163,7 @@ impl Sweep {
 
     fn filter(&self) -> Option<AgentFilter> {
         let (status, after) = self.next.clone()?;
-        Some(AgentFilter { kind: None, status: Some(status), after, limit: PAGE })
+        Some(AgentFilter { status: Some(status), after, limit: PAGE, ..AgentFilter::default() })
     }
 
     /// Takes the next page in: those who have ended, and the parents of those whom such an end has stopped,

@@ -1,6 +1,6 @@
 //! Agents: listed, looked into, acted on.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
@@ -9,9 +9,14 @@ use super::{
 };
 use crate::{
     agent::{AskError, lane::Entrance},
-    model::{bond::Bond, id::AgentId, snapshot},
+    model::{
+        bond::Bond,
+        id::{AgentId, check_kind},
+        snapshot,
+    },
     runtime::{
         inbox::Control,
+        live::LiveInfo,
         standing::Standing,
         trial,
         views::{Action, AgentInfo, Page, SnapshotInfo, StateInfo},
@@ -21,11 +26,14 @@ use crate::{
 
 /// How long the watchers of an agent that is brought back may take to be told of its end.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How many running agents of a kind are looked at at once.
+const LOOK: usize = 1_000;
 /// How many children of an agent are shown.
 const MAX_CHILDREN: usize = 1_000;
 
 impl Operator {
-    /// One page of agents: those that the store knows.
+    /// One page of agents: those that the store knows, and those that run and have kept nothing yet. One that only
+    /// a running agent has (`starting`, `active`, `idle`, `restarting`, `stopping`) names those of this node.
     ///
     /// # Errors
     /// An unknown kind or status, a cursor that is none.
@@ -39,28 +47,90 @@ impl Operator {
             Some(cursor) => Some(
                 cursor
                     .split_once('/')
+                    // behind any key, also one that there cannot be
+                    .filter(|(kind, _)| check_kind(kind).is_ok())
                     .map(|(kind, key)| (kind.to_owned(), key.to_owned()))
                     .ok_or_else(|| OperatorError::Malformed("`cursor` is not one of ours".to_owned()))?,
             ),
         };
         let status = match query.status.as_deref() {
-            None | Some("starting" | "active" | "idle" | "restarting" | "stopping" | "passivated") => None,
+            None | Some("passivated") => None,
             Some("paused") => Some(StoredStatus::Paused),
             Some("stopped") => Some(StoredStatus::Stopped),
             Some("quarantined") => Some(StoredStatus::Quarantined),
+            Some(wanted @ ("starting" | "active" | "idle" | "restarting" | "stopping")) => {
+                let is = |info: &LiveInfo| info.status == wanted;
+                return self
+                    .running_page(self.running(query.kind.as_deref(), after.as_ref(), limit, is), limit)
+                    .await;
+            }
             Some(other) => {
                 return Err(OperatorError::Malformed(format!("`{other}` is not a status of agents")));
             }
         };
-        let filter = AgentFilter { kind: query.kind.clone(), status, after, limit };
-        let rows = self.node.store.agents(&filter).await?;
-        let next_cursor = match rows.last() {
-            Some(last) if rows.len() == limit => Some(format!("{}/{}", last.kind, last.key)),
-            _ => None,
+        let mut running = match query.status {
+            None => self.running(query.kind.as_deref(), after.as_ref(), limit, |_| true),
+            Some(_) => Vec::new(),
         };
-        let items = rows.iter().map(|row| self.describe(&row.kind, &row.key, Some(row)));
+        let filter = AgentFilter { kind: query.kind.clone(), status, after, limit, ..AgentFilter::default() };
+        let rows = self.node.store.agents(&filter).await?;
+        let mut more = rows.len() == limit || running.len() == limit;
+        // behind a full page the store may know them
+        let last = rows.last().filter(|_| rows.len() == limit).map(|row| (row.kind.clone(), row.key.clone()));
+        running.retain(|name| last.as_ref().is_none_or(|last| name <= last));
+        let mut all: BTreeMap<(String, String), Option<AgentRow>> =
+            running.into_iter().map(|name| (name, None)).collect();
+        all.extend(rows.into_iter().map(|row| ((row.kind.clone(), row.key.clone()), Some(row))));
+        more |= all.len() > limit;
+        let page: Vec<_> = all.into_iter().take(limit).collect();
+        let last = page.last().filter(|_| more);
+        let next_cursor = last.map(|((kind, key), _)| format!("{kind}/{key}"));
+        let items = page.iter().map(|((kind, key), row)| self.describe(kind, key, row.as_ref()));
         let items = items.filter(|i| query.status.as_ref().is_none_or(|s| *s == i.status)).collect();
         Ok(Page { items, next_cursor })
+    }
+
+    /// The first running agents behind a name of which this holds, by kind and key.
+    fn running(
+        &self,
+        kind: Option<&str>,
+        after: Option<&(String, String)>,
+        limit: usize,
+        is: impl Fn(&LiveInfo) -> bool,
+    ) -> Vec<(String, String)> {
+        let mut kinds: Vec<_> =
+            self.node.kinds.iter().filter(|known| kind.is_none_or(|kind| kind == known.name())).collect();
+        kinds.sort_unstable_by_key(|kind| kind.name());
+        let mut found = Vec::new();
+        for kind in kinds {
+            let mut behind = match after {
+                Some((name, _)) if name.as_str() > kind.name() => continue,
+                Some((name, key)) if name == kind.name() => Some(key.as_str().into()),
+                _ => None,
+            };
+            while found.len() < limit {
+                let page = kind.page(behind.as_deref(), LOOK);
+                let is_last = page.len() < LOOK;
+                behind = page.last().map(|(key, _)| key.clone());
+                let meant = page.into_iter().filter(|(_, info)| is(info));
+                found.extend(meant.map(|(key, _)| (kind.name().to_owned(), key.to_string())));
+                if is_last {
+                    break;
+                }
+            }
+        }
+        found.truncate(limit);
+        found
+    }
+
+    async fn running_page(&self, names: Vec<(String, String)>, limit: usize) -> Result<Page<AgentInfo>> {
+        let ids: Vec<AgentId> = names.iter().map(|(kind, key)| AgentId::of(kind, key)).collect();
+        let rows = self.node.store.heads(&ids).await?;
+        let last = names.last().filter(|_| names.len() == limit);
+        let next_cursor = last.map(|(kind, key)| format!("{kind}/{key}"));
+        let rows = rows.into_iter().map(|row| row.filter(|row| row.status != StoredStatus::Deleted));
+        let items = names.iter().zip(rows).map(|((kind, key), row)| self.describe(kind, key, row.as_ref()));
+        Ok(Page { items: items.collect(), next_cursor })
     }
 
     /// One agent.

@@ -24,6 +24,28 @@ impl Operator {
         self.node.crashes.list().iter().map(|report| CrashReport::clone(report)).collect()
     }
 
+    /// One page of those; all of them where no limit is given.
+    ///
+    /// # Errors
+    /// A cursor that is none.
+    pub fn crash_page(&self, query: &PageQuery) -> Result<Page<CrashReport>> {
+        let all = self.node.crashes.list();
+        let before =
+            query.cursor.as_deref().map(str::parse::<Uuid>).transpose().map_err(|_| foreign_cursor())?;
+        let from = before.map_or(0, |id| {
+            let id = id.to_string();
+            let there = all.iter().position(|report| report.id == id).map(|at| at + 1);
+            // it is not kept any more: ids are in the order of time, and their texts as well
+            there.unwrap_or_else(|| all.iter().take_while(|report| report.id > id).count())
+        });
+        let limit = query.limit.map_or(Ok(all.len()), |limit| page_limit(Some(limit)))?;
+        let page = all.iter().skip(from).take(limit);
+        let items: Vec<CrashReport> = page.map(|report| CrashReport::clone(report)).collect();
+        let more = from + items.len() < all.len();
+        let next_cursor = items.last().filter(|_| more).map(|report| report.id.clone());
+        Ok(Page { items, next_cursor })
+    }
+
     /// One page of the crashes of all nodes by site, those with the latest crashes first. They outlive the
     /// node.
     ///

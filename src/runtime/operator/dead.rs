@@ -1,4 +1,4 @@
-//! Dead letters brought back by the hundred: which are meant, how many, and then in small steps.
+//! Dead letters by the hundred, brought back or dismissed: which are meant, how many, and then in small steps.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use super::{Operator, OperatorError, Result, invalid};
 use crate::{
     model::{
         id::{NameError, TaskId},
+        targets::Targets,
         task::{DeadFilter, DeadTask, TaskState},
     },
-    runtime::views::{Retried, RetryFilter, RetryRequest},
+    runtime::views::{DismissFilter, DismissRequest, RetryFilter, RetryRequest, Swept},
 };
 
 /// How many dead letters one look sees.
@@ -22,32 +23,59 @@ const MOST: u64 = 10_000;
 /// For how long one call goes on to the next look.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is done to those that are meant.
+#[derive(Clone, Copy)]
+enum Deed {
+    Count,
+    BringBack,
+    Dismiss,
+}
+
 impl Operator {
     /// Brings back what failed or was cancelled and is meant by the filter, newest first; or, with `dry_run`, says
-    /// how many there are. A call finds 10,000 at most, and takes about five seconds at most: `next_cursor` says
-    /// where the next one goes on. Whatever ends meanwhile is newer, and so not met again.
+    /// how many there are. What took its node down is left out, and counted apart, unless the filter names its code.
+    ///
+    /// A call finds 10,000 at most, and takes about five seconds at most: `next_cursor` says where the next one
+    /// goes on. Whatever ends meanwhile is newer, and so not met again.
     ///
     /// # Errors
     /// A filter or a cursor that is none. What was brought back before the store failed stays so.
-    pub async fn retry_many(&self, request: &RetryRequest) -> Result<Retried> {
-        let filter = filter(&request.filter)?;
-        let mut before = request.cursor.as_deref().map(cursor).transpose()?;
-        let (begun, mut count) = (Instant::now(), 0);
+    pub async fn retry_many(&self, request: &RetryRequest) -> Result<Swept> {
+        let deed = if request.dry_run { Deed::Count } else { Deed::BringBack };
+        self.sweep(&to_retry(&request.filter)?, request.cursor.as_deref(), deed).await
+    }
+
+    /// Dismisses the dead letters that are meant by the filter, or counts them; otherwise as
+    /// [`Operator::retry_many`]. Nothing is left out.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn dismiss_many(&self, request: &DismissRequest) -> Result<Swept> {
+        let deed = if request.dry_run { Deed::Count } else { Deed::Dismiss };
+        self.sweep(&to_dismiss(&request.filter)?, request.cursor.as_deref(), deed).await
+    }
+
+    async fn sweep(&self, filter: &DeadFilter, from: Option<&str>, deed: Deed) -> Result<Swept> {
+        let mut before = from.map(cursor).transpose()?;
+        let (begun, mut count, mut left_out) = (Instant::now(), 0, 0);
         let next_cursor = loop {
             let seen = self.node.store.dead(before, LOOK).await?;
             let Some(last) = seen.last().map(|task| task.id) else { break None };
             let is_last = seen.len() < LOOK;
+            let spared =
+                seen.iter().filter(|task| filter.leaves_out(task)).map(|task| task.id).collect::<Vec<_>>();
             let mut meant: Vec<DeadTask> = seen.into_iter().filter(|task| filter.takes(task)).collect();
             let room = usize::try_from(MOST - count).unwrap_or(LOOK);
             let cut = meant.len() > room;
             meant.truncate(room);
             before = if cut { meant.last().map(|task| task.id) } else { Some(last) };
-            if request.dry_run {
-                count += meant.len() as u64;
-            } else {
-                for some in meant.chunks(AT_ONCE) {
-                    count += self.bring_back(some).await?;
-                }
+            left_out += spared.iter().filter(|id| before.is_none_or(|before| **id >= before)).count() as u64;
+            for some in meant.chunks(AT_ONCE) {
+                count += match deed {
+                    Deed::Count => some.len() as u64,
+                    Deed::BringBack => self.bring_back(some).await?,
+                    Deed::Dismiss => self.let_rest(some).await?,
+                };
             }
             if is_last && !cut {
                 break None;
@@ -56,7 +84,7 @@ impl Operator {
                 break before.map(|id| id.to_string());
             }
         };
-        Ok(Retried { dry_run: request.dry_run, count, next_cursor })
+        Ok(Swept { dry_run: matches!(deed, Deed::Count), count, left_out, next_cursor })
     }
 
     async fn bring_back(&self, dead: &[DeadTask]) -> Result<u64> {
@@ -67,9 +95,15 @@ impl Operator {
         }
         Ok(back)
     }
+
+    async fn let_rest(&self, dead: &[DeadTask]) -> Result<u64> {
+        let dismissed = self.node.store.dismiss_many(dead).await?;
+        dead.iter().for_each(|task| self.node.task_moved(task.id));
+        Ok(dismissed)
+    }
 }
 
-fn filter(asked: &RetryFilter) -> Result<DeadFilter> {
+fn to_retry(asked: &RetryFilter) -> Result<DeadFilter> {
     let state = match asked.state {
         None => TaskState::Failed,
         Some(state @ (TaskState::Failed | TaskState::Cancelled)) => state,
@@ -82,9 +116,19 @@ fn filter(asked: &RetryFilter) -> Result<DeadFilter> {
             return Err(invalid("/filter/state", why));
         }
     };
-    let target = asked.target.as_deref().map(str::parse).transpose();
-    let target = target.map_err(|e: NameError| invalid("/filter/target", e.to_string()))?;
-    Ok(DeadFilter { state, target, tag: asked.tag.clone() })
+    let target = targets(asked.target.as_deref())?;
+    Ok(DeadFilter { state, target, tag: asked.tag.clone(), code: asked.code.clone(), poison: false })
+}
+
+fn to_dismiss(asked: &DismissFilter) -> Result<DeadFilter> {
+    let target = targets(asked.target.as_deref())?;
+    let (tag, code) = (asked.tag.clone(), asked.code.clone());
+    Ok(DeadFilter { state: TaskState::Failed, target, tag, code, poison: true })
+}
+
+fn targets(text: Option<&str>) -> Result<Option<Targets>> {
+    let targets = text.map(str::parse).transpose();
+    targets.map_err(|e: NameError| invalid("/filter/target", e.to_string()))
 }
 
 fn cursor(text: &str) -> Result<TaskId> {

@@ -18,7 +18,8 @@ use crate::{
     agent::AskError,
     model::{
         event::{self, Event, Level},
-        id::TaskId,
+        id::{NameError, Target, TaskId},
+        targets::Targets,
         task::TaskState,
     },
     runtime::{orchestrator::Notice, views::Action},
@@ -139,14 +140,24 @@ impl Operator {
 
     /// The first of the tasks that have not ended and are for an agent, older than an id where one is given.
     async fn unfinished(&self, subject: &str, before: Option<TaskId>) -> Result<Vec<TaskId>> {
+        let target: Target =
+            subject.parse().map_err(|e: NameError| OperatorError::Malformed(e.to_string()))?;
         let mut found = Vec::new();
         for state in UNFINISHED {
-            let (state, target) = (Some(state), Some(subject.to_owned()));
-            let filter = TaskFilter { state, target, before, limit: PAGE, ..TaskFilter::default() };
-            let page = self.node.store.tasks(&filter).await?;
-            found.extend(page.iter().map(|task| task.id));
-            if found.len() >= PAGE {
-                break;
+            let mut before = before;
+            loop {
+                let (state, target) = (Some(state), Some(Targets::One(target.clone())));
+                let filter = TaskFilter { state, target, before, limit: PAGE, ..TaskFilter::default() };
+                let page = self.node.store.tasks(&filter).await?;
+                found.extend(page.items.iter().map(|task| task.id));
+                if found.len() >= PAGE {
+                    return Ok(found);
+                }
+                // further back there may be more of them
+                before = page.looked_to;
+                if before.is_none() {
+                    break;
+                }
             }
         }
         Ok(found)

@@ -1,4 +1,4 @@
-//! The family of a task: whom it waits for and who waits for it, whose turn submitted it, and whom its own did.
+//! The family of a task: whom it comes after and who comes after it, whose turn submitted it, and whom its own did.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{
 
 /// So many of a family are shown.
 const MOST: usize = 100;
-/// How far up it is followed, and how many steps along those who wait for each other.
+/// How far up it is followed, and how many steps along those who come after each other.
 const FAR: usize = 16;
 /// How many of the tasks that were accepted since are looked at for relatives.
 const LOOK: usize = 5_000;
@@ -31,7 +31,7 @@ impl Operator {
         let task = self.task(id).await?;
         let mut found = Found { ids: BTreeSet::from([id]), edges: Vec::new(), more: false };
         self.forebears(&task, &mut found).await?;
-        self.waiting(id, &mut found).await?;
+        self.after(id, &mut found).await?;
         let store = &self.node.store;
         for kin in store.kin_behind(behind(&task), LOOK).await? {
             let sibling = kin.batch.is_some() && kin.batch == task.batch;
@@ -62,11 +62,11 @@ impl Operator {
         Ok(())
     }
 
-    /// Those that wait for each other, step by step.
-    async fn waiting(&self, id: TaskId, found: &mut Found) -> Result<()> {
+    /// Those that come after each other, step by step.
+    async fn after(&self, id: TaskId, found: &mut Found) -> Result<()> {
         let mut around = vec![id];
         for _ in 0..FAR {
-            let pairs = self.node.store.waits(&around, MOST).await?;
+            let pairs = self.node.store.edges(&around, MOST).await?;
             let known = found.ids.clone();
             pairs.into_iter().for_each(|(parent, child)| found.connect(parent, child, EdgeKind::After));
             around = found.ids.difference(&known).copied().collect();

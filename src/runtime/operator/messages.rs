@@ -20,12 +20,16 @@ use crate::{
 
 /// How long an asker waits beyond its time for a turn that had begun.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long one who does not say waits for an agent that is paused: a short pause goes unnoticed, a long one is
+/// told soon.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Operator {
     /// Asks an agent. `body` is what the client sent: empty, `null` and `{}` are the same.
     ///
     /// # Errors
-    /// See [`OperatorError`].
+    /// See [`OperatorError`]. One that is paused answers when it is resumed; who gives no timeout waits five
+    /// seconds for that, and is told [`OperatorError::Paused`].
     pub async fn ask(
         &self,
         kind: &str,
@@ -51,9 +55,20 @@ impl Operator {
         }
         self.post(found, key, message, &raw, Some(tx), meta)?;
         let mut rx = std::pin::pin!(rx);
-        let answer = match tokio::time::timeout(timeout, rx.as_mut()).await {
+        let begun = Instant::now();
+        let first = if options.timeout.is_some() { timeout } else { timeout.min(PAUSE_PATIENCE) };
+        let mut waited = tokio::time::timeout(first, rx.as_mut()).await;
+        if waited.is_err() && first < timeout && !found.is_paused(key) {
+            waited = tokio::time::timeout_at(begun + timeout, rx.as_mut()).await;
+        }
+        let answer = match waited {
             Ok(answer) => answer,
-            Err(_) if rx.withdraw() => Some(Err(AskError::TimedOut)),
+            Err(_) if rx.withdraw() => {
+                if found.is_paused(key) {
+                    return Err(OperatorError::Paused { agent: format!("{kind}/{key}") });
+                }
+                Some(Err(AskError::TimedOut))
+            }
             Err(_) => tokio::time::timeout(GRACE, rx.as_mut()).await.unwrap_or(Some(Err(AskError::Unknown))),
         };
         match answer.unwrap_or_else(|| Err(unanswered().widen())) {

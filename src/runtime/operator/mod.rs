@@ -36,6 +36,7 @@ use crate::{
     agent::{AskError, JsonRefusal},
     model::{
         id::{AgentId, check_key},
+        targets::Targets,
         task::TaskState,
     },
     store::StoreError,
@@ -73,6 +74,14 @@ pub enum OperatorError {
         /// Where it is served, if that is known.
         owner: Option<String>,
     },
+    /// Its agent is paused, and nobody resumed it in time: nothing happened (504 `timed_out`).
+    #[error(
+        "{agent} is paused, and was not resumed in time; nothing happened: greenroom agents resume {agent}"
+    )]
+    Paused {
+        /// `kind/key`.
+        agent: String,
+    },
     /// What is to be written is not what the caller expects it to be (412 `precondition_failed`).
     #[error("{0}")]
     Changed(String),
@@ -93,6 +102,7 @@ impl OperatorError {
             Self::UnknownKind { .. } => "unknown_kind",
             Self::UnknownMessage { .. } => "unknown_message",
             Self::Elsewhere { .. } => "unavailable",
+            Self::Paused { .. } => "timed_out",
             Self::Changed(_) => "precondition_failed",
             Self::Ask(e) => e.code(),
         }
@@ -128,8 +138,8 @@ pub struct AgentQuery {
 pub struct TaskQuery {
     /// Only this state.
     pub state: Option<TaskState>,
-    /// Only this target.
-    pub target: Option<String>,
+    /// Only these targets.
+    pub target: Option<Targets>,
     /// Only with this label.
     pub tag: Option<String>,
     /// From the page before.

@@ -21,7 +21,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::{NameError, Target, TaskId},
-        task::{NewTask, OwnTerms, TaskEvent, TaskState, TaskView, by_name, circle},
+        task::{DeadTask, NewTask, OwnTerms, TaskEvent, TaskState, TaskView, by_name, circle},
         units::parse_duration,
     },
     runtime::{
@@ -30,7 +30,7 @@ use crate::{
         settle::{finish, later},
         views::{Page, TaskRequest},
     },
-    store::{CancelFound, FinishOutcome, Guard, TaskFilter, Unit},
+    store::{CancelFound, FinishOutcome, Guard, TaskFilter, TaskPage, Unit},
 };
 
 /// How soon somebody who waits for another node's task asks the store for the first time: twice this.
@@ -108,7 +108,8 @@ impl Operator {
         stream::iter(ids).map(|id| self.task(id)).buffered(VIEWS_AT_ONCE).try_collect().await
     }
 
-    /// One page of tasks, newest first.
+    /// One page of tasks, newest first. A call looks at some ten thousand tasks: where few of them are meant, a page
+    /// is short, or empty, and has a cursor all the same.
     ///
     /// # Errors
     /// A cursor or limit that is none.
@@ -124,8 +125,9 @@ impl Operator {
         };
         let (target, tag) = (query.target.clone(), query.tag.clone());
         let filter = TaskFilter { state: query.state, target, tag, before, limit };
-        let items = self.node.store.tasks(&filter).await?;
-        let next_cursor = items.last().filter(|_| items.len() == limit).map(|t| t.id.to_string());
+        let TaskPage { items, looked_to } = self.node.store.tasks(&filter).await?;
+        let last = items.last().filter(|_| items.len() == limit).map(|task| task.id);
+        let next_cursor = last.or(looked_to).map(|id| id.to_string());
         Ok(Page { items, next_cursor })
     }
 
@@ -257,6 +259,21 @@ impl Operator {
                 self.task(id).await
             }
         }
+    }
+
+    /// Lets a dead letter rest: it is cancelled, with its error and its history.
+    ///
+    /// # Errors
+    /// [`AskError::WrongState`] where it has not failed.
+    pub async fn dismiss(&self, id: TaskId) -> Result<TaskView> {
+        let task = self.task(id).await?;
+        let seen = DeadTask { id, state: task.state, target: task.target, tags: task.tags, code: None };
+        if task.state == TaskState::Failed && self.node.store.dismiss_many(&[seen]).await? == 1 {
+            self.node.task_moved(id);
+            return self.task(id).await;
+        }
+        let is = self.task(id).await?.state.name();
+        Err(wrong_state(format!("task {id} is {is}: only what failed can be dismissed")))
     }
 
     pub(super) fn new_task(&self, request: &TaskRequest) -> Result<NewTask> {

@@ -1,6 +1,6 @@
 //! The supervision tree: who watches over whom, and what each is at.
 
-use super::{Operator, OperatorError, Result, page_limit};
+use super::{Operator, OperatorError, Result, page_limit, status::status_name};
 use crate::model::id::check_key;
 use crate::runtime::{
     dispatcher::RunningTasks,
@@ -9,6 +9,7 @@ use crate::runtime::{
     persistence::Health,
     views::{Page, TreeNode},
 };
+use crate::store::{AgentFilter, AgentRow};
 
 /// How many children of a tree node are shown at most.
 const MAX_CHILDREN: usize = 1_000;
@@ -56,8 +57,11 @@ impl Operator {
         let mut groups: Vec<_> = node.groups.iter().map(|g| leaf("group", &g.name, "active", 0)).collect();
         for kind in &node.kinds {
             let mut group = leaf("kind", kind.name(), "active", kind.backlog() as u64);
-            group.children = running(&**kind, None, children);
-            group.more = kind.running().saturating_sub(group.children.len()) as u64;
+            let (shown, others) =
+                (running(&**kind, None, children), self.held(&**kind, None, MAX_CHILDREN).await);
+            let all = kind.running() + others.len();
+            group.children = beside(shown, others, children);
+            group.more = all.saturating_sub(group.children.len()) as u64;
             let member_of = kind.policy().group.as_deref();
             match groups.iter_mut().find(|g| member_of == Some(&*g.name)) {
                 Some(supervisor) => {
@@ -74,21 +78,70 @@ impl Operator {
         root
     }
 
-    /// One page of the running agents of a kind, by their keys. The cursor is the key before it.
+    /// One page of the agents of a kind that run, or do not because they are held, by their keys. The cursor is the
+    /// key before it.
     ///
     /// # Errors
     /// An unknown kind, a cursor or a limit that is none.
-    pub fn branch(&self, kind: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Page<TreeNode>> {
+    pub async fn branch(
+        &self,
+        kind: &str,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Page<TreeNode>> {
         let (_, found) = self.kind_of(kind)?;
         let limit = page_limit(limit)?;
         if cursor.is_some_and(|cursor| check_key(cursor).is_err()) {
             return Err(OperatorError::Malformed("`cursor` is not one of ours".to_owned()));
         }
-        let items = running(&**found, cursor, limit);
-        let last = items.last().filter(|_| items.len() == limit);
+        let (shown, others) = (running(&**found, cursor, limit), self.held(&**found, cursor, limit).await);
+        let full = shown.len() == limit || others.len() == limit || shown.len() + others.len() > limit;
+        let items = beside(shown, others, limit);
+        let last = items.last().filter(|_| full);
         let next_cursor = last.and_then(|last| last.name.split_once('/')).map(|(_, key)| key.to_owned());
         Ok(Page { items, next_cursor })
     }
+}
+
+impl Operator {
+    /// The first agents of a kind behind a key that are paused, stopped or quarantined and not in memory, where this
+    /// node is to run them. A store that does not answer tells of none: the tree is what memory knows.
+    async fn held(&self, kind: &dyn AnyKind, after: Option<&str>, limit: usize) -> Vec<TreeNode> {
+        let (name, mut found) = (kind.name(), Vec::new());
+        let mut after = after.map(|key| (name.to_owned(), key.to_owned()));
+        while found.len() < limit {
+            let filter = AgentFilter {
+                kind: Some(name.to_owned()),
+                held: true,
+                after,
+                limit,
+                ..AgentFilter::default()
+            };
+            let rows = self.node.store.agents(&filter).await.unwrap_or_default();
+            let is_last = rows.len() < limit;
+            after = rows.last().map(|row| (row.kind.clone(), row.key.clone()));
+            let ours = |row: &AgentRow| self.node.epoch(row.id) != 0 && kind.live(&row.key).is_none();
+            found.extend(rows.into_iter().filter(ours).map(|row| {
+                let mut agent = leaf("agent", &format!("{name}/{}", row.key), status_name(row.status), 0);
+                agent.current = row.reason;
+                agent
+            }));
+            if is_last {
+                break;
+            }
+        }
+        found.truncate(limit);
+        found
+    }
+}
+
+/// The first of both, by their names.
+fn beside(running: Vec<TreeNode>, held: Vec<TreeNode>, limit: usize) -> Vec<TreeNode> {
+    let mut all = running;
+    all.extend(held);
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.truncate(limit);
+    all
 }
 
 fn leaf(role: &str, name: &str, status: &str, depth: u64) -> TreeNode {

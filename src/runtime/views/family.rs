@@ -54,7 +54,7 @@ pub struct Edge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EdgeKind {
-    /// It waits for the earlier one's end. Once that has come, this is forgotten.
+    /// It comes after the earlier one: it waited for its end, or still does.
     After,
     /// The turn of the earlier one submitted it.
     Submitted,

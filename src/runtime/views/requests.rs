@@ -1,4 +1,4 @@
-//! What is asked of tasks: one is submitted, many are tried again.
+//! What is asked of tasks: one is submitted, many are tried again or dismissed.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -75,21 +75,56 @@ pub struct RetryFilter {
     /// `failed`, as when absent, or `cancelled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
-    /// Only this target.
+    /// Only this target, or with a `*` at the end all that begin so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Only with this label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// Only with this code of their error. What took its node down is left out unless it says `poison`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// `POST /api/v1/tasks/dismiss`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DismissRequest {
+    /// Which tasks.
+    pub filter: DismissFilter,
+    /// Only says how many there are.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// From the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Which dead letters are dismissed: those for which all that is given holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DismissFilter {
+    /// Only this target, or with a `*` at the end all that begin so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only with this label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Only with this code of their error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// What came of it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct Retried {
-    /// Nothing was tried again: they were counted.
+pub struct Swept {
+    /// Nothing was done: they were counted.
     pub dry_run: bool,
     /// How many; at least so many where there is a `next_cursor`.
     pub count: u64,
+    /// How many of those that were looked at took their node down, and were left out: they must be named.
+    #[serde(default)]
+    pub left_out: u64,
     /// Give it back as `cursor` to go on; absent where all were looked at.
     pub next_cursor: Option<String>,
 }

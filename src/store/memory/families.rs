@@ -1,5 +1,7 @@
 //! Families of tasks, as [`crate::store::Families`] says.
 
+use std::collections::BTreeSet;
+
 use super::state::State;
 use crate::{
     model::id::TaskId,
@@ -7,8 +9,12 @@ use crate::{
 };
 
 impl State {
-    pub(super) fn waits(&self, around: &[TaskId], limit: usize) -> Vec<(TaskId, TaskId)> {
-        let pairs = self.hot.iter().flat_map(|(id, task)| task.children.iter().map(|child| (*id, *child)));
+    pub(super) fn edges(&self, around: &[TaskId], limit: usize) -> Vec<(TaskId, TaskId)> {
+        let tasks = self.hot.iter().chain(self.archive.iter());
+        let pairs = tasks.flat_map(|(id, task)| {
+            let parents: BTreeSet<TaskId> = task.new.after.iter().copied().collect();
+            parents.into_iter().map(|parent| (parent, *id))
+        });
         let near = |(parent, child): &(TaskId, TaskId)| around.contains(parent) || around.contains(child);
         pairs.filter(near).take(limit.min(MAX_LOOK)).collect()
     }

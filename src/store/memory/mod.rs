@@ -39,7 +39,7 @@ use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage, NodeRow,
     Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
-    StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport,
+    StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
 };
 use crate::clock;
 use crate::model::{
@@ -239,7 +239,7 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.task(id).map(task::Task::claimed)))
     }
 
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
         Ok(self.read(|s| s.tasks(filter)))
     }
 
@@ -261,6 +261,10 @@ impl Store for MemoryStore {
 
     async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
         Ok(self.write_now(|s| s.retry_many(dead)))
+    }
+
+    async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        Ok(self.write_now(|s| s.dismiss_many(dead)))
     }
 
     async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError> {
@@ -374,8 +378,8 @@ impl Entities for MemoryStore {
 
 #[async_trait]
 impl Families for MemoryStore {
-    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
-        Ok(self.read(|s| s.waits(around, limit)))
+    async fn edges(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+        Ok(self.read(|s| s.edges(around, limit)))
     }
 
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {

@@ -8,7 +8,11 @@ use crate::{
         id::{AgentId, TaskId},
         task::{DeadTask, TaskInput, TaskState, next},
     },
-    store::{AgentRow, CancelFound, StoreError, StoredStatus},
+    store::{
+        AgentRow, CancelFound, StoreError, StoredStatus,
+        told::DISMISSED,
+        values::{Micros, micros},
+    },
 };
 
 impl State {
@@ -125,6 +129,31 @@ impl State {
         let stands = |s: &Self, d: &DeadTask| s.archive.get(&d.id).is_some_and(|task| task.state == d.state);
         let back = dead.iter().filter(|d| stands(self, d) && self.retry(d.id) == Some(Ok(())));
         back.count() as u64
+    }
+
+    /// Cancels those that have failed and stand as they were seen; says how many.
+    pub(super) fn dismiss_many(&mut self, dead: &[DeadTask]) -> u64 {
+        dead.iter().filter(|seen| self.dismiss(seen)).count() as u64
+    }
+
+    fn dismiss(&mut self, seen: &DeadTask) -> bool {
+        let now = self.now;
+        let Some(task) = self.archive.get_mut(&seen.id).filter(|task| task.state == seen.state) else {
+            return false;
+        };
+        let Ok(to) = next(task.state, TaskInput::Dismissed) else { return false };
+        let (failed, attempt, node) = (task.finished_at.replace(now), task.attempt, task.node);
+        let why = task.error.as_ref().map(|error| error.message.clone());
+        task.state = to;
+        if let Some(at) = failed.map(micros).filter(|at| !self.has_event(seen.id, "failed", *at)) {
+            self.event_at(seen.id, at, "failed", attempt, node, why.as_deref());
+        }
+        self.event(seen.id, to.name(), attempt, None, Some(DISMISSED));
+        true
+    }
+
+    fn has_event(&self, task: TaskId, event: &str, at: Micros) -> bool {
+        self.events.get(&task).into_iter().flatten().any(|line| line.0 == at && line.1 == event)
     }
 
     /// A task that comes back is open again in its batch, unless that has been told to have ended.

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{ClaimId, DeadTask, TaskEvent, TaskState, TaskView, queue_of},
+        task::{ClaimId, DeadTask, TaskEvent, TaskState, queue_of},
     },
-    store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, read::MAX_PAGE, told},
+    store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, TaskPage, read::MAX_PAGE, told},
 };
 
 impl State {
@@ -31,6 +31,7 @@ impl State {
         let wanted = |row: &&AgentRow| {
             filter.kind.as_ref().is_none_or(|kind| *kind == row.kind)
                 && filter.status.map_or(row.status != StoredStatus::Deleted, |status| status == row.status)
+                && (!filter.held || row.status != StoredStatus::Normal)
                 && filter.after.as_ref().is_none_or(|(kind, key)| (&row.kind, &row.key) > (kind, key))
         };
         let mut rows: Vec<&AgentRow> =
@@ -55,10 +56,10 @@ impl State {
         self.hot.get(&id).or_else(|| self.archive.get(&id))
     }
 
-    pub(super) fn tasks(&self, filter: &TaskFilter) -> Vec<TaskView> {
+    pub(super) fn tasks(&self, filter: &TaskFilter) -> TaskPage {
         let wanted = |task: &&Task| {
             filter.state.is_none_or(|state| state == task.state)
-                && filter.target.as_ref().is_none_or(|target| *target == task.new.target.to_string())
+                && filter.target.as_ref().is_none_or(|targets| targets.takes(&task.new.target))
                 && filter.tag.as_ref().is_none_or(|tag| task.new.tags.contains(tag))
         };
         let (before, limit) = (filter.before.as_ref(), filter.limit.clamp(1, MAX_PAGE));
@@ -66,7 +67,7 @@ impl State {
         let ended = self.archive.before(before).rev().map(|(_, task)| task).filter(wanted).take(limit);
         let mut found: Vec<&Task> = hot.chain(ended).collect();
         found.sort_unstable_by_key(|task| Reverse(task.new.id));
-        found.into_iter().take(limit).map(Task::view).collect()
+        TaskPage { items: found.into_iter().take(limit).map(Task::view).collect(), looked_to: None }
     }
 
     /// One look at what failed or was cancelled, newest first.
@@ -78,6 +79,7 @@ impl State {
             state: task.state,
             target: task.new.target.clone(),
             tags: task.new.tags.clone(),
+            code: task.error.as_ref().map(|error| error.code.clone()),
         })
         .collect()
     }

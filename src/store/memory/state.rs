@@ -27,7 +27,7 @@ use crate::{
         AgentRow, KeptSettings, KeyRow, StoreOptions,
         history::History,
         told::WrittenEvent,
-        values::{Id, micros, moment},
+        values::{Id, Micros, micros, moment},
     },
 };
 
@@ -207,8 +207,21 @@ impl State {
         node: Option<Uuid>,
         detail: Option<&str>,
     ) {
+        self.event_at(task, micros(self.now), event, attempt, node, detail);
+    }
+
+    /// The same, of what happened at another moment.
+    pub(super) fn event_at(
+        &mut self,
+        task: TaskId,
+        at: Micros,
+        event: &str,
+        attempt: u32,
+        node: Option<Uuid>,
+        detail: Option<&str>,
+    ) {
         let line: WrittenEvent =
-            (micros(self.now), event.to_owned(), i64::from(attempt), node.map(Id), detail.map(str::to_owned));
+            (at, event.to_owned(), i64::from(attempt), node.map(Id), detail.map(str::to_owned));
         match self.events.get_mut(&task) {
             Some(lines) => lines.push(line),
             None => self.events.insert(task, vec![line]),

@@ -43,6 +43,11 @@ const ALL: &[(&str, &str)] = &[
         "00000000000014_deletions",
         include_str!("../../../migrations/postgres/00000000000014_deletions/up.sql"),
     ),
+    (
+        "00000000000016_dismissals",
+        include_str!("../../../migrations/postgres/00000000000016_dismissals/up.sql"),
+    ),
+    ("00000000000017_edges", include_str!("../../../migrations/postgres/00000000000017_edges/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -49,7 +49,7 @@ use super::{
     Durability, Entities, Families, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeptSettings,
     KeyRow, Kin, Member, MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules,
     SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
-    TaskFilter, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
+    TaskFilter, TaskPage, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -224,7 +224,7 @@ impl Store for PostgresStore {
         read::task_data(&mut *self.pools.get().await?, id).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
         read::tasks(&mut *self.pools.get().await?, filter).await
     }
 
@@ -246,6 +246,10 @@ impl Store for PostgresStore {
 
     async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
         work::retry_many(&mut *self.pools.get().await?, dead).await
+    }
+
+    async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        work::dismiss_many(&mut *self.pools.get().await?, dead).await
     }
 
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
@@ -318,8 +322,8 @@ impl Entities for PostgresStore {
 
 #[async_trait]
 impl Families for PostgresStore {
-    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
-        families::waits(&mut *self.pools.get().await?, around, limit).await
+    async fn edges(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+        families::edges(&mut *self.pools.get().await?, around, limit).await
     }
 
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {

@@ -26,6 +26,7 @@ use crate::{
     store::{
         CancelFound, ClaimRequest, Member, Ownership, Past, StoreError, StoredStatus,
         schema::{greenroom_partitions, greenroom_tasks},
+        told::DISMISSED,
     },
 };
 
@@ -51,7 +52,8 @@ mod functions {
     define_sql_function!(fn greenroom_flag_1(task: Uid) -> Bool);
     define_sql_function!(fn greenroom_retry_2(task: Uid, state: SmallInt, partition: SmallInt, lane: SmallInt) -> Bool);
     define_sql_function!(fn greenroom_retry_many_1(tasks: Array<Uid>, states: Array<SmallInt>, partitions: Array<SmallInt>, lanes: Array<SmallInt>) -> BigInt);
-    define_sql_function!(fn greenroom_clean_2(now: Moment, before: Moment, failed: Moment, limit: Integer) -> BigInt);
+    define_sql_function!(fn greenroom_dismiss_many_1(tasks: Array<Uid>, states: Array<SmallInt>, why: Text) -> BigInt);
+    define_sql_function!(fn greenroom_clean_3(now: Moment, before: Moment, failed: Moment, limit: Integer) -> BigInt);
     define_sql_function!(fn greenroom_fold_counts_1(limit: Integer) -> BigInt);
 }
 use functions::*;
@@ -253,6 +255,15 @@ pub(super) async fn retry_many(conn: &mut AsyncPgConnection, dead: &[DeadTask]) 
     Ok(u64::try_from(back).unwrap_or(0))
 }
 
+/// Lets those of them rest that stand as they were seen; says how many.
+pub(super) async fn dismiss_many(conn: &mut AsyncPgConnection, dead: &[DeadTask]) -> Result<u64, StoreError> {
+    let ids: Vec<Id> = dead.iter().map(|task| Id::from(task.id)).collect();
+    let states: Vec<i16> = dead.iter().map(|task| task.state as i16).collect();
+    let call = diesel::select(greenroom_dismiss_many_1(ids, states, DISMISSED));
+    let dismissed: i64 = call.get_result(conn).await.map_err(sql)?;
+    Ok(u64::try_from(dismissed).unwrap_or(0))
+}
+
 /// Forgets what has had its time.
 pub(super) async fn clean(
     conn: &mut AsyncPgConnection,
@@ -262,7 +273,7 @@ pub(super) async fn clean(
     let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
     fold.get_result::<i64>(conn).await.map_err(sql)?;
     let (ended, failed) = (micros(past.ended), micros(past.failed));
-    let call = diesel::select(greenroom_clean_2(micros(now), ended, failed, FORGOTTEN_AT_ONCE));
+    let call = diesel::select(greenroom_clean_3(micros(now), ended, failed, FORGOTTEN_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
     let crashes = crashes::clean(conn, past.ended).await?;
     Ok(u64::try_from(forgotten.saturating_add(crashes)).unwrap_or(0))

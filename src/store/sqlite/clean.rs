@@ -14,7 +14,7 @@ use crate::{
         Past, StoreError,
         schema::{
             greenroom_batches, greenroom_idempotency, greenroom_nodes, greenroom_task_archive,
-            greenroom_task_events,
+            greenroom_task_edges, greenroom_task_events,
         },
     },
 };
@@ -129,9 +129,11 @@ impl Tx<'_> {
     /// Forgets a task that has ended, with all that is its own.
     fn forget_task(&mut self, rowid: i64, id: Id, state: TaskState) -> QueryResult<()> {
         use greenroom_task_archive::dsl;
+        use greenroom_task_edges::dsl as edges;
         use greenroom_task_events::dsl as events;
         diesel::delete(dsl::greenroom_task_archive.filter(dsl::rowid.eq(rowid))).execute(self.conn)?;
         diesel::delete(events::greenroom_task_events.filter(events::task.eq(id))).execute(self.conn)?;
+        diesel::delete(edges::greenroom_task_edges.filter(edges::child.eq(id))).execute(self.conn)?;
         self.forget_written(&[id])?;
         self.deltas.task(state, -1);
         Ok(())

@@ -35,7 +35,7 @@ use crate::{
         finish::is_own,
         schema::{
             greenroom_agents, greenroom_batches, greenroom_idempotency, greenroom_snapshots,
-            greenroom_task_archive, greenroom_task_parents, greenroom_tasks,
+            greenroom_task_archive, greenroom_task_edges, greenroom_task_parents, greenroom_tasks,
         },
     },
 };
@@ -332,6 +332,7 @@ impl Tx<'_> {
 
     fn wait_for_parents(&mut self, task: &NewTask) -> Result<(), Stop> {
         use greenroom_task_archive::dsl as archive;
+        use greenroom_task_edges::dsl as kept;
         use greenroom_task_parents::dsl as edges;
         use greenroom_tasks::dsl as t;
         let mut parents = task.after.clone();
@@ -341,6 +342,9 @@ impl Tx<'_> {
         let (mut open, mut failed) = (0_i64, false);
         for parent in parents {
             let id = Id::from(parent);
+            diesel::insert_into(kept::greenroom_task_edges)
+                .values((kept::child.eq(child), kept::parent.eq(id)))
+                .execute(self.conn)?;
             let hot = diesel::update(t::greenroom_tasks.filter(t::id.eq(id)))
                 .set(t::awaited.eq(true))
                 .execute(self.conn)?;

@@ -49,8 +49,8 @@ use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage,
     Migrations, NodeRow, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store,
-    StoreError, StoreOptions, StoredStatus, TaskFilter, Unit, Verdict, VerifyReport, history, rows, told,
-    values,
+    StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport, history, rows,
+    told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -292,7 +292,7 @@ impl Store for SqliteStore {
         self.read(move |c| read::task_data(c, id)).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
         let filter = filter.clone();
         self.read(move |c| read::tasks(c, &filter)).await
     }
@@ -316,6 +316,11 @@ impl Store for SqliteStore {
     async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
         let dead = dead.to_owned();
         self.write(move |w| w.retry_many(&dead)).await
+    }
+
+    async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        let dead = dead.to_owned();
+        self.write(move |w| w.dismiss_many(&dead)).await
     }
 
     async fn suspects(&self, _: Uuid) -> Result<u64, StoreError> {
@@ -399,9 +404,9 @@ impl Entities for SqliteStore {
 
 #[async_trait]
 impl Families for SqliteStore {
-    async fn waits(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
+    async fn edges(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
         let around = around.to_owned();
-        self.read(move |c| families::waits(c, &around, limit)).await
+        self.read(move |c| families::edges(c, &around, limit)).await
     }
 
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {

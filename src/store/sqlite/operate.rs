@@ -1,6 +1,6 @@
 //! What people do to agents and tasks.
 
-use diesel::prelude::*;
+use diesel::{dsl::max, prelude::*};
 use jiff::Timestamp;
 
 use super::{
@@ -19,8 +19,10 @@ use crate::{
     store::{
         CancelFound, StoreError, StoredStatus,
         schema::{
-            greenroom_agents, greenroom_batches, greenroom_paused, greenroom_task_archive, greenroom_tasks,
+            greenroom_agents, greenroom_batches, greenroom_paused, greenroom_task_archive,
+            greenroom_task_events, greenroom_tasks,
         },
+        told::DISMISSED,
     },
 };
 
@@ -82,6 +84,17 @@ impl Writer {
                 back += u64::from(tx.retry_ended(task).map_err(whole)?);
             }
             Ok(back)
+        })
+    }
+
+    /// Lets those rest that stand as they were seen; says how many.
+    pub(super) fn dismiss_many(&mut self, dead: &[DeadTask]) -> Result<u64, StoreError> {
+        self.transaction(Sync::Full, Timestamp::now(), |tx| {
+            let mut dismissed = 0;
+            for task in dead {
+                dismissed += u64::from(tx.dismiss(task).map_err(whole)?);
+            }
+            Ok(dismissed)
         })
     }
 }
@@ -232,6 +245,48 @@ impl Tx<'_> {
         let (Some(row), Ok(to)) = (row, next(task.state, TaskInput::RetryByPerson)) else { return Ok(false) };
         self.revive(&row, task.state, to)?;
         Ok(true)
+    }
+
+    /// A dead letter is cancelled from now on, at the end of the archive, whose rows stand in the order of their
+    /// ends. Its history keeps both.
+    fn dismiss(&mut self, seen: &DeadTask) -> Result<bool, Stop> {
+        use greenroom_task_archive::dsl;
+        let row = self.ended(seen.id.into())?.filter(|row| row.state == seen.state as i16);
+        let (Some(row), Ok(to)) = (row, next(seen.state, TaskInput::Dismissed)) else { return Ok(false) };
+        let last: Option<i64> = dsl::greenroom_task_archive.select(max(dsl::rowid)).first(self.conn)?;
+        diesel::update(dsl::greenroom_task_archive.filter(dsl::id.eq(row.id)))
+            .set((
+                dsl::rowid.eq(last.unwrap_or_default() + 1),
+                dsl::state.eq(to as i16),
+                dsl::finished_at.eq(self.now),
+            ))
+            .execute(self.conn)?;
+        self.failed_at(&row)?;
+        self.event(row.id, to.name(), row.attempt, None, Some(DISMISSED))?;
+        self.deltas.task(seen.state, -1);
+        self.deltas.task(to, 1);
+        Ok(true)
+    }
+
+    /// Writes down when and why it had failed, unless that is written.
+    fn failed_at(&mut self, row: &ArchivedRow) -> QueryResult<()> {
+        use greenroom_task_events::dsl;
+        let same = dsl::greenroom_task_events.filter(dsl::task.eq(row.id)).filter(dsl::event.eq("failed"));
+        let same: i64 = same.filter(dsl::at.eq(row.finished_at)).count().get_result(self.conn)?;
+        if same > 0 {
+            return Ok(());
+        }
+        diesel::insert_into(dsl::greenroom_task_events)
+            .values((
+                dsl::task.eq(row.id),
+                dsl::at.eq(row.finished_at),
+                dsl::event.eq("failed"),
+                dsl::attempt.eq(row.attempt),
+                dsl::node.eq(row.node),
+                dsl::detail.eq(row.failure()),
+            ))
+            .execute(self.conn)
+            .map(drop)
     }
 
     fn ended(&mut self, id: Id) -> QueryResult<Option<ArchivedRow>> {

@@ -38,6 +38,7 @@ export default {
     if (task.target.startsWith("tool:") && !FINAL.has(task.state)) made.push(button("Signal…", () => signal(page, task), { barred: no }));
     if (task.state === "outcome_unknown") made.push(button("Say what happened…", () => resolve(page, task), { kind: "primary", barred: no }));
     if (["failed", "cancelled", "outcome_unknown"].includes(task.state)) made.push(button("Retry", () => retry(page, task), { kind: task.state === "failed" ? "primary" : "", barred: no }));
+    if (task.state === "failed") made.push(button("Dismiss", () => dismiss(page, task), { barred: no }));
     if (!FINAL.has(task.state) || task.state === "failed") made.push(button("Input", () => showInput(task), { kind: "quiet" }));
     if (!FINAL.has(task.state)) made.push(button("Cancel", () => cancel(page, task), { kind: "quiet", barred: no }));
     return made;
@@ -130,6 +131,15 @@ function retry(page, task) {
     toast("It is tried again");
     page.refresh();
   }, { danger: unsure });
+}
+
+function dismiss(page, task) {
+  const what = "It is cancelled, with its error and its history, and is no dead letter any more. Until tasks.retention is over it can be tried again.";
+  confirm(`Dismiss this task for ${task.target}?`, what, "Dismiss", async () => {
+    await post(path("tasks", task.id, "dismiss"));
+    toast("It is dismissed");
+    page.refresh();
+  });
 }
 
 /** What it was given may be long, or not for every eye: it is read when somebody asks for it. */

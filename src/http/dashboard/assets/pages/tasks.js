@@ -29,7 +29,7 @@ export default {
       h(
         "div",
         { class: "filters" },
-        searchField("Target: kind/key or tool:name", params.target, (target) => page.with({ target, cursor: "" }), { width: "wide" }),
+        searchField("Target: kind/key, kind/*, tool:name", params.target, (target) => page.with({ target, cursor: "" }), { width: "wide" }),
         select("State", params.state ?? "", [["", "Any state"], ...states], (state) => page.with({ state, cursor: "" })),
         searchField("Label", params.tag, (tag) => page.with({ tag, cursor: "" })),
         filtered && button("Clear", () => page.with({ state: "", target: "", tag: "", cursor: "" }), { kind: "quiet" }),

@@ -52,7 +52,7 @@ function told(tree) {
     } else node.children.forEach(look);
   };
   look(tree);
-  return `${plural(agents, "running agent")}, ${plural(waiting, "message")} waiting`;
+  return `${plural(agents, "agent")}, ${plural(waiting, "message")} waiting`;
 }
 
 function heads() {
@@ -125,7 +125,7 @@ function leaf(what, shown, depth, page) {
     h(
       "div",
       { style: { "padding-left": `${depth * 18 + 22}px` } },
-      h("span", { class: "faint" }, `${plural(what.children.length + what.more, "running agent")}`),
+      h("span", { class: "faint" }, `${plural(what.children.length + what.more, "agent")}`),
       shown && button("First page", () => (delete page.kept.pages[what.name], page.refresh()), { kind: "small" }),
       next && button("Next page", () => turn({ after: next }), { kind: "small" }),
     ),

@@ -1,0 +1,1 @@
+DROP FUNCTION greenroom_dismiss_many_1(uuid[], smallint[], text);

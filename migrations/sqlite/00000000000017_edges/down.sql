@@ -1,0 +1,1 @@
+DROP TABLE greenroom_task_edges;

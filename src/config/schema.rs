@@ -1,0 +1,140 @@
+//! What `PATCH /config` takes, as a JSON schema: drawn from the built-in defaults, so that no key is forgotten.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    DEFAULTS, Origin,
+    check::{NUMBERS, put},
+    layer,
+    settings::AGENT_KEYS,
+    supervision::GROUP_KEYS,
+    tasks::{TASK_KEYS, TASK_NUMBERS},
+};
+use crate::model::units::{DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size};
+
+/// Sections that only files, the environment and arguments set: they say where the store is.
+const OUT_OF_REACH: [&str; 2] = ["store", "node"];
+
+/// The schema of a JSON merge patch of all sections.
+pub fn settings_schema() -> Value {
+    let mut tree = Value::Object(Map::new());
+    for entry in layer::from_toml(DEFAULTS, |_| Origin::Default, &mut Vec::new()).0 {
+        if entry.key.0.first().is_some_and(|section| !OUT_OF_REACH.contains(&section.as_str())) {
+            put(&mut tree, &entry.key.0, entry.value);
+        }
+    }
+    let mut schema = section(tree);
+    let kind = of_keys(AGENT_KEYS.iter().chain(&TASK_KEYS));
+    let levels = json!({"type": ["object", "null"], "additionalProperties": level()});
+    let groups = json!({"type": ["object", "null"], "additionalProperties": of_keys(GROUP_KEYS.iter())});
+    for (pointer, open) in [
+        ("/properties/log/properties/levels", levels.clone()),
+        ("/properties/log/properties/subjects", levels),
+        ("/properties/supervision/properties/groups", groups),
+        ("/properties/agents/additionalProperties", kind),
+        ("/properties/tools/additionalProperties", of_keys(TASK_KEYS.iter())),
+        ("/properties/app", json!({"type": ["object", "null"]})),
+    ] {
+        let (section, name) = pointer.rsplit_once('/').unwrap_or_default();
+        if let Some(Value::Object(members)) = schema.pointer_mut(section) {
+            members.insert(name.to_owned(), open);
+        }
+    }
+    schema["patternProperties"] = json!({"\\.": {"description": "A dotted key."}});
+    schema["type"] = json!("object");
+    schema
+}
+
+/// A section with these values, or a value such as this one.
+fn section(sample: Value) -> Value {
+    match sample {
+        Value::Object(members) => {
+            let members: Map<String, Value> =
+                members.into_iter().map(|(name, sample)| (name.clone(), named(&name, sample))).collect();
+            json!({"type": ["object", "null"], "properties": members, "additionalProperties": false})
+        }
+        // numbers and yes or no are also read from text
+        Value::Bool(_) => json!({"enum": [true, false, "true", "false", null]}),
+        Value::Number(_) => {
+            json!({"type": ["integer", "string", "null"], "minimum": 0, "pattern": "^[0-9]+$"})
+        }
+        Value::Array(_) => {
+            json!({"type": ["array", "string", "null"], "items": {"type": "string"}})
+        }
+        Value::String(text) if parse_duration(&text).is_ok() => with_unit(DURATION_PATTERN),
+        Value::String(text) if parse_size(&text).is_ok() => with_unit(SIZE_PATTERN),
+        _ => json!({"type": ["string", "null"]}),
+    }
+}
+
+/// Nothing needs no unit.
+fn with_unit(pattern: &str) -> Value {
+    json!({
+        "type": ["string", "integer", "null"], "pattern": format!("^{pattern}$"), "minimum": 0, "maximum": 0,
+    })
+}
+
+fn named(name: &str, sample: Value) -> Value {
+    match name {
+        "level" => level(),
+        "format" => json!({"enum": ["pretty", "compact", "json", null]}),
+        _ => section(sample),
+    }
+}
+
+fn level() -> Value {
+    json!({"enum": ["debug", "info", "warn", "error", "critical", null]})
+}
+
+fn of_keys<'k>(keys: impl Iterator<Item = &'k &'static str>) -> Value {
+    let value = |key: &str| match key {
+        "priority" => {
+            let text = "^-?[0-9]+$";
+            json!({"type": ["integer", "string", "null"], "minimum": i16::MIN, "maximum": i16::MAX, "pattern": text})
+        }
+        key if NUMBERS.contains(&key) || TASK_NUMBERS.contains(&key) => section(json!(0)),
+        _ => section(json!("")),
+    };
+    let members: Map<String, Value> = keys.map(|key| ((*key).to_owned(), value(key))).collect();
+    json!({"type": ["object", "null"], "properties": members, "additionalProperties": false})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+
+    #[test]
+    fn every_key_that_can_be_set_is_in_the_schema_and_nothing_that_cannot() {
+        let schema = settings_schema();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let settings = load(&Sources::default()).unwrap();
+        for shown in settings.show() {
+            let mut patch = json!({});
+            let path: Vec<String> = shown.key.split('.').map(str::to_owned).collect();
+            put(&mut patch, &path, shown.value.clone());
+            let settable = !OUT_OF_REACH.contains(&path[0].as_str());
+            assert_eq!(validator.is_valid(&patch), settable, "{patch}");
+        }
+        for good in [
+            json!({"agents": {"counter": {"mailbox": "5", "persistence": "relaxed"}, "default": {"within": "1m"}}}),
+            json!({"tools": {"fs.read": {"rate": "100/1s", "priority": -1}, "fs": {"roots": "docs"}}}),
+            json!({"log": {"levels": {"greenroom::store": "debug"}, "subjects": null}}),
+            json!({"supervision": {"groups": {"pair": {"strategy": "one_for_all"}}}}),
+            json!({"app": {"mine": {"word": [1]}}, "sessions.ttl": "1h", "audit": null}),
+        ] {
+            assert!(validator.is_valid(&good), "{good}");
+        }
+        for bad in [
+            json!([]),
+            json!({"nope": {}}),
+            json!({"log": {"levle": "info"}}),
+            json!({"agents": {"counter": {"mailbox": "five"}}}),
+            json!({"sessions": {"ttl": 5}}),
+            json!({"limits": {"state_bytes": "1 furlong"}}),
+            json!({"tasks": {"slots": -1}}),
+        ] {
+            assert!(!validator.is_valid(&bad), "{bad}");
+        }
+    }
+}
