@@ -318,7 +318,9 @@ impl Builder {
 fn add_own(registry: &mut Registry, crew: bool, settings: &config::Settings) {
     add_kinds(registry, crew, settings.node.probe);
     if crew {
-        let roots = Roots::new(settings.tools.fs.roots.clone());
+        let (http, own) = (&settings.http, [settings.node.data_dir.clone(), config::FILE.into()]);
+        let kept = [&http.token_file, &http.tls.cert, &http.tls.key].into_iter().flatten().cloned();
+        let roots = Roots::new(settings.tools.fs.roots.clone()).closed(own.into_iter().chain(kept));
         registry.tool(FsList::new(roots.clone()));
         registry.tool(FsRead::new(roots));
     }

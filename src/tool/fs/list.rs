@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CONCURRENCY, Refusal, Roots, blocking,
-    roots::{Failure, Place},
+    roots::{Closed, Failure, Place},
 };
 use crate::{Call, Effect, Limits, Tool, message};
 
@@ -88,7 +88,7 @@ impl Tool for FsList {
 
 pub(super) fn list(roots: &Roots, input: &List) -> Result<Listing, Failure> {
     let wrong = |e| Failure::at(&input.path, e);
-    let Place { root, below } = roots.resolve(&input.path)?;
+    let Place { root, below, closed } = roots.resolve(&input.path)?;
     let top = if below.as_os_str().is_empty() {
         root
     } else {
@@ -105,6 +105,7 @@ pub(super) fn list(roots: &Roots, input: &List) -> Result<Listing, Failure> {
     let walk = Walk {
         prefix: &input.path,
         cap: roots.cap(),
+        closed,
         levels: vec![Level::open(top, String::new(), &after).map_err(wrong)?],
         cursor: input.cursor.clone(),
         page: Listing::default(),
@@ -123,6 +124,7 @@ fn single(path: &str, bytes: u64, cap: u64) -> Result<Listing, Failure> {
 struct Walk<'a> {
     prefix: &'a str,
     cap: u64,
+    closed: Closed,
     levels: Vec<Level>,
     /// The last path that is done with, itself and all below it.
     cursor: Option<String>,
@@ -159,6 +161,7 @@ impl Walk<'_> {
         let Some(level) = self.levels.last() else { return };
         let path = join(&level.path, &entry.name);
         let kept = match entry.kind {
+            _ if self.closed.has(&path) => None,
             Kind::Dir if self.levels.len() < MAX_DEPTH => {
                 match level
                     .dir

@@ -61,7 +61,7 @@ impl Tool for FsRead {
 }
 
 pub(super) fn read(roots: &Roots, path: String) -> Result<Text, Failure> {
-    let Place { root, below } = roots.resolve(&path)?;
+    let Place { root, below, .. } = roots.resolve(&path)?;
     let wrong = |e| Failure::at(&path, e);
     if !root
         .metadata(if below.as_os_str().is_empty() { ".".as_ref() } else { &*below })

@@ -17,6 +17,7 @@ use super::{MAX_FILE_BYTES, Refusal};
 #[derive(Debug, Clone)]
 pub struct Roots {
     dirs: Arc<[PathBuf]>,
+    closed: Arc<[PathBuf]>,
     max_file_bytes: u64,
 }
 
@@ -60,6 +61,26 @@ pub(super) struct Place {
     pub root: Dir,
     /// The way from there: plain names alone; empty for the root itself.
     pub below: PathBuf,
+    /// What is closed, and where this place is among it.
+    pub closed: Closed,
+}
+
+/// What is closed, as it is in the file system now.
+#[derive(Debug)]
+pub(super) struct Closed {
+    /// The place that was asked for, without symbolic links; empty where there is none.
+    place: PathBuf,
+    closed: Vec<PathBuf>,
+}
+
+impl Closed {
+    /// Whether what lies so far below the place is closed.
+    pub(super) fn has(&self, below: &str) -> bool {
+        !self.closed.is_empty() && {
+            let path = self.place.join(below);
+            self.closed.iter().any(|closed| path.starts_with(closed))
+        }
+    }
 }
 
 impl Roots {
@@ -67,7 +88,19 @@ impl Roots {
     pub fn new(dirs: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let dirs =
             dirs.into_iter().map(Into::into).map(|dir| std::path::absolute(&dir).unwrap_or(dir)).collect();
-        Self { dirs, max_file_bytes: MAX_FILE_BYTES }
+        Self { dirs, closed: Arc::default(), max_file_bytes: MAX_FILE_BYTES }
+    }
+
+    /// Leaves these files and directories out, by whatever way they are reached: the node's own, which hold its
+    /// tokens and keys, are no tool's to read wherever they lie.
+    #[must_use]
+    pub fn closed(mut self, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.closed = paths
+            .into_iter()
+            .map(Into::into)
+            .map(|path| std::path::absolute(&path).unwrap_or(path))
+            .collect();
+        self
     }
 
     /// Reads no file over this size.
@@ -100,8 +133,15 @@ impl Roots {
                 }
             }
         }
+        let closed = Closed {
+            place: root.join(&plain).canonicalize().unwrap_or_default(),
+            closed: self.closed.iter().filter_map(|closed| closed.canonicalize().ok()).collect(),
+        };
+        if closed.has("") {
+            return Err(outside().into());
+        }
         let root = Dir::open_ambient_dir(root, ambient_authority()).map_err(|e| Failure::at(path, e))?;
-        Ok(Place { root, below: plain })
+        Ok(Place { root, below: plain, closed })
     }
 }
 

@@ -204,3 +204,23 @@ proptest! {
         prop_assert_eq!(whole.skipped as usize, expected.len() - offered.len());
     }
 }
+
+/// A node that was started with its own folder as a root gave its token to whoever could call a tool.
+#[test]
+fn what_is_closed_is_reached_in_no_way() {
+    let dir = tree(&[("open", "a"), ("data/token", "a"), ("data/deep/x", "a"), ("key.pem", "a")]);
+    symlink("data", dir.path().join("way")).unwrap();
+    let closed = ["data", "key.pem", "not there"].map(|name| dir.path().join(name));
+    let roots = Roots::new([dir.path()]).closed(closed);
+    assert_eq!(paths(&all(&roots, "")), ["open"]);
+    for path in
+        ["data/token", "./data/token", "way/token", "way", "data", "data/deep", "data/deep/x", "key.pem"]
+    {
+        let absolute = dir.path().join(path).to_string_lossy().into_owned();
+        for path in [path, &absolute] {
+            assert!(matches!(refusal(read(&roots, path.to_owned())), Refusal::Outside { .. }), "{path}");
+            assert!(matches!(refusal(list(&roots, &ask(path, None, 9))), Refusal::Outside { .. }), "{path}");
+        }
+    }
+    assert!(read(&roots, "open".to_owned()).is_ok());
+}
