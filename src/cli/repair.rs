@@ -1,14 +1,17 @@
 //! `agents edit`, `agents rollback`: an agent's state, written by a person.
 
 use std::{
-    fs,
-    io::{self, IsTerminal as _},
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, IsTerminal as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     process::Command,
 };
 
 use clap::Args;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     Session,
@@ -87,8 +90,11 @@ fn in_editor(session: &Session<'_>, client: &Client, args: &EditArgs) -> Result<
         return Err(Failure::new(Exit::Refused, format!("it is at version {} now", present.version)));
     }
     let text = serde_json::to_string_pretty(&present.state).map_err(Failure::usage)?;
-    let file = std::env::temp_dir().join(format!("greenroom-{}-{}.json", name.kind, std::process::id()));
-    fs::write(&file, text + "\n")?;
+    // Others may write to that directory as well: nobody knows the name before, and what is there is not followed.
+    let file = std::env::temp_dir().join(format!("greenroom-{}-{}.json", name.kind, Uuid::new_v4()));
+    let mut draft = File::options().write(true).create_new(true).mode(0o600).open(&file)?;
+    draft.write_all((text + "\n").as_bytes())?;
+    drop(draft);
     open_editor(&file)?;
     let edited = fs::read(&file)?;
     let state: Result<Value, _> = serde_json::from_slice(&edited);
@@ -118,13 +124,23 @@ fn in_editor(session: &Session<'_>, client: &Client, args: &EditArgs) -> Result<
     }
 }
 
+fn is_ours(variable: &OsStr) -> bool {
+    variable.to_string_lossy().starts_with("GREENROOM_")
+}
+
 fn open_editor(file: &Path) -> Result<(), Failure> {
     let set = |name| std::env::var(name).ok().filter(|text: &String| !text.trim().is_empty());
     let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| "vi".to_owned());
     // It may have arguments: `code --wait`.
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or("vi");
-    let ended = Command::new(program).args(words).arg(file).status();
+    let mut command = Command::new(program);
+    command.args(words).arg(file);
+    // The token among them.
+    std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(name)).for_each(|name| {
+        command.env_remove(name);
+    });
+    let ended = command.status();
     let ended = ended.map_err(|error| {
         Failure::usage(format!("cannot open the editor `{editor}`: {error}")).hint("set EDITOR")
     })?;
