@@ -19,7 +19,6 @@ use actix_web::{
     web::{Bytes, Data},
 };
 use futures_util::stream;
-use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -27,7 +26,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{params::Params, problem::Problem, server::Ctx};
+use super::{
+    access::{Access, Caller},
+    files::open_files,
+    params::Params,
+    problem::Problem,
+    server::Ctx,
+};
 use crate::{
     log::{Listener, Stream, Told},
     model::interest::Interest,
@@ -37,6 +42,8 @@ use crate::{
 pub(super) const MOST: usize = 12_000;
 /// A stream that says nothing for so long says that it is there: proxies close what is silent.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How often it is asked whether a reader may still be told.
+const ASKED: Duration = Duration::from_secs(5);
 /// At least so much time lies between two times that readers are woken.
 const PACE: Duration = Duration::from_millis(50);
 /// How often it is looked who has gone for good.
@@ -92,11 +99,6 @@ impl Drop for Seat {
     }
 }
 
-/// How many files the process may have open, where that is bounded.
-fn open_files() -> Option<usize> {
-    usize::try_from(getrlimit(Resource::Nofile).current?).ok()
-}
-
 async fn watch_ring(events: Stream, tell: watch::Sender<()>, stop: CancellationToken) {
     let mut tidied = Instant::now();
     loop {
@@ -128,6 +130,7 @@ pub(super) async fn stream(
     feed: Data<Feed>,
     request: HttpRequest,
     params: Params,
+    caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     let interest = Interest::new(params.text("event")?, params.text("subject")?);
     let follow = params.parsed("follow", "true or false")?.unwrap_or(true);
@@ -151,6 +154,9 @@ pub(super) async fn stream(
         news: feed.news.clone(),
         said: Instant::now(),
         ends: !follow,
+        access: ctx.access.clone(),
+        caller,
+        asked: Instant::now(),
         _seat: seat,
     };
     match seen {
@@ -179,6 +185,10 @@ struct Reader {
     said: Instant,
     /// It ends with what is there.
     ends: bool,
+    access: Access,
+    caller: Caller,
+    /// When it was asked last whether the caller may still be told.
+    asked: Instant,
     _seat: Seat,
 }
 
@@ -212,6 +222,13 @@ impl Reader {
             return Some(std::mem::take(&mut self.opening));
         }
         loop {
+            // A token may have been taken away, or have come to its end.
+            if self.asked.elapsed() >= ASKED {
+                self.asked = Instant::now();
+                if !self.access.still(&self.caller).await {
+                    return None;
+                }
+            }
             // What comes from here on wakes it again.
             self.news.borrow_and_update();
             let Some(heard) = self.listener.read(self.at, CHUNK_BYTES) else {
@@ -226,10 +243,12 @@ impl Reader {
             if self.ends {
                 return None;
             }
-            match timeout_at(self.said + SILENCE, self.news.changed()).await {
+            let silence = self.said + SILENCE;
+            match timeout_at(silence.min(self.asked + ASKED), self.news.changed()).await {
                 Ok(Ok(())) => {}
                 // The server ends: what is left is given.
                 Ok(Err(_)) => self.ends = true,
+                Err(_) if Instant::now() < silence => {}
                 Err(_) => return Some(": nothing happens\n\n".to_owned()),
             }
         }

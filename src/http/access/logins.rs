@@ -12,6 +12,8 @@ const LINK: SignedDuration = SignedDuration::from_mins(10);
 pub(in super::super) const SESSION_SECONDS: i64 = 12 * 3_600;
 /// At most so many links, and so many sessions: who needs more loses the oldest.
 const MOST: usize = 1_000;
+/// Of these, so many of one token: it cannot drive others out.
+const MOST_OF_ONE: usize = 50;
 
 /// What a token gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Logins {
     /// Draws a link's code: it can be used once, until then.
     pub(super) fn invite(&mut self, grant: Grant, now: Timestamp) -> (String, Timestamp) {
         let (code, until) = (draw(), now.checked_add(LINK).unwrap_or(Timestamp::MAX));
-        make_room(&mut self.links, now, |(_, until)| *until);
+        make_room(&mut self.links, now, |(_, until)| *until, |(given, _)| *given == grant);
         self.links.insert(Digest::of(code.as_bytes()), (grant, until));
         (code, until)
     }
@@ -76,7 +78,7 @@ impl Logins {
     pub(super) fn open(&mut self, grant: Grant, now: Timestamp) -> String {
         let most = now.checked_add(SignedDuration::from_secs(SESSION_SECONDS)).unwrap_or(Timestamp::MAX);
         let expires_at = grant.expires_at.map_or(most, |at| at.min(most));
-        make_room(&mut self.sessions, now, |session| session.expires_at);
+        make_room(&mut self.sessions, now, |session| session.expires_at, |session| session.grant == grant);
         let cookie = draw();
         let session = Session { grant, csrf: draw(), expires_at };
         self.sessions.insert(Digest::of(cookie.as_bytes()), session);
@@ -89,21 +91,41 @@ impl Logins {
         found.filter(|session| now < session.expires_at).cloned()
     }
 
+    /// Whether a session is still open.
+    pub(super) fn is_open(&self, session: &Session, now: Timestamp) -> bool {
+        self.sessions.values().any(|one| one.csrf == session.csrf && now < one.expires_at)
+    }
+
     /// Ends the session of a cookie.
     pub(super) fn close(&mut self, cookie: &str) {
         self.sessions.remove(&Digest::of(cookie.as_bytes()));
     }
 }
 
-/// Forgets what has ended, and that which ends first where it is still too much.
-fn make_room<T>(all: &mut HashMap<Digest, T>, now: Timestamp, end: impl Fn(&T) -> Timestamp) {
-    if all.len() < MOST {
+/// Forgets what has ended, and that which ends first where it is still too much: of the same token, before it is
+/// of any.
+fn make_room<T>(
+    all: &mut HashMap<Digest, T>,
+    now: Timestamp,
+    end: impl Fn(&T) -> Timestamp,
+    is_same: impl Fn(&T) -> bool,
+) {
+    if all.len() < MOST_OF_ONE {
         return;
     }
     all.retain(|_, one| now < end(one));
-    if all.len() >= MOST
-        && let Some(first) = all.iter().min_by_key(|(_, one)| end(one)).map(|(digest, _)| *digest)
-    {
+    let first = |of: &dyn Fn(&T) -> bool| {
+        all.iter().filter(|(_, one)| of(one)).min_by_key(|(_, one)| end(one)).map(|(digest, _)| *digest)
+    };
+    let own = all.values().filter(|one| is_same(one)).count();
+    let first = if own >= MOST_OF_ONE {
+        first(&is_same)
+    } else if all.len() >= MOST {
+        first(&|_| true)
+    } else {
+        None
+    };
+    if let Some(first) = first {
         all.remove(&first);
     }
 }
@@ -146,12 +168,26 @@ mod tests {
     fn there_is_a_bound_on_both() {
         let mut logins = Logins::default();
         let first = logins.open(Grant::node(), at(0));
+        let of = |n: usize| Grant { name: n.to_string(), ..Grant::node() };
         for n in 1..=MOST {
-            logins.open(Grant::node(), at(n as i64));
-            logins.invite(Grant::node(), at(n as i64));
+            logins.open(of(n), at(n as i64));
+            logins.invite(of(n), at(n as i64));
         }
-        logins.invite(Grant::node(), at(1));
+        logins.invite(of(1), at(1));
         assert_eq!((logins.sessions.len(), logins.links.len()), (MOST, MOST));
         assert_eq!(logins.session(&first, at(1)), None, "the oldest went");
+    }
+
+    /// A thousand logins with a token that may only read ended everybody's session.
+    #[test]
+    fn one_token_drives_nobody_else_out() {
+        let mut logins = Logins::default();
+        let admin = logins.open(Grant::node(), at(0));
+        let reader = Grant { name: "reader".to_owned(), scope: Scope::Read, ..Grant::node() };
+        for n in 1..=2 * MOST {
+            logins.open(reader.clone(), at(n as i64));
+        }
+        assert!(logins.session(&admin, at(1)).is_some());
+        assert_eq!(logins.sessions.len(), MOST_OF_ONE + 1);
     }
 }

@@ -176,6 +176,13 @@ impl Access {
         }
     }
 
+    /// Whether who came in would still be let in; where the store cannot say, it is so.
+    pub(super) async fn still(&self, caller: &Caller) -> bool {
+        let is_open = |session| self.0.logins.lock().is_open(session, clock::now());
+        caller.session.as_ref().is_none_or(is_open)
+            && !matches!(self.renewed(caller.grant.clone()).await, Ok(None))
+    }
+
     /// A refusal, not too fast: who guesses must wait.
     async fn refuse(&self, why: &str) -> Problem {
         self.0.brake.wait().await;
