@@ -58,17 +58,40 @@ pub(super) fn json(bytes: &[u8]) -> io::Result<()> {
     {
         return value_pretty(&value);
     }
-    line(text.trim_end())
+    line(&spelt(text.trim_end()))
 }
 
 /// Writes a value, indented.
 pub(super) fn value_pretty(value: &Value) -> io::Result<()> {
-    line(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()))
+    line(&spelt(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())))
 }
 
-/// Text from elsewhere in one line, with its control characters made harmless.
+/// JSON text in which what acts on a terminal is spelt out. JSON itself asks for that of the first 32 characters
+/// only; outside its texts there are none of these.
+fn spelt(json: &str) -> String {
+    let mut spelt = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' | '\t' | '\r' => spelt.push(c),
+            c if acts(c) => spelt.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => spelt.push(c),
+        }
+    }
+    spelt
+}
+
+/// Whether a character does something on a terminal in place of being seen: controls, and what turns the order of
+/// letters or hides between them.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Text from elsewhere in one line, with what acts on a terminal spelt out.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
+    let spell = |c: char| if acts(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    let usual = |c: char| if c.is_ascii_control() { c.escape_debug().to_string() } else { spell(c) };
+    text.chars().map(usual).collect()
 }
 
 /// The same, but line breaks stay.
@@ -147,5 +170,10 @@ mod tests {
         }
         assert_eq!(plain("a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
         assert_eq!(plain_lines("a\nb\x07"), "a\nb\\u{7}");
+        assert_eq!(plain("\u{9b}31m \u{202e}x\u{200b}"), "\\u{9b}31m \\u{202e}x\\u{200b}");
+        assert_eq!(
+            spelt("{\n  \"a\": \"\u{9b}ü\u{7f}\u{202e}\"\n}"),
+            "{\n  \"a\": \"\\u009bü\\u007f\\u202e\"\n}"
+        );
     }
 }

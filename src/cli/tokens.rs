@@ -74,7 +74,8 @@ fn add(session: &Session<'_>, args: AddArgs) -> Result<(), Failure> {
         return Ok(out::json(&reply.body)?);
     }
     let made: NewToken = reply.read()?;
-    out::line(&made.token)?;
-    out::note(&format!("`{}` may {scope}; this is the only time that its token is shown", made.kept.name));
+    out::line(&out::plain(&made.token))?;
+    let name = out::plain(&made.kept.name);
+    out::note(&format!("`{name}` may {scope}; this is the only time that its token is shown"));
     Ok(())
 }
