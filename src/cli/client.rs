@@ -112,6 +112,25 @@ impl Client {
         Self { agent: self.agent.clone(), url, token: self.token.clone(), program: self.program.clone() }
     }
 
+    /// Whether the token may go to a node that is said to be there: by TLS, to this machine, or to the host that
+    /// it has been given for.
+    pub fn may_tell(&self, url: &str) -> bool {
+        let host = |url: &str| -> String {
+            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let name = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            match name.strip_prefix('[') {
+                Some(v6) => v6.split(']').next().unwrap_or_default().to_owned(),
+                None => name.split(':').next().unwrap_or_default().to_owned(),
+            }
+        };
+        let there = host(url);
+        url.starts_with("https://")
+            || there == "localhost"
+            || there.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            || there == host(&self.url)
+    }
+
     /// Where the node is.
     pub fn url(&self) -> &str {
         &self.url

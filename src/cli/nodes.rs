@@ -57,6 +57,12 @@ fn act(session: &Session<'_>, id: &str, action: &str, done: &str) -> Result<(), 
     };
     let there = match &node.url {
         _ if node.this => client,
+        // It is the store that says so, and whoever writes there: a token goes over no open line for that.
+        Some(url) if !client.may_tell(url) => {
+            let why =
+                format!("`{}` is reached at {url}, without TLS: the token is not sent there", node.name);
+            return Err(Failure::new(Exit::Refused, why).hint("give that node's --url and token yourself"));
+        }
         Some(url) => client.at(url),
         None => {
             let why = format!("`{}` does not say where it is reached", node.name);
