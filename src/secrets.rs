@@ -34,9 +34,33 @@ pub(crate) fn hide(secrets: impl IntoIterator<Item = String>) {
     known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
 }
 
+/// What the tokens begin with that are drawn here, and how many hexadecimal digits follow.
+const DRAWN: (&str, usize) = ("gr_", 64);
+
+/// A text without tokens that were drawn here: they are told by how they look, for only their digests are kept.
+fn without_tokens(text: &str) -> Cow<'_, str> {
+    let (begin, digits) = DRAWN;
+    let (mut left, mut clean, mut any) = (text, String::new(), false);
+    while let Some(at) = left.find(begin) {
+        let (before, found) = left.split_at(at + begin.len());
+        let drawn = found.get(..digits).is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        clean.push_str(before);
+        left = if drawn { found.get(digits..).unwrap_or_default() } else { found };
+        if drawn {
+            clean.push_str(HIDDEN);
+            any = true;
+        }
+    }
+    if !any {
+        return Cow::Borrowed(text);
+    }
+    clean.push_str(left);
+    Cow::Owned(clean)
+}
+
 /// A text without secrets.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(text);
+    let mut text = without_tokens(text);
     for secret in KNOWN.read().iter() {
         if text.contains(secret.as_str()) {
             text = Cow::Owned(text.replace(secret.as_str(), HIDDEN));
@@ -64,6 +88,8 @@ mod tests {
         let json = serde_json::json!({"a": "secrets-test \"a\\b\""}).to_string();
         assert_eq!(clean(&json), r#"{"a":"***"}"#);
         assert_eq!(cleaned("secrets-test of old".to_owned()), "*** of old");
-        assert!(matches!(clean("nothing of it"), Cow::Borrowed(_)));
+        assert!(matches!(clean("nothing of it, but gr_ and gr_12"), Cow::Borrowed(_)));
+        let drawn = crate::model::access::draw();
+        assert_eq!(clean(&format!("a {drawn}, {drawn}\"")), "a gr_***, gr_***\"");
     }
 }

@@ -104,16 +104,13 @@ impl Checked {
 
 /// Whether a key is secret by its name.
 pub(super) fn is_secret(key: &str) -> bool {
-    let last = key.rsplit('.').next().unwrap_or(key);
-    key == "http.token" || (key.starts_with("app.") && redact::is_secret(last))
+    key == "http.token" || key.strip_prefix("app.").is_some_and(redact::is_secret)
 }
 
 /// Hides what is secret.
 fn hide(key: &str, value: Value) -> Value {
-    let secret = is_secret(key);
-    let empty = value.as_str() == Some("") || value.is_null();
     match value {
-        _ if secret && !empty => Value::from(HIDDEN),
+        _ if is_secret(key) && redact::hides(key, &value) => Value::from(HIDDEN),
         Value::Object(map) => {
             Value::Object(map.into_iter().map(|(k, v)| (k.clone(), hide(&format!("{key}.{k}"), v))).collect())
         }

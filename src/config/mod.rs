@@ -19,7 +19,7 @@ mod show;
 mod supervision;
 mod tasks;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
@@ -39,7 +39,10 @@ use self::{
     check::{Checked, is_secret},
     layer::{Entry, Key, Layer},
 };
-use crate::secrets;
+use crate::{
+    model::{redact::passwords, units::parse_duration},
+    secrets,
+};
 
 /// The built-in defaults, every key with a comment.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -129,6 +132,30 @@ fn host_name(env: &[(String, String)]) -> Layer {
     Layer(entry.into_iter().collect())
 }
 
+/// What a node's door and the files of its machine hang on: set where it stands, and by nobody who has a token.
+const LOCAL: [&str; 5] =
+    ["http.tls", "http.token_file", "http.behind_proxy", "tools.fs.roots", "log.file.path"];
+/// What operators did is kept at least so long: who changes settings is not to hide what they did.
+const LEAST_AUDIT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Whether a key is one of these, or a part of one, or has one as its part.
+fn is_local(key: &str) -> bool {
+    let lies_in = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    LOCAL.iter().any(|local| lies_in(key, local) || lies_in(local, key))
+}
+
+/// Whether this is a time, and shorter than acts are to be kept; 0 is for ever.
+fn is_short(value: &Value) -> bool {
+    let time = value.as_str().and_then(|text| parse_duration(text).ok());
+    time.is_some_and(|time| !time.is_zero() && time < LEAST_AUDIT)
+}
+
+fn holds_password(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| !passwords(text).is_empty())
+}
+
 fn stored(pairs: &[(String, Value)], problems: &mut Vec<Problem>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in pairs {
@@ -145,7 +172,17 @@ fn stored(pairs: &[(String, Value)], problems: &mut Vec<Problem>) -> Layer {
             Some(key) if matches!(key.parts().first(), Some(&("store" | "node"))) => {
                 refuse("this key cannot be kept in the store, which it leads to");
             }
-            Some(_) if is_secret(name) => refuse("a secret is not kept in the store"),
+            Some(_) if is_secret(name) || holds_password(value) => {
+                refuse("a secret is not kept in the store")
+            }
+            Some(_) if is_local(name) => {
+                refuse(
+                    "this key is not kept in the store: it opens files or the door of the machine that reads it",
+                );
+            }
+            Some(_) if name == "audit.retention" && is_short(value) => {
+                refuse("what operators did is kept for a day at least where this is kept in the store");
+            }
             Some(key) => layer.0.push(Entry { key, value: value.clone(), origin: Origin::Stored }),
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     DEFAULTS, Origin,
     check::{NUMBERS, put},
-    layer,
+    is_local, layer,
     settings::AGENT_KEYS,
     supervision::GROUP_KEYS,
     tasks::{TASK_KEYS, TASK_NUMBERS},
@@ -19,7 +19,8 @@ const OUT_OF_REACH: [&str; 2] = ["store", "node"];
 pub fn settings_schema() -> Value {
     let mut tree = Value::Object(Map::new());
     for entry in layer::from_toml(DEFAULTS, |_| Origin::Default, &mut Vec::new()).0 {
-        if entry.key.0.first().is_some_and(|section| !OUT_OF_REACH.contains(&section.as_str())) {
+        let section = entry.key.0.first().map(String::as_str).unwrap_or_default();
+        if !OUT_OF_REACH.contains(&section) && !is_local(&entry.key.to_string()) {
             put(&mut tree, &entry.key.0, entry.value);
         }
     }
@@ -113,12 +114,12 @@ mod tests {
             let mut patch = json!({});
             let path: Vec<String> = shown.key.split('.').map(str::to_owned).collect();
             put(&mut patch, &path, shown.value.clone());
-            let settable = !OUT_OF_REACH.contains(&path[0].as_str());
+            let settable = !OUT_OF_REACH.contains(&path[0].as_str()) && !is_local(&shown.key);
             assert_eq!(validator.is_valid(&patch), settable, "{patch}");
         }
         for good in [
             json!({"agents": {"counter": {"mailbox": "5", "persistence": "relaxed"}, "default": {"within": "1m"}}}),
-            json!({"tools": {"fs.read": {"rate": "100/1s", "priority": -1}, "fs": {"roots": "docs"}}}),
+            json!({"tools": {"fs.read": {"rate": "100/1s", "priority": -1}}}),
             json!({"log": {"levels": {"greenroom::store": "debug"}, "subjects": null}}),
             json!({"supervision": {"groups": {"pair": {"strategy": "one_for_all"}}}}),
             json!({"app": {"mine": {"word": [1]}}, "sessions.ttl": "1h", "audit": null}),
@@ -133,6 +134,7 @@ mod tests {
             json!({"sessions": {"ttl": 5}}),
             json!({"limits": {"state_bytes": "1 furlong"}}),
             json!({"tasks": {"slots": -1}}),
+            json!({"tools": {"fs": {"roots": "docs"}}}),
         ] {
             assert!(!validator.is_valid(&bad), "{bad}");
         }

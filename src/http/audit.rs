@@ -129,15 +129,19 @@ fn filled(template: &str, request: &HttpRequest, body: &Value) -> String {
     text
 }
 
-/// What was asked for: the query's parameters and the body's members.
+/// What was asked for: the query's parameters and the body's members. Neither can hide the other.
 fn asked(query: &str, body: Value) -> Option<Value> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(query).map(web::Query::into_inner);
-    let pairs = pairs.unwrap_or_default().into_iter().map(|(name, value)| (name, Value::from(value)));
-    let mut all: Map<String, Value> = pairs.collect();
-    match body {
-        Value::Null => {}
-        Value::Object(members) => all.extend(members),
-        other => drop(all.insert("body".to_owned(), other)),
+    let mut all = match body {
+        Value::Null => Map::new(),
+        Value::Object(members) => members,
+        other => Map::from_iter([("body".to_owned(), other)]),
+    };
+    for (mut name, value) in pairs.unwrap_or_default() {
+        while all.contains_key(&name) {
+            name.insert(0, '?');
+        }
+        all.insert(name, value.into());
     }
     (!all.is_empty()).then(|| kept(&Value::Object(all)))
 }
@@ -180,7 +184,19 @@ mod tests {
         assert_eq!(asked("clear=true", json!({"version": 3})), Some(json!({"clear": "true", "version": 3})));
         assert_eq!(asked("", json!({"token": "gr_1"})), Some(json!({"token": "***"})));
         assert_eq!(asked("", json!("…")), Some(json!({"body": "…"})));
-        let large = asked("", json!({"a": "x".repeat(MOST_BYTES)})).unwrap();
-        assert!(large["bytes"].as_u64().unwrap() > MOST_BYTES as u64);
+        let many: Map<String, Value> = (0..MOST_BYTES).map(|n| (n.to_string(), n.into())).collect();
+        let large = asked("", many.into()).unwrap();
+        assert!(large["bytes"].as_u64().unwrap() > MOST_BYTES as u64, "{large}");
+    }
+
+    /// A token was made with nothing in the audit log but how long the request was.
+    #[test]
+    fn nothing_is_hidden_behind_what_is_long_or_named_alike() {
+        let padded =
+            asked(&format!("x={}", "A".repeat(MOST_BYTES)), json!({"name": "bd", "scope": "admin"})).unwrap();
+        assert_eq!((&padded["name"], &padded["scope"]), (&json!("bd"), &json!("admin")), "{padded}");
+        assert!(padded.to_string().len() < MOST_BYTES);
+        let alike = asked("scope=read&scope=none", json!({"scope": "admin"}));
+        assert_eq!(alike, Some(json!({"scope": "admin", "?scope": "read", "??scope": "none"})));
     }
 }

@@ -182,7 +182,9 @@ impl Logger {
     /// Writes an event, unless its level is off or its site has just been written too often; and tells
     /// those who follow the events.
     pub fn emit(&self, event: Event) {
-        let logged = self.lets_about(event.level, &event.name, &event.subject);
+        // What operators do is written whatever the level: it is they who set it.
+        let logged =
+            event.name == event::OPERATOR_ACTED || self.lets_about(event.level, &event.name, &event.subject);
         if !logged && event.level < Level::Info && !self.0.stream.is_heard(&event.name) {
             return;
         }

@@ -6,22 +6,37 @@ use serde_json::{Map, Value};
 pub const HIDDEN: &str = "***";
 
 /// What names of secrets hold.
-const SECRET: [&str; 9] = [
+const SECRET: [&str; 13] = [
     "token",
     "secret",
     "password",
     "passwd",
+    "passphrase",
     "api_key",
     "apikey",
+    "access_key",
+    "signing_key",
     "credential",
     "authorization",
     "private_key",
+    "bearer",
 ];
+/// What they hold as a word: in others it is a part of harmless ones.
+const WORDS: [&str; 5] = ["pass", "pwd", "auth", "cookie", "private"];
 
-/// Whether what has this name is a secret. The name of a file that holds one is none, nor is a number of tokens.
+/// Whether what has this name is a secret. The name of a file that holds one is none.
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    !name.ends_with("_file") && !name.ends_with("tokens") && SECRET.iter().any(|word| name.contains(word))
+    let mut words = name.split(|c: char| !c.is_alphanumeric());
+    !name.ends_with("_file")
+        && (SECRET.iter().any(|word| name.contains(word)) || words.any(|word| WORDS.contains(&word)))
+}
+
+/// The same, where it is known what it is: a number of tokens is no secret.
+pub fn hides(name: &str, value: &Value) -> bool {
+    let counts = value.is_number() && name.to_ascii_lowercase().ends_with("tokens");
+    let is_empty = value.is_null() || value.as_str() == Some("");
+    is_secret(name) && !counts && !is_empty
 }
 
 /// A document without what its names say is secret, and without the passwords of its URLs.
@@ -29,8 +44,7 @@ pub fn redacted(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
             let hide = |(name, value): (&String, &Value)| {
-                let is_empty = value.is_null() || value.as_str() == Some("");
-                let value = if is_secret(name) && !is_empty { HIDDEN.into() } else { redacted(value) };
+                let value = if hides(name, value) { HIDDEN.into() } else { redacted(value) };
                 (name.clone(), value)
             };
             Value::Object(members.iter().map(hide).collect())
@@ -52,11 +66,31 @@ pub fn outline(value: &Value) -> Value {
     }
 }
 
-/// A document, or where it has more than so many bytes, how many.
+/// A document within so many bytes: where it has more, with its longest texts cut; where it still has, how many.
 pub fn bounded(value: Value, most: usize) -> Value {
+    const TEXT: usize = 256;
     match value.to_string().len() {
-        bytes if bytes > most => serde_json::json!({"bytes": bytes}),
+        bytes if bytes > most => match cut(value, TEXT) {
+            cut if cut.to_string().len() > most => serde_json::json!({"bytes": bytes}),
+            cut => cut,
+        },
         _ => value,
+    }
+}
+
+/// A document in which no text, and no name, has more than so many letters.
+fn cut(value: Value, most: usize) -> Value {
+    let short = |text: String| match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text,
+    };
+    match value {
+        Value::String(text) => short(text).into(),
+        Value::Array(items) => items.into_iter().map(|item| cut(item, most)).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (short(name), cut(value, most))).collect()
+        }
+        other => other,
     }
 }
 
@@ -97,7 +131,7 @@ fn hide_query(url: &str) -> String {
     let hidden: Vec<String> = query
         .split('&')
         .map(|pair| match pair.split_once('=') {
-            Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}={HIDDEN}"),
+            Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
             _ => pair.to_owned(),
         })
         .collect();

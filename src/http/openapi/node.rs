@@ -133,7 +133,9 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         .flag("dry_run", "Only say what would come of it.")
         .takes(settings_schema())
         .says(
-            "Any key of `GET /config` but those of `store` and `node`; `null` takes away what was set. \
+            "Any key of `GET /config` but secrets, those of `store` and `node`, and what opens the machine itself \
+             (`http.tls`, `http.token_file`, `http.behind_proxy`, `tools.fs.roots`, `log.file.path`); \
+             `null` takes away what was set. \
              The outermost names may be dotted keys: `{\"sessions.ttl\": \"1h\"}`.",
         )
         .answers(200, "What came of it.", s.answer::<Applied>())
@@ -143,6 +145,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
     for (action, does) in [("drain", "Has a node begin no tasks."), ("resume", "Ends that.")] {
         all.push(
             post(&format!("/nodes/{{boot}}/{action}"), &format!("{action}Node"), does)
+                .needs(Scope::Admin)
                 .answers(202, "It is so.", accepted())
                 .refuses(&[(409, "wrong_state")]),
         );
