@@ -17,6 +17,21 @@ use crate::{
     secrets::cleaned,
 };
 
+/// The most that is kept of what an error says: it goes into the log, the task, and lists of tasks.
+const MOST_TEXT: usize = 16 << 10;
+/// The most causes that are kept.
+const MOST_CAUSES: usize = 32;
+
+/// What an error says, without secrets and within bounds.
+fn told(text: String) -> String {
+    let mut text = cleaned(text);
+    if text.len() > MOST_TEXT {
+        text.truncate(text.floor_char_boundary(MOST_TEXT));
+        text.push('…');
+    }
+    text
+}
+
 /// A handler's failure, as its caller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
@@ -38,15 +53,15 @@ pub struct Fault {
 impl Fault {
     /// A fault with a message alone.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: cleaned(message.into()), chain: Vec::new(), crash_id: None, advice: None }
+        Self { message: told(message.into()), chain: Vec::new(), crash_id: None, advice: None }
     }
 }
 
 impl From<&anyhow::Error> for Fault {
     fn from(error: &anyhow::Error) -> Self {
         Self {
-            message: cleaned(error.to_string()),
-            chain: error.chain().skip(1).map(|cause| cleaned(cause.to_string())).collect(),
+            message: told(error.to_string()),
+            chain: error.chain().skip(1).take(MOST_CAUSES).map(|cause| told(cause.to_string())).collect(),
             crash_id: None,
             advice: Retry::advice(error),
         }

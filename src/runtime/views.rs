@@ -412,6 +412,7 @@ pub struct ScheduleRequest {
     pub timeout: Option<String>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 256)))]
     pub tags: Vec<String>,
 }
 

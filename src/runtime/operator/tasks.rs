@@ -50,6 +50,24 @@ fn within(at: &str, error: OperatorError) -> OperatorError {
     }
 }
 
+/// How many labels a task may have, …
+const MOST_TAGS: usize = 32;
+/// … and of how many letters: they stand in every list.
+const MOST_TAG_LETTERS: usize = 256;
+
+/// Whether these may be a task's labels.
+pub(super) fn check_tags(tags: &[String]) -> Result<()> {
+    if tags.len() > MOST_TAGS {
+        return Err(invalid("/tags", format!("a task has {MOST_TAGS} labels at most")));
+    }
+    match tags.iter().position(|tag| tag.chars().nth(MOST_TAG_LETTERS).is_some()) {
+        Some(n) => {
+            Err(invalid(&format!("/tags/{n}"), format!("a label has {MOST_TAG_LETTERS} letters at most")))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Operator {
     /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
     ///
@@ -340,6 +358,7 @@ impl Operator {
             task.after
                 .push(id.parse().map_err(|_| invalid(&format!("/after/{n}"), "this is not a task id"))?);
         }
+        check_tags(&request.tags)?;
         task.tags.clone_from(&request.tags);
         task.expires_at = request.expires_at;
         task.on_parent_failed = request.on_parent_failed.unwrap_or_default();

@@ -42,6 +42,7 @@ pub struct TaskRequest {
     pub after: Vec<String>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 256)))]
     pub tags: Vec<String>,
     /// Cancelled if it has not started by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
