@@ -93,6 +93,8 @@ pub trait App {
 
 /// Parses the arguments of this process and does what they say.
 pub fn main(app: impl App) -> ExitCode {
+    // Databases, logs, backups, drafts: what is written here is for nobody else, whoever made the directory.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     ExitCode::from(main_with(app, std::env::args_os().collect()) as u8)
 }
 
