@@ -25,13 +25,40 @@ use crate::model::{
 /// A body within `limits.message_bytes`.
 pub(super) struct Body(pub(super) Bytes);
 
+/// A body of a few words, such as somebody may send who has not shown a token.
+pub(super) struct Few(pub(super) Body);
+
+/// So many bytes are a few words.
+const FEW: u64 = 4 << 10;
+
+impl FromRequest for Few {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let read = Body::within(request, payload, FEW);
+        Box::pin(async move { read.await.map(Self) })
+    }
+}
+
 impl FromRequest for Body {
     type Error = Problem;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        Self::within(request, payload, u64::MAX)
+    }
+}
+
+impl Body {
+    /// Reads it, where it has no more than so many bytes, and no more than any may have.
+    fn within(
+        request: &HttpRequest,
+        payload: &mut Payload,
+        most: u64,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, Problem>>>> {
         let settings = request.app_data::<web::Data<Ctx>>().map(|ctx| ctx.operator.settings());
-        let limit = settings.as_ref().map_or(0, |settings| settings.limits.message_bytes);
+        let limit = settings.as_ref().map_or(0, |settings| settings.limits.message_bytes).min(most);
         let patience = settings.as_ref().map_or(Duration::ZERO, |settings| settings.http.timeout);
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|n| n.to_str().ok()).and_then(|n| n.parse::<u64>().ok());

@@ -163,10 +163,14 @@ pub(super) fn own_authority(request: &HttpRequest, behind_proxy: bool) -> Option
 
 /// Whether a `Host` header names this machine.
 fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').unwrap_or((v6, "")),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return false;
+    }
     let name = name.trim_end_matches('.');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

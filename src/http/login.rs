@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     access::{COOKIE, Caller, SESSION_SECONDS},
-    body::{Body, answer, ok},
+    body::{Few, answer, ok},
     guard::own_authority,
     params::Params,
     problem::Problem,
@@ -29,7 +29,12 @@ struct Login {
 }
 
 /// `GET /login?code=C`: begins a session, and goes on to the dashboard.
-pub(super) async fn redeem(ctx: Data<Ctx>, params: Params) -> Answer {
+pub(super) async fn redeem(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
+    // Another site would have the browser act as somebody else from here on.
+    if request.headers().get("Sec-Fetch-Site").is_some_and(|from| from.as_bytes() == b"cross-site") {
+        let why = "another site led here: open the link yourself, in a window of its own";
+        return Err(Problem::new("forbidden", why));
+    }
     let code = params.text("code")?.unwrap_or_default();
     match ctx.access.redeem(code).await {
         Ok(cookie) => {
@@ -45,7 +50,7 @@ pub(super) async fn redeem(ctx: Data<Ctx>, params: Params) -> Answer {
 }
 
 /// `POST /login` `{token}`: begins a session; 204.
-pub(super) async fn login(ctx: Data<Ctx>, body: Body) -> Answer {
+pub(super) async fn login(ctx: Data<Ctx>, Few(body): Few) -> Answer {
     let cookie = ctx.access.login(&body.read::<Login>()?.token).await?;
     Ok(with_cookie(HttpResponse::NoContent(), &ctx, &cookie, SESSION_SECONDS))
 }

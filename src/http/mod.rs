@@ -24,6 +24,7 @@ mod dashboard;
 mod deliver;
 mod etag;
 mod events;
+mod files;
 mod guard;
 mod health;
 mod login;

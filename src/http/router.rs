@@ -68,6 +68,7 @@ fn node_routes(service: &mut web::ServiceConfig) {
         .service(
             at("/nodes/{boot}/{action:drain|resume}")
                 .audited("node.{action}", "node:{boot}")
+                .needs(Scope::Admin)
                 .post(node::drain)
                 .done(),
         )
@@ -377,6 +378,7 @@ mod tests {
         assert_eq!(unaudited, work, "all else is an act of an operator's");
         let admins = [
             "/nodes/{boot}/stop",
+            "/nodes/{boot}/{action:drain|resume}",
             "/config",
             "/tokens",
             "/tokens/{name}",

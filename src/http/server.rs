@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     access::Access,
     events::{self, Feed},
-    guard, router,
+    files, guard, router,
     tls::Certificate,
 };
 use crate::{
@@ -48,6 +48,11 @@ pub struct Ctx {
     pub stop: CancellationToken,
 }
 
+/// The same, where only so many files may be open: a quarter of them is for the agents, their tools and the store.
+fn max_connections() -> usize {
+    files::open_files().map_or(MAX_CONNECTIONS, |files| MAX_CONNECTIONS.min(files / 4 * 3 / WORKERS).max(1))
+}
+
 /// Serves on `listener` (see `bind`), with `tls` where it is given, on a thread of its own, until [`Ctx::stop`] is
 /// cancelled and the requests that are under way have been answered.
 ///
@@ -59,6 +64,7 @@ pub fn spawn(
     tls: Option<Certificate>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let logger = ctx.logger.clone();
+    files::take_all();
     thread::Builder::new().name("http".to_owned()).spawn(move || {
         if let Err(error) = actix_web::rt::System::new().block_on(serve(ctx, listener, tls)) {
             let event = Event::new(Level::Error, event::NODE_STOPPING, "http");
@@ -87,7 +93,7 @@ async fn serve(ctx: Ctx, listener: TcpListener, tls: Option<Certificate>) -> io:
             .wrap(from_fn(guard::front))
     })
     .workers(WORKERS)
-    .max_connections(MAX_CONNECTIONS)
+    .max_connections(max_connections())
     .client_request_timeout(patience)
     .keep_alive(KEEP_ALIVE)
     .shutdown_timeout(DRAIN_SECONDS)

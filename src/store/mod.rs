@@ -31,6 +31,7 @@ mod schema;
 mod settings;
 mod shared;
 mod sqlite;
+mod text;
 mod tokens;
 mod told;
 mod tries;

@@ -3,11 +3,6 @@
 //! `reads!` makes the functions for one connection: synchronous ones for SQLite, asynchronous ones for
 //! Postgres. The module that calls it gives `sql`, which turns diesel's errors into the store's.
 
-use diesel::{
-    define_sql_function,
-    sql_types::{Integer, Nullable, Text},
-};
-
 /// At most so many rows a page.
 pub(super) const MAX_PAGE: usize = 1_000;
 /// So many tasks of either table are looked at for a page of those that a filter means.
@@ -16,27 +11,6 @@ pub(super) const LOOK: i64 = 10_000;
 /// A page's size as the databases want it.
 pub(super) fn page(limit: usize) -> i64 {
     i64::try_from(limit.clamp(1, MAX_PAGE)).unwrap_or(1)
-}
-
-/// How a label begins a list of labels as it is stored, and how it follows upon another.
-pub(super) fn tag_places(tag: &str) -> [String; 2] {
-    let text = serde_json::Value::from(tag).to_string();
-    [format!("[{text}"), format!(",{text}")]
-}
-
-define_sql_function! {
-    /// The text with each occurrence replaced: what both databases have to look for one.
-    fn replace(text: Nullable<Text>, from: Text, to: Text) -> Nullable<Text>;
-}
-
-define_sql_function! {
-    /// A part of the text, counted in letters from 1.
-    fn substr(text: Text, from: Integer, length: Integer) -> Text;
-}
-
-/// How many letters a text has, as the databases want it.
-pub(super) fn letters(text: &str) -> i32 {
-    i32::try_from(text.chars().count()).unwrap_or(i32::MAX)
 }
 
 macro_rules! reads {
@@ -51,9 +25,10 @@ macro_rules! reads {
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
                 TaskPage,
-                read::{LOOK, MAX_PAGE, letters, page, replace, substr, tag_places},
+                read::{LOOK, MAX_PAGE, page},
                 rows::{ArchivedRow, StoredAgent, TaskRow, code_of, state_of, tags_of, target_of},
                 told,
+                text::{letters, replace, substr, tag_places},
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_paused, greenroom_snapshots,
                     greenroom_subscriptions, greenroom_task_archive, greenroom_task_events, greenroom_tasks,

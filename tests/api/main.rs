@@ -6,6 +6,7 @@ mod config;
 mod contract;
 mod conversations;
 mod events;
+mod hardening;
 mod limits;
 mod lists;
 mod mailbox;
