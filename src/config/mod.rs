@@ -12,6 +12,7 @@ mod check;
 mod error;
 mod layer;
 mod live;
+mod log;
 mod secret;
 mod settings;
 mod show;
@@ -27,6 +28,7 @@ pub use self::{
     cache::{Cache, CacheMessages, CacheRoom},
     error::{Errors, Problem},
     live::{Change, is_live, patched},
+    log::{Log, LogConsole, LogFile, LogFormat},
     secret::{HIDDEN, Secret, Url, without_password},
     settings::*,
     show::{Origin, Shown},
