@@ -43,6 +43,7 @@ const ALL: &[(&str, &str)] = &[
         "00000000000014_deletions",
         include_str!("../../../migrations/postgres/00000000000014_deletions/up.sql"),
     ),
+    ("00000000000015_since", include_str!("../../../migrations/postgres/00000000000015_since/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.
