@@ -12,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    config::{self, Errors, LogFormat, Settings, Sources},
+    config::{self, Errors, Settings, Sources},
     http::{self, Access, Announcement, Certificate, Ctx},
-    log::{FileOptions, Format, Guard, Logger, Options, Origin},
+    log::{FileOptions, Guard, Logger, Options, Origin},
     model::event::{self, Event, Level},
-    runtime::{self, Running, StartError, configuration::Layers, operator::Operator},
+    runtime::{
+        self, Running, StartError,
+        configuration::{Layers, log_rules},
+        operator::Operator,
+    },
     store::Store,
 };
 
@@ -33,14 +37,7 @@ pub(super) fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Ru
 pub(super) fn log_options(settings: &Settings, boot: Uuid) -> Options {
     let log = &settings.log;
     Options {
-        level: log.level,
-        levels: log.levels.clone(),
-        subjects: log.subjects.clone(),
-        format: match log.format {
-            LogFormat::Pretty => Format::Pretty,
-            LogFormat::Compact => Format::Compact,
-            LogFormat::Json => Format::Json,
-        },
+        rules: log_rules(settings),
         file: log.file.path.clone().map(|path| FileOptions {
             path,
             max_size: log.file.max_size,
@@ -190,7 +187,7 @@ pub(super) async fn open(settings: Settings, sources: &Sources, boot: Uuid) -> R
         Some(begun) => begun,
         None => begin(&settings)?,
     };
-    logger.set_levels(settings.log.level, &settings.log.levels, &settings.log.subjects);
+    logger.set_rules(&log_rules(&settings));
     let layers = Layers { sources, kept: kept.generation };
     Ok(Opened { settings, layers, store, logger, log: Some(log) })
 }

@@ -30,6 +30,7 @@ const LOOKED_FOR: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(5);
 /// The largest answer.
 const MOST_BYTES: u64 = 256 * 1024 * 1024;
+const JSON: &str = "application/json";
 /// What stays as it is in a part of a path or a query.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -44,6 +45,15 @@ pub(super) struct Client {
 /// What the node answered, where that was no problem.
 pub(super) struct Reply {
     pub body: Vec<u8>,
+}
+
+/// What came of sending a request.
+type Sent = Result<Result<http::Response<ureq::Body>, Error>, Failure>;
+
+/// Why there is no answer, and who would have one.
+struct Refused {
+    failure: Failure,
+    owner: Option<String>,
 }
 
 impl Reply {
@@ -143,9 +153,7 @@ impl Client {
 
     /// Reads what may wait for `wait` before it answers.
     pub fn get_within(&self, path: &str, wait: Duration) -> Result<Reply, Failure> {
-        let request = self.request("GET", path).body(()).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
-        self.finish(self.agent.run(request), false)
+        self.exchange(false, |there| there.bare("GET", path, wait))
     }
 
     /// Does something.
@@ -161,48 +169,73 @@ impl Client {
         idempotency_key: Option<&str>,
         wait: Duration,
     ) -> Result<Reply, Failure> {
-        let mut request = self.request("POST", path).header("Content-Type", "application/json");
-        if let Some(key) = idempotency_key {
-            request = request.header("Idempotency-Key", key);
-        }
-        let request = request.body(body).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
-        self.finish(self.agent.run(request), true)
+        let key = idempotency_key.map(|key| ("Idempotency-Key", key));
+        self.exchange(true, |there| there.with_body(("POST", path), JSON, key, body.clone(), wait))
     }
 
     /// Changes something.
     pub fn patch(&self, path: &str, document: &Value) -> Result<Reply, Failure> {
-        let request = self.request("PATCH", path).header("Content-Type", "application/merge-patch+json");
-        let request = request.body(document.to_string()).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
-        self.finish(self.agent.run(request), true)
+        let (kind, body) = ("application/merge-patch+json", document.to_string().into_bytes());
+        self.exchange(true, |there| there.with_body(("PATCH", path), kind, None, body.clone(), PATIENCE))
     }
 
     /// Writes something over what is of a version.
     pub fn put(&self, path: &str, body: Vec<u8>, if_match: &str) -> Result<Reply, Failure> {
-        let request = self.request("PUT", path).header("Content-Type", "application/json");
-        let request =
-            request.header("If-Match", if_match).body(body).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
-        self.finish(self.agent.run(request), true)
+        let tag = Some(("If-Match", if_match));
+        self.exchange(true, |there| there.with_body(("PUT", path), JSON, tag, body.clone(), PATIENCE))
     }
 
     /// Does something, if it is of a version where one is named.
     pub fn post_if(&self, path: &str, body: Vec<u8>, if_match: Option<&str>) -> Result<Reply, Failure> {
-        let mut request = self.request("POST", path).header("Content-Type", "application/json");
-        if let Some(tag) = if_match {
-            request = request.header("If-Match", tag);
-        }
-        let request = request.body(body).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
-        self.finish(self.agent.run(request), true)
+        let tag = if_match.map(|tag| ("If-Match", tag));
+        self.exchange(true, |there| there.with_body(("POST", path), JSON, tag, body.clone(), PATIENCE))
     }
 
     /// Removes something.
     pub fn delete(&self, path: &str) -> Result<Reply, Failure> {
-        let request = self.request("DELETE", path).body(()).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_global(Some(PATIENCE)).build();
-        self.finish(self.agent.run(request), true)
+        self.exchange(true, |there| there.bare("DELETE", path, PATIENCE))
+    }
+
+    fn bare(&self, method: &str, path: &str, wait: Duration) -> Sent {
+        let request = self.request(method, path).body(()).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
+        Ok(self.agent.run(request))
+    }
+
+    fn with_body(
+        &self,
+        (method, path): (&str, &str),
+        kind: &str,
+        header: Option<(&str, &str)>,
+        body: Vec<u8>,
+        wait: Duration,
+    ) -> Sent {
+        let mut request = self.request(method, path).header("Content-Type", kind);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let request = request.body(body).map_err(|error| self.bad_url(&error))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(wait)).build();
+        Ok(self.agent.run(request))
+    }
+
+    /// Sends a request; where the node says that another one serves what it is about, once more, to that one:
+    /// nothing was done of it here.
+    fn exchange(&self, writes: bool, send: impl Fn(&Self) -> Sent) -> Result<Reply, Failure> {
+        match self.finish(send(self)?, writes) {
+            Err(Refused { owner: Some(owner), .. }) if self.may_follow_to(&owner) => {
+                let there = self.at(&owner);
+                let answer = there.finish(send(&there)?, writes);
+                answer.map_err(|refused| refused.failure.detail(format!("asked at {owner}, which serves it")))
+            }
+            answer => answer.map_err(|refused| refused.failure),
+        }
+    }
+
+    /// The token is shown to nobody in the clear that it was not to be shown to in the clear.
+    fn may_follow_to(&self, owner: &str) -> bool {
+        let is_tls = |url: &str| url.get(..8).is_some_and(|begin| begin.eq_ignore_ascii_case("https://"));
+        is_tls(owner) == is_tls(&self.url)
     }
 
     /// Reads what goes on for ever, from behind an event on, if there is one.
@@ -222,7 +255,7 @@ impl Client {
             return Ok(response.into_body().into_reader());
         }
         Err(match self.finish(Ok(response), false) {
-            Err(failure) => failure,
+            Err(refused) => refused.failure,
             Ok(_) => Failure::new(Exit::Failed, "the node's answer cannot be understood"),
         })
     }
@@ -244,16 +277,18 @@ impl Client {
         &self,
         sent: Result<http::Response<ureq::Body>, Error>,
         writes: bool,
-    ) -> Result<Reply, Failure> {
-        let mut response = sent.map_err(|error| self.unanswered(&error, writes))?;
+    ) -> Result<Reply, Refused> {
+        let lost = |error: Error| Refused { failure: self.unanswered(&error, writes), owner: None };
+        let mut response = sent.map_err(lost)?;
         let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec();
-        let body = body.map_err(|error| self.unanswered(&error, writes))?;
+        let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(lost)?;
         if (200..300).contains(&status) {
             return Ok(Reply { body });
         }
         let document = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Err(Failure::of_problem(status, &document, &self.program))
+        let owner = document.get("owner").and_then(Value::as_str).filter(|_| status == 503);
+        let failure = Failure::of_problem(status, &document, &self.program);
+        Err(Refused { failure, owner: owner.map(str::to_owned) })
     }
 
     fn bad_url(&self, error: &http::Error) -> Failure {

@@ -36,8 +36,13 @@ pub(super) struct Which {
 pub(super) fn run(session: &Session<'_>, command: Nodes) -> Result<(), Failure> {
     match command {
         Nodes::Ls => list(session),
-        Nodes::Drain(which) => act(session, &which.id, "drain", "begins no tasks any more"),
-        Nodes::Resume(which) => act(session, &which.id, "resume", "begins tasks again"),
+        Nodes::Drain(which) => act(session, &which.id, "drain", |node| {
+            let owned = node.partitions.len();
+            format!(
+                "begins no tasks any more; it keeps its {owned} partitions, and takes their agents' messages"
+            )
+        }),
+        Nodes::Resume(which) => act(session, &which.id, "resume", |_| "begins tasks again".to_owned()),
     }
 }
 
@@ -46,7 +51,12 @@ fn nodes(client: &Client) -> Result<Vec<MemberInfo>, Failure> {
 }
 
 /// Asks the node that is meant, which may be another one than the one that is asked who there is.
-fn act(session: &Session<'_>, id: &str, action: &str, done: &str) -> Result<(), Failure> {
+fn act(
+    session: &Session<'_>,
+    id: &str,
+    action: &str,
+    done: impl Fn(&MemberInfo) -> String,
+) -> Result<(), Failure> {
     let client = session.client()?;
     let nodes = nodes(&client)?;
     let hint = format!("{} nodes ls", session.program);
@@ -73,7 +83,7 @@ fn act(session: &Session<'_>, id: &str, action: &str, done: &str) -> Result<(), 
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }
-    out::note(&format!("{} {done}", node.name));
+    out::note(&format!("{} {}", node.name, done(&node)));
     Ok(())
 }
 

@@ -240,9 +240,9 @@ fn bring(sample: &Value, key: &Key, value: Value) -> Value {
         Value::Number(_) => trimmed.parse::<i64>().map_or(value.clone(), Value::from),
         Value::Bool(_) => trimmed.parse::<bool>().map_or(value.clone(), Value::from),
         _ => match *key.parts().as_slice() {
-            ["log", "level" | "format"] | ["log", "levels" | "subjects", _] => {
-                Value::from(trimmed.to_lowercase())
-            }
+            ["log", "level" | "format"]
+            | ["log", "console" | "file", "level" | "format"]
+            | ["log", "levels" | "subjects", _] => Value::from(trimmed.to_lowercase()),
             _ => value,
         },
     }
@@ -253,6 +253,9 @@ fn advice(key: &Key) -> Option<String> {
         ["http", "bind"] => "write an IP address and a port, such as 127.0.0.1:7710",
         ["tools", "fs", "roots"] => "write one path, or a list: [\"docs\", \"src\"]",
         ["log", "level"] | ["log", "levels" | "subjects", _] => "use debug, info, warn, error or critical",
+        ["log", "console" | "file", "level"] => {
+            "use debug, info, warn, error or critical, or \"\" for log.level"
+        }
         _ => return None,
     };
     Some(text.to_owned())

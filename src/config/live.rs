@@ -31,6 +31,11 @@ pub fn is_live(key: &str) -> bool {
         ["log.levels.", "log.subjects.", "conversations.", "sessions.", "audit.", "limits.", "app."];
     let keys = [
         "log.level",
+        "log.format",
+        "log.console.level",
+        "log.console.format",
+        "log.file.level",
+        "log.file.format",
         "supervision.max_restarts",
         "supervision.within",
         "supervision.backoff_min",

@@ -12,6 +12,7 @@ mod check;
 mod error;
 mod layer;
 mod live;
+mod log;
 mod schema;
 mod secret;
 mod settings;
@@ -28,6 +29,7 @@ pub use self::{
     cache::{Cache, CacheMessages, CacheRoom},
     error::{Errors, Problem},
     live::{Change, is_live, patched},
+    log::{Log, LogConsole, LogFile, LogFormat},
     schema::settings_schema,
     secret::{HIDDEN, Secret, Url, without_password},
     settings::*,

@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::{
     audit::Audit,
     cache::Cache,
+    log::Log,
     secret::{HIDDEN, Secret, Url},
     show::Shown,
     supervision::Supervision,
     tasks::{TaskOverrides, Tasks},
 };
 use crate::model::{
-    event::Level,
     supervision::{Restart, RestartPolicy},
     task::TaskTerms,
     units,
@@ -154,50 +154,6 @@ pub struct Tls {
     /// A PEM file with the private key.
     #[serde(deserialize_with = "unless_empty")]
     pub key: Option<PathBuf>,
-}
-
-/// The log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// What is written, and all above it.
-    pub level: Level,
-    /// Levels for parts of the program, by module.
-    #[serde(default)]
-    pub levels: BTreeMap<String, Level>,
-    /// Levels for what is about a subject: `kind/key`, or all whose name begins so with a `*` at its end.
-    #[serde(default)]
-    pub subjects: BTreeMap<String, Level>,
-    /// How the console writes.
-    pub format: LogFormat,
-    /// A JSON file besides the console.
-    pub file: LogFile,
-}
-
-/// How the console writes the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people: colour on a terminal, crash reports over several lines.
-    Pretty,
-    /// One line a record, no colour.
-    Compact,
-    /// One JSON document a line.
-    Json,
-}
-
-/// A rotating log file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogFile {
-    /// Where; none, no file.
-    #[serde(deserialize_with = "unless_empty")]
-    pub path: Option<PathBuf>,
-    /// The size at which it is put aside.
-    #[serde(with = "units::size")]
-    pub max_size: u64,
-    /// How many old ones are kept.
-    pub keep: u32,
 }
 
 /// What holds for all agents, and what for kinds.

@@ -65,6 +65,6 @@ pub(super) async fn stop(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /nodes/{id}/{drain|resume}`.
 pub(super) async fn drain(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     ctx.operator.is_meant(&path::part(&request, "boot")?).await?;
-    ctx.operator.drain(path::part(&request, "action")? == "drain");
+    ctx.operator.drain(path::part(&request, "action")? == "drain").await?;
     accepted_plain()
 }

@@ -1,5 +1,5 @@
-//! What is written at all: a level, and levels for parts of the program and for subjects; all may change at
-//! run time.
+//! What is written at all, and where: a level for each transport, and levels for parts of the program and for
+//! subjects; all may change at run time.
 
 use std::{
     collections::BTreeMap,
@@ -8,18 +8,26 @@ use std::{
 
 use parking_lot::RwLock;
 
-use crate::model::event::Level;
+use super::{
+    record::Record,
+    transport::{Rules, To, Transport},
+};
+use crate::model::event::{self, Level};
 
 /// The levels in force. A record below all of them costs one load.
 #[derive(Debug)]
 pub(super) struct Filter {
     /// The least level that any rule lets through.
     least: AtomicU8,
-    rules: RwLock<Rules>,
+    has_file: bool,
+    rules: RwLock<InForce>,
 }
 
 #[derive(Debug)]
-struct Rules {
+struct InForce {
+    console: Transport,
+    file: Option<Transport>,
+    /// The lower one of theirs.
     level: Level,
     /// By module, the longest name first.
     modules: Vec<(String, Level)>,
@@ -30,20 +38,29 @@ struct Rules {
 type Levels = BTreeMap<String, Level>;
 
 impl Filter {
-    pub(super) fn new(level: Level, modules: &Levels, subjects: &Levels) -> Self {
-        let rules = RwLock::new(Rules { level, modules: Vec::new(), subjects: Vec::new() });
-        let filter = Self { least: AtomicU8::new(level as u8), rules };
-        filter.set(level, modules, subjects);
-        filter
+    pub(super) fn new(rules: &Rules, has_file: bool) -> Self {
+        let in_force = InForce::of(rules, has_file);
+        let least = AtomicU8::new(in_force.least() as u8);
+        Self { least, has_file, rules: RwLock::new(in_force) }
     }
 
-    /// Puts other levels in force.
-    pub(super) fn set(&self, level: Level, modules: &Levels, subjects: &Levels) {
-        let (modules, subjects) = (longest_first(modules), longest_first(subjects));
-        let least = modules.iter().chain(&subjects).map(|(_, l)| *l).chain([level]).min().unwrap_or(level);
+    /// Puts other rules in force.
+    pub(super) fn set(&self, rules: &Rules) {
+        let next = InForce::of(rules, self.has_file);
         let mut rules = self.rules.write();
-        *rules = Rules { level, modules, subjects };
-        self.least.store(least as u8, Ordering::Relaxed);
+        self.least.store(next.least() as u8, Ordering::Relaxed);
+        *rules = next;
+    }
+
+    /// To whom a record goes that is to be written. What tells of records that were left out goes to all.
+    pub(super) fn to(&self, record: &Record) -> To {
+        let rules = self.rules.read();
+        let of_event = record.module.is_empty().then(|| super::module_of(&record.event));
+        let by_subject = of_event.as_ref().and_then(|_| rules.of_subject(&record.subject));
+        let rule = by_subject.or_else(|| rules.of_module(of_event.as_ref().unwrap_or(&record.module)));
+        let always = record.event == event::LOG_SUPPRESSED;
+        let goes = |to: Transport| (always || record.level >= rule.unwrap_or(to.level)).then_some(to.format);
+        To { console: goes(rules.console), file: rules.file.and_then(goes) }
     }
 
     /// The least level that anything is written at.
@@ -80,16 +97,40 @@ impl Filter {
             return false;
         }
         let rules = self.rules.read();
-        match rules.subjects.iter().find(|(name, _)| is_about(name, subject)) {
-            Some((_, least)) => level >= *least,
+        match rules.of_subject(subject) {
+            Some(least) => level >= least,
             None => rules.by_module(level, module, None),
         }
     }
 }
 
-impl Rules {
+impl InForce {
+    fn of(rules: &Rules, has_file: bool) -> Self {
+        let file = has_file.then_some(rules.file);
+        Self {
+            console: rules.console,
+            file,
+            level: file.map_or(rules.console.level, |file| file.level.min(rules.console.level)),
+            modules: longest_first(&rules.levels),
+            subjects: longest_first(&rules.subjects),
+        }
+    }
+
+    fn least(&self) -> Level {
+        let rules = self.modules.iter().chain(&self.subjects).map(|(_, level)| *level);
+        rules.min().map_or(self.level, |least| least.min(self.level))
+    }
+
+    fn of_subject(&self, subject: &str) -> Option<Level> {
+        self.subjects.iter().find(|(name, _)| is_about(name, subject)).map(|(_, level)| *level)
+    }
+
+    fn of_module(&self, module: &str) -> Option<Level> {
+        self.modules.iter().find(|(name, _)| covers(name, module)).map(|(_, level)| *level)
+    }
+
     fn by_module(&self, level: Level, module: &str, own: Option<Level>) -> bool {
-        let rule = self.modules.iter().find(|(name, _)| covers(name, module)).map(|(_, level)| *level);
+        let rule = self.of_module(module);
         level >= rule.unwrap_or_else(|| own.map_or(self.level, |own| own.max(self.level)))
     }
 }
@@ -118,27 +159,31 @@ fn covers(name: &str, module: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn rules(level: Level, levels: &Levels, subjects: &Levels) -> Rules {
+        Rules { levels: levels.clone(), subjects: subjects.clone(), ..Rules::at(level) }
+    }
+
     #[test]
     fn the_longest_name_decides() {
         let levels = BTreeMap::from([
             ("greenroom::store".to_owned(), Level::Debug),
             ("greenroom::store::sqlite".to_owned(), Level::Error),
         ]);
-        let filter = Filter::new(Level::Info, &levels, &BTreeMap::new());
+        let filter = Filter::new(&rules(Level::Info, &levels, &BTreeMap::new()), false);
         assert!(filter.lets(Level::Debug, "greenroom::store"));
         assert!(filter.lets(Level::Debug, "greenroom::store::memory"));
         assert!(!filter.lets(Level::Warn, "greenroom::store::sqlite"));
         assert!(!filter.lets(Level::Debug, "greenroom::storeroom"));
         assert!(filter.lets(Level::Info, "greenroom") && !filter.lets(Level::Debug, "greenroom"));
         assert_eq!(filter.least(), Level::Debug);
-        filter.set(Level::Critical, &BTreeMap::new(), &BTreeMap::new());
+        filter.set(&Rules::at(Level::Critical));
         assert!(!filter.lets(Level::Error, "greenroom::store"));
     }
 
     #[test]
     fn others_need_more_unless_a_rule_names_them() {
         let levels = BTreeMap::from([("hyper".to_owned(), Level::Debug)]);
-        let filter = Filter::new(Level::Info, &levels, &BTreeMap::new());
+        let filter = Filter::new(&rules(Level::Info, &levels, &BTreeMap::new()), false);
         assert!(!filter.lets_from(Level::Info, "mio", Some(Level::Warn)));
         assert!(filter.lets_from(Level::Warn, "mio", Some(Level::Warn)));
         assert!(filter.lets_from(Level::Debug, "hyper::client", Some(Level::Warn)));
@@ -149,14 +194,14 @@ mod tests {
         let modules = BTreeMap::from([("greenroom::agent".to_owned(), Level::Warn)]);
         let subjects = [("counter/a", Level::Debug), ("counter/*", Level::Error), ("tool:*", Level::Info)];
         let subjects = subjects.map(|(name, level)| (name.to_owned(), level)).into();
-        let filter = Filter::new(Level::Info, &modules, &subjects);
+        let filter = Filter::new(&rules(Level::Info, &modules, &subjects), false);
         let lets = |level, subject| filter.lets_about(level, "greenroom::agent", subject);
         assert!(lets(Level::Debug, "counter/a"), "its own rule");
         assert!(!lets(Level::Warn, "counter/b") && lets(Level::Error, "counter/b"), "that of its kind");
         assert!(!lets(Level::Info, "other/a") && lets(Level::Warn, "other/a"), "that of the module");
         assert!(lets(Level::Info, "tool:fs.read"));
         assert!(filter.may_let(Level::Debug, "greenroom::agent"), "it may be about counter/a");
-        filter.set(Level::Info, &modules, &BTreeMap::new());
+        filter.set(&rules(Level::Info, &modules, &BTreeMap::new()));
         assert!(!filter.may_let(Level::Info, "greenroom::agent"));
     }
 }

@@ -24,9 +24,9 @@ mod record;
 mod report;
 mod ring;
 mod stream;
+mod transport;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     io::{self, IsTerminal, Write},
     panic::AssertUnwindSafe,
@@ -46,6 +46,7 @@ use self::{
     limit::{Limiter, Suppressed},
     output::Output,
     ring::Ring,
+    transport::Entry,
 };
 pub use self::{
     output::FileOptions,
@@ -53,6 +54,7 @@ pub use self::{
     report::crash as crash_text,
     ring::{KEPT, Line},
     stream::{Heard, Listener, Stream, Told},
+    transport::{Format, Rules, Transport},
 };
 use crate::{
     model::{
@@ -65,51 +67,17 @@ use crate::{
 /// How often counts of suppressed and dropped records are looked after.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How the console writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
-    /// For people: colour on a terminal, crash reports over several lines.
-    #[default]
-    Pretty,
-    /// One line a record, no colour.
-    Compact,
-    /// One JSON document a line.
-    Json,
-}
-
 /// What a log is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What is written, and all above it.
-    pub level: Level,
-    /// Levels for parts of the program. Events count as `greenroom::` and their first word:
-    /// `greenroom::agent` for `agent.crashed`.
-    pub levels: BTreeMap<String, Level>,
-    /// Levels for what is about a subject, before those: `kind/key`, or all whose name begins so with a `*`
-    /// at its end.
-    pub subjects: BTreeMap<String, Level>,
-    /// How the console writes.
-    pub format: Format,
-    /// A JSON file besides the console.
+    /// What is written where.
+    pub rules: Rules,
+    /// A file besides the console.
     pub file: Option<FileOptions>,
     /// Whose log it is.
     pub origin: Origin,
     /// Colour or not; unset: on a terminal, unless `NO_COLOR` is set.
     pub colour: Option<bool>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            level: Level::Info,
-            levels: BTreeMap::new(),
-            subjects: BTreeMap::new(),
-            format: Format::Pretty,
-            file: None,
-            origin: Origin::default(),
-            colour: None,
-        }
-    }
 }
 
 /// The one way to write the log. Cheap to clone, usable from any thread.
@@ -122,14 +90,13 @@ struct Core {
     ring: Ring,
     stream: Stream,
     output: Option<Output>,
-    format: Format,
     colour: bool,
     origin: Origin,
 }
 
 impl fmt::Debug for Logger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logger").field("format", &self.0.format).finish_non_exhaustive()
+        f.debug_struct("Logger").finish_non_exhaustive()
     }
 }
 
@@ -163,18 +130,17 @@ impl Logger {
 
     /// A log that writes nothing and keeps the last records only: for tests, and before there is one.
     pub fn quiet(level: Level) -> Self {
-        Self::build(Options { level, ..Options::default() }, None)
+        Self::build(Options { rules: Rules::at(level), ..Options::default() }, None)
     }
 
     fn build(options: Options, output: Option<Output>) -> Self {
         Self(Arc::new(Core {
-            filter: Filter::new(options.level, &options.levels, &options.subjects),
+            filter: Filter::new(&options.rules, options.file.is_some()),
             limiter: Mutex::new(Limiter::default()),
             ring: Ring::new(),
             stream: Stream::default(),
             output,
-            format: options.format,
-            colour: options.colour.unwrap_or(false) && options.format == Format::Pretty,
+            colour: options.colour.unwrap_or(false),
             origin: options.origin,
         }))
     }
@@ -290,14 +256,9 @@ impl Logger {
         first
     }
 
-    /// Puts other levels in force, at once.
-    pub fn set_levels(
-        &self,
-        level: Level,
-        levels: &BTreeMap<String, Level>,
-        subjects: &BTreeMap<String, Level>,
-    ) {
-        self.0.filter.set(level, levels, subjects);
+    /// Puts other rules in force, at once.
+    pub fn set_rules(&self, rules: &Rules) {
+        self.0.filter.set(rules);
     }
 
     /// The last records that were written, oldest first; at most [`KEPT`].
@@ -356,30 +317,19 @@ impl Core {
     fn write_text(&self, record: &Record, json: Arc<str>, crash: Option<(&CrashReport, Option<Record>)>) {
         let (report, decision) = crash.unzip();
         self.ring.push(record.level, &record.event, &record.subject, json.clone());
-        // People read the decision in the report; machines get it as an event of its own.
-        let json = match decision.flatten() {
-            Some(decision) => {
-                let text: Arc<str> = self.json(&decision);
-                self.ring.push(decision.level, &decision.event, &decision.subject, text.clone());
-                format!("{json}\n{text}").into()
-            }
-            None => json,
-        };
+        let decision = decision.flatten().map(|decision| {
+            let json: Arc<str> = self.json(&decision);
+            self.ring.push(decision.level, &decision.event, &decision.subject, json.clone());
+            (decision, json)
+        });
         let Some(output) = &self.output else { return };
+        let entry = |record, json| Entry { record, json, to: self.filter.to(record) };
+        let mut entries = vec![entry(record, &*json)];
+        entries.extend(decision.iter().map(|(decision, json)| entry(decision, &**json)));
+        let console = transport::text(&entries, report, |to| to.console, self.colour);
+        let file = transport::text(&entries, report, |to| to.file, false);
         let must = record.level >= Level::Error || record.event == event::OPERATOR_ACTED;
-        let file = output.has_file.then_some(&*json);
-        match (self.format, report) {
-            (Format::Json, _) => output.write(&json, file, must),
-            (Format::Pretty, Some(report)) => {
-                output.write(&secrets::cleaned(report::crash(report, self.colour)), file, must);
-            }
-            (Format::Compact, Some(report)) => {
-                output.write(&secrets::cleaned(report::crash_line(report)), file, must);
-            }
-            (Format::Pretty | Format::Compact, None) => {
-                output.write(&secrets::cleaned(record.console(self.colour)), file, must);
-            }
-        }
+        output.write(console.as_deref(), file.as_deref(), must);
     }
 
     /// Reports what was counted instead of written.

@@ -20,8 +20,8 @@ const QUEUE: usize = 4096;
 /// How long a record that must not be lost waits for room. A console that takes nothing for longer
 /// (a stopped terminal) must not hold the runtime.
 pub(super) const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
-/// The key under which a record carries its JSON line to the file.
-const JSON: &str = "json";
+/// The key under which a record carries to the file what is written there.
+const FILE: &str = "file";
 
 /// A log file that is put aside when it has grown.
 #[derive(Debug, Clone)]
@@ -38,8 +38,6 @@ pub struct FileOptions {
 pub(super) struct Output {
     queue: AsyncCore,
     values: OwnedKVList,
-    /// Whether the file wants a JSON line besides the console's.
-    pub(super) has_file: bool,
     closed: AtomicBool,
     /// The writer took nothing for [`PATIENCE`]: nobody waits again until it has taken something.
     stuck: AtomicBool,
@@ -53,14 +51,12 @@ impl Output {
         file: Option<&FileOptions>,
     ) -> io::Result<(Self, AsyncGuard)> {
         let file = file.map(open).transpose()?;
-        let has_file = file.is_some();
         let drain = Writer(Mutex::new((console, file)));
         let builder = AsyncCore::custom(drain).chan_size(QUEUE).thread_name("greenroom-log".to_owned());
         let (queue, guard) = builder.build_with_guard();
         let output = Self {
             queue,
             values: o!().into(),
-            has_file,
             closed: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -68,11 +64,15 @@ impl Output {
         Ok((output, guard))
     }
 
-    /// Queues a record. `must`: wait for room instead of dropping it.
-    pub(super) fn write(&self, console: &str, json: Option<&str>, must: bool) {
+    /// Queues a record, as each is to write it. `must`: wait for room instead of dropping it.
+    pub(super) fn write(&self, console: Option<&str>, file: Option<&str>, must: bool) {
+        if console.is_none() && file.is_none() {
+            return;
+        }
+        let console = console.unwrap_or_default();
         let deadline = Instant::now() + PATIENCE;
         while !self.closed.load(Ordering::Acquire) {
-            let values = slog::b!(JSON => json.unwrap_or_default());
+            let values = slog::b!(FILE => file.unwrap_or_default());
             let queued = self
                 .queue
                 .log(&slog::record!(Severity::Info, "", &format_args!("{console}"), values), &self.values);
@@ -143,15 +143,17 @@ impl Drain for Writer {
         let mut sinks = self.0.lock();
         let (console, file) = &mut *sinks;
         let mut line = record.msg().to_string();
-        line.push('\n');
-        if console.write_all(line.as_bytes()).and_then(|()| console.flush()).is_err() {
-            metrics::counter!("greenroom_log_records_dropped_total").increment(1);
+        if !line.is_empty() {
+            line.push('\n');
+            if console.write_all(line.as_bytes()).and_then(|()| console.flush()).is_err() {
+                metrics::counter!("greenroom_log_records_dropped_total").increment(1);
+            }
         }
         if let Some(file) = file {
-            let mut json = Json(String::new());
-            if record.kv().serialize(record, &mut json).is_ok() && !json.0.is_empty() {
-                json.0.push('\n');
-                if file.write_all(json.0.as_bytes()).is_err() {
+            let mut line = FileLine(String::new());
+            if record.kv().serialize(record, &mut line).is_ok() && !line.0.is_empty() {
+                line.0.push('\n');
+                if file.write_all(line.0.as_bytes()).is_err() {
                     metrics::counter!("greenroom_log_records_dropped_total").increment(1);
                 }
             }
@@ -160,12 +162,12 @@ impl Drain for Writer {
     }
 }
 
-/// Takes the JSON line out of a queued record.
-struct Json(String);
+/// Takes the file's line out of a queued record.
+struct FileLine(String);
 
-impl slog::Serializer for Json {
+impl slog::Serializer for FileLine {
     fn emit_arguments(&mut self, key: Key, value: &std::fmt::Arguments<'_>) -> slog::Result {
-        if AsRef::<str>::as_ref(&key) == JSON {
+        if AsRef::<str>::as_ref(&key) == FILE {
             self.0 = value.to_string();
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The log as its readers see it.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use serde_json::json;
 
@@ -34,10 +34,18 @@ impl Console {
     }
 }
 
+fn on_console(format: Format) -> Rules {
+    Rules { console: Transport { level: Level::Info, format }, ..Rules::default() }
+}
+
+fn compact(level: Level) -> Rules {
+    Rules { console: Transport { level, format: Format::Compact }, ..Rules::at(level) }
+}
+
 fn start(format: Format) -> (Logger, Guard, Console) {
     let console = Console::default();
     let origin = Origin { node: "n1".into(), boot: "b1".into() };
-    let options = Options { format, origin, ..Options::default() };
+    let options = Options { rules: on_console(format), origin, ..Options::default() };
     let (logger, guard) = Logger::start_on(Box::new(console.clone()), options).unwrap();
     (logger, guard, console)
 }
@@ -113,7 +121,7 @@ fn what_is_decided_after_a_crash_obeys_its_own_level() {
     let events = |levels: &[&str]| {
         let (logger, guard, console) = start(Format::Json);
         let levels = levels.iter().map(|part| (format!("greenroom::{part}"), Level::Critical)).collect();
-        logger.set_levels(Level::Info, &levels, &BTreeMap::new());
+        logger.set_rules(&Rules { levels, ..on_console(Format::Json) });
         logger.crash(&report());
         logger.crash(&CrashReport { decision: Decision::Exceeded { attempts: 10 }, ..report() });
         drop(guard);
@@ -155,11 +163,8 @@ fn levels_change_at_run_time_and_debug_is_not_limited() {
     let (logger, guard, console) = start(Format::Compact);
     let debug = || Event::new(Level::Debug, event::AGENT_STARTED, "tally/a");
     logger.emit(debug());
-    logger.set_levels(
-        Level::Warn,
-        &BTreeMap::from([("greenroom::agent".to_owned(), Level::Debug)]),
-        &BTreeMap::new(),
-    );
+    let levels = BTreeMap::from([("greenroom::agent".to_owned(), Level::Debug)]);
+    logger.set_rules(&Rules { levels, ..Rules::at(Level::Warn) });
     (0..20).for_each(|_| logger.emit(debug()));
     logger.emit(sample(1));
     assert!(!logger.wants(Level::Debug, event::TASK_STARTED));
@@ -172,7 +177,7 @@ fn a_full_queue_drops_what_it_may_and_says_how_many() {
     let (logger, guard, console) = start(Format::Compact);
     let closed = console.gate.lock();
     let logging = slog::Logger::clone(&logger.slog());
-    logger.set_levels(Level::Debug, &BTreeMap::new(), &BTreeMap::new());
+    logger.set_rules(&compact(Level::Debug));
     for n in 0..6_000 {
         slog::debug!(logging, "line"; "n" => n);
     }
@@ -225,8 +230,7 @@ fn the_file_takes_json_and_is_put_aside_when_it_has_grown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("logs/greenroom.log");
     let file = FileOptions { path: path.clone(), max_size: 4096, keep: 2 };
-    let options =
-        Options { file: Some(file), level: Level::Debug, format: Format::Compact, ..Options::default() };
+    let options = Options { file: Some(file), rules: compact(Level::Debug), ..Options::default() };
     let console = Console::default();
     let (logger, guard) = Logger::start_on(Box::new(console.clone()), options).unwrap();
     for n in 0..200 {
@@ -243,6 +247,112 @@ fn the_file_takes_json_and_is_put_aside_when_it_has_grown() {
     assert!(console.lines()[0].contains("DEBG task.started task:0"), "{:?}", console.lines()[0]);
 }
 
+/// Console and file at once: what each has written of the same records.
+fn on_both(rules: &Rules, later: Option<&Rules>, log: impl Fn(&Logger)) -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("greenroom.log");
+    let file = FileOptions { path: path.clone(), max_size: 1 << 30, keep: 1 };
+    let console = Console::default();
+    let options = Options { file: Some(file), rules: rules.clone(), ..Options::default() };
+    let (logger, guard) = Logger::start_on(Box::new(console.clone()), options).unwrap();
+    log(&logger);
+    if let Some(later) = later {
+        logger.set_rules(later);
+        log(&logger);
+    }
+    drop(guard);
+    (console.lines().join("\n"), fs::read_to_string(path).unwrap_or_default())
+}
+
+#[test]
+fn console_and_file_have_each_their_own_level_and_format() {
+    let (warn, debug) = (Level::Warn, Level::Debug);
+    let at = |level, format| Transport { level, format };
+    let log = |logger: &Logger| {
+        logger.emit(Event::new(Level::Debug, event::TASK_STARTED, "task:1"));
+        logger.emit(Event::new(Level::Warn, event::STORE_DOWN, "store"));
+    };
+    let rules =
+        Rules { console: at(warn, Format::Json), file: at(debug, Format::Compact), ..Rules::default() };
+    let (console, file) = on_both(&rules, None, log);
+    let line: Value = serde_json::from_str(&console).unwrap();
+    assert_eq!(line["event"], "store.down", "it alone, as JSON");
+    let lines: Vec<&str> = file.lines().collect();
+    assert_eq!(lines.len(), 2, "{file}");
+    assert!(lines[0].contains("DEBG task.started task:1") && lines[1].contains("WARN store.down"), "{file}");
+
+    // the other way round, while it runs
+    let other = Rules { console: at(debug, Format::Compact), file: at(warn, Format::Json), ..rules.clone() };
+    let (console, file) = on_both(&rules, Some(&other), log);
+    let told = |text: &str| text.matches("task.started").count();
+    assert_eq!((told(&console), told(&file)), (1, 1), "{console}\n{file}");
+    assert!(console.lines().next().unwrap().starts_with('{'), "{console}");
+    assert!(file.lines().last().unwrap().starts_with('{'), "{file}");
+}
+
+#[test]
+fn rules_for_modules_and_subjects_hold_on_console_and_file() {
+    let named = |name: &str, level| BTreeMap::from([(name.to_owned(), level)]);
+    let rules = Rules {
+        console: Transport { level: Level::Critical, format: Format::Compact },
+        file: Transport { level: Level::Debug, format: Format::Json },
+        levels: named("greenroom::task", Level::Info),
+        subjects: named("task:1", Level::Debug),
+    };
+    let (console, file) = on_both(&rules, None, |logger| {
+        for subject in ["task:1", "task:2"] {
+            logger.emit(Event::new(Level::Debug, event::TASK_STARTED, subject));
+        }
+        logger.emit(Event::new(Level::Info, event::TASK_SUCCEEDED, "task:2"));
+        logger.emit(Event::new(Level::Debug, event::AGENT_STARTED, "tally/a"));
+    });
+    let told = |text: &str| {
+        let of =
+            |line: &str| ["task:1", "task:2", "tally/a"].into_iter().find(|s| line.contains(*s)).unwrap();
+        text.lines().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&console), ["task:1", "task:2"], "{console}");
+    assert_eq!(told(&file), ["task:1", "task:2", "tally/a"], "{file}");
+}
+
+#[test]
+fn a_crash_is_written_on_each_as_its_level_and_format_have_it() {
+    let critical = Transport { level: Level::Critical, format: Format::Pretty };
+    let info = Transport { level: Level::Info, format: Format::Compact };
+    let rules = Rules { console: critical, file: info, ..Rules::default() };
+    let (console, file) = on_both(&rules, None, |logger| logger.crash(&report()));
+    assert_eq!((console.as_str(), file.lines().count()), ("", 1), "{file}");
+    assert!(file.contains("agent.crashed tally/a  panicked"), "{file}");
+    let json = Transport { level: Level::Info, format: Format::Json };
+    let (console, file) =
+        on_both(&Rules { console: info, file: json, ..rules }, None, |logger| logger.crash(&report()));
+    assert_eq!((console.lines().count(), file.lines().count()), (1, 2), "{console}\n{file}");
+}
+
+#[test]
+fn crashes_and_what_operators_did_wait_for_room_whatever_is_written_beside() {
+    let info = Transport { level: Level::Info, format: Format::Compact };
+    let debug = Transport { level: Level::Debug, format: Format::Json };
+    for rules in [
+        Rules { console: info, file: debug, ..Rules::default() },
+        Rules { console: debug, file: info, ..Rules::default() },
+    ] {
+        let (console, file) = on_both(&rules, None, |logger| {
+            let flood = logger.slog();
+            for round in 0..20 {
+                (0..1_000).for_each(|n| slog::debug!(flood, "line"; "n" => n));
+                logger.emit(Event::new(Level::Info, event::OPERATOR_ACTED, "kind").field("round", round));
+            }
+            logger.crash(&report());
+        });
+        for text in [console, file] {
+            let told = |event: &str| text.lines().filter(|line| line.contains(event)).count();
+            let last = text.lines().last();
+            assert_eq!((told("operator.acted"), told("agent.crashed")), (20, 1), "{last:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_blocks_or_panics_after_the_end() {
     let (logger, guard, _console) = start(Format::Compact);
@@ -256,7 +366,7 @@ fn nothing_blocks_or_panics_after_the_end() {
 fn a_console_that_takes_nothing_holds_nobody_for_ever() {
     let (logger, guard, console) = start(Format::Compact);
     let closed = console.gate.lock();
-    logger.set_levels(Level::Debug, &BTreeMap::new(), &BTreeMap::new());
+    logger.set_rules(&compact(Level::Debug));
     for n in 0..6_000 {
         logger.emit(Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}")));
     }

@@ -3,20 +3,26 @@
 //! Nothing is counted for a submission: the store keeps its counts by itself, and they are read about once a
 //! second while somebody submits, and more often only where somebody is about to be refused.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
-use super::node::Node;
+use super::{node::Node, since::Since};
 use crate::{
     agent::{AskError, host::Submitter},
+    clock,
     model::task::{Backlog, NewTask, Room},
+    store::Counts,
 };
 
 /// When whoever is refused may try again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long the counts may take to be read: the commit behind them knows better what is wrong with the store.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is counted where nobody submits: others bring work too.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What the node knows of it.
 #[derive(Default)]
@@ -24,6 +30,7 @@ pub(crate) struct Waiting {
     backlog: Mutex<Backlog>,
     /// Held by whoever counts.
     counting: tokio::sync::Mutex<()>,
+    full: Since,
 }
 
 /// Tasks on their way in.
@@ -63,6 +70,8 @@ impl Node {
         }
         match room {
             Room::None(waiting) => {
+                // by a count of a moment ago, and what came in since
+                self.waiting.full.set(true, clock::now());
                 let what = format!("{waiting} tasks wait already (tasks.max_backlog is {most})");
                 return Err(AskError::Overloaded { what, retry_after: AGAIN });
             }
@@ -87,7 +96,15 @@ impl Node {
         let counts = tokio::time::timeout(PATIENCE, self.store.counts()).await.ok()?.ok()?;
         let now = self.uptime();
         self.waiting.backlog.lock().counted(Backlog::of(&counts.tasks), seen, now);
+        self.full_backlog(&counts);
         Some(now)
+    }
+
+    /// How many tasks wait, and since when they are as many as may: `None` where they are fewer.
+    pub(crate) fn full_backlog(&self, counts: &Counts) -> Option<(u64, Timestamp)> {
+        let (waiting, most) = (Backlog::of(&counts.tasks), self.settings.load().tasks.max_backlog);
+        self.waiting.full.set(most > 0 && waiting >= most, clock::now());
+        Some((waiting, self.waiting.full.since()?))
     }
 
     /// Has it counted beside what goes on.
@@ -98,5 +115,14 @@ impl Node {
                 node.count_waiting().await;
             }
         });
+    }
+}
+
+/// Counts now and then until `end`, so that it is known since when too many wait.
+pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
+    while end.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        if node.settings.load().tasks.max_backlog > 0 && !node.outage.is_known() {
+            node.count_soon();
+        }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Handle, bonds, cache_actor,
+    Handle, backlog, bonds, cache_actor,
     configuration::{self, Layers},
     crashes::{self, install_hook},
     data_dir::DataDir,
@@ -33,6 +33,7 @@ use super::{
     operator::Operator,
     orchestrator::Drain,
     outage::{self, Outage},
+    parked,
     parts::{self, Actors},
     persistence::{Close, Hooks, Persistence},
     registry::Registry,
@@ -306,11 +307,13 @@ pub(crate) async fn launch(
     supervise("keeper of bonds", &node, &keepers, bonds::keep);
     supervise("keeper of settings", &node, &keepers, configuration::keep);
     supervise("keeper of notes", &node, &keepers, notes::keep);
+    supervise("keeper of parked tasks", &node, &keepers, parked::keep);
     supervise("keeper of schedules", &node, &keepers, schedules::keep);
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
     // hears of others.
     if threads.is_some() {
         supervise("store watch", &node, &keepers, outage::watch);
+        supervise("backlog", &node, &keepers, backlog::watch);
         supervise("hints", &node, &keepers, hints::exchange);
         supervise("parts", &node, &keepers, parts::keep);
         for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use crate::{
-    config::{self, Change, Errors, Origin, Settings, Sources},
+    config::{self, Change, Errors, LogFormat, Origin, Settings, Sources},
+    log::{Format, Rules, Transport},
     model::event::{self, Event, Level},
     store::{KeptSettings, StoreError},
 };
@@ -233,8 +234,7 @@ impl Node {
         let generation = applied.generation;
         *self.configuration.state.lock() = State { layers, wanted: Arc::new(wanted), generation };
         if !applied.applied.is_empty() {
-            let log = &in_force.log;
-            self.logger.set_levels(log.level, &log.levels, &log.subjects);
+            self.logger.set_rules(&log_rules(&in_force));
             self.configuration.sections.read.store(Arc::new(app));
             self.kinds.iter().for_each(|kind| kind.reconfigure(&in_force));
         }
@@ -318,5 +318,25 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
                 node.logger.emit(refused_event(&node, &error, WHY));
             }
         }
+    }
+}
+
+/// What is logged where, as the settings have it.
+pub(crate) fn log_rules(settings: &Settings) -> Rules {
+    let log = &settings.log;
+    let format = |format| match format {
+        LogFormat::Pretty => Format::Pretty,
+        LogFormat::Compact => Format::Compact,
+        LogFormat::Json => Format::Json,
+    };
+    let (console, file) = (&log.console, &log.file);
+    Rules {
+        console: Transport {
+            level: console.level.unwrap_or(log.level),
+            format: format(console.format.unwrap_or(log.format)),
+        },
+        file: Transport { level: file.level.unwrap_or(log.level), format: format(file.format) },
+        levels: log.levels.clone(),
+        subjects: log.subjects.clone(),
     }
 }

@@ -1,17 +1,16 @@
 //! Mailboxes that are nearly full, as the sweep of each second sees them.
 
-use std::sync::atomic::Ordering;
-
 use super::{inbox::Phase, kind::Kind, live::Live};
 use crate::{
     agent::Agent,
+    clock,
     model::event::{self, Event, Level},
 };
 
 impl<A: Agent> Kind<A> {
     /// Tells where a mailbox is nearly full, and where it is half empty again: once each.
     pub(super) fn gauge(&self, live: &Live<A>) {
-        let was = live.inbox.flooded.load(Ordering::Relaxed);
+        let was = live.inbox.flooded.is_on();
         // whoever is idle has nothing that waits: no lock is taken for it
         let idle = live.inbox.phase() == Phase::Idle;
         if idle && !was {
@@ -22,7 +21,7 @@ impl<A: Agent> Kind<A> {
         if is == was {
             return;
         }
-        live.inbox.flooded.store(is, Ordering::Relaxed);
+        live.inbox.flooded.set(is, clock::now());
         let Some(node) = self.node.upgrade() else { return };
         let subject = live.lane.name.subject();
         let (level, name) = match is {

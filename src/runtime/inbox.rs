@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use tokio::time::Instant;
 
-use super::persistence::Outcome;
+use super::{persistence::Outcome, since::Since};
 use crate::agent::turn::Activation;
 
 /// What a cell is at.
@@ -97,8 +97,8 @@ pub(crate) struct Inbox {
     pub used_at: AtomicU32,
     pub version: AtomicI64,
     pub restarts: AtomicU32,
-    /// Its mailbox was seen nearly full, and not half empty since.
-    pub flooded: AtomicBool,
+    /// Its mailbox was seen nearly full, and not half empty after that.
+    pub flooded: Since,
     /// What a turn that waits is at.
     pub current: Mutex<Option<Box<Current>>>,
 }
@@ -130,7 +130,7 @@ impl Inbox {
             used_at: AtomicU32::new(started as u32),
             version: AtomicI64::new(0),
             restarts: AtomicU32::new(0),
-            flooded: AtomicBool::new(false),
+            flooded: Since::default(),
             current: Mutex::new(None),
         }
     }

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::{
@@ -220,8 +221,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);
-    /// The agents whose mailboxes are nearly full, as the last sweep has seen.
-    fn flooded(&self) -> Vec<String>;
+    /// The agents whose mailboxes are nearly full, as the last sweep has seen, and since when.
+    fn flooded(&self) -> Vec<(String, Timestamp)>;
     /// Has the longest idle leave where more are in memory than may.
     fn thin_out(&self);
     fn drain(&self);
@@ -406,9 +407,9 @@ impl<A: Agent> AnyKind for Kind<A> {
         });
     }
 
-    fn flooded(&self) -> Vec<String> {
-        let flooded = |live: &Live<A>| live.inbox.flooded.load(Ordering::Relaxed);
-        self.live.all().filter(flooded).map(|live| live.lane.name.subject()).collect()
+    fn flooded(&self) -> Vec<(String, Timestamp)> {
+        let of = |live: Live<A>| Some((live.lane.name.subject(), live.inbox.flooded.since()?));
+        self.live.all().filter_map(of).collect()
     }
 
     fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {

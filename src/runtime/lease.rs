@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio::{
     sync::{Notify, watch},
@@ -20,8 +21,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{dispatcher::SUSPECTS, node::Node};
+use super::{dispatcher::SUSPECTS, node::Node, since::Since};
 use crate::{
+    clock,
     model::{
         event::{self, Event, Level},
         id::AgentId,
@@ -39,6 +41,7 @@ pub(crate) struct Owned {
     doubt: AtomicBool,
     /// From when on it is in doubt unless it is renewed, in milliseconds of the node's life.
     doubt_at: AtomicU64,
+    doubted: Since,
     /// The nodes that the store knew at the last renewal.
     nodes: RwLock<Arc<Vec<NodeRow>>>,
     hurry: Notify,
@@ -60,6 +63,7 @@ impl Owned {
             epochs: epochs.iter().copied().map(AtomicI64::new).collect(),
             doubt: AtomicBool::new(false),
             doubt_at: AtomicU64::new(u64::MAX),
+            doubted: Since::default(),
             nodes: RwLock::default(),
             hurry: Notify::new(),
             told: watch::Sender::new(0),
@@ -81,6 +85,17 @@ impl Owned {
     /// The same by the clock: true too where the process stood still and its keeper has not woken yet.
     pub(crate) fn is_past(&self, now: Duration) -> bool {
         self.in_doubt() || super::millis(now) >= self.doubt_at.load(Ordering::Acquire)
+    }
+
+    /// Since when it has been so.
+    pub(crate) fn doubted(&self, now: Duration) -> Option<Timestamp> {
+        self.doubted.since().or_else(|| self.is_past(now).then(|| self.begun(now)))
+    }
+
+    /// When a doubt began that is noticed now: where the clock alone says so, earlier than now.
+    fn begun(&self, now: Duration) -> Timestamp {
+        let ago = super::millis(now).saturating_sub(self.doubt_at.load(Ordering::Acquire));
+        clock::now().saturating_sub(Duration::from_millis(ago)).unwrap_or_else(|_| clock::now())
     }
 
     /// The nodes that the store knew at the last renewal.
@@ -157,6 +172,7 @@ impl Keeper {
         let (now, mut doubt_at) = (self.now(), 0);
         let doubt = self.tenure.in_doubt(now);
         let stood_still = owned.is_past(now) && !owned.in_doubt();
+        owned.doubted.set(doubt, owned.begun(now));
         if !doubt {
             doubt_at = self.tenure.turns_at(now).map_or(0, super::millis);
         }
@@ -281,6 +297,7 @@ impl Keeper {
             node.topics.doubt();
             node.bonds.sweep(); // their last owner may have left something undone, …
             node.topics.tell_all(); // … and untold
+            node.parked.notify_one(); // … and put aside
         }
         let (store, boot) = (node.store.clone(), node.boot);
         if ownership.rescued > 0
@@ -342,6 +359,7 @@ mod tests {
             url: Some(format!("http://{boot}")),
             started_at: jiff::Timestamp::UNIX_EPOCH,
             lease_until: None,
+            drained_at: None,
             partitions: vec![id.partition()],
         };
         *owned.nodes.write() = Arc::new(vec![row(1)]);

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,7 +28,6 @@ use super::{
     configuration::{Configuration, Layers},
     crashes::Crashes,
     dispatcher::{CLAIM, Held, Newborns, PROMOTE, Wake},
-    draining::Draining,
     gone::Gone,
     groups::{Group, MemberCrashed},
     keeper::Keeper,
@@ -44,6 +43,7 @@ use super::{
     probe::Probe,
     schedules::Signal,
     settle::later,
+    since::Since,
     tool_cell::AnyTool,
     topics::Topics,
     watchdog::Heart,
@@ -118,14 +118,16 @@ pub(crate) struct Node {
     pub moved: broadcast::Sender<TaskId>,
     /// Something was committed that other nodes may wait for.
     pub news: tokio::sync::Notify,
+    /// There may be parked tasks that nobody brings back.
+    pub parked: tokio::sync::Notify,
     /// A wake-up is on its way to the dispatcher.
     pub waking: AtomicU8,
     /// Tasks that begin with their submission.
     pub newborns: Newborns,
-    /// Whether an operator wants it to begin no tasks.
-    pub draining: Draining,
+    /// An operator wants it to begin no tasks; a restart ends that.
+    pub draining: Since,
     tick: AtomicU32,
-    closing: AtomicBool,
+    closing: Since,
 }
 
 /// What [`Node::new`] is given beside what it makes itself.
@@ -193,11 +195,12 @@ impl Node {
                 notes: NoteBook::default(),
                 moved: broadcast::channel(1_024).0,
                 news: tokio::sync::Notify::new(),
+                parked: tokio::sync::Notify::new(),
                 waking: AtomicU8::new(0),
                 newborns: Newborns::default(),
-                draining: Draining::default(),
+                draining: Since::default(),
                 tick: AtomicU32::new(0),
-                closing: AtomicBool::new(false),
+                closing: Since::default(),
             }
         })
     }
@@ -282,11 +285,16 @@ impl Node {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.closing.is_on()
+    }
+
+    /// Since when it has been going down.
+    pub(crate) fn closing_since(&self) -> Option<Timestamp> {
+        self.closing.since()
     }
 
     pub(crate) fn set_closing(&self) {
-        self.closing.store(true, Ordering::Release);
+        self.closing.set(true, clock::now());
     }
 
     pub(crate) fn kind(&self, name: &str) -> Option<(usize, &Arc<dyn AnyKind>)> {

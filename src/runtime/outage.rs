@@ -4,13 +4,14 @@
 //! A failure that is over within a moment is nobody's business: its commit is tried again. One that
 //! lasts is *known*: new messages are turned away at once, with the cause, in place of waiting behind
 //! what cannot be written. A full disk turns nobody away: each commit learns by itself that there is
-//! no room, and has its answer.
+//! no room, and has its answer. It is full until something has been written: where nobody writes, the
+//! watch tries it.
 //!
 //! ```text
 //!            a failure                 it lasts, or there is no room
 //!   well ───────────────▶ failing ───────────────────────────────────▶ told
 //!    ▲ ▲                     │                                        │    ▲
-//!    │ ╰── a commit succeeds ╯                      a commit succeeds │    │ a failure
+//!    │ ╰── a write succeeds ─╯                       a write succeeds │    │ a failure
 //!    │                                                                ▼    │
 //!    ╰────────────────── no failure for a while, told so ────────── calm ──╯
 //! ```
@@ -52,17 +53,21 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const GRACE: Duration = Duration::from_millis(20);
 /// An outage is over when nothing has failed for so long.
 const CALM: Duration = Duration::from_secs(2);
-/// A disk that was full so long ago may have room: nobody is to keep work from the node for it.
-const STALE: Duration = Duration::from_secs(10);
+/// A disk that was found full so long ago may have room: it is tried, for nobody else may write while the node
+/// is not ready.
+const TRY: Duration = Duration::from_secs(2);
 
 /// An outage, for people.
 #[derive(Debug, Clone)]
 pub(crate) struct Down {
+    /// The first failure.
     pub since: Timestamp,
     /// Of the last failure.
     pub cause: Cause,
     /// The last failure.
     pub error: String,
+    /// There was no room, and nothing has been written after that.
+    full: Option<String>,
     begun: Instant,
     /// The cause that people have been told.
     told: Option<Cause>,
@@ -95,6 +100,15 @@ struct Writing {
     since: Option<Instant>,
     /// A try of it has failed.
     failing: bool,
+}
+
+/// How the store has answered that took what it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It keeps something that it did not keep before.
+    Written,
+    /// Nothing was there to be written.
+    Read,
 }
 
 #[derive(Default)]
@@ -138,9 +152,12 @@ impl Outage {
 
     /// What is wrong, once that has been told and as long as it is so.
     pub(crate) fn down(&self) -> Option<Down> {
-        let down = self.state.lock().down.clone()?;
-        let lasts = down.blocks.is_some() || down.failed_at.elapsed() < STALE;
-        (down.told.is_some() && down.well.is_none() && lasts).then_some(down)
+        self.state.lock().down.clone().filter(|down| down.told.is_some() && down.well.is_none())
+    }
+
+    /// When what fails now began to, told or not.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        self.state.lock().down.as_ref().map(|down| down.since)
     }
 
     /// A writer begins a commit.
@@ -162,15 +179,15 @@ impl Outage {
         self.failed(error);
     }
 
-    /// A writer's commit has its outcome. `well`: the store took it.
-    pub(crate) fn ends(&self, writer: usize, well: bool) {
+    /// A writer's commit has its outcome. `answer`: the store took it.
+    pub(crate) fn ends(&self, writer: usize, answer: Option<Answer>) {
         let mut state = self.state.lock();
         if let Some(writing) = state.writers.get_mut(writer) {
             *writing = Writing::default();
         }
-        if well {
+        if let Some(answer) = answer {
             state.well_at = Some(Instant::now());
-            self.is_back(state);
+            self.is_back(state, answer);
         }
     }
 
@@ -191,6 +208,7 @@ impl Outage {
             since: clock::now(),
             cause: Cause::Other,
             error: String::new(),
+            full: None,
             begun: now,
             told: None,
             blocks: None,
@@ -199,6 +217,9 @@ impl Outage {
         });
         (down.cause, down.error) = (error.cause(), error.to_string());
         (down.failed_at, down.well) = (now, None);
+        if matches!(error, StoreError::Full(_)) {
+            down.full = Some(error.to_string());
+        }
         match blocks {
             Some(since) => {
                 let since = now.checked_sub(since).unwrap_or(now);
@@ -222,7 +243,7 @@ impl Outage {
     }
 
     /// The store has answered as it should.
-    fn is_back(&self, mut state: parking_lot::MutexGuard<'_, State>) {
+    fn is_back(&self, mut state: parking_lot::MutexGuard<'_, State>, answer: Answer) {
         if state.down.is_none() {
             return;
         }
@@ -232,7 +253,11 @@ impl Outage {
             return;
         }
         match &mut state.down {
+            Some(Down { full: Some(full), cause, error, blocks, .. }) if answer == Answer::Read => {
+                (*cause, *error, *blocks) = (Cause::DiskFull, full.clone(), None);
+            }
             Some(down) if down.told.is_some() => {
+                down.full = None;
                 down.blocks = None;
                 down.well.get_or_insert_with(Instant::now);
             }
@@ -266,8 +291,21 @@ impl Outage {
     fn answered(&self) {
         let state = self.state.lock();
         if state.writers.iter().all(|writing| writing.since.is_none()) {
-            self.is_back(state);
+            self.is_back(state, Answer::Read);
         }
+    }
+
+    /// Whether it is to be tried if there is room again: there was none, and nobody has written for a while.
+    fn is_to_be_tried(&self) -> bool {
+        let state = self.state.lock();
+        state.down.as_ref().is_some_and(|down| down.full.is_some() && down.failed_at.elapsed() >= TRY)
+    }
+
+    /// Something could be written that needed room.
+    fn has_room(&self) {
+        let mut state = self.state.lock();
+        state.well_at = Some(Instant::now());
+        self.is_back(state, Answer::Written);
     }
 
     /// A failure that lasts becomes known; tells whether it has just done so.
@@ -292,7 +330,7 @@ impl Outage {
 /// and one that is back although nobody had anything to write.
 pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
     let outage = node.outage.clone();
-    let (mut known, mut asked) = (false, None);
+    let (mut known, mut asked, mut trial) = (false, None, None);
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -304,7 +342,10 @@ pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
             node.wake_all();
             node.wake_dispatcher(true);
         }
-        // Where there is no room, only a commit shows whether there is again.
+        // Where there is no room, only a write shows whether there is again.
+        if outage.is_to_be_tried() && trial.as_ref().is_none_or(JoinHandle::is_finished) {
+            trial = Some(tokio::spawn(try_room(node.clone())));
+        }
         let hangs = || outage.is_slow() || node.store.silence().is_some_and(|silence| silence >= SLOW);
         if !outage.is_blocked() && !hangs() {
             continue;
@@ -321,6 +362,13 @@ pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
             known = true;
             node.wake_all();
         }
+    }
+}
+
+async fn try_room(node: Arc<Node>) {
+    match node.store.try_room().await {
+        Ok(()) => node.outage.has_room(),
+        Err(error) => node.outage.failed(&error),
     }
 }
 
@@ -346,6 +394,8 @@ async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WRITTEN: Option<Answer> = Some(Answer::Written);
 
     fn outage() -> (Arc<Outage>, impl Fn() -> Vec<String>) {
         let logger = Logger::quiet(Level::Info);
@@ -382,7 +432,7 @@ mod tests {
         outage.begins(0);
         outage.fails(0, &lost());
         assert!(!outage.ripen() && !outage.is_known(), "it may be a blip");
-        outage.ends(0, true);
+        outage.ends(0, WRITTEN);
         pass(&outage, CALM);
         outage.settle();
         assert!(told().is_empty(), "a blip is nobody's business");
@@ -395,14 +445,14 @@ mod tests {
         outage.failed(&lost());
         assert!(!lasts(&outage), "it is known already");
         assert_eq!(outage.down().map(|d| d.cause), Some(Cause::Unreachable));
-        outage.ends(0, true);
-        outage.ends(1, true);
+        outage.ends(0, WRITTEN);
+        outage.ends(1, WRITTEN);
         assert!(outage.down().is_none() && !outage.is_known(), "the next message is let in at once");
         outage.settle();
         assert_eq!(told(), [event::STORE_DOWN], "it may fail again in a moment");
         outage.failed(&lost());
         assert!(lasts(&outage) && outage.is_known(), "as it does");
-        outage.ends(0, true);
+        outage.ends(0, WRITTEN);
         pass(&outage, CALM);
         outage.settle();
         outage.settle();
@@ -415,21 +465,52 @@ mod tests {
         for _ in 0..10 {
             outage.begins(0);
             outage.fails(0, &full());
-            outage.ends(0, false);
+            outage.ends(0, None);
             pass(&outage, BLIP);
             assert!(!outage.ripen() && !outage.is_known());
             assert_eq!(outage.down().map(|d| d.cause), Some(Cause::DiskFull));
             outage.begins(0);
-            outage.ends(0, true);
+            outage.ends(0, WRITTEN);
             outage.settle();
             assert!(outage.down().is_none());
         }
         pass(&outage, CALM);
         outage.settle();
         assert_eq!(told(), [event::STORE_DOWN, event::STORE_UP]);
+    }
+
+    #[test]
+    fn a_full_disk_is_full_until_something_was_written_and_since_it_was_found_so() {
+        let (outage, _) = outage();
         outage.failed(&full());
-        pass(&outage, STALE);
-        assert!(outage.down().is_none(), "nobody would send it anything that could show otherwise");
+        let first = outage.since();
+        assert!(!outage.is_to_be_tried(), "somebody has just done so");
+        pass(&outage, Duration::from_secs(3_600));
+        assert_eq!(outage.down().map(|down| Some(down.since)), Some(first), "nobody has written since");
+        assert!(outage.is_to_be_tried());
+        outage.failed(&full());
+        assert_eq!(outage.since(), first);
+
+        // what reads tell says nothing of room
+        outage.failed(&lost());
+        outage.answered();
+        outage.begins(0);
+        outage.ends(0, Some(Answer::Read));
+        pass(&outage, CALM);
+        outage.settle();
+        let down = outage.down();
+        assert_eq!(down.map(|down| (down.cause, Some(down.since))), Some((Cause::DiskFull, first)));
+
+        outage.has_room();
+        assert!(outage.down().is_none() && !outage.is_to_be_tried());
+        outage.failed(&full());
+        assert_eq!(outage.since(), first, "it was for a moment");
+        outage.has_room();
+        pass(&outage, CALM);
+        outage.settle();
+        assert_eq!(outage.since(), None);
+        outage.failed(&full());
+        assert!(outage.since() > first, "another spell");
     }
 
     #[test]
@@ -439,7 +520,7 @@ mod tests {
         outage.begins(1);
         outage.fails(0, &StoreError::NotDone("canceling statement due to statement timeout".to_owned()));
         pass(&outage, BLIP);
-        outage.ends(1, true);
+        outage.ends(1, WRITTEN);
         assert!(!outage.ripen() && !outage.is_known());
         assert_eq!(told(), [event::STORE_DOWN]);
         assert_eq!(outage.down().map(|d| d.cause), Some(Cause::StatementTimeout));
@@ -447,7 +528,7 @@ mod tests {
         assert!(outage.ripen(), "nobody is served any more");
         outage.answered();
         assert!(outage.is_known(), "the commit knows better");
-        outage.ends(0, true);
+        outage.ends(0, WRITTEN);
         assert!(outage.down().is_none() && !outage.is_known());
     }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     inbox::{Control, Inbox},
-    outage::Outage,
+    outage::{Answer, Outage},
     probe::{Boundary, Probe},
 };
 use crate::{
@@ -372,7 +372,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
         let begun = Instant::now();
         let error = match cx.store.commit(cx.boot, units).await {
             Ok(verdicts) => {
-                cx.outage.ends(cx.writer, true);
+                cx.outage.ends(cx.writer, Some(answer(&verdicts)));
                 count(cx, units, &verdicts, begun.elapsed());
                 (cx.hooks.judged)(units, &verdicts);
                 tell_newborns(cx, units, &verdicts, tries.is_unsure());
@@ -423,7 +423,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             tokio::time::sleep(pause).await;
             continue;
         }
-        cx.outage.ends(cx.writer, false);
+        cx.outage.ends(cx.writer, None);
         tell_newborns(cx, units, &[], true);
         match error {
             StoreError::Fatal(why) => {
@@ -439,6 +439,11 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             }
         }
     }
+}
+
+fn answer(verdicts: &[Verdict]) -> Answer {
+    let written = |verdict: &Verdict| matches!(verdict, Verdict::Durable | Verdict::Begun { .. });
+    if verdicts.iter().any(written) { Answer::Written } else { Answer::Read }
 }
 
 fn count(cx: &Context, units: &[Unit], verdicts: &[Verdict], took: Duration) {

@@ -166,8 +166,12 @@ pub struct MemberInfo {
     pub partitions: Vec<i16>,
     /// Whether it is the node that answers.
     pub this: bool,
-    /// `active`; `suspended` where the node that answers starts no turn; `expired` past its lease.
+    /// `active`; `draining` where it begins no tasks because an operator said so: it keeps what it owns and takes
+    /// the messages for it; `suspended` where the node that answers starts no turn; `expired` past its lease.
     pub status: String,
+    /// Since when it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_at: Option<Timestamp>,
 }
 
 /// A node of the supervision tree.

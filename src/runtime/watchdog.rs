@@ -10,18 +10,22 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
 use actix_rt::ArbiterHandle;
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{inbox::Inbox, millis, node::Node};
-use crate::model::event::{self, Event, Level};
+use super::{inbox::Inbox, millis, node::Node, since::Since};
+use crate::{
+    clock,
+    model::event::{self, Event, Level},
+};
 
 /// How often a heart beats.
 const BEAT: Duration = Duration::from_millis(200);
@@ -41,13 +45,13 @@ pub(crate) struct Heart {
     beat: AtomicU64,
     /// The cell at work, by the place of its inbox; 0: none.
     at_work: AtomicUsize,
-    stuck: AtomicBool,
+    stuck: Since,
 }
 
 impl Heart {
     /// Whether its thread is held up.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.stuck.load(Ordering::Relaxed)
+        self.stuck.is_on()
     }
 }
 
@@ -115,14 +119,16 @@ fn listen(node: &Node, heart: &Heart, seen: &mut Seen) {
     let silent = node.uptime().saturating_sub(Duration::from_millis(heart.beat.load(Ordering::Relaxed)));
     let at_work = heart.at_work.load(Ordering::Relaxed);
     if silent < STUCK {
-        heart.stuck.store(false, Ordering::Relaxed);
+        heart.stuck.set(false, clock::now());
         if let Some((subject, since)) = seen.told.take() {
             let event = Event::new(Level::Info, "agent.unstuck", subject);
             node.logger.emit(event.field("stuck_ms", millis(since.elapsed() + STUCK)));
         }
     } else if seen.told.is_none() && at_work != 0 && at_work == seen.at_work {
         // the same one as at the last look: it is at one and the same step
-        heart.stuck.store(true, Ordering::Relaxed);
+        // not since this was noticed: since its thread was last free
+        let now = clock::now();
+        heart.stuck.set(true, now.saturating_sub(silent).unwrap_or(now));
         if let Some(subject) = node.kinds.iter().find_map(|kind| kind.lives_at(at_work)) {
             let event = Event::new(Level::Warn, event::AGENT_STUCK, &*subject)
                 .field("stuck_ms", millis(silent))
@@ -134,9 +140,11 @@ fn listen(node: &Node, heart: &Heart, seen: &mut Seen) {
     seen.at_work = at_work;
 }
 
-/// Who holds up a thread at the moment.
-pub(crate) fn stuck(node: &Node) -> Vec<String> {
-    let stuck = node.hearts.iter().filter(|heart| heart.is_stuck());
-    let places = stuck.map(|heart| heart.at_work.load(Ordering::Relaxed));
-    places.filter_map(|at| node.kinds.iter().find_map(|kind| kind.lives_at(at))).collect()
+/// Who holds up a thread at the moment, and since when.
+pub(crate) fn stuck(node: &Node) -> Vec<(String, Timestamp)> {
+    let of = |heart: &Arc<Heart>| {
+        let (since, at) = (heart.stuck.since()?, heart.at_work.load(Ordering::Relaxed));
+        Some((node.kinds.iter().find_map(|kind| kind.lives_at(at))?, since))
+    };
+    node.hearts.iter().filter_map(of).collect()
 }

@@ -49,6 +49,8 @@ pub struct NodeRow {
     pub started_at: Timestamp,
     /// Until when it owns what it owns; absent where the lease is a lock (SQLite).
     pub lease_until: Option<Timestamp>,
+    /// Since when it begins no tasks because an operator said so.
+    pub drained_at: Option<Timestamp>,
     /// The partitions that it owns.
     pub partitions: Vec<i16>,
 }

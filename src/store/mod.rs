@@ -67,7 +67,7 @@ use uuid::Uuid;
 
 use crate::model::{
     crash_group::CrashGroup,
-    id::{AgentId, TaskId},
+    id::{AgentId, Target, TaskId},
     targets::Targets,
     task::{ClaimId, Claimed, DeadTask, Queue, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
@@ -267,6 +267,15 @@ pub struct Counts {
     pub agents: Vec<(StoredStatus, u64)>,
 }
 
+/// Since when something has waited for a person: what has waited for the longest. `None`: nothing does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Oldest {
+    /// The oldest quarantine.
+    pub quarantined: Option<Timestamp>,
+    /// The oldest interruption of an effect that happens once; of very many, among the first accepted.
+    pub outcome_unknown: Option<Timestamp>,
+}
+
 /// What `db status` tells.
 #[derive(Debug, Clone)]
 pub struct Migrations {
@@ -402,6 +411,9 @@ pub trait Store:
     /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;
 
+    /// The targets that have parked tasks, in the order of their names: the first `limit` behind one.
+    async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>, StoreError>;
+
     /// A task, hot or archived.
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError>;
 
@@ -444,6 +456,9 @@ pub trait Store:
     /// are few of them.
     async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError>;
 
+    /// Since when agents are in quarantine and outcomes unknown.
+    async fn oldest(&self) -> Result<Oldest, StoreError>;
+
     /// Merges crash groups into those that are there, as [`CrashGroup::merge`] does; a power cut may take
     /// it back. No id comes twice in a call.
     ///
@@ -464,6 +479,15 @@ pub trait Store:
 
     /// Checks that the store answers, and would take writes.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Writes something of no meaning, some tens of kilobytes, where an earlier one stood: whether a disk that was
+    /// full has room again.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] where it has not.
+    async fn try_room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// For how long the call that waits for the longest has heard nothing; `None` where nobody waits, or
     /// the store cannot tell.

@@ -17,13 +17,13 @@ macro_rules! reads {
     ($conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*]) => {
         use crate::{
             model::{
-                id::{AgentId, TaskId},
+                id::{AgentId, Target, TaskId},
                 task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView, queue_of},
                 targets::Targets,
                 topic::Subscriber,
             },
             store::{
-                AgentFilter, AgentRow, Doom, KeyRow, StoreError, StoredStatus, TaskFilter,
+                AgentFilter, AgentRow, Doom, KeyRow, Oldest, StoreError, StoredStatus, TaskFilter,
                 TaskPage,
                 read::{LOOK, MAX_PAGE, page},
                 rows::{ArchivedRow, StoredAgent, TaskRow, code_of, state_of, tags_of, target_of},
@@ -34,12 +34,14 @@ macro_rules! reads {
                     greenroom_subscriptions, greenroom_task_archive, greenroom_task_events, greenroom_tasks,
                     greenroom_waits,
                 },
-                values::{FAILED, Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, moment},
+                values::{FAILED, Id, Lit, Micros, OUTCOME_UNKNOWN, PARKED, QUARANTINED, READY, RUNNING, SCHEDULED, lane, moment},
             },
         };
 
         /// How many of the doomed one call looks at.
         const DOOMED_AT_ONCE: i64 = 1_000;
+        /// Among how many of those with an unknown outcome the oldest is looked for.
+        const UNKNOWN_AT_ONCE: i64 = 1_000;
 
         /// The first of those who are subscribed to a topic.
         pub(super) $($async)* fn first_subscribers(
@@ -394,6 +396,69 @@ macro_rules! reads {
             let rows: Vec<(String, Micros)> =
                 dsl::greenroom_paused.order(dsl::queue.asc()).load(conn)$($wait)*.map_err(sql)?;
             Ok(rows.into_iter().map(|(queue, at)| (queue, moment(at))).collect())
+        }
+
+        /// The targets of parked tasks, behind one, by name.
+        pub(super) $($async)* fn parked(
+            conn: &mut $conn,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<Vec<Target>, StoreError> {
+            use greenroom_tasks::dsl;
+            let mut query = dsl::greenroom_tasks
+                .filter(dsl::state.ge(RUNNING))
+                .filter(dsl::state.eq(PARKED))
+                .select(dsl::target)
+                .distinct()
+                .into_boxed::<$db>();
+            if let Some(after) = after {
+                query = query.filter(dsl::target.gt(after));
+            }
+            let targets: Vec<String> =
+                query.order(dsl::target.asc()).limit(page(limit)).load(conn)$($wait)*.map_err(sql)?;
+            Ok(targets.iter().map(|target| target_of(target)).collect())
+        }
+
+        /// Since when something has waited for a person.
+        pub(super) $($async)* fn oldest(conn: &mut $conn) -> Result<Oldest, StoreError> {
+            use {greenroom_agents::dsl as a, greenroom_task_events::dsl as e, greenroom_tasks::dsl as t};
+            let quarantined = a::greenroom_agents.filter(a::status.eq(QUARANTINED));
+            let held: Option<Option<Micros>> = quarantined
+                .filter(a::held_at.is_not_null())
+                .order(a::held_at.asc())
+                .select(a::held_at)
+                .first(conn)$($wait)*
+                .optional()
+                .map_err(sql)?;
+            // of those whose status came with them
+            let made: Option<Micros> = quarantined
+                .filter(a::held_at.is_null())
+                .order(a::updated_at.asc())
+                .select(a::updated_at)
+                .first(conn)$($wait)*
+                .optional()
+                .map_err(sql)?;
+            let unknown: Vec<Id> = t::greenroom_tasks
+                .filter(t::state.eq(OUTCOME_UNKNOWN))
+                .order(t::id.asc())
+                .limit(UNKNOWN_AT_ONCE)
+                .select(t::id)
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            // one that a person had try again may have been interrupted before
+            let told: Vec<(Id, Micros)> = e::greenroom_task_events
+                .filter(e::task.eq_any(&unknown))
+                .filter(e::event.eq("outcome_unknown"))
+                .order(e::rowid.asc())
+                .select((e::task, e::at))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            let last: std::collections::HashMap<uuid::Uuid, Micros> =
+                told.into_iter().map(|(task, at)| (task.0, at)).collect();
+            Ok(Oldest {
+                quarantined: held.flatten().into_iter().chain(made).min().map(moment),
+                outcome_unknown: last.into_values().min().map(moment),
+            })
         }
 
         /// How many tasks of these partitions may only run alone, and are not of a paused queue.

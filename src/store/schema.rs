@@ -108,6 +108,7 @@ diesel::table! {
         created_at -> Moment,
         updated_at -> Moment,
         state -> Binary,
+        held_at -> Nullable<Moment>,
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a store has more where several processes share it: a pool of connections, and hints.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use super::StoreError;
 
@@ -19,6 +21,9 @@ pub trait Shared: Send + Sync {
     /// # Errors
     /// [`StoreError::NotDone`]; nothing depends on it.
     async fn nudge(&self, what: &str) -> Result<(), StoreError>;
+
+    /// Keeps since when a node begins no tasks, for those who ask another one; `None`: it does.
+    async fn drain(&self, boot: Uuid, since: Option<Timestamp>) -> Result<(), StoreError>;
 }
 
 /// How a store's pool of connections fares.

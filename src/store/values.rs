@@ -20,6 +20,7 @@ use crate::model::{
     id::{AgentId, TaskId},
     task::TaskState,
 };
+use crate::store::StoredStatus;
 
 /// The types of columns that the databases keep differently.
 pub(super) mod types {
@@ -187,6 +188,8 @@ pub(super) const RUNNING: Lit<{ TaskState::Running as i16 }> = Lit;
 pub(super) const WAITING: Lit<{ TaskState::Waiting as i16 }> = Lit;
 pub(super) const PARKED: Lit<{ TaskState::Parked as i16 }> = Lit;
 pub(super) const OUTCOME_UNKNOWN: Lit<{ TaskState::OutcomeUnknown as i16 }> = Lit;
+
+pub(super) const QUARANTINED: Lit<{ StoredStatus::Quarantined as i16 }> = Lit;
 
 pub(super) const FAILED: Lit<{ TaskState::Failed as i16 }> = Lit;
 

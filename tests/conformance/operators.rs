@@ -186,8 +186,59 @@ rules! {
         assert_eq!(shown, all);
     }
 
+    async fn what_waits_for_a_person_is_told_with_its_beginning(w: &mut World) {
+        use greenroom::store::Oldest;
+        assert_eq!(w.store.oldest().await.unwrap(), Oldest::default());
+        let set = async |w: &World, key: &str, status| {
+            let id = AgentId::of("tally", key);
+            w.store.set_status(id, "tally", key, w.epoch(id), status, None).await.unwrap();
+        };
+        w.must(w.turn("a", 0, "1")).await;
+        w.must(w.turn("b", 0, "1")).await;
+        set(w, "b", StoredStatus::Paused).await;
+        assert_eq!(w.store.oldest().await.unwrap(), Oldest::default());
+        set(w, "a", StoredStatus::Quarantined).await;
+        let first = w.store.oldest().await.unwrap().quarantined.unwrap();
+        set(w, "b", StoredStatus::Quarantined).await;
+        // an agent of which nothing else is kept, and one that is told again
+        set(w, "c", StoredStatus::Quarantined).await;
+        set(w, "a", StoredStatus::Quarantined).await;
+        assert_eq!(w.store.oldest().await.unwrap().quarantined, Some(first));
+        set(w, "a", StoredStatus::Normal).await;
+        let second = w.store.oldest().await.unwrap().quarantined.unwrap();
+        assert!(second > first, "{first} {second}");
+        set(w, "b", StoredStatus::Normal).await;
+        assert!(w.store.oldest().await.unwrap().quarantined.unwrap() > second);
+        set(w, "c", StoredStatus::Normal).await;
+        assert_eq!(w.store.oldest().await.unwrap(), Oldest::default());
+
+        let interrupt = async |w: &mut World, key: &str| {
+            let claimed = w.running(task(key)).await;
+            w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("cut off") })).await;
+            claimed.id
+        };
+        let early = interrupt(w, "d").await;
+        let first = w.store.oldest().await.unwrap().outcome_unknown.unwrap();
+        let late = interrupt(w, "e").await;
+        assert_eq!(w.store.oldest().await.unwrap().outcome_unknown, Some(first));
+        // tried again, and interrupted again: it is so since then
+        w.store.retry(early).await.unwrap().unwrap().unwrap();
+        let second = w.store.oldest().await.unwrap().outcome_unknown.unwrap();
+        assert!(second > first, "{first} {second}");
+        let again = w.claim(9).await.remove(0);
+        w.must(ending(&again, FinishOutcome::OutcomeUnknown { error: error("cut off") })).await;
+        assert_eq!(w.store.oldest().await.unwrap().outcome_unknown, Some(second));
+        for id in [early, late] {
+            w.must(ending_idle(id, failed())).await;
+        }
+        assert_eq!(w.store.oldest().await.unwrap(), Oldest::default());
+    }
+
     async fn a_store_that_answers_says_what_it_is(w: &mut World) {
         w.store.ping().await.unwrap();
+        // twice: it writes where it has written before
+        w.store.try_room().await.unwrap();
+        w.store.try_room().await.unwrap();
         assert!(w.store.name().contains(' '));
         assert!(w.store.writers() >= 1);
     }

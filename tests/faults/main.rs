@@ -26,4 +26,5 @@ mod weather;
 mod cache;
 mod database;
 mod network;
+mod nodes;
 mod troubles;

@@ -189,6 +189,64 @@ fn disk(megabytes: usize) -> Option<Disk> {
     disk
 }
 
+/// The store's verdict: since when it is down, if it is.
+fn down_since(node: &Node) -> Option<String> {
+    let status = node.get("/api/v1/status");
+    let reasons = status.json["reasons"].as_array().unwrap();
+    let down = reasons.iter().find(|reason| reason["code"] == "store_down")?;
+    assert!(down["message"].as_str().unwrap().contains("disk_full"), "{status:?}");
+    Some(down["since"].as_str().unwrap().to_owned())
+}
+
+/// A disk that was found full is told until something was written again, however long nobody writes; and then it
+/// is not, although nobody has written but the node itself.
+fn is_told_until_something_was_written(node: &Node, disk: &Disk) {
+    until("it does not serve", node, || ask(node, 0, "10s").0.status == 200);
+    disk.fill();
+    let mut n = 0;
+    until("it finds room", node, || {
+        n += 1;
+        ask(node, n, "10s").0.status == 507
+    });
+    let since = down_since(node).unwrap();
+    // the node tries it every two seconds, and finds none
+    let held = Instant::now();
+    while held.elapsed() < Duration::from_secs(5) {
+        assert_eq!(down_since(node), Some(since.clone()), "after {:?}", held.elapsed());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    node.get("/health/ready").is_problem(503, "unavailable");
+    disk.free();
+    until("it is full for ever", node, || down_since(node).is_none());
+    until("it is not ready", node, || node.get("/health/ready").status == 200);
+    assert_eq!(ask(node, 0, "10s").0.status, 200);
+    until("its end is not logged", node, || !node.told(&["store.up"]).is_empty());
+
+    disk.fill();
+    until("it finds room", node, || {
+        n += 1;
+        ask(node, n, "10s").0.status == 507
+    });
+    assert!(down_since(node).unwrap() > since, "another spell has another beginning");
+    disk.free();
+}
+
+#[test]
+fn a_full_disk_under_sqlite_is_told_until_something_was_written_again() {
+    let Some(disk) = disk(48) else { return };
+    let url = format!("store.url=sqlite://{}/greenroom.db", disk.folder("data").display());
+    is_told_until_something_was_written(&Node::start(&[&url, "log.format=json"]), &disk);
+}
+
+#[test]
+fn a_full_disk_under_postgres_is_told_until_something_was_written_again() {
+    let Some(disk) = disk(48) else { return };
+    let server = Server::careless();
+    let folder = disk.folder("tables");
+    server.psql(&format!("CREATE TABLESPACE small LOCATION '{}'", folder.display()));
+    is_told_until_something_was_written(&node(&server.of_somebody("TABLESPACE small")), &disk);
+}
+
 #[test]
 fn a_full_disk_is_recognised_told_once_and_recovered_from() {
     let Some(disk) = disk(48) else { return };

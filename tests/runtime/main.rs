@@ -32,9 +32,11 @@ mod panics;
 mod persistence;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod reasons;
 mod repair;
 mod retries;
 mod returns;
+mod rewrite;
 mod schedules;
 mod shutdown;
 mod storm;

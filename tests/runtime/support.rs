@@ -70,6 +70,11 @@ impl World {
         soon(self.runtime.take().unwrap().shutdown()).await.unwrap();
     }
 
+    /// Ends a node whose store says that the process is dead.
+    pub async fn crash(&mut self) {
+        let _ = soon(self.runtime.take().unwrap().shutdown()).await;
+    }
+
     /// Where its data is.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -23,7 +23,7 @@ use greenroom::{
         act::Act,
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
-        id::AgentId,
+        id::{AgentId, Target},
         journal::{Journal, LogLine, Signal, TaskNotes},
         schedule::Schedule,
         session::Session,
@@ -73,6 +73,12 @@ struct Inner {
     claimed: Mutex<Vec<TaskId>>,
     /// How often it was asked what runs.
     looks: AtomicUsize,
+    /// How often tasks were counted, and room was looked for.
+    counts: AtomicUsize,
+    trials: AtomicUsize,
+    /// So many writes happen yet; before the next one the process dies.
+    lives: Mutex<Option<usize>>,
+    dead: AtomicBool,
     /// Whose next commit is refused.
     refused: Mutex<Option<(AgentId, Refusal)>>,
 }
@@ -110,6 +116,10 @@ impl Default for Inner {
             returns: watch::Sender::new(Returns::Heard),
             claimed: Mutex::default(),
             looks: AtomicUsize::new(0),
+            counts: AtomicUsize::new(0),
+            trials: AtomicUsize::new(0),
+            lives: Mutex::default(),
+            dead: AtomicBool::new(false),
             refused: Mutex::default(),
         }
     }
@@ -125,6 +135,12 @@ impl Faults {
         })
     }
 
+    /// The same over another store than the one that the program would open.
+    pub fn over(&self, store: Arc<dyn Store>, program: Builder) -> Builder {
+        let _ = self.0.store.set(store);
+        self.under(program)
+    }
+
     /// The store itself, as another node would have it.
     pub fn store(&self) -> &Arc<dyn Store> {
         self.0.store.get().expect("the node has started")
@@ -138,6 +154,17 @@ impl Faults {
     /// Commits find no room.
     pub fn fill(&self, full: bool) {
         self.0.full.store(full, Ordering::SeqCst);
+    }
+
+    /// So many more commits and decisions of operators happen; before the next one the process dies, as far as
+    /// the store can tell: nothing more reaches it. `None`: it goes on.
+    pub fn die_after(&self, writes: Option<usize>) {
+        *self.0.lives.lock() = writes;
+    }
+
+    /// Whether it has.
+    pub fn is_dead(&self) -> bool {
+        self.0.dead.load(Ordering::SeqCst)
     }
 
     /// Every call waits until this is taken back.
@@ -168,6 +195,16 @@ impl Faults {
     /// How often it was asked what runs.
     pub fn looks(&self) -> usize {
         self.0.looks.load(Ordering::SeqCst)
+    }
+
+    /// How often tasks were counted.
+    pub fn counts(&self) -> usize {
+        self.0.counts.load(Ordering::SeqCst)
+    }
+
+    /// How often it was tried whether there is room again.
+    pub fn trials(&self) -> usize {
+        self.0.trials.load(Ordering::SeqCst)
     }
 
     /// The next commit of this agent is refused, and does not happen.
@@ -228,7 +265,21 @@ impl Faulty {
         &**self.0.store.get().expect("it was put under this one")
     }
 
+    /// Of whatever an operator's act consists of, one after the other.
+    async fn step(&self) -> Result<&dyn Store> {
+        if let Some(lives) = &mut *self.0.lives.lock() {
+            match lives.checked_sub(1) {
+                Some(fewer) => *lives = fewer,
+                None => self.0.dead.store(true, Ordering::SeqCst),
+            }
+        }
+        self.pass().await
+    }
+
     async fn pass(&self) -> Result<&dyn Store> {
+        if self.0.dead.load(Ordering::SeqCst) {
+            return Err(StoreError::Fatal("the process is dead".to_owned()));
+        }
         let mut hangs = self.0.hangs.subscribe();
         let _ = hangs.wait_for(|hangs| !hangs).await;
         match self.0.error.lock().clone() {
@@ -288,6 +339,7 @@ impl Store for Faulty {
                 url: Some(url.clone()),
                 started_at: Timestamp::now(),
                 lease_until: None,
+                drained_at: None,
                 partitions: vec![*partition],
             });
         }
@@ -297,7 +349,7 @@ impl Store for Faulty {
         if self.0.full.load(Ordering::SeqCst) {
             return Err(StoreError::Full("no room".to_owned()));
         }
-        let store = self.pass().await?;
+        let store = self.step().await?;
         self.0.commits.fetch_add(1, Ordering::SeqCst);
         let revoked: Vec<i16> = self.0.revoked.lock().keys().copied().collect();
         let mut verdicts = Vec::with_capacity(units.len());
@@ -344,7 +396,7 @@ impl Store for Faulty {
         status: StoredStatus,
         reason: Option<&str>,
     ) -> Result<()> {
-        self.pass().await?.set_status(id, kind, key, epoch, status, reason).await
+        self.step().await?.set_status(id, kind, key, epoch, status, reason).await
     }
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>> {
         self.pass().await?.key(scope, key).await
@@ -392,7 +444,10 @@ impl Store for Faulty {
         self.pass().await?.paused().await
     }
     async fn park(&self, target: &str, park: bool) -> Result<u64> {
-        self.pass().await?.park(target, park).await
+        self.step().await?.park(target, park).await
+    }
+    async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>> {
+        self.pass().await?.parked(after, limit).await
     }
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
         self.pass().await?.task(id).await
@@ -407,7 +462,7 @@ impl Store for Faulty {
         self.pass().await?.history(id).await
     }
     async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>> {
-        self.pass().await?.cancel(id).await
+        self.step().await?.cancel(id).await
     }
     async fn retry(&self, id: TaskId) -> Result<Option<std::result::Result<(), TaskState>>> {
         self.pass().await?.retry(id).await
@@ -425,11 +480,15 @@ impl Store for Faulty {
         self.pass().await?.suspects(boot).await
     }
     async fn counts(&self) -> Result<Counts> {
+        self.0.counts.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.counts().await
     }
 
     async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>> {
         self.pass().await?.held().await
+    }
+    async fn oldest(&self) -> Result<Oldest> {
+        self.pass().await?.oldest().await
     }
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<()> {
         self.pass().await?.note_crashes(groups).await
@@ -442,6 +501,13 @@ impl Store for Faulty {
     }
     async fn ping(&self) -> Result<()> {
         self.pass().await?.ping().await
+    }
+    async fn try_room(&self) -> Result<()> {
+        self.0.trials.fetch_add(1, Ordering::SeqCst);
+        if self.0.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full("no room".to_owned()));
+        }
+        self.pass().await?.try_room().await
     }
 }
 
@@ -522,7 +588,7 @@ impl Tokens for Faulty {
 #[async_trait]
 impl Deletions for Faulty {
     async fn delete_agent(&self, deletion: &Deletion) -> Result<bool> {
-        self.pass().await?.delete_agent(deletion).await
+        self.step().await?.delete_agent(deletion).await
     }
 }
 

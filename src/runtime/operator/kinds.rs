@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Operator, Result, not_found};
+use super::{Operator, Result, not_found, reasons::reason};
 use crate::runtime::views::{KindInfo, Reason};
 
 impl Operator {
@@ -57,12 +57,10 @@ impl Operator {
 
     /// Why tasks wait that could run.
     pub(super) async fn pauses(&self) -> Vec<Reason> {
-        let reason = |(kind, since): (String, Timestamp)| Reason {
-            code: "kind_paused".to_owned(),
-            message: format!("the tasks of {kind} are paused: none is started"),
-            since,
-            remedy: format!("greenroom kinds resume {kind}"),
-        };
-        self.paused().await.into_iter().map(reason).collect()
+        let told = self.paused().await.into_iter().map(|(kind, since)| {
+            let message = format!("the tasks of {kind} are paused: none is started");
+            reason("kind_paused", since, message, format!("greenroom kinds resume {kind}"))
+        });
+        told.collect()
     }
 }

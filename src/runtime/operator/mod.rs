@@ -11,6 +11,7 @@ mod family;
 mod kinds;
 mod messages;
 mod nodes;
+mod reasons;
 mod repair;
 mod rewrite;
 mod schedules;

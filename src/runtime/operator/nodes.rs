@@ -24,10 +24,11 @@ impl Operator {
     fn member(&self, row: NodeRow) -> MemberInfo {
         let (node, now) = (&self.node, clock::now());
         let this = row.boot == node.boot;
+        let drained_at = if this { node.draining.since() } else { row.drained_at };
         let status = match row.lease_until {
             _ if this && node.owned.is_past(node.uptime()) => "suspended",
-            _ if this && node.draining.is_on() => "draining",
             Some(until) if until < now => "expired",
+            _ if drained_at.is_some() => "draining",
             _ => "active",
         };
         MemberInfo {
@@ -40,6 +41,7 @@ impl Operator {
             partitions: row.partitions,
             this,
             status: status.to_owned(),
+            drained_at,
         }
     }
 
@@ -77,11 +79,22 @@ impl Operator {
     /// Has the node begin no tasks any more, or begin them again. What runs ends; messages are taken, since
     /// nobody else may take them for the partitions that it owns; load balancers are told to send it none
     /// (`/health/ready`). A restart ends it.
-    pub fn drain(&self, on: bool) {
+    ///
+    /// # Errors
+    /// It is done, but the store did not take it down: other nodes do not tell of it.
+    pub async fn drain(&self, on: bool) -> Result<()> {
         let node = &self.node;
-        if !node.draining.set(on, clock::now()) {
-            return;
+        if node.draining.set(on, clock::now()) {
+            self.tell_drained(on);
         }
+        match node.store.shared() {
+            Some(shared) => Ok(shared.drain(node.boot, node.draining.since()).await?),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_drained(&self, on: bool) {
+        let node = &self.node;
         let name = if on { event::NODE_DRAINING } else { event::NODE_RESUMED };
         let event = Event::new(Level::Warn, name, format!("node:{}", node.settings.load().node.name));
         let event = event.field("by", "operator");
@@ -120,6 +133,7 @@ mod tests {
             partitions: Vec::new(),
             this: id == "0000001-a",
             status: "active".to_owned(),
+            drained_at: None,
         }
     }
 

@@ -6,7 +6,8 @@
 //!
 //! What runs meanwhile ends first, so no turn is undone by it; what waits goes on from the new state. A
 //! process that dies between the steps leaves the state as it was or as it is to be: that messages wait is
-//! kept in memory alone.
+//! kept in memory alone, and the tasks that were put aside are brought back by whoever serves the agent next
+//! ([`parked`](crate::runtime::parked)).
 
 use std::{sync::Arc, time::Duration};
 
@@ -153,7 +154,10 @@ impl Operator {
         }
         self.command(kind, key, Entrance::Open, Control::None).await?;
         // Tasks that came meanwhile were put aside.
-        self.node.store.park(&format!("{kind}/{key}"), false).await?;
+        if let Err(error) = self.node.store.park(&format!("{kind}/{key}"), false).await {
+            self.node.parked.notify_one();
+            return Err(error.into());
+        }
         self.node.wake_dispatcher(false);
         row.map(|_| ())
     }

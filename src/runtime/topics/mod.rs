@@ -163,6 +163,9 @@ mod tests {
             self.told.lock().push(what.to_owned());
             Ok(())
         }
+        async fn drain(&self, _: uuid::Uuid, _: Option<jiff::Timestamp>) -> Result<(), StoreError> {
+            unreachable!("nobody drains it")
+        }
     }
 
     fn subscribing(topic: &str) -> Unit {

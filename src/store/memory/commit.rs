@@ -75,6 +75,7 @@ impl State {
         {
             self.keep_earlier(old);
         }
+        let held_at = known.as_ref().and_then(|agent| agent.held_at);
         let known = known.map(|agent| agent.row);
         let row = AgentRow {
             id: write.id,
@@ -89,7 +90,7 @@ impl State {
             created_at: known.filter(|row| row.version > 0).map_or(self.now, |row| row.created_at),
             updated_at: self.now,
         };
-        self.agents.insert(write.id, Agent { row, state: write.bytes.clone() });
+        self.agents.insert(write.id, Agent { row, state: write.bytes.clone(), held_at });
         Ok(())
     }
 

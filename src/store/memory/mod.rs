@@ -37,7 +37,7 @@ use uuid::Uuid;
 use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage, NodeRow,
+    Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage, NodeRow, Oldest,
     Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
     StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
 };
@@ -45,7 +45,7 @@ use crate::clock;
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
-    id::{AgentId, TaskId},
+    id::{AgentId, Target, TaskId},
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
@@ -231,6 +231,10 @@ impl Store for MemoryStore {
         Ok(self.write_now(|s| if park { s.park(target) } else { s.unpark(target) }))
     }
 
+    async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>, StoreError> {
+        Ok(self.read(|s| s.parked(after, limit)))
+    }
+
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError> {
         Ok(self.read(|s| s.task(id).map(task::Task::view)))
     }
@@ -285,6 +289,10 @@ impl Store for MemoryStore {
 
     async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError> {
         Ok(self.read(State::held))
+    }
+
+    async fn oldest(&self) -> Result<Oldest, StoreError> {
+        Ok(self.read(State::oldest))
     }
 
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {

@@ -133,6 +133,7 @@ impl State {
             url: b.url.clone(),
             started_at: b.started_at,
             lease_until: b.lease_until,
+            drained_at: None,
             partitions: owned(b.id).map(|(n, _)| n).collect(),
         };
         self.boots.iter().filter(|b| b.ended_at.is_none()).map(row).collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::state::{Agent, State};
 use crate::{
     model::{
-        id::{AgentId, TaskId},
+        id::{AgentId, Target, TaskId},
         task::{DeadTask, TaskInput, TaskState, next},
     },
     store::{
@@ -31,6 +31,9 @@ impl State {
         }
         let reason = reason.map(str::to_owned);
         if let Some(known) = self.agents.get_mut(&id) {
+            if known.row.status != status {
+                known.held_at = Some(self.now);
+            }
             (known.row.status, known.row.reason) = (status, reason);
             return Ok(());
         }
@@ -47,7 +50,7 @@ impl State {
             created_at: self.now,
             updated_at: self.now,
         };
-        self.agents.insert(id, Agent { row, state: Arc::default() });
+        self.agents.insert(id, Agent { row, state: Arc::default(), held_at: None });
         Ok(())
     }
 
@@ -84,6 +87,15 @@ impl State {
             self.hot.get_mut(id).into_iter().for_each(|t| (t.state, t.seq) = (TaskState::Ready, seq));
         }
         found.len() as u64
+    }
+
+    /// The targets of parked tasks behind one.
+    pub(super) fn parked(&self, after: Option<&str>, limit: usize) -> Vec<Target> {
+        let parked = self.hot.iter().filter(|(_, task)| task.state == TaskState::Parked);
+        let targets = parked.map(|(_, task)| (task.new.target.to_string(), &task.new.target));
+        let behind = targets.filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
+        let all: std::collections::BTreeMap<_, _> = behind.collect();
+        all.into_values().take(limit).cloned().collect()
     }
 
     /// Looks a task up for cancellation, and flags it where it runs.

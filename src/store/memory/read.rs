@@ -14,7 +14,10 @@ use crate::{
         id::{AgentId, TaskId},
         task::{ClaimId, DeadTask, TaskEvent, TaskState, queue_of},
     },
-    store::{AgentFilter, AgentRow, Counts, StoredStatus, TaskFilter, TaskPage, read::MAX_PAGE, told},
+    store::{
+        AgentFilter, AgentRow, Counts, Oldest, StoredStatus, TaskFilter, TaskPage, read::MAX_PAGE, told,
+        values::moment,
+    },
 };
 
 impl State {
@@ -120,6 +123,20 @@ impl State {
             *counts.entry((agent.row.kind.to_string(), agent.row.status as i16)).or_default() += 1;
         }
         told::held_of(counts.into_iter().map(|((kind, status), n)| (kind, status, n)).collect())
+    }
+
+    pub(super) fn oldest(&self) -> Oldest {
+        let held = |agent: &Agent| agent.held_at.unwrap_or(agent.row.updated_at);
+        let quarantined = self.agents.iter().filter(|(_, a)| a.row.status == StoredStatus::Quarantined);
+        let unknown = self.hot.iter().filter(|(_, task)| task.state == TaskState::OutcomeUnknown);
+        let told = |id: &TaskId| {
+            let events = self.events.get(id)?.iter().rev();
+            events.clone().find(|(_, event, ..)| event == "outcome_unknown").map(|(at, ..)| moment(*at))
+        };
+        Oldest {
+            quarantined: quarantined.map(|(_, agent)| held(agent)).min(),
+            outcome_unknown: unknown.filter_map(|(id, _)| told(id)).min(),
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {

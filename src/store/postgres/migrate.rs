@@ -43,6 +43,7 @@ const ALL: &[(&str, &str)] = &[
         "00000000000014_deletions",
         include_str!("../../../migrations/postgres/00000000000014_deletions/up.sql"),
     ),
+    ("00000000000015_since", include_str!("../../../migrations/postgres/00000000000015_since/up.sql")),
     (
         "00000000000016_dismissals",
         include_str!("../../../migrations/postgres/00000000000016_dismissals/up.sql"),

@@ -47,14 +47,14 @@ use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Families, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeptSettings,
-    KeyRow, Kin, Member, MessagePage, Migrations, NodeRow, Ownership, Past, PoolStatus, Schedules,
+    KeyRow, Kin, Member, MessagePage, Migrations, NodeRow, Oldest, Ownership, Past, PoolStatus, Schedules,
     SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
     TaskFilter, TaskPage, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
-    id::{AgentId, TOOL_PARTITION, TaskId},
+    id::{AgentId, TOOL_PARTITION, Target, TaskId},
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
@@ -216,6 +216,10 @@ impl Store for PostgresStore {
         work::park(&mut *self.pools.get().await?, target, park).await
     }
 
+    async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>, StoreError> {
+        read::parked(&mut *self.pools.get().await?, after, limit).await
+    }
+
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError> {
         read::task(&mut *self.pools.get().await?, id).await
     }
@@ -267,6 +271,10 @@ impl Store for PostgresStore {
         read::held(&mut *self.pools.get().await?).await
     }
 
+    async fn oldest(&self) -> Result<Oldest, StoreError> {
+        read::oldest(&mut *self.pools.get().await?).await
+    }
+
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
         crashes::note(&mut *self.pools.get().await?, groups).await
     }
@@ -285,6 +293,10 @@ impl Store for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         read::ping(&mut *self.pools.control().await?).await
+    }
+
+    async fn try_room(&self) -> Result<(), StoreError> {
+        work::try_room(&mut *self.pools.control().await?).await
     }
 }
 
@@ -405,6 +417,10 @@ impl Shared for PostgresStore {
 
     async fn nudge(&self, what: &str) -> Result<(), StoreError> {
         listen::notify(&mut *self.pools.control().await?, what).await
+    }
+
+    async fn drain(&self, boot: Uuid, since: Option<Timestamp>) -> Result<(), StoreError> {
+        work::drain(&mut *self.pools.control().await?, boot, since).await
     }
 }
 

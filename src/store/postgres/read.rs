@@ -79,6 +79,8 @@ struct Member {
     started_at: Micros,
     #[diesel(sql_type = super::values::types::Moment)]
     lease_until: Micros,
+    #[diesel(sql_type = diesel::sql_types::Nullable<super::values::types::Moment>)]
+    drained_at: Option<Micros>,
     #[diesel(sql_type = diesel::sql_types::Array<diesel::sql_types::SmallInt>)]
     partitions: Vec<i16>,
 }
@@ -86,7 +88,7 @@ struct Member {
 /// The nodes that have not ended, with what they own.
 pub(super) async fn nodes(conn: &mut AsyncPgConnection) -> Result<Vec<NodeRow>, StoreError> {
     let query = diesel::sql_query(
-        "SELECT n.id, n.name, n.url, n.started_at, n.lease_until, \
+        "SELECT n.id, n.name, n.url, n.started_at, n.lease_until, n.drained_at, \
          ARRAY(SELECT p.id FROM greenroom_partitions p WHERE p.node = n.id AND p.id >= 0 ORDER BY p.id) AS partitions \
          FROM greenroom_nodes n WHERE n.ended_at IS NULL ORDER BY n.started_at, n.id",
     );
@@ -97,6 +99,7 @@ pub(super) async fn nodes(conn: &mut AsyncPgConnection) -> Result<Vec<NodeRow>, 
         url: m.url,
         started_at: moment(m.started_at),
         lease_until: Some(moment(m.lease_until)),
+        drained_at: m.drained_at.map(moment),
         partitions: m.partitions,
     };
     Ok(rows.into_iter().map(row).collect())

@@ -196,6 +196,28 @@ pub(super) async fn park(conn: &mut AsyncPgConnection, target: &str, park: bool)
     Ok(u64::try_from(n).unwrap_or(0))
 }
 
+/// Keeps since when a node begins no tasks.
+pub(super) async fn drain(
+    conn: &mut AsyncPgConnection,
+    boot: Uuid,
+    since: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    diesel::sql_query("UPDATE greenroom_nodes SET drained_at = $2 WHERE id = $1")
+        .bind::<Uid, _>(Id(boot))
+        .bind::<Nullable<Moment>, _>(since.map(micros))
+        .execute(conn)
+        .await
+        .map(drop)
+        .map_err(sql)
+}
+
+/// Writes something of no meaning: whether there is room.
+pub(super) async fn try_room(conn: &mut AsyncPgConnection) -> Result<(), StoreError> {
+    let write = "INSERT INTO greenroom_room AS r (id, n, bytes) VALUES (1, 1, decode(repeat('00', 65536), 'hex')) \
+                 ON CONFLICT (id) DO UPDATE SET n = r.n + 1, bytes = excluded.bytes";
+    diesel::sql_query(write).execute(conn).await.map(drop).map_err(sql)
+}
+
 /// Keeps a lasting status.
 pub(super) async fn set_status(
     conn: &mut AsyncPgConnection,

@@ -48,14 +48,14 @@ use self::{
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage,
-    Migrations, NodeRow, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store,
-    StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport, history, rows,
-    told, values,
+    Migrations, NodeRow, Oldest, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader,
+    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
+    history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
-    id::{AgentId, PARTITIONS, TOOL_PARTITION, TaskId},
+    id::{AgentId, PARTITIONS, TOOL_PARTITION, Target, TaskId},
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
@@ -284,6 +284,11 @@ impl Store for SqliteStore {
         self.write(move |w| w.park(&target, park)).await
     }
 
+    async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.read(move |c| read::parked(c, after.as_deref(), limit)).await
+    }
+
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError> {
         self.read(move |c| read::task(c, id)).await
     }
@@ -337,6 +342,10 @@ impl Store for SqliteStore {
         self.read(read::held).await
     }
 
+    async fn oldest(&self) -> Result<Oldest, StoreError> {
+        self.read(read::oldest).await
+    }
+
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError> {
         let groups = groups.to_owned();
         self.write(move |w| w.note_crashes(&groups)).await
@@ -353,6 +362,10 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.read(read::ping).await
+    }
+
+    async fn try_room(&self) -> Result<(), StoreError> {
+        self.write(Writer::try_room).await
     }
 }
 

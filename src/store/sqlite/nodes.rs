@@ -81,6 +81,7 @@ pub(super) fn nodes(conn: &mut SqliteConnection) -> Result<Vec<NodeRow>, StoreEr
             url: None,
             started_at: moment(started_at),
             lease_until: None,
+            drained_at: None,
             partitions,
         });
     }

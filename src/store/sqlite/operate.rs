@@ -45,6 +45,15 @@ impl Writer {
         })
     }
 
+    /// Writes something of no meaning: whether there is room.
+    pub(super) fn try_room(&mut self) -> Result<(), StoreError> {
+        let write = "INSERT INTO greenroom_room (id, n, bytes) VALUES (1, 1, randomblob(65536)) \
+                     ON CONFLICT (id) DO UPDATE SET n = n + 1, bytes = excluded.bytes";
+        self.transaction(Sync::Full, Timestamp::now(), |tx| {
+            diesel::sql_query(write).execute(tx.conn).map(drop).map_err(|e| error::of_statement(&e))
+        })
+    }
+
     /// Parks or unparks the tasks of a target.
     pub(super) fn park(&mut self, target: &str, park: bool) -> Result<u64, StoreError> {
         self.transaction(Sync::Full, Timestamp::now(), |tx| {
@@ -118,6 +127,9 @@ impl Tx<'_> {
             diesel::update(row)
                 .set((dsl::status.eq(status as i16), dsl::reason.eq(reason)))
                 .execute(self.conn)?;
+            if before != status as i16 {
+                diesel::update(row).set(dsl::held_at.eq(self.now)).execute(self.conn)?;
+            }
             return Ok(());
         }
         diesel::insert_into(dsl::greenroom_agents)

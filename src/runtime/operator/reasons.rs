@@ -1,0 +1,157 @@
+//! What is wrong with the node: each reason of the verdict, with its beginning.
+//!
+//! `since` is when it began, not when somebody asked: what the node notices keeps its moment where it is
+//! noticed, what stands in the store is asked of the store. A reason goes when it is over, and its beginning
+//! with it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Operator;
+use crate::{
+    cache, clock,
+    model::task::TaskState,
+    runtime::{node::Node, orchestrator::Casualties, views::Reason, watchdog},
+    store::{Counts, Oldest, StoreError, StoredStatus},
+};
+
+/// How long the store may take to answer a question.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// So many of a kind are told; a list of all would be read by nobody.
+const FEW: usize = 10;
+
+pub(super) fn reason(
+    code: &str,
+    since: Timestamp,
+    message: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Reason {
+    Reason { code: code.to_owned(), message: message.into(), since, remedy: remedy.into() }
+}
+
+/// A cache that has not been reached yet, right after the start, is nothing to report.
+pub(super) fn of_cache(cache: &cache::Health) -> Option<Reason> {
+    let why = cache.reason.as_ref().filter(|_| !cache.up)?;
+    let message = format!("the cache does not answer, reads go to the store: {why}");
+    Some(reason(
+        "cache_down",
+        cache.since,
+        message,
+        "look at Redis and at cache.url; it is tried again by itself",
+    ))
+}
+
+impl Operator {
+    /// What keeps the node from serving.
+    pub(super) async fn trouble(&self) -> Vec<Reason> {
+        let node = &self.node;
+        let store = match node.outage.down() {
+            Some(down) => Some((down.since, down.cause, down.error)),
+            None => ask(node).await.err().map(|error| {
+                // it may be over in a moment, or become known: from here on it has a beginning
+                node.outage.failed(&error);
+                let since = node.outage.since().unwrap_or_else(clock::now);
+                (since, error.cause(), error.to_string())
+            }),
+        };
+        let store = store.map(|(since, cause, error)| {
+            let message = format!("the store is down ({}): {error}", cause.name());
+            reason("store_down", since, message, cause.remedy())
+        });
+        let doubt = node.owned.doubted(node.uptime()).map(|since| {
+            let message = "the store has not renewed the node's lease: it starts no turn";
+            reason("lease_in_doubt", since, message, "it is renewed by itself when the store answers")
+        });
+        store.into_iter().chain(doubt).collect()
+    }
+
+    /// That the node is going down.
+    pub(super) fn stopping_since(&self) -> Option<Reason> {
+        let since = self.node.closing_since()?;
+        Some(reason("stopping", since, "the node is going down", "wait for the next one"))
+    }
+
+    /// That an operator has drained the node.
+    pub(super) fn drained(&self) -> Option<Reason> {
+        let message = "the node begins no tasks: an operator has drained it";
+        Some(reason("draining", self.node.draining.since()?, message, "greenroom nodes resume self"))
+    }
+
+    /// Agents that supervision has given up.
+    pub(super) async fn casualties(&self) -> Vec<Reason> {
+        let Some(actors) = self.node.actors() else { return Vec::new() };
+        let stopped = actors.orchestrator.send(Casualties).await.unwrap_or_default();
+        let told = stopped.into_iter().rev().take(FEW).map(|c| {
+            let message = format!("{} is stopped: {}", c.subject, c.reason);
+            reason("agent_stopped", c.since, message, format!("greenroom agents restart {}", c.subject))
+        });
+        told.collect()
+    }
+
+    /// Agents that hold up their threads.
+    pub(super) fn stuck(&self) -> Vec<Reason> {
+        let told = watchdog::stuck(&self.node).into_iter().map(|(subject, since)| {
+            let message = format!("{subject} holds up its thread, and its neighbours wait");
+            let remedy = "its handler spins or blocks: it ends by itself, or with the process";
+            reason("agent_stuck", since, message, remedy)
+        });
+        told.collect()
+    }
+
+    /// Mailboxes that are nearly full.
+    pub(super) fn flooded(&self) -> Vec<Reason> {
+        let flooded = self.node.kinds.iter().flat_map(|kind| kind.flooded()).take(FEW);
+        let told = flooded.map(|(subject, since)| {
+            let message = format!("the mailbox of {subject} is nearly full");
+            let remedy = format!("greenroom tree shows what it is at; agents restart {subject} --clear");
+            reason("mailbox_full", since, message, remedy)
+        });
+        told.collect()
+    }
+
+    /// What waits for a person: agents in quarantine, effects that nobody knows the outcome of.
+    pub(super) async fn left_to_people(&self, counts: &Counts) -> Vec<Reason> {
+        let agents = counts.agents.iter().find(|(status, _)| *status == StoredStatus::Quarantined);
+        let tasks = counts.tasks.iter().find(|(state, _)| *state == TaskState::OutcomeUnknown);
+        let (agents, tasks) = (agents.map_or(0, |(_, n)| *n), tasks.map_or(0, |(_, n)| *n));
+        if agents + tasks == 0 {
+            return Vec::new();
+        }
+        let oldest = self.node.store.oldest().await.unwrap_or_default();
+        let Oldest { quarantined, outcome_unknown } = oldest;
+        let mut reasons = Vec::new();
+        if agents > 0 {
+            let message = format!("{agents} agents are in quarantine: what is for them waits");
+            let remedy = "greenroom agents ls --status quarantined says why; then agents release KIND/KEY";
+            let since = quarantined.unwrap_or_else(clock::now);
+            reasons.push(reason("agents_quarantined", since, message, remedy));
+        }
+        if tasks > 0 {
+            let message = format!("{tasks} tasks with an effect that happens once were interrupted");
+            let remedy = "say what happened: greenroom tasks ls --state outcome_unknown";
+            let since = outcome_unknown.unwrap_or_else(clock::now);
+            reasons.push(reason("outcome_unknown", since, message, remedy));
+        }
+        reasons
+    }
+
+    /// That submissions are refused because too many tasks wait.
+    pub(super) fn backlog(&self, counts: &Counts) -> Option<Reason> {
+        let (waiting, since) = self.node.full_backlog(counts)?;
+        let message = format!("{waiting} tasks wait: further submissions from outside are refused");
+        let remedy = "more slots or nodes shorten it; tasks.max_backlog is the bound";
+        Some(reason("backlog_full", since, message, remedy))
+    }
+}
+
+/// Asks the store how it is, and does not wait for one that hangs.
+async fn ask(node: &Node) -> std::result::Result<(), StoreError> {
+    let store = node.store.clone();
+    let asked = node.runtime.spawn(async move { store.ping().await });
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => Err(StoreError::Unknown(e.to_string())),
+        Err(_) => Err(StoreError::Unknown(format!("the store does not answer within {PATIENCE:?}"))),
+    }
+}
