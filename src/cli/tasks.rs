@@ -101,6 +101,9 @@ pub(super) enum Tasks {
     Watch {
         /// The task
         id: String,
+        /// Each change and each line that it writes as one line of JSON
+        #[arg(long)]
+        jsonl: bool,
     },
     /// List dead letters: the tasks that failed, newest first
     Dead(dead::DeadArgs),
@@ -176,7 +179,7 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
             signal(session, &id, &name, body.as_deref(), idempotency_key.as_deref())
         }
         Tasks::Resolve { id, succeeded, failed } => resolve(session, &id, succeeded, failed),
-        Tasks::Watch { id } => watch::run(session, &id),
+        Tasks::Watch { id, jsonl } => watch::run(session, &id, jsonl || session.json()),
         Tasks::Cancel { ids } => act(session, &ids, "cancel"),
         Tasks::Dead(args) => dead::list(session, args),
         Tasks::Retry(args) => dead::retry(session, &args),

@@ -25,9 +25,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long its answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn run(session: &Session<'_>, id: &str) -> Result<(), Failure> {
+pub(super) fn run(session: &Session<'_>, id: &str, json: bool) -> Result<(), Failure> {
     let client = session.client()?;
-    let (mut lines, mut shown) = (Lines::default(), Shown::new(session.json()));
+    let (mut lines, mut shown) = (Lines::default(), Shown::new(json));
     loop {
         let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(LOOK)))]));
         let reply = client.get_within(&asked, PATIENCE)?;
@@ -42,7 +42,7 @@ pub(super) fn run(session: &Session<'_>, id: &str) -> Result<(), Failure> {
                 return Err(unsuccessful(&task, session.program));
             }
             return match task.result {
-                Some(result) if !session.json() => Ok(out::json(result.get().as_bytes())?),
+                Some(result) if !json => Ok(out::json(result.get().as_bytes())?),
                 _ => Ok(()),
             };
         }
@@ -105,7 +105,11 @@ impl Shown {
             bar.set_message(format!("{}  {text}", task.state.name()));
             bar.tick();
         } else if now != self.last {
-            if self.json { out::json(body)? } else { out::note(&now) }
+            if self.json {
+                out::line(String::from_utf8_lossy(body).trim_end())?;
+            } else {
+                out::note(&now);
+            }
         }
         self.last = now;
         Ok(())

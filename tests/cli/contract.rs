@@ -53,7 +53,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("tasks show", &["<ID>", "--input"]),
     ("tasks history", &["<ID>"]),
     ("tasks wait", &["<IDS>..."]),
-    ("tasks watch", &["<ID>"]),
+    ("tasks watch", &["<ID>", "--jsonl"]),
     ("tasks cancel", &["<IDS>..."]),
     ("tasks retry", &["[IDS]...", "--state", "--target", "--tag", "--code", "--dry-run", "-y, --yes"]),
     ("tasks dismiss", &["[IDS]...", "--target", "--tag", "--code", "--all", "--dry-run", "-y, --yes"]),

@@ -339,5 +339,5 @@ impl Operation {
 
 /// An entity tag, as `ETag` gives it.
 fn tag() -> Value {
-    json!({"type": "string", "pattern": "^\"[!#-~]+\"$"})
+    json!({"type": "string", "format": "entity-tag", "pattern": "^\"[!#-~]+\"$"})
 }
