@@ -76,11 +76,16 @@ fn with_unit(pattern: &str) -> Value {
 }
 
 fn named(name: &str, sample: Value) -> Value {
-    match name {
+    let mut schema = match name {
         "level" => level(),
         "format" => json!({"enum": ["pretty", "compact", "json", null]}),
-        _ => section(sample),
+        _ => return section(sample),
+    };
+    // It may be that of another key.
+    if let (true, Some(Value::Array(words))) = (sample == json!(""), schema.get_mut("enum")) {
+        words.push(sample);
     }
+    schema
 }
 
 fn level() -> Value {

@@ -52,13 +52,14 @@ impl Filter {
         *rules = next;
     }
 
-    /// To whom a record goes that is to be written. What tells of records that were left out goes to all.
+    /// To whom a record goes that is to be written. What tells of records
+    /// that were left out, and of what operators did, goes to all.
     pub(super) fn to(&self, record: &Record) -> To {
         let rules = self.rules.read();
         let of_event = record.module.is_empty().then(|| super::module_of(&record.event));
         let by_subject = of_event.as_ref().and_then(|_| rules.of_subject(&record.subject));
         let rule = by_subject.or_else(|| rules.of_module(of_event.as_ref().unwrap_or(&record.module)));
-        let always = record.event == event::LOG_SUPPRESSED;
+        let always = [event::LOG_SUPPRESSED, event::OPERATOR_ACTED].contains(&&*record.event);
         let goes = |to: Transport| (always || record.level >= rule.unwrap_or(to.level)).then_some(to.format);
         To { console: goes(rules.console), file: rules.file.and_then(goes) }
     }

@@ -19,6 +19,7 @@ mod families;
 mod finish;
 mod history;
 mod journal;
+mod lists;
 mod member;
 mod memory;
 mod open;

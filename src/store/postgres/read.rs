@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{error, values::types::Uid};
 use crate::{
     model::snapshot,
-    store::{Counts, NodeRow, read::reads},
+    store::{Counts, NodeRow, lists::lists, read::reads},
 };
 
 fn sql(e: diesel::result::Error) -> StoreError {
@@ -15,6 +15,7 @@ fn sql(e: diesel::result::Error) -> StoreError {
 }
 
 reads!(AsyncPgConnection, Pg, [async], [.await]);
+lists!(AsyncPgConnection, Pg, [async], [.await]);
 
 /// Agents by id, in the order asked for; `with_state` or without.
 pub(super) async fn load(

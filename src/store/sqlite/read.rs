@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::error;
 use crate::store::{
     Counts,
+    lists::lists,
     read::reads,
     schema::{greenroom_counts, greenroom_meta},
     values::micros,
@@ -17,6 +18,7 @@ fn sql(e: diesel::result::Error) -> StoreError {
 }
 
 reads!(SqliteConnection, Sqlite, [], []);
+lists!(SqliteConnection, Sqlite, [], []);
 
 /// Agents with their states, in the order asked for.
 pub(super) fn load(
