@@ -4,13 +4,7 @@
 //! costs its connection and one that is slow no more than that. One task watches the ring and wakes the
 //! readers, at most so many times a second: what happens is not held up by those who look on.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -19,6 +13,7 @@ use actix_web::{
     web::{Bytes, Data},
 };
 use futures_util::stream;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -59,8 +54,16 @@ const RETRY_MS: u64 = 2_000;
 #[derive(Clone)]
 pub(super) struct Feed {
     news: watch::Receiver<()>,
-    open: Arc<AtomicUsize>,
+    open: Arc<Mutex<Open>>,
     most: usize,
+}
+
+/// How many streams are open.
+#[derive(Default)]
+struct Open {
+    all: usize,
+    /// Of these, those of each stored token.
+    of: HashMap<String, usize>,
 }
 
 impl Feed {
@@ -73,29 +76,45 @@ impl Feed {
         Self { news, open: Arc::default(), most }
     }
 
-    /// A place for one more, if there is any.
-    fn seat(&self) -> Result<Seat, Problem> {
-        let seat = Seat(self.open.clone());
-        if self.open.fetch_add(1, Ordering::AcqRel) >= self.most {
-            let most = self.most;
+    /// A place for one more, if there is any: a stored token has half of them at most.
+    fn seat(&self, token: Option<&str>) -> Result<Seat, Problem> {
+        let (most, mut open) = (self.most, self.open.lock());
+        let own = token.map_or(0, |token| open.of.get(token).copied().unwrap_or_default());
+        if open.all >= most || own >= most.div_ceil(2) {
             return Err(Problem::new(
                 "overloaded",
                 format!(
-                    "{most} event streams are open: no more than {MOST} may be, nor than half the files that \
-                     the process may open (ulimit -n)"
+                    "{} event streams are open, {own} with this token: no more than {MOST} may be, nor than half the \
+                     files that the process may open (ulimit -n), and half of those with one token",
+                    open.all
                 ),
             ));
         }
-        Ok(seat)
+        open.all += 1;
+        if let Some(token) = token {
+            *open.of.entry(token.to_owned()).or_default() += 1;
+        }
+        Ok(Seat { open: self.open.clone(), token: token.map(str::to_owned) })
     }
 }
 
 /// Counted until it is dropped.
-struct Seat(Arc<AtomicUsize>);
+struct Seat {
+    open: Arc<Mutex<Open>>,
+    token: Option<String>,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut open = self.open.lock();
+        open.all = open.all.saturating_sub(1);
+        let Some(token) = &self.token else { return };
+        if let Some(own) = open.of.get_mut(token) {
+            *own -= 1;
+            if *own == 0 {
+                open.of.remove(token);
+            }
+        }
     }
 }
 
@@ -145,7 +164,7 @@ pub(super) async fn stream(
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    let seat = feed.seat()?;
+    let seat = feed.seat(caller.stored_token())?;
     let mut reader = Reader {
         listener: ctx.logger.stream().listen(interest),
         boot: ctx.logger.boot().into(),
@@ -256,5 +275,25 @@ impl Reader {
 
     fn text(&self, told: &Told) -> String {
         format!("id: {}:{}\nevent: {}\ndata: {}\n\n", self.boot, told.number, told.event, told.json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_token_takes_half_of_the_streams_at_most() {
+        let feed = Feed { news: watch::channel(()).1, open: Arc::default(), most: 4 };
+        let first = feed.seat(Some("ci")).unwrap();
+        let second = feed.seat(Some("ci")).unwrap();
+        assert_eq!(feed.seat(Some("ci")).err().map(|problem| problem.code()), Some("overloaded"));
+        let others = [feed.seat(None).unwrap(), feed.seat(Some("b")).unwrap()];
+        assert!(feed.seat(None).is_err(), "there are four in all");
+        drop((first, others));
+        assert!(feed.seat(Some("ci")).is_ok());
+        drop(second);
+        assert_eq!(feed.open.lock().all, 0);
+        assert!(feed.open.lock().of.is_empty());
     }
 }

@@ -9,14 +9,14 @@ use actix_web::{
     Error, HttpMessage as _, HttpRequest, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{ConnectionType, Method, header},
+    http::{ConnectionType, Method, StatusCode, header},
     middleware::Next,
     web,
 };
 use percent_encoding::percent_decode_str;
 
 use super::{
-    access::{Caller, is_foreign, secure},
+    access::{Caller, address_of, is_foreign, secure},
     audit::{self, Named},
     deliver::{compressed, paced},
     problem::{Problem, code_of},
@@ -53,6 +53,17 @@ pub(super) async fn front(
             .field("took_ms", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         ctx.logger.emit(event);
     }
+    if let Some(ctx) = ctx.as_ref().filter(|_| is_attempt(&answered)) {
+        let who = answered.request().extensions().get::<Caller>().map(|caller| caller.me().name);
+        let event = Event::new(Level::Warn, event::HTTP_REFUSED, "http")
+            .field("request", id.to_str().unwrap_or_default())
+            .field("method", method)
+            .field("route", route.clone())
+            .field("status", code)
+            .field_opt("who", who)
+            .field_opt("by", address_of(answered.request(), ctx.settings.http.behind_proxy));
+        ctx.logger.emit(event);
+    }
     metrics::histogram!(
         "greenroom_http_request_duration_seconds",
         "route" => route, "method" => method, "code" => code.to_string()
@@ -69,6 +80,15 @@ pub(super) async fn front(
     }
     let patience = ctx.map_or(Duration::ZERO, |ctx| ctx.settings.http.timeout);
     Ok(paced(answered, patience))
+}
+
+/// Whether somebody tried what they may not. Who has shown nothing yet, as a browser before its login, did not.
+fn is_attempt(answered: &ServiceResponse<BoxBody>) -> bool {
+    match answered.status() {
+        StatusCode::FORBIDDEN => true,
+        StatusCode::UNAUTHORIZED => answered.request().headers().contains_key(header::AUTHORIZATION),
+        _ => false,
+    }
 }
 
 /// Lets those pass who show a token, or a session's cookie.

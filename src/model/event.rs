@@ -222,6 +222,8 @@ names! {
     SCHEDULE_MISSED = "schedule.missed";
     /// A request could not be answered as it should.
     HTTP_FAILED = "http.failed";
+    /// A request was refused that showed a token, or was beyond what its sender may do.
+    HTTP_REFUSED = "http.refused";
     /// The certificate has been read again, or could not be.
     TLS_RELOADED = "tls.reloaded";
     /// An operator did something; it is in the audit log.

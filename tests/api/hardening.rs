@@ -96,6 +96,9 @@ fn draining_a_node_is_an_admins() {
         send_as(&node, &operate, "POST", &format!("/api/v1/nodes/self/{action}"), &Value::Null)
             .is_problem(403, "forbidden");
     }
+    until("it is told who tried", || node.log().contains("http.refused") && node.log().contains("who=hand"));
+    send_as(&node, "gr_guessed", "GET", "/api/v1/status", &Value::Null).is_problem(401, "unauthorized");
+    until("it is told that somebody guesses", || node.log().contains("status=401"));
 }
 
 #[test]

@@ -196,6 +196,11 @@ impl Caller {
         self.grant.scope
     }
 
+    /// The name of its token, where it is not the node's own.
+    pub(super) fn stored_token(&self) -> Option<&str> {
+        self.grant.digest.is_some().then_some(&*self.grant.name)
+    }
+
     /// What it is told about itself.
     pub(super) fn me(&self) -> Me {
         Me {
