@@ -26,19 +26,28 @@ pub fn settings_schema() -> Value {
     }
     let mut schema = section(tree);
     let kind = of_keys(AGENT_KEYS.iter().chain(&TASK_KEYS));
+    let tool = of_keys(TASK_KEYS.iter());
     let levels = json!({"type": ["object", "null"], "additionalProperties": level()});
     let groups = json!({"type": ["object", "null"], "additionalProperties": of_keys(GROUP_KEYS.iter())});
     for (pointer, open) in [
         ("/properties/log/properties/levels", levels.clone()),
         ("/properties/log/properties/subjects", levels),
         ("/properties/supervision/properties/groups", groups),
-        ("/properties/agents/additionalProperties", kind),
-        ("/properties/tools/additionalProperties", of_keys(TASK_KEYS.iter())),
+        ("/properties/agents/additionalProperties", kind.clone()),
+        ("/properties/tools", json!({"type": ["object", "null"], "additionalProperties": tool})),
         ("/properties/app", json!({"type": ["object", "null"]})),
     ] {
         let (section, name) = pointer.rsplit_once('/').unwrap_or_default();
         if let Some(Value::Object(members)) = schema.pointer_mut(section) {
             members.insert(name.to_owned(), open);
+        }
+    }
+    // What holds for one kind can be set for all of them too, also where it is not by default.
+    if let Some(Value::Object(all)) = schema.pointer_mut("/properties/agents/properties/default/properties")
+        && let Some(Value::Object(one)) = kind.get("properties")
+    {
+        for (key, value) in one {
+            all.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
     schema["patternProperties"] = json!({"\\.": {"description": "A dotted key."}});
