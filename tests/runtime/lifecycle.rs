@@ -303,7 +303,7 @@ async fn a_paused_agent_keeps_its_messages_for_later() {
             .await
             .children
             .iter()
-            .any(|kind| kind.children.iter().any(|a| a.name == "patient/a"))
+            .any(|kind| kind.children.iter().any(|a| a.name == "patient/a" && a.status != "paused"))
     })
     .await;
     assert_eq!(status(&handle, "patient", "a").await, "paused");

@@ -17,9 +17,10 @@ pub(super) const ID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 /// A number, as a cursor.
 pub(super) const NUMBER: &str = "[0-9]{1,18}";
 /// A kind (see [`check_kind`](crate::model::id::check_kind)); three words are none.
-pub(super) const KIND: &str = "(?!(default|tool|task)(/|$))[a-z][a-z0-9]*(_[a-z0-9]+)*";
+pub(super) const KIND: &str =
+    "(?=[a-z0-9_]{1,128}(/|$))(?!(default|tool|task)(/|$))[a-z][a-z0-9]*(_[a-z0-9]+)*";
 /// The name of a tool.
-pub(super) const TOOL: &str = "[a-z][a-z0-9]*(_[a-z0-9]+)*(\\.[a-z0-9]+(_[a-z0-9]+)*)*";
+pub(super) const TOOL: &str = "(?=[a-z0-9._]{1,128}$)[a-z][a-z0-9]*(_[a-z0-9]+)*(\\.[a-z0-9]+(_[a-z0-9]+)*)*";
 /// A key (see [`check_key`](crate::model::id::check_key)).
 pub(super) const KEY: &str = "(?!\\.{1,2}$)[^\\u0000-\\u001f\\u007f-\\u009f/\\\\?#%\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]+";
 /// A duration that is longer than nothing: one of its parts is.
