@@ -122,23 +122,9 @@ impl Client {
         Self { agent: self.agent.clone(), url, token: self.token.clone(), program: self.program.clone() }
     }
 
-    /// Whether the token may go to a node that is said to be there: by TLS, to this machine, or to the host that
-    /// it has been given for.
+    /// Whether the token may go to a node that is said to be there.
     pub fn may_tell(&self, url: &str) -> bool {
-        let host = |url: &str| -> String {
-            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            let name = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            match name.strip_prefix('[') {
-                Some(v6) => v6.split(']').next().unwrap_or_default().to_owned(),
-                None => name.split(':').next().unwrap_or_default().to_owned(),
-            }
-        };
-        let there = host(url);
-        url.starts_with("https://")
-            || there == "localhost"
-            || there.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-            || there == host(&self.url)
+        may_be_told(&self.url, url)
     }
 
     /// Where the node is.
@@ -223,19 +209,13 @@ impl Client {
     /// nothing was done of it here.
     fn exchange(&self, writes: bool, send: impl Fn(&Self) -> Sent) -> Result<Reply, Failure> {
         match self.finish(send(self)?, writes) {
-            Err(Refused { owner: Some(owner), .. }) if self.may_follow_to(&owner) => {
+            Err(Refused { owner: Some(owner), .. }) if self.may_tell(&owner) => {
                 let there = self.at(&owner);
                 let answer = there.finish(send(&there)?, writes);
                 answer.map_err(|refused| refused.failure.detail(format!("asked at {owner}, which serves it")))
             }
             answer => answer.map_err(|refused| refused.failure),
         }
-    }
-
-    /// The token is shown to nobody in the clear that it was not to be shown to in the clear.
-    fn may_follow_to(&self, owner: &str) -> bool {
-        let is_tls = |url: &str| url.get(..8).is_some_and(|begin| begin.eq_ignore_ascii_case("https://"));
-        is_tls(owner) == is_tls(&self.url)
     }
 
     /// Reads what goes on for ever, from behind an event on, if there is one.
@@ -399,6 +379,26 @@ fn never_reached(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable)
 }
 
+/// Whether the token that is for `own` may go to `other`: by TLS, to this machine, or to the same host in the clear
+/// where it went there in the clear.
+fn may_be_told(own: &str, other: &str) -> bool {
+    let host = |url: &str| -> String {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let name = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        match name.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or_default().to_owned(),
+            None => name.split(':').next().unwrap_or_default().to_owned(),
+        }
+    };
+    let is_tls = |url: &str| url.get(..8).is_some_and(|begin| begin.eq_ignore_ascii_case("https://"));
+    let there = host(other);
+    is_tls(other)
+        || there == "localhost"
+        || there.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        || (there == host(own) && !is_tls(own))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,5 +409,31 @@ mod tests {
         assert_eq!(agent_path(&name), "/api/v1/agents/counter/gr%C3%BCn%20b%2Bc");
         assert_eq!(query(&[("a", Some("x&y".into())), ("b", None), ("c", Some("1".into()))]), "?a=x%26y&c=1");
         assert_eq!(query(&[("a", None)]), "");
+    }
+
+    /// A node of which the store says that it is elsewhere was sent the token in the clear.
+    #[test]
+    fn a_token_goes_over_no_open_line_to_another_machine() {
+        let local = "http://127.0.0.1:7710";
+        for told in [
+            "https://eu-2:7710",
+            "HTTPS://eu-2",
+            "http://127.0.0.1:9",
+            "http://[::1]:9/",
+            "http://localhost:9",
+        ] {
+            assert!(may_be_told(local, told), "{told}");
+        }
+        for untold in [
+            "http://eu-2:7710",
+            "http://127.0.0.1@evil",
+            "http://localhost.evil/",
+            "http://evil/?127.0.0.1",
+            "evil",
+        ] {
+            assert!(!may_be_told(local, untold), "{untold}");
+        }
+        assert!(may_be_told("http://eu-1:7710", "http://eu-1:7711"), "it went there in the clear");
+        assert!(!may_be_told("https://eu-1:7710", "http://eu-1:7711"));
     }
 }
