@@ -112,13 +112,14 @@ impl<T: Keyed> Table<T> {
         self.shards.iter().for_each(|shard| shard.read().iter().for_each(&mut show));
     }
 
-    /// The first `limit` values behind a key, by their keys. All are looked at; few are touched.
-    pub(crate) fn behind(&self, after: Option<&str>, limit: usize) -> Vec<T> {
+    /// The first `limit` values behind a key of which this holds, by their keys. All are looked at, once; few are
+    /// touched.
+    pub(crate) fn behind(&self, after: Option<&str>, limit: usize, is: impl Fn(&T) -> bool) -> Vec<T> {
         let mut first: BinaryHeap<ByKey<T>> = BinaryHeap::with_capacity(limit.saturating_add(1).min(1_024));
         self.each(|value| {
             let is_behind = after.is_none_or(|after| value.key() > after);
             let has_room = first.len() < limit || first.peek().is_some_and(|last| value.key() < last.0.key());
-            if limit > 0 && is_behind && has_room {
+            if limit > 0 && is_behind && has_room && is(value) {
                 first.push(ByKey(value.clone()));
                 if first.len() > limit {
                     first.pop();
@@ -183,7 +184,7 @@ mod tests {
         keys.sort_unstable();
         let (mut read, mut after) = (Vec::new(), None::<String>);
         loop {
-            let page = table.behind(after.as_deref(), 70);
+            let page = table.behind(after.as_deref(), 70, |_| true);
             read.extend(page.iter().map(|word| word.key().to_owned()));
             match page.last() {
                 Some(last) if page.len() == 70 => after = Some(last.key().to_owned()),
@@ -191,8 +192,8 @@ mod tests {
             }
         }
         assert_eq!(read, keys);
-        assert_eq!(table.behind(Some("word 999"), 70), []);
-        assert_eq!(table.behind(None, 0), []);
+        assert_eq!(table.behind(Some("word 999"), 70, |_| true), []);
+        assert_eq!(table.behind(None, 0, |_| true), []);
     }
 
     #[test]

@@ -200,8 +200,13 @@ pub(crate) trait AnyKind: Send + Sync {
     fn mailbox(&self, key: &str) -> MailboxInfo;
     /// Whether its messages wait for an operator.
     fn is_paused(&self, key: &str) -> bool;
-    /// The first running agents behind a key, by their keys.
-    fn page(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, LiveInfo)>;
+    /// The first running agents behind a key of which this holds, by their keys.
+    fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        is: &dyn Fn(&LiveInfo) -> bool,
+    ) -> Vec<(Arc<str>, LiveInfo)>;
     /// How many agents run, by how they are.
     fn statuses(&self) -> BTreeMap<&'static str, u64>;
     /// Tells a running cell. `false`: none runs.
@@ -325,8 +330,13 @@ impl<A: Agent> AnyKind for Kind<A> {
         lane.is_some_and(|lane| lane.entrance() == Entrance::Paused)
     }
 
-    fn page(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, LiveInfo)> {
-        let found = self.live.behind(after, limit).into_iter();
+    fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        is: &dyn Fn(&LiveInfo) -> bool,
+    ) -> Vec<(Arc<str>, LiveInfo)> {
+        let found = self.live.behind(after, limit, |live| is(&live.info())).into_iter();
         found.map(|live| (live.lane.name.key.clone(), live.info())).collect()
     }
 

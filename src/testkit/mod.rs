@@ -195,7 +195,7 @@ async fn play(
     let clean = running.shutdown().await;
     let left = node.kinds.iter().flat_map(|kind| {
         let name = kind.name();
-        kind.page(None, 8).into_iter().map(move |(key, _)| format!("{name}/{key}"))
+        kind.page(None, 8, &|_| true).into_iter().map(move |(key, _)| format!("{name}/{key}"))
     });
     let left: Vec<String> = left.collect();
     let outcome = ended.map(|outcome| {

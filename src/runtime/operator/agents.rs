@@ -1,6 +1,6 @@
 //! Agents: listed, looked into, acted on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -26,8 +26,6 @@ use crate::{
 
 /// How long the watchers of an agent that is brought back may take to be told of its end.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How many running agents of a kind are looked at at once.
-const LOOK: usize = 1_000;
 /// How many children of an agent are shown.
 const MAX_CHILDREN: usize = 1_000;
 
@@ -61,7 +59,7 @@ impl Operator {
             Some(wanted @ ("starting" | "active" | "idle" | "restarting" | "stopping")) => {
                 let is = |info: &LiveInfo| info.status == wanted;
                 return self
-                    .running_page(self.running(query.kind.as_deref(), after.as_ref(), limit, is), limit)
+                    .running_page(self.running(query.kind.as_deref(), after.as_ref(), limit, &is), limit)
                     .await;
             }
             Some(other) => {
@@ -69,7 +67,7 @@ impl Operator {
             }
         };
         let mut running = match query.status {
-            None => self.running(query.kind.as_deref(), after.as_ref(), limit, |_| true),
+            None => self.running(query.kind.as_deref(), after.as_ref(), limit, &|_| true),
             Some(_) => Vec::new(),
         };
         let filter = AgentFilter { kind: query.kind.clone(), status, after, limit, ..AgentFilter::default() };
@@ -96,30 +94,24 @@ impl Operator {
         kind: Option<&str>,
         after: Option<&(String, String)>,
         limit: usize,
-        is: impl Fn(&LiveInfo) -> bool,
+        is: &dyn Fn(&LiveInfo) -> bool,
     ) -> Vec<(String, String)> {
         let mut kinds: Vec<_> =
             self.node.kinds.iter().filter(|known| kind.is_none_or(|kind| kind == known.name())).collect();
         kinds.sort_unstable_by_key(|kind| kind.name());
         let mut found = Vec::new();
         for kind in kinds {
-            let mut behind = match after {
+            let behind: Option<Arc<str>> = match after {
                 Some((name, _)) if name.as_str() > kind.name() => continue,
                 Some((name, key)) if name == kind.name() => Some(key.as_str().into()),
                 _ => None,
             };
-            while found.len() < limit {
-                let page = kind.page(behind.as_deref(), LOOK);
-                let is_last = page.len() < LOOK;
-                behind = page.last().map(|(key, _)| key.clone());
-                let meant = page.into_iter().filter(|(_, info)| is(info));
-                found.extend(meant.map(|(key, _)| (kind.name().to_owned(), key.to_string())));
-                if is_last {
-                    break;
-                }
+            let page = kind.page(behind.as_deref(), limit - found.len(), is);
+            found.extend(page.into_iter().map(|(key, _)| (kind.name().to_owned(), key.to_string())));
+            if found.len() == limit {
+                break;
             }
         }
-        found.truncate(limit);
         found
     }
 

@@ -13,6 +13,8 @@ use crate::store::{AgentFilter, AgentRow};
 
 /// How many children of a tree node are shown at most.
 const MAX_CHILDREN: usize = 1_000;
+/// How many pages of held agents are looked through for those that this node is to run.
+const MAX_PAGES: usize = 8;
 
 impl Operator {
     /// The supervision tree, with as many children of each as are shown at most.
@@ -109,7 +111,7 @@ impl Operator {
     async fn held(&self, kind: &dyn AnyKind, after: Option<&str>, limit: usize) -> Vec<TreeNode> {
         let (name, mut found) = (kind.name(), Vec::new());
         let mut after = after.map(|key| (name.to_owned(), key.to_owned()));
-        while found.len() < limit {
+        for _ in 0..MAX_PAGES {
             let filter = AgentFilter {
                 kind: Some(name.to_owned()),
                 held: true,
@@ -126,7 +128,7 @@ impl Operator {
                 agent.current = row.reason;
                 agent
             }));
-            if is_last {
+            if is_last || found.len() >= limit {
                 break;
             }
         }
@@ -170,5 +172,5 @@ fn running(kind: &dyn AnyKind, after: Option<&str>, limit: usize) -> Vec<TreeNod
         }
         agent
     };
-    kind.page(after, limit).into_iter().map(agent).collect()
+    kind.page(after, limit, &|_| true).into_iter().map(agent).collect()
 }
