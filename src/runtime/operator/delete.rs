@@ -29,7 +29,7 @@ use crate::{
 /// How long tasks that were cancelled may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether they have.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(50);
 /// How many tasks are looked at at once.
 const PAGE: usize = 1_000;
 /// In these states a task may still change the agent.
