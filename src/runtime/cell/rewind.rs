@@ -59,7 +59,9 @@ impl<A: Agent> Runner<A> {
             Cut::Cancelled => {
                 format!("its task was cancelled: the turn of {subject} was cut short and undone")
             }
-            Cut::Stopped => format!("an operator has stopped {subject}: its turn was cut short and undone"),
+            Cut::Stopped => {
+                format!("{subject} was stopped or started anew: its turn was cut short and undone")
+            }
         })
     }
 
