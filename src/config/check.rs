@@ -104,7 +104,9 @@ impl Checked {
 
 /// Whether a key is secret by its name.
 pub(super) fn is_secret(key: &str) -> bool {
-    key == "http.token" || key.strip_prefix("app.").is_some_and(redact::is_secret)
+    let (sections, last) = key.rsplit_once('.').unwrap_or_default();
+    let below_secrets = sections.contains("credential") || sections.contains("secret");
+    key == "http.token" || (key.starts_with("app.") && (below_secrets || redact::is_secret(last)))
 }
 
 /// Hides what is secret.
