@@ -396,13 +396,13 @@ impl ArchivedRow {
         })
     }
 
-    /// The task as it comes back: a new place in the order, nothing counted against it, no batch
-    /// (`batch` says which, if any) and no expiry.
     /// Why it failed, where it did.
     pub(super) fn failure(&self) -> Option<String> {
         error_of(self.error.as_deref()).map(|error| error.message)
     }
 
+    /// The task as it comes back: a new place in the order, nothing counted against it, no batch
+    /// (`batch` says which, if any) and no expiry.
     pub(super) fn revived(&self, seq: i64, batch: Option<Id>) -> InsertTask<'_> {
         let target = target_of(&self.target);
         InsertTask {
