@@ -2,6 +2,65 @@
 //!
 //! `lists!` makes the functions beside those of `reads!`, whose names they use.
 
+/// The same for either table of tasks. From `$first` on its states have an index that is told by `$least`.
+macro_rules! table {
+    (
+        $conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*],
+        $table:ident, $row:ty, $floor:ident, $page:ident, ($first:expr, $least:expr)
+    ) => {
+        /// The oldest task that is looked at; none, where all are.
+        $($async)* fn $floor(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Option<TaskId>> {
+            use $table::dsl;
+            let mut query = dsl::$table.select(dsl::id).into_boxed::<$db>();
+            if filter.state.is_some_and(|state| state >= $first) {
+                query = query.filter(dsl::state.ge($least));
+            }
+            if let Some(before) = filter.before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            let last = query.order(dsl::id.desc()).offset(LOOK - 1).limit(1);
+            let floor: Option<Id> = last.first(conn)$($wait)*.optional()?;
+            Ok(floor.map(TaskId::from))
+        }
+
+        /// Those that the filter means, no older than the floor.
+        $($async)* fn $page(
+            conn: &mut $conn,
+            filter: &TaskFilter,
+            floor: Option<TaskId>,
+        ) -> QueryResult<Vec<$row>> {
+            use $table::dsl;
+            let mut query = dsl::$table.select(<$row>::as_select()).into_boxed::<$db>();
+            if let Some(floor) = floor {
+                query = query.filter(dsl::id.ge(Id::from(floor)));
+            }
+            if let Some(state) = filter.state {
+                if state >= $first {
+                    query = query.filter(dsl::state.ge($least));
+                }
+                query = query.filter(dsl::state.eq(state as i16));
+            }
+            match &filter.target {
+                None => {}
+                Some(Targets::One(target)) => query = query.filter(dsl::target.eq(target.to_string())),
+                Some(Targets::Beginning(beginning)) => {
+                    let begins = substr(dsl::target, 1, letters(beginning));
+                    query = query.filter(begins.eq(beginning));
+                }
+            }
+            if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
+                let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
+                query = query.filter(has(first).or(has(later)));
+            }
+            if let Some(before) = filter.before {
+                query = query.filter(dsl::id.lt(Id::from(before)));
+            }
+            query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
+        }
+    };
+}
+pub(super) use table;
+
 macro_rules! lists {
     ($conn:ty, $db:ty, [$($async:tt)*], [$($wait:tt)*]) => {
         /// One page of tasks, newest first. One that ends between the two reads is told once, as ended.
@@ -32,103 +91,14 @@ macro_rules! lists {
             Ok(TaskPage { items, looked_to })
         }
 
-        /// The oldest unfinished task that is looked at; none, where all are.
-        $($async)* fn hot_floor(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Option<TaskId>> {
-            use greenroom_tasks::dsl;
-            let mut query = dsl::greenroom_tasks.select(dsl::id).into_boxed::<$db>();
-            if filter.state.is_some_and(|state| state >= TaskState::Running) {
-                query = query.filter(dsl::state.ge(RUNNING));
-            }
-            if let Some(before) = filter.before {
-                query = query.filter(dsl::id.lt(Id::from(before)));
-            }
-            let last = query.order(dsl::id.desc()).offset(LOOK - 1).limit(1);
-            let floor: Option<Id> = last.first(conn)$($wait)*.optional()?;
-            Ok(floor.map(TaskId::from))
-        }
-
-        /// The oldest ended task that is looked at; none, where all are.
-        $($async)* fn archived_floor(conn: &mut $conn, filter: &TaskFilter) -> QueryResult<Option<TaskId>> {
-            use greenroom_task_archive::dsl;
-            let mut query = dsl::greenroom_task_archive.select(dsl::id).into_boxed::<$db>();
-            if filter.state.is_some_and(|state| state >= TaskState::Failed) {
-                query = query.filter(dsl::state.ge(FAILED));
-            }
-            if let Some(before) = filter.before {
-                query = query.filter(dsl::id.lt(Id::from(before)));
-            }
-            let last = query.order(dsl::id.desc()).offset(LOOK - 1).limit(1);
-            let floor: Option<Id> = last.first(conn)$($wait)*.optional()?;
-            Ok(floor.map(TaskId::from))
-        }
-
-        $($async)* fn hot_page(
-            conn: &mut $conn,
-            filter: &TaskFilter,
-            floor: Option<TaskId>,
-        ) -> QueryResult<Vec<TaskRow>> {
-            use greenroom_tasks::dsl;
-            let mut query = dsl::greenroom_tasks.select(TaskRow::as_select()).into_boxed::<$db>();
-            if let Some(floor) = floor {
-                query = query.filter(dsl::id.ge(Id::from(floor)));
-            }
-            if let Some(state) = filter.state {
-                if state >= TaskState::Running {
-                    query = query.filter(dsl::state.ge(RUNNING));
-                }
-                query = query.filter(dsl::state.eq(state as i16));
-            }
-            match &filter.target {
-                None => {}
-                Some(Targets::One(target)) => query = query.filter(dsl::target.eq(target.to_string())),
-                Some(Targets::Beginning(beginning)) => {
-                    let begins = substr(dsl::target, 1, letters(beginning));
-                    query = query.filter(begins.eq(beginning));
-                }
-            }
-            if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
-                let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
-                query = query.filter(has(first).or(has(later)));
-            }
-            if let Some(before) = filter.before {
-                query = query.filter(dsl::id.lt(Id::from(before)));
-            }
-            query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
-        }
-
-        $($async)* fn archived_page(
-            conn: &mut $conn,
-            filter: &TaskFilter,
-            floor: Option<TaskId>,
-        ) -> QueryResult<Vec<ArchivedRow>> {
-            use greenroom_task_archive::dsl;
-            let mut query = dsl::greenroom_task_archive.select(ArchivedRow::as_select()).into_boxed::<$db>();
-            if let Some(floor) = floor {
-                query = query.filter(dsl::id.ge(Id::from(floor)));
-            }
-            if let Some(state) = filter.state {
-                if state >= TaskState::Failed {
-                    query = query.filter(dsl::state.ge(FAILED));
-                }
-                query = query.filter(dsl::state.eq(state as i16));
-            }
-            match &filter.target {
-                None => {}
-                Some(Targets::One(target)) => query = query.filter(dsl::target.eq(target.to_string())),
-                Some(Targets::Beginning(beginning)) => {
-                    let begins = substr(dsl::target, 1, letters(beginning));
-                    query = query.filter(begins.eq(beginning));
-                }
-            }
-            if let Some([first, later]) = filter.tag.as_deref().map(tag_places) {
-                let has = |place| replace(dsl::tags, place, "").ne(dsl::tags);
-                query = query.filter(has(first).or(has(later)));
-            }
-            if let Some(before) = filter.before {
-                query = query.filter(dsl::id.lt(Id::from(before)));
-            }
-            query.order(dsl::id.desc()).limit(page(filter.limit)).load(conn)$($wait)*
-        }
+        $crate::store::lists::table!(
+            $conn, $db, [$($async)*], [$($wait)*],
+            greenroom_tasks, TaskRow, hot_floor, hot_page, (TaskState::Running, RUNNING)
+        );
+        $crate::store::lists::table!(
+            $conn, $db, [$($async)*], [$($wait)*],
+            greenroom_task_archive, ArchivedRow, archived_floor, archived_page, (TaskState::Failed, FAILED)
+        );
 
         /// One look at what failed or was cancelled, newest first.
         pub(super) $($async)* fn dead(
