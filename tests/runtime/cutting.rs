@@ -177,6 +177,18 @@ async fn a_task_that_is_cut_short_by_a_stop_is_parked_and_runs_again() {
     assert_eq!(outcome::<Hang>(&handle, task).await, Outcome::Succeeded(1_000));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_cut_short_by_a_restart_runs_again_by_itself() {
+    let (world, gate) = world().await;
+    let (handle, operator) = (world.handle(), world.handle().operator().clone());
+    let task = soon(handle.agent::<Desk>("a").submit(Hang {})).await.unwrap();
+    gate.arrival().await;
+    operator.act("desk", "a", Action::Restart).await.unwrap();
+    gate.arrival().await;
+    gate.open(1);
+    assert_eq!(outcome::<Hang>(&handle, task).await, Outcome::Succeeded(1_000));
+}
+
 /// What was cut short may be tried again with the same key: it did not happen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_is_cut_short_leaves_its_key_free() {
