@@ -18,6 +18,7 @@ use super::{
     inbox::{Control, Phase},
     kind_policy::KindPolicy,
     live::{Live, LiveInfo, mailbox},
+    long::LongMessages,
     metrics::Turns,
     node::Node,
     proposal,
@@ -42,10 +43,6 @@ use crate::{
     store::SeenState,
 };
 
-/// A message that is known to take long, and does not, is taken for a short one again after so many turns,
-/// on average.
-const FORGET_ONE_IN: u32 = 16;
-
 /// A kind at run time.
 pub(crate) struct Kind<A: Agent> {
     pub node: std::sync::Weak<Node>,
@@ -60,11 +57,8 @@ pub(crate) struct Kind<A: Agent> {
     pub running: AtomicUsize,
     /// More run than may, and it has been said.
     crowded: AtomicBool,
-    /// Messages whose handlers reach outside, or wait for something else for long: they start only when
-    /// the window is clear.
-    long: papaya::HashSet<&'static str>,
-    /// Whether there are any: asked before each turn.
-    any_long: AtomicBool,
+    /// They start only when the window is clear.
+    pub long: LongMessages,
 }
 
 impl<A: Agent> Kind<A> {
@@ -78,8 +72,7 @@ impl<A: Agent> Kind<A> {
             held: Held::new(),
             running: AtomicUsize::new(0),
             crowded: AtomicBool::new(false),
-            long: papaya::HashSet::new(),
-            any_long: AtomicBool::new(false),
+            long: LongMessages::default(),
             policy,
         });
         let directory = Arc::new(Directory {
@@ -92,32 +85,6 @@ impl<A: Agent> Kind<A> {
         });
         let _ = kind.directory.set(directory);
         kind
-    }
-
-    /// Whether there are messages that are known to reach outside, or to take long.
-    #[inline]
-    pub(crate) fn has_long(&self) -> bool {
-        self.any_long.load(Ordering::Relaxed)
-    }
-
-    /// Whether the handler of a message is known to.
-    #[inline]
-    pub(crate) fn is_long(&self, message: &str) -> bool {
-        self.has_long() && self.long.pin().contains(message)
-    }
-
-    /// The handler of a message was seen to reach outside, or to take long.
-    pub(crate) fn takes_long(&self, message: &'static str) {
-        self.long.pin().insert(message);
-        self.any_long.store(true, Ordering::Relaxed);
-    }
-
-    /// It did neither this time. One that always does but for now and then stays known: to forget it costs
-    /// a turn that is undone.
-    pub(crate) fn took_short(&self, message: &'static str) {
-        if self.is_long(message) && fastrand::u32(..FORGET_ONE_IN) == 0 {
-            self.long.pin().remove(message);
-        }
     }
 
     /// A cell has left memory.

@@ -34,6 +34,7 @@ mod kind_policy;
 mod lease;
 mod live;
 mod loads;
+mod long;
 mod member;
 mod metrics;
 pub(crate) mod node;

@@ -85,9 +85,10 @@ impl<A: Agent> Runner<A> {
     fn must_wait(&self, letter: &EnvelopeOf<A>) -> bool {
         if self.volatile() {
             // A volatile turn cannot be run again, so it must not find the gate shut.
-            self.window.is_uncovered() || (self.is_outstanding() && self.kind.is_long(letter.wire_name()))
+            self.window.is_uncovered()
+                || (self.is_outstanding() && self.kind.long.contains(letter.wire_name()))
         } else {
-            self.is_outstanding() && self.kind.is_long(letter.wire_name())
+            self.is_outstanding() && self.kind.long.contains(letter.wire_name())
         }
     }
 
@@ -181,13 +182,13 @@ impl<A: Agent> Runner<A> {
 
     #[inline]
     fn has_run(&mut self, message: &'static str, ended: bool, terms: &Terms) {
-        if !self.air.waited.is_zero() || self.kind.has_long() {
+        if !self.air.waited.is_zero() || self.kind.long.are_known() {
             let long = std::mem::take(&mut self.air.waited) >= LONG;
             if ended && !long && !self.turn.gate.is_standing_or_passed() {
-                self.kind.took_short(message);
+                self.kind.long.doubt(message);
             } else if long && !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {
                 // Of a relaxed agent nobody waits for the commit.
-                self.kind.takes_long(message);
+                self.kind.long.learn(message);
             }
         }
         if let Some(begun) = terms.begun {
@@ -237,7 +238,7 @@ impl<A: Agent> Runner<A> {
             End::Ran(ran) => {
                 let ran = self.settle_outbox(&mut letter, ran);
                 if reached {
-                    self.kind.takes_long(letter.wire_name());
+                    self.kind.long.learn(letter.wire_name());
                     self.barrier = true;
                 }
                 if ran == Ran::Failed {
@@ -256,7 +257,7 @@ impl<A: Agent> Runner<A> {
             }
             End::Cut(why) => Box::pin(self.cut(letter, why)).await,
             End::Blocked => {
-                self.kind.takes_long(letter.wire_name());
+                self.kind.long.learn(letter.wire_name());
                 self.batch.push_front(letter);
                 self.barrier = true;
                 let _ = self.turn.take_outbox();

@@ -1,0 +1,42 @@
+//! The messages of a kind whose handlers are known to take long: learned from their turns.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A message that is known to take long, and does not, is taken for a short one again after so many turns,
+/// on average.
+const FORGET_ONE_IN: u32 = 16;
+
+/// Messages whose handlers reach outside, or wait for something else for long.
+#[derive(Default)]
+pub(crate) struct LongMessages {
+    names: papaya::HashSet<&'static str>,
+    /// Whether there have been any: asked before each turn.
+    any: AtomicBool,
+}
+
+impl LongMessages {
+    /// Whether there may be any.
+    #[inline]
+    pub(super) fn are_known(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn contains(&self, message: &str) -> bool {
+        self.are_known() && self.names.pin().contains(message)
+    }
+
+    /// The handler was seen to reach outside, or to take long.
+    pub(super) fn learn(&self, message: &'static str) {
+        self.names.pin().insert(message);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// It did neither this time. One that always does but for now and then stays known: to forget it costs
+    /// a turn that is undone.
+    pub(super) fn doubt(&self, message: &'static str) {
+        if self.contains(message) && fastrand::u32(..FORGET_ONE_IN) == 0 {
+            self.names.pin().remove(message);
+        }
+    }
+}
