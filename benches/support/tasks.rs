@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 use super::{
     ground::{Ground, directory, runtime},
     measure::{Better, Peer, Plan, Rival, Row, Unit as Figure, median, p50, rounds_beside},
+    phase::processor_us,
     postgres::{STORE, Server},
     queues::Queues,
 };
@@ -354,23 +355,38 @@ async fn drained(store: &dyn Store, seen: &Seen, n: usize) -> anyhow::Result<()>
     }
 }
 
-fn work_off(place: &Place<'_>, tasks: Vec<NewTask>) -> anyhow::Result<Duration> {
+fn work_off(place: &Place<'_>, tasks: Vec<NewTask>) -> anyhow::Result<Spent> {
     let data = directory()?;
-    work_off_at(data.path(), &place.fresh(data.path()), tasks)
+    work_off_at(data.path(), &place.fresh(data.path()), tasks, place.server)
 }
 
-/// From the first that runs to the archive row of the last.
-fn work_off_at(data: &std::path::Path, url: &str, tasks: Vec<NewTask>) -> anyhow::Result<Duration> {
+/// What it took to work tasks off.
+struct Spent {
+    /// From the first that runs to the archive row of the last.
+    took: Duration,
+    /// Processor time of this process and of the server, in microseconds a task: from the start of the node on.
+    processor_us: (f64, f64),
+}
+
+fn work_off_at(
+    data: &std::path::Path,
+    url: &str,
+    tasks: Vec<NewTask>,
+    server: Option<&Server>,
+) -> anyhow::Result<Spent> {
     let (seen, n) = (Seen::default(), tasks.len());
     let own = runtime()?;
     let store = own.block_on(open(url))?;
     own.block_on(fill(&*store, tasks))?;
+    let spent = || Ok::<_, anyhow::Error>((processor_us()?, server.map_or(0.0, Server::processor_us)));
+    let before = spent()?;
     let ground = ground(data, url, "1024", &seen)?;
     own.block_on(drained(&*store, &seen, n))?;
     let began = seen.began.lock().unwrap_or_else(PoisonError::into_inner).context("nothing ran")?;
-    let took = began.elapsed();
+    let (took, after) = (began.elapsed(), spent()?);
     ground.end()?;
-    Ok(took)
+    let each = |before: f64, after: f64| (after - before) / n as f64;
+    Ok(Spent { took, processor_us: (each(before.0, after.0), each(before.1, after.1)) })
 }
 
 fn drain(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
@@ -378,11 +394,20 @@ fn drain(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
     if !plan.wants(&name) {
         return Ok(());
     }
-    let round = || Ok(n as f64 / work_off(place, payloads(n)?)?.as_secs_f64());
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    let round = || {
+        let Spent { took, processor_us } = work_off(place, payloads(n)?)?;
+        here.push(processor_us.0);
+        there.push(processor_us.1);
+        Ok(n as f64 / took.as_secs_f64())
+    };
     let (rounds, what) = (if n > 100_000 { 3 } else { plan.rounds() }, ["drain".to_owned(), n.to_string()]);
     let (peers, ours) = rounds_beside(rounds, place.rivals(&what, 1.0), round)?;
-    let note =
-        "dispatch, history and the archive row durable; claims as large as 1,024 slots ask for".to_owned();
+    let (here, there) = (median(here), median(there));
+    let note = format!(
+        "dispatch, history and the archive row durable; claims as large as 1,024 slots ask for; {here:.1} µs of \
+         processor time a task here, {there:.1} µs in the server"
+    );
     plan.add(Row { name, unit: Figure::PerSecond, better: Better::More, peers, ours, goal: None, note });
     Ok(())
 }
@@ -402,12 +427,13 @@ fn past(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
     let (data, n) = (directory()?, FULL[0]);
     let url = place.fresh(data.path());
     let drains = || {
-        let drain = || Ok(n as f64 / work_off_at(data.path(), &url, payloads(n)?)?.as_secs_f64());
+        let drain =
+            || Ok(n as f64 / work_off_at(data.path(), &url, payloads(n)?, place.server)?.took.as_secs_f64());
         (0..plan.rounds()).map(|_| drain()).collect::<anyhow::Result<Vec<f64>>>()
     };
     let new = drains()?;
     for _ in 0..PAST / CHUNK {
-        work_off_at(data.path(), &url, payloads(CHUNK)?)?;
+        work_off_at(data.path(), &url, payloads(CHUNK)?, place.server)?;
     }
     let (unit, better, note) = (Figure::PerSecond, Better::More, String::new());
     let peers = vec![Peer::new("when the store was new", new, Some(0.9))];
@@ -468,7 +494,7 @@ fn generations(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<(
             }
             tasks.push(task);
         }
-        Ok(n as f64 / work_off(place, tasks)?.as_secs_f64())
+        Ok(n as f64 / work_off(place, tasks)?.took.as_secs_f64())
     };
     let rounds = if n > 10_000 { 1 } else { 3 };
     let ours = (0..rounds).map(|_| round()).collect::<anyhow::Result<_>>()?;

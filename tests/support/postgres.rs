@@ -429,6 +429,27 @@ impl Server {
         send(&of(&main));
     }
 
+    /// The processor time of all its processes, of those that have ended too, in microseconds.
+    pub fn processor_us(&self) -> f64 {
+        let file = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap_or_default();
+        let main = file.lines().next().unwrap_or_default();
+        let of = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (_, rest) = stat.rsplit_once(") ")?;
+            let words: Vec<&str> = rest.split(' ').collect();
+            let is_main = entry.file_name().to_str() == Some(main);
+            let times = match (is_main, words.get(1) == Some(&main)) {
+                (true, _) => 11..15,
+                (false, true) => 11..13,
+                (false, false) => return None,
+            };
+            Some(words.get(times)?.iter().filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>())
+        };
+        // a tick is a hundredth of a second wherever Linux runs
+        fs::read_dir("/proc").into_iter().flatten().filter_map(of).sum::<f64>() * 10_000.0
+    }
+
     /// A statement; what it printed.
     pub fn psql(&self, sql: &str) -> String {
         self.psql_in("postgres", sql)
