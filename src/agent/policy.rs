@@ -1,4 +1,4 @@
-//! How an agent of a kind is kept, restarted and bounded. What is not set follows the configuration.
+//! The policy of an agent kind: persistence, restarts and limits. What is not set follows the configuration.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ pub enum Persistence {
     /// With every turn, before it is acknowledged.
     #[default]
     EveryTurn,
-    /// After so many turns or so much time, whichever is first; turns are acknowledged before, and
-    /// a crash loses those since the last commit. Turns that submit or end tasks commit at once.
+    /// After a number of turns or a time, whichever is first. Turns are acknowledged before that, and a crash
+    /// loses those since the last commit. Turns that submit or end tasks commit at once.
     Relaxed {
-        /// Commit after so many turns.
+        /// Commit after this many turns.
         turns: u32,
         /// Commit after this time.
         every: Duration,
@@ -33,8 +33,10 @@ pub enum OnFull {
     Reject,
 }
 
-/// An agent kind's policy, declared in [`Agent::policy`](crate::Agent::policy). The configuration's
-/// `agents.KIND.*` goes before it, `agents.default.*` after it.
+/// An agent kind's policy, declared in [`Agent::policy`](crate::Agent::policy).
+///
+/// Precedence, highest first: `agents.KIND.*` in the configuration, this policy, `agents.default.*`. One
+/// exception: `agents.default.persistence`, where it is set, overrides [`Policy::persistence`].
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Policy {
@@ -53,21 +55,21 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How many messages its mailbox holds.
+    /// How many messages its mailbox holds. 0 is taken as 1.
     pub fn mailbox(mut self, n: usize) -> Self {
         self.mailbox = Some(n.max(1));
         self
     }
 
-    /// Leaves memory when it has had nothing to do for so long.
+    /// An agent that has been idle for this long is unloaded.
     pub fn idle_timeout(mut self, d: Duration) -> Self {
         self.idle_timeout = Some(d);
         self
     }
 
-    /// How many agents of the kind a node keeps in memory. With more, those leave that have been idle the
-    /// longest, as they do past their time; their next message brings them back. A soft bound: who works or
-    /// has a timer set stays, and no message waits for somebody else to leave. 0: any number.
+    /// How many agents of the kind a node keeps in memory; 0: any number. Beyond that, the ones that have been
+    /// idle the longest are unloaded, as after `idle_timeout`; the next message loads them again. A soft
+    /// bound: agents that work or have a timer set stay, and no message waits for another agent to leave.
     pub fn max_live(mut self, n: usize) -> Self {
         self.max_live = Some(n);
         self
@@ -85,7 +87,7 @@ impl Policy {
         self
     }
 
-    /// Which ends are followed by a restart.
+    /// Which kinds of end are followed by a restart.
     pub fn restart(mut self, r: Restart) -> Self {
         self.restart = Some(r);
         self
@@ -97,48 +99,48 @@ impl Policy {
         self
     }
 
-    /// The priority of a task for it, where the submitter does not say: higher goes first; 0 by default.
+    /// The priority of tasks for it whose submitter sets none: higher runs first; 0 by default.
     pub fn priority(mut self, n: i16) -> Self {
         self.terms.priority = Some(n);
         self
     }
 
-    /// How many attempts at a task for it may fail, where the submitter does not say; at least 1.
+    /// How many attempts a task for it has, unless its submitter says otherwise. 0 is taken as 1.
     pub fn max_attempts(mut self, n: u32) -> Self {
         self.terms.max_attempts = Some(n.max(1));
         self
     }
 
-    /// How long a task waits after an attempt that failed: `min` after the first, doubling up to `max`, less
-    /// up to a quarter by chance. An error may say otherwise: [`Retry`](crate::Retry).
+    /// The delay before a failed task is retried: `min` after the first attempt, doubling up to `max`, reduced
+    /// by a random part of up to a quarter. An error may override it: [`Retry`](crate::Retry).
     pub fn retry_backoff(mut self, min: Duration, max: Duration) -> Self {
         (self.terms.min, self.terms.max) = (Some(min), Some(max));
         self
     }
 
-    /// How many tasks for agents of the kind may be under way at once on a node; the others wait in the store.
-    /// It does not bound what is asked and told.
+    /// How many tasks for agents of the kind may run at once on a node; the others wait in the store. Asks and
+    /// tells are not bounded by it. 0 is taken as 1.
     pub fn concurrency(mut self, n: usize) -> Self {
         self.bounds.concurrency = Some(n.max(1));
         self
     }
 
     /// How many tasks for agents of the kind may begin `within` a time on a node; the others wait in the
-    /// store. It does not bound what is asked and told.
+    /// store. Asks and tells are not bounded by it. 0 is taken as 1.
     pub fn rate(mut self, n: u32, within: Duration) -> Self {
         self.bounds.rate = Some(Rate { n: n.max(1), within });
         self
     }
 
-    /// How long one turn may take. It ends a turn that waits; a handler that spins cannot be ended.
+    /// How long one turn may take. A turn that waits is ended; a handler that spins cannot be interrupted.
     pub fn turn_timeout(mut self, d: Duration) -> Self {
         self.turn_timeout = Some(d);
         self
     }
 
-    /// Supervised together with others: a group that [`Builder::group`](crate::Builder::group) or the
-    /// configuration (`supervision.groups.NAME`) declares. Without one, each agent stands alone: past its
-    /// restart intensity it is stopped, and nobody else is concerned.
+    /// The group that it is supervised in, declared by [`Builder::group`](crate::Builder::group) or in the
+    /// configuration (`supervision.groups.NAME`). Without one, each agent is supervised alone: past its
+    /// restart intensity it is stopped, and no other agent is affected.
     pub fn group(mut self, name: &'static str) -> Self {
         self.group = Some(name);
         self

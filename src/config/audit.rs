@@ -1,4 +1,4 @@
-//! `[audit]`: what operators did.
+//! `[audit]`: the audit log.
 
 use std::time::Duration;
 

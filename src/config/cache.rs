@@ -1,4 +1,4 @@
-//! `[cache]`: where the cache is, how much it keeps, and how long.
+//! `[cache]`: the cache's URL, sizes and times to live.
 
 use std::{path::PathBuf, time::Duration};
 

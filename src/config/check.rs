@@ -1,4 +1,4 @@
-//! What may be set, and whether what was set makes sense.
+//! The known keys, and the validation of values.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: everything at once.
+//! Configuration errors, all reported at once.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The layers of a configuration: each a flat list of keys that knows where every value came from.
+//! The layers of a configuration: each a flat list of keys, with the origin of every value.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Changes while a node runs: what is kept of them, what is in force at once, what needs a restart.
+//! Changes at run time: what the store keeps, what applies at once, what needs a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 

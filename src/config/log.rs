@@ -1,4 +1,4 @@
-//! `[log]`: what is written where.
+//! `[log]`: levels, formats and outputs.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

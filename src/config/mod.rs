@@ -1,4 +1,4 @@
-//! Configuration: layers, validation, and where every value came from.
+//! Configuration: layers, validation, and the origin of every value.
 //!
 //! Later wins: the built-in `config/default.toml` < `greenroom.toml` or the files that were given <
 //! what `config set` keeps in the store < the environment < what the program's code sets <

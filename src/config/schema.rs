@@ -1,4 +1,4 @@
-//! What `PATCH /config` takes, as a JSON schema: drawn from the built-in defaults, so that no key is forgotten.
+//! The JSON schema of `PATCH /config`, derived from the built-in defaults, so that no key is forgotten.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! What can be set: one struct a section, one field a key. `config/default.toml` explains them.
+//! The settings: one struct per section, one field per key. `config/default.toml` explains them.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -52,7 +52,7 @@ pub struct Settings {
     pub audit: Audit,
     /// `[limits]`.
     pub limits: Limits,
-    /// `[app.SECTION]`: what belongs to the program built on the library. It may hold secrets.
+    /// `[app.SECTION]`: the settings of the program built on the library. They may hold secrets.
     #[serde(default, skip_serializing)]
     pub(super) app: Hidden,
     /// Every key with its value and where it came from.
@@ -80,29 +80,29 @@ impl std::fmt::Debug for Hidden {
 pub struct Node {
     /// A label for people.
     pub name: String,
-    /// Where other nodes send those who ask for what this one owns.
+    /// The URL to which other nodes refer requests for agents of this one.
     #[serde(deserialize_with = "unless_empty")]
     pub url: Option<String>,
     /// Where the node keeps its files.
     pub data_dir: PathBuf,
     /// Threads that run agents; 0: one for each core.
     pub threads: u16,
-    /// Whether the agent kind `counter` is there.
+    /// Whether the agent kind `counter` and the `probe.*` tools are registered.
     pub probe: bool,
     /// How long a silent node keeps what it owns.
     #[serde(with = "units::duration")]
     pub lease: Duration,
 }
 
-/// The durable truth.
+/// The store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Where it is, with `{data_dir}` already replaced. Shown without its password.
+    /// Its URL, with `{data_dir}` already replaced. Shown without its password.
     pub url: Url,
     /// Connections.
     pub pool_size: u32,
-    /// What an acknowledgement means.
+    /// What an acknowledged commit survives.
     pub durability: Durability,
 }
 
@@ -156,7 +156,7 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 }
 
-/// What holds for all agents, and what for kinds.
+/// `[agents]`: all agents, and single kinds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Agents {
     /// `[agents.default]`.
@@ -166,7 +166,7 @@ pub struct Agents {
     pub kinds: BTreeMap<String, AgentOverrides>,
 }
 
-/// `[agents.default]`: what holds for every agent.
+/// `[agents.default]`: every agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AgentDefaults {
     /// How many messages may wait.
@@ -179,12 +179,12 @@ pub struct AgentDefaults {
     /// How long a caller waits who does not say.
     #[serde(with = "units::duration")]
     pub ask_timeout: Duration,
-    /// What else was set for all agents.
+    /// Optional keys that were set for all agents.
     #[serde(flatten)]
     pub more: AgentOverrides,
 }
 
-/// `[agents.KIND]`: what was set for one kind; the rest is as for all.
+/// `[agents.KIND]`: overrides for one kind; unset keys are as for all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentOverrides {
@@ -215,10 +215,10 @@ pub struct AgentOverrides {
     /// The longest wait.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub backoff_max: Option<Duration>,
-    /// What may be restarted at all.
+    /// Which ends are followed by a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
-    /// With whom it is supervised.
+    /// The group that it is supervised in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// When state is written.
@@ -230,7 +230,7 @@ pub struct AgentOverrides {
     /// … or after this long, whichever comes first.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub snapshot_every: Option<Duration>,
-    /// What holds for the tasks for them.
+    /// The tasks for them.
     #[serde(flatten)]
     pub tasks: TaskOverrides,
 }
@@ -265,7 +265,7 @@ pub enum Persistence {
     Volatile,
 }
 
-/// What is in force for one kind of agent.
+/// The effective settings of one kind of agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentSettings {
     /// How many messages may wait.
@@ -280,7 +280,7 @@ pub struct AgentSettings {
     pub turn_timeout: Option<Duration>,
     /// How often and how fast it is restarted.
     pub restart: RestartPolicy,
-    /// How the attempts at tasks for it follow upon each other.
+    /// Priority, attempts and delays of the tasks for it.
     pub terms: TaskTerms,
     /// When its state is written, where that was set.
     pub persistence: Option<Persistence>,
@@ -329,7 +329,7 @@ pub struct Tools {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Files {
-    /// The directories that they may read. Empty: they refuse.
+    /// The directories that they may read. Empty: every call is refused.
     #[serde(deserialize_with = "one_or_many")]
     pub roots: Vec<PathBuf>,
 }
@@ -338,7 +338,7 @@ pub struct Files {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversations {
-    /// How long one is kept to which nobody adds; 0: for ever.
+    /// How long one is kept after its last message; 0: for ever.
     #[serde(with = "units::duration")]
     pub retention: Duration,
 }
@@ -347,7 +347,7 @@ pub struct Conversations {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sessions {
-    /// How long one lives without being used, where its writer does not say.
+    /// The time to live after its last use, by default.
     #[serde(with = "units::duration")]
     pub ttl: Duration,
 }
@@ -368,8 +368,8 @@ pub struct Limits {
 }
 
 impl Settings {
-    /// What holds for an agent whose kind says and sets nothing: the base under a kind's own policy
-    /// in code, with [`AgentSettings::with`]`(`[`Settings::overrides`]`(kind))` on top of both.
+    /// The settings of all agents: the base below a kind's policy in code, with
+    /// [`AgentSettings::with`]`(`[`Settings::overrides`]`(kind))` on top of both.
     pub fn agent_base(&self) -> AgentSettings {
         let (default, supervision) = (&self.agents.default, &self.supervision);
         AgentSettings {
@@ -393,17 +393,17 @@ impl Settings {
         .with(&default.more)
     }
 
-    /// What `[agents.KIND]` sets.
+    /// The overrides in `[agents.KIND]`.
     pub fn overrides(&self, kind: &str) -> AgentOverrides {
         self.agents.kinds.get(kind).cloned().unwrap_or_default()
     }
 
-    /// What `[tools.NAME]` sets.
+    /// The overrides in `[tools.NAME]`.
     pub fn tool(&self, name: &str) -> TaskOverrides {
         self.tools.named.get(name).cloned().unwrap_or_default()
     }
 
-    /// What is in force for a kind: `[agents.KIND]` over `[agents.default]` over `[supervision]`.
+    /// The configuration of a kind: `[agents.KIND]` over `[agents.default]` over `[supervision]`.
     pub fn agent(&self, kind: &str) -> AgentSettings {
         self.agent_base().with(&self.overrides(kind))
     }
@@ -419,7 +419,7 @@ impl Settings {
     }
 }
 
-/// `""` is nothing.
+/// `""` is read as `None`.
 pub(super) fn unless_empty<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

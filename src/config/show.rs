@@ -1,4 +1,4 @@
-//! What is in force, and where it came from.
+//! The effective values, and their origins.
 
 use std::{fmt, path::PathBuf};
 

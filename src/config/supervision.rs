@@ -1,4 +1,4 @@
-//! `[supervision]`: how often and how fast, and who with whom.
+//! `[supervision]`: restart intensity and delays, and groups.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `[tasks]`, and what `[agents.KIND]` and `[tools.NAME]` say alike of the tasks for them.
+//! `[tasks]`, and the task settings that `[agents.KIND]` and `[tools.NAME]` share.
 
 use std::time::Duration;
 

@@ -62,6 +62,27 @@ fn keys() -> BTreeSet<String> {
     keys
 }
 
+/// The keys of one kind or tool have no line among the built-in values: `config/default.toml` names them all the
+/// same, as `key =` behind a `#`.
+#[test]
+fn the_keys_of_kinds_and_tools_are_explained() {
+    let text = read("config/default.toml");
+    let mut missing = Vec::new();
+    for (file, list) in [("src/config/settings.rs", "AGENT_KEYS"), ("src/config/tasks.rs", "TASK_KEYS")] {
+        let source = read(file);
+        let (_, rest) =
+            source.split_once(&format!("const {list}:")).unwrap_or_else(|| panic!("no {list} in {file}"));
+        let entries = rest.split("];").next().unwrap_or_default();
+        let keys = entries.split('"').skip(1).step_by(2).collect::<Vec<_>>();
+        assert!(keys.len() >= 6, "{list}: {keys:?}");
+        let explained = |key: &str| {
+            text.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = ")))
+        };
+        missing.extend(keys.into_iter().filter(|key| !explained(key)).map(|key| format!("{list}: {key}")));
+    }
+    assert!(missing.is_empty(), "not in config/default.toml: {}", missing.join(", "));
+}
+
 /// A key in the README, such as `store.url`, is one that the configuration has.
 #[test]
 fn the_readme_names_keys_that_exist() {

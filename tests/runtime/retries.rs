@@ -74,11 +74,7 @@ fn minutes(task: &TaskView) -> i64 {
 async fn a_task_has_the_priority_of_its_kind_or_tool_unless_its_submitter_says_another() {
     let world = World::start(program().set("tools.bank.charge.priority", "-5")).await;
     let [by_agent, by_tool] = both(&world, Try::Fail, "scheduled").await;
-    assert_eq!(
-        (by_agent.priority, by_tool.priority),
-        (7, -5),
-        "what is configured goes before what is coded"
-    );
+    assert_eq!((by_agent.priority, by_tool.priority), (7, -5), "the configuration overrides the code");
     let handle = world.handle();
     for (said, priority) in [("", 7), (r#","priority":0"#, 0), (r#","priority":9"#, 9)] {
         let request = format!(r#"{{"target":"clerk/a","message":"Try","input":"Never"{said}}}"#);
