@@ -1,4 +1,4 @@
-//! `-w`: what a command shows, again and again.
+//! `-w`: repeats a command's output at an interval.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},

@@ -1,4 +1,4 @@
-//! `agents`: look at them, send to them, act on them.
+//! `agents`: list, show, send messages, control.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) enum Agents {
     State {
         #[command(flatten)]
         agent: One,
-        /// At this kept version [default: the last]
+        /// Of this kept version [default: the current one]
         #[arg(long, value_name = "N")]
         version: Option<i64>,
     },
@@ -51,27 +51,27 @@ pub(super) enum Agents {
     },
     /// Stop an agent until it is restarted
     Stop(Clearing),
-    /// Start an agent anew, with a fresh restart budget
+    /// Restart an agent with a fresh restart budget
     Restart(Clearing),
-    /// Let an agent's messages wait
+    /// Pause an agent; its messages queue
     Pause(Clearing),
-    /// End a pause
+    /// Resume a paused agent
     Resume(One),
-    /// Take an agent out of service
+    /// Quarantine an agent: it handles no messages until it is released
     Quarantine(One),
-    /// End a quarantine
+    /// Release an agent from quarantine
     Release {
         #[command(flatten)]
         agent: One,
-        /// With the state of this kept version [default: the last]
+        /// Go on from this kept version [default: the current one]
         #[arg(long, value_name = "N")]
         version: Option<i64>,
     },
-    /// Write an agent's state: from a file, or in $EDITOR
+    /// Replace an agent's state, from a file or in $EDITOR
     Edit(repair::EditArgs),
-    /// Have an agent go on from a kept version
+    /// Roll an agent's state back to a kept version
     Rollback(repair::RollbackArgs),
-    /// Delete an agent: a later message starts it anew, from nothing
+    /// Delete an agent; a later message starts it with an empty state
     #[command(alias = "rm")]
     Delete(repair::DeleteArgs),
 }
@@ -87,7 +87,7 @@ pub(super) struct One {
 pub(super) struct Clearing {
     #[command(flatten)]
     one: One,
-    /// Answer what waits and is no task: it does not run
+    /// Reject queued messages instead of running them (tasks are kept)
     #[arg(long)]
     clear: bool,
 }
@@ -123,19 +123,19 @@ pub(super) struct SendArgs {
     /// Its content: JSON, `-` for stdin, @FILE
     #[arg(value_name = "JSON")]
     pub body: Option<String>,
-    /// Do not wait for a reply; it may be lost
+    /// Do not wait for a reply; the message may be lost
     #[arg(long, conflicts_with_all = ["submit", "timeout", "idempotency_key"])]
     pub tell: bool,
-    /// As a durable task; prints its id
+    /// Submit it as a durable task; prints the task's id
     #[arg(long)]
     pub submit: bool,
-    /// Before all that waits and is not urgent
+    /// Handle it before waiting messages that are not urgent
     #[arg(long, conflicts_with = "submit")]
     pub urgent: bool,
     /// Give up after this time
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub timeout: Option<Duration>,
-    /// Makes a repetition safe
+    /// Idempotency key: a repeated request returns the first result
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
 }

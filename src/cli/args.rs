@@ -1,4 +1,4 @@
-//! The tree of commands, and the options that all of them have.
+//! The tree of commands, and their common options.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,7 @@ pub(super) struct Common {
     /// Set a configuration key
     #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
     pub set: Vec<String>,
-    /// Where the node keeps its files
+    /// The directory of the node's files
     #[arg(long, value_name = "DIR", global = true, help_heading = "Configuration")]
     pub data_dir: Option<PathBuf>,
     /// The node to talk to [default: the configuration's http.bind]
@@ -59,7 +59,7 @@ pub(super) struct Common {
         help_heading = "Connection"
     )]
     pub url: Option<String>,
-    /// The token to show [default: the file `token` in the data directory]
+    /// The token to authenticate with [default: the file `token` in the data directory]
     #[arg(
         long,
         env = "GREENROOM_TOKEN",
@@ -69,7 +69,7 @@ pub(super) struct Common {
         help_heading = "Connection"
     )]
     pub token: Option<String>,
-    /// Trust this certificate authority too: a PEM file
+    /// Also trust this certificate authority (a PEM file)
     #[arg(
         long,
         env = "GREENROOM_CACERT",
@@ -96,62 +96,62 @@ impl Common {
     }
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Launch the runtime; SIGINT and SIGTERM end it in good order
+    /// Launch the runtime; SIGINT and SIGTERM shut it down gracefully
     Run,
-    /// Show how the node is, and what to do about it
+    /// Show the node's health, with remedies
     Status(status::StatusArgs),
     /// Show the supervision tree
     Tree(status::TreeArgs),
-    /// Stop the node in good order
+    /// Shut the node down gracefully
     Stop(node::StopArgs),
-    /// The nodes that share the store
+    /// Nodes that share the store: list, drain, resume
     #[command(subcommand, alias = "node")]
     Nodes(nodes::Nodes),
-    /// Kinds of agents and their messages
+    /// Kinds of agents: list, show their messages, pause
     #[command(subcommand, alias = "kind")]
     Kinds(kinds::Kinds),
-    /// Every wire name of this program with its schemas, and whether it keeps what an earlier one promised
+    /// Print every wire name with its schemas, or check them for breaking changes
     Schema(schema::SchemaArgs),
-    /// Agents: look at them, send to them, act on them
+    /// Agents: list, show, send messages, control, repair
     #[command(subcommand, alias = "agent")]
     Agents(agents::Agents),
-    /// Tasks: durable work
+    /// Tasks: submit, list, wait, cancel, retry
     #[command(subcommand, alias = "task")]
     Tasks(tasks::Tasks),
-    /// Schedules: tasks again and again
+    /// Schedules: recurring tasks
     #[command(subcommand, alias = "schedule")]
     Schedules(schedules::Schedules),
-    /// Tools: look at them, call them
+    /// Tools: list, show, call
     #[command(subcommand, alias = "tool")]
     Tools(tools::Tools),
-    /// Crashes, and what supervision did
+    /// Crashes, and the decisions of supervision
     #[command(subcommand, alias = "crash")]
     Crashes(crashes::Crashes),
-    /// Show what happened last, and follow what happens
+    /// Show the last events, and follow new ones
     #[command(alias = "event")]
     Events(events::EventsArgs),
     /// Show the node's log
     #[command(alias = "log")]
     Logs(logs::LogsArgs),
-    /// Tokens: who may come in, and what they may do
+    /// Access tokens: list, add, remove
     #[command(subcommand, alias = "token")]
     Tokens(tokens::Tokens),
-    /// Show what operators did, the latest first
+    /// Show the audit log: operators' actions, newest first
     Audit(audit::AuditArgs),
-    /// Print a link that opens the dashboard, once
+    /// Print a link that opens the dashboard; it works once
     Login,
-    /// The configuration, as it is read on this machine
+    /// The configuration: show, check, write a file, change settings
     #[command(subcommand)]
     Config(config::Config),
-    /// The store: migrate it, check it (on this machine, without a node)
+    /// The store: migrate, verify, back up (on this machine, without a node)
     #[command(subcommand)]
     Db(db::Db),
-    /// Look at what a node needs: store, cache, disk, clock, port, permissions, versions
+    /// Diagnose store, cache, disk, clock, port, permissions and versions
     Doctor,
-    /// Print a completion script: `source <(greenroom completions bash)`
+    /// Print a shell completion script: `source <(greenroom completions bash)`
     Completions(completions::CompletionsArgs),
 }
 

@@ -1,4 +1,4 @@
-//! `audit`: what operators did.
+//! `audit`: the audit log of operators' actions.
 
 use clap::Args;
 
@@ -14,10 +14,10 @@ use crate::model::act::Act;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
-    /// Only whose token has this name
+    /// Only actions with the token of this name
     #[arg(long, value_name = "NAME")]
     pub who: Option<String>,
-    /// Only what was done to this: KIND/KEY, task:ID, token:NAME, …
+    /// Only actions on this: KIND/KEY, task:ID, token:NAME, …
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Option<String>,
     /// Only this action, such as agent.stop

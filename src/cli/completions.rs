@@ -1,4 +1,4 @@
-//! `completions`: a script that has a shell complete commands, options and their values.
+//! `completions`: shell completion scripts.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::exit::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 

@@ -1,4 +1,4 @@
-//! `config`: what is in force, whether it is valid, and changes of it.
+//! `config`: show, check, write and change the configuration.
 
 use std::{
     fs::File,
@@ -26,32 +26,32 @@ pub(super) enum Config {
     /// Show every key with its value; secrets as ***
     #[command(alias = "ls", alias = "list", alias = "get")]
     Show {
-        /// Say where each value came from
+        /// Show where each value came from
         #[arg(long)]
         origin: bool,
-        /// As it is read on this machine, whatever a node has in force
+        /// As read on this machine, not as a running node has it
         #[arg(long)]
         local: bool,
     },
-    /// Check it; exit 9 and every error where it is not valid
+    /// Validate; on errors, list them all and exit 9
     Check {
-        /// Look as well whether the store, the cache and the files that it names can be used
+        /// Also check that the store, the cache and the named files can be used
         #[arg(long)]
         connect: bool,
     },
-    /// Write a configuration file with every key, its default and what it means
+    /// Write a configuration file with every key, its default and its meaning
     Init {
-        /// Where
+        /// The file to write
         #[arg(default_value = config::FILE)]
         file: PathBuf,
-        /// Write an example for a node in earnest
+        /// Write an example for production
         #[arg(long)]
         production: bool,
-        /// Write it although there is one
+        /// Overwrite an existing file
         #[arg(long)]
         force: bool,
     },
-    /// Set a key for all nodes that share the store: at once where that needs no restart
+    /// Set a key in the store, for all nodes that share it; live keys apply at once
     Set {
         /// Such as log.level
         key: String,
@@ -61,9 +61,9 @@ pub(super) enum Config {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Take back what `set` has set
+    /// Remove a key that `set` has set
     Unset {
-        /// Such as log.level; a section takes all its keys
+        /// Such as log.level; a section removes all its keys
         key: String,
         /// Say what would come of it, and change nothing
         #[arg(long)]
@@ -164,7 +164,7 @@ fn commented(defaults: &str) -> String {
     };
     let lines: Vec<String> = defaults.lines().map(line).collect();
     format!(
-        "# Every key with its default. What is set here goes before that; see also `config show --origin`.\n\n{}\n",
+        "# Every key with its default. What is set here overrides it; see also `config show --origin`.\n\n{}\n",
         lines.join("\n")
     )
 }
@@ -212,7 +212,7 @@ fn tell(document: &Value, dry_run: bool) -> Result<(), Failure> {
     }
     for over in items("overruled") {
         out::note(&format!(
-            "{} is set by {} as well, which goes before",
+            "{} is also set by {}, which overrides it",
             text(&over, "key"),
             text(&over, "by")
         ));

@@ -1,4 +1,4 @@
-//! `crashes`: what crashed, and what supervision did.
+//! `crashes`: crash reports, and the decisions of supervision.
 
 use clap::Subcommand;
 
@@ -25,16 +25,16 @@ pub(super) enum Crashes {
     /// List the last crashes, newest first
     #[command(alias = "list")]
     Ls {
-        /// By site, with how many there were; these outlive the node
+        /// Group by site, with counts; groups survive restarts of the node
         #[arg(long)]
         groups: bool,
         #[command(flatten)]
         limit: Limit,
     },
-    /// Show a crash as the log does, how often its site has crashed, and the calls that led there
+    /// Show a crash report, how often its site has crashed, and the backtrace
     #[command(alias = "get", alias = "describe")]
     Show {
-        /// The crash, or a group's id for its last one
+        /// The crash's id, or a group's id for its last crash
         id: String,
     },
 }

@@ -22,13 +22,13 @@ use crate::{
 pub(super) enum Db {
     /// Bring the store's tables up to date
     Migrate,
-    /// Say which migrations the store has seen; exit 4 where it needs some
+    /// Show applied and pending migrations; exit 4 if any are pending
     Status,
-    /// Read all that is kept and check it; exit 1 where something is wrong
+    /// Read and check everything in the store; exit 1 on findings
     Verify,
-    /// Copy the store into a new file, also while a node runs
+    /// Copy the store to a new file, also while a node runs
     Backup {
-        /// Where to
+        /// The file to create
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },

@@ -1,4 +1,4 @@
-//! `tasks dead`, `tasks retry` and `tasks dismiss`: what failed, and how it comes back or is let rest.
+//! `tasks dead`, `tasks retry` and `tasks dismiss`: lists dead letters, retries or dismisses them.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -25,7 +25,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct DeadArgs {
-    /// Only this target, or all that begin so: KIND/*
+    /// Only this target, or a prefix: KIND/*
     #[arg(long, value_parser = input::targets)]
     target: Option<Targets>,
     /// Only with this label
@@ -41,7 +41,7 @@ pub(super) struct RetryArgs {
     #[arg(required_unless_present_any = ["state", "target", "tag", "code"],
           conflicts_with_all = ["state", "target", "tag", "code", "dry_run"])]
     ids: Vec<String>,
-    /// All in this state: failed (as where only the others are given) or cancelled
+    /// All in this state: failed (default) or cancelled
     #[arg(long, value_parser = state)]
     state: Option<TaskState>,
     /// All for this target, or for those that begin so: KIND/*
@@ -50,8 +50,8 @@ pub(super) struct RetryArgs {
     /// All with this label
     #[arg(long)]
     tag: Option<String>,
-    /// All that failed with this code, such as timed_out; what took its node down is left out unless it is named:
-    /// poison
+    /// All that failed with this code, such as timed_out. Tasks that took a node down are left out unless the
+    /// code is `poison`
     #[arg(long)]
     code: Option<String>,
     #[command(flatten)]
@@ -83,10 +83,10 @@ pub(super) struct DismissArgs {
 /// How careful it is about many.
 #[derive(Debug, Args)]
 struct Care {
-    /// Only say how many there are
+    /// Only count them
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }

@@ -1,4 +1,4 @@
-//! `doctor`: what a node needs of this machine and of its neighbours, each with its remedy.
+//! `doctor`: checks what a node needs, each finding with its remedy.
 
 use std::{
     fs,

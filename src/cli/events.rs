@@ -1,4 +1,4 @@
-//! `events`: what happened last, and what happens.
+//! `events`: the last events, and new ones.
 
 use std::{
     io::BufReader,
@@ -29,22 +29,22 @@ const TAIL: usize = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
-    /// Go on with what follows, also when the node is started again
+    /// Follow new events, also across restarts of the node
     #[arg(short = 'f', long)]
     pub follow: bool,
     /// The last N events [default: all that are kept; with --follow 10]
     #[arg(short = 'n', long = "tail", value_name = "N")]
     pub tail: Option<usize>,
-    /// Only about this subject (KIND/KEY, tool:NAME, task:ID; `*` at the end: any that begin so)
+    /// Only about this subject (KIND/KEY, tool:NAME, task:ID; a trailing `*` matches a prefix)
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Option<String>,
     /// Only these events (`agent.crashed,task.*`)
     #[arg(long, value_name = "EVENT")]
     pub event: Option<String>,
-    /// Only what is younger than this
+    /// Only events from within this time
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub since: Option<Duration>,
-    /// One JSON document a line
+    /// One JSON document per line
     #[arg(long)]
     pub jsonl: bool,
 }

@@ -1,4 +1,4 @@
-//! Arguments that are read: JSON from the command line, stdin or a file; targets; durations.
+//! Parsing of arguments: JSON from the command line, stdin or a file; targets; durations.
 
 use std::{
     fs,

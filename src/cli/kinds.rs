@@ -1,4 +1,4 @@
-//! `kinds`: what can be sent to whom.
+//! `kinds`: the kinds of agents and their messages, and pausing them.
 
 use clap::Subcommand;
 
@@ -16,12 +16,12 @@ pub(super) enum Kinds {
     /// List the kinds
     #[command(alias = "list")]
     Ls,
-    /// Start no task of a kind, on any node; those that run go on
+    /// Pause a kind: no node starts its tasks; running ones continue
     Pause {
         /// The kind, or tool:NAME
         kind: String,
     },
-    /// Start its tasks again
+    /// Resume a paused kind
     Resume {
         /// The kind, or tool:NAME
         kind: String,

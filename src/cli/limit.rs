@@ -1,4 +1,4 @@
-//! How much of a list is shown.
+//! How many items of a list are shown.
 
 use clap::Args;
 

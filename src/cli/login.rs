@@ -1,4 +1,4 @@
-//! `login`: a way into the dashboard.
+//! `login`: a link that opens the dashboard.
 
 use super::{Session, exit::Failure, out};
 use crate::runtime::views::LoginLink;

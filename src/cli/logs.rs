@@ -1,4 +1,4 @@
-//! `logs`: the last records, and those that follow.
+//! `logs`: the last records, and new ones.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// Go on with what follows
+    /// Follow new records, also across restarts of the node
     #[arg(short = 'f', long)]
     pub follow: bool,
     /// The last N records
@@ -38,10 +38,10 @@ pub(super) struct LogsArgs {
     /// Only about this subject (KIND/KEY, tool:NAME, task:ID)
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Option<String>,
-    /// Only what is younger than this
+    /// Only records from within this time
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub since: Option<Duration>,
-    /// One JSON document a line
+    /// One JSON document per line
     #[arg(long)]
     pub jsonl: bool,
 }

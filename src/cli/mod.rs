@@ -1,4 +1,4 @@
-//! The command line: what a person or a script at a terminal does with a node.
+//! The command line.
 //!
 //! Every group of commands is a file with its arguments and its functions. Commands that look at or
 //! change a node are clients of its HTTP API; `run`, `config` and `db` work on this machine. Data
@@ -75,12 +75,12 @@ pub trait App {
     /// Why it could not start, or did not end well, with the exit code.
     fn run(self, settings: Settings, sources: Sources) -> Result<(), Failure>;
 
-    /// Reads the states of the program's kinds dry.
+    /// Dry runs over the stored states of the program's kinds.
     fn trials(&self, _: &Settings) -> Trials {
         Trials::default()
     }
 
-    /// What others send to the program and get from it.
+    /// The program's wire interface: kinds, messages and tools.
     fn wire(&self, _: &Settings) -> Wire {
         Wire::default()
     }

@@ -1,4 +1,4 @@
-//! `stop`: the node as a whole.
+//! `stop`: shuts the node down.
 
 use std::time::{Duration, Instant};
 

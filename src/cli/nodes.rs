@@ -1,4 +1,4 @@
-//! `nodes`: who shares the store, who owns what, and who begins tasks.
+//! `nodes`: the nodes that share the store, what they own, and draining them.
 
 use clap::Subcommand;
 
@@ -20,15 +20,15 @@ pub(super) enum Nodes {
     /// List the nodes
     #[command(alias = "list")]
     Ls,
-    /// Have a node begin no tasks: what runs ends, and messages are still taken. A restart ends it
+    /// Drain a node: it starts no tasks but still takes messages. Reset by a restart
     Drain(Which),
-    /// Have a node begin tasks again
+    /// Let a drained node start tasks again
     Resume(Which),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// The node: its id or the beginning of it, its name where no other has it, or `self`
+    /// The node: its id or a prefix of it, its name if unique, or `self`
     #[arg(value_name = "ID")]
     id: String,
 }

@@ -1,4 +1,4 @@
-//! Writing: to stdout what was asked for, to stderr what is said about it.
+//! Output: data to stdout, notes to stderr.
 
 use std::{
     cell::RefCell,

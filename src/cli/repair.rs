@@ -1,4 +1,4 @@
-//! `agents edit`, `agents rollback`: an agent's state, written by a person.
+//! `agents edit`, `agents rollback`: replacing an agent's state.
 
 use std::{
     ffi::OsStr,
@@ -27,7 +27,7 @@ use crate::runtime::views::StateInfo;
 pub(super) struct EditArgs {
     #[command(flatten)]
     one: One,
-    /// The state: @FILE, `-` for stdin, JSON [default: $EDITOR is opened on the present one]
+    /// The new state: @FILE, `-` for stdin, JSON [default: edit the current one in $EDITOR]
     #[arg(value_name = "STATE", requires = "if_version")]
     state: Option<String>,
     /// Only if the agent is at this version
@@ -54,10 +54,10 @@ pub(super) struct RollbackArgs {
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     one: One,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
-    /// Cancel the tasks that wait for it
+    /// Cancel its waiting tasks
     #[arg(long)]
     cancel_tasks: bool,
 }

@@ -1,4 +1,4 @@
-//! `schedules`: tasks that are submitted again and again.
+//! `schedules`: recurring tasks.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) enum Schedules {
     /// List schedules
     #[command(alias = "list")]
     Ls(Limit),
-    /// Show a schedule, with the times to come
+    /// Show a schedule and its next times
     #[command(alias = "get", alias = "describe")]
     Show {
         /// The schedule
@@ -37,27 +37,27 @@ pub(super) enum Schedules {
     },
     /// Add a schedule
     Add(AddArgs),
-    /// Remove a schedule; its tasks stay
+    /// Remove a schedule; tasks already submitted are kept
     #[command(alias = "remove", alias = "delete")]
     Rm {
         /// The schedule
         name: String,
     },
-    /// Hold a schedule up
+    /// Pause a schedule
     Pause {
         /// The schedule
         name: String,
     },
-    /// Let a schedule go on, with the next time to come
+    /// Resume a schedule from its next time
     Resume {
         /// The schedule
         name: String,
     },
-    /// Submit a task of it now, beside its times; prints the task's id
+    /// Submit one task of it now, in addition to its times; prints the task's id
     Run {
         /// The schedule
         name: String,
-        /// Makes a repetition safe
+        /// Idempotency key: a repeated request returns the first result
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
@@ -67,7 +67,7 @@ pub(super) enum Schedules {
 pub(super) struct AddArgs {
     /// Its name
     pub name: String,
-    /// When: "0 3 * * * Europe/Berlin", with seconds first "30 0 3 * * *", or "every 10m"
+    /// Times: "0 3 * * * Europe/Berlin", with seconds "30 0 3 * * *", or "every 10m"
     pub cron: String,
     /// KIND/KEY or tool:NAME
     #[arg(value_name = "TARGET", value_parser = input::target)]
@@ -75,25 +75,25 @@ pub(super) struct AddArgs {
     /// For an agent: the message's name, then its content as JSON, `-` or @FILE; for a tool: the input
     #[arg(value_name = "MESSAGE|JSON", num_args = 0..=2)]
     pub rest: Vec<String>,
-    /// While the last task has not ended: allow, skip or queue_one
+    /// If the previous task has not ended: allow, skip or queue_one
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub overlap: Overlap,
-    /// About times that were missed: once, skip or all
+    /// For missed times: once, skip or all
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub misfire: Misfire,
-    /// Higher goes first
+    /// Higher runs first
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub priority: Option<i16>,
-    /// How many attempts of a task may fail
+    /// How many attempts each task has
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u32>,
     /// How long one attempt may take
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     pub timeout: Option<Duration>,
-    /// A label of its tasks (may be repeated)
+    /// A label for its tasks (may be repeated)
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Begin held up
+    /// Create it paused
     #[arg(long)]
     pub paused: bool,
 }

@@ -1,4 +1,4 @@
-//! `schema`: what others send to this program, and get from it.
+//! `schema`: the wire interface of this program, and whether it has breaking changes.
 
 use std::{fs, path::PathBuf};
 
@@ -14,7 +14,7 @@ use crate::model::wire::{Break, Wire};
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaArgs {
-    /// Compare with what an earlier program printed; exit 1 where this one does not keep it
+    /// Compare with the output of an earlier version; exit 1 on a breaking change
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }

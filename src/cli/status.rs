@@ -1,4 +1,4 @@
-//! `status` and `tree`: how the node is.
+//! `status` and `tree`: the node's health, and its supervision tree.
 
 use clap::Args;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::runtime::views::{Status, TreeNode, Verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Exit with 7 unless all is well
+    /// Exit 7 unless the verdict is ok
     #[arg(long)]
     pub strict: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `tasks`: submit them, look at them, wait for them.
+//! `tasks`: submit, show, wait, cancel.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ pub(super) enum Tasks {
     /// Submit a task; prints its id
     #[command(alias = "add")]
     Submit(SubmitArgs),
-    /// Submit tasks that belong together, all or none; prints their ids
+    /// Submit several tasks, all or none; prints their ids
     Batch {
         /// `{"tasks":[…]}` or the list alone: JSON, `-` or @FILE; `after` may name others by their `name`
         #[arg(value_name = "JSON")]
@@ -50,11 +50,11 @@ pub(super) enum Tasks {
     Show {
         /// The task
         id: String,
-        /// Also what it was given, where that is kept
+        /// Also show its input, if it is kept
         #[arg(long)]
         input: bool,
     },
-    /// Show what happened to a task
+    /// Show a task's history
     History {
         /// The task
         id: String,
@@ -80,36 +80,36 @@ pub(super) enum Tasks {
         id: String,
         /// The signal's name
         name: String,
-        /// What it says: JSON, `-` or @FILE
+        /// The signal's content: JSON, `-` or @FILE
         body: Option<String>,
-        /// Makes a repetition safe
+        /// Idempotency key: a repeated request returns the first result
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
-    /// Say what became of a task whose outcome is unknown
+    /// Decide the outcome of a task that is in `outcome_unknown`
     Resolve {
         /// The task
         id: String,
-        /// It has happened, with this result (JSON; `null` where there is none)
+        /// It took effect, with this result (JSON, default null)
         #[arg(long, value_name = "JSON", num_args = 0..=1, default_missing_value = "null", conflicts_with = "failed")]
         succeeded: Option<String>,
-        /// It has not: why
+        /// It did not take effect, for this reason
         #[arg(long, value_name = "MESSAGE", required_unless_present = "succeeded")]
         failed: Option<String>,
     },
-    /// Follow a task until it has ended: its progress, and what it writes; exit 1 unless it succeeded
+    /// Follow a task's progress and log lines until it ends; exit 1 unless it succeeded
     Watch {
         /// The task
         id: String,
-        /// Each change and each line that it writes as one line of JSON
+        /// Print each change and each log line as one line of JSON
         #[arg(long)]
         jsonl: bool,
     },
     /// List dead letters: the tasks that failed, newest first
     Dead(dead::DeadArgs),
-    /// Bring dead letters back, by their ids or by a filter
+    /// Retry dead letters, by id or by filter
     Retry(dead::RetryArgs),
-    /// Let dead letters rest, by their ids or by a filter: they are cancelled
+    /// Dismiss dead letters, by id or by filter: they become cancelled
     Dismiss(dead::DismissArgs),
 }
 
@@ -121,28 +121,28 @@ pub(super) struct SubmitArgs {
     /// For an agent: the message's name, then its content as JSON, `-` or @FILE; for a tool: the input
     #[arg(value_name = "MESSAGE|JSON", num_args = 0..=2)]
     pub rest: Vec<String>,
-    /// Not before this moment (RFC 3339)
+    /// Run no earlier than this time (RFC 3339)
     #[arg(long, value_name = "TIME", conflicts_with = "run_in")]
     pub at: Option<Timestamp>,
-    /// Not before this time has passed
+    /// Run no earlier than after this delay
     #[arg(long = "in", value_name = "DURATION", value_parser = input::duration)]
     pub run_in: Option<Duration>,
-    /// Higher goes first
+    /// Higher runs first
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub priority: Option<i16>,
-    /// How many attempts may fail
+    /// How many attempts it has
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u32>,
     /// How long one attempt may take
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     pub timeout: Option<Duration>,
-    /// Only when this task has ended (may be repeated)
+    /// Run only after this task has ended (may be repeated)
     #[arg(long, value_name = "ID")]
     pub after: Vec<String>,
-    /// A label, by which tasks are found and tried again (may be repeated)
+    /// A label, for finding and retrying tasks (may be repeated)
     #[arg(long)]
     pub tag: Vec<String>,
-    /// Makes a repetition safe
+    /// Idempotency key: a repeated request returns the first result
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// Wait for its end, and print its result; exit 1 unless it succeeded
@@ -155,7 +155,7 @@ pub(super) struct ListArgs {
     /// Only this state
     #[arg(long)]
     pub state: Option<String>,
-    /// Only this target, or all that begin so: KIND/*, KIND/eu-*, tool:fs.*
+    /// Only this target, or a prefix: KIND/*, KIND/eu-*, tool:fs.*
     #[arg(long, value_parser = input::targets)]
     pub target: Option<Targets>,
     /// Only with this label

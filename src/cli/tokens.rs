@@ -1,4 +1,4 @@
-//! `tokens`: who may come in, and what they may do.
+//! `tokens`: access tokens and their scopes.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tokens {
-    /// List tokens: never themselves
+    /// List tokens (names and scopes, never the secrets)
     #[command(alias = "list")]
     Ls,
-    /// Make a token; prints it, this once
+    /// Create a token; it is printed only now
     Add(AddArgs),
-    /// Take a token away
+    /// Revoke a token
     #[command(alias = "remove", alias = "delete")]
     Rm {
         /// The token's name
@@ -27,12 +27,12 @@ pub(super) enum Tokens {
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// Its name: who is to have it
+    /// Its name: who or what uses it
     pub name: String,
     /// What it may do: read, operate or admin
     #[arg(long, value_name = "SCOPE", default_value_t = Scope::Read)]
     pub scope: Scope,
-    /// For how long, such as 30d
+    /// Expires after this time, such as 30d [default: never]
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub expires: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! `tools`: what there is, and calling one.
+//! `tools`: list, show, call.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(super) enum Tools {
         /// Give up after this time
         #[arg(long, value_name = "TIME", value_parser = input::duration)]
         timeout: Option<Duration>,
-        /// Makes a repetition safe
+        /// Idempotency key: a repeated request returns the first result
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },

@@ -1,4 +1,4 @@
-//! Whom the client believes to be a node: the system's certificate authorities, and one that is named.
+//! The certificate authorities that the client trusts: the system's, and one that is named.
 
 use std::{path::Path, sync::Arc};
 

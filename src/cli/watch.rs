@@ -1,4 +1,4 @@
-//! `tasks watch`: a task until its end, with its progress and what it writes.
+//! `tasks watch`: follows a task's progress and log lines until it ends.
 
 use std::{io::IsTerminal as _, time::Duration};
 
