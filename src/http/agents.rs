@@ -1,4 +1,4 @@
-//! `/agents`: agents, their states, and what an operator does to them.
+//! `/agents`: agents, their states, and operators' actions on them.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 use schemars::JsonSchema;

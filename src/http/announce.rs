@@ -1,4 +1,4 @@
-//! `node.json` in the data directory: where the node that works there can be reached.
+//! `node.json` in the data directory: the address of the node that uses it.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 

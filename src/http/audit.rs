@@ -1,4 +1,4 @@
-//! The audit log: whatever passes a route that says so is written down, and `/audit` shows it.
+//! The audit log: records the requests to routes that are marked for it, and serves `/audit`.
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,

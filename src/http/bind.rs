@@ -1,4 +1,4 @@
-//! Taking the port: done before anything else starts, so that what is wrong is said at once.
+//! Binding the port, before anything else starts, so that errors are reported at once.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! `/config`: what is in force, where it came from, and changes of it.
+//! `/config`: the effective configuration with its origins, and changes of it.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `/crashes`: what crashed, and what supervision did.
+//! `/crashes`: crash reports, and the decisions of supervision.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 

@@ -1,4 +1,4 @@
-//! How an answer leaves: compressed where that helps, and within a bounded time however slowly it is read.
+//! Sending responses: compressed where it helps, with a deadline for slow readers.
 
 use std::{
     io::{self, Write as _},

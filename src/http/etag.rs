@@ -1,4 +1,4 @@
-//! Entity tags: what an answer is called, and what a change is meant for (RFC 9110).
+//! Entity tags and conditional requests (RFC 9110).
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! `/events`: what happens, while it happens, as Server-Sent Events.
+//! `/events`: live events, as Server-Sent Events.
 //!
 //! Readers share the ring of the [`Stream`]; each has its place in it and nothing else, so one that is idle
 //! costs its connection and one that is slow no more than that. One task watches the ring and wakes the

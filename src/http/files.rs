@@ -1,4 +1,4 @@
-//! How many files, and so connections, the process may have open.
+//! The limit on open files, and so on connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,4 +1,4 @@
-//! What stands before the handlers: metrics and headers, the `Host` and `Origin` checks, who asks and what for.
+//! The middleware before the handlers: metrics, headers, the `Host` and `Origin` checks, authentication.
 
 use std::{
     net::IpAddr,

@@ -1,4 +1,4 @@
-//! `/health/live`, `/health/ready`, `/metrics`: what load balancers and collectors ask.
+//! `/health/live`, `/health/ready`, `/metrics`: for load balancers and collectors.
 
 use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `/logs`: the last records, and the next ones for those who wait.
+//! `/logs`: the last records, and waiting for new ones.
 
 use std::{collections::VecDeque, time::Duration};
 

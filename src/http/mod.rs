@@ -1,4 +1,4 @@
-//! The HTTP API: one file a resource, problem documents for whatever goes wrong.
+//! The HTTP API: one file per resource, problem documents for all errors.
 //!
 //! Every handler reads the request, calls one method of the operators' door
 //! ([`Operator`](crate::runtime::operator::Operator)) and writes its answer; nothing is decided here.

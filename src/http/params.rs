@@ -1,4 +1,4 @@
-//! Query parameters. What cannot be read is an error; names that nobody knows are ignored.
+//! Query parameters. Invalid values are errors; unknown names are ignored.
 
 use std::{str::FromStr, time::Duration};
 

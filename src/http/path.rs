@@ -1,4 +1,4 @@
-//! The parts of a path, decoded.
+//! The segments of a path, percent-decoded.
 
 use actix_web::HttpRequest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};

@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457), and the one mapping from an error's code to a status.
+//! Problem documents (RFC 9457), and the only mapping from an error's code to a status.
 
 use std::{fmt, time::Duration};
 

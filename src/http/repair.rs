@@ -1,4 +1,4 @@
-//! Agents' states, written by a person.
+//! Replacing agents' states: edit and rollback.
 
 use actix_web::{HttpRequest, HttpResponse, http::header::HeaderMap, web::Data};
 use serde::Deserialize;

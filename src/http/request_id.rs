@@ -1,4 +1,4 @@
-//! Each request has an id: its own, or one that is made for it.
+//! Request ids: the client's, or a new one.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;

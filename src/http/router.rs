@@ -1,4 +1,4 @@
-//! Which route leads where.
+//! The routes.
 
 use std::future::Future;
 

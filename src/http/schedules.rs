@@ -1,4 +1,4 @@
-//! `/schedules`: tasks that are submitted again and again.
+//! `/schedules`: recurring tasks.
 
 use actix_web::{
     HttpRequest, HttpResponse,

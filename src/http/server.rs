@@ -1,4 +1,4 @@
-//! The server: what its handlers share, how it runs, how it ends.
+//! The server: shared data, start and shutdown.
 
 use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 

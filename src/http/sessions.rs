@@ -1,4 +1,4 @@
-//! `/sessions`: JSON documents that are forgotten when nobody has used them for a while.
+//! `/sessions`: JSON documents that expire after their last use.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web::Data};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! What a body must look like: the schema of the type that it is read as.
+//! The schema of a body: that of the type it is read as.
 
 use std::{
     any::TypeId,

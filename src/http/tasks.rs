@@ -1,4 +1,4 @@
-//! `/tasks`: durable work, from its acceptance to its end.
+//! `/tasks`: durable work.
 
 use std::time::Duration;
 

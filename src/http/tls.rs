@@ -1,4 +1,4 @@
-//! TLS: the certificate and its key, read when the node starts and again when it is told to.
+//! TLS: the certificate and its key, read when the node starts and on reload.
 
 use std::{
     fmt,

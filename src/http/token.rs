@@ -1,4 +1,4 @@
-//! The bearer token: where it comes from, and how one is compared.
+//! The node's bearer token: its source, and comparison in constant time.
 
 use std::{
     fs, io,

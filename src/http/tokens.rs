@@ -1,4 +1,4 @@
-//! `/tokens`: who may come in, beside those who know the node's own token.
+//! `/tokens`: access tokens besides the node's own.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Data};
 

@@ -1,4 +1,4 @@
-//! `/tools`: what there is, and calling one.
+//! `/tools`: listing and calling them.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 

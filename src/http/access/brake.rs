@@ -1,4 +1,4 @@
-//! Wrong tokens are told apart from right ones at a bounded rate.
+//! Delays refusals of wrong tokens, so that guessing is slow.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What every answer tells a browser.
+//! Security headers of every response.
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 

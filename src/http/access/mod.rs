@@ -1,4 +1,4 @@
-//! Who asks: tokens, browsers' sessions, and whether a page of ours sent the request.
+//! Authentication: tokens, browser sessions, and protection against cross-site requests.
 //!
 //! A request shows a token (`Authorization: Bearer`), or the cookie of a session that was begun with one. A
 //! browser sends the cookie by itself, so with it whatever changes something must also name the session's

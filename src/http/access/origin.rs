@@ -1,4 +1,4 @@
-//! Where a request came from, and whether a browser says that another site's page sent it.
+//! Where a request came from, and whether a browser marks it as cross-site.
 
 use actix_web::{
     HttpRequest,

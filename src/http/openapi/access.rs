@@ -1,4 +1,4 @@
-//! Who may come in.
+//! Login, tokens and the audit log.
 
 use super::{
     operation::{Operation, delete, get, post},
@@ -12,26 +12,24 @@ use crate::{
 
 pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
     vec![
-        get("/me", "getMe", "Who asks, and what they may do.").answers(200, "It.", s.answer::<Me>()),
-        post("/login-links", "makeLoginLink", "A link that opens the dashboard, once.")
+        get("/me", "getMe", "Shows the caller and their scope.").answers(200, "The item.", s.answer::<Me>()),
+        post("/login-links", "makeLoginLink", "Creates a link that opens the dashboard; it works once.")
             .needs(Scope::Read)
-            .answers(201, "It.", s.answer::<LoginLink>()),
-        get("/tokens", "listTokens", "Tokens by name; never themselves.").needs(Scope::Admin).answers(
-            200,
-            "All of them.",
-            s.list::<TokenView>(),
-        ),
-        post("/tokens", "addToken", "A new token.")
+            .answers(201, "The item.", s.answer::<LoginLink>()),
+        get("/tokens", "listTokens", "Lists tokens by name, without their secrets.")
+            .needs(Scope::Admin)
+            .answers(200, "All items.", s.list::<TokenView>()),
+        post("/tokens", "addToken", "Creates a token.")
             .needs(Scope::Admin)
             .takes(s.request::<TokenRequest>())
-            .answers(201, "It, shown this once.", s.answer::<NewToken>())
+            .answers(201, "The token, shown only now.", s.answer::<NewToken>())
             .refuses(&[(409, "wrong_state")])
             .writes(),
         delete("/tokens/{name}", "removeToken", "Revokes a token.")
             .needs(Scope::Admin)
             .answers_nothing(204, "It is none any more.")
             .writes(),
-        get("/audit", "listActs", "What operators did, the latest first.")
+        get("/audit", "listActs", "Lists the audit log, newest first.")
             .text("who", "Only whose token has this name.")
             .text("subject", "Only what was done to this.")
             .text("action", "Only this action, such as `agent.stop`.")

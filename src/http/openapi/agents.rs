@@ -1,4 +1,4 @@
-//! Agents: seen, sent to, acted upon. Each message of the program is an operation of its own.
+//! Agents: queries, messages and actions. Each message of the program is an operation of its own.
 
 use serde_json::json;
 
@@ -36,25 +36,22 @@ const ACTIONS: [(&str, &str); 6] = [
 pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> {
     let agent = "/agents/{kind}/{key}";
     let mut all = vec![
-        get("/agents", "listAgents", "Agents, by kind and key.")
+        get("/agents", "listAgents", "Lists agents, by kind and key.")
             .text("kind", "Only this kind.")
             .word("status", "Only this status.", STATUSES)
             .paged(&format!("{}/[\\s\\S]*", patterns::KIND))
             .answers(200, "A page.", s.list::<AgentInfo>())
             .refuses(&[(404, "unknown_kind")]),
-        get(agent, "getAgent", "One agent.")
-            .answers(200, "It.", s.answer::<AgentInfo>())
+        get(agent, "getAgent", "Shows an agent.")
+            .answers(200, "The item.", s.answer::<AgentInfo>())
             .tells("ETag", "Its version, for `If-Match`."),
-        get(&format!("{agent}/state"), "getState", "Its state, as it is or as it was.")
+        get(&format!("{agent}/state"), "getState", "Shows an agent's state, current or of a kept version.")
             .number("version", "At this version.", 0, i64::MAX as u64)
             .answers(200, "The state.", s.answer::<StateInfo>())
             .tells("ETag", "Its version, for `If-Match`.")
             .refuses(&[(409, "wrong_state")]),
-        get(&format!("{agent}/snapshots"), "listSnapshots", "The versions that are kept.").answers(
-            200,
-            "They.",
-            s.list::<SnapshotInfo>(),
-        ),
+        get(&format!("{agent}/snapshots"), "listSnapshots", "Lists the kept versions of an agent's state.")
+            .answers(200, "The items.", s.list::<SnapshotInfo>()),
     ]
     .into_iter()
     .map(|operation| operation.refuses(&[(404, "unknown_kind")]))
@@ -74,7 +71,7 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
         };
         all.push(
             act.may_take(json!({"type": "object", "properties": members, "additionalProperties": false}))
-                .answers(202, "It is under way.", accepted())
+                .answers(202, "Started.", accepted())
                 .refuses(&[(404, "unknown_kind"), (409, "wrong_state")])
                 .writes(),
         );
@@ -101,20 +98,24 @@ fn repair(agent: &str) -> impl Iterator<Item = Operation> {
         "properties": {"deleted": {"const": true}, "cancelled_tasks": {"type": "integer"}},
     });
     let all = [
-        put(&format!("{agent}/state"), "editState", "Writes a state over the version that was edited.")
-            .needs_if_match()
-            .takes(json!({}))
-            .answers(200, "The version that it is.", version.clone())
-            .tells("ETag", "The same.")
-            .refuses(&[(413, "too_large"), (422, "invalid")]),
-        post(&format!("{agent}/rollback"), "rollBackAgent", "Goes on from the state of a kept version.")
+        put(
+            &format!("{agent}/state"),
+            "editState",
+            "Replaces an agent's state, if it is still at the given version.",
+        )
+        .needs_if_match()
+        .takes(json!({}))
+        .answers(200, "The new version.", version.clone())
+        .tells("ETag", "The same.")
+        .refuses(&[(413, "too_large"), (422, "invalid")]),
+        post(&format!("{agent}/rollback"), "rollBackAgent", "Rolls an agent's state back to a kept version.")
             .if_match()
             .takes(to)
-            .answers(200, "The version that it is.", version)
+            .answers(200, "The new version.", version)
             .tells("ETag", "The same."),
-        delete(agent, "deleteAgent", "Deletes it: a later message starts it anew.")
+        delete(agent, "deleteAgent", "Deletes an agent; a later message starts it with an empty state.")
             .flag("cancel_tasks", "Also cancel the tasks that wait for it.")
-            .answers(200, "It is gone.", gone)
+            .answers(200, "Deleted.", gone)
             .refuses(&[(412, "precondition_failed")]),
     ];
     let refusals =
@@ -132,7 +133,11 @@ fn send(s: &mut Schemas, kind: &str, message: &MessageInfo) -> Operation {
         .takes_own(own(&message.schema))
         .answers(200, "The reply.", own(&message.reply))
         .tells("Greenroom-Version", "The agent's version after the turn.")
-        .answers(202, "A task, or that it was told.", json!({"anyOf": [s.answer::<TaskView>(), accepted()]}))
+        .answers(
+            202,
+            "The task, or an acknowledgement of the tell.",
+            json!({"anyOf": [s.answer::<TaskView>(), accepted()]}),
+        )
         .tells("Idempotency-Replayed", "Where this is the first outcome under its key.")
         .runs_code()
         .says("`mode=tell` takes no idempotency key, which could make nothing safe.")

@@ -1,4 +1,4 @@
-//! `/openapi.json`: what the API takes and answers, as OpenAPI 3.1.
+//! `/openapi.json`: the API's requests and responses, as OpenAPI 3.1.
 //!
 //! One file a group of routes says what each of them takes, answers and refuses; the schemas are drawn from the
 //! types that are read and written. Messages and tools have operations of their own, with the program's own

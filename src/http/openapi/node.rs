@@ -1,4 +1,4 @@
-//! The node as a whole: how it is, what it is made of, what it tells.
+//! The node: health, supervision tree, events and logs.
 
 use serde_json::json;
 
@@ -39,71 +39,71 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
     let mut all = vec![
         get("/openapi.json", "getOpenApi", "This document.").public().answers(
             200,
-            "It.",
+            "The item.",
             json!({"type": "object"}),
         ),
-        get("/health/live", "getLive", "Whether the process serves.").public().answers(
+        get("/health/live", "getLive", "Whether the process is alive.").public().answers(
             200,
             "It does.",
             health.clone(),
         ),
-        get("/health/ready", "getReady", "Whether the node may be sent work.")
+        get("/health/ready", "getReady", "Whether the node accepts work.")
             .public()
-            .answers(200, "It may.", health),
+            .answers(200, "Ready.", health),
         get("/metrics", "getMetrics", "Metrics for Prometheus.")
             .answers_text(200, "The metrics.", "text/plain; version=0.0.4; charset=utf-8")
             .refuses(&[(404, "not_found")]),
-        get("/status", "getStatus", "How the node is, why, and what to do.").answers(
+        get("/status", "getStatus", "Shows the node's health, with reasons and remedies.").answers(
             200,
             "How it is.",
             s.answer::<Status>(),
         ),
-        get("/tree", "getTree", "The supervision tree.")
+        get("/tree", "getTree", "Shows the supervision tree.")
             .number("children", "How many children of each; 1,000 where it is absent.", 0, 1_000)
             .answers(200, "The tree.", s.answer::<TreeNode>()),
-        get("/tree/{kind}", "listRunningAgents", "The running agents of a kind, by their keys.")
+        get("/tree/{kind}", "listRunningAgents", "Lists the running agents of a kind, by their keys.")
             .paged(KEY)
             .answers(200, "A page.", s.list::<TreeNode>())
             .refuses(&[(404, "unknown_kind")]),
-        get("/kinds", "listKinds", "Kinds of agents, with their messages and schemas.").answers(
+        get("/kinds", "listKinds", "Lists kinds of agents, with their messages and schemas.").answers(
             200,
-            "All of them.",
+            "All items.",
             s.list::<KindInfo>(),
         ),
-        get("/kinds/{kind}", "getKind", "One kind.")
-            .answers(200, "It.", s.answer::<KindInfo>())
+        get("/kinds/{kind}", "getKind", "Shows a kind.")
+            .answers(200, "The item.", s.answer::<KindInfo>())
             .refuses(&[(404, "unknown_kind")]),
-        get("/nodes", "listNodes", "The nodes that share the store.").answers(
+        get("/nodes", "listNodes", "Lists the nodes that share the store.").answers(
             200,
-            "All of them.",
+            "All items.",
             s.list::<MemberInfo>(),
         ),
-        post("/nodes/{boot}/stop", "stopNode", "Stops a node in good order.").needs(Scope::Admin).answers(
+        post("/nodes/{boot}/stop", "stopNode", "Shuts a node down gracefully.").needs(Scope::Admin).answers(
             202,
             "It will end.",
             accepted(),
         ),
-        get("/crashes", "listCrashes", "The last crashes of this node, newest first: 1,024 at most.")
+        get("/crashes", "listCrashes", "Lists the last crashes of this node, newest first: 1,024 at most.")
             .query("cursor", "From the page before.", whole_or_empty(ID))
             .number("limit", "The size of a page; all where it is absent.", 1, 1_000)
-            .answers(200, "They.", s.list::<CrashReport>()),
-        get("/crashes/groups", "listCrashGroups", "Crashes by site, the latest first.")
+            .answers(200, "The items.", s.list::<CrashReport>()),
+        get("/crashes/groups", "listCrashGroups", "Lists crash groups by site, those with the latest crashes first.")
             .paged(&format!("[0-9]{{1,15}}\\.{ID}"))
             .answers(200, "A page.", s.list::<CrashGroup>()),
-        get("/crashes/{id}", "getCrash", "One crash, or the last one of a group.").answers(
+        get("/crashes/{id}", "getCrash", "Shows a crash, or the last one of a group.").answers(
             200,
-            "It.",
+            "The item.",
             s.answer::<CrashDetail>(),
         ),
-        get("/logs", "listLogs", "The last records of the log, and with `after` and `wait` the next ones.")
+        get("/logs", "listLogs", "Lists the last records of the log, and with `after` and `wait` the next ones.")
             .word("level", "This level, and all above it.", LEVELS)
             .text("subject", "Only about this subject.")
             .number("tail", "How many of the last ones.", 0, u64::MAX)
             .number("n", "The same.", 0, u64::MAX)
             .number("after", "Only those after this number.", 0, u64::MAX)
             .duration("wait", "How long to wait where there are none; at most a minute.")
-            .answers(200, "They.", logs),
-        get("/events", "followEvents", "What happens, while it happens: Server-Sent Events.")
+            .answers(200, "The items.", logs),
+        get("/events", "followEvents", "Streams events as Server-Sent Events.")
             .text("subject", "Only about this subject, or all that begin so, with a `*` at the end.")
             .text("event", "Only these events, by commas; `task.*` is all that begin so.")
             .query("after", "Only those after this id.", json!({"type": "string"}))
@@ -120,8 +120,8 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             )
             .answers_text(200, "The stream.", "text/event-stream")
             .refuses(&[(429, "overloaded")]),
-        get("/config", "getConfig", "Every setting, with where it came from; secrets as ***.")
-            .answers(200, "What is in force.", config)
+        get("/config", "getConfig", "Shows every setting with its origin; secrets as ***.")
+            .answers(200, "The effective settings.", config)
             .tells("ETag", "For `If-Match`."),
         patch(
             "/config",
@@ -138,7 +138,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
              `null` takes away what was set. \
              The outermost names may be dotted keys: `{\"sessions.ttl\": \"1h\"}`.",
         )
-        .answers(200, "What came of it.", s.answer::<Applied>())
+        .answers(200, "The result.", s.answer::<Applied>())
         .tells("ETag", "For `If-Match`.")
         .writes(),
     ];
@@ -146,14 +146,14 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         all.push(
             post(&format!("/nodes/{{boot}}/{action}"), &format!("{action}Node"), does)
                 .needs(Scope::Admin)
-                .answers(202, "It is so.", accepted())
+                .answers(202, "Done.", accepted())
                 .refuses(&[(409, "wrong_state")]),
         );
     }
     for (action, does) in [("pause", "Starts none of a kind's tasks any more."), ("resume", "Ends that.")] {
         all.push(
             post(&format!("/kinds/{{kind}}/{action}"), &format!("{action}Kind"), does)
-                .answers(202, "It is so.", accepted())
+                .answers(202, "Done.", accepted())
                 .refuses(&[(404, "unknown_kind")])
                 .writes(),
         );

@@ -1,4 +1,4 @@
-//! One operation: what it takes, what it answers, what it refuses.
+//! One operation: its parameters, responses and errors.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The schemas of what is read and written.
+//! The schemas of requests and responses.
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Tasks: submitted, watched, mended.
+//! Tasks: submitting, watching, deciding.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
     let (task, view) = ("/tasks/{id}", s.answer::<TaskView>());
     let states = TaskState::ALL.map(TaskState::name);
     let mut all = vec![
-        get("/tasks", "listTasks", "Tasks, newest first.")
+        get("/tasks", "listTasks", "Lists tasks, newest first.")
             .word("state", "Only this state.", &states)
             .query("target", "Only for this target, or with a `*` at the end for all that begin so, such as `KIND/*`.", whole_or_empty(&targets()))
             .says("A call looks at some ten thousand tasks. Where few of them are meant, a page is short, or empty, and has a cursor all the same: go on with it until it is null.")
@@ -26,54 +26,54 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
         post("/tasks", "submitTask", "Submits a task.")
             .says("The header `Idempotency-Key` does what the field does.")
             .takes(json!({"allOf": [s.request::<TaskRequest>(), {"properties": {"name": {"type": "null"}}}, to.clone()]}))
-            .answers(202, "It is accepted: durable.", view.clone())
+            .answers(202, "Accepted: durable.", view.clone())
             .tells("Location", "Where it is.")
             .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "wrong_state"), (429, "overloaded")])
             .refuses(&[(504, "outcome_unknown")])
             .writes(),
-        post("/tasks/batch", "submitBatch", "Submits tasks that come after each other: all or none.")
+        post("/tasks/batch", "submitBatch", "Submits tasks with an order among them, all or none.")
             .takes(json!({
                 "type": "object", "required": ["tasks"], "additionalProperties": false,
                 "properties": {"tasks": {"type": "array", "minItems": 1, "items": {"allOf": [
                     s.request::<TaskRequest>(), {"properties": {"idempotency_key": {"type": "null"}}}, to.clone(),
                 ]}}},
             }))
-            .answers(202, "They are accepted.", list(view.clone()))
+            .answers(202, "Accepted.", list(view.clone()))
             .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "idempotency_conflict")])
             .refuses(&[(409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")])
             .writes(),
-        post("/tasks/retry", "retryTasks", "Tries those again that a filter means, or counts them.")
+        post("/tasks/retry", "retryTasks", "Retries the dead letters that match a filter, or counts them.")
             .takes(s.request::<RetryRequest>())
-            .answers(200, "What came of it.", s.answer::<Swept>())
+            .answers(200, "The result.", s.answer::<Swept>())
             .writes(),
-        post("/tasks/dismiss", "dismissTasks", "Dismisses the dead letters that a filter means, or counts them.")
+        post("/tasks/dismiss", "dismissTasks", "Dismisses the dead letters that match a filter, or counts them.")
             .takes(s.request::<DismissRequest>())
-            .answers(200, "What came of it.", s.answer::<Swept>())
+            .answers(200, "The result.", s.answer::<Swept>())
             .writes(),
-        get(task, "getTask", "One task, at once or when it has ended.")
+        get(task, "getTask", "Shows a task, at once or when it has ended.")
             .duration("wait", "How long to wait for its end; at most a minute.")
             .flag("input", "Also what it was given, at once.")
-            .answers(200, "It.", view.clone()),
-        get(&format!("{task}/history"), "getTaskHistory", "What has happened to it.").answers(200, "Line by line.", s.list::<TaskEvent>()),
-        get(&format!("{task}/family"), "getTaskFamily", "Those that it waits for or was submitted by, and those that do so of it.")
-            .answers(200, "As far as it is known.", s.answer::<Family>()),
-        get(&format!("{task}/logs"), "getTaskLogs", "What it wrote, oldest first.")
+            .answers(200, "The item.", view.clone()),
+        get(&format!("{task}/history"), "getTaskHistory", "Lists the history of a task.").answers(200, "The lines.", s.list::<TaskEvent>()),
+        get(&format!("{task}/family"), "getTaskFamily", "Shows a task's prerequisites, dependents, submitter and submissions.")
+            .answers(200, "The family, as far as it is known.", s.answer::<Family>()),
+        get(&format!("{task}/logs"), "getTaskLogs", "Lists the log lines of a task, oldest first.")
             .paged(NUMBER)
             .answers(200, "A page.", s.list::<TaskLine>()),
-        post(&format!("{task}/resolve"), "resolveTask", "Says what came of an effect whose outcome is unknown.")
+        post(&format!("{task}/resolve"), "resolveTask", "Decides the outcome of a task whose effect was interrupted.")
             .takes(json!({
                 "oneOf": [
                     {"type": "object", "required": ["succeeded"], "properties": {"succeeded": {}}, "additionalProperties": false},
                     {"type": "object", "required": ["failed"], "properties": {"failed": {"type": "string"}}, "additionalProperties": false},
                 ],
             }))
-            .answers(202, "It is so.", view.clone())
+            .answers(202, "Done.", view.clone())
             .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
             .writes(),
-        post(&format!("{task}/signals/{{name}}"), "signalTask", "Answers what it waits for: the body is what it is told.")
+        post(&format!("{task}/signals/{{name}}"), "signalTask", "Sends a signal to a task; the body is its content.")
             .idempotent()
             .may_take(json!({}))
-            .answers(202, "It is told.", view.clone())
+            .answers(202, "Sent.", view.clone())
             .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
             .writes(),
     ];
@@ -84,7 +84,7 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
     ] {
         all.push(
             post(&format!("{task}/{action}"), &format!("{action}Task"), does)
-                .answers(202, "It is under way.", view.clone())
+                .answers(202, "Started.", view.clone())
                 .refuses(&[(409, "wrong_state"), (504, "outcome_unknown")])
                 .writes(),
         );

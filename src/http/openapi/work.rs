@@ -14,14 +14,14 @@ use crate::{
 pub(super) fn operations(s: &mut Schemas, to: &Value, tools: &[ToolInfo]) -> Vec<Operation> {
     let (schedule, view) = ("/schedules/{name}", s.answer::<ScheduleView>());
     let mut all = vec![
-        get("/schedules", "listSchedules", "Schedules, by name.").answers(
+        get("/schedules", "listSchedules", "Lists schedules, by name.").answers(
             200,
-            "All of them.",
+            "All items.",
             s.list::<ScheduleView>(),
         ),
-        post("/schedules", "addSchedule", "Has a task submitted again and again.")
+        post("/schedules", "addSchedule", "Adds a schedule.")
             .takes(json!({"allOf": [s.request::<ScheduleRequest>(), to]}))
-            .answers(201, "It.", view.clone())
+            .answers(201, "The item.", view.clone())
             .tells("Location", "Where it is.")
             .refuses(&[
                 (404, "unknown_kind"),
@@ -30,24 +30,28 @@ pub(super) fn operations(s: &mut Schemas, to: &Value, tools: &[ToolInfo]) -> Vec
                 (409, "wrong_state"),
             ])
             .writes(),
-        get(schedule, "getSchedule", "One schedule.").answers(200, "It.", view.clone()),
-        delete(schedule, "removeSchedule", "Removes one.")
+        get(schedule, "getSchedule", "Shows a schedule.").answers(200, "The item.", view.clone()),
+        delete(schedule, "removeSchedule", "Removes a schedule.")
             .answers_nothing(204, "It is gone.")
             .refuses(&[(409, "wrong_state")])
             .writes(),
-        post(&format!("{schedule}/run"), "runSchedule", "Submits its task now.")
+        post(&format!("{schedule}/run"), "runSchedule", "Submits a task of a schedule now.")
             .idempotent()
             .answers(202, "The task.", s.answer::<TaskView>())
             .tells("Location", "Where it is.")
             .refuses(&[(409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")])
             .writes(),
-        get("/tools", "listTools", "The program's tools.").answers(200, "All of them.", s.list::<ToolInfo>()),
-        get("/tools/{name}", "getTool", "One tool.").answers(200, "It.", s.answer::<ToolInfo>()),
+        get("/tools", "listTools", "Lists the program's tools.").answers(
+            200,
+            "All items.",
+            s.list::<ToolInfo>(),
+        ),
+        get("/tools/{name}", "getTool", "Shows a tool.").answers(200, "The item.", s.answer::<ToolInfo>()),
     ];
     for (action, does) in [("pause", "Fires it no more."), ("resume", "Ends that.")] {
         all.push(
             post(&format!("{schedule}/{action}"), &format!("{action}Schedule"), does)
-                .answers(202, "It is so.", view.clone())
+                .answers(202, "Done.", view.clone())
                 .refuses(&[(409, "wrong_state")])
                 .writes(),
         );

@@ -58,7 +58,7 @@ function change({ key, value, origin }, page) {
     return answer.json();
   };
   const say = (applied) => {
-    const beyond = applied.overruled.map((one) => `; ${one.key} is set by ${one.by}, which goes before`).join("");
+    const beyond = applied.overruled.map((one) => `; ${one.key} is also set by ${one.by}, which overrides it`).join("");
     if (applied.changed.length === 0) return `nothing changes${beyond}`;
     return `${applied.needs_restart.includes(key) ? "in force after a restart" : "in force at once"}${beyond}`;
   };
