@@ -39,9 +39,9 @@
 //! outgoing tasks and acknowledgement commit in one transaction or not at all. Nothing of a turn is
 //! seen outside before that commit is durable.
 //!
-//! There is one way back, *restore*: decode the last image, and run again what it does not cover. It
-//! serves a cold start, a handler's error, a panic, a turn past its time and a commit that failed; so
-//! the path that a crash takes is walked all day long.
+//! There is one way back, *restore*: decode the last image, and rerun the turns that it does not cover. It
+//! serves a cold start, a handler's error, a panic, a turn that timed out and a failed commit, so the crash
+//! path is exercised all the time.
 //!
 //! # The parts
 //!
@@ -56,25 +56,25 @@
 //! ```
 //!
 //! - An **agent cell** is the actor around one agent. Messages come through its *lane*, a typed queue
-//!   of its own; what operators want comes through its actor mailbox, and is never stuck behind a slow
-//!   turn. The lane is the agent's identity: cells attach to it and leave it, so doors
+//!   of its own; operators' requests come through its actor mailbox, and never wait behind a slow
+//!   turn. The lane is the agent's identity: cells attach to it and leave it, so handles
 //!   ([`AgentRef`]) stay valid across crashes and passivation. Turns run *ahead* of the disk, up to a
-//!   bound; at most one commit of an agent is under way, and it covers all that ran meanwhile.
-//! - The **persistence** actor writes by group commit: while one transaction runs, the next gathers.
-//! - The **dispatcher** claims tasks that are due, no more than there is room for. A message that must
-//!   not be lost *is* a task addressed to an agent. A **task cell** sees each of them to its end.
-//! - A **tool cell** bounds how much of a tool runs at once, and knows what repeating a call does
+//!   bound; at most one commit of an agent is in flight, and the next covers all turns that ran meanwhile.
+//! - The **persistence** actor writes by group commit: while one transaction runs, the next is collected.
+//! - The **dispatcher** claims due tasks, no more than there are free slots. A message that must
+//!   not be lost *is* a task addressed to an agent. A **task cell** runs one task to its end.
+//! - A **tool cell** bounds how much of a tool runs at once, and knows whether a call may be repeated
 //!   ([`Effect`]).
 //! - The **orchestrator** is the root of the supervision tree: it starts, stops and passivates agents.
 //! - **Conversations** ([`agent::Talk`]) and **sessions** ([`agent::SessionPeer`]) are written by turns,
 //!   in their commit, and from outside; the *keeper* reads them through the cache.
-//! - **Topics** ([`Topic`]): subscriptions are written by turns, in their commit; what is published is told
-//!   to the subscribers, whom a node keeps in memory.
-//! - **Schedules** ([`Builder::schedule`]): whoever fires one moves it on in the commit that submits its task,
-//!   so each nominal time is fired once, by one of the nodes.
-//! - **Bonds** ([`Turn::watch`], [`Turn::child`]) are kept as subscriptions are: whose end an agent is told
-//!   of, and who ends with it.
-//! - The **cache** saves reading again what the store has. It is never the truth.
+//! - **Topics** ([`Topic`]): subscriptions are written by turns, in their commit; publications are told
+//!   to the subscribers, which each node keeps in memory.
+//! - **Schedules** ([`Builder::schedule`]): the node that fires one advances it in the commit that submits its
+//!   task, so each nominal time fires once, on one node.
+//! - **Bonds** ([`Turn::watch`], [`Turn::child`]), stored like subscriptions: which agents' ends an agent is
+//!   notified of, and which agents end with it.
+//! - The **cache** saves reads of the store, which stays the only source of truth.
 //!
 //! # What always holds
 //!
@@ -82,10 +82,10 @@
 //!    that covers it is durable.
 //! 2. One turn of an agent at a time, in the order of its lane.
 //! 3. A commit names the agent's version and its owner's epoch, and the store refuses it where either
-//!    is old. Ends of tasks name their boot and attempt, returns of claims the claim, changes of status
+//!    is stale. Ends of tasks name their boot and attempt, returned claims the claim, changes of status
 //!    the epoch.
-//! 4. A turn that fails harms no neighbour: what ran beside it runs again without it.
-//! 5. A commit whose outcome is unknown is sent again as it was; its guards make that safe.
+//! 4. A turn that fails does not affect others: turns that ran beside it are rerun without it.
+//! 5. A commit whose outcome is unknown is sent again unchanged; its guards make that safe.
 //! 6. Calls into user code are guarded: a panic, in a handler or a `Drop`, ends a turn, never a thread.
 //! 7. A state that cannot be read is quarantined: never reset, never replaced by an older one.
 //! 8. Restarts are decided in one place, [`model::supervision::decide`], and a task's next state in
@@ -94,42 +94,55 @@
 //!
 //! # What is deliberately absent
 //!
-//! - Waiting for a task inside a turn: it would hold the agent while the task may need it. Have the
-//!   outcome brought back as a [`Done`] message.
-//! - Exactly-once calls out of a turn: an `ask` or a `call` may repeat when its turn does, with a key
-//!   by which the callee can tell. What must happen once is submitted.
-//! - A journal to replay: state is kept as it is, not as what led to it.
-//! - Consensus and gossip: the database is the truth.
-//! - Durable tells: [`turn.agent(…).tell(…)`](Turn) is at most once, and says so.
+//! - Waiting for a task inside a turn: it would block the agent while the task may need it. Receive the
+//!   outcome as a [`Done`] message.
+//! - Exactly-once calls out of a turn: an `ask` or a `call` may repeat when its turn does, with an
+//!   idempotency key by which the receiver can tell. What must happen once is submitted as a task.
+//! - An event journal to replay for agents: their state is stored, not the messages that led to it.
+//! - Consensus and gossip: the database decides.
+//! - Durable tells: [`turn.agent(…).tell(…)`](Turn) is at most once.
 //!
-//! # The house
+//! # Source layout
 //!
 //! | folder | holds |
 //! |---|---|
 //! | `src/model` | data and decisions: no I/O, no clock |
 //! | `src/config` | layers, validation, every key |
-//! | `src/log` | one root logger, its outputs, the one formatter of crash reports |
+//! | `src/log` | one root logger, its outputs, the only formatter of crash reports |
 //! | `src/agent` | [`Agent`], [`Handler`], [`Message`], [`Turn`], lanes; the built-in agents |
 //! | `src/tool` | [`Tool`], and the built-in tools |
 //! | `src/store` | [`store::Store`] and its implementations |
 //! | `src/cache` | [`cache::Cache`] and its implementations |
-//! | `src/runtime` | the actors; [`Handle`], the door for code; [`runtime::operator::Operator`], the door for people |
-//! | `src/http`, `src/cli`, `src/demo` | the surfaces |
+//! | `src/runtime` | the actors; [`Handle`], for programs; [`runtime::operator::Operator`], for operators |
+//! | `src/http`, `src/cli`, `src/demo` | the HTTP API with the dashboard, the command line, the demo |
 //! | `src/app` | [`Builder`] and [`Runtime`] |
-//! | `src/testkit` | [`testkit`]: a node on a clock of its own, for your tests |
-//! | `src/clock.rs` | the one place that asks what time it is |
-//! | `src/secrets.rs` | the one place that knows what is secret |
+//! | `src/testkit` | [`testkit`]: a node on a simulated clock, for your tests |
+//! | `src/clock.rs` | the only place that reads the clock |
+//! | `src/secrets.rs` | the secrets of this process, so that no output holds one |
 //! | `migrations` | the store's tables |
 //! | `tests/conformance` | the rules that every store keeps |
-//! | `tests/architecture` | the rules of this page: who may import whom, what is not called |
+//! | `tests/architecture` | the rules of this page: who may import whom, which calls are banned |
 //!
-//! Imports run strictly downward: `model`; then `config`, `log`, `agent`, `tool`, `store`, `cache`,
-//! which do not know each other (but for agents and tools); then `runtime`, `http`, `cli`, `demo`,
-//! `app`, `testkit`. Only `runtime` names actix, only `http` actix-web, only `store` diesel, only `cli` clap.
+//! Imports run strictly downward. A module imports only from ranks above it in this list, and modules of one
+//! rank do not import each other, except `agent` and `tool`:
+//!
+//! 1. `model`, `clock`
+//! 2. `secrets`
+//! 3. `config`, `log`, `agent`, `tool`, `store`, `cache`
+//! 4. `runtime`
+//! 5. `http`
+//! 6. `cli`
+//! 7. `demo`
+//! 8. `app`
+//! 9. `testkit`
+//! 10. `lib.rs`, `main.rs`
+//!
+//! Only `runtime` names actix, only `http` actix-web, only `store` diesel, only `cli` clap.
 //!
 //! To add an agent or a tool: one file, and one line where the program is built. To add a route or a
-//! command: one file, and one line in its table. To add a store: one file, one arm in
-//! [`store::open`], one line in `tests/conformance`, one folder of migrations.
+//! command: one file, and one line in its table. [`store::Store`] and [`cache::Cache`] are internal extension
+//! points, not pluggable from a program yet. To add a store: one folder under `src/store`, its URL's arms in
+//! `src/store/open.rs`, a line in `tests/conformance`, a folder of migrations.
 #![warn(missing_docs)]
 
 pub mod agent;

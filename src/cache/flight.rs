@@ -1,4 +1,4 @@
-//! Single flight: those who want the same thing at the same time share one attempt to get it.
+//! Single flight: concurrent requests for the same thing share one load.
 
 use std::{collections::HashMap, future::Future, hash::Hash};
 

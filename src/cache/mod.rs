@@ -1,7 +1,8 @@
-//! The cache: copies that spare the store a read, never the truth.
+//! The cache: copies that save reads of the store, which stays the only source of truth.
 //!
-//! [`Cache`] is the extension point; [`MemoryCache`] is within the process, [`RedisCache`] shared by
-//! several. Nothing here can fail a turn: a cache that does not answer is a miss, and what it does not take is not kept.
+//! [`Cache`] is an internal extension point; a program cannot plug in a cache of its own yet. [`MemoryCache`]
+//! is within the process, [`RedisCache`] shared by several. Nothing here can fail a turn: a cache that does not
+//! answer is a miss, and a failed write is skipped.
 //!
 //! Four [strategies](Strategy), by what makes an old copy harmless:
 //!

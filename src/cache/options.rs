@@ -1,4 +1,4 @@
-//! What a cache is made of, and which one a URL means.
+//! The options of a cache, and the cache that a URL names.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How well the cache does: hits and misses by strategy, and whether it answers.
+//! Cache statistics: hits and misses by strategy, and whether it answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

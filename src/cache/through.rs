@@ -1,4 +1,4 @@
-//! Reading through the cache: ask it, load what it misses once for all who ask, keep that.
+//! Reading through the cache: on a miss, loads once for all concurrent readers and keeps the result.
 
 use std::{future::Future, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The audit log: what is read and written of operators' acts, once for every database.
+//! The audit log: its reads and writes, once for every database.
 
 use async_trait::async_trait;
 use diesel::prelude::*;

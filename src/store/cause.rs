@@ -1,4 +1,4 @@
-//! What is wrong with a store that does not do what it is asked, and what a person can do about it.
+//! Diagnosis of a store that fails, with a remedy.
 
 use super::StoreError;
 

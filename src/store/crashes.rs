@@ -1,4 +1,4 @@
-//! Crash groups: what is read of them, written once for every database.
+//! Crash groups: reads, once for every database.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Conversations, messages and sessions: what is read of them, written once for every database.
+//! Conversations, messages and sessions: reads, once for every database.
 //!
 //! They are written by [`Unit`](super::Unit)s, as everything else. The semantics that every store keeps:
 //!

@@ -1,4 +1,4 @@
-//! Who belongs to whom among tasks: who waits for whom, and who was submitted by whom.
+//! Relations among tasks: prerequisites, and submitters.
 //!
 //! Both are small looks, for a person who looks at one task. Who came after whom has rows of its own, which only
 //! tasks have that come after others, and which go with them; whose turn submitted a task has no index, since

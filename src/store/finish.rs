@@ -1,4 +1,4 @@
-//! What the end of a task or of an attempt means, whatever the database.
+//! What follows from the end of a task or of an attempt, whatever the database.
 
 use serde_json::value::RawValue;
 
@@ -26,7 +26,7 @@ pub(super) fn input_of(outcome: &FinishOutcome, guard: Guard, state: TaskState) 
 }
 
 impl FinishOutcome {
-    /// Where it leads.
+    /// The task state this outcome leads to.
     pub(super) fn state(&self) -> TaskState {
         match self {
             Self::Succeeded { .. } => TaskState::Succeeded,

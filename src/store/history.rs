@@ -1,4 +1,4 @@
-//! Which states are worth keeping when they are overwritten: a sample.
+//! Which overwritten states are kept: a sample.
 
 use std::{collections::HashSet, time::Duration};
 

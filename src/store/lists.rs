@@ -1,4 +1,4 @@
-//! Pages of tasks, written once for every database.
+//! Pages of tasks, once for every database.
 //!
 //! `lists!` makes the functions beside those of `reads!`, whose names they use.
 

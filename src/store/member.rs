@@ -1,4 +1,4 @@
-//! Nodes: who joins, and what it owns.
+//! Nodes: membership and ownership.
 
 use std::time::Duration;
 

@@ -1,13 +1,12 @@
-//! The durable truth behind one trait: group commits, reads, claims and repairs.
+//! The store, behind one trait: group commits, reads, claims and repairs.
 //!
-//! [`Store`] is the extension point: SQLite stands behind it, and Postgres; for tests there is one in
-//! memory. The rules that every store must keep stand in `tests/conformance`.
+//! [`Store`] is an internal extension point, not pluggable from a program yet. Its implementations are SQLite,
+//! Postgres and, for tests, one in memory; `tests/conformance` holds the rules that each must keep.
 //!
-//! A [`Unit`] is what commits together: at most one agent's new state, the tasks it ended, the
-//! tasks it submitted, the idempotency keys it settled, what it did to conversations and sessions, the
-//! subscriptions it began and ended, the schedule it moved on; or else, alone, what a running task function
-//! has come to.
-//! Units of one call share a transaction but not a fate: each gets its own [`Verdict`].
+//! A [`Unit`] commits as a whole: at most one agent's new state, the tasks it ended and submitted, the
+//! idempotency keys it settled, its writes to conversations and sessions, the subscriptions it began and ended,
+//! the schedule it advanced; or else, alone, the progress of a running task function.
+//! The units of one call share a transaction, but each gets its own [`Verdict`].
 
 mod acts;
 mod audit;
@@ -78,19 +77,19 @@ use crate::model::{
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Nothing of it happened; it may be tried again.
+    /// Nothing happened; the call may be repeated.
     #[error("the store did not take it: {0}")]
     NotDone(String),
-    /// It may or may not have happened: send the same units again.
+    /// The call may or may not have taken effect: send the same units again.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
     /// No room is left on the device.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// The device did not keep what it was given: the process must end.
+    /// The device failed to keep a commit: the process must end.
     #[error("the device failed to keep a commit: {0}")]
     Fatal(String),
-    /// What is stored cannot be understood.
+    /// The stored data cannot be read.
     #[error("the stored data cannot be read: {0}")]
     Corrupt(String),
     /// Another process uses it, or it was made by a newer version.
@@ -249,7 +248,7 @@ pub enum CancelFound {
 /// Why a task is to be ended although nobody ran it to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doom {
-    /// A task that it came after did not succeed.
+    /// A prerequisite task did not succeed.
     ParentFailed,
     /// It expired before it started.
     Expired,
@@ -264,16 +263,16 @@ pub enum Doom {
 pub struct Counts {
     /// Tasks by state.
     pub tasks: Vec<(TaskState, u64)>,
-    /// Agents by lasting status (an estimate where it is dear).
+    /// Agents by lasting status (an estimate where an exact count is expensive).
     pub agents: Vec<(StoredStatus, u64)>,
 }
 
-/// Since when something has waited for a person: what has waited for the longest. `None`: nothing does.
+/// When the longest-waiting item of each kind began to wait for an operator; `None` if there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oldest {
-    /// The oldest quarantine.
+    /// Quarantined agents.
     pub quarantined: Option<Timestamp>,
-    /// The oldest interruption of an effect that happens once; of very many, among the first accepted.
+    /// Tasks whose outcome is unknown; where there are very many, among the first accepted.
     pub outcome_unknown: Option<Timestamp>,
 }
 
@@ -288,8 +287,8 @@ pub struct Migrations {
     pub unknown: Vec<String>,
 }
 
-/// The durable truth. Calls may come from any thread; none is dropped half way by its caller
-/// (the runtime runs them in tasks of their own).
+/// The durable state of all agents and tasks. Calls may come from any thread; callers never drop one before it
+/// has ended (the runtime runs each in a Tokio task of its own).
 #[async_trait]
 pub trait Store:
     Acts + Deletions + Entities + Families + Journals + Schedules + SettingsShelf + Tokens + Send + Sync + 'static
@@ -303,7 +302,7 @@ pub trait Store:
     /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
     fn blocks(&self) -> bool;
 
-    /// What it has more where several processes share it; `None` where it is one's alone.
+    /// Its capabilities for several processes; `None` where only one process can use it.
     fn shared(&self) -> Option<&dyn Shared>;
 
     /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken

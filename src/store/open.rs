@@ -1,4 +1,4 @@
-//! From a URL to a store: one arm for each scheme.
+//! Opens the store that a URL names: one arm for each scheme.
 
 use std::{
     path::{Path, PathBuf},

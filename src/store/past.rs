@@ -1,4 +1,4 @@
-//! How long what has ended is kept.
+//! How long ended tasks are kept.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! What only reads, written once for every database.
+//! Reads, once for every database.
 //!
 //! `reads!` makes the functions for one connection: synchronous ones for SQLite, asynchronous ones for
 //! Postgres. The module that calls it gives `sql`, which turns diesel's errors into the store's.

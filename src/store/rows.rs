@@ -1,4 +1,4 @@
-//! Rows as they are read and written, and what they mean.
+//! The rows of the database, and their conversion.
 
 use std::time::Duration;
 

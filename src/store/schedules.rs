@@ -1,4 +1,4 @@
-//! Schedules: what is read and written of them, once for every database.
+//! Schedules: reads and writes, once for every database.
 //!
 //! Whoever moves one on does so in a [`Unit`](super::Unit), with the task that it fires. Everything else
 //! about one is written whole, over what was read: guarded by its revision and its time to come.

@@ -1,4 +1,4 @@
-//! The tables, as diesel sees them. `migrations` says what the columns mean.
+//! The tables, as diesel sees them. The columns are explained in `migrations`.
 
 diesel::table! {
     use diesel::sql_types::*;

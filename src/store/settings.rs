@@ -1,4 +1,4 @@
-//! What operators have set while nodes run: one document, written whole.
+//! The settings that operators have changed at run time: one document, written as a whole.
 
 use std::collections::BTreeMap;
 

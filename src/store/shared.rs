@@ -1,4 +1,4 @@
-//! What a store has more where several processes share it: a pool of connections, and hints.
+//! Capabilities of a store shared by several processes: connection pool and change notifications.
 
 use async_trait::async_trait;
 use jiff::Timestamp;

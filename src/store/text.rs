@@ -1,4 +1,4 @@
-//! What queries look for in texts.
+//! SQL text functions, and searching labels as they are stored.
 
 use diesel::{
     define_sql_function,

@@ -1,4 +1,4 @@
-//! Tokens: what is read and written of them, once for every database.
+//! Tokens: reads and writes, once for every database.
 
 use async_trait::async_trait;
 use diesel::prelude::*;

@@ -1,4 +1,4 @@
-//! The tries of a commit: the same units are sent until it is known what became of them.
+//! Retrying a commit: the same units are sent again until their outcome is known.
 
 use std::time::Duration;
 

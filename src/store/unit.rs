@@ -1,4 +1,4 @@
-//! A unit: what commits together or not at all, and what became of it.
+//! A unit: commits as a whole or not at all, with its verdict.
 
 use std::sync::Arc;
 

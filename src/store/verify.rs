@@ -1,4 +1,4 @@
-//! What verification of a store finds, whatever the database.
+//! The findings of a verification of the store, whatever the database.
 
 use super::{VerifyReport, rows::state_of, values::Id};
 use crate::model::{id::AgentId, snapshot, task::TaskState};

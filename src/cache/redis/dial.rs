@@ -1,4 +1,4 @@
-//! Reaching a server: its URL, TLS, and the two connections of a link.
+//! Connecting to a server: its URL, TLS, and the two connections of a link.
 
 use std::{fs, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The line to a server: the link in use, if there is one, and the breaker.
+//! The line to a server: the current link, if any, and the circuit breaker.
 //!
 //! ```text
 //!            answers, takes what was missed

@@ -1,4 +1,4 @@
-//! What must happen at once in Redis.
+//! Operations that must be atomic in Redis, as Lua scripts.
 //!
 //! Each write says until when it is good, by the server's clock: one that lay in the socket of a
 //! server that hung is not carried out when that goes on, long after its caller has given up and

@@ -1,4 +1,4 @@
-//! How entries lie in Redis, and what nodes tell each other.
+//! The format of entries in Redis, and of the notices between nodes.
 //!
 //! ```text
 //! value    epoch 8 · version 8 · use by 8 · checksum 8 · bytes     (a mark of removal: the first 16)

@@ -1,4 +1,4 @@
-//! Claiming, giving back, promoting: how tasks move without having ended.
+//! Claiming, giving back, promoting: transitions of tasks that do not end them.
 
 use std::{
     cmp::Reverse,

@@ -1,4 +1,4 @@
-//! Forgetting what has had its time, a bounded number a call.
+//! Deletes expired rows, a bounded number per call.
 
 use jiff::Timestamp;
 

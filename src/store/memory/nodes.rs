@@ -1,4 +1,4 @@
-//! Joining and leaving: who owns what and for how long, and what those were running who are gone.
+//! Joining and leaving: ownership with its leases, and rescuing tasks of dead nodes.
 
 use jiff::Timestamp;
 use uuid::Uuid;

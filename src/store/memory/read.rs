@@ -1,4 +1,4 @@
-//! What only reads agents and tasks.
+//! Reads of agents and tasks.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 

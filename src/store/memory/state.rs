@@ -1,4 +1,4 @@
-//! The tables, and what all calls share: the moment, the numbers, the way back.
+//! The tables, and what all calls share: the time, the counters, the undo.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Subscriptions, begun and ended; who is subscribed.
+//! Subscriptions.
 
 use super::state::State;
 use crate::model::{

@@ -1,4 +1,4 @@
-//! A table: a map that can go back to where it stood when it was last kept.
+//! A table: a map that can be reset to its last saved version.
 
 use std::{
     collections::BTreeMap,

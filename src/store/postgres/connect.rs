@@ -1,4 +1,4 @@
-//! One connection: made, checked, driven.
+//! One connection: opened, checked, driven.
 
 use std::{
     future::poll_fn,

@@ -1,4 +1,4 @@
-//! Which units that were refused have been durable since an earlier try.
+//! Which refused units are in fact durable since an earlier try.
 
 use std::collections::{HashMap, HashSet};
 

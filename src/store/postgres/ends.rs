@@ -1,4 +1,4 @@
-//! Units that are nothing but the end of a task by whoever runs it, and what those leave behind.
+//! Units that only end a task on behalf of the node that runs it, and what follows from them.
 
 use std::{
     collections::HashSet,

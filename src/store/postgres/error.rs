@@ -1,4 +1,4 @@
-//! What Postgres's errors mean for a caller.
+//! The mapping of Postgres errors.
 //!
 //! diesel-async does not hand SQLSTATEs on; [`super::wire`] writes them in front of the messages, so
 //! that this reads codes, never texts (which are in the server's language).

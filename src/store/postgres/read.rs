@@ -1,4 +1,4 @@
-//! What only reads.
+//! Reads.
 
 use diesel::{pg::Pg, prelude::*};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};

@@ -1,4 +1,4 @@
-//! Units that are nothing but the next state of an agent.
+//! Units that only write an agent's next state.
 
 use diesel::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};

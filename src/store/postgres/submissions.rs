@@ -1,4 +1,4 @@
-//! Units that are nothing but submissions of tasks that wait for no others.
+//! Units that only submit tasks without prerequisites.
 
 use diesel::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};

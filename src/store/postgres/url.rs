@@ -1,4 +1,4 @@
-//! The store's URL: what tokio-postgres does not read is taken off, and how private the way is.
+//! The store's URL: removes what tokio-postgres does not know, and decides on TLS.
 //!
 //! | host | without `sslmode` | allowed |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! What the bytes between us and the server say that diesel does not pass on.
+//! Parts of the Postgres protocol that diesel does not pass on.
 //!
 //! diesel-async hides two things that the store must know: the SQLSTATE of an error (its texts are
 //! in the server's language), and whether the server thinks a transaction is open (a future that was

@@ -1,4 +1,4 @@
-//! A copy of the file, as it stood at one moment, while others go on writing.
+//! A consistent copy of the file, while writes continue.
 
 use std::{
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! What SQLite's errors mean for a caller.
+//! The mapping of SQLite errors.
 
 use std::{fs, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! The store on SQLite: one file, one writer, readers beside it.
+//! The store on SQLite: one file, one writer, concurrent readers.
 //!
 //! Every write goes through one connection behind a mutex; transactions begin `IMMEDIATE`, so that
 //! none fails for having read first. `commit` blocks the thread that calls it (the runtime gives it

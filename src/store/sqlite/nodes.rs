@@ -1,4 +1,4 @@
-//! Joining and leaving: who owns the file, and what the boot before was running.
+//! Joining and leaving: ownership of the file, and rescuing what the previous boot was running.
 
 use diesel::prelude::*;
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! What people do to agents and tasks.
+//! Operators' actions on agents and tasks.
 
 use diesel::{dsl::max, prelude::*};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! What only reads.
+//! Reads.
 
 use diesel::{prelude::*, sqlite::Sqlite};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! What operators have set.
+//! The settings that operators have changed.
 
 use diesel::prelude::*;
 

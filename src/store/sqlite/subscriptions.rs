@@ -1,4 +1,4 @@
-//! Subscriptions, begun and ended.
+//! Subscriptions.
 
 use diesel::{prelude::*, upsert::excluded};
 

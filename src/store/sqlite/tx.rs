@@ -1,4 +1,4 @@
-//! The one writer, and a transaction of it.
+//! The only writer, and its transactions.
 
 use std::path::PathBuf;
 

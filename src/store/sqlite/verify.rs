@@ -1,4 +1,4 @@
-//! Reading everything, to say whether it is as it was written.
+//! Verification: reads everything and checks that it is intact.
 
 use diesel::prelude::*;
 
