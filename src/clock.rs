@@ -1,4 +1,4 @@
-//! What time it is: the one place that asks.
+//! The clock: the only place that reads it.
 //!
 //! Durable moments (when a task is due, when a key expires) follow the wall clock. A test that stops its
 //! runtime's clock moves that one, and durable moments are to move with it: so a thread can be told to

@@ -1,4 +1,4 @@
-//! What this process knows to be secret: no text that people read holds it.
+//! The secrets of this process: removed from every text that people read.
 //!
 //! Names tell most of it ([`redact`](crate::model::redact)), but not where a panic, an error of a driver or a
 //! line of somebody else's code quotes a secret. So whatever the configuration holds that is secret, and the

@@ -1,4 +1,4 @@
-//! What comes back: errors of asks, outcomes of tasks, and the messages that report them.
+//! Errors of asks, outcomes of tasks, and the messages that report them.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -41,10 +41,10 @@ pub struct Fault {
     /// Its causes, outermost first.
     #[serde(default)]
     pub chain: Vec<String>,
-    /// The crash report, where it was a crash and not an error.
+    /// The id of the crash report, if it was a crash and not an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crash_id: Option<String>,
-    /// What the error says of another attempt.
+    /// The error's advice on retries.
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) advice: Option<Advice>,
@@ -86,7 +86,7 @@ pub enum AskError<E: std::error::Error + 'static = Never> {
     Overloaded {
         /// What is full.
         what: String,
-        /// When to try again.
+        /// When to retry.
         retry_after: Duration,
     },
     /// The store or the node cannot serve it now. Nothing changed.
@@ -98,7 +98,7 @@ pub enum AskError<E: std::error::Error + 'static = Never> {
     /// The agent is stopped, paused or quarantined, or the tool may not be called here.
     #[error("{0}")]
     WrongState(String),
-    /// Nobody has that name.
+    /// The agent kind, message, tool or task does not exist.
     #[error("not found: {0}")]
     NotFound(String),
     /// The message, or the state that it led to, is over its limit. Nothing changed.
@@ -107,10 +107,10 @@ pub enum AskError<E: std::error::Error + 'static = Never> {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     Conflict,
-    /// A task function asks for something else than it did in an earlier run.
+    /// A task function made a different call than in an earlier run.
     #[error("it goes another way than in its earlier run: {0}")]
     Diverged(String),
-    /// The ask would wait for itself.
+    /// The ask would form a cycle and wait for itself.
     #[error("ask cycle: {}", .0.join(" asks "))]
     Cycle(Vec<String>),
     /// Not done in time; nothing happened.
@@ -182,7 +182,7 @@ impl<E: std::error::Error + Serialize + 'static> AskError<E> {
 }
 
 impl AskError<JsonRefusal> {
-    /// What it says itself of another attempt.
+    /// Its own advice on retries.
     pub(crate) fn advice(&self) -> Option<Advice> {
         match self {
             Self::Failed(fault) => fault.advice,
@@ -223,27 +223,27 @@ fn without_value(schema: &mut schemars::Schema) {
 #[serde(tag = "state", content = "value", rename_all = "snake_case")]
 #[schemars(transform = without_value)]
 pub enum Outcome<T, E> {
-    /// With this reply.
+    /// It succeeded with this reply.
     Succeeded(T),
-    /// With the message's own refusal.
+    /// The receiver refused it, with the message's own refusal.
     Refused(E),
-    /// For good: it is a dead letter now.
+    /// It failed finally, and is a dead letter.
     Failed(Fault),
-    /// By a person, or with its parent.
+    /// It was cancelled by a person, because a prerequisite failed, or because it expired.
     Cancelled,
-    /// A `once` effect was interrupted: a person must say what happened.
+    /// A `once` effect was interrupted: a person must decide the outcome.
     #[serde(rename = "outcome_unknown")]
     Unknown,
 }
 
-/// "The task that you submitted has ended": what `.notify()` brings back.
+/// A task that this agent submitted has ended: the message that `.notify()` asks for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(bound = "")]
 #[schemars(bound = "M: Message")]
 pub struct Done<M: Message> {
     /// The task.
     pub task: TaskId,
-    /// What it was asked to do.
+    /// Its input.
     pub input: M,
     /// How it ended.
     pub outcome: Outcome<M::Reply, M::Error>,
@@ -255,7 +255,7 @@ impl<M: Message> Message for Done<M> {
     const NAME: &'static str = Suffixed::<M>::DONE;
 }
 
-/// "All of the batch have ended": what `.notify_joined()` brings back, once.
+/// All tasks of a batch have ended: the message that `.notify_joined()` asks for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(bound = "")]
 #[schemars(bound = "M: Message")]

@@ -1,4 +1,4 @@
-//! The probe: an agent with which a person, or the demo, can see what the runtime promises.
+//! The probe: an agent for trying out what the runtime guarantees, used by the demo and by people.
 //! Registered when `node.probe = true`.
 
 use std::time::Duration;

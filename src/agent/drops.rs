@@ -1,14 +1,14 @@
-//! Values of the user's that panic when they are dropped.
+//! Guards against panics in `Drop` of user values.
 //!
-//! A letter is dropped by whoever has it last: a cell, a writer's thread, the orchestrator. What is in it must
-//! not take them along. Such a panic is no crash of an agent's; it is noted here, and told by the runtime.
+//! A letter is dropped by its last holder: a cell, a writer thread, the orchestrator. A panic in its message must
+//! not end that thread. It does not count as a crash of the agent; it is noted here, and reported by the runtime.
 
 use parking_lot::Mutex;
 
 use super::guard::guard;
 use crate::model::event::{Event, Level};
 
-/// How many wait to be told at most: a storm of them is one place, and the log would only count them.
+/// How many may wait to be reported: a storm of them has one cause, and the log would only count them.
 const MOST: usize = 64;
 
 static NOTED: Mutex<Vec<Event>> = Mutex::new(Vec::new());
@@ -24,7 +24,7 @@ pub(crate) fn discard<T>(of: &str, value: T) {
     }
 }
 
-/// A value of the user's on its way: whoever drops it is not taken along.
+/// A user's value in transit: a panic in its `Drop` does not reach the thread that drops it.
 pub(crate) struct Guarded<T> {
     of: &'static str,
     /// `None`: it is dropped.

@@ -1,4 +1,4 @@
-//! Panics in user code: caught, with their text and where they came from.
+//! Catches panics in user code, with their message and location.
 
 use std::{
     any::Any,

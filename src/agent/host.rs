@@ -1,4 +1,4 @@
-//! What agents and tools need of the runtime, without knowing it.
+//! The interface of the runtime that agents and tools use.
 
 use std::{
     any::{Any, TypeId},
@@ -93,7 +93,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn session_ttl(&self) -> Duration;
     /// Reads of conversations and sessions; `None`: the node has ended.
     fn reads(&self) -> Option<&dyn Reads>;
-    /// Runs blocking code; `None`: it panicked, or the node is going down.
+    /// Runs blocking code; `false`: it panicked, or the node is shutting down.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
     /// All that is recorded of a running task; `None`: the node ends.
     fn journal(&self, _task: TaskId) -> BoxFuture<'static, Option<Journal>> {

@@ -59,7 +59,7 @@ pub(crate) enum NotTaken {
 pub(crate) struct Manner {
     /// It is an attempt of a task, which can wait in the store.
     pub is_task: bool,
-    /// It goes before all that are not.
+    /// Handled before those that are not.
     pub urgent: bool,
 }
 
@@ -121,7 +121,7 @@ impl<A: Agent> Lane<A> {
         q.letters.len() + q.depth(true)
     }
 
-    /// Whether something waits that goes before the rest.
+    /// Whether an urgent letter waits.
     #[inline]
     pub(crate) fn has_urgent(&self) -> bool {
         self.urgent.load(Ordering::Relaxed)

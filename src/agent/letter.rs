@@ -1,4 +1,4 @@
-//! A letter: one message on its way through a mailbox, with where its answer goes.
+//! A letter: one message in transit, with the destination of its answer.
 //!
 //! A kept letter can be run again (its message is cloned for each run), and its answer is staged
 //! in it until the commit that covers the turn is durable: nobody sees what did not happen.
@@ -75,7 +75,7 @@ pub(crate) struct Meta {
     pub chain: Vec<String>,
     /// The size of the body where it came as JSON.
     pub bytes: usize,
-    /// It goes before what is not.
+    /// Handled before letters that are not.
     pub urgent: bool,
 }
 
@@ -234,7 +234,7 @@ pub trait AnyLetter: Send {
     fn start(&self) -> bool;
     /// The size of the message as JSON, in bytes; 0 where it was consumed.
     fn size(&self) -> usize;
-    /// Marks it as one that goes before those that are not.
+    /// Marks it as urgent.
     fn hurry(&mut self);
     /// Whether it does.
     fn is_urgent(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Many messages for one agent, from outside of any turn.
+//! Sending many messages to one agent from outside of any turn.
 
 use std::{
     collections::VecDeque,
@@ -20,11 +20,11 @@ use super::{
 };
 
 impl<A: Agent> AgentRef<A> {
-    /// Sends many messages, in their order, and waits only until the mailbox has taken them all: it is
-    /// locked, and its agent woken, once for as many as there is room for. At most once: lost in a crash.
+    /// Sends many messages, in order, and waits only until the mailbox has taken them all: it is locked, and
+    /// the agent woken, once for as many as there is room for. At most once: lost in a crash.
     ///
     /// # Errors
-    /// Those that were not taken come back from a mailbox that is shut, or full where the policy rejects.
+    /// Returns the messages that were not taken, if the mailbox is closed, or full and the policy rejects.
     pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>) -> SendMany<'_, A, M, I>
     where
         A: Accepts<M, I>,
@@ -34,7 +34,7 @@ impl<A: Agent> AgentRef<A> {
     }
 }
 
-/// Many messages on their way: awaiting it waits for room in the mailbox.
+/// Many tells in progress: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct SendMany<'r, A: Agent, M: Message, I> {
     /// `None`: there is no such agent.

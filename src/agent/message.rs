@@ -1,4 +1,4 @@
-//! Messages: typed on their reply and on what they may be refused with.
+//! Messages, typed by their reply and their refusal.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub trait Data: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {}
 impl<T: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static> Data for T {}
 
-/// Something that an agent or a tool can be sent. Declared with [`message!`](crate::message).
+/// A message for an agent, or the input of a tool. Declared with [`message!`](crate::message).
 ///
 /// ```
 /// use greenroom::prelude::*;
@@ -22,17 +22,17 @@ impl<T: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stati
 /// assert_eq!(Add::NAME, "Add");
 /// ```
 pub trait Message: Data {
-    /// What the receiver answers.
+    /// The receiver's reply.
     type Reply: Data;
-    /// What the receiver may refuse it with. [`Never`] when it never does.
+    /// The receiver's typed refusal; [`Never`] if there is none.
     type Error: Data + std::error::Error;
     /// The stable wire name. Never a Rust path: it is stored with tasks and in schedules.
     const NAME: &'static str;
 
-    /// Looks at the content alone, before the message reaches a mailbox.
+    /// Checks the content, before the message reaches a mailbox.
     ///
     /// # Errors
-    /// What is wrong, by JSON pointer; the sender gets it as `422 invalid`.
+    /// The findings, by JSON pointer; over HTTP they are answered as `422 invalid`.
     fn validate(&self) -> Result<(), Invalid> {
         Ok(())
     }
@@ -76,7 +76,7 @@ impl std::error::Error for Never {}
 #[error("{0}")]
 pub struct Refused<E>(pub E);
 
-/// A typed refusal as the JSON door shows it.
+/// A typed refusal as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct JsonRefusal {
@@ -96,10 +96,10 @@ impl Invalid {
         Self(vec![(pointer.into(), detail.into())])
     }
 
-    /// What a validator finds in a value; at most 32 findings.
+    /// Checks a value against a schema.
     ///
     /// # Errors
-    /// Them.
+    /// The findings, at most 32.
     pub(crate) fn check(validator: &jsonschema::Validator, value: &serde_json::Value) -> Result<(), Self> {
         const MOST: usize = 32;
         let findings: Vec<_> = validator
@@ -110,7 +110,7 @@ impl Invalid {
         if findings.is_empty() { Ok(()) } else { Err(Self(findings)) }
     }
 
-    /// The same findings in a value that stands at `pointer` of a larger one.
+    /// The same findings, for a value that is at `pointer` of a larger one.
     pub fn within(self, pointer: &str) -> Self {
         Self(self.0.into_iter().map(|(inner, detail)| (format!("{pointer}{inner}"), detail)).collect())
     }

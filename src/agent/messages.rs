@@ -1,4 +1,4 @@
-//! An agent's list of messages: what its mailbox holds, and what its JSON door takes.
+//! An agent's list of messages: what its mailbox holds, and what it accepts as JSON.
 //!
 //! `type Messages = (Add, Get, (Done<Order>,))` gives an enum with one variant a message, nested as
 //! the tuple is: no allocation for a message on its way, and an unlisted message does not compile.

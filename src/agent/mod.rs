@@ -79,16 +79,16 @@ pub use turn::{Batch, Held, Opened, Peer, Queued, SessionPeer, Talk, ToolPeer, T
 pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     /// The kind's stable name: `[a-z][a-z0-9]*(_[a-z0-9]+)*`.
     const KIND: &'static str;
-    /// The messages that its mailbox, the JSON door, tasks and schedules may bring.
+    /// The messages that it handles, whether they come typed, as JSON, from tasks or from schedules.
     type Messages: Messages<Self>;
-    /// The schema version of the state. Raise it when the fields change, and say in
-    /// [`Agent::migrate`] how an older one is read.
+    /// The schema version of the state. Raise it when the fields change, and read older versions in
+    /// [`Agent::migrate`].
     const VERSION: u32 = 1;
 
     /// Reads a state of an older schema version.
     ///
     /// # Errors
-    /// An error quarantines the agent: its state is kept as it is until somebody releases it.
+    /// An error quarantines the agent: its state is kept as it is until an operator releases it.
     fn migrate(old: Stored) -> anyhow::Result<Self> {
         old.refuse()
     }
@@ -98,7 +98,7 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
         Policy::default()
     }
 
-    /// Checks a state that was read, before it is used.
+    /// Checks a state after it was read, before it is used.
     ///
     /// # Errors
     /// An error quarantines the agent.
@@ -116,10 +116,10 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Runs before the agent leaves memory in good order.
+    /// Runs before the agent is unloaded normally; not after a crash.
     ///
     /// # Errors
-    /// An error is reported, and changes nothing.
+    /// An error is reported and has no other effect.
     fn on_stop(&mut self, turn: &Turn<Self>) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = turn;
         async { Ok(()) }
@@ -128,7 +128,8 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
 
 /// How an agent handles a message.
 pub trait Handler<M: Message>: Agent {
-    /// Looks before it leaps: a refusal here costs nothing, for nothing has changed.
+    /// Validates the message against the current state before [`Handler::handle`] runs. A refusal leaves the
+    /// state unchanged and does not count as a crash.
     ///
     /// # Errors
     /// The message's own refusal.
@@ -137,10 +138,10 @@ pub trait Handler<M: Message>: Agent {
         Ok(())
     }
 
-    /// Handles one message. What it changed, what it submitted and its reply commit together.
+    /// Handles one message. Its changes of state, its submissions and its reply commit together.
     ///
     /// # Errors
-    /// Any error undoes the turn and is the caller's answer; [`Message::refuse`] makes a typed one.
+    /// Any error undoes the turn and is returned to the caller; [`Message::refuse`] makes a typed one.
     fn handle(
         &mut self,
         message: M,
@@ -153,10 +154,10 @@ pub trait Handler<M: Message>: Agent {
 
 /// A message that only reads: it commits nothing.
 pub trait Query<M: Message>: Agent + Sync {
-    /// Answers from the state. The answer leaves when the turns that it saw are durable.
+    /// Answers from the state. The answer is sent when the turns whose effects it saw are durable.
     ///
     /// # Errors
-    /// Any error is the caller's answer.
+    /// Any error is returned to the caller.
     fn query(&self, message: M, turn: &Turn<Self>) -> impl Future<Output = anyhow::Result<M::Reply>> + Send;
 }
 
@@ -187,10 +188,10 @@ impl Stored {
         self.version
     }
 
-    /// Reads it as the struct that it was.
+    /// Deserialises it, usually as a struct of the older shape.
     ///
     /// # Errors
-    /// When it was another.
+    /// The stored JSON does not deserialise as `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         Ok(serde_json::from_slice(&self.bytes)?)
     }
@@ -198,7 +199,7 @@ impl Stored {
     /// Reads it as JSON.
     ///
     /// # Errors
-    /// When it is none.
+    /// The stored bytes are not valid JSON.
     pub fn value(&self) -> anyhow::Result<serde_json::Value> {
         self.parse()
     }
@@ -206,7 +207,7 @@ impl Stored {
     /// Refuses to read it: the agent is quarantined, its state kept.
     ///
     /// # Errors
-    /// Always.
+    /// Always returns an error, so that [`Agent::migrate`] can end with `old.refuse()`.
     pub fn refuse<T>(&self) -> anyhow::Result<T> {
         anyhow::bail!("no migration from schema version {}", self.version)
     }
@@ -220,7 +221,7 @@ pub trait Settings: DeserializeOwned + schemars::JsonSchema + Default + Send + S
     /// Checks what was configured.
     ///
     /// # Errors
-    /// What is wrong; the program then does not start.
+    /// An invalid section: the program does not start.
     fn validate(&self) -> anyhow::Result<()> {
         Ok(())
     }

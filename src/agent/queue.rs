@@ -1,4 +1,4 @@
-//! What waits in a lane, and for whom: under its lock.
+//! The queue of a lane, kept under the lane's lock.
 
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 

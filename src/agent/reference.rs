@@ -1,4 +1,4 @@
-//! Addresses and references: pure data that names an agent, and the door to it.
+//! Addresses, which are pure data that names an agent, and references, which send to it.
 
 use std::{
     fmt,
@@ -31,7 +31,7 @@ use crate::model::{
     task::NewTask,
 };
 
-/// Names an agent. Pure data: may be stored in state and sent in messages; opens no door by itself.
+/// Names an agent. Pure data: it can be stored in state and sent in messages, and cannot send by itself.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(transparent, bound = "")]
 #[schemars(transparent, bound = "")]
@@ -139,10 +139,10 @@ impl<T, E> Future for Pending<'_, T, E> {
     }
 }
 
-/// The door to one agent from outside of a turn. Cheap to clone; valid for ever, across crashes,
-/// passivation and restarts.
+/// A reference to one agent, for use outside of a turn. Cheap to clone; it stays valid across crashes,
+/// passivation and restarts of the agent.
 pub struct AgentRef<A: Agent> {
-    /// Or the key, and why there is no such agent.
+    /// Its lane; or its key, and why there is no such agent.
     pub(super) lane: Result<Arc<Lane<A>>, Arc<(String, AskError)>>,
     pub(super) urgent: bool,
 }
@@ -170,8 +170,8 @@ impl<A: Agent> AgentRef<A> {
         self.lane.clone().map_err(|known| known.1.clone())
     }
 
-    /// The same door to the agent's high lane: what is told and asked through it goes before all that
-    /// waits, in its own order; as many wait there as in the mailbox. Tasks have priorities of their own.
+    /// Messages sent through it are handled before those in the normal queue, in the order sent. Its capacity
+    /// equals the mailbox's. Tasks have priorities of their own.
     pub fn urgent(&self) -> Self {
         Self { urgent: true, ..self.clone() }
     }
@@ -181,11 +181,11 @@ impl<A: Agent> AgentRef<A> {
         Address::new(self.key())
     }
 
-    /// Sends `m` and waits for its reply, which comes when the turn is durable.
+    /// Sends `m` and waits for the reply, which arrives when the turn is durable.
     ///
     /// # Errors
-    /// See [`AskError`]. Without a timeout the agent's `ask_timeout` bounds the turn, not the wait
-    /// in the mailbox.
+    /// See [`AskError`]. Without a timeout nothing bounds the wait in the mailbox; the turn is bounded by
+    /// `turn_timeout`, which defaults to `ask_timeout`.
     pub fn ask<M: Message, I>(&self, m: M) -> Ask<A, M, I>
     where
         A: Accepts<M, I>,
@@ -193,10 +193,10 @@ impl<A: Agent> AgentRef<A> {
         Ask::new(self.lane(), m, self.urgent)
     }
 
-    /// Sends `m` and waits only until the mailbox has taken it. At most once: lost in a crash.
+    /// Sends `m` and waits only until the mailbox has room for it. Delivered at most once: lost in a crash.
     ///
     /// # Errors
-    /// The message comes back from a mailbox that is shut, or full where the policy rejects.
+    /// Returns the message if the mailbox is closed, or full and the policy is [`OnFull::Reject`](crate::OnFull).
     pub fn tell<M: Message, I>(&self, m: M) -> Tell<'_, A, M, I>
     where
         A: Accepts<M, I>,
@@ -207,7 +207,7 @@ impl<A: Agent> AgentRef<A> {
     /// Sends `m` without waiting at all.
     ///
     /// # Errors
-    /// The message comes back from a mailbox that is shut or full.
+    /// Returns the message if the mailbox is closed or full.
     pub fn try_tell<M: Message, I>(&self, m: M) -> Result<(), Full<M>>
     where
         A: Accepts<M, I>,
@@ -221,7 +221,7 @@ impl<A: Agent> AgentRef<A> {
     /// once, or it ends visibly as a dead letter.
     ///
     /// # Errors
-    /// See [`AskError`]; nothing was accepted, but for [`AskError::Unknown`].
+    /// See [`AskError`]. Nothing was accepted, except perhaps with [`AskError::Unknown`].
     pub fn submit<M: Message, I>(&self, m: M) -> Pending<'static, TaskId, AskError>
     where
         A: Accepts<M, I>,
@@ -263,7 +263,7 @@ pub(crate) async fn submit<M: Message>(
     Ok(submitted.first)
 }
 
-/// The hash by which a request under an idempotency key is told from another.
+/// A hash that tells requests under one idempotency key apart.
 pub(crate) fn request_hash(name: &str, body: &str) -> [u8; 16] {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     hasher.update(name.as_bytes());
@@ -272,7 +272,7 @@ pub(crate) fn request_hash(name: &str, body: &str) -> [u8; 16] {
     hasher.digest128().to_be_bytes()
 }
 
-/// How long an asker waits for a turn that had begun when its time was up.
+/// How much longer an ask waits for a turn that had begun when its timeout elapsed.
 const GRACE: Duration = Duration::from_millis(500);
 
 enum AskStage<A: Agent, M: Message> {
@@ -282,7 +282,7 @@ enum AskStage<A: Agent, M: Message> {
     Over,
 }
 
-/// An ask on its way: awaiting it gives the reply.
+/// An ask in progress: awaiting it gives the reply.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Ask<A: Agent, M: Message, I> {
     stage: AskStage<A, M>,
@@ -309,7 +309,7 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
         }
     }
 
-    /// Gives up after this time. The callee's budget is what is left of it.
+    /// Gives up after this time. The rest of it is the budget of the receiver's turn.
     pub fn timeout(mut self, d: Duration) -> Self {
         self.timeout = Some(d);
         self
@@ -458,7 +458,7 @@ impl<A: Agent, M: Message, I> Ask<A, M, I> {
     }
 }
 
-/// A tell on its way: awaiting it waits for room in the mailbox.
+/// A tell in progress: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Tell<'r, A: Agent, M, I> {
     /// `None`: there is no such agent.

@@ -1,15 +1,14 @@
-//! What a handler or a tool says of another attempt.
+//! Errors that control whether and when a task is retried.
 
 use std::{error::Error, fmt, time::Duration};
 
 use crate::{model::task::Advice, tool::NoSignal};
 
-/// An error that says when its task is to be tried again, or that it is not.
+/// Wrap an error in this to control when its task is retried, or that it is not.
 ///
-/// Returned from a handler or a tool, by `?` or by `Err(….into())`; further context may be added to it.
-/// Without it, a task whose attempt fails waits as its kind or tool has it ([`Policy`](crate::Policy),
-/// [`Limits`](crate::Limits)). It does not give a task more attempts than it has. Where no task runs, as in
-/// an ask, it is an error like every other. It reads as the error that it was made of.
+/// Propagate it with `?` from a handler or a tool; adding context keeps the advice. Without it, the delay is
+/// that of the kind or tool ([`Policy`](crate::Policy), [`Limits`](crate::Limits)). It does not add attempts.
+/// Outside a task (an `ask`) it is an ordinary error. Displays as the wrapped error.
 ///
 /// ```
 /// # use greenroom::{Retry, prelude::*};
@@ -29,17 +28,17 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Its task is tried again after so long, and not before, as often as it may be.
+    /// The task is retried no earlier than `delay` from now, if it has attempts left.
     pub fn after(delay: Duration, error: impl Into<anyhow::Error>) -> Self {
         Self { advice: Advice::After(delay), error: error.into() }
     }
 
-    /// Its task is not tried again: it is a dead letter now.
+    /// The task fails at once and becomes a dead letter.
     pub fn never(error: impl Into<anyhow::Error>) -> Self {
         Self { advice: Advice::Never, error: error.into() }
     }
 
-    /// The advice in an error, if there is any: the outermost. A wait whose end is recorded ends so again.
+    /// The outermost advice in an error, if any. [`NoSignal`] is final: a rerun would find the same recorded end.
     pub(crate) fn advice(error: &anyhow::Error) -> Option<Advice> {
         error.chain().find_map(|cause| match cause.downcast_ref::<Self>() {
             Some(retry) => Some(retry.advice),

@@ -1,4 +1,4 @@
-//! What a program says of a schedule: whom its tasks are for, and how they are treated.
+//! Schedules that a program declares: the target of their tasks, and options.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
@@ -8,8 +8,8 @@ use crate::model::{
     schedule::{Misfire, Overlap},
 };
 
-/// Whom a schedule's tasks are for: an agent that takes `M`, which is checked when it is compiled, or a tool
-/// whose input is `M`, which is checked when the node starts.
+/// The target of a schedule's tasks: an agent that handles `M`, which is checked at compile time, or a tool whose
+/// input is `M`, which is checked when the node starts.
 pub struct Target<M> {
     pub(crate) to: id::Target,
     _message: PhantomData<fn(M)>,
@@ -34,8 +34,7 @@ impl<M> fmt::Debug for Target<M> {
     }
 }
 
-/// How a schedule and its tasks are treated, where the defaults are not right:
-/// `ScheduleOptions::default().overlap(Overlap::QueueOne)`.
+/// Options of a schedule and its tasks: `ScheduleOptions::default().overlap(Overlap::QueueOne)`.
 #[derive(Debug, Clone, Default)]
 #[must_use = "it is given to `Builder::schedule_with`"]
 pub struct ScheduleOptions {
@@ -48,25 +47,25 @@ pub struct ScheduleOptions {
 }
 
 impl ScheduleOptions {
-    /// What is done while the task of the time before has not ended; [`Overlap::Skip`] by default.
+    /// What happens if the previous task has not ended; [`Overlap::Skip`] by default.
     pub fn overlap(mut self, overlap: Overlap) -> Self {
         self.overlap = overlap;
         self
     }
 
-    /// What is done about what was missed; [`Misfire::Once`] by default.
+    /// What happens about missed times; [`Misfire::Once`] by default.
     pub fn misfire(mut self, misfire: Misfire) -> Self {
         self.misfire = misfire;
         self
     }
 
-    /// Higher goes first; 0, the default: as for the target's other tasks.
+    /// Higher runs first; 0, the default: the target's own setting.
     pub fn priority(mut self, priority: i16) -> Self {
         self.priority = priority;
         self
     }
 
-    /// How many attempts of a task may fail, at least 1; `tasks.max_attempts` by default.
+    /// How many attempts a task has; the target's own setting by default. 0 is taken as 1.
     pub fn max_attempts(mut self, n: u32) -> Self {
         self.max_attempts = Some(n.max(1));
         self

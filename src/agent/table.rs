@@ -1,4 +1,4 @@
-//! What is found by an agent's key: a hash table whose values know their keys.
+//! A hash table by agent key, whose values hold their keys.
 //!
 //! A key is looked for with each message that is sent by it, among a million others: what counts is how many
 //! places in memory are touched on the way. Here they are the table's own and the value's. The table is cut

@@ -1,11 +1,11 @@
-//! Topics: what agents subscribe to and others publish.
+//! Topics: agents subscribe to them, others publish to them.
 
 use std::{any::Any, fmt, marker::PhantomData, sync::Arc};
 
 use super::{AskError, drops::Guarded, message::Message, slot::ReplyTx};
 use crate::model::{id::NameError, topic::stored_name};
 
-/// A topic of messages `M`: whoever publishes need not know who is subscribed.
+/// A topic of messages `M`: publishers need not know the subscribers.
 ///
 /// ```
 /// # use greenroom::prelude::*;
@@ -37,19 +37,19 @@ use crate::model::{id::NameError, topic::stored_name};
 /// A **subscription** is durable: a row, written in the commit of the turn that subscribes. It outlives
 /// crashes, passivation and restarts, and ends when a turn of its agent unsubscribes.
 ///
-/// **Delivery** is a tell to each subscriber: at most once, never waiting, waking those that have left
-/// memory. Subscribers get what one publisher publishes to one topic in that order. A message is dropped,
-/// and counted (`greenroom_messages_total{outcome="dropped"}`), for those subscribers
-/// - whose mailbox is full or shut,
-/// - that another node owns: messages that are not durable do not go from node to node yet,
+/// **Delivery** is a tell to each subscriber: at most once, without waiting, waking agents that are not in
+/// memory. Messages from one publisher to one topic arrive in order. A message is dropped, and counted
+/// (`greenroom_messages_total{outcome="dropped"}`), for subscribers
+/// - whose mailbox is full or closed,
+/// - that another node owns: messages that are not durable do not travel between nodes yet,
 /// - past the 100,000th of one topic;
 ///
-/// and for all of them where the topic's subscribers cannot be read, or 1,024 messages to one topic, or
-/// 100,000 to all of them, wait for them to be. What is to arrive without fail is submitted.
+/// and for all of them if the topic's subscribers cannot be read, or while 1,024 messages to one topic, or
+/// 100,000 to all topics, already wait for that. What must arrive is submitted as a task.
 ///
-/// A node keeps the subscribers of the topics that it publishes to in memory, up to a million of them,
-/// about 100 MB, and reads those of others again when they are wanted. What its own agents commit counts at
-/// once, what another node's do, after about a second.
+/// A node keeps the subscribers of the topics that it publishes to in memory, up to a million, about 100 MB, and
+/// reads others again when they are needed. Subscriptions that its own agents commit count at once, those of
+/// other nodes after about a second.
 pub struct Topic<M> {
     name: &'static str,
     key: Option<String>,
@@ -63,8 +63,8 @@ impl<M> Topic<M> {
         Self { name, key: None, _message: PhantomData }
     }
 
-    /// A topic of its own below this name, such as one for each currency: its subscribers are not those of
-    /// `self`. The key follows the rules of agents' keys, and takes the place of one that was given before.
+    /// A separate topic below this name, such as one for each currency, with subscribers of its own. The key
+    /// follows the rules for agent keys, and replaces an earlier one.
     pub fn keyed(&self, key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..Self::new(self.name) }
     }
@@ -94,13 +94,13 @@ impl<M> fmt::Debug for Topic<M> {
     }
 }
 
-/// A message on its way to many: made once, cloned for each.
+/// A message in transit to many: made once, cloned for each.
 pub(crate) struct Publication {
     /// Its wire name.
     pub name: &'static str,
     /// The message itself, `Guarded`.
     pub body: Box<dyn Any + Send + Sync>,
-    /// Who waits until it has been handed out.
+    /// The publisher, if it waits until the message has been handed out.
     pub done: Option<ReplyTx<Result<(), AskError>>>,
 }
 

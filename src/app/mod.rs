@@ -1,4 +1,4 @@
-//! The builder: what a user's `main` calls. Ties the runtime, HTTP and the command line together.
+//! The builder, called from a program's `main`. Ties the runtime, HTTP and the command line together.
 
 mod node;
 mod program;
@@ -45,12 +45,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Begins to describe a program.
+    /// Starts describing a program.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// The door to it.
+    /// The handle to it.
     pub fn handle(&self) -> Handle {
         match &self.running {
             Some(running) => running.handle.clone(),
@@ -59,10 +59,12 @@ impl Runtime {
         }
     }
 
-    /// Ends it in good order: finishes what runs, persists, frees everything.
+    /// Shuts down: finishes what runs, persists, frees everything. Dropping the `Runtime` without this ends
+    /// the node as a crash would: acknowledged work is kept, running turns are lost, and threads of its actors
+    /// may live on until the process ends.
     ///
     /// # Errors
-    /// When something could not be ended in time. Nothing that was acknowledged is lost all the same.
+    /// Some agents did not end in time. Even then nothing that was acknowledged is lost.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         let (Some(running), Some(tokio)) = (self.running.take(), self.tokio.take()) else { return Ok(()) };
         let clean = tokio.spawn(running.shutdown()).await?;
@@ -145,7 +147,7 @@ impl Builder {
         self
     }
 
-    /// Adds something that every turn may use: [`Turn::resource`](crate::Turn::resource).
+    /// Adds a value that every turn may use: [`Turn::resource`](crate::Turn::resource).
     pub fn resource<T: Send + Sync + 'static>(mut self, resource: T) -> Self {
         self.registry.resource(resource);
         self
@@ -157,16 +159,15 @@ impl Builder {
         self
     }
 
-    /// Has a task submitted again and again: at each nominal time of `spec` one, on whatever nodes there are,
-    /// and also across their restarts.
+    /// Submits one task at each nominal time of `spec`, however many nodes there are, and across their
+    /// restarts.
     ///
     /// `spec` is cron, with seconds or without, and perhaps a time zone (`"0 3 * * * Europe/Berlin"`, else
     /// UTC), or an interval (`"every 10m"`): [`Spec`](crate::model::schedule::Spec) says what it means where
-    /// clocks change. A spec or target that is none, or an input that is invalid, is an error of the
-    /// configuration: the node does not start.
+    /// clocks change. An invalid spec, target or input is a configuration error: the node does not start.
     ///
-    /// The schedule is written when the node starts. One that the program does not declare any more is
-    /// removed then; one that an operator has paused stays so.
+    /// The schedule is written when the node starts. One that the program no longer declares is removed then;
+    /// one that an operator has paused stays paused.
     ///
     /// ```
     /// # use greenroom::{Target, prelude::*};
@@ -183,7 +184,7 @@ impl Builder {
         self.schedule_with(name, spec, to, message, ScheduleOptions::default())
     }
 
-    /// The same, with more to say about it.
+    /// As [`Builder::schedule`], with options.
     pub fn schedule_with<M: Message>(
         mut self,
         name: &'static str,
@@ -206,13 +207,13 @@ impl Builder {
         self
     }
 
-    /// Sets a configuration key, as `--set` would; `--set` goes before it.
+    /// Sets a configuration key. Overrides the environment; `--set` overrides it.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.overrides.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    /// Puts something between the node and its store: for tests that make a store fail.
+    /// Wraps the store: for tests that make it fail.
     #[doc(hidden)]
     pub fn wrap_store(
         mut self,
@@ -229,7 +230,7 @@ impl Builder {
         self
     }
 
-    /// Parses the command line and does what it says.
+    /// Parses the command line and runs the command.
     pub fn main(self) -> ExitCode {
         cli::main(Program::new(self))
     }
@@ -238,7 +239,7 @@ impl Builder {
     /// the built-in one with the environment and [`Builder::set`] on top.
     ///
     /// # Errors
-    /// When the configuration is invalid, the data directory is in use, or the store cannot be opened.
+    /// The configuration is invalid, the data directory is in use, or the store cannot be opened.
     pub async fn start(self) -> anyhow::Result<Runtime> {
         let mut sources = config::Sources::of_process();
         sources.overrides = self.overrides.clone();
@@ -291,14 +292,14 @@ impl Builder {
         Ok(running)
     }
 
-    /// Reads the states of the program's kinds dry.
+    /// Dry runs over the stored states of the program's kinds.
     fn trials(&self, settings: &config::Settings) -> Trials {
         let mut more = Registry::default();
         add_kinds(&mut more, self.crew, settings.node.probe);
         Trials::of(self.registry.dry().chain(more.dry()))
     }
 
-    /// What others send to the program and get from it.
+    /// The program's wire interface: kinds, messages and tools.
     fn wire(&self, settings: &config::Settings) -> Wire {
         let mut more = Registry::default();
         add_own(&mut more, self.crew, settings);

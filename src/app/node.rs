@@ -1,4 +1,4 @@
-//! What a node needs around it: threads, log, HTTP, signals.
+//! The surroundings of a node: threads, log, HTTP, signals.
 
 use std::{
     io::{IsTerminal as _, Write as _},

@@ -1,4 +1,4 @@
-//! A program as its command line sees it.
+//! A program, as its command line sees it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where a demo takes place: what it reads, where its node keeps its data, what it did so far.
+//! The setting of a demo: what it reads, where its node keeps its data, and its progress so far.
 
 use std::{
     fs::{self, File, TryLockError},

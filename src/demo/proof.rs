@@ -1,4 +1,4 @@
-//! The proof: what the agents say beside what is there.
+//! The proof: the agents' report compared with a recount.
 
 use serde_json::Value;
 

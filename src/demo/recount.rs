@@ -1,4 +1,4 @@
-//! The recount: the same question answered with nothing but the standard library.
+//! The recount: the same figures, computed with nothing but the standard library.
 //!
 //! It shares no code with the agents and tools. What it shares is the definition: regular files of
 //! at most 1 MiB, in the order of their paths, name by name, without links, without hidden

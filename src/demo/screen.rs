@@ -1,4 +1,4 @@
-//! What a person sees: lines and a bar on stderr, the proof on stdout.
+//! The output: lines and a progress bar on stderr, the proof on stdout.
 
 use std::io::{IsTerminal as _, Write as _};
 

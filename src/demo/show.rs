@@ -1,4 +1,4 @@
-//! The show: what happens in a demo, in order.
+//! The steps of a demo, in order.
 
 use std::time::Duration;
 

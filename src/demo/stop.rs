@@ -1,4 +1,4 @@
-//! The wish to end: SIGINT, SIGTERM or SIGHUP.
+//! Interruption: SIGINT, SIGTERM or SIGHUP.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Other ways in: slog loggers, and crates that use the `log` facade.
+//! Records from other libraries: slog loggers, and crates that use the `log` facade.
 
 use std::{fmt, panic::AssertUnwindSafe};
 

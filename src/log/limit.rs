@@ -1,4 +1,4 @@
-//! Ten thousand crashes are few lines: repeated records of one site are counted, not written.
+//! Limits equal records: repeated records of one site are counted, not written.
 
 use std::{
     collections::HashMap,

@@ -216,8 +216,8 @@ impl Logger {
         }
     }
 
-    /// Whether an event of this name and level would be told, or written if it is about the right subject: ask
-    /// before gathering dear facts.
+    /// Whether an event of this name and level may be streamed, or written for some subject: ask before
+    /// gathering expensive fields.
     #[inline]
     pub fn wants(&self, level: Level, event: &str) -> bool {
         level >= Level::Info || self.0.stream.is_heard(event) || self.may_log(level, event)

@@ -1,4 +1,4 @@
-//! The supervision report: one crash, told so that a tired person understands it at a glance.
+//! The supervision report of one crash, in a form that is understood at a glance.
 
 use std::time::Duration;
 

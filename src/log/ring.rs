@@ -1,4 +1,4 @@
-//! The last records, for `greenroom logs`, and those to come, for following them.
+//! The last records, for `greenroom logs`, and waiting for new ones.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The last events, for those who follow them.
+//! The last events, for those clients that follow them.
 //!
 //! The log is for reading: levels and limits keep it short. The stream is for surfaces that show what
 //! happens while it happens, so it is not cut by either:

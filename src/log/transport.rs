@@ -1,4 +1,4 @@
-//! Where the log goes: the console and the file, each with its own level and format, under the same rules.
+//! Transports: the console and the file, each with its own level and format.
 
 use std::collections::BTreeMap;
 

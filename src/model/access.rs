@@ -1,4 +1,4 @@
-//! Who may do what: tokens, and the scopes that they have.
+//! Tokens and their scopes.
 
 use std::{fmt, str::FromStr};
 

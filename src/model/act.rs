@@ -1,4 +1,4 @@
-//! Acts: what operators did, as the audit log keeps it.
+//! Acts: operators' actions, as the audit log keeps them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Bonds: what ties an agent to another one's end.
+//! Bonds: relations between an agent and the end of another one.
 //!
 //! They are kept as subscriptions to topics of names that no topic of a user's can have, and so written
 //! with the turn that makes them.

@@ -1,4 +1,4 @@
-//! Conversations and their messages: who said what, in which order.
+//! Conversations and their messages.
 //!
 //! A message's place, [`StoredMessage::seq`], is given in the commit that makes it durable: 1, 2, 3 …,
 //! without gaps, whoever speaks. Its id is made before, so that the same message handed in twice is one.

@@ -1,4 +1,4 @@
-//! Crashes by site: a thousand of one kind are one line to read.
+//! Crashes grouped by site.
 //!
 //! Two crashes are of one [`Site`] when the same kind crashed in the same way at the same place. What a
 //! site's crashes have in common is a [`CrashGroup`]; groups of one site [merge](CrashGroup::merge), in

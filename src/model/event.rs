@@ -186,9 +186,9 @@ names! {
     STATE_RESTORED = "state.restored";
     /// State could not be read and is kept aside.
     STATE_QUARANTINED = "state.quarantined";
-    /// Of a sample that was read dry at the start, states cannot be read.
+    /// A dry run over a sample of the states at the start found some that cannot be read.
     STATE_UNREADABLE = "state.unreadable";
-    /// A sample of the states has been read dry at the start.
+    /// A dry run over a sample of the states at the start has ended.
     STATE_TRIED = "state.tried";
     /// A mailbox fills up.
     MAILBOX_BACKLOG = "mailbox.backlog";

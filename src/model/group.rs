@@ -1,4 +1,4 @@
-//! Groups: agents that are supervised together, as a supervisor of OTP does its children.
+//! Groups: agents that are supervised together, like the children of an OTP supervisor.
 //!
 //! Each member has a restart intensity of its own; each crash of a member counts against the group's. A
 //! group that has used up its restarts is restarted whole by the root, and a root that has done so too

@@ -1,4 +1,4 @@
-//! Which events somebody wants to hear of: names and subjects, each whole or by their beginning.
+//! Event filters: names and subjects, exact or by prefix.
 //!
 //! ```
 //! use greenroom::model::interest::Interest;

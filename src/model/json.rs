@@ -1,4 +1,4 @@
-//! JSON as others write it.
+//! JSON that others wrote.
 
 use serde_json::{Number, Value};
 

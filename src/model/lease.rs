@@ -1,4 +1,4 @@
-//! A node's lease: what it may believe about what it owns, by its own clock alone.
+//! A node's lease: what the node may assume about its ownership, by its own clock alone.
 //!
 //! ```text
 //!            renewed                         2/3 of it without a renewal        all of it

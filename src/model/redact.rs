@@ -1,4 +1,4 @@
-//! What must not be shown is taken out, before it is written anywhere.
+//! Redaction: removes secrets before anything is written.
 
 use serde_json::{Map, Value};
 

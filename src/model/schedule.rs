@@ -1,4 +1,4 @@
-//! Schedules: when a task is due again and again, and what is done about what was missed.
+//! Schedules: when a recurring task is due, and how missed times are treated.
 //!
 //! A **nominal** time is one that the specification names. Each is fired at most once: whoever fires moves
 //! the schedule on to a later one in the same commit, guarded by the one that it fires, so nominal times
@@ -138,7 +138,7 @@ pub struct Definition {
     pub input: Box<RawValue>,
     /// Higher goes first.
     pub priority: i16,
-    /// How many attempts may fail; `tasks.max_attempts` when absent.
+    /// How many attempts a task has; the target's own setting when absent.
     pub max_attempts: Option<u32>,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Sessions: a JSON document under a key, which is forgotten when nobody has used it for a while.
+//! Sessions: JSON documents under a key, which expire after their last use.
 //!
 //! Each write draws a new [`Session::version`], so that a writer can say which one it has seen. Using a
 //! session starts its time to live again; that is written down at most once per tenth of that time.

@@ -1,4 +1,4 @@
-//! Which targets are meant: one, or all that begin alike.
+//! Filters for targets: one, or a prefix.
 
 use std::{fmt, str::FromStr};
 

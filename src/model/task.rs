@@ -1,4 +1,4 @@
-//! A task's life: its states, the one transition function, and the data that travels with it.
+//! The life of a task: its states, the transition function, and its data.
 
 use std::time::Duration;
 

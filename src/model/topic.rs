@@ -1,4 +1,4 @@
-//! Topics: their names, and who is subscribed to them.
+//! Topics: their names, and their subscribers.
 //!
 //! A topic is known by `name`, or by `name/key`; each key makes a topic of its own.
 
@@ -9,7 +9,7 @@ use super::id::{AgentId, NameError, check_key, check_topic};
 /// The name under which a topic's subscriptions are kept.
 ///
 /// # Errors
-/// Where the name is none of a topic's, or the key breaks the rules of agents' keys.
+/// The topic name is invalid, or the key is not a valid agent key.
 pub fn stored_name(name: &str, key: Option<&str>) -> Result<Arc<str>, NameError> {
     check_topic(name)?;
     let Some(key) = key else { return Ok(name.into()) };

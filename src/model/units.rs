@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `"30s"`, `"1h30m"`, `"64MiB"`.
+//! Durations and sizes as text: `"30s"`, `"1h30m"`, `"64MiB"`.
 //!
 //! A bare number is refused, because nobody can see what it counts. Config structs use the serde
 //! modules: `#[serde(with = "units::duration")]`, `units::size`, and for what goes out as an integer

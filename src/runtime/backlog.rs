@@ -1,4 +1,4 @@
-//! How many tasks wait, as far as the node knows; and the refusal of those who would bring more.
+//! The number of waiting tasks, as this node knows it, and the refusal of further submissions.
 //!
 //! Nothing is counted for a submission: the store keeps its counts by itself, and they are read about once a
 //! second while somebody submits, and more often only where somebody is about to be refused.

@@ -366,11 +366,11 @@ impl Threads {
     }
 }
 
-/// Runs `work` on this thread alone: actors, timers and all, with a clock that stands still while there is
-/// anything to do, and else goes on to the next moment for which anybody waits.
+/// Runs `work` on this thread alone, actors and timers included, with a paused clock: it stands still while
+/// there is work, and otherwise jumps to the next timer.
 ///
 /// # Errors
-/// Where this thread has a runtime already, or there cannot be one.
+/// This thread already runs a Tokio runtime, or one could not be built.
 pub(crate) fn alone<F: Future>(work: F) -> std::io::Result<F::Output> {
     if tokio::runtime::Handle::try_current().is_ok() {
         return Err(std::io::Error::other(

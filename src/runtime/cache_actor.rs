@@ -1,4 +1,4 @@
-//! The cache actor: what was committed passes through it to the cache, so that no agent waits.
+//! The cache actor: writes committed data to the cache, so that no agent waits for it.
 
 use std::sync::Arc;
 

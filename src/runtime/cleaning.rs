@@ -1,4 +1,4 @@
-//! Forgetting what has had its time: once when the node starts, then once a minute.
+//! Deletes expired rows: once when the node starts, then once a minute.
 
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ pub(super) async fn clean(node: &Node) {
     }
 }
 
-/// Before when what has ended is forgotten. No dead letter goes before that which succeeded.
+/// The moments before which ended tasks are forgotten. No dead letter is forgotten earlier than a task that
+/// succeeded at the same time.
 fn past(tasks: &config::Tasks, ago: impl Fn(Duration) -> Timestamp) -> Past {
     let failed = tasks.retention.max(tasks.retention_failed);
     Past { ended: ago(tasks.retention), failed: ago(failed) }

@@ -54,16 +54,16 @@ pub struct Applied {
     pub applied: Vec<String>,
     /// Every key whose new value waits for a restart, also from earlier changes.
     pub needs_restart: Vec<String>,
-    /// Keys that were set here, and where they are set again, which goes before.
+    /// Keys that were set here and have no effect, with the source that overrides each.
     pub overruled: Vec<Overruled>,
 }
 
-/// A key that is set somewhere else as well.
+/// A key that another source overrides.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Overruled {
     /// The dotted key.
     pub key: String,
-    /// What decides.
+    /// The overriding source.
     #[schemars(with = "String")]
     pub by: Origin,
 }
@@ -252,7 +252,7 @@ fn keys(changes: &[Change]) -> Vec<String> {
     changes.iter().map(|change| change.key.clone()).collect()
 }
 
-/// Whether a key that was just set is set somewhere else, which goes before.
+/// The source that overrides a key which was just set, if there is one.
 fn overruled(wanted: &Settings, key: &str) -> Option<Overruled> {
     let by = wanted.origin(key).filter(|origin| *origin != Origin::Stored)?;
     Some(Overruled { key: key.to_owned(), by })

@@ -1,8 +1,8 @@
-//! A kind's crowd: how many of its agents may be in memory, and how many leave when there are more.
+//! Bounds how many agents of a kind stay in memory (`max_live`).
 //!
-//! All idle agents are looked at to find those that have been idle the longest. So that an activation costs
-//! little on the average, each look makes room for a good many: it is not taken again before as many have
-//! come.
+//! Finding the agents that have been idle the longest means looking at all idle ones. To keep the average cost
+//! of an activation low, each search unloads more than the surplus, and the next one follows only when that room
+//! is used up.
 
 use std::sync::{Arc, atomic::Ordering};
 

@@ -1,4 +1,4 @@
-//! The data directory: made where there is none, and held by one process.
+//! The data directory: created if missing, and locked by one process.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},

@@ -1,4 +1,4 @@
-//! Tasks that the store has given up: their ends are recorded like others', and told.
+//! Ends tasks that the store marked as doomed, and notifies their submitters.
 
 use super::{node::Node, persistence::Outcome, settle::finish};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     store::{Doom, Finish, FinishOutcome, Guard, StoreError, Unit},
 };
 
-/// Ends a task that the store has given up, so that its submitter hears of it.
+/// Ends a doomed task, so that its submitter is notified.
 pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<(), StoreError> {
     let Some(data) = node.store.task_data(id).await? else { return Ok(()) };
     let failed = |code: &str, message: &str| FinishOutcome::Failed {

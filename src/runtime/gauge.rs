@@ -1,4 +1,4 @@
-//! Mailboxes that are nearly full, as the sweep of each second sees them.
+//! Mailboxes that are nearly full, as found by the sweep of each second.
 
 use super::{inbox::Phase, kind::Kind, live::Live};
 use crate::{

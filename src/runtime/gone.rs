@@ -1,4 +1,4 @@
-//! The host of what outlives its node.
+//! A `Host` for handles that outlive their node: every call fails with `Unavailable`.
 
 use std::{
     any::{Any, TypeId},
@@ -18,7 +18,7 @@ use crate::{
     tool::ToolPort,
 };
 
-/// Knows nothing, takes nothing.
+/// Finds nothing, and accepts nothing.
 pub(super) struct Gone;
 
 impl Host for Gone {

@@ -1,4 +1,4 @@
-//! Groups at run time: who is in which, and what the orchestrator does when a member has crashed.
+//! Groups at run time: their members, and what the orchestrator does when one has crashed.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct Group {
     pub policy: GroupPolicy,
 }
 
-/// The groups that the program and its configuration declare; the configuration goes before.
+/// The groups that the program and its configuration declare; the configuration overrides the program.
 pub(crate) fn declared(code: Vec<Group>, settings: &Settings) -> Vec<Group> {
     let mut groups = code;
     for (name, over) in &settings.supervision.groups {

@@ -1,8 +1,8 @@
-//! Which agents of a kind are paused, stopped or quarantined: all that the store knows of agents whose
-//! state is not kept. Where it is known to say nothing of one, that one starts without asking it.
+//! Caches which volatile agents are paused, stopped or quarantined, so that the others start without a store
+//! read.
 //!
-//! The list is read once, and again when a partition comes under another epoch: as long as an epoch
-//! holds, nobody else may write it, and what this node is about to write is noted first.
+//! The list is read once, and again when a partition gets another epoch: under one epoch no other node may write
+//! it, and this node notes what it is about to write first.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -12,12 +12,12 @@ use crate::{
     store::{AgentFilter, StoreError, StoredStatus},
 };
 
-/// A longer list is not kept: each agent is asked for then.
+/// A longer list is not kept: then each agent is looked up in the store.
 const MAX_HELD: usize = 100_000;
 /// How much of it is read at once.
 const PAGE: usize = 1_000;
 
-/// The agents of a kind that may not start as they are.
+/// The agents of a kind that are held.
 pub(crate) struct Held {
     /// The epoch of each partition under which the list was read; 0: it was not.
     read_under: Vec<AtomicI64>,
@@ -47,7 +47,7 @@ impl Held {
         }
     }
 
-    /// Whether it is known that the store says nothing of an agent that is owned under `epoch`.
+    /// Whether the store is known to have no row for an agent that is owned under `epoch`.
     pub(crate) fn excludes(&self, id: AgentId, epoch: i64) -> bool {
         let read = usize::try_from(id.partition()).ok().and_then(|p| self.read_under.get(p));
         let is_read = epoch != 0 && read.is_some_and(|under| under.load(Ordering::Acquire) == epoch);

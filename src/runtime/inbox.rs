@@ -1,4 +1,4 @@
-//! What reaches a running cell beside its messages: the outcome of its commit, and control.
+//! What reaches a running cell besides messages: outcomes of commits, and control.
 
 use std::{
     any::Any,
@@ -46,7 +46,7 @@ impl Phase {
     }
 }
 
-/// What a cell is told to do. A later one of a higher rank goes before.
+/// What a cell is told to do. A control of higher rank replaces a pending one of lower rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Control {

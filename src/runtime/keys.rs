@@ -1,4 +1,4 @@
-//! How an outcome is kept under an idempotency key, and read again.
+//! The encoding of an outcome that is kept under an idempotency key.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -1,4 +1,4 @@
-//! A kind at run time: its lanes, its running cells, its JSON door.
+//! A kind at run time: its lanes, its running cells, and its messages as JSON.
 
 use std::{
     any::Any,
@@ -189,7 +189,7 @@ pub(crate) trait AnyKind: Send + Sync {
     fn version(&self) -> u32;
     /// Takes a state that a person proposes, as JSON: as the agent would write it.
     fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Invalid>;
-    /// Reads a state dry.
+    /// Reads a state as a restore would, and drops it.
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
     /// Passivates what has been idle since before the tick, and flushes what is relaxed.
     fn sweep(&self, tick: u32);

@@ -1,4 +1,4 @@
-//! What is in force for a kind.
+//! The effective policy of a kind.
 
 use std::time::Duration;
 

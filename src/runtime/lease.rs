@@ -1,4 +1,4 @@
-//! The lease keeper: renews what the node owns, takes what is free, and tells the others.
+//! The lease keeper: renews what the node owns, takes what is free, and informs the rest of the node.
 //!
 //! What it finds stands in a table that everybody reads without a lock: the epoch of each partition,
 //! and whether the lease is in doubt. [`model::lease`](crate::model::lease) decides about time, the

@@ -1,9 +1,8 @@
-//! The messages of a kind whose handlers are known to take long: learned from their turns.
+//! The messages of a kind whose handlers are known to be slow: learned from their turns.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A message that is known to take long, and does not, is taken for a short one again after so many turns,
-/// on average.
+/// A message marked slow that runs fast is unmarked with probability 1/16 per turn.
 const FORGET_ONE_IN: u32 = 16;
 
 /// Messages whose handlers reach outside, or wait for something else for long.

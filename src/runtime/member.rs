@@ -1,4 +1,4 @@
-//! Who this node is to the others: its instance, which outlives a boot, and where it is reached.
+//! The identity of this node for other nodes: its instance, which outlives a boot, and its URL.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! The runtime's figures, by their contract names.
+//! The metrics of the runtime.
 
 use std::time::Duration;
 

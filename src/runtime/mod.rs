@@ -1,4 +1,4 @@
-//! The runtime: the only room that knows actix.
+//! The runtime: the only module that uses actix.
 //!
 //! ```text
 //! orchestrator ─┬─ persistence   the writers' door: group commit
@@ -81,7 +81,7 @@ use crate::{
 };
 use operator::Operator;
 
-/// The one door to a running node, for code. Cheap to clone; usable from any thread.
+/// The handle to a running node, for code. Cheap to clone; usable from any thread.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) host: Arc<dyn Host>,
@@ -89,17 +89,17 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The door to one agent.
+    /// A reference to one agent.
     pub fn agent<A: Agent>(&self, key: impl AsRef<str>) -> AgentRef<A> {
         AgentRef::new(&*self.host, key.as_ref())
     }
 
-    /// The door to one tool.
+    /// A reference to one tool.
     pub fn tool<T: Tool>(&self) -> ToolRef<T> {
         ToolRef::new(self.host.clone())
     }
 
-    /// Asks an agent (`kind/key`) through the JSON door.
+    /// Asks an agent (`kind/key`) with a message given as JSON.
     ///
     /// # Errors
     /// See [`operator::OperatorError`].
@@ -117,10 +117,11 @@ impl Handle {
         serde_json::from_str(reply.body.get()).map_err(|e| operator::OperatorError::Malformed(e.to_string()))
     }
 
-    /// Waits until a task that was submitted as `M` has ended.
+    /// Waits until a task that was submitted as `M` has ended. Waits without limit; wrap it in
+    /// `tokio::time::timeout`.
     ///
     /// # Errors
-    /// When nobody knows the task, or its outcome is not one of `M`.
+    /// The task is unknown, the store does not answer, or its outcome cannot be read as one of `M`.
     pub async fn wait<M: Message>(&self, task: TaskId) -> anyhow::Result<Outcome<M::Reply, M::Error>> {
         use crate::model::task::TaskState;
         loop {

@@ -1,4 +1,4 @@
-//! What the parts of a node share.
+//! The shared data of a node.
 
 use std::{
     any::{Any, TypeId},

@@ -1,4 +1,4 @@
-//! What running tasks say of themselves, on its way to the store: gathered, and written about twice a second.
+//! Progress and log lines of running tasks: collected, and written about twice a second.
 
 use std::{sync::Arc, time::Duration};
 

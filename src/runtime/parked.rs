@@ -1,9 +1,8 @@
-//! Parked tasks that nobody would bring back: their agent takes messages again, and whoever was to say so has
-//! gone half way.
+//! Unparks tasks left behind when a node died between reopening an agent and unparking its tasks.
 //!
-//! While a person writes an agent's state its tasks are put aside; that they wait is known in memory alone, and
-//! ends with the process. The same is true between the two steps in which a pause or a stop ends: first the status,
-//! then the tasks. So whoever takes partitions over looks through what is parked there.
+//! While a person edits an agent's state its tasks are parked, which only the memory of that process knows.
+//! Ending a pause or a stop likewise takes two steps: first the status, then the tasks. So a node that takes
+//! partitions over looks through the tasks that are parked there.
 
 use std::{sync::Arc, time::Duration};
 

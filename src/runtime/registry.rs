@@ -1,4 +1,4 @@
-//! What a program is made of: its agents, tools, resources and settings, before it runs.
+//! The program before it runs: its agents, tools, resources and settings.
 
 use std::{
     any::{Any, TypeId},
@@ -108,7 +108,7 @@ impl Registry {
         self.members.push((A::KIND, A::policy().group));
     }
 
-    /// How each kind's states are read dry.
+    /// The dry runs over the states of each kind.
     pub(crate) fn dry(&self) -> impl Iterator<Item = DryKind> + '_ {
         self.dry.iter().copied()
     }

@@ -1,4 +1,4 @@
-//! An agent's row for an activation: its state from the cache, where the store says that it is that one.
+//! Loads an agent's state, from the cache if its epoch and version match the store's.
 
 use super::node::Node;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Node {
-    /// Reads an agent's row: from the cache where the store says that it holds the same commit.
+    /// Reads an agent's row, with the cached state if it is of the same commit as the store's row.
     pub(crate) async fn load(&self, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
         if let Some(cached) = self.cache.get_state(id).await {
             let head = self.loads.head(id).await?;
@@ -25,8 +25,8 @@ impl Node {
     }
 }
 
-/// Whether cached bytes are the snapshot that they claim to be: what was spoilt on its way is a miss,
-/// not an agent to quarantine.
+/// Whether cached bytes are the snapshot that they claim to be: damaged bytes are a cache miss, not an agent to
+/// quarantine.
 fn is_whole(cached: &CachedState, id: AgentId) -> bool {
     let opened = snapshot::open(&cached.bytes);
     opened.is_ok_and(|(header, _)| header.matches(id, cached.epoch, cached.version).is_ok())

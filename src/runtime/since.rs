@@ -1,20 +1,20 @@
-//! Since when something is so: kept where it is noticed, and read by whoever asks how the node is.
+//! An atomic flag that remembers when it was set.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
-/// Since when it is so, if it is. It says so itself: asking never moves the beginning.
+/// An atomic flag that remembers when it was set.
 #[derive(Debug, Default)]
 pub(crate) struct Since(AtomicI64);
 
 impl Since {
-    /// Whether it is so.
+    /// Whether it is set.
     pub(crate) fn is_on(&self) -> bool {
         self.0.load(Ordering::Acquire) != 0
     }
 
-    /// Since when.
+    /// When it was set.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         match self.0.load(Ordering::Acquire) {
             0 => None,
@@ -22,7 +22,7 @@ impl Since {
         }
     }
 
-    /// Begins at `at`, or ends it; says whether that changed anything.
+    /// Sets it as of `at`, or clears it; says whether that changed anything.
     pub(crate) fn set(&self, on: bool, at: Timestamp) -> bool {
         let (from, to) =
             if on { (0, at.as_millisecond().max(1)) } else { (self.0.load(Ordering::Acquire), 0) };

@@ -1,9 +1,8 @@
-//! Trials: stored states are read dry, as a restore would read them. Nothing is written, no hook runs, and
-//! what panics is caught.
+//! Dry runs: stored states are read as a restore would read them. Nothing is written, no hook runs, and panics
+//! are caught.
 //!
-//! A node that starts tries a sample of each kind's in the background, so that a migration that
-//! was forgotten is told of before the first agent is quarantined by it. `db verify` tries all
-//! ([`Trials`]).
+//! A node that starts tries a sample of each kind's states in the background, so that a forgotten migration is
+//! reported before it quarantines the first agent. `db verify` tries all of them ([`Trials`]).
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -53,12 +52,12 @@ pub(crate) fn dry<A: Agent>(state: SeenState<'_>) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Reads the state of a row dry, which may hold none yet.
+/// A dry run over the state of a row, which may hold none yet.
 pub(crate) fn check(kind: &dyn AnyKind, row: &AgentRow) -> Result<(), RestoreError> {
     if row.version == 0 || snapshot::is_empty(&row.bytes) { Ok(()) } else { kind.try_state(row.seen()) }
 }
 
-/// How the states of a kind are read dry.
+/// A dry run over the states of a kind.
 #[derive(Clone, Copy)]
 pub(crate) struct DryKind {
     kind: &'static str,

@@ -437,7 +437,7 @@ pub struct ScheduleView {
     pub input: Box<RawValue>,
     /// Higher goes first.
     pub priority: i16,
-    /// How many attempts may fail; `tasks.max_attempts` when absent.
+    /// How many attempts a task has; the target's own setting when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// How long one attempt may take.

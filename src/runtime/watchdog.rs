@@ -1,4 +1,4 @@
-//! The watchdog: sees an arbiter whose thread is held up, says by whom, and keeps new activations off it.
+//! The watchdog: finds arbiters whose thread is blocked, names the agent, and keeps new activations off them.
 //!
 //! A handler that spins, or blocks its thread, cannot be stopped, and all that live on its arbiter wait for
 //! it. Each arbiter has a heart that beats while its thread is free; around each step of a cell it holds

@@ -1,4 +1,4 @@
-//! What a scenario has in its hands.
+//! The kit that a scenario works with.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long work may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What a scenario has in its hands: a node, its store and its clock.
+/// What a scenario works with: a node, its store and its clock.
 pub struct Kit {
     node: Arc<Node>,
     handle: Handle,
@@ -40,17 +40,17 @@ impl Kit {
         Self { node: running.node.clone(), handle: running.handle.clone(), store, watch, stand_ins }
     }
 
-    /// The door to one agent.
+    /// A reference to one agent.
     pub fn agent<A: Agent>(&self, key: &str) -> AgentRef<A> {
         self.handle.agent(key)
     }
 
-    /// The door to one tool.
+    /// A reference to one tool.
     pub fn tool<T: Tool>(&self) -> ToolRef<T> {
         self.handle.tool()
     }
 
-    /// The node's own door: operators' views and actions, messages by their names.
+    /// The handle to the node: operators' views and actions, messages by name.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -60,18 +60,18 @@ impl Kit {
         clock::now()
     }
 
-    /// Lets so much time pass, and waits until all is at rest again. Timers, retries and scheduled tasks
-    /// on the way happen at their moments.
+    /// Advances the clock, and waits until everything is idle again. Timers, retries and scheduled tasks on the
+    /// way happen at their times.
     pub async fn advance(&self, d: Duration) {
         tokio::time::sleep(d).await;
         self.settle().await;
     }
 
     /// Waits until nothing runs and nothing is due: turns, tasks with their retries, restarts with their
-    /// pauses. What is scheduled for later, parked, or waits for a person is left alone. So much time
-    /// passes as that takes, and a few milliseconds more.
+    /// delays. What is scheduled for later, parked, or waits for a person is left alone. The clock advances by
+    /// as much as that takes, and a few milliseconds more.
     ///
-    /// Fails the scenario where that is not within ten minutes.
+    /// Fails the scenario if that takes more than ten minutes of its time.
     pub async fn settle(&self) {
         let begun = Instant::now();
         loop {
@@ -103,8 +103,8 @@ impl Kit {
             || !self.store.is_at_rest(clock::now())
     }
 
-    /// Kills an agent's cell between two turns, as a panic would, and lets supervision bring it back;
-    /// then waits until all is at rest. What is not in memory is not killed.
+    /// Crashes an agent between two turns, as a panic would, and lets supervision restart it; then waits until
+    /// everything is idle. An agent that is not in memory is not crashed.
     pub async fn crash<A: Agent>(&self, key: &str) {
         self.settle().await;
         if let Some((_, kind)) = self.node.kind(A::KIND) {
@@ -116,7 +116,7 @@ impl Kit {
     /// An agent's state as the store has it.
     ///
     /// # Errors
-    /// Where it has never committed, or could not be restored.
+    /// The agent has never committed, or its state cannot be restored.
     pub fn state<A: Agent>(&self, key: &str) -> Result<A> {
         let rows = self.store.load(&[AgentId::of(A::KIND, key)]).now_or_never().transpose()?;
         let row = rows.and_then(|mut rows| rows.pop().flatten());
@@ -125,10 +125,10 @@ impl Kit {
         runtime::decode::<A>(&row)?.with_context(never)
     }
 
-    /// Has `stand_in` answer in place of a tool that the program has registered, for the rest of the
-    /// scenario. Its limits and time-outs stay; a panic is a crash of the tool.
+    /// Replaces a tool that the program has registered with `stand_in`, for the rest of the scenario. The
+    /// tool's limits and timeouts still apply; a panic is a crash of the tool.
     ///
-    /// Fails the scenario where no such tool is registered.
+    /// Fails the scenario if no such tool is registered.
     pub fn fake_tool<T: Tool>(&self, stand_in: impl Fn(T::Input) -> Result<Out<T>> + Send + Sync + 'static) {
         self.fake_tool_fn::<T::Input>(T::NAME, stand_in);
     }

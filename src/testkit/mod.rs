@@ -1,4 +1,4 @@
-//! Tests of your agents: the real runtime on one thread, a store in memory, and time that stands still.
+//! Tests of your agents: the real runtime on one thread, a store in memory, and simulated time.
 //!
 //! ```
 //! use greenroom::{prelude::*, testkit};
@@ -46,32 +46,32 @@
 //! # }
 //! ```
 //!
-//! [`run`] runs a scenario once. [`for_each_crash_point`] counts the places between the steps of its turns
-//! (before a handler; after it, before the commit; after the commit, before anybody is told; after that),
-//! and runs it once more for each of them with a crash right there. Whatever your agents promise, they
-//! promise across these too.
+//! [`run`] runs a scenario once. [`for_each_crash_point`] counts the crash points between the steps of its turns
+//! (before a handler; after it, before the commit; after the commit, before its release; after that), and repeats
+//! the scenario once for each of them with a crash right there. What your agents guarantee must hold across these
+//! too.
 //!
 //! # What is real
 //!
-//! All but the store, the threads and the clock: orchestrator, cells, dispatcher, group commit, tools and
-//! their limits, supervision. The configuration is that of [`Builder::start`](crate::Builder::start); there
-//! is no data directory and no HTTP, and no log is written. The store keeps the rules of all stores, under
-//! the same tests. Jitter is the same each time; ids are not.
+//! Everything but the store, the threads and the clock: orchestrator, cells, dispatcher, group commit, tools and
+//! their limits, supervision. The configuration is that of [`Builder::start`](crate::Builder::start); there is no
+//! data directory, no HTTP and no log. The store in memory passes the same conformance tests as the others.
+//! Jitter is the same in each run; ids are not.
 //!
 //! # Time
 //!
-//! It stands still while anything can go on, and passes only while all wait: [`Kit::advance`] waits so
-//! long, and every timer, retry and scheduled task on the way happens at its moment. What a scenario awaits
-//! lets time pass as far as it must. `turn.now()`, the store's clock and tokio's timers agree; the
-//! standard library's clocks, and so `Timestamp::now()`, do not follow. An hour takes a tenth of a second:
-//! the node goes on with its own upkeep. Blocking code (`turn.blocking`) has threads of its own, and time
+//! The clock stands still while there is work, and advances only while everything waits: [`Kit::advance`] lets
+//! that much time pass, and every timer, retry and scheduled task on the way happens at its time. Awaiting
+//! something in a scenario advances the clock as far as needed. `turn.now()`, the store's clock and tokio's timers
+//! agree; the standard library's clocks, and so `Timestamp::now()`, do not follow. A simulated hour takes a tenth
+//! of a second, for the node's own upkeep. Blocking code (`turn.blocking`) has threads of its own, and the clock
 //! waits for it.
 //!
 //! # What fails a scenario
 //!
-//! Its own error or panic; a state that was committed and that the agent could not be restored from; an
-//! agent that still runs when the node has ended; a tool to stand in for that nobody has registered; work
-//! that does not come to rest within ten minutes of its time.
+//! Its own error or panic; a committed state from which the agent cannot be restored; an agent that still runs
+//! when the node has ended; a fake for a tool that is not registered; work that does not become idle within ten
+//! minutes of its time.
 
 mod kit;
 mod points;
@@ -92,34 +92,33 @@ use points::{Crash, Watch};
 
 /// Runs a scenario on a node of its own.
 ///
-/// Call it from a plain `#[test]`: it blocks the thread, and runs all there.
+/// Call it from a plain `#[test]`: it blocks the thread and runs everything on it.
 ///
 /// # Errors
-/// The scenario's own; when the program cannot start; and what [the module](self) says.
+/// The scenario's own error; a program that cannot start; and what [the module](self) lists.
 ///
 /// # Panics
-/// When the scenario does.
+/// If the scenario panics.
 pub fn run(builder: Builder, scenario: impl AsyncFnOnce(&Kit) -> Result<()>) -> Result<()> {
     perform(builder, None, scenario)?.plain().map(drop)
 }
 
-/// Runs a scenario, and then once more for each place where a turn of its may be cut off, with a crash
-/// there: as a panic would, the agent's cell dies, and supervision brings it back.
+/// Runs a scenario, and repeats it for each point at which one of its turns can be interrupted, with a crash
+/// there: as with a panic, the agent's cell dies, and supervision restarts it.
 ///
-/// Between a commit and its release no panic comes, but the end of a process may: nobody hears of the turn,
-/// and its tells and timers are lost, as tells and timers may be. (What must happen is submitted.)
+/// Between a commit and its release there is no panic, but a process may end there: callers do not hear of the
+/// turn, and its tells and timers are lost, as tells and timers may be. (What must happen is submitted.)
 ///
-/// A task is tried again by itself, so that a scenario that submits should end the same way each time. An
-/// ask that is cut off answers with an error, and with [`AskError::Unknown`](crate::AskError::Unknown)
-/// where its turn is durable; the scenario does as its callers will do, and asks again under the same
-/// idempotency key.
+/// Tasks are retried, so a scenario that submits should end the same way each time. An interrupted ask returns an
+/// error, [`AskError::Unknown`](crate::AskError::Unknown) if its turn is durable; the scenario must do what real
+/// callers do, and ask again under the same idempotency key.
 ///
 /// # Errors
-/// As [`run`]; the error names the place, by its number and in words, and so does one for a panic there.
-/// Where a scenario does not come to a place that it came to before, for it does not do the same each time.
+/// As [`run`]; the error names the crash point, by number and in words, also for a panic there. A scenario that
+/// does not reach a crash point which it reached before, because it is not deterministic.
 ///
 /// # Panics
-/// When the scenario does without any crash.
+/// If the scenario panics without any crash.
 pub fn for_each_crash_point(
     builder: impl Fn() -> Builder,
     scenario: impl AsyncFn(&Kit) -> Result<()>,
@@ -143,7 +142,7 @@ pub fn for_each_crash_point(
     Ok(())
 }
 
-/// How a scenario went.
+/// The result of a scenario.
 struct Played {
     /// The outer error is a panic.
     outcome: Result<Result<()>, Box<dyn Any + Send>>,

@@ -1,4 +1,4 @@
-//! A call, as a tool sees it; and a task function, for it is a call that runs as a task.
+//! A call, as a tool sees it. A task function is a call that runs as a task.
 
 use std::sync::Arc;
 
@@ -30,12 +30,12 @@ use crate::{
 
 /// One call of a tool: owned, cheap to clone; task functions take it by value.
 ///
-/// In a call that runs as a task, what it [calls](Self::call), asks, submits and [waits for](Self::wait_for) is
-/// recorded with its answer. When the task runs again (its node died, it had to wait, an attempt failed) the
-/// function begins at its top, and these answer at once as they were recorded; so they happen once. A call is
-/// known by its target, its input and its occurrence; those to *one* target must be made in the same order in
-/// each run, or the task fails with the code `diverged`. Errors but a refusal are not recorded: such a call
-/// is made again. What a function does otherwise (reads a clock, writes a file) it does in each run.
+/// In a call that runs as a task, its [calls](Self::call), asks, submissions and [waits](Self::wait_for) are
+/// recorded with their answers. When the task runs again (its node died, it had to wait, an attempt failed) the
+/// function starts from its top, and these return the recorded answers at once; so they happen once. A call is
+/// identified by its target, its input and its occurrence; calls to *one* target must be made in the same order
+/// in each run, or the task fails with the code `diverged`. Errors other than a refusal are not recorded: such a
+/// call is made again. Anything else that a function does (reads a clock, writes a file) is done in each run.
 #[derive(Clone)]
 pub struct Call(Arc<Inner>);
 
@@ -88,12 +88,12 @@ impl Call {
         self.0.attempt
     }
 
-    /// Whether the call is to end.
+    /// Whether the call is asked to end.
     pub fn cancelled(&self) -> bool {
         self.0.cancel.is_cancelled()
     }
 
-    /// Waits until the call is to end. It is dropped one second later where it has not.
+    /// Waits until the call is asked to end. If it has not ended a second later, it is dropped.
     pub async fn until_cancelled(&self) {
         self.0.cancel.cancelled().await;
     }
@@ -102,17 +102,17 @@ impl Call {
         self.0.cancel.cancel();
     }
 
-    /// Says how far it is: a fraction from 0 to 1, and a text (at most 1,000 characters are kept). The last
-    /// one counts; a task's is written down about twice a second. It is a [heartbeat](Self::heartbeat) too.
+    /// Reports progress: a fraction from 0 to 1, and a text (at most 1,000 characters are kept). The last report
+    /// counts; that of a task is stored about twice a second. It is a [heartbeat](Self::heartbeat) too.
     pub fn progress(&self, fraction: f32, text: impl Into<String>) {
         self.0.notes.progress(fraction, text.into());
         self.noted();
     }
 
-    /// Shows a part of the result before the end: the last one counts.
+    /// Publishes a partial result; the last one counts.
     ///
     /// # Errors
-    /// It cannot be written as JSON, or is over `limits.message_bytes`.
+    /// It cannot be serialised to JSON, or exceeds `limits.message_bytes`.
     pub fn partial(&self, part: &impl serde::Serialize) -> anyhow::Result<()> {
         let part = to_raw_value(part)?;
         let limit = self.0.host.message_bytes();
@@ -125,15 +125,15 @@ impl Call {
         Ok(())
     }
 
-    /// A line for the task's own log (`tasks show`), and a heartbeat. Of one run the last 1,000 lines that
-    /// wait to be written are kept, of a line 4,000 characters.
+    /// Writes a line to the task's own log (`tasks show`); also a heartbeat. The last 1,000 unwritten lines of
+    /// a run are kept, and 4,000 characters of each.
     pub fn log(&self, level: Level, text: impl Into<String>) {
         self.0.notes.log(clock::now(), level, text.into());
         self.noted();
     }
 
-    /// Says that it is alive: a tool with [`Limits::heartbeat`](super::Limits::heartbeat) is to say so that
-    /// often.
+    /// Signals that the call is alive: required at this interval of a tool that sets
+    /// [`Limits::heartbeat`](super::Limits::heartbeat).
     pub fn heartbeat(&self) {
         self.0.notes.beat();
     }
@@ -144,8 +144,8 @@ impl Call {
         }
     }
 
-    /// Calls another tool. One that takes effect once can be called by a task alone: where that is
-    /// interrupted in its midst, the task ends in `outcome_unknown`, and a person says what happened.
+    /// Calls another tool. A `once` tool can be called by a task only: if it is interrupted, the task ends as
+    /// `outcome_unknown`, and a person says what happened.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -211,15 +211,15 @@ impl Call {
         })
     }
 
-    /// Waits for a signal of this name (`tasks signal`, `POST /tasks/{id}/signals/{name}`): for an approval, or
-    /// an event, for days if need be and across restarts. The n-th wait for a name takes the n-th signal,
-    /// also one that came before. Where none is there the run ends, and holds no slot; the task runs again,
-    /// from its top, when the signal comes or the timeout is over. Let other calls come to their end before:
-    /// what is under way beside a wait, and is no recorded call, is dropped with the run.
+    /// Waits for a signal of this name (`tasks signal`, `POST /tasks/{id}/signals/{name}`), such as an approval,
+    /// for days if needed and across restarts. The n-th wait for a name takes the n-th signal, also one that
+    /// arrived earlier. If there is none yet, the run ends and releases its slot; the task runs again, from
+    /// its top, when the signal arrives or the timeout elapses. Finish other work first: whatever runs
+    /// concurrently with a wait, and is not a recorded call, is dropped with the run.
     ///
     /// # Errors
-    /// [`NoSignal`]: it did not come within the `timeout`; a task that ends by it is not tried again. The
-    /// signal is no `D`. Not in a task.
+    /// [`NoSignal`]: no signal within the `timeout`; a task that fails with it is not retried. The signal's
+    /// content is not a `D`. The call does not run as a task.
     pub fn wait_for<D: Data>(&self, signal: &str) -> Pending<'static, D, anyhow::Error> {
         let (this, name) = (self.clone(), signal.to_owned());
         Pending::new(move |options| async move {
@@ -237,12 +237,12 @@ impl Call {
         })
     }
 
-    /// The door to an agent.
+    /// A reference to an agent.
     pub fn agent<B: Agent>(&self, key: impl AsRef<str>) -> AgentCall<B> {
         AgentCall { call: self.clone(), agent: AgentRef::new(&*self.0.host, key.as_ref()) }
     }
 
-    /// The program's own settings, as they are now.
+    /// The program's own section of the configuration, as of now.
     pub fn settings<S: Settings>(&self) -> Arc<S> {
         super::settings(&*self.0.host)
     }
@@ -252,14 +252,14 @@ fn body(message: &impl serde::Serialize) -> Result<String, AskError> {
     serde_json::to_string(message).map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))
 }
 
-/// The door to an agent from a call.
+/// A reference to an agent, for use in a call.
 pub struct AgentCall<B: Agent> {
     call: Call,
     agent: AgentRef<B>,
 }
 
 impl<B: Agent> AgentCall<B> {
-    /// Asks, and waits for the reply; in a task, a recorded call. The agent knows a repetition by its key.
+    /// Asks, and waits for the reply; in a task, a recorded call. A repetition has the same idempotency key.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -301,11 +301,11 @@ impl<B: Agent> AgentCall<B> {
         self.call.submit_to(Target::agent(B::KIND, self.agent.address().key), M::NAME, m)
     }
 
-    /// Tells the agent something, at most once a run: a message that is lost in a crash, and sent again with
-    /// each run.
+    /// Tells the agent something, at most once per run: the message is lost in a crash, and sent again by each
+    /// run.
     ///
     /// # Errors
-    /// The message comes back from a mailbox that is shut, or full where the policy rejects.
+    /// Returns the message if the mailbox is closed, or full and the policy rejects.
     pub async fn tell<M: Message, I>(&self, m: M) -> Result<(), crate::Full<M>>
     where
         B: Accepts<M, I>,

@@ -28,17 +28,18 @@ use crate::{
     },
 };
 
-/// What repeating a call of a tool does.
+/// Whether a tool call may be repeated.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Nothing: it only reads or computes. May be repeated at will.
+    /// No side effect: may be repeated freely.
     Pure,
-    /// Nothing more, as long as the key is the same ([`Call::idempotency_key`]).
+    /// Safe to repeat with the same [`Call::idempotency_key`].
     Idempotent,
-    /// Harm. It runs only as a task, and when it is interrupted a person decides.
+    /// Must not be repeated. Runs only as a task; if interrupted, the task ends as `outcome_unknown` and a
+    /// person decides.
     Once,
 }
 
@@ -46,21 +47,21 @@ pub enum Effect {
 pub trait Tool: Send + Sync + 'static {
     /// Its stable name: words joined by dots, such as `fs.read`.
     const NAME: &'static str;
-    /// What repeating a call does.
+    /// Whether a call may be repeated.
     const EFFECT: Effect;
-    /// What it is given; its reply and refusal are the message's.
+    /// Its input, a message; the tool's reply and refusal are that message's.
     type Input: Message;
 
-    /// How much of it may run at once, how often, how long.
+    /// Bounds on concurrent calls, their rate and their duration.
     fn limits(&self) -> Limits {
         Limits::default()
     }
 
-    /// Does it.
+    /// Runs one call.
     ///
     /// # Errors
-    /// Any error is the caller's answer; a task is tried again. [`Message::refuse`] makes a typed
-    /// refusal, which is final.
+    /// Any error is returned to the caller; a task is retried. [`Message::refuse`] makes a typed refusal,
+    /// which is final.
     fn run(
         &self,
         input: Self::Input,
@@ -73,23 +74,23 @@ pub type Out<T> = <<T as Tool>::Input as Message>::Reply;
 /// A tool's refusal.
 pub type Refusal<T> = <<T as Tool>::Input as Message>::Error;
 
-/// Bounds on a tool's use; what is not set is not bounded.
+/// Bounds on the use of a tool; what is not set is not bounded, unless a field says otherwise.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many calls may run at once.
+    /// How many calls may run at once on a node.
     pub concurrency: Option<usize>,
-    /// How many calls may begin within a time.
+    /// How many calls may begin within a time on a node.
     pub rate: Option<(u32, Duration)>,
     /// How long one call may take; 30 s when not set.
     pub timeout: Option<Duration>,
-    /// How long a call may be silent ([`Call::heartbeat`]) before it is taken for dead, as if its time was up.
+    /// How long a call may go without [`Call::heartbeat`] before it is ended as if it had timed out.
     pub heartbeat: Option<Duration>,
-    /// The priority of a task for it, where the submitter does not say: higher goes first; 0 by default.
+    /// The priority of tasks for it whose submitter sets none: higher runs first; 0 by default.
     pub priority: Option<i16>,
-    /// How many attempts at a task for it may fail, where the submitter does not say; at least 1.
+    /// How many attempts a task for it has, unless its submitter says otherwise; at least 1.
     pub max_attempts: Option<u32>,
-    /// How long a task waits after an attempt that failed: so long after the first, doubling up to the
-    /// second, less up to a quarter by chance. An error may say otherwise: [`Retry`](crate::Retry).
+    /// The delay before a failed task is retried, from the first duration, doubling up to the second, reduced
+    /// by a random part of up to a quarter. An error may override it: [`Retry`](crate::Retry).
     pub retry_backoff: Option<(Duration, Duration)>,
 }
 
@@ -171,14 +172,14 @@ pub(crate) async fn call_tool<T: Tool>(
     rx.await.unwrap_or_else(|| Err(unanswered().widen()))
 }
 
-/// The program's own settings, as they are now.
+/// The program's own section of the configuration, as of now.
 pub(crate) fn settings<S: Settings>(host: &dyn Host) -> Arc<S> {
     host.settings(std::any::TypeId::of::<S>())
         .and_then(|any| any.downcast::<S>().ok())
         .unwrap_or_else(|| Arc::new(S::default()))
 }
 
-/// The door to one tool from outside of a turn.
+/// A reference to one tool, for use outside of a turn.
 pub struct ToolRef<T> {
     host: Arc<dyn Host>,
     _tool: PhantomData<fn() -> T>,

@@ -1,4 +1,4 @@
-//! What a call says of itself while it runs.
+//! What a running call reports: progress, log lines and heartbeats.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Phrases: how text is cut into words, which words a phrase needs, and where it stands in a text.
+//! Phrases: splitting text into words, the words that a phrase needs, and where it occurs in a text.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

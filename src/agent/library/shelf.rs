@@ -1,4 +1,4 @@
-//! The shelf: holds the index of a few files, and is never changed again when they are read.
+//! The shelf: holds the index of a few files, and is immutable once they are read.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Bonds that a turn makes and ends: whose end its agent is told of, and who ends with it.
+//! The bonds that a turn makes and ends: watches, and children.
 
 use std::{fmt, sync::Arc};
 
@@ -16,8 +16,8 @@ use crate::{
 const CHILD: &str = "child";
 
 impl<A: Agent> Turn<A> {
-    /// Watches over another agent, from this turn's commit on: when it ends, this agent gets a
-    /// [`Terminated`], once. `who` is an [`Address`](crate::Address) or the text `kind/key`.
+    /// Watches another agent from this turn's commit on: when it ends, this agent gets one [`Terminated`].
+    /// `who` is an [`Address`](crate::Address) or the text `kind/key`.
     ///
     /// ```
     /// # use greenroom::{prelude::*, Terminated};
@@ -50,24 +50,25 @@ impl<A: Agent> Turn<A> {
     /// }
     /// ```
     ///
-    /// An agent **ends** when it is stopped (past its restarts, or by an operator, or with its parent), when
-    /// it is quarantined, and when it crashes although its kind is [`Temporary`](crate::Restart::Temporary).
-    /// Passivation, a crash after which it is restored, a pause and the end of a node are no ends. A turn
-    /// that is under way when an operator stops its agent may commit after its watchers were told.
+    /// An agent **ends** when it is stopped (past its restarts, by an operator, or with its parent), when it is
+    /// quarantined, and when it crashes and its kind is [`Temporary`](crate::Restart::Temporary). Passivation,
+    /// a crash with a restart, a pause and the end of a node do not count as ends. A turn that is running when
+    /// an operator stops its agent may commit after the watchers were notified.
     ///
-    /// A **watch** is durable: a row, written in the commit of the turn that watches. It outlives crashes,
-    /// passivation and restarts of either agent and of the node, and has done its service when it has told
-    /// once; who wants to know of the next end watches again. Watching twice is as watching once. One that
-    /// has ended already is told of at once, and so each time that it is watched again. A turn may begin and
-    /// end 1,000 bonds and subscriptions.
+    /// A **watch** is durable: a row, written in the commit of the turn that watches. It survives crashes,
+    /// passivation and restarts of either agent and of the node, and ends with its notification; to hear of
+    /// the next end, watch again. Watching twice has no further effect. An agent that has already ended is
+    /// reported at once, each time that it is watched. A turn may begin and end up to 1,000 bonds and
+    /// subscriptions.
     ///
-    /// **Delivery** is a task: accepted in the commit that takes the watch away, exactly once or a dead
-    /// letter, whatever the mailbox and wherever the watcher lives; it wakes one that has left memory, and
-    /// waits for one that is paused or stopped. Only the crash of a temporary agent is told of by this
-    /// process alone: where that dies within the same moment, nobody is.
+    /// The **notification** is a task, accepted in the commit that removes the watch: it arrives exactly once
+    /// or becomes a dead letter, whatever the state of the mailbox and on whichever node the watcher runs. It
+    /// wakes a watcher that is not in memory, and waits for one that is paused or stopped. The exception is
+    /// the crash of a temporary agent, which only this process knows of: if it dies at that moment, watchers
+    /// are not notified.
     ///
-    /// The turn fails where `who` is not `kind/key`; whether there is such a kind is not asked, for another
-    /// program may serve it.
+    /// The turn fails if `who` is not `kind/key`. The kind need not be registered: another program may serve
+    /// it.
     pub fn watch<I>(&self, who: impl fmt::Display)
     where
         A: Accepts<Terminated, I>,
@@ -75,34 +76,33 @@ impl<A: Agent> Turn<A> {
         self.write_watch(&who.to_string(), true);
     }
 
-    /// Ends a watch with this turn's commit, where there is one. A `Terminated` that is on its way by then
-    /// still comes.
+    /// Ends a watch, if there is one, with this turn's commit. A `Terminated` already on its way still arrives.
     pub fn unwatch(&self, who: impl fmt::Display) {
         self.write_watch(&who.to_string(), false);
     }
 
-    /// Another agent, bound to this one's life from this turn's commit on: when this one ends (as
-    /// [`Turn::watch`] tells it), that one is stopped, and so are its own children. Its end is told to its
-    /// parent only where that watches it.
+    /// Makes another agent a child of this one, from this turn's commit on: when this one ends (as defined at
+    /// [`Turn::watch`]), the child is stopped, and so are its own children. The parent is notified of a
+    /// child's end only if it watches the child.
     ///
-    /// The bond is a row, as a watch is, and lasts until the parent has ended or [disowns](Turn::disown) the
-    /// child; making it again changes nothing. It costs a look at the child each time: make it once, and
-    /// speak through [`Turn::agent`] after that. A parent that is back, restarted by an operator or a
-    /// temporary one that begins anew, brings a child back that its end had stopped by making the bond
-    /// again; what is submitted to the child in the same turn waits for that, what is told may come too
-    /// early. A child of several parents ends with the first. Where two are each other's children, both end.
+    /// The bond is a row, like a watch, and lasts until the parent has ended or [disowns](Turn::disown) the
+    /// child; making it again changes nothing. Each call reads the child's row: call this once, and use
+    /// [`Turn::agent`] after that. A parent that runs again, restarted by an operator or a temporary one that
+    /// starts anew, revives a child that its end had stopped by making the bond again; tasks submitted to the
+    /// child in the same turn wait for that, tells may arrive too early. A child of several parents ends with
+    /// the first of them. If two agents are each other's children, both end.
     ///
-    /// A child that another node serves is stopped there, as soon as that node hears of its parent's end; of
-    /// the crash of a temporary parent only its own node hears.
+    /// A child on another node is stopped as soon as that node hears of its parent's end. The crash of a
+    /// temporary parent is known to its own node only.
     ///
-    /// The turn fails where the kind is not registered, or the key is none.
+    /// The turn fails if the kind is not registered or the key is invalid.
     pub fn child<B: Agent>(&self, key: impl Into<String>) -> Peer<'_, A, B> {
         let peer = self.agent::<B>(key);
         self.write_child::<B>(&peer.key, true);
         peer
     }
 
-    /// Lets go of a child with this turn's commit: it lives on by itself.
+    /// Ends the bond with a child with this turn's commit: the child is no longer stopped with this agent.
     pub fn disown<B: Agent>(&self, key: &str) {
         self.write_child::<B>(key, false);
     }

@@ -1,4 +1,4 @@
-//! A conversation, seen from a turn.
+//! Conversations, as used from a turn.
 
 use std::fmt;
 
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// At most so many messages are read at once.
+/// The most messages that are read at once.
 const MAX_READ: usize = 1_000;
 
-/// A conversation, seen from a turn.
+/// A conversation, as used from a turn.
 ///
 /// ```
 /// # use greenroom::prelude::*;
@@ -37,9 +37,9 @@ const MAX_READ: usize = 1_000;
 /// }
 /// ```
 ///
-/// What is written leaves with the turn's commit, exactly once, or not at all. What is read is what is
-/// durable: all that earlier turns of this agent wrote, and nothing of this turn. A turn that reads waits
-/// until those are durable, as one that asks does.
+/// Writes leave with the turn's commit, exactly once, or not at all. Reads see what is durable: everything that
+/// earlier turns of this agent wrote, and nothing of this turn. A turn that reads first waits until those are
+/// durable, as an ask does.
 pub struct Talk<'c, A: Agent> {
     pub(super) turn: &'c Turn<A>,
     pub(super) id: ConversationId,
@@ -51,19 +51,19 @@ impl<'c, A: Agent> Talk<'c, A> {
         self.id
     }
 
-    /// Makes it with this turn's commit, unless it is there.
+    /// Creates it with this turn's commit, unless it exists.
     pub fn create(&self) -> Opened<'c, A> {
         self.turn.outbox().open(NewConversation::new(self.id));
         Opened { turn: self.turn, id: self.id }
     }
 
-    /// Deletes it and its messages with this turn's commit, for good: its id is not used again.
+    /// Deletes it and its messages with this turn's commit; its id is not reused.
     pub fn delete(&self) {
         self.turn.outbox().write_conversation(ConversationWrite::Delete(self.id));
     }
 
-    /// Appends a message with this turn's commit, which gives it its place. The turn fails where the
-    /// conversation is not there, or the content is no JSON or over `limits.message_bytes`.
+    /// Appends a message with this turn's commit, which assigns its place. The turn fails if the conversation
+    /// does not exist, or the content cannot be serialised to JSON or exceeds `limits.message_bytes`.
     pub fn append(&self, role: impl Into<String>, content: impl Serialize) -> MessageId {
         let (id, role) = (MessageId::fresh(), role.into());
         let made = check_role(&role).map_err(|e| e.to_string()).and_then(|()| {
@@ -79,7 +79,7 @@ impl<'c, A: Agent> Talk<'c, A> {
         id
     }
 
-    /// What is known of it; `None`: it is not there.
+    /// Its title and metadata; `None` if it does not exist.
     ///
     /// # Errors
     /// [`AskError::Unavailable`].
@@ -87,20 +87,19 @@ impl<'c, A: Agent> Talk<'c, A> {
         self.reads().await?.conversation(self.id).await
     }
 
-    /// The newest `n` messages (1,000 at most), oldest first; fewer where they have over 8 MiB.
+    /// The newest `n` messages (1,000 at most), oldest first; fewer if they exceed 8 MiB.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where it is not there, and this turn does not make it either.
+    /// [`AskError::NotFound`] if it does not exist and this turn does not create it.
     pub async fn recent(&self, n: usize) -> Result<Vec<StoredMessage>, AskError> {
         let found = self.reads().await?.recent(self.id, n.clamp(1, MAX_READ)).await?;
         self.or_made(found)
     }
 
-    /// The `n` messages (1,000 at most) before the place `before`, oldest first; fewer where they have
-    /// over 8 MiB.
+    /// The `n` messages (1,000 at most) before the place `before`, oldest first; fewer if they exceed 8 MiB.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where it is not there, and this turn does not make it either.
+    /// [`AskError::NotFound`] if it does not exist and this turn does not create it.
     pub async fn history(&self, before: i64, n: usize) -> Result<Vec<StoredMessage>, AskError> {
         let found = self.reads().await?.history(self.id, before, n.clamp(1, MAX_READ)).await?;
         self.or_made(found)
@@ -125,7 +124,7 @@ impl<A: Agent> fmt::Debug for Talk<'_, A> {
     }
 }
 
-/// A conversation that a turn makes; more may be said of it until the turn ends.
+/// A conversation that a turn creates; its properties can be set until the turn ends.
 pub struct Opened<'c, A: Agent> {
     turn: &'c Turn<A>,
     id: ConversationId,
@@ -137,12 +136,12 @@ impl<A: Agent> Opened<'_, A> {
         self
     }
 
-    /// What people call it; at most 1,024 bytes.
+    /// Its title; at most 1,024 bytes.
     pub fn title(self, title: impl Into<String>) -> Self {
         self.change(|new| new.title = Some(title.into()))
     }
 
-    /// What is known about it; at most 64 KiB.
+    /// Its metadata; at most 64 KiB of JSON.
     pub fn metadata(self, metadata: Map<String, Value>) -> Self {
         self.change(|new| new.metadata = metadata)
     }

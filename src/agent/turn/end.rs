@@ -1,4 +1,4 @@
-//! Whether anybody still wants what a turn does.
+//! Whether the result of a turn is still wanted.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

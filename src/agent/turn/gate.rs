@@ -1,4 +1,4 @@
-//! The gate: a turn reaches outside only when its agent's earlier turns are durable.
+//! The gate: a turn has external effects only once its agent's earlier turns are durable.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU8, Ordering},

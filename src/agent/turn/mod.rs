@@ -1,7 +1,7 @@
-//! A turn, as a handler sees it: the only door to side effects.
+//! A turn, as a handler sees it: the only way to side effects.
 //!
-//! What a turn tells and submits waits in its outbox and leaves with its commit. What it asks and
-//! calls leaves at once, but only when the agent's earlier turns are durable (the *gate*).
+//! Tells and submissions of a turn wait in its outbox and leave with its commit. Asks and calls leave at once,
+//! but only when the agent's earlier turns are durable (the *gate*).
 
 mod bonds;
 mod conversation;
@@ -58,7 +58,7 @@ use crate::{
     tool::Tool,
 };
 
-/// At most so many inputs may leave one turn through `submit_all`.
+/// The most inputs that may leave one turn through `submit_all`.
 const MAX_BATCH: usize = 100_000;
 
 /// One turn of an agent. Handlers and hooks get it by reference; it is `Send + Sync`, so several
@@ -78,24 +78,24 @@ pub struct Turn<A: Agent> {
     pub(crate) activation: Option<Arc<dyn Activation>>,
 }
 
-/// The agent's stay in memory.
+/// One activation of the agent: its time in memory.
 pub(crate) trait Activation: Send + Sync {
-    /// Whether it is to end: an operator's wish, or a shutdown.
+    /// Whether it is to end, by an operator or a shutdown.
     fn is_leaving(&self) -> bool;
 }
 
-/// What few turns have: each of them its own.
+/// Per-turn data that most turns do not need; allocated on first use.
 #[derive(Default)]
 struct Aside {
     told: Told,
     key: OnceLock<String>,
     reach: Mutex<Reach>,
-    /// When it first waited for somebody.
+    /// When it first waited for another agent or a tool.
     waits_since: OnceLock<Instant>,
     end: End,
 }
 
-/// What the letter says beside its message.
+/// The metadata of the letter.
 #[derive(Default)]
 struct Told {
     message: Option<Uuid>,
@@ -105,7 +105,7 @@ struct Told {
     key: Option<String>,
 }
 
-/// What a turn that reaches outside has met there.
+/// Calls made and sessions read by this turn.
 #[derive(Default)]
 struct Reach {
     /// How often it has made a call.
@@ -155,7 +155,7 @@ impl<A: Agent> Turn<A> {
         self.aside.get_or_init(Box::default)
     }
 
-    /// What the letter said beside its message, where it said anything.
+    /// The metadata of the letter, if it has any.
     fn told(&self) -> Option<&Told> {
         self.aside.get().map(|aside| &aside.told)
     }
@@ -223,14 +223,13 @@ impl<A: Agent> Turn<A> {
         Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// What is left of the caller's budget, where it gave one.
+    /// What is left of the caller's time, if it set a timeout.
     pub fn deadline(&self) -> Option<Duration> {
         self.told()?.deadline.map(|d| d.saturating_duration_since(Instant::now()))
     }
 
-    /// A key that is the same whenever this message is handled again: the task's id, or the key that the
-    /// caller gave, or the request's id. A message that came with none of them has one of this run's own:
-    /// it is not the same where the turn is undone and runs again.
+    /// A key that is the same whenever this message is handled again: the task's id, the caller's key, or the
+    /// request's id. Otherwise a fresh random key, which changes if the turn is undone and runs again.
     pub fn idempotency_key(&self) -> &str {
         let aside = self.aside();
         aside.key.get_or_init(|| match &aside.told {
@@ -243,29 +242,28 @@ impl<A: Agent> Turn<A> {
         })
     }
 
-    /// What is left for whom the turn waits: of its caller's budget, and of its own.
+    /// The time left for what the turn waits for: of its caller's budget, and of its own.
     fn budget(&self) -> Duration {
         let since = self.aside().waits_since.get_or_init(Instant::now);
         let own = self.limit.saturating_sub(since.elapsed());
         self.deadline().map_or(own, |left| left.min(own))
     }
 
-    /// Whether nobody wants the turn's answer any more: its asker is gone (it has given up, its own turn
-    /// has ended, its client has disconnected), or an operator or a shutdown asks the turn to end. A turn
-    /// that goes on in spite of it commits as any other. An asker's end is seen by turns that wait.
+    /// Whether the turn's answer is no longer wanted: its caller is gone (it timed out, its own turn has ended,
+    /// its client has disconnected), or an operator or a shutdown asks the turn to end. A turn that continues
+    /// regardless commits like any other. That the caller is gone is noticed while the turn awaits something.
     pub fn cancelled(&self) -> bool {
         let leaving = self.activation.as_ref().is_some_and(|activation| activation.is_leaving());
         leaving || self.aside.get().is_some_and(|aside| aside.end.is_near())
     }
 
-    /// Resolves when [`Turn::cancelled`] would say so; never where nobody gives up. To be raced against
-    /// what takes long.
+    /// Resolves when the turn is cancelled, otherwise never. Meant to be raced (`select!`) against long work.
     pub async fn cancellation(&self) {
         self.aside().end.wait(|| self.cancelled()).await;
     }
 
-    /// For the letter, after the handler was polled: takes in whether its asker is gone. `true`: somebody
-    /// in the handler waits for just that, and it is to be polled again.
+    /// For the letter, after the handler was polled: records that its caller is gone. `true`: the handler
+    /// awaits that, and must be polled again.
     pub(crate) fn hears_of_its_end(&self, abandoned: bool) -> bool {
         if abandoned {
             self.aside().end.comes();
@@ -288,26 +286,26 @@ impl<A: Agent> Turn<A> {
         ToolPeer { turn: self, _tool: PhantomData }
     }
 
-    /// A conversation: what was said in it, and what is added to it.
+    /// A conversation, to read and append to.
     pub fn conversation(&self, id: ConversationId) -> Talk<'_, A> {
         Talk { turn: self, id }
     }
 
-    /// A session, by key (with the rules of agents' keys).
+    /// A session, by a key that follows the rules for agent keys.
     pub fn session(&self, id: impl Into<String>) -> SessionPeer<'_, A> {
         SessionPeer { turn: self, id: id.into() }
     }
 
-    /// What the store has, when this agent's earlier turns are durable.
+    /// Reads of the store, once this agent's earlier turns are durable.
     async fn reads(&self) -> Result<&dyn Reads, AskError> {
         self.gate.pass().await;
         self.host.reads().ok_or_else(node_has_ended)
     }
 
-    /// What the builder was given with `.resource(…)`.
+    /// The resource of this type that was given to [`Builder::resource`](crate::Builder::resource).
     ///
     /// # Panics
-    /// When the builder was given none of this type: the turn then crashes, and says so.
+    /// If no resource of this type was registered: the turn crashes.
     pub fn resource<T: Send + Sync + 'static>(&self) -> &T {
         let found = self.host.resource(TypeId::of::<T>()).and_then(|any| any.downcast_ref::<T>());
         match found {
@@ -318,21 +316,21 @@ impl<A: Agent> Turn<A> {
         }
     }
 
-    /// The program's own settings, as they are now.
+    /// The program's own section of the configuration, as of now.
     pub fn settings<S: Settings>(&self) -> Arc<S> {
         crate::tool::settings(&*self.host)
     }
 
-    /// Leaves memory after this turn; the state stays, pending timers do not.
+    /// Unloads the agent after this turn. Its state is kept, pending timers are not.
     pub fn retire(&self) {
         self.outbox().retire = true;
     }
 
-    /// Runs blocking code off the agent's thread, when the agent's earlier turns are durable: it may reach
-    /// outside, and must not do so on account of what may still be undone. In a hook it runs at once.
+    /// Runs blocking code on a blocking thread once this agent's earlier turns are durable, because such code
+    /// may have effects that cannot be undone. In a hook it starts at once.
     ///
     /// # Errors
-    /// When the code panicked.
+    /// The code panicked, or the node is shutting down.
     pub fn blocking<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! What a turn leaves behind, and how much of it may leave.
+//! The outputs of a turn, and their limits.
 
 use super::Alarm;
 use crate::model::{

@@ -1,4 +1,4 @@
-//! Whom a turn may speak to, and what it may still say about a task that it submitted.
+//! What a turn can address: agents, tools, and tasks that it submitted.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ use crate::{
     tool::{Effect, Out, Refusal, Tool, call_tool},
 };
 
-/// Another agent, seen from a turn.
+/// Another agent, as used from a turn.
 pub struct Peer<'c, A: Agent, B> {
     pub(super) turn: &'c Turn<A>,
     pub(super) key: String,
@@ -45,14 +45,14 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         Address::new(&*self.key)
     }
 
-    /// The same agent through its high lane: what is told and asked through it goes before what waits
-    /// there. Tasks have priorities of their own ([`Queued::priority`]).
+    /// Tells and asks through it are handled before those in the normal queue. Tasks have priorities of their
+    /// own ([`Queued::priority`]).
     pub fn urgent(mut self) -> Self {
         self.urgent = true;
         self
     }
 
-    /// Leaves with this turn's commit. At most once: a full mailbox drops it, counted.
+    /// Sends with this turn's commit. At most once: a full mailbox drops the message, which is counted.
     pub fn tell<M: Message, I>(&self, m: M)
     where
         B: Accepts<M, I>,
@@ -69,8 +69,8 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         }));
     }
 
-    /// Leaves with this turn's commit, as so many tells, in their order: the mailbox is locked, and its
-    /// agent woken, once for all of them. What finds no room is dropped, counted.
+    /// Sends many tells with this turn's commit, in order; the mailbox is locked, and the agent woken, only
+    /// once. Messages that find no room are dropped and counted.
     pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>)
     where
         B: Accepts<M, I>,
@@ -94,7 +94,7 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
             .ok()
     }
 
-    /// A durable task that leaves with this turn's commit: exactly once, or a dead letter.
+    /// Submits a durable task with this turn's commit: it takes effect exactly once, or becomes a dead letter.
     pub fn submit<M: Message, I>(&self, m: M) -> Queued<'c, A, M>
     where
         B: Accepts<M, I>,
@@ -102,7 +102,7 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         self.turn.submit_one(Target::agent(B::KIND, &*self.key), M::NAME, &m)
     }
 
-    /// Many durable tasks, counted as one batch; at most 100,000.
+    /// Submits many durable tasks as one batch; at most 100,000.
     pub fn submit_all<M: Message, I>(&self, ms: impl IntoIterator<Item = M>) -> Batch<'c, A, M>
     where
         B: Accepts<M, I>,
@@ -110,8 +110,8 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         self.turn.submit_many(&Target::agent(B::KIND, &*self.key), M::NAME, ms)
     }
 
-    /// Leaves at once, when earlier turns are durable; may repeat if the turn runs again, with a
-    /// key by which the callee knows it. A turn that waits for itself is refused.
+    /// Asks as soon as earlier turns are durable. May be repeated if the turn runs again, under the same
+    /// idempotency key. A turn that would wait for itself is refused.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -154,15 +154,15 @@ impl<F: Future + Unpin> Future for AssertSend<F> {
     }
 }
 
-/// A tool, seen from a turn.
+/// A tool, as used from a turn.
 pub struct ToolPeer<'c, A: Agent, T> {
     pub(super) turn: &'c Turn<A>,
     pub(super) _tool: PhantomData<fn() -> T>,
 }
 
 impl<'c, A: Agent, T: Tool> ToolPeer<'c, A, T> {
-    /// Leaves at once, when earlier turns are durable; may repeat if the turn runs again, with a
-    /// stable key. A `once` tool cannot be called: submit it.
+    /// Calls the tool as soon as earlier turns are durable. May be repeated if the turn runs again, under the
+    /// same idempotency key. A `once` tool cannot be called: submit it.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -184,12 +184,12 @@ impl<'c, A: Agent, T: Tool> ToolPeer<'c, A, T> {
         })
     }
 
-    /// A durable task for the tool that leaves with this turn's commit.
+    /// Submits a durable task for the tool with this turn's commit.
     pub fn submit(&self, input: T::Input) -> Queued<'c, A, T::Input> {
         self.turn.submit_one(Target::Tool(T::NAME.to_owned()), "", &input)
     }
 
-    /// Many durable tasks for the tool, counted as one batch; at most 100,000.
+    /// Submits many durable tasks for the tool as one batch; at most 100,000.
     pub fn submit_all(&self, inputs: impl IntoIterator<Item = T::Input>) -> Batch<'c, A, T::Input> {
         self.turn.submit_many(&Target::Tool(T::NAME.to_owned()), "", inputs)
     }
@@ -217,18 +217,18 @@ impl<A: Agent, M> Queued<'_, A, M> {
         self.id
     }
 
-    /// Not before `d` from now.
+    /// Runs no earlier than `d` from now.
     pub fn run_in(self, d: Duration) -> Self {
         let at = self.turn.now().checked_add(d).unwrap_or(Timestamp::MAX);
         self.change(|t| t.run_at = Some(at))
     }
 
-    /// Higher goes first.
+    /// Higher runs first.
     pub fn priority(self, n: i16) -> Self {
         self.change(|t| t.priority = n)
     }
 
-    /// How many attempts may fail; at least 1.
+    /// How many attempts it has. 0 is taken as 1.
     pub fn max_attempts(self, n: u32) -> Self {
         self.change(|t| t.max_attempts = n.max(1))
     }
@@ -238,12 +238,12 @@ impl<A: Agent, M> Queued<'_, A, M> {
         self.change(|t| t.timeout = Some(d))
     }
 
-    /// Not before these tasks have ended.
+    /// Runs only after these tasks have ended.
     pub fn after(self, ids: &[TaskId]) -> Self {
         self.change(|t| t.after.extend_from_slice(ids))
     }
 
-    /// Brings its outcome back as a [`Done<M>`] message: exactly once.
+    /// Sends its outcome back to this agent as a [`Done<M>`] message, exactly once.
     pub fn notify<I>(self) -> Self
     where
         M: Message,
@@ -274,12 +274,12 @@ impl<A: Agent, M: Message> Batch<'_, A, M> {
         self.id
     }
 
-    /// How many attempts each may fail; at least 1.
+    /// How many attempts each task has. 0 is taken as 1.
     pub fn max_attempts(self, n: u32) -> Self {
         self.change(|t| t.max_attempts = n.max(1))
     }
 
-    /// Brings each outcome back as a [`Done<M>`] message.
+    /// Sends each outcome back to this agent as a [`Done<M>`] message.
     pub fn notify_each<I>(self) -> Self
     where
         A: Accepts<Done<M>, I>,
@@ -290,7 +290,7 @@ impl<A: Agent, M: Message> Batch<'_, A, M> {
         })
     }
 
-    /// Brings one [`Joined<M>`] message when all have ended.
+    /// Sends this agent one [`Joined<M>`] message when all have ended.
     pub fn notify_joined<I>(self) -> Self
     where
         A: Accepts<Joined<M>, I>,

@@ -1,4 +1,4 @@
-//! A session, seen from a turn.
+//! Sessions, as used from a turn.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A session, seen from a turn: a JSON document under a key, forgotten when nobody has used it for a while.
+/// A session, as used from a turn: a JSON document under a key, which expires after its last use.
 ///
 /// ```
 /// # use greenroom::prelude::*;
@@ -36,20 +36,20 @@ use crate::{
 /// }
 /// ```
 ///
-/// What is written leaves with the turn's commit, exactly once, or not at all. A turn that has read a
-/// session writes it only as it has seen it: where another has written meanwhile, the turn is undone and
-/// runs again. One that writes without reading replaces whatever is there.
+/// Writes leave with the turn's commit, exactly once, or not at all. If a session that a turn has read is written
+/// by somebody else before the turn commits its own write, the turn is undone and runs again. A write without a
+/// read replaces whatever is there.
 pub struct SessionPeer<'c, A: Agent> {
     pub(super) turn: &'c Turn<A>,
     pub(super) id: String,
 }
 
 impl<'c, A: Agent> SessionPeer<'c, A> {
-    /// What it holds, with what this turn has written; `None`: it is not there. Using it starts its time to
-    /// live again. Waits until earlier turns of this agent are durable, as an ask does.
+    /// Its data, including what this turn has written; `None` if it does not exist. Using it restarts its time
+    /// to live. Waits until earlier turns of this agent are durable, as an ask does.
     ///
     /// # Errors
-    /// [`AskError::Failed`] where it is not a `T`; [`AskError::Unavailable`].
+    /// [`AskError::Failed`] if the data is not a `T`; [`AskError::Unavailable`].
     pub async fn get<T: DeserializeOwned>(&self) -> Result<Option<T>, AskError> {
         check_key(&self.id).map_err(|e| AskError::NotFound(e.to_string()))?;
         let own = self.turn.outbox().session(&self.id).cloned();
@@ -69,8 +69,8 @@ impl<'c, A: Agent> SessionPeer<'c, A> {
         })
     }
 
-    /// Has it hold this from this turn's commit on. The turn fails where the key is none, or the data no
-    /// JSON or over 1 MiB.
+    /// Replaces the session's data when this turn commits. The turn fails if the key is invalid, or if the data
+    /// cannot be serialised to JSON or exceeds 1 MiB.
     pub fn put(&self, data: impl Serialize) -> Held<'c, A> {
         let data = serde_json::value::to_raw_value(&data).map_err(|e| e.to_string()).and_then(|data| {
             let fits = data.get().len() <= MAX_SESSION_BYTES;
@@ -87,7 +87,7 @@ impl<'c, A: Agent> SessionPeer<'c, A> {
         Held { turn: self.turn, id: self.id.clone() }
     }
 
-    /// Forgets it with this turn's commit.
+    /// Deletes it with this turn's commit.
     pub fn remove(&self) {
         self.write(SessionChange::Remove { expect: self.seen() });
     }
@@ -114,14 +114,14 @@ impl<A: Agent> fmt::Debug for SessionPeer<'_, A> {
     }
 }
 
-/// What a session is to hold; more may be said of it until the turn ends.
+/// A session's new data; its time to live can be set until the turn ends.
 pub struct Held<'c, A: Agent> {
     turn: &'c Turn<A>,
     id: String,
 }
 
 impl<A: Agent> Held<'_, A> {
-    /// How long it lives without being used, from a second to ten years; else `sessions.ttl`.
+    /// Its time to live after the last use, from a second to ten years; by default `sessions.ttl`.
     pub fn ttl(self, d: Duration) -> Self {
         let mut outbox = self.turn.outbox();
         if !(MIN_TTL..=MAX_TTL).contains(&d) {

@@ -1,4 +1,4 @@
-//! Timers: what an agent sends itself later. They are volatile, and belong to one activation.
+//! Timers: messages that an agent sends to itself later. They are volatile, and belong to one activation.
 
 use std::{collections::HashMap, fmt, pin::Pin, sync::Arc, task::Context, time::Duration};
 
@@ -15,9 +15,9 @@ use crate::agent::{
     messages::{Accepts, EnvelopeOf},
 };
 
-/// At most so many timers of one agent are pending.
+/// The most pending timers of one agent.
 const MAX_TIMERS: usize = 1_000;
-/// A periodic timer rings at most so often.
+/// The shortest period of a timer.
 const MIN_PERIOD: Duration = Duration::from_millis(1);
 
 /// Makes the letter that a timer brings. Clones a user's message.
@@ -165,13 +165,13 @@ impl<A: Agent> fmt::Debug for Timers<A> {
 }
 
 impl<A: Agent> Turn<A> {
-    /// Sends the agent `m` once, `after` this turn's commit. A timer of the same name is replaced; of one
-    /// that is set in `on_start`, only where none of the name is pending.
+    /// Sends this agent `m` once, `after` this turn's commit. Replaces a timer of the same name; in `on_start`,
+    /// a pending timer of that name is kept instead.
     ///
-    /// Timers are volatile: a pending one keeps its agent in memory and outlives the agent's crashes, but
-    /// not the process, nor an operator's stop, pause or restart, nor [`Turn::retire`]. What must happen
-    /// is submitted: `turn.agent::<Self>(turn.key()).submit(m).run_in(after)`. At most 1,000 are pending
-    /// for one agent.
+    /// Timers are volatile: a pending one keeps its agent in memory and survives the agent's crashes, but not
+    /// the end of the process, an operator's stop, pause or restart, or [`Turn::retire`]. What must happen is
+    /// submitted as a task: `turn.agent::<Self>(turn.key()).submit(m).run_in(after)`. At most 1,000 are
+    /// pending for one agent.
     ///
     /// ```
     /// # use greenroom::prelude::*;
@@ -198,8 +198,8 @@ impl<A: Agent> Turn<A> {
         self.set_timer(name, after, None, m);
     }
 
-    /// Sends the agent `m` again and again, for the first time `period` after this turn's commit; at most
-    /// once a millisecond. Times that pass while the agent is busy are made up for once. Otherwise as
+    /// Sends this agent `m` periodically, first `period` after this turn's commit; at most once a millisecond.
+    /// All times that pass while the agent is busy are made up for by one message. Otherwise as
     /// [`Turn::timer`].
     pub fn every<M: Message, I>(&self, name: &str, period: Duration, m: M)
     where
@@ -209,7 +209,7 @@ impl<A: Agent> Turn<A> {
         self.set_timer(name, period, Some(period), m);
     }
 
-    /// Takes a timer back, with this turn's commit. A message that it has sent already may still wait.
+    /// Cancels a timer with this turn's commit. A message that it has already sent may still be waiting.
     pub fn cancel_timer(&self, name: &str) {
         let (timers, name) = (self.timers.get_or_init(Arc::default).clone(), name.to_owned());
         self.outbox().alarms.push(Box::new(move |_| timers.cancel(&name)));

@@ -1,4 +1,4 @@
-//! Speaking to many: topics, and all running agents of a kind.
+//! Publishing to topics, and broadcasting to all running agents of a kind.
 
 use super::Turn;
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl<A: Agent> Turn<A> {
-    /// Tells a topic's subscribers; leaves with this turn's commit. At most once for each of them: see
-    /// [`Topic`]. The turn fails where the topic's name is none, or the message is not valid.
+    /// Sends a message to a topic's subscribers with this turn's commit, at most once to each: see [`Topic`].
+    /// The turn fails if the topic name or the message is invalid.
     pub fn publish<M: Message>(&self, topic: &Topic<M>, m: M) {
         let checked = topic.stored().map_err(|e| e.to_string());
         let checked = checked.and_then(|name| m.validate().map(|()| name).map_err(|e| e.to_string()));
@@ -30,7 +30,7 @@ impl<A: Agent> Turn<A> {
     }
 
     /// Subscribes this agent to a topic with this turn's commit, until it unsubscribes: see [`Topic`].
-    /// Subscribing twice is as subscribing once. A turn may begin and end 1,000 subscriptions.
+    /// Subscribing again has no effect. A turn may begin and end up to 1,000 subscriptions.
     pub fn subscribe<M: Message, I>(&self, topic: &Topic<M>)
     where
         A: Accepts<M, I>,
@@ -38,8 +38,8 @@ impl<A: Agent> Turn<A> {
         self.write_subscription(topic, true);
     }
 
-    /// Ends this agent's subscription with this turn's commit, where there is one. What stands in its
-    /// mailbox by then still comes.
+    /// Ends this agent's subscription, if there is one, with this turn's commit. Messages that are in its
+    /// mailbox by then are still handled.
     pub fn unsubscribe<M: Message>(&self, topic: &Topic<M>) {
         self.write_subscription(topic, false);
     }
@@ -55,10 +55,10 @@ impl<A: Agent> Turn<A> {
         }
     }
 
-    /// Tells every running agent of a kind on this node; leaves with this turn's commit. At most once: a
-    /// full mailbox drops it, counted. Agents that have left memory are not woken; the agent itself, where
-    /// it is of that kind, is told too. The turn fails where the kind is not registered, or the message is
-    /// not valid.
+    /// Sends a message to every running agent of a kind on this node with this turn's commit. At most once: a
+    /// full mailbox drops it, which is counted. Agents that are not in memory are not woken; this agent gets
+    /// the message too if it is of that kind. The turn fails if the kind is not registered or the message is
+    /// invalid.
     ///
     /// ```
     /// # use greenroom::prelude::*;

@@ -1,4 +1,4 @@
-//! What is done when a nominal time has come.
+//! What happens when a nominal time has come.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! When: cron with an optional time zone, or an interval.
+//! Schedule specs: cron with an optional time zone, or an interval.
 
 use std::{fmt, str::FromStr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What an attempt that did not succeed makes of its task.
+//! What follows from an attempt that did not succeed.
 
 use std::time::Duration;
 

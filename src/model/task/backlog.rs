@@ -1,4 +1,4 @@
-//! Whether one more task may join those that wait.
+//! The bound on waiting tasks: whether one more may be submitted.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The claims that a node holds: none of its tasks runs twice beside itself.
+//! The claims that a node holds: no task runs twice at the same time on it.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! Tasks that ended badly, and which of them are meant.
+//! Dead letters, and filters for them.
 
 use super::TaskState;
 use crate::model::{

@@ -1,4 +1,4 @@
-//! Families of tasks that are accepted together: who comes after whom.
+//! Tasks that are accepted together: the order among them.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The one place that decides how a task moves.
+//! The only place that decides the transitions of a task.
 //!
 //! ```text
 //!            parents done             due                claim

@@ -1,4 +1,4 @@
-//! Bounds on how many tasks run side by side, and how often one begins.
+//! Bounds on concurrent tasks, and on the rate at which they start.
 
 use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The keeper: looks at one agent after the other, tells and stops.
+//! The keeper of bonds: processes one agent after the other, notifying watchers and stopping children.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! Bonds at run time: whoever watches an agent is told of its end, and its children are stopped.
+//! Bonds at run time: watchers are notified of an agent's end, and its children are stopped.
 //!
 //! ```text
 //! an end ────────────────────┐

@@ -1,4 +1,4 @@
-//! Agents whose bonds are to be looked at, each once, in their order.
+//! The queue of agents whose bonds are to be processed, each once, in order.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},

@@ -1,4 +1,4 @@
-//! Drives one turn to its end: panics caught, deadline kept, outcomes of commits taken in on the way.
+//! Drives one turn to its end: catches panics, keeps the deadline, and takes in outcomes of commits meanwhile.
 
 use std::{
     future::Future,

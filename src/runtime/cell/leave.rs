@@ -1,4 +1,4 @@
-//! How an agent leaves: passivated, stopped, quarantined, or turned away unread.
+//! How an agent is unloaded: passivated, stopped, quarantined, or refused before it was read.
 
 use std::{
     collections::VecDeque,

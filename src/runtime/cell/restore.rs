@@ -1,4 +1,4 @@
-//! The one way back: read what the store holds or the last image, check it, open its resources.
+//! Restore: reads the stored state or the last image, checks it, and opens its resources.
 
 use std::{
     pin::Pin,

@@ -1,4 +1,4 @@
-//! When a turn fails: its crash is reported and decided, and it alone is undone.
+//! Failed turns: the crash is reported and decided, and that turn alone is undone.
 
 use std::{future::Future as _, sync::atomic::Ordering, task::Poll, time::Duration};
 

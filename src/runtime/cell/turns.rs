@@ -1,4 +1,4 @@
-//! Turns: which letter may begin, how it runs, what is kept of it until it is durable.
+//! Turns: which letter may begin, how it runs, and what is kept of it until it is durable.
 
 use tokio::time::Instant;
 

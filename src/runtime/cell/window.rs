@@ -1,4 +1,4 @@
-//! The window: turns that have run and are not durable yet, and the commit that is under way.
+//! The window: turns that have run and are not durable yet, and the commit in flight.
 
 use std::{any::Any, sync::Arc, time::Duration};
 

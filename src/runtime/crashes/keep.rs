@@ -1,4 +1,4 @@
-//! The keeper of crash groups: writes them behind the crashes.
+//! The keeper of crash groups: writes them to the store after the crashes.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Crashes: the list of the last ones, and their groups on the way to the store.
+//! Crashes: the list of recent ones, and their groups on the way to the store.
 //!
 //! A crash never waits: it is added to the list, and to the group of its site among those that the store
 //! does not have yet. A keeper writes these, the first one at once and then once a second, so that a storm

@@ -1,4 +1,4 @@
-//! Claims that go back: those that did not start, and those of which nobody here knows.
+//! Claims to give back: those that did not start, and those that nothing here runs.
 
 use std::{sync::Arc, time::Duration};
 

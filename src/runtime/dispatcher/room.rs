@@ -1,4 +1,4 @@
-//! What there is room for: in all, for each kind and tool, and for each agent.
+//! Free slots: in all, for each kind and tool, and for each agent.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What has been committed and does not stand in the cache yet.
+//! Committed documents that are not in the cache yet.
 //!
 //! A writer marks it here before anybody hears of the commit; the cache actor brings it into the cache and
 //! takes the mark away. Meanwhile readers go to the store: so whoever was answered sees what was done.

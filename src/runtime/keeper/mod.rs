@@ -1,4 +1,4 @@
-//! The keeper: conversations and sessions, read through the cache and written into it after their commit.
+//! Reads conversations and sessions through the cache, and updates the cache after each commit.
 //!
 //! ```text
 //!   writer ── commit ──► mark ──► answer                    reader ──► marked? ── yes ──► store

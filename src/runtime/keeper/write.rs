@@ -1,4 +1,4 @@
-//! Writes from outside of any turn: units of their own.
+//! Writes from outside of any turn, as units of their own.
 
 use futures_util::future::BoxFuture;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! The audit log: acts are written down before they are done, and again with what came of them.
+//! The audit log: acts are recorded before they are done, and completed with their outcome.
 
 use std::{future::Future, time::Duration};
 
@@ -37,7 +37,7 @@ impl Operator {
     /// One page of what operators did, the latest first.
     ///
     /// # Errors
-    /// A cursor or limit that is none; the store's.
+    /// An invalid cursor or limit; the store's.
     pub async fn acts(&self, query: &ActQuery) -> Result<Page<Act>> {
         let limit = page_limit(query.limit)?;
         let before = query.cursor.as_ref().map(|c| c.parse::<Uuid>()).transpose();

@@ -1,4 +1,4 @@
-//! Agents: listed, looked into, acted on.
+//! Agents: list, inspect, act on.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ impl Operator {
     /// a running agent has (`starting`, `active`, `idle`, `restarting`, `stopping`) names those of this node.
     ///
     /// # Errors
-    /// An unknown kind or status, a cursor that is none.
+    /// An unknown kind or status, or an invalid cursor.
     pub async fn agents(&self, query: &AgentQuery) -> Result<Page<AgentInfo>> {
         if let Some(kind) = &query.kind {
             self.kind_of(kind)?;
@@ -175,7 +175,7 @@ impl Operator {
     /// Its kept snapshots, newest first.
     ///
     /// # Errors
-    /// An unknown kind, a key that is none, a store that does not answer.
+    /// An unknown kind, an invalid key, or a store that does not answer.
     pub async fn snapshots(&self, kind: &str, key: &str) -> Result<Vec<SnapshotInfo>> {
         self.key_of(kind, key)?;
         let kept = self.node.store.snapshots(AgentId::of(kind, key)).await?;

@@ -1,4 +1,4 @@
-//! The configuration: what is in force, and how operators change it.
+//! The configuration: effective values, and operators' changes.
 
 use std::sync::Arc;
 

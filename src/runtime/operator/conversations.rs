@@ -1,4 +1,4 @@
-//! Conversations and their messages: made, listed, added to, deleted.
+//! Conversations and their messages: create, list, append, delete.
 
 use serde_json::value::RawValue;
 
@@ -54,7 +54,7 @@ impl Operator {
     /// One page of conversations, newest first.
     ///
     /// # Errors
-    /// A cursor or limit that is none.
+    /// An invalid cursor or limit.
     pub async fn conversations(&self, query: &PageQuery) -> Result<Page<Conversation>> {
         let limit = page_limit(query.limit)?;
         let before = query.cursor.as_ref().map(|c| c.parse()).transpose();
@@ -111,7 +111,7 @@ impl Operator {
     /// to one comes back with it for what was said since.
     ///
     /// # Errors
-    /// [`AskError::NotFound`]; a cursor or limit that is none.
+    /// [`AskError::NotFound`]; an invalid cursor or limit.
     pub async fn messages(&self, id: ConversationId, query: &MessageQuery) -> Result<Page<StoredMessage>> {
         let limit = page_limit(query.limit)?;
         let cursor: Option<i64> =

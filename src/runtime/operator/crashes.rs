@@ -1,4 +1,4 @@
-//! Crashes: the last ones, and those of a site together.
+//! Crashes: recent ones, and groups by site.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ impl Operator {
     /// One page of those; all of them where no limit is given.
     ///
     /// # Errors
-    /// A cursor that is none.
+    /// An invalid cursor or limit.
     pub fn crash_page(&self, query: &PageQuery) -> Result<Page<CrashReport>> {
         let all = self.node.crashes.list();
         let before =
@@ -50,7 +50,7 @@ impl Operator {
     /// node.
     ///
     /// # Errors
-    /// A cursor or limit that is none; the store's.
+    /// An invalid cursor or limit; the store's.
     pub async fn crash_groups(&self, query: &PageQuery) -> Result<Page<CrashGroup>> {
         let limit = page_limit(query.limit)?;
         let before = query.cursor.as_deref().map(read_cursor).transpose()?;

@@ -1,4 +1,4 @@
-//! Dead letters by the hundred, brought back or dismissed: which are meant, how many, and then in small steps.
+//! Dead letters, retried or dismissed in bulk: found by filter, counted, and processed in small steps.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Operator {
     /// goes on. Whatever ends meanwhile is newer, and so not met again.
     ///
     /// # Errors
-    /// A filter or a cursor that is none. What was brought back before the store failed stays so.
+    /// An invalid filter or cursor. What was brought back before the store failed stays so.
     pub async fn retry_many(&self, request: &RetryRequest) -> Result<Swept> {
         let deed = if request.dry_run { Deed::Count } else { Deed::BringBack };
         self.sweep(&to_retry(&request.filter)?, request.cursor.as_deref(), deed).await
@@ -49,7 +49,7 @@ impl Operator {
     /// [`Operator::retry_many`]. Nothing is left out.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Operator::retry_many`].
     pub async fn dismiss_many(&self, request: &DismissRequest) -> Result<Swept> {
         let deed = if request.dry_run { Deed::Count } else { Deed::Dismiss };
         self.sweep(&to_dismiss(&request.filter)?, request.cursor.as_deref(), deed).await

@@ -1,4 +1,4 @@
-//! An agent is deleted by a person.
+//! Deleting an agent.
 //!
 //! ```text
 //! stop: it ends as any agent that is stopped ─► its tasks are cancelled ─► delete, fenced ─► open again

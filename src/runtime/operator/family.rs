@@ -1,4 +1,4 @@
-//! The family of a task: whom it comes after and who comes after it, whose turn submitted it, and whom its own did.
+//! The family of a task: its prerequisites and dependents, the task that submitted it, and those it submitted.
 
 use std::collections::BTreeSet;
 

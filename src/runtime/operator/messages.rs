@@ -1,4 +1,4 @@
-//! Messages through the JSON door: checked against their schema, asked or told.
+//! Messages given as JSON: checked against their schema, asked or told.
 
 use std::{sync::Arc, time::Duration};
 

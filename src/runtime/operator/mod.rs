@@ -1,4 +1,4 @@
-//! The operators' door: everything that HTTP and the command line may see and do, as plain data.
+//! The operator: everything that HTTP and the command line can see and do, as plain data.
 
 mod acts;
 mod agents;
@@ -117,7 +117,7 @@ pub struct SendOptions {
     pub timeout: Option<Duration>,
     /// Makes a repetition safe.
     pub idempotency_key: Option<String>,
-    /// Goes before all that waits and is not urgent.
+    /// Handled before waiting messages that are not urgent.
     pub urgent: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with the node: each reason of the verdict, with its beginning.
+//! The health of the node: each reason of the verdict, with when it began.
 //!
 //! `since` is when it began, not when somebody asked: what the node notices keeps its moment where it is
 //! noticed, what stands in the store is asked of the store. A reason goes when it is over, and its beginning

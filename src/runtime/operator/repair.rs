@@ -1,4 +1,4 @@
-//! Repair: an agent goes on from a state that was kept of earlier.
+//! Repair: an agent continues from an earlier kept state.
 
 use std::sync::Arc;
 

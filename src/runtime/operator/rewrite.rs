@@ -1,4 +1,4 @@
-//! An agent's state is written by a person: edited, or rolled back to a kept version.
+//! Replacing an agent's state: edited, or rolled back to a kept version.
 //!
 //! ```text
 //! hold: messages wait, the cell leaves ─► read, compare ─► commit, fenced like a turn ─► let go on

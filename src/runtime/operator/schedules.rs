@@ -1,4 +1,4 @@
-//! Schedules: listed, added, held up, removed, run out of turn.
+//! Schedules: list, add, pause, remove, run now.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! Sessions: read, written as they were seen, removed.
+//! Sessions: read, conditional write, remove.
 
 use std::sync::Arc;
 

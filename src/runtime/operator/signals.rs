@@ -123,7 +123,7 @@ impl Operator {
     /// One page of the lines that a task wrote, oldest first.
     ///
     /// # Errors
-    /// [`AskError::NotFound`]; a cursor or limit that is none.
+    /// [`AskError::NotFound`]; an invalid cursor or limit.
     pub async fn task_logs(
         &self,
         id: TaskId,

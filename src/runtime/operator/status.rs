@@ -1,4 +1,4 @@
-//! How the node is: its verdict and its gauges. What is wrong is found in [`reasons`](super::reasons).
+//! The node's status: its verdict and gauges. The reasons are found in [`reasons`](super::reasons).
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Tasks: submitted, listed, awaited, cancelled, tried again.
+//! Tasks: submit, list, wait, cancel, retry.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ impl Operator {
     /// is short, or empty, and has a cursor all the same.
     ///
     /// # Errors
-    /// A cursor or limit that is none.
+    /// An invalid cursor or limit.
     pub async fn tasks(&self, query: &TaskQuery) -> Result<Page<TaskView>> {
         let limit = page_limit(query.limit)?;
         let before = match &query.cursor {

@@ -1,4 +1,4 @@
-//! Tokens: listed, made, taken away.
+//! Tokens: list, create, revoke.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tools: listed and called.
+//! Tools: list, call.
 
 use std::time::Duration;
 

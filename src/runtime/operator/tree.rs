@@ -1,4 +1,4 @@
-//! The supervision tree: who watches over whom, and what each is at.
+//! The supervision tree: supervisors, their children, and what each is doing.
 
 use super::{Operator, OperatorError, Result, page_limit, status::status_name};
 use crate::model::id::check_key;
@@ -84,7 +84,7 @@ impl Operator {
     /// key before it.
     ///
     /// # Errors
-    /// An unknown kind, a cursor or a limit that is none.
+    /// An unknown kind, or an invalid cursor or limit.
     pub async fn branch(
         &self,
         kind: &str,

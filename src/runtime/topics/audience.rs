@@ -1,4 +1,4 @@
-//! A topic's subscribers, by kind: found without looking at the store.
+//! A topic's subscribers, by kind: found without reading the store.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -12,8 +12,8 @@ impl Handle {
     /// the timeout bounds that wait, an idempotency key means nothing here.
     ///
     /// # Errors
-    /// Where the topic's name is none, the message is not valid, the subscribers cannot be read, or too
-    /// many messages wait for that; with a timeout, where it was not handed out in time (it still may be).
+    /// The topic name is invalid, the message is invalid, the subscribers cannot be read, or too many messages
+    /// wait for that; with a timeout, it was not handed out in time (it still may be).
     pub fn publish<M: Message>(&self, topic: &Topic<M>, m: M) -> Pending<'static, (), anyhow::Error> {
         let (host, name) = (self.host.clone(), topic.stored());
         Pending::new(move |options| async move {

@@ -1,4 +1,4 @@
-//! Handing out: by whoever publishes, or by a courier.
+//! Delivery of publications: by the publisher, or by a courier.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! What nodes that share a store tell each other of topics: which have changed.
+//! The notices between nodes that share a store: which topics have changed.
 
 use std::{collections::BTreeSet, sync::Arc};
 

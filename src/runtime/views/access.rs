@@ -1,4 +1,4 @@
-//! Tokens, and who shows one.
+//! Tokens, and the identity of a request.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! What is asked of tasks: one is submitted, many are tried again or dismissed.
+//! Requests about tasks: submit one, retry or dismiss many.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! The directories that are open to tools, and how a path is resolved within them.
+//! The directories that tools may read, and how a path is resolved within them.
 
 use std::{
     io,
