@@ -24,19 +24,18 @@ use super::{
     crashes::{self, install_hook},
     data_dir::DataDir,
     dispatcher::Quiesce,
-    hints,
     keeper::Keeper,
     lease,
-    member::{instance, member},
     node::{Node, Parts},
+    node_identity::{instance, member},
     notes,
     operator::Operator,
     orchestrator::Drain,
     outage::{self, Outage},
-    parked,
-    parts::{self, Actors},
+    parked, peer_hints,
     persistence::{Close, Hooks, Persistence},
     registry::Registry,
+    root_actors::{self, Actors},
     schedules, trial, watchdog,
 };
 use crate::{
@@ -314,8 +313,8 @@ pub(crate) async fn launch(
     if threads.is_some() {
         supervise("store watch", &node, &keepers, outage::watch);
         supervise("backlog", &node, &keepers, backlog::watch);
-        supervise("hints", &node, &keepers, hints::exchange);
-        supervise("parts", &node, &keepers, parts::keep);
+        supervise("hints", &node, &keepers, peer_hints::exchange);
+        supervise("parts", &node, &keepers, root_actors::keep);
         for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
             watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
         }
@@ -452,7 +451,7 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         node.persistence.ended(Duration::from_secs(2)).await;
-        hints::last(&node).await;
+        peer_hints::last(&node).await;
         self.keepers.cancel();
         // The same for a store that does not answer: the log has them.
         let crashes = async {

@@ -14,14 +14,14 @@ use serde_json::value::RawValue;
 
 use super::{
     cell::{Cell, restore::RestoreError},
+    edited_state,
     held::Held,
     inbox::{Control, Phase},
     kind_policy::KindPolicy,
-    live::{Live, LiveInfo, mailbox},
-    long::LongMessages,
     metrics::Turns,
     node::Node,
-    proposal,
+    running_cell::{Live, LiveInfo, mailbox},
+    slow_messages::SlowMessages,
     trial::dry,
     views::{KindInfo, MailboxInfo, MessageInfo},
 };
@@ -58,7 +58,7 @@ pub(crate) struct Kind<A: Agent> {
     /// More run than may, and it has been said.
     crowded: AtomicBool,
     /// They start only when the window is clear.
-    pub long: LongMessages,
+    pub slow: SlowMessages,
 }
 
 impl<A: Agent> Kind<A> {
@@ -72,7 +72,7 @@ impl<A: Agent> Kind<A> {
             held: Held::new(),
             running: AtomicUsize::new(0),
             crowded: AtomicBool::new(false),
-            long: LongMessages::default(),
+            slow: SlowMessages::default(),
             policy,
         });
         let directory = Arc::new(Directory {
@@ -90,7 +90,7 @@ impl<A: Agent> Kind<A> {
     /// A cell has left memory.
     pub(crate) fn gone(&self) {
         let left = self.running.fetch_sub(1, Ordering::AcqRel).saturating_sub(1);
-        if self.policy.crowd.is_eased(left) {
+        if self.policy.residency.is_eased(left) {
             self.crowded.store(false, Ordering::Release);
         }
     }
@@ -116,7 +116,7 @@ impl<A: Agent> Activator<A> for Starter<A> {
         let Some(node) = kind.node.upgrade() else { return };
         let arbiter = node.arbiter(lane.name.id).cloned();
         let running = kind.running.fetch_add(1, Ordering::AcqRel) + 1;
-        if kind.policy.crowd.is_over(running) && !kind.crowded.swap(true, Ordering::AcqRel) {
+        if kind.policy.residency.is_over(running) && !kind.crowded.swap(true, Ordering::AcqRel) {
             node.crowded(kind.clone());
         }
         let (there, at) = (lane.clone(), kind.clone());
@@ -360,15 +360,15 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Invalid> {
-        proposal::accept::<A>(body)
+        edited_state::accept::<A>(body)
     }
 
     fn thin_out(&self) {
-        self.policy.crowd.thin_out(self.running(), || self.live.all().map(|live| live.inbox));
+        self.policy.residency.thin_out(self.running(), || self.live.all().map(|live| live.inbox));
     }
 
     fn sweep(&self, tick: u32) {
-        if self.policy.crowd.is_over(self.running()) {
+        if self.policy.residency.is_over(self.running()) {
             self.thin_out();
         }
         let idle = u32::try_from(self.policy.idle_timeout.as_secs()).unwrap_or(u32::MAX).max(1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::crowd::Crowd;
+use super::residency::Residency;
 use crate::{
     agent::{Persistence, policy::Policy},
     config::{self, AgentSettings},
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct KindPolicy {
     pub mailbox: usize,
     pub idle_timeout: Duration,
-    pub crowd: Crowd,
+    pub residency: Residency,
     pub turn_timeout: Duration,
     pub ask_timeout: Duration,
     /// It may change while the node runs.
@@ -69,7 +69,7 @@ impl KindPolicy {
         Self {
             mailbox: over.mailbox as usize,
             idle_timeout: over.idle_timeout,
-            crowd: Crowd::of(over.max_live as usize),
+            residency: Residency::of(over.max_live as usize),
             turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
             ask_timeout: over.ask_timeout,
             restart: RwLock::new(over.restart),

@@ -8,6 +8,7 @@
 //!               └─ agent cells   each attached to a lane, on one of the arbiters
 //! ```
 
+mod agent_status;
 mod backlog;
 mod bonds;
 mod boot;
@@ -16,15 +17,12 @@ mod cell;
 mod cleaning;
 pub(crate) mod configuration;
 mod crashes;
-mod crowd;
 mod data_dir;
 mod dispatcher;
-mod doom;
-mod gauge;
-mod gone;
+mod doomed_tasks;
+mod edited_state;
 mod groups;
 mod held;
-mod hints;
 mod host;
 pub(crate) mod inbox;
 mod keeper;
@@ -32,27 +30,29 @@ mod keys;
 mod kind;
 mod kind_policy;
 mod lease;
-mod live;
-mod loads;
-mod long;
-mod member;
+mod load_state;
+mod mailbox_alerts;
 mod metrics;
 pub(crate) mod node;
+mod node_identity;
 mod notes;
+mod null_host;
 pub mod operator;
 mod orchestrator;
 mod outage;
 mod parked;
-mod parts;
+mod peer_hints;
 pub(crate) mod persistence;
 pub(crate) mod probe;
-mod proposal;
 pub(crate) mod registry;
-mod row;
+mod residency;
+mod root_actors;
+mod running_cell;
 mod schedules;
 mod settle;
 mod since;
-mod standing;
+mod slow_messages;
+mod state_loader;
 mod task_cell;
 pub(crate) mod tool_cell;
 mod topics;
@@ -68,11 +68,11 @@ pub(crate) use boot::{Ground, Running, alone, launch, open, open_patiently, star
 pub(crate) use cell::restore::decode;
 pub use configuration::{Applied, ConfigureError, Overruled};
 pub(crate) use data_dir::{DataDir, lock};
-pub use loads::LoadStats;
-pub(crate) use member::member;
 pub(crate) use metrics::describe as describe_metrics;
+pub(crate) use node_identity::member;
 pub use persistence::CommitStats;
 pub(crate) use registry::WrapStore;
+pub use state_loader::LoadStats;
 
 use crate::{
     agent::{Agent, AgentRef, Message, Outcome, host::Host},

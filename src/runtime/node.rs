@@ -28,22 +28,22 @@ use super::{
     configuration::{Configuration, Layers},
     crashes::Crashes,
     dispatcher::{CLAIM, Held, Newborns, PROMOTE, Wake},
-    gone::Gone,
     groups::{Group, MemberCrashed},
     keeper::Keeper,
     kind::AnyKind,
     lease::Owned,
-    loads::Loads,
     metrics::Metrics,
     notes::NoteBook,
+    null_host::NullHost,
     orchestrator::{Crowded, Notice},
     outage::Outage,
-    parts::Actors,
     persistence::{MAX_WAITING, Outcome, Persistence, SUBMISSIONS},
     probe::Probe,
+    root_actors::Actors,
     schedules::Signal,
     settle::later,
     since::Since,
+    state_loader::Loads,
     tool_cell::AnyTool,
     topics::Topics,
     watchdog::Heart,
@@ -208,7 +208,7 @@ impl Node {
     pub(crate) fn host(&self) -> Arc<dyn Host> {
         match self.me.upgrade() {
             Some(node) => node,
-            None => Arc::new(Gone),
+            None => Arc::new(NullHost),
         }
     }
 

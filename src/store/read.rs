@@ -28,7 +28,7 @@ macro_rules! reads {
                 read::{LOOK, MAX_PAGE, page},
                 rows::{ArchivedRow, StoredAgent, TaskRow, code_of, state_of, tags_of, target_of},
                 told,
-                text::{letters, replace, substr, tag_places},
+                sql_text::{letters, replace, substr, tag_places},
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_paused, greenroom_snapshots,
                     greenroom_subscriptions, greenroom_task_archive, greenroom_task_events, greenroom_tasks,

@@ -21,7 +21,7 @@ use crate::{
         task::NewTask,
         topic::{Subscriber, SubscriptionWrite},
     },
-    runtime::{node::Node, persistence::Outcome, standing::Standing},
+    runtime::{agent_status::Standing, node::Node, persistence::Outcome},
     store::{AgentFilter, AgentRow, Refusal, StoreError, StoredStatus, Unit, Verdict},
 };
 

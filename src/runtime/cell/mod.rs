@@ -20,8 +20,8 @@ use actix::{fut::wrap_future, prelude::*};
 use super::{
     inbox::{Control, Inbox},
     kind::Kind,
-    live::Live,
     node::Node,
+    running_cell::Live,
     watchdog::Noted,
 };
 use crate::{

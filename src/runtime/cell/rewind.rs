@@ -294,7 +294,7 @@ impl<A: Agent> Runner<A> {
                     }
                     End::Blocked => {
                         // It reaches outside this time: it and what came after it wait for the flush.
-                        self.kind.long.learn(entry.letter.wire_name());
+                        self.kind.slow.learn(entry.letter.wire_name());
                         let rest = std::iter::once(entry).chain(entries.by_ref()).collect();
                         self.run_again(rest);
                         self.barrier = true;

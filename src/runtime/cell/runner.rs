@@ -332,7 +332,7 @@ impl<A: Agent> Runner<A> {
 
     /// Puts itself behind the others who may have to leave.
     pub(super) fn note_use(&self) {
-        if self.kind.policy.crowd.is_bounded() {
+        if self.kind.policy.residency.is_bounded() {
             self.inbox().used_at.store(self.node.starts.load(Ordering::Relaxed) as u32, Ordering::Relaxed);
         }
     }

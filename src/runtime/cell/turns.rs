@@ -86,9 +86,9 @@ impl<A: Agent> Runner<A> {
         if self.volatile() {
             // A volatile turn cannot be run again, so it must not find the gate shut.
             self.window.is_uncovered()
-                || (self.is_outstanding() && self.kind.long.contains(letter.wire_name()))
+                || (self.is_outstanding() && self.kind.slow.contains(letter.wire_name()))
         } else {
-            self.is_outstanding() && self.kind.long.contains(letter.wire_name())
+            self.is_outstanding() && self.kind.slow.contains(letter.wire_name())
         }
     }
 
@@ -182,13 +182,13 @@ impl<A: Agent> Runner<A> {
 
     #[inline]
     fn has_run(&mut self, message: &'static str, ended: bool, terms: &Terms) {
-        if !self.air.waited.is_zero() || self.kind.long.are_known() {
+        if !self.air.waited.is_zero() || self.kind.slow.are_known() {
             let long = std::mem::take(&mut self.air.waited) >= LONG;
             if ended && !long && !self.turn.gate.is_standing_or_passed() {
-                self.kind.long.doubt(message);
+                self.kind.slow.doubt(message);
             } else if long && !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {
                 // Of a relaxed agent nobody waits for the commit.
-                self.kind.long.learn(message);
+                self.kind.slow.learn(message);
             }
         }
         if let Some(begun) = terms.begun {
@@ -238,7 +238,7 @@ impl<A: Agent> Runner<A> {
             End::Ran(ran) => {
                 let ran = self.settle_outbox(&mut letter, ran);
                 if reached {
-                    self.kind.long.learn(letter.wire_name());
+                    self.kind.slow.learn(letter.wire_name());
                     self.barrier = true;
                 }
                 if ran == Ran::Failed {
@@ -257,7 +257,7 @@ impl<A: Agent> Runner<A> {
             }
             End::Cut(why) => Box::pin(self.cut(letter, why)).await,
             End::Blocked => {
-                self.kind.long.learn(letter.wire_name());
+                self.kind.slow.learn(letter.wire_name());
                 self.batch.push_front(letter);
                 self.barrier = true;
                 let _ = self.turn.take_outbox();

@@ -15,9 +15,9 @@ use crate::{
         snapshot,
     },
     runtime::{
+        agent_status::Standing,
         inbox::Control,
-        live::LiveInfo,
-        standing::Standing,
+        running_cell::LiveInfo,
         trial,
         views::{Action, AgentInfo, Page, SnapshotInfo, StateInfo},
     },

@@ -5,8 +5,8 @@ use crate::model::id::check_key;
 use crate::runtime::{
     dispatcher::RunningTasks,
     kind::AnyKind,
-    live::LiveInfo,
     persistence::Health,
+    running_cell::LiveInfo,
     views::{Page, TreeNode},
 };
 use crate::store::{AgentFilter, AgentRow};

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cleaning,
-    doom::end_doomed,
+    doomed_tasks::end_doomed,
     kind::PostError,
     node::Node,
     task_cell::{TaskCell, record},

@@ -7,13 +7,13 @@ const FORGET_ONE_IN: u32 = 16;
 
 /// Messages whose handlers reach outside, or wait for something else for long.
 #[derive(Default)]
-pub(crate) struct LongMessages {
+pub(crate) struct SlowMessages {
     names: papaya::HashSet<&'static str>,
     /// Whether there have been any: asked before each turn.
     any: AtomicBool,
 }
 
-impl LongMessages {
+impl SlowMessages {
     /// Whether there may be any.
     #[inline]
     pub(super) fn are_known(&self) -> bool {

@@ -13,11 +13,11 @@ const SLACK: usize = 16;
 
 /// How many agents of a kind may be in memory; 0: any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Crowd {
+pub(crate) struct Residency {
     max: usize,
 }
 
-impl Crowd {
+impl Residency {
     pub(crate) fn of(max: usize) -> Self {
         Self { max }
     }
@@ -46,7 +46,7 @@ impl Crowd {
     }
 }
 
-impl Crowd {
+impl Residency {
     /// Where more run than may, has those of `all` leave that have been idle the longest.
     pub(crate) fn thin_out<I: Iterator<Item = Arc<Inbox>>>(self, running: usize, all: impl Fn() -> I) {
         let is_told = |inbox: &Arc<Inbox>| inbox.control() >= Control::Passivate;
@@ -70,23 +70,23 @@ mod tests {
 
     #[test]
     fn without_a_bound_nobody_leaves() {
-        let crowd = Crowd::of(0);
-        assert!(!crowd.is_over(1_000_000) && !crowd.is_eased(0));
-        assert_eq!(crowd.surplus(1_000_000), 0);
+        let residency = Residency::of(0);
+        assert!(!residency.is_over(1_000_000) && !residency.is_eased(0));
+        assert_eq!(residency.surplus(1_000_000), 0);
     }
 
     #[test]
     fn one_too_many_makes_room_for_several() {
-        let crowd = Crowd::of(3_200);
-        assert!(!crowd.is_over(3_200) && crowd.is_over(3_201));
-        assert_eq!((crowd.surplus(3_200), crowd.surplus(3_201)), (0, 201));
-        assert!(!crowd.is_eased(3_101) && crowd.is_eased(3_100));
+        let residency = Residency::of(3_200);
+        assert!(!residency.is_over(3_200) && residency.is_over(3_201));
+        assert_eq!((residency.surplus(3_200), residency.surplus(3_201)), (0, 201));
+        assert!(!residency.is_eased(3_101) && residency.is_eased(3_100));
     }
 
     #[test]
-    fn a_small_crowd_loses_no_more_than_it_must() {
-        let crowd = Crowd::of(4);
-        assert_eq!((crowd.surplus(5), crowd.surplus(7)), (1, 3));
-        assert!(crowd.is_eased(4) && !crowd.is_eased(5));
+    fn a_small_bound_unloads_no_more_than_it_must() {
+        let residency = Residency::of(4);
+        assert_eq!((residency.surplus(5), residency.surplus(7)), (1, 3));
+        assert!(residency.is_eased(4) && !residency.is_eased(5));
     }
 }

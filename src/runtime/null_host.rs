@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Finds nothing, and accepts nothing.
-pub(super) struct Gone;
+pub(super) struct NullHost;
 
-impl Host for Gone {
+impl Host for NullHost {
     fn directory(&self, _: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         None
     }

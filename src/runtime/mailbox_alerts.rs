@@ -1,6 +1,6 @@
 //! Mailboxes that are nearly full, as found by the sweep of each second.
 
-use super::{inbox::Phase, kind::Kind, live::Live};
+use super::{inbox::Phase, kind::Kind, running_cell::Live};
 use crate::{
     agent::Agent,
     clock,
