@@ -33,16 +33,22 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use answer::{AskError, Done, Fault, Joined, Outcome};
 pub use bond::Terminated;
-pub use letter::{AnyLetter, Details, Envelope, JsonReply, Letter, Ran};
+pub use letter::JsonReply;
 pub use many::SendMany;
 pub use message::{Data, Invalid, JsonRefusal, Message, Never, Refused};
-pub use messages::{Accepts, At, Door, Entry, EnvelopeOf, Leaf, Lists, Messages, Shape};
+pub use messages::{Accepts, Messages};
 pub use policy::{OnFull, Persistence, Policy, Restart};
 pub use reference::{Address, AgentRef, Ask, Full, Pending, Tell};
 pub use retry::Retry;
 pub use schedule::{ScheduleOptions, Target};
 pub use topic::Topic;
 pub use turn::{Batch, Held, Opened, Peer, Queued, SessionPeer, Talk, ToolPeer, Turn};
+
+// Public because the tuples that implement `Messages` name them; not meant for programs.
+#[doc(hidden)]
+pub use letter::{AnyLetter, Details, Envelope, Letter, Ran};
+#[doc(hidden)]
+pub use messages::{At, Door, Entry, EnvelopeOf, Leaf, Lists, Shape};
 
 /// A supervised actor with durable state, addressed as `kind/key`.
 ///
