@@ -166,7 +166,7 @@ macro_rules! act_statements {
         }
 
         /// Reads all of them: what is wrong, a line each.
-        pub(super) $($async)* fn audit(conn: &mut $conn) -> QueryResult<Vec<String>> {
+        pub(super) $($async)* fn verify(conn: &mut $conn) -> QueryResult<Vec<String>> {
             use greenroom_acts::dsl;
             let all = dsl::greenroom_acts.select(ActRow::as_select());
             let rows = RunQueryDsl::load::<ActRow>(all, conn)$($wait)*?;

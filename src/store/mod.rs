@@ -9,7 +9,6 @@
 //! The units of one call share a transaction, but each gets its own [`Verdict`].
 
 mod acts;
-mod audit;
 mod cause;
 mod commit_retry;
 mod crashes;
@@ -33,6 +32,7 @@ mod settings;
 mod shared;
 mod sql_text;
 mod sqlite;
+mod talk_check;
 mod tokens;
 mod told;
 mod unit;

@@ -222,7 +222,7 @@ macro_rules! schedule_statements {
         }
 
         /// Reads all of them: what is wrong, a line each.
-        pub(super) $($async)* fn audit(conn: &mut $conn) -> QueryResult<Vec<String>> {
+        pub(super) $($async)* fn verify(conn: &mut $conn) -> QueryResult<Vec<String>> {
             use greenroom_schedules::dsl;
             let all = dsl::greenroom_schedules.select(ScheduleRow::as_select());
             let rows = RunQueryDsl::load::<ScheduleRow>(all, conn)$($wait)*?;

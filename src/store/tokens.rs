@@ -120,7 +120,7 @@ macro_rules! token_statements {
         }
 
         /// Reads all of them: what is wrong, a line each.
-        pub(super) $($async)* fn audit(conn: &mut $conn) -> QueryResult<Vec<String>> {
+        pub(super) $($async)* fn verify(conn: &mut $conn) -> QueryResult<Vec<String>> {
             use greenroom_tokens::dsl;
             let all = dsl::greenroom_tokens.select(TokenRow::as_select());
             let rows = RunQueryDsl::load::<TokenRow>(all, conn)$($wait)*?;

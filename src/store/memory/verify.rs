@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::store::{
     AgentRow, StoredStatus, VerifyReport,
-    audit::Audit,
+    talk_check::TalkFindings,
     values::Id,
     verify::{Finding, StateReader},
 };
@@ -35,26 +35,26 @@ pub(super) fn verify<'r>(state: &State, reader: &'r mut StateReader<'r>) -> Veri
     let gone = state.agents.iter().filter(|(_, agent)| gone(&agent.row)).count() as u64;
     let deleted = (100 + StoredStatus::Deleted as i16, count(gone));
     let mut report = finding.compared(&tasks.chain(agents).chain([deleted]).collect::<Vec<_>>());
-    audit(state).enter(&mut report);
+    verify_talks(state).enter(&mut report);
     report
 }
 
-fn audit(state: &State) -> Audit {
-    let mut audit = Audit::default();
+fn verify_talks(state: &State) -> TalkFindings {
+    let mut findings = TalkFindings::default();
     for (id, talk) in state.talks.iter() {
         let metadata = serde_json::to_vec(&talk.conversation.metadata).unwrap_or_default();
-        audit.conversation((Id(id.0), talk.conversation.last_seq, talk.deleted, metadata));
+        findings.conversation((Id(id.0), talk.conversation.last_seq, talk.deleted, metadata));
     }
     for ((conversation, seq), message) in state.messages.iter() {
         let content = message.content.get().as_bytes().to_vec();
-        audit.message((Id(conversation.0), *seq, Id(message.id.0), content));
+        findings.message((Id(conversation.0), *seq, Id(message.id.0), content));
     }
     for (id, session) in state.sessions.iter() {
-        audit.session((id.clone(), session.data.get().as_bytes().to_vec()));
+        findings.session((id.clone(), session.data.get().as_bytes().to_vec()));
     }
     for ((topic, agent), subscriber) in state.subscriptions.iter() {
         let (kind, key) = (subscriber.kind.to_string(), subscriber.key.to_string());
-        audit.subscription((topic.to_string(), Id(agent.0), kind, key));
+        findings.subscription((topic.to_string(), Id(agent.0), kind, key));
     }
-    audit
+    findings
 }

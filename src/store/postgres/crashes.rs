@@ -68,7 +68,7 @@ pub(super) async fn clean(conn: &mut AsyncPgConnection, before: Timestamp) -> Re
 }
 
 /// Reads all of them: what is wrong, a line each.
-pub(super) async fn audit(conn: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+pub(super) async fn verify(conn: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     use greenroom_crashes::dsl;
     let rows = dsl::greenroom_crashes.select((dsl::id, dsl::report)).load(conn).await?;
     Ok(unreadable(rows))

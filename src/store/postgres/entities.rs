@@ -24,12 +24,13 @@ use crate::{
         session::{Expect, SessionChange, SessionWrite},
     },
     store::{
-        Forgotten, Refusal, Unit, audit::Audit, entities::entity_reads, schema::greenroom_subscriptions,
+        Forgotten, Refusal, Unit, entities::entity_reads, schema::greenroom_subscriptions,
+        talk_check::TalkFindings,
     },
 };
 
 /// How much one call forgets, of each kind.
-const AT_ONCE: i32 = 500;
+const DELETE_BATCH: i32 = 500;
 /// How many messages of deleted conversations one call forgets.
 const MESSAGES_AT_ONCE: i32 = 5_000;
 
@@ -146,28 +147,28 @@ pub(super) async fn forget(
     let sql = |e| error::of_commit(&e);
     let mut conversations = Vec::new();
     if let Some(since) = idle_since {
-        let call = diesel::select(greenroom_delete_idle_1(micros(since), AT_ONCE));
+        let call = diesel::select(greenroom_delete_idle_1(micros(since), DELETE_BATCH));
         let ids: Vec<Option<Id>> = call.load(conn).await.map_err(sql)?;
         conversations = ids.into_iter().flatten().map(|id| ConversationId(id.0)).collect();
     }
-    let call = diesel::select(greenroom_forget_1(micros(now), AT_ONCE, MESSAGES_AT_ONCE));
+    let call = diesel::select(greenroom_forget_1(micros(now), DELETE_BATCH, MESSAGES_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
     let rows = u64::try_from(forgotten).unwrap_or(0) + conversations.len() as u64;
     Ok(Forgotten { rows, conversations })
 }
 
 /// Reads everything.
-pub(super) async fn audit(conn: &mut AsyncPgConnection) -> QueryResult<Audit> {
+pub(super) async fn verify(conn: &mut AsyncPgConnection) -> QueryResult<TalkFindings> {
     use greenroom_conversations::dsl as c;
     use greenroom_messages::dsl as m;
     use greenroom_sessions::dsl as s;
     use greenroom_subscriptions::dsl as t;
-    let mut audit = Audit::default();
+    let mut findings = TalkFindings::default();
     {
         let all = c::greenroom_conversations.select((c::id, c::last_seq, c::deleted, c::metadata));
         let mut rows = RunQueryDsl::load_stream::<(Id, i64, bool, Vec<u8>)>(all, conn).await?;
         while let Some(row) = rows.try_next().await? {
-            audit.conversation(row);
+            findings.conversation(row);
         }
     }
     {
@@ -179,21 +180,21 @@ pub(super) async fn audit(conn: &mut AsyncPgConnection) -> QueryResult<Audit> {
         ));
         let mut rows = RunQueryDsl::load_stream::<(Id, i64, Id, Vec<u8>)>(all, conn).await?;
         while let Some(row) = rows.try_next().await? {
-            audit.message(row);
+            findings.message(row);
         }
     }
     {
         let all = s::greenroom_sessions.select((s::id, s::data));
         let mut rows = RunQueryDsl::load_stream::<(String, Vec<u8>)>(all, conn).await?;
         while let Some(row) = rows.try_next().await? {
-            audit.session(row);
+            findings.session(row);
         }
     }
     let all = t::greenroom_subscriptions.select((t::topic, t::agent, t::kind, t::key));
     let mut rows = RunQueryDsl::load_stream::<(String, Id, String, String)>(all, conn).await?;
     while let Some(row) = rows.try_next().await? {
-        audit.subscription(row);
+        findings.subscription(row);
     }
     drop(rows);
-    Ok(audit)
+    Ok(findings)
 }

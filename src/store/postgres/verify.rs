@@ -70,10 +70,10 @@ async fn read(conn: &mut AsyncPgConnection, mut finding: Finding<'_>) -> QueryRe
         }
     }
     let mut report = finding.compared(&read::stored_counts(conn).await?);
-    entities::audit(conn).await?.enter(&mut report);
-    report.problems.append(&mut crashes::audit(conn).await?);
-    report.problems.append(&mut schedules::audit(conn).await?);
-    report.problems.append(&mut tokens::audit(conn).await?);
-    report.problems.append(&mut acts::audit(conn).await?);
+    entities::verify(conn).await?.enter(&mut report);
+    report.problems.append(&mut crashes::verify(conn).await?);
+    report.problems.append(&mut schedules::verify(conn).await?);
+    report.problems.append(&mut tokens::verify(conn).await?);
+    report.problems.append(&mut acts::verify(conn).await?);
     Ok(report)
 }

@@ -96,7 +96,7 @@ impl Tx<'_> {
 }
 
 /// Reads all of them: what is wrong, a line each.
-pub(super) fn audit(conn: &mut SqliteConnection) -> QueryResult<Vec<String>> {
+pub(super) fn verify(conn: &mut SqliteConnection) -> QueryResult<Vec<String>> {
     use greenroom_crashes::dsl;
     let rows = dsl::greenroom_crashes.select((dsl::id, dsl::report)).load(conn)?;
     Ok(unreadable(rows))

@@ -14,13 +14,13 @@ use crate::{
     model::conversation::ConversationId,
     store::{
         Forgotten, StoreError,
-        audit::Audit,
         schema::{greenroom_conversations, greenroom_messages, greenroom_sessions, greenroom_subscriptions},
+        talk_check::TalkFindings,
     },
 };
 
 /// How much one call forgets, of each kind.
-const AT_ONCE: i64 = 500;
+const DELETE_BATCH: i64 = 500;
 /// How many messages of deleted conversations one call forgets.
 const MESSAGES_AT_ONCE: i64 = 5_000;
 
@@ -80,7 +80,7 @@ impl Tx<'_> {
             .filter(dsl::expires_in.le(hour(self.now)))
             .filter(dsl::expires_at.le(self.now))
             .order(dsl::expires_in.asc())
-            .limit(AT_ONCE)
+            .limit(DELETE_BATCH)
             .select(dsl::id)
             .load(self.conn)?;
         for id in &expired {
@@ -96,7 +96,7 @@ impl Tx<'_> {
             .filter(dsl::used_on.le(day(since)))
             .filter(dsl::updated_at.lt(since))
             .order(dsl::used_on.asc())
-            .limit(AT_ONCE)
+            .limit(DELETE_BATCH)
             .select(dsl::id)
             .load(self.conn)?;
         let idle: Vec<_> = idle.into_iter().map(|id| ConversationId(id.0)).collect();
@@ -111,7 +111,7 @@ impl Tx<'_> {
         let deleted: Vec<Id> = c::greenroom_conversations
             .filter(literally::<Bool>("deleted"))
             .order(c::id.asc())
-            .limit(AT_ONCE)
+            .limit(DELETE_BATCH)
             .select(c::id)
             .load(self.conn)?;
         let (mut left, mut gone) = (MESSAGES_AT_ONCE, 0);
@@ -133,15 +133,15 @@ impl Tx<'_> {
 }
 
 /// Reads everything.
-pub(super) fn audit(conn: &mut SqliteConnection) -> QueryResult<Audit> {
+pub(super) fn verify(conn: &mut SqliteConnection) -> QueryResult<TalkFindings> {
     use greenroom_conversations::dsl as c;
     use greenroom_messages::dsl as m;
     use greenroom_sessions::dsl as s;
     use greenroom_subscriptions::dsl as t;
-    let mut audit = Audit::default();
+    let mut findings = TalkFindings::default();
     let rows = c::greenroom_conversations.select((c::id, c::last_seq, c::deleted, c::metadata));
     for row in rows.load_iter::<(Id, i64, bool, Vec<u8>), DefaultLoadingMode>(conn)? {
-        audit.conversation(row?);
+        findings.conversation(row?);
     }
     let rows = m::greenroom_messages.order((m::conversation.asc(), m::seq.asc())).select((
         m::conversation,
@@ -150,15 +150,15 @@ pub(super) fn audit(conn: &mut SqliteConnection) -> QueryResult<Audit> {
         m::content,
     ));
     for row in rows.load_iter::<(Id, i64, Id, Vec<u8>), DefaultLoadingMode>(conn)? {
-        audit.message(row?);
+        findings.message(row?);
     }
     let rows = s::greenroom_sessions.select((s::id, s::data));
     for row in rows.load_iter::<(String, Vec<u8>), DefaultLoadingMode>(conn)? {
-        audit.session(row?);
+        findings.session(row?);
     }
     let rows = t::greenroom_subscriptions.select((t::topic, t::agent, t::kind, t::key));
     for row in rows.load_iter::<(String, Id, String, String), DefaultLoadingMode>(conn)? {
-        audit.subscription(row?);
+        findings.subscription(row?);
     }
-    Ok(audit)
+    Ok(findings)
 }

@@ -75,10 +75,10 @@ fn read(conn: &mut SqliteConnection, mut finding: Finding<'_>) -> QueryResult<Ve
     use greenroom_counts::dsl;
     let kept: Vec<(i16, i64)> = dsl::greenroom_counts.select((dsl::id, dsl::n)).load(conn)?;
     let mut report = finding.compared(&kept);
-    super::forget::audit(conn)?.enter(&mut report);
-    report.problems.append(&mut super::crashes::audit(conn)?);
-    report.problems.append(&mut super::schedules::audit(conn)?);
-    report.problems.append(&mut super::tokens::audit(conn)?);
-    report.problems.append(&mut super::acts::audit(conn)?);
+    super::forget::verify(conn)?.enter(&mut report);
+    report.problems.append(&mut super::crashes::verify(conn)?);
+    report.problems.append(&mut super::schedules::verify(conn)?);
+    report.problems.append(&mut super::tokens::verify(conn)?);
+    report.problems.append(&mut super::acts::verify(conn)?);
     Ok(report)
 }

@@ -9,7 +9,7 @@ use crate::model::id::AgentId;
 
 /// What has been found so far.
 #[derive(Default)]
-pub(super) struct Audit {
+pub(super) struct TalkFindings {
     conversations: HashMap<Id, Seen>,
     messages: u64,
     sessions: u64,
@@ -24,7 +24,7 @@ struct Seen {
     read: i64,
 }
 
-impl Audit {
+impl TalkFindings {
     /// A conversation's row: id, last place, whether it is deleted, metadata.
     pub(super) fn conversation(&mut self, (id, last_seq, deleted, metadata): (Id, i64, bool, Vec<u8>)) {
         self.conversations.insert(id, Seen { last_seq, deleted, read: 0 });
