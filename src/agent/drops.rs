@@ -9,7 +9,7 @@ use super::guard::guard;
 use crate::model::event::{Event, Level};
 
 /// How many may wait to be reported: a storm of them has one cause, and the log would only count them.
-const MOST: usize = 64;
+const MAX_NOTED: usize = 64;
 
 static NOTED: Mutex<Vec<Event>> = Mutex::new(Vec::new());
 
@@ -55,7 +55,7 @@ impl<T> Drop for Guarded<T> {
 #[cold]
 pub(crate) fn note(of: &str, panic: (String, Option<String>)) {
     let mut noted = NOTED.lock();
-    if noted.len() < MOST {
+    if noted.len() < MAX_NOTED {
         noted.push(drop_panicked(of.to_owned(), panic));
     }
 }

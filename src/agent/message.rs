@@ -101,10 +101,10 @@ impl Invalid {
     /// # Errors
     /// The findings, at most 32.
     pub(crate) fn check(validator: &jsonschema::Validator, value: &serde_json::Value) -> Result<(), Self> {
-        const MOST: usize = 32;
+        const MAX_FINDINGS: usize = 32;
         let findings: Vec<_> = validator
             .iter_errors(value)
-            .take(MOST)
+            .take(MAX_FINDINGS)
             .map(|e| (e.instance_path().to_string(), e.to_string().chars().take(300).collect()))
             .collect();
         if findings.is_empty() { Ok(()) } else { Err(Self(findings)) }

@@ -21,7 +21,7 @@ use super::{
 use crate::http::{Announcement, Token, url_of};
 
 /// How long an answer may take that does not wait for anything.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an ask may take that names no timeout: longer than any sensible `ask_timeout`.
 pub(super) const LONG: Duration = Duration::from_secs(900);
 /// For how long the few that are wanted of a list are looked for.
@@ -134,7 +134,7 @@ impl Client {
 
     /// Reads.
     pub fn get(&self, path: &str) -> Result<Reply, Failure> {
-        self.get_within(path, PATIENCE)
+        self.get_within(path, REQUEST_TIMEOUT)
     }
 
     /// Reads what may wait for `wait` before it answers.
@@ -144,7 +144,7 @@ impl Client {
 
     /// Does something.
     pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Reply, Failure> {
-        self.post_with(path, body, None, PATIENCE)
+        self.post_with(path, body, None, REQUEST_TIMEOUT)
     }
 
     /// Does something, with an idempotency key, and with an answer that may take `wait`.
@@ -162,24 +162,26 @@ impl Client {
     /// Changes something.
     pub fn patch(&self, path: &str, document: &Value) -> Result<Reply, Failure> {
         let (kind, body) = ("application/merge-patch+json", document.to_string().into_bytes());
-        self.exchange(true, |there| there.with_body(("PATCH", path), kind, None, body.clone(), PATIENCE))
+        self.exchange(true, |there| {
+            there.with_body(("PATCH", path), kind, None, body.clone(), REQUEST_TIMEOUT)
+        })
     }
 
     /// Writes something over what is of a version.
     pub fn put(&self, path: &str, body: Vec<u8>, if_match: &str) -> Result<Reply, Failure> {
         let tag = Some(("If-Match", if_match));
-        self.exchange(true, |there| there.with_body(("PUT", path), JSON, tag, body.clone(), PATIENCE))
+        self.exchange(true, |there| there.with_body(("PUT", path), JSON, tag, body.clone(), REQUEST_TIMEOUT))
     }
 
     /// Does something, if it is of a version where one is named.
     pub fn post_if(&self, path: &str, body: Vec<u8>, if_match: Option<&str>) -> Result<Reply, Failure> {
         let tag = if_match.map(|tag| ("If-Match", tag));
-        self.exchange(true, |there| there.with_body(("POST", path), JSON, tag, body.clone(), PATIENCE))
+        self.exchange(true, |there| there.with_body(("POST", path), JSON, tag, body.clone(), REQUEST_TIMEOUT))
     }
 
     /// Removes something.
     pub fn delete(&self, path: &str) -> Result<Reply, Failure> {
-        self.exchange(true, |there| there.bare("DELETE", path, PATIENCE))
+        self.exchange(true, |there| there.bare("DELETE", path, REQUEST_TIMEOUT))
     }
 
     fn bare(&self, method: &str, path: &str, wait: Duration) -> Sent {
@@ -229,7 +231,8 @@ impl Client {
             request = request.header("Last-Event-ID", id);
         }
         let request = request.body(()).map_err(|error| self.bad_url(&error))?;
-        let request = self.agent.configure_request(request).timeout_recv_response(Some(PATIENCE)).build();
+        let request =
+            self.agent.configure_request(request).timeout_recv_response(Some(REQUEST_TIMEOUT)).build();
         let response = self.agent.run(request).map_err(|error| self.unanswered(&error, false))?;
         if response.status().is_success() {
             return Ok(response.into_body().into_reader());

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long a neighbour may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Less room than this is told …
 const LITTLE_ROOM: u64 = 1024 * 1024 * 1024;
 /// … and less than this is wrong.
@@ -137,12 +137,12 @@ pub(super) fn verdict(found: &[Finding]) -> Result<(), Failure> {
 async fn store(settings: &Settings) -> Finding {
     let shown = without_password(&settings.store.url);
     let begun = Instant::now();
-    let asked = tokio::time::timeout(PATIENCE, store::migration_status(&settings.store.url)).await;
+    let asked = tokio::time::timeout(PEER_TIMEOUT, store::migration_status(&settings.store.url)).await;
     let took = begun.elapsed();
     let unreachable = "look at store.url, and whether the server runs and lets this machine in";
     match asked {
         Err(_) => {
-            Finding::wrong("store", format!("{shown} does not answer within {PATIENCE:?}"), unreachable)
+            Finding::wrong("store", format!("{shown} does not answer within {PEER_TIMEOUT:?}"), unreachable)
         }
         Ok(Err(error)) => Finding::wrong("store", format!("{shown}: {error}"), unreachable),
         Ok(Ok(seen)) if !seen.unknown.is_empty() => {
@@ -173,14 +173,14 @@ async fn cache(settings: &Settings) -> Finding {
         Err(error) => return Finding::wrong("cache", format!("{shown}: {error}"), "look at cache.url"),
     };
     // it connects by itself, and says so
-    while !opened.health().up && begun.elapsed() < PATIENCE {
+    while !opened.health().up && begun.elapsed() < PEER_TIMEOUT {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let health = opened.health();
     if health.up {
         return Finding::ok("cache", format!("{shown} answers in {}", millis(begun.elapsed())));
     }
-    let why = health.reason.unwrap_or_else(|| format!("no answer within {PATIENCE:?}"));
+    let why = health.reason.unwrap_or_else(|| format!("no answer within {PEER_TIMEOUT:?}"));
     let remedy =
         "nothing is lost without it, reads go to the store; look at cache.url, and whether Redis runs";
     Finding::warning("cache", format!("{shown}: {why}"), remedy)

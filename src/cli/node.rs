@@ -12,7 +12,7 @@ use super::{
 use crate::http::Announcement;
 
 /// How often it is looked whether the node has gone.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct StopArgs {
@@ -46,7 +46,7 @@ pub(super) fn stop(session: &Session<'_>, args: &StopArgs) -> Result<(), Failure
                 return Err(Failure::new(Exit::TimedOut, "the node is still stopping")
                     .hint(format!("{} logs -f shows what it waits for", session.program)));
             }
-            _ => std::thread::sleep(LOOK),
+            _ => std::thread::sleep(POLL_INTERVAL),
         }
     }
     out::note("the node has stopped");

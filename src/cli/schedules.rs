@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Session,
-    client::{PATIENCE, Reply, document, encode, typed},
+    client::{REQUEST_TIMEOUT, Reply, document, encode, typed},
     exit::Failure,
     input,
     limit::Limit,
@@ -233,7 +233,8 @@ fn told(session: &Session<'_>, reply: &Reply) -> Result<(), Failure> {
 }
 
 fn submit(session: &Session<'_>, name: &str, key: Option<&str>) -> Result<(), Failure> {
-    let reply = session.client()?.post_with(&format!("{}/run", path(name)), Vec::new(), key, PATIENCE)?;
+    let reply =
+        session.client()?.post_with(&format!("{}/run", path(name)), Vec::new(), key, REQUEST_TIMEOUT)?;
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }

@@ -21,16 +21,16 @@ use crate::{
 };
 
 /// How long one look waits for the task's end.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_WAIT: Duration = Duration::from_millis(500);
 /// How long its answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(session: &Session<'_>, id: &str, json: bool) -> Result<(), Failure> {
     let client = session.client()?;
     let (mut lines, mut shown) = (Lines::default(), Shown::new(json));
     loop {
-        let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(LOOK)))]));
-        let reply = client.get_within(&asked, PATIENCE)?;
+        let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(POLL_WAIT)))]));
+        let reply = client.get_within(&asked, REQUEST_TIMEOUT)?;
         let task: TaskView = reply.read()?;
         for line in lines.fresh(&client, id)? {
             shown.line(&line)?;

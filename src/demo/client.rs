@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Failure, stop::Stop};
 
 /// How long a request may fail, the node being killed and started meanwhile.
-const PATIENCE: Duration = Duration::from_secs(120);
+const RETRY_BUDGET: Duration = Duration::from_secs(120);
 /// How long to wait before it is sent again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -112,8 +112,8 @@ impl Client {
             match outcome {
                 Ok(answer) if !matches!(answer.status, 429 | 503 | 504 | 507) => return Ok(answer),
                 _ if self.stop.is_raised() => return Err(Failure::Interrupted),
-                Ok(answer) if start.elapsed() > PATIENCE => answer.ok().map(drop)?,
-                Err(e) if start.elapsed() > PATIENCE => {
+                Ok(answer) if start.elapsed() > RETRY_BUDGET => answer.ok().map(drop)?,
+                Err(e) if start.elapsed() > RETRY_BUDGET => {
                     return Err(e.context("the node does not answer").into());
                 }
                 _ => {}

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{Failure, client::Client, ground::Ground, stop::Stop};
 
 /// How long a node may take to be ready, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const NODE_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 /// The exit code of a node whose data directory is in use.
 const IN_USE: i32 = 4;
@@ -44,7 +44,7 @@ pub(super) struct Node {
 impl Node {
     /// Starts a node, after ending one that an earlier demo left behind.
     pub fn start(ground: &Ground, stop: &Stop) -> Result<Self, Failure> {
-        let patience = if end_stray(ground, stop) { PATIENCE } else { Duration::from_secs(3) };
+        let patience = if end_stray(ground, stop) { NODE_TIMEOUT } else { Duration::from_secs(3) };
         let roots = serde_json::to_string(&[&ground.dir]).context("the directory's name is not UTF-8")?;
         let command = vec![
             "run".to_owned(),
@@ -94,7 +94,7 @@ impl Node {
     pub fn end(&mut self) {
         if self.client.stop_node().is_ok() {
             let start = Instant::now();
-            while !self.has_ended() && start.elapsed() < PATIENCE / 4 {
+            while !self.has_ended() && start.elapsed() < NODE_TIMEOUT / 4 {
                 std::thread::sleep(PAUSE);
             }
         }
@@ -176,7 +176,7 @@ fn ready(child: &mut Child, data: &Path, stop: &Stop, since: Instant) -> Result<
         if stop.wait(PAUSE) {
             return Err(Failure::Interrupted);
         }
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > NODE_TIMEOUT {
             let log = data.join(LOG);
             return Err(anyhow::anyhow!("the node is not ready after a minute: see {}", log.display()).into());
         }

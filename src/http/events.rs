@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How many streams may be open at once.
-pub(super) const MOST: usize = 12_000;
+pub(super) const MAX_STREAMS: usize = 12_000;
 /// A stream that says nothing for so long says that it is there: proxies close what is silent.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How often it is asked whether a reader may still be told.
@@ -44,7 +44,7 @@ const PACE: Duration = Duration::from_millis(50);
 /// How often it is looked who has gone for good.
 const TIDY: Duration = Duration::from_secs(10);
 /// How long the end waits for the event that tells of it.
-const LAST: Duration = Duration::from_millis(250);
+const LAST_EVENT_TIMEOUT: Duration = Duration::from_millis(250);
 /// About so many bytes are written at once.
 const CHUNK_BYTES: usize = 32 * 1_024;
 /// How long a reader whose connection broke off is to wait, in milliseconds.
@@ -72,7 +72,7 @@ impl Feed {
     pub(super) fn start(events: Stream, stop: CancellationToken) -> Self {
         let (tell, news) = watch::channel(());
         rt::spawn(watch_ring(events, tell, stop));
-        let most = open_files().map_or(MOST, |files| MOST.min(files / 2));
+        let most = open_files().map_or(MAX_STREAMS, |files| MAX_STREAMS.min(files / 2));
         Self { news, open: Arc::default(), most }
     }
 
@@ -84,7 +84,7 @@ impl Feed {
             return Err(Problem::new(
                 "overloaded",
                 format!(
-                    "{} event streams are open, {own} with this token: no more than {MOST} may be, nor than half the \
+                    "{} event streams are open, {own} with this token: no more than {MAX_STREAMS} may be, nor than half the \
                      files that the process may open (ulimit -n), and half of those with one token",
                     open.all
                 ),
@@ -136,7 +136,7 @@ async fn watch_ring(events: Stream, tell: watch::Sender<()>, stop: CancellationT
         }
     }
     // It says in a moment that the node stops. Then the readers end, for `tell` is gone.
-    let _ = timeout(LAST, events.news()).await;
+    let _ = timeout(LAST_EVENT_TIMEOUT, events.news()).await;
 }
 
 /// `GET /events?subject=&event=&after=BOOT:N&tail=N&follow=true`.

@@ -12,7 +12,7 @@ use crate::{log::Line, model::event::Level};
 /// How many records are given that were not asked for by number.
 const TAIL: usize = 100;
 /// The most that one answer holds.
-const MOST: usize = 2_048;
+const MAX_RECORDS: usize = 2_048;
 /// The longest wait of one request.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -81,7 +81,7 @@ impl Wanted {
         let after = self.after.map(|after| if after > newest { 0 } else { after });
         let found =
             kept.iter().filter(|line| after.is_none_or(|after| line.number > after) && self.takes(line));
-        let most = if after.is_some() { MOST } else { self.tail.min(MOST) };
+        let most = if after.is_some() { MAX_RECORDS } else { self.tail.min(MAX_RECORDS) };
         let mut lines: VecDeque<&Line> = VecDeque::new();
         for line in found {
             lines.push_back(line);

@@ -6,7 +6,7 @@ use uuid::Uuid;
 /// The header with it, both ways.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest that is taken over.
-const MOST: usize = 128;
+const MAX_BYTES: usize = 128;
 
 /// What the client calls its request, where that can be printed as it is; else a fresh id.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
@@ -14,7 +14,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
         |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
     let given = headers
         .get(REQUEST_ID)
-        .filter(|id| (1..=MOST).contains(&id.len()) && id.as_bytes().iter().all(plain));
+        .filter(|id| (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(plain));
     match given {
         Some(id) => id.clone(),
         None => HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or(HeaderValue::from_static("-")),

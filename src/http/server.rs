@@ -23,7 +23,7 @@ use crate::{
 const WORKERS: usize = 2;
 /// Connections at the same time, for each worker: room for all event streams, and for as many others as
 /// if there were none.
-const MAX_CONNECTIONS: usize = events::MOST / WORKERS + 2_048;
+const MAX_CONNECTIONS: usize = events::MAX_STREAMS / WORKERS + 2_048;
 /// How long a connection without a request is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long requests that are under way may go on when the node ends.

@@ -14,7 +14,7 @@ pub(super) const EVENTS: u32 = 5;
 /// No limit.
 pub(super) const ALL: u32 = u32::MAX;
 /// How many agents of one kind are told one by one in a window not to be started again.
-pub(super) const LAST: u32 = 200;
+pub(super) const MAX_FINAL: u32 = 200;
 /// How many records of other code are written in full, for one site in a window.
 pub(super) const RECORDS: u32 = 50;
 /// How many sites are told apart; what comes beyond them shares one count for each event.

@@ -190,7 +190,7 @@ impl Logger {
         } else if (is_last || !wanted)
             && let Some(decision) = decision()
         {
-            let most = if is_last { limit::LAST } else { limit::EVENTS };
+            let most = if is_last { limit::MAX_FINAL } else { limit::EVENTS };
             self.admit(&decision.into(), kind, most);
         }
         self.tell_crash(report, site, kind);

@@ -19,7 +19,7 @@ use slog_async::{AsyncCore, AsyncError, AsyncGuard};
 const QUEUE: usize = 4096;
 /// How long a record that must not be lost waits for room. A console that takes nothing for longer
 /// (a stopped terminal) must not hold the runtime.
-pub(super) const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+pub(super) const ROOM_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// The key under which a record carries to the file what is written there.
 const FILE: &str = "file";
 
@@ -39,7 +39,7 @@ pub(super) struct Output {
     queue: AsyncCore,
     values: OwnedKVList,
     closed: AtomicBool,
-    /// The writer took nothing for [`PATIENCE`]: nobody waits again until it has taken something.
+    /// The writer took nothing for [`ROOM_TIMEOUT`]: nobody waits again until it has taken something.
     stuck: AtomicBool,
     dropped: AtomicU64,
 }
@@ -70,7 +70,7 @@ impl Output {
             return;
         }
         let console = console.unwrap_or_default();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ROOM_TIMEOUT;
         while !self.closed.load(Ordering::Acquire) {
             let values = slog::b!(FILE => file.unwrap_or_default());
             let queued = self
@@ -108,7 +108,7 @@ impl Output {
             drop(ended);
         };
         if std::thread::Builder::new().name("greenroom-log-end".to_owned()).spawn(finish).is_ok() {
-            let _ = end.recv_timeout(PATIENCE);
+            let _ = end.recv_timeout(ROOM_TIMEOUT);
         }
     }
 }

@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// When whoever is refused may try again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the counts may take to be read: the commit behind them knows better what is wrong with the store.
-const PATIENCE: Duration = Duration::from_millis(500);
+const COUNT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often it is counted where nobody submits: others bring work too.
-const LOOK: Duration = Duration::from_secs(5);
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the node knows of it.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl Node {
                 // by a count of a moment ago, and what came in since
                 self.waiting.full.set(true, clock::now());
                 let what = format!("{waiting} tasks wait already (tasks.max_backlog is {most})");
-                return Err(AskError::Overloaded { what, retry_after: AGAIN });
+                return Err(AskError::Overloaded { what, retry_after: RETRY_AFTER });
             }
             Room::Stale => self.count_soon(),
             Room::Some | Room::Unknown => {}
@@ -93,7 +93,7 @@ impl Node {
     /// Counts what waits; when it was counted, or `None`: the store did not tell.
     async fn count_waiting(&self) -> Option<Duration> {
         let seen = self.waiting.backlog.lock().since();
-        let counts = tokio::time::timeout(PATIENCE, self.store.counts()).await.ok()?.ok()?;
+        let counts = tokio::time::timeout(COUNT_TIMEOUT, self.store.counts()).await.ok()?.ok()?;
         let now = self.uptime();
         self.waiting.backlog.lock().counted(Backlog::of(&counts.tasks), seen, now);
         self.full_backlog(&counts);
@@ -120,7 +120,7 @@ impl Node {
 
 /// Counts now and then until `end`, so that it is known since when too many wait.
 pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
-    while end.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+    while end.run_until_cancelled(tokio::time::sleep(COUNT_INTERVAL)).await.is_some() {
         if node.settings.load().tasks.max_backlog > 0 && !node.outage.is_known() {
             node.count_soon();
         }

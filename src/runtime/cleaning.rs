@@ -8,7 +8,7 @@ use super::node::Node;
 use crate::{clock, config, store::Past};
 
 /// How often.
-pub(super) const EVERY: Duration = Duration::from_secs(60);
+pub(super) const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
 /// How often in a row it goes on while it finds something.
 const IN_A_ROW: usize = 100;
 

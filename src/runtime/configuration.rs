@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How often a node looks whether another one has changed what they share.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a change is tried that others overtake.
 const TRIES: usize = 5;
 
@@ -302,7 +302,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
         let known = node.configuration.state.lock().layers.kept;
         // an outage is told elsewhere

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// At most so many unknown fields are told.
-const TOLD: usize = 32;
+const MAX_FINDINGS: usize = 32;
 
 /// Reads a proposed state, and writes it as the agent itself would: what it leaves out stands there by its
 /// default.
@@ -40,7 +40,7 @@ fn read<A: Agent>(body: &[u8]) -> Result<A, Invalid> {
     let mut unknown = Vec::new();
     let mut de = serde_json::Deserializer::from_slice(body);
     let again: Result<A, _> = serde_ignored::deserialize(&mut de, |path| {
-        if unknown.len() < TOLD {
+        if unknown.len() < MAX_FINDINGS {
             unknown.push((place(&path), "the agent does not know this field".to_owned()));
         }
     });

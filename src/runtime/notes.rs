@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long what is said is gathered.
-const EVERY: Duration = Duration::from_millis(500);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 /// At most so many notes of tasks that have ended wait for a store that is away: the oldest go.
 const MAX_LEFT: usize = 4_096;
 
@@ -85,7 +85,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
             () = node.notes.work.notified() => {}
             () = end.cancelled() => {}
         }
-        let _ = tokio::time::timeout(EVERY, end.cancelled()).await;
+        let _ = tokio::time::timeout(FLUSH_INTERVAL, end.cancelled()).await;
         write(&node).await;
     }
 }

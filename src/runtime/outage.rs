@@ -43,12 +43,12 @@ use crate::{
 /// A failure that is over by then was a blip.
 const BLIP: Duration = Duration::from_millis(300);
 /// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// A call of the store that hears nothing for longer than this is looked into.
 const SLOW: Duration = Duration::from_millis(250);
 /// A store that does not answer a question within this time does not answer. Longer than a blip: there
 /// is nothing more to wait for then.
-const PATIENCE: Duration = Duration::from_millis(400);
+const STORE_TIMEOUT: Duration = Duration::from_millis(400);
 /// An answer that came while we had no time to look at it counts.
 const GRACE: Duration = Duration::from_millis(20);
 /// An outage is over when nothing has failed for so long.
@@ -333,7 +333,7 @@ pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
     let (mut known, mut asked, mut trial) = (false, None, None);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             () = end.cancelled() => return,
         }
         outage.settle();
@@ -354,8 +354,8 @@ pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
             Some(Ok(())) => outage.answered(),
             Some(Err(error)) => outage.failed(&error),
             None => {
-                let why = format!("the store does not answer within {PATIENCE:?}");
-                outage.note(&StoreError::Unknown(why), Some(PATIENCE));
+                let why = format!("the store does not answer within {STORE_TIMEOUT:?}");
+                outage.note(&StoreError::Unknown(why), Some(STORE_TIMEOUT));
             }
         }
         if outage.ripen() {
@@ -382,7 +382,7 @@ async fn ask(
         let store = node.store.clone();
         tokio::spawn(async move { store.ping().await })
     });
-    let mut answer = tokio::time::timeout(PATIENCE, &mut *call).await;
+    let mut answer = tokio::time::timeout(STORE_TIMEOUT, &mut *call).await;
     if answer.is_err() {
         answer = tokio::time::timeout(GRACE, call).await;
     }
@@ -549,7 +549,7 @@ mod tests {
     #[test]
     fn a_store_that_does_not_answer_is_known_at_once() {
         let (outage, _) = outage();
-        outage.note(&StoreError::Unknown("the store does not answer".to_owned()), Some(PATIENCE));
+        outage.note(&StoreError::Unknown("the store does not answer".to_owned()), Some(STORE_TIMEOUT));
         assert!(outage.ripen() && outage.is_known());
     }
 }

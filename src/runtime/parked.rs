@@ -17,7 +17,7 @@ use crate::{
 /// How many agents are looked at at once.
 const PAGE: usize = 1_000;
 /// What could not be asked is asked again after this time.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Looks through the parked tasks at the start, and whenever the node takes something over, until `end`.
 pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
@@ -27,7 +27,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         let failed = !matches!(looked, Ok(Ok(())));
         tokio::select! {
             () = node.parked.notified() => {}
-            () = tokio::time::sleep(AGAIN), if failed => {}
+            () = tokio::time::sleep(RETRY_DELAY), if failed => {}
             () = end.cancelled() => {}
         }
     }

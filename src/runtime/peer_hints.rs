@@ -16,9 +16,9 @@ const TASKS: &str = "tasks";
 /// A schedule was written.
 const SCHEDULES: &str = "schedules";
 /// Until a hint that could not be sent is sent again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// How long a node that ends takes for its last ones.
-const LAST: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Acts upon other nodes' hints, and sends this node's own, until `end`.
 pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
@@ -53,7 +53,7 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             () = node.schedules.news() => drop(shared.nudge(SCHEDULES).await),
             () = node.topics.some_news() => {
                 if node.topics.tell_news(shared, node.boot).await.is_err() {
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -64,6 +64,6 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
 pub(crate) async fn last(node: &Node) {
     if let Some(shared) = node.store.shared() {
         // They look for themselves in the end.
-        let _ = tokio::time::timeout(LAST, node.topics.tell_news(shared, node.boot)).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, node.topics.tell_news(shared, node.boot)).await;
     }
 }

@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 /// How often it is looked whether they are there.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// More restarts in a minute, and the node ends.
 const MAX_RESTARTS: u32 = 3;
 
@@ -97,7 +97,7 @@ impl Part {
 pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
     let policy = RestartPolicy { max_restarts: MAX_RESTARTS, ..RestartPolicy::default() };
     let (mut budget, mut streak) = (Budget::new(), 0);
-    while end.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() && !node.is_closing() {
+    while end.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() && !node.is_closing() {
         let Some((actors, part)) = node.actors().and_then(|a| a.fallen().map(|part| (a, part))) else {
             streak = 0;
             continue;

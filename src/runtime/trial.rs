@@ -38,11 +38,11 @@ const LOOKED_AT: usize = 4_000;
 /// Rows of one page.
 const PAGE: usize = 1_000;
 /// States that are read at once.
-const AT_ONCE: usize = 8;
+const READ_BATCH: usize = 8;
 /// Past this time nothing more is begun.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_BUDGET: Duration = Duration::from_secs(10);
 /// So many failures of a kind are told of one by one.
-const TOLD: usize = 5;
+const MAX_REPORTED: usize = 5;
 
 /// Reads a state as a restore would, and lets go of it.
 pub(crate) fn dry<A: Agent>(state: SeenState<'_>) -> Result<(), RestoreError> {
@@ -166,7 +166,7 @@ impl Trials {
             Ok(()) => readings.as_they_are += 1,
             Err(error) => {
                 readings.unreadable += 1;
-                if trial.misread.len() < TOLD {
+                if trial.misread.len() < MAX_REPORTED {
                     trial.misread.push(Misread {
                         agent: format!("{}/{}", state.kind, state.key),
                         version: state.version,
@@ -187,7 +187,7 @@ impl Trials {
 /// Tries a sample of each kind's states, and logs what cannot be read. A sample that cannot be taken now is
 /// not taken: the start does not depend on it.
 pub(crate) async fn sample(node: Arc<Node>) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIME_BUDGET;
     let (mut tried, mut failed) = (0, 0);
     for kind in &node.kinds {
         // what is not kept is not read either
@@ -225,7 +225,7 @@ async fn sample_of(node: &Arc<Node>, kind: &Arc<dyn AnyKind>, until: Instant) ->
     let over = || node.is_closing() || Instant::now() >= until;
     let ids = choose(node, kind, &over).await?;
     let mut tally = Tally::default();
-    for some in ids.chunks(AT_ONCE) {
+    for some in ids.chunks(READ_BATCH) {
         if over() {
             break;
         }

@@ -30,7 +30,7 @@ use crate::{
 /// How often a heart beats.
 const BEAT: Duration = Duration::from_millis(200);
 /// How often the hearts are listened to.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// A thread that has been held up for so long is told of.
 const STUCK: Duration = Duration::from_secs(1);
 
@@ -108,7 +108,7 @@ struct Seen {
 pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
     let mut seen: Vec<Seen> = Vec::new();
     seen.resize_with(node.hearts.len(), Seen::default);
-    while end.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+    while end.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
         for (heart, seen) in node.hearts.iter().zip(&mut seen) {
             listen(&node, heart, seen);
         }

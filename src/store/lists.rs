@@ -18,7 +18,7 @@ macro_rules! table {
             if let Some(before) = filter.before {
                 query = query.filter(dsl::id.lt(Id::from(before)));
             }
-            let last = query.order(dsl::id.desc()).offset(LOOK - 1).limit(1);
+            let last = query.order(dsl::id.desc()).offset(SCAN_LIMIT - 1).limit(1);
             let floor: Option<Id> = last.first(conn)$($wait)*.optional()?;
             Ok(floor.map(TaskId::from))
         }

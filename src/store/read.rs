@@ -6,7 +6,7 @@
 /// At most so many rows a page.
 pub(super) const MAX_PAGE: usize = 1_000;
 /// So many tasks of either table are looked at for a page of those that a filter means.
-pub(super) const LOOK: i64 = 10_000;
+pub(super) const SCAN_LIMIT: i64 = 10_000;
 
 /// A page's size as the databases want it.
 pub(super) fn page(limit: usize) -> i64 {
@@ -25,7 +25,7 @@ macro_rules! reads {
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, Oldest, StoreError, StoredStatus, TaskFilter,
                 TaskPage,
-                read::{LOOK, MAX_PAGE, page},
+                read::{SCAN_LIMIT, MAX_PAGE, page},
                 rows::{ArchivedRow, StoredAgent, TaskRow, code_of, state_of, tags_of, target_of},
                 told,
                 sql_text::{letters, replace, substr, tag_places},

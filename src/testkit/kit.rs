@@ -19,7 +19,7 @@ use crate::{
 /// How long it is waited before it is looked whether all is at rest.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long work may take to come to rest.
-const PATIENCE: Duration = Duration::from_secs(600);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a scenario works with: a node, its store and its clock.
 pub struct Kit {
@@ -80,7 +80,7 @@ impl Kit {
             if !self.is_busy().await {
                 return;
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > SETTLE_TIMEOUT {
                 let busy: Vec<String> = self.busy().collect();
                 let what = if busy.is_empty() { "tasks".to_owned() } else { busy.join(", ") };
                 return self.watch.problem(format!("after ten minutes there is no rest: {what}"));

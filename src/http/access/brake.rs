@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// Each refusal takes this long, after those before it.
-const EACH: Duration = Duration::from_millis(50);
+const REFUSAL_DELAY: Duration = Duration::from_millis(50);
 /// Nobody waits for longer: an honest mistake is to be told.
-const LONGEST: Duration = Duration::from_secs(5);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// Holds refusals back, one behind the other.
 #[derive(Default)]
@@ -24,8 +24,8 @@ impl Brake {
     /// When one that comes now is let go.
     fn next(&self, now: Instant) -> Instant {
         let mut last = self.0.lock();
-        let at = last.map_or(now, |last| last.max(now)) + EACH;
-        let at = at.min(now + LONGEST);
+        let at = last.map_or(now, |last| last.max(now)) + REFUSAL_DELAY;
+        let at = at.min(now + MAX_DELAY);
         *last = Some(at);
         at
     }
@@ -38,10 +38,10 @@ mod tests {
     #[test]
     fn refusals_wait_for_each_other_and_not_for_ever() {
         let (brake, now) = (Brake::default(), Instant::now());
-        assert_eq!(brake.next(now), now + EACH);
-        assert_eq!(brake.next(now), now + 2 * EACH);
-        assert_eq!(brake.next(now + 10 * EACH), now + 11 * EACH, "it forgets");
+        assert_eq!(brake.next(now), now + REFUSAL_DELAY);
+        assert_eq!(brake.next(now), now + 2 * REFUSAL_DELAY);
+        assert_eq!(brake.next(now + 10 * REFUSAL_DELAY), now + 11 * REFUSAL_DELAY, "it forgets");
         let many = (0..1_000).map(|_| brake.next(now)).last();
-        assert_eq!(many, Some(now + LONGEST));
+        assert_eq!(many, Some(now + MAX_DELAY));
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 /// For how long what was read is taken for what is: a token that another node took away works this long.
 const FRESH: Duration = Duration::from_secs(2);
 /// How long the store may take to say; then what was read before is good enough.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long that is so, with a store that does not answer: nobody who shares it can take a token away
 /// meanwhile.
 const STALE: Duration = Duration::from_secs(300);
@@ -88,7 +88,7 @@ impl Keyring {
         if ring.knows(now, FRESH) || (ring.knows(now, STALE) && ring.has_tried(now)) {
             return Ok(ring);
         }
-        let read = timeout(PATIENCE, self.operator.stored_tokens()).await;
+        let read = timeout(STORE_TIMEOUT, self.operator.stored_tokens()).await;
         let now = Instant::now();
         let next = match read {
             Ok(Ok(tokens)) => {

@@ -11,7 +11,7 @@ const LINK: SignedDuration = SignedDuration::from_mins(10);
 /// How long a session lives, if its token does.
 pub(in super::super) const SESSION_SECONDS: i64 = 12 * 3_600;
 /// At most so many links, and so many sessions: who needs more loses the oldest.
-const MOST: usize = 1_000;
+const MAX_ENTRIES: usize = 1_000;
 /// Of these, so many of one token: it cannot drive others out.
 const MOST_OF_ONE: usize = 50;
 
@@ -120,7 +120,7 @@ fn make_room<T>(
     let own = all.values().filter(|one| is_same(one)).count();
     let first = if own >= MOST_OF_ONE {
         first(&is_same)
-    } else if all.len() >= MOST {
+    } else if all.len() >= MAX_ENTRIES {
         first(&|_| true)
     } else {
         None
@@ -169,12 +169,12 @@ mod tests {
         let mut logins = Logins::default();
         let first = logins.open(Grant::node(), at(0));
         let of = |n: usize| Grant { name: n.to_string(), ..Grant::node() };
-        for n in 1..=MOST {
+        for n in 1..=MAX_ENTRIES {
             logins.open(of(n), at(n as i64));
             logins.invite(of(n), at(n as i64 / 2)); // none has had its time at the end
         }
         logins.invite(of(1), at(1));
-        assert_eq!((logins.sessions.len(), logins.links.len()), (MOST, MOST));
+        assert_eq!((logins.sessions.len(), logins.links.len()), (MAX_ENTRIES, MAX_ENTRIES));
         assert_eq!(logins.session(&first, at(1)), None, "the oldest went");
     }
 
@@ -184,7 +184,7 @@ mod tests {
         let mut logins = Logins::default();
         let admin = logins.open(Grant::node(), at(0));
         let reader = Grant { name: "reader".to_owned(), scope: Scope::Read, ..Grant::node() };
-        for n in 1..=2 * MOST {
+        for n in 1..=2 * MAX_ENTRIES {
             logins.open(reader.clone(), at(n as i64));
         }
         assert!(logins.session(&admin, at(1)).is_some());

@@ -17,7 +17,7 @@ const MAX_TIMES: usize = 96;
 /// The shortest interval.
 const LEAST: Duration = Duration::from_secs(1);
 /// The longest: what is longer is written as cron.
-const MOST: Duration = Duration::from_secs(366 * 86_400);
+const MAX_INTERVAL: Duration = Duration::from_secs(366 * 86_400);
 
 /// What is wrong with a specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +165,7 @@ impl FromStr for Spec {
 
 fn interval(duration: &str) -> Result<When, SpecError> {
     let every = parse_duration(duration)?;
-    if every.subsec_nanos() != 0 || !(LEAST..=MOST).contains(&every) {
+    if every.subsec_nanos() != 0 || !(LEAST..=MAX_INTERVAL).contains(&every) {
         return Err(SpecError::Interval);
     }
     Ok(When::Every(i64::try_from(every.as_secs()).map_err(|_| SpecError::Interval)?))

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// So many watchers are told, and so many children looked at, at once.
-const AT_ONCE: usize = 256;
+const BATCH_SIZE: usize = 256;
 /// At most so many children of one agent are stopped with it, and brought back.
 const MAX_CHILDREN: usize = 100_000;
 /// How many ended agents a sweep reads at once.
@@ -34,7 +34,7 @@ const PAGE: usize = 1_000;
 /// At most so many characters of a reason are told.
 const MAX_REASON: usize = 1_000;
 /// How long what did not succeed waits until it is tried again.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How often all is looked at where other nodes do not say what they change.
 const UNTOLD: Duration = Duration::from_secs(10);
 
@@ -83,7 +83,7 @@ impl Keeper {
                 let event = Event::new(Level::Warn, "agent.bonds_late", subject).field("reason", why);
                 self.node.logger.emit(event.hint("it is tried again by itself"));
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -227,7 +227,7 @@ impl Node {
         let end = Terminated { id: subject.to_owned(), reason: reason.chars().take(MAX_REASON).collect() };
         let end = to_raw_value(&end).map_err(text)?;
         loop {
-            let watchers = self.store.first_subscribers(&topic, AT_ONCE).await.map_err(text)?;
+            let watchers = self.store.first_subscribers(&topic, BATCH_SIZE).await.map_err(text)?;
             if watchers.is_empty() {
                 return Ok(());
             }
@@ -260,7 +260,7 @@ impl Node {
         if ours.len() < all && self.epoch(id) != 0 {
             self.topics.tell(topic.clone());
         }
-        for children in ours.chunks(AT_ONCE) {
+        for children in ours.chunks(BATCH_SIZE) {
             for (child, row) in children.iter().zip(self.rows_of(children).await.map_err(text)?) {
                 // One that this end has stopped may have been stopped half.
                 let has_ended = |row: &AgentRow| row.status.is_end() && row.reason.as_deref() != Some(&*why);
@@ -285,7 +285,7 @@ impl Node {
             Children::All => self.store.first_subscribers(&topic, MAX_CHILDREN).await.map_err(text)?,
         };
         children.retain(|child| self.epoch(child.agent) != 0);
-        for children in children.chunks(AT_ONCE) {
+        for children in children.chunks(BATCH_SIZE) {
             let rows = self.rows_of(children).await.map_err(text)?;
             let is_orphan = |row: &AgentRow| row.status == StoredStatus::Stopped && row.reason == why;
             let known = children.iter().zip(rows).filter(|(_, row)| row.as_ref().is_some_and(is_orphan));

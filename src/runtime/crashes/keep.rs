@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How often at most.
-const EVERY: Duration = Duration::from_secs(1);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it waits for a store that did not take them.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -23,14 +23,14 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         tokio::select! {
             () = end.cancelled() => return,
             () = node.crashes.news.notified() => {}
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(FLUSH_INTERVAL) => {}
         }
         let written = match node.flush_crashes().await {
             Ok(()) => node.name_crashes().await,
             failed => failed,
         };
         let pause = match written {
-            Ok(()) => EVERY,
+            Ok(()) => FLUSH_INTERVAL,
             Err(_) => {
                 node.crashes.news.notify_one();
                 RETRY

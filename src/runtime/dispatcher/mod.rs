@@ -391,7 +391,7 @@ impl Actor for Dispatcher {
             ctx.spawn(wrap_future::<_, Self>(async move { cleaning::clean(&node).await }));
         };
         clean(self, ctx);
-        ctx.run_interval(cleaning::EVERY, clean);
+        ctx.run_interval(cleaning::CLEANING_INTERVAL, clean);
     }
 }
 

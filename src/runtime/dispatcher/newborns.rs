@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// At most so many at once.
-const MOST: usize = 64;
+const MAX_BATCH: usize = 64;
 /// Of so many free slots one is kept for them; the others are for what waits.
 const ONE_IN: usize = 4;
 
@@ -98,7 +98,7 @@ impl Dispatcher {
         let free = self.free_slots();
         let is_quiet = self.drained && !self.suspects && !self.draining;
         let places =
-            if is_quiet { (free / ONE_IN).min(MOST).min(free.saturating_sub(self.asked)) } else { 0 };
+            if is_quiet { (free / ONE_IN).min(MAX_BATCH).min(free.saturating_sub(self.asked)) } else { 0 };
         self.node.newborns.offer(places)
     }
 

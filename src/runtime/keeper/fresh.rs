@@ -15,7 +15,7 @@ use crate::{
 /// Of one conversation at most so many messages are remembered; past that its list is dropped.
 const MAX_MESSAGES: usize = 128;
 /// At most so many conversations and so many sessions are brought into the cache at once.
-const AT_ONCE: usize = 64;
+const REFILL_BATCH: usize = 64;
 
 /// The marks.
 #[derive(Default)]
@@ -95,7 +95,7 @@ impl Fresh {
     pub(super) fn take(&self) -> Option<Batch> {
         let mut marks = self.0.lock();
         let mut batch = Batch::default();
-        for (id, mark) in marks.conversations.iter_mut().take(AT_ONCE) {
+        for (id, mark) in marks.conversations.iter_mut().take(REFILL_BATCH) {
             batch.conversations.push(*id);
             batch.numbers.push(mark.number);
             batch.messages.append(&mut mark.messages);
@@ -103,7 +103,7 @@ impl Fresh {
                 batch.drop.push(*id);
             }
         }
-        for (id, number) in marks.sessions.iter().take(AT_ONCE) {
+        for (id, number) in marks.sessions.iter().take(REFILL_BATCH) {
             batch.sessions.push(id.clone());
             batch.numbers.push(*number);
         }

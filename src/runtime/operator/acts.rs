@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long the store may take to write an act down, before it is not done.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which acts to list.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +80,7 @@ impl Operator {
         &self,
         call: impl Future<Output = std::result::Result<(), StoreError>> + Send + 'static,
     ) -> std::result::Result<(), String> {
-        match tokio::time::timeout(PATIENCE, self.node.runtime.spawn(call)).await {
+        match tokio::time::timeout(STORE_TIMEOUT, self.node.runtime.spawn(call)).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(error.to_string()),
             Ok(Err(_)) | Err(_) => Err("it does not answer".to_owned()),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long the watchers of an agent that is brought back may take to be told of its end.
-const PATIENCE: Duration = Duration::from_secs(15);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many children of an agent are shown.
 const MAX_CHILDREN: usize = 1_000;
 
@@ -274,7 +274,7 @@ impl Operator {
 
     /// Waits until whoever is bound to an agent has been told of its end: once it is back, nobody is.
     pub(super) async fn end_is_told(&self, subject: &str) -> Result<()> {
-        let told = tokio::time::timeout(PATIENCE, self.node.bonds.settled(subject)).await;
+        let told = tokio::time::timeout(NOTIFY_TIMEOUT, self.node.bonds.settled(subject)).await;
         if matches!(told, Ok(true)) {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a crash that is in memory waits for what the store knows of its site.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Operator {
     /// The last 1,024 crashes of this node since it started, newest first.
@@ -73,7 +73,7 @@ impl Operator {
             return Ok(detail(group.report.clone(), Some(group)));
         };
         let id = Site::of(&report).id().to_string();
-        let group = tokio::time::timeout(PATIENCE, self.group(&id)).await;
+        let group = tokio::time::timeout(STORE_TIMEOUT, self.group(&id)).await;
         // Without an answer there is no group to show; the crash itself is known.
         Ok(detail(report, group.ok().and_then(|found| found.ok().flatten())))
     }
@@ -81,7 +81,7 @@ impl Operator {
     async fn group(&self, name: &str) -> std::result::Result<Option<CrashGroup>, StoreError> {
         self.node.flush_crashes().await?;
         // Whoever asks for one wants to see where it was; not at any price.
-        let _ = tokio::time::timeout(PATIENCE / 2, self.node.name_crashes()).await;
+        let _ = tokio::time::timeout(STORE_TIMEOUT / 2, self.node.name_crashes()).await;
         let filter = CrashFilter { named: Some(name.to_owned()), before: None, limit: 1 };
         Ok(self.node.store.crash_groups(&filter).await?.pop())
     }

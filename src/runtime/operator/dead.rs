@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// How many dead letters one look sees.
-const LOOK: usize = 1_000;
+const PAGE_SIZE: usize = 1_000;
 /// How many one transaction brings back.
-const AT_ONCE: usize = 100;
+const RETRY_BATCH: usize = 100;
 /// How many one call finds.
-const MOST: u64 = 10_000;
+const MAX_PER_CALL: u64 = 10_000;
 /// For how long one call goes on to the next look.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CALL_BUDGET: Duration = Duration::from_secs(5);
 
 /// What is done to those that are meant.
 #[derive(Clone, Copy)]
@@ -59,18 +59,18 @@ impl Operator {
         let mut before = from.map(cursor).transpose()?;
         let (begun, mut count, mut left_out) = (Instant::now(), 0, 0);
         let next_cursor = loop {
-            let seen = self.node.store.dead(before, LOOK).await?;
+            let seen = self.node.store.dead(before, PAGE_SIZE).await?;
             let Some(last) = seen.last().map(|task| task.id) else { break None };
-            let is_last = seen.len() < LOOK;
+            let is_last = seen.len() < PAGE_SIZE;
             let spared =
                 seen.iter().filter(|task| filter.leaves_out(task)).map(|task| task.id).collect::<Vec<_>>();
             let mut meant: Vec<DeadTask> = seen.into_iter().filter(|task| filter.takes(task)).collect();
-            let room = usize::try_from(MOST - count).unwrap_or(LOOK);
+            let room = usize::try_from(MAX_PER_CALL - count).unwrap_or(PAGE_SIZE);
             let cut = meant.len() > room;
             meant.truncate(room);
             before = if cut { meant.last().map(|task| task.id) } else { Some(last) };
             left_out += spared.iter().filter(|id| before.is_none_or(|before| **id >= before)).count() as u64;
-            for some in meant.chunks(AT_ONCE) {
+            for some in meant.chunks(RETRY_BATCH) {
                 count += match deed {
                     Deed::Count => some.len() as u64,
                     Deed::BringBack => self.bring_back(some).await?,
@@ -80,7 +80,7 @@ impl Operator {
             if is_last && !cut {
                 break None;
             }
-            if count >= MOST || begun.elapsed() >= PATIENCE {
+            if count >= MAX_PER_CALL || begun.elapsed() >= CALL_BUDGET {
                 break before.map(|id| id.to_string());
             }
         };

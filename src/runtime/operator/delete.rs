@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// How long tasks that were cancelled may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether they have.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How many tasks are looked at at once.
 const PAGE: usize = 1_000;
 /// In these states a task may still change the agent.
@@ -130,11 +130,11 @@ impl Operator {
                 }
             }
             // What runs somewhere is asked to end, and may not hear of it.
-            if heard.elapsed() > PATIENCE {
+            if heard.elapsed() > CANCEL_TIMEOUT {
                 let what = format!("tasks for {subject} that were cancelled have not ended");
-                return Err(AskError::Overloaded { what, retry_after: PATIENCE }.into());
+                return Err(AskError::Overloaded { what, retry_after: CANCEL_TIMEOUT }.into());
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// So many of a family are shown.
-const MOST: usize = 100;
+const MAX_SHOWN: usize = 100;
 /// How far up it is followed, and how many steps along those who come after each other.
 const FAR: usize = 16;
 /// How many of the tasks that were accepted since are looked at for relatives.
-const LOOK: usize = 5_000;
+const SCAN_LIMIT: usize = 5_000;
 /// So many are read at once.
-const AT_ONCE: usize = 16;
+const READ_BATCH: usize = 16;
 /// How long before its batch, in milliseconds, the first task of one may have got its id.
 const EARLIER_MS: u64 = 1_000;
 
@@ -33,7 +33,7 @@ impl Operator {
         self.forebears(&task, &mut found).await?;
         self.after(id, &mut found).await?;
         let store = &self.node.store;
-        for kin in store.kin_behind(behind(&task), LOOK).await? {
+        for kin in store.kin_behind(behind(&task), SCAN_LIMIT).await? {
             let sibling = kin.batch.is_some() && kin.batch == task.batch;
             if let Some(parent) = kin.parent.filter(|parent| sibling || *parent == id) {
                 found.connect(parent, kin.id, EdgeKind::Submitted);
@@ -43,7 +43,7 @@ impl Operator {
         }
         let Found { ids, edges, more } = found;
         let views: Vec<Option<TaskView>> =
-            stream::iter(ids).map(|id| store.task(id)).buffered(AT_ONCE).try_collect().await?;
+            stream::iter(ids).map(|id| store.task(id)).buffered(READ_BATCH).try_collect().await?;
         let tasks: Vec<Relative> = views.into_iter().flatten().map(Relative::from).collect();
         let known = |id: TaskId| tasks.iter().any(|task| task.id == id);
         let edges = edges.into_iter().filter(|edge| known(edge.from) && known(edge.to)).collect();
@@ -66,7 +66,7 @@ impl Operator {
     async fn after(&self, id: TaskId, found: &mut Found) -> Result<()> {
         let mut around = vec![id];
         for _ in 0..FAR {
-            let pairs = self.node.store.edges(&around, MOST).await?;
+            let pairs = self.node.store.edges(&around, MAX_SHOWN).await?;
             let known = found.ids.clone();
             pairs.into_iter().for_each(|(parent, child)| found.connect(parent, child, EdgeKind::After));
             around = found.ids.difference(&known).copied().collect();
@@ -87,7 +87,7 @@ struct Found {
 
 impl Found {
     fn add(&mut self, id: TaskId) -> bool {
-        let has = self.ids.contains(&id) || (self.ids.len() < MOST && self.ids.insert(id));
+        let has = self.ids.contains(&id) || (self.ids.len() < MAX_SHOWN && self.ids.insert(id));
         self.more |= !has;
         has
     }

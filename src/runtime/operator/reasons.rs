@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long the store may take to answer a question.
-const PATIENCE: Duration = Duration::from_millis(500);
+const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 /// So many of a kind are told; a list of all would be read by nobody.
 const FEW: usize = 10;
 
@@ -149,9 +149,9 @@ impl Operator {
 async fn ask(node: &Node) -> std::result::Result<(), StoreError> {
     let store = node.store.clone();
     let asked = node.runtime.spawn(async move { store.ping().await });
-    match tokio::time::timeout(PATIENCE, asked).await {
+    match tokio::time::timeout(STORE_TIMEOUT, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(e)) => Err(StoreError::Unknown(e.to_string())),
-        Err(_) => Err(StoreError::Unknown(format!("the store does not answer within {PATIENCE:?}"))),
+        Err(_) => Err(StoreError::Unknown(format!("the store does not answer within {STORE_TIMEOUT:?}"))),
     }
 }

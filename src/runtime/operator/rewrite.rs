@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// How long a turn that runs may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What the next state is to be.
 enum Next {
@@ -136,10 +136,10 @@ impl Operator {
         let (_, found, _) = self.key_of(kind, key)?;
         let gone = async {
             while found.live(key).is_some() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, gone).await;
+        let in_time = tokio::time::timeout(TURN_TIMEOUT, gone).await;
         in_time.map_err(|_| {
             let what = format!("{kind}/{key} is still at a turn");
             AskError::Overloaded { what, retry_after: Duration::from_secs(5) }.into()

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The longest life that a token can be given.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 impl Operator {
     /// All tokens but the node's own, by name.
@@ -84,7 +84,7 @@ impl Operator {
 /// When a life that begins now ends.
 fn ends(now: Timestamp, text: &str) -> Result<Timestamp> {
     let life = parse_duration(text).map_err(|e| invalid("/expires_in", e.to_string()))?;
-    if life.is_zero() || life > LONGEST {
+    if life.is_zero() || life > MAX_LIFETIME {
         return Err(invalid("/expires_in", "a token lives longer than 0s, and 10 years at most"));
     }
     now.checked_add(life).map_err(|e| invalid("/expires_in", e.to_string()))

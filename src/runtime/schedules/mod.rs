@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// The shortest pause.
 const LEAST: Duration = Duration::from_millis(1);
 /// Until a store that failed is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// That schedules were written, to whoever fires them.
 #[derive(Default)]
@@ -72,7 +72,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
             Ok(pause) => pause,
             Err(error) => {
                 node.outage.failed(&error);
-                Some(AGAIN)
+                Some(RETRY_DELAY)
             }
         };
         let pause = async {

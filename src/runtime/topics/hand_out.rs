@@ -23,7 +23,7 @@ use crate::{
 /// After so many a courier lets others have their turn.
 const SLICE: usize = 256;
 /// How long a store may take to say who is subscribed; the wait for one's turn to ask it counts.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Tells a topic's subscribers, or has them told.
@@ -129,7 +129,7 @@ impl Node {
             let _one_of_few = self.topics.reads.acquire().await;
             self.store.subscribers(topic, MAX_SUBSCRIBERS).await
         };
-        let read = tokio::time::timeout(PATIENCE, read).await;
+        let read = tokio::time::timeout(STORE_TIMEOUT, read).await;
         let found =
             read.unwrap_or_else(|_| Err(StoreError::NotDone("it did not answer in time".to_owned())))?;
         if found.1 > 0 {

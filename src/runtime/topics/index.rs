@@ -18,7 +18,7 @@ use super::audience::Audience;
 use crate::{agent::topic::Publication, model::topic::SubscriptionWrite};
 
 /// Up to so many are told at once by whoever publishes; more by a courier, with pauses for others.
-const AT_ONCE: usize = 512;
+const INLINE_LIMIT: usize = 512;
 /// The same where a turn publishes: what it sends may leave on the store's writer, which has others' commits
 /// to write. As many tells of a turn leave there too.
 const AT_ONCE_IN_TURN: usize = 16;
@@ -126,7 +126,7 @@ impl Topic {
 /// Up to how many are told at once.
 fn at_once(publication: &Publication) -> usize {
     // From outside of any turn somebody waits for it.
-    if publication.done.is_some() { AT_ONCE } else { AT_ONCE_IN_TURN }
+    if publication.done.is_some() { INLINE_LIMIT } else { AT_ONCE_IN_TURN }
 }
 
 /// The topics that this node has published to, and the kinds that it has told as a whole.
@@ -487,12 +487,12 @@ mod tests {
 
     #[test]
     fn a_large_audience_is_left_to_a_courier() {
-        let (mut index, now) = many(AT_ONCE + 1);
+        let (mut index, now) = many(INLINE_LIMIT + 1);
         assert!(matches!(index.post(&"t".into(), awaited(), now), Way::Courier));
         index.committed(&write("t", "0", false));
-        assert!(matches!(index.next("t", now), Step::HandOut(_, a) if a.len() == AT_ONCE));
-        assert!(matches!(index.post_to_kind("desk", AT_ONCE, awaited()), Way::Now(..)));
-        assert!(matches!(index.post_to_kind("desk", AT_ONCE + 1, awaited()), Way::Courier));
+        assert!(matches!(index.next("t", now), Step::HandOut(_, a) if a.len() == INLINE_LIMIT));
+        assert!(matches!(index.post_to_kind("desk", INLINE_LIMIT, awaited()), Way::Now(..)));
+        assert!(matches!(index.post_to_kind("desk", INLINE_LIMIT + 1, awaited()), Way::Courier));
         assert!(matches!(index.post_to_kind("desk", 1, awaited()), Way::Waits), "it must not overtake");
         assert!(index.next_to_kind("desk").is_some() && index.next_to_kind("desk").is_some());
         assert!(index.next_to_kind("desk").is_none());
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn an_audience_that_is_handed_out_to_is_not_copied_for_what_is_committed_meanwhile() {
-        let (mut index, now) = many(AT_ONCE + 1);
+        let (mut index, now) = many(INLINE_LIMIT + 1);
         assert!(matches!(index.post(&"t".into(), publication(), now), Way::Courier));
         let Step::HandOut(_, told) = index.next("t", now) else { panic!("nothing is handed out") };
         let place = Arc::as_ptr(&told);
@@ -521,7 +521,7 @@ mod tests {
         assert!(matches!(index.post(&"t".into(), publication(), now), Way::Waits));
         drop(told);
         let Step::HandOut(_, told) = index.next("t", now) else { panic!("nothing is handed out") };
-        assert_eq!((Arc::as_ptr(&told), told.len()), (place, AT_ONCE + 1));
+        assert_eq!((Arc::as_ptr(&told), told.len()), (place, INLINE_LIMIT + 1));
         assert!(keys(&told).contains(&"new") && !keys(&told).contains(&"0"));
         assert_eq!(index.weight, OWN_WEIGHT + told.len());
     }

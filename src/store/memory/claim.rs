@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How many tasks one pass moves, per reason.
-const AT_ONCE: usize = 1_000;
+const MOVE_BATCH: usize = 1_000;
 
 impl State {
     /// Claims ready tasks of the boot's partitions, and for tools. Whose lease has ended claims nothing.
@@ -113,7 +113,7 @@ impl State {
             .collect();
         due.sort_unstable();
         let mut promoted = 0;
-        for (_, id) in due.into_iter().take(AT_ONCE) {
+        for (_, id) in due.into_iter().take(MOVE_BATCH) {
             let seq = self.next_seq();
             if let Some(task) = self.hot.get_mut(&id) {
                 (task.state, task.seq) = (TaskState::Ready, seq);
@@ -126,7 +126,7 @@ impl State {
     /// Dooms what has expired before it was ever claimed.
     fn doom_expired(&mut self) {
         let now = self.now;
-        for id in self.hot.some(AT_ONCE, |task| task.new.expires_at.is_some_and(|at| at <= now)) {
+        for id in self.hot.some(MOVE_BATCH, |task| task.new.expires_at.is_some_and(|at| at <= now)) {
             if let Some(task) = self.hot.get_mut(&id) {
                 // where it started in time, its expiry has no meaning any more
                 task.new.expires_at = None;
@@ -144,7 +144,7 @@ impl State {
             let may = task.new.notify.is_none() && task.doom != Some(Doom::Poison);
             task.doom.filter(|_| may == untold).map(|doom| (*id, doom))
         });
-        doomed.take(AT_ONCE).collect()
+        doomed.take(MOVE_BATCH).collect()
     }
 
     /// When the next task is due or expires.

@@ -80,7 +80,7 @@ pub(super) struct Sweeper {
 
 impl Sweeper {
     /// So many ends at most go unswept, while sweeping is quick.
-    const EVERY: usize = 20_000;
+    const SWEEP_EVERY: usize = 20_000;
     /// Of ten parts of the time it takes one.
     const REST: u32 = 9;
     /// Whoever sweeps already need not be waited for, and a table that shrank would only grow again, holding up
@@ -91,7 +91,7 @@ impl Sweeper {
     /// connection now, its own sweep has to do.
     pub(super) fn ended(self: &Arc<Self>, n: usize, pools: &Pools) {
         let ended = self.ended.fetch_add(n, Ordering::Relaxed) + n;
-        if ended < Self::EVERY || self.at_work.swap(true, Ordering::AcqRel) {
+        if ended < Self::SWEEP_EVERY || self.at_work.swap(true, Ordering::AcqRel) {
             return;
         }
         self.ended.store(0, Ordering::Relaxed);

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How much one call forgets, of each kind.
-const AT_ONCE: i64 = 500;
+const DELETE_BATCH: i64 = 500;
 /// How often in one call as many rows of the archive are looked at, where all of them stay.
 const LOOKS: usize = 10;
 
@@ -57,7 +57,7 @@ impl Tx<'_> {
         let expired: Vec<(Id, String)> = dsl::greenroom_idempotency
             .filter(dsl::expires_at.le(self.now))
             .order(dsl::expires_at.asc())
-            .limit(AT_ONCE)
+            .limit(DELETE_BATCH)
             .select((dsl::scope, dsl::key))
             .load(self.conn)?;
         for (scope, key) in &expired {
@@ -74,7 +74,7 @@ impl Tx<'_> {
             .filter(dsl::state.eq(FAILED))
             .filter(dsl::finished_at.lt(before))
             .order(dsl::finished_at.asc())
-            .limit(AT_ONCE)
+            .limit(DELETE_BATCH)
             .select((dsl::rowid, dsl::id))
             .load(self.conn)?;
         oldest.iter().try_for_each(|(rowid, id)| self.forget_task(*rowid, *id, TaskState::Failed))?;
@@ -95,7 +95,7 @@ impl Tx<'_> {
             let oldest: Vec<(i64, Id, i16, Micros)> = dsl::greenroom_task_archive
                 .filter(dsl::rowid.gt(from))
                 .order(dsl::rowid.asc())
-                .limit(AT_ONCE)
+                .limit(DELETE_BATCH)
                 .select((dsl::rowid, dsl::id, dsl::state, dsl::finished_at))
                 .load(self.conn)?;
             let Some((last, ..)) = oldest.last() else { break };
@@ -145,7 +145,7 @@ impl Tx<'_> {
         let ended: Vec<Id> = batches::greenroom_batches
             .filter(batches::open.le(0))
             .filter(batches::created_at.lt(before))
-            .limit(AT_ONCE)
+            .limit(DELETE_BATCH)
             .select(batches::id)
             .load(self.conn)?;
         for id in &ended {
