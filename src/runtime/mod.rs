@@ -8,6 +8,7 @@
 //!               └─ agent cells   each attached to a lane, on one of the arbiters
 //! ```
 
+mod agent_locks;
 mod backlog;
 mod bonds;
 mod boot;
@@ -42,6 +43,7 @@ mod notes;
 pub mod operator;
 mod orchestrator;
 mod outage;
+mod pace;
 mod parked;
 mod parts;
 pub(crate) mod persistence;

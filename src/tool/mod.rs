@@ -76,7 +76,7 @@ pub type Refusal<T> = <<T as Tool>::Input as Message>::Error;
 /// Bounds on a tool's use; what is not set is not bounded.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many calls may run at once.
+    /// How many calls may run at once; 0 is taken as 1.
     pub concurrency: Option<usize>,
     /// How many calls may begin within a time.
     pub rate: Option<(u32, Duration)>,
@@ -95,7 +95,9 @@ pub struct Limits {
 
 impl Limits {
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { concurrency: self.concurrency, rate: self.rate.map(|(n, within)| Rate { n, within }) }
+        // none at all would never run any: that is a pause
+        let concurrency = self.concurrency.map(|n| n.max(1));
+        Bounds { concurrency, rate: self.rate.map(|(n, within)| Rate { n, within }) }
     }
 
     /// These limits with other bounds.

@@ -71,9 +71,9 @@ async fn read(conn: &mut AsyncPgConnection, mut finding: Finding<'_>) -> QueryRe
     }
     let mut report = finding.compared(&read::stored_counts(conn).await?);
     entities::audit(conn).await?.enter(&mut report);
-    report.problems.append(&mut crashes::audit(conn).await?);
-    report.problems.append(&mut schedules::audit(conn).await?);
-    report.problems.append(&mut tokens::audit(conn).await?);
-    report.problems.append(&mut acts::audit(conn).await?);
+    report.extend(crashes::audit(conn).await?);
+    report.extend(schedules::audit(conn).await?);
+    report.extend(tokens::audit(conn).await?);
+    report.extend(acts::audit(conn).await?);
     Ok(report)
 }

@@ -76,9 +76,9 @@ fn read(conn: &mut SqliteConnection, mut finding: Finding<'_>) -> QueryResult<Ve
     let kept: Vec<(i16, i64)> = dsl::greenroom_counts.select((dsl::id, dsl::n)).load(conn)?;
     let mut report = finding.compared(&kept);
     super::forget::audit(conn)?.enter(&mut report);
-    report.problems.append(&mut super::crashes::audit(conn)?);
-    report.problems.append(&mut super::schedules::audit(conn)?);
-    report.problems.append(&mut super::tokens::audit(conn)?);
-    report.problems.append(&mut super::acts::audit(conn)?);
+    report.extend(super::crashes::audit(conn)?);
+    report.extend(super::schedules::audit(conn)?);
+    report.extend(super::tokens::audit(conn)?);
+    report.extend(super::acts::audit(conn)?);
     Ok(report)
 }
