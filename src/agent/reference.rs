@@ -12,9 +12,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     Agent,
@@ -24,6 +24,7 @@ use super::{
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
+    pending::{Options, Pending, within},
     slot::{ReplyRx, slot},
 };
 use crate::model::{
@@ -75,69 +76,6 @@ impl<A> fmt::Debug for Address<A> {
 #[derive(Debug, thiserror::Error)]
 #[error("the mailbox did not take it")]
 pub struct Full<M>(pub M);
-
-/// A future that may be tuned before it is awaited.
-#[must_use = "nothing is sent until it is awaited"]
-pub struct Pending<'c, T, E> {
-    options: Options,
-    stage: PendingStage<'c, T, E>,
-}
-
-type Start<'c, T, E> = Box<dyn FnOnce(Options) -> BoxFuture<'c, Result<T, E>> + Send + 'c>;
-
-enum PendingStage<'c, T, E> {
-    Tuning(Option<Start<'c, T, E>>),
-    Running(BoxFuture<'c, Result<T, E>>),
-}
-
-#[derive(Default)]
-pub(crate) struct Options {
-    pub timeout: Option<Duration>,
-    pub key: Option<String>,
-}
-
-impl<'c, T, E> Pending<'c, T, E> {
-    pub(crate) fn new<F>(start: impl FnOnce(Options) -> F + Send + 'c) -> Self
-    where
-        F: Future<Output = Result<T, E>> + Send + 'c,
-    {
-        let start: Start<'c, T, E> = Box::new(move |options| Box::pin(start(options)));
-        Self { options: Options::default(), stage: PendingStage::Tuning(Some(start)) }
-    }
-
-    /// Gives up after this time.
-    pub fn timeout(mut self, d: Duration) -> Self {
-        self.options.timeout = Some(d);
-        self
-    }
-
-    /// Makes a repetition safe: the same key and request get the first outcome. At most 255 bytes,
-    /// scoped to the target, kept for a day by default.
-    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
-        self.options.key = Some(key.into());
-        self
-    }
-}
-
-impl<T, E> Unpin for Pending<'_, T, E> {}
-
-impl<T, E> Future for Pending<'_, T, E> {
-    type Output = Result<T, E>;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let this = &mut *self;
-            match &mut this.stage {
-                PendingStage::Running(future) => return future.as_mut().poll(cx),
-                PendingStage::Tuning(start) => match start.take() {
-                    Some(start) => {
-                        this.stage = PendingStage::Running(start(std::mem::take(&mut this.options)))
-                    }
-                    None => return Poll::Pending,
-                },
-            }
-        }
-    }
-}
 
 /// A reference to one agent, for use outside of a turn. Cheap to clone; it stays valid across crashes,
 /// passivation and restarts of the agent.
@@ -241,14 +179,9 @@ pub(crate) async fn submit<M: Message>(
     message: M,
     options: Options,
 ) -> Result<TaskId, AskError> {
-    message.validate().map_err(AskError::Invalid)?;
-    let input = serde_json::value::to_raw_value(&message)
-        .map_err(|e| AskError::Invalid(super::Invalid::at("", e.to_string())))?;
-    if input.get().len() > host.message_bytes() {
-        return Err(AskError::TooLarge(format!(
-            "the message has {} bytes, more than limits.message_bytes",
-            input.get().len()
-        )));
+    let input = as_input(host, &message)?;
+    if let Some(key) = &options.key {
+        check_key_text(key)?;
     }
     let name = if matches!(target, Target::Tool(_)) { "" } else { M::NAME };
     let key = options.key.map(|text| Key { request: request_hash(name, input.get()), text });
@@ -256,11 +189,21 @@ pub(crate) async fn submit<M: Message>(
     task.idempotency_key = key.as_ref().map(|k| k.text.clone());
     let work =
         host.submit(Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key });
-    let submitted = match options.timeout {
-        Some(d) => tokio::time::timeout(d, work).await.map_err(|_| AskError::Unknown)??,
-        None => work.await?,
-    };
-    Ok(submitted.first)
+    Ok(within(options.timeout, work).await?.first)
+}
+
+/// A message as the input of a task, if it may be one.
+pub(crate) fn as_input<M: Message>(host: &dyn Host, message: &M) -> Result<Box<RawValue>, AskError> {
+    message.validate().map_err(AskError::Invalid)?;
+    let input = serde_json::value::to_raw_value(message)
+        .map_err(|e| AskError::Invalid(super::Invalid::at("", e.to_string())))?;
+    if input.get().len() > host.message_bytes() {
+        return Err(AskError::TooLarge(format!(
+            "the message has {} bytes, more than limits.message_bytes",
+            input.get().len()
+        )));
+    }
+    Ok(input)
 }
 
 /// A hash that tells requests under one idempotency key apart.

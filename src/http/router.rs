@@ -191,7 +191,13 @@ fn task_routes(service: &mut web::ServiceConfig) {
 fn conversation_routes(service: &mut web::ServiceConfig) {
     service
         .service(at("/conversations").get(conversations::list).post(conversations::create).done())
-        .service(at("/conversations/{id}").get(conversations::show).delete(conversations::delete).done())
+        .service(
+            at("/conversations/{id}")
+                .audited("conversation.delete", "conversation:{id}")
+                .get(conversations::show)
+                .delete(conversations::delete)
+                .done(),
+        )
         .service(
             at("/conversations/{id}/messages")
                 .get(conversations::messages)
@@ -371,7 +377,6 @@ mod tests {
             "/tasks/batch",
             "/tools/{name}/call",
             "/conversations",
-            "/conversations/{id}",
             "/conversations/{id}/messages",
             "/sessions/{id}",
         ];

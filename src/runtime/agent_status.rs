@@ -95,7 +95,11 @@ impl Node {
             sent.map_err(|_| StoreError::NotDone("the node is going down".to_owned()))?;
         }
         let runnable = status == StoredStatus::Normal;
-        self.store.park(&subject, !runnable).await?;
+        if let Err(error) = self.store.park(&subject, !runnable).await {
+            // It takes messages again, or will as soon as an operator says so: its tasks are brought back then.
+            self.parked.notify_one();
+            return Err(error);
+        }
         let (name, level) =
             if runnable { (event::AGENT_STARTED, Level::Info) } else { (event::AGENT_STOPPED, Level::Warn) };
         let event = Event::new(level, name, subject.clone()).field("by", by);

@@ -8,6 +8,7 @@
 //!               └─ agent cells   each attached to a lane, on one of the arbiters
 //! ```
 
+mod agent_locks;
 mod agent_status;
 mod backlog;
 mod bonds;
@@ -40,6 +41,7 @@ mod null_host;
 pub mod operator;
 mod orchestrator;
 mod outage;
+mod pace;
 mod parked;
 mod peer_hints;
 pub(crate) mod persistence;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use arc_swap::ArcSwap;
 
 use super::{
+    agent_locks::AgentLocks,
     backlog::Waiting,
     bonds::Bonds,
     cache_actor::{Put, Refresh},
@@ -120,6 +121,8 @@ pub(crate) struct Node {
     pub news: tokio::sync::Notify,
     /// There may be parked tasks that nobody brings back.
     pub parked: tokio::sync::Notify,
+    /// What operators do to one agent they do one after the other.
+    pub agent_locks: AgentLocks,
     /// A wake-up is on its way to the dispatcher.
     pub waking: AtomicU8,
     /// Tasks that begin with their submission.
@@ -196,6 +199,7 @@ impl Node {
                 moved: broadcast::channel(1_024).0,
                 news: tokio::sync::Notify::new(),
                 parked: tokio::sync::Notify::new(),
+                agent_locks: AgentLocks::default(),
                 waking: AtomicU8::new(0),
                 newborns: Newborns::default(),
                 draining: Since::default(),

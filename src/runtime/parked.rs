@@ -48,7 +48,7 @@ async fn bring_back(node: Arc<Node>) -> Result<(), StoreError> {
                 && node.kind(kind).is_some_and(|(_, found)| found.is_open(key))
                 && node.store.park(&format!("{kind}/{key}"), false).await? > 0
             {
-                node.wake_dispatcher(false);
+                node.wake_dispatcher(true);
             }
         }
         after = Some(last.to_string());

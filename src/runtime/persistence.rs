@@ -49,7 +49,7 @@ pub(crate) const ENDS: Uuid = Uuid::from_u128(0);
 pub(crate) const SUBMISSIONS: Uuid = Uuid::from_u128(1 << 8);
 
 /// What became of a unit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     Durable,
     Refused(Refusal),
@@ -425,19 +425,17 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
         }
         cx.outage.ends(cx.writer, None);
         tell_newborns(cx, units, &[], true);
-        match error {
-            StoreError::Fatal(why) => {
-                (cx.hooks.fatal)(why.clone());
-                return tickets.into_iter().for_each(|t| t.answer(Outcome::Failed(why.clone())));
-            }
-            StoreError::Full(why) => {
-                return tickets.into_iter().for_each(|t| t.answer(Outcome::Full(why.clone())));
-            }
-            other => {
-                let why = other.to_string();
-                return tickets.into_iter().for_each(|t| t.answer(Outcome::Failed(why.clone())));
-            }
+        if let StoreError::Fatal(why) = &error {
+            (cx.hooks.fatal)(why.clone());
         }
+        let outcome = match error {
+            // An earlier try may have happened: of that this one says nothing.
+            _ if tries.is_unsure() => Outcome::Unknown,
+            StoreError::Full(why) => Outcome::Full(why),
+            StoreError::Fatal(why) => Outcome::Failed(why),
+            other => Outcome::Failed(other.to_string()),
+        };
+        return tickets.into_iter().for_each(|ticket| ticket.answer(outcome.clone()));
     }
 }
 

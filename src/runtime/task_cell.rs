@@ -190,6 +190,8 @@ pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome)
             }
             How::Settled
         }
+        // It is claimed still: the next boot finds it lost, which says that it may have begun.
+        None if matches!(&claim.target, Target::Tool(name) if is_once(node, name)) => How::Unrecorded,
         None => How::Unsettled,
     }
 }
@@ -199,9 +201,12 @@ pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome)
 async fn commit(node: &Node, unit: Unit) -> Option<()> {
     loop {
         match node.persistence.commit(ENDS, unit.clone()).await {
-            Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => return Some(()),
-            Outcome::Failed(_) if node.is_closing() => return None,
-            Outcome::Full(_) | Outcome::Failed(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            Outcome::Durable | Outcome::Refused(_) => return Some(()),
+            Outcome::Failed(_) | Outcome::Unknown if node.is_closing() => return None,
+            // Sent once more it is refused where it has happened, or somebody else has the claim.
+            Outcome::Full(_) | Outcome::Failed(_) | Outcome::Unknown => {
+                tokio::time::sleep(Duration::from_millis(500)).await
+            }
         }
     }
 }
@@ -210,10 +215,13 @@ async fn commit(node: &Node, unit: Unit) -> Option<()> {
 /// look for the task then.
 async fn unpark_if_open(node: &Node, claim: &Claimed) {
     let Target::Agent { kind, key } = &claim.target else { return };
-    if node.kind(kind).is_some_and(|(_, kind)| kind.is_open(key))
-        && node.store.park(&claim.target.to_string(), false).await.is_ok_and(|n| n > 0)
-    {
-        node.wake_dispatcher(false);
+    if !node.kind(kind).is_some_and(|(_, kind)| kind.is_open(key)) {
+        return;
+    }
+    match node.store.park(&claim.target.to_string(), false).await {
+        Ok(0) => {}
+        Ok(_) => node.wake_dispatcher(true),
+        Err(_) => node.parked.notify_one(),
     }
 }
 

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::{
     crashes::{dropped_badly, guard},
     node::Node,
+    pace::{Begin, Pace},
     views::ToolInfo,
 };
 use crate::{
@@ -220,7 +221,7 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
             node: self.node.clone(),
             waiting: VecDeque::new(),
             running: 0,
-            begun: VecDeque::new(),
+            pace: Pace::of(self.spec.limits.rate),
             crashes: 0,
         };
         let _ = self.addr.set(cell.start());
@@ -234,8 +235,7 @@ pub(crate) struct ToolCell<M: Typed> {
     node: Weak<Node>,
     waiting: VecDeque<Invocation<M>>,
     running: usize,
-    /// When the calls of the current rate window began.
-    begun: VecDeque<Instant>,
+    pace: Pace,
     crashes: u32,
 }
 
@@ -293,9 +293,16 @@ impl<M: Typed> ToolCell<M> {
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let Some(node) = self.node.upgrade() else { return };
         while self.spec.limits.concurrency.is_none_or(|n| self.running < n) && !self.waiting.is_empty() {
-            if let Some(wait) = self.rate_wait() {
-                ctx.run_later(wait, Self::begin);
-                break;
+            match self.pace.begin(Instant::now()) {
+                Begin::Now => {}
+                Begin::Timed => break,
+                Begin::After(wait) => {
+                    ctx.run_later(wait, |this, ctx| {
+                        this.pace.fired();
+                        this.begin(ctx);
+                    });
+                    break;
+                }
             }
             let Some(invocation) = self.waiting.pop_front() else { break };
             self.running += 1;
@@ -308,20 +315,6 @@ impl<M: Typed> ToolCell<M> {
         }
         self.figures.running.store(self.running as u64, Ordering::Relaxed);
         self.figures.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
-    }
-
-    /// How long the rate limit asks to wait.
-    fn rate_wait(&mut self) -> Option<Duration> {
-        let (n, within) = self.spec.limits.rate?;
-        let now = Instant::now();
-        while self.begun.front().is_some_and(|t| now.duration_since(*t) >= within) {
-            self.begun.pop_front();
-        }
-        if self.begun.len() < n.max(1) as usize {
-            self.begun.push_back(now);
-            return None;
-        }
-        self.begun.front().map(|t| within.saturating_sub(now.duration_since(*t)))
     }
 
     /// A tool keeps no state: the call is answered as a crash, and the tool goes on.

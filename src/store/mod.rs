@@ -408,7 +408,8 @@ pub trait Store:
     /// The paused queues by name, and since when.
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
 
-    /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready; says how many.
+    /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready again, and scheduled those
+    /// whose time has not come; says how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;
 
     /// The targets that have parked tasks, in the order of their names: the first `limit` behind one.

@@ -6,6 +6,22 @@ use crate::model::{id::AgentId, snapshot, task::TaskState};
 /// Past so many problems the report only says that there are more.
 const MAX_PROBLEMS: usize = 100;
 
+impl VerifyReport {
+    /// Enters a problem, if it is one of the first.
+    pub(super) fn problem(&mut self, text: impl FnOnce() -> String) {
+        match self.problems.len() {
+            n if n < MAX_PROBLEMS => self.problems.push(text()),
+            MAX_PROBLEMS => self.problems.push("… and more".to_owned()),
+            _ => {}
+        }
+    }
+
+    /// Enters more of them.
+    pub(super) fn extend(&mut self, problems: Vec<String>) {
+        problems.into_iter().for_each(|problem| self.problem(|| problem));
+    }
+}
+
 /// A sound stored state, as it is shown to whoever can read it.
 #[derive(Debug, Clone, Copy)]
 pub struct SeenState<'a> {
@@ -51,11 +67,7 @@ impl<'r> Finding<'r> {
     }
 
     pub(super) fn problem(&mut self, text: impl FnOnce() -> String) {
-        match self.report.problems.len() {
-            n if n < MAX_PROBLEMS => self.report.problems.push(text()),
-            MAX_PROBLEMS => self.report.problems.push("… and more".to_owned()),
-            _ => {}
-        }
+        self.report.problem(text);
     }
 
     pub(super) fn agent(&mut self, (id, kind, key, status, epoch, version, state): SeenAgent) {

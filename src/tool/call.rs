@@ -17,7 +17,8 @@ use crate::{
         Agent, AskError, Data, Handler, Invalid, Message, Pending,
         host::{Host, Submission, Submitter},
         messages::Accepts,
-        reference::{AgentRef, Ask},
+        pending::within,
+        reference::{AgentRef, Ask, as_input},
     },
     clock,
     model::{
@@ -189,25 +190,20 @@ impl Call {
         input: M,
     ) -> Pending<'static, TaskId, AskError> {
         let this = self.clone();
-        Pending::new(move |_| async move {
+        Pending::new(move |options| async move {
             let Inner { host, course, .. } = &*this.0;
-            input.validate().map_err(AskError::Invalid)?;
-            let raw = to_raw_value(&input).map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))?;
-            if raw.get().len() > host.message_bytes() {
-                let what =
-                    format!("the message has {} bytes, more than limits.message_bytes", raw.get().len());
-                return Err(AskError::TooLarge(what));
-            }
+            let raw = as_input(&**host, &input)?;
             let mut task = NewTask::under(&host.terms(&target), target, message, raw);
             let Some(course) = course else {
                 let submission =
                     Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key: None };
-                return Ok(host.submit(submission).await?.first);
+                return Ok(within(options.timeout, host.submit(submission)).await?.first);
             };
             task.parent = Some(course.task());
             let at = format!("submit {} {message}", task.target);
             let body = task.input.get().to_owned();
-            course.submit(Asked { target: &at, input: &body, once: false }, task).await
+            let asked = Asked { target: &at, input: &body, once: false };
+            within(options.timeout, course.submit(asked, task)).await
         })
     }
 

@@ -77,7 +77,7 @@ pub type Refusal<T> = <<T as Tool>::Input as Message>::Error;
 /// Bounds on the use of a tool; what is not set is not bounded, unless a field says otherwise.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many calls may run at once on a node.
+    /// How many calls may run at once on a node. 0 is taken as 1.
     pub concurrency: Option<usize>,
     /// How many calls may begin within a time on a node.
     pub rate: Option<(u32, Duration)>,
@@ -96,7 +96,9 @@ pub struct Limits {
 
 impl Limits {
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { concurrency: self.concurrency, rate: self.rate.map(|(n, within)| Rate { n, within }) }
+        // none at all would never run any: that is a pause
+        let concurrency = self.concurrency.map(|n| n.max(1));
+        Bounds { concurrency, rate: self.rate.map(|(n, within)| Rate { n, within }) }
     }
 
     /// These limits with other bounds.

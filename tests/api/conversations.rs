@@ -66,6 +66,12 @@ fn a_conversation_is_made_added_to_and_deleted() {
         again.is_problem(404, "not_found");
     }
     assert_eq!(node.get("/api/v1/conversations").json["items"], json!([]));
+
+    let acts = node.get("/api/v1/audit?action=conversation.delete").json;
+    let told = |act: &Value| (act["subject"].clone(), act["outcome"].clone());
+    let subject = json!(format!("conversation:{}", answer.json["id"].as_str().unwrap()));
+    let found: Vec<_> = acts["items"].as_array().unwrap().iter().map(told).collect();
+    assert_eq!(found, [(subject.clone(), json!("not_found")), (subject, json!("ok"))]);
 }
 
 #[test]

@@ -36,11 +36,16 @@ rules! {
         }
         assert_eq!(w.claim(9).await.len(), 1);
         assert_eq!(w.store.park("tally/b", false).await.unwrap(), 0);
-        // back in their old order, behind what came meanwhile
-        w.submit(task("c")).await;
-        assert_eq!(w.store.park("tally/a", false).await.unwrap(), 2);
+        // back in their old order, behind what came meanwhile; and what is not due waits for its time
+        let second = w.submit(task("a")).await;
+        assert_eq!(w.store.park("tally/a", true).await.unwrap(), 1);
+        let third = w.submit(task("c")).await;
+        assert_eq!(w.store.park("tally/a", false).await.unwrap(), 3);
+        assert_eq!(w.state_of(scheduled).await, TaskState::Scheduled);
         let claimed: Vec<_> = w.claim(9).await.into_iter().map(|c| c.id).collect();
-        assert_eq!(claimed[1..], [ready, scheduled]);
+        assert_eq!(claimed, [third, ready, second]);
+        let (promoted, _) = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        assert_eq!((promoted, w.state_of(scheduled).await), (1, TaskState::Ready));
     }
 
     async fn a_dead_letter_comes_back_as_new(w: &mut World) {

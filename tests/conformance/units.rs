@@ -77,6 +77,18 @@ rules! {
         assert_eq!(w.state("a").await, Some((3, "3".into())));
     }
 
+    /// An operator writes states too, in the writer's own epoch.
+    async fn a_version_that_somebody_else_has_written_is_not_the_units_own(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(w.turn("a", 0, "1")).await;
+        w.must(w.turn("a", 1, "theirs")).await;
+        let mut late = w.turn("a", 1, "ours");
+        late.finished.push(finish(&claimed, ok()));
+        assert_eq!(w.commit_one(late).await, fenced());
+        assert_eq!(w.state("a").await, Some((2, "theirs".into())));
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Running);
+    }
+
     async fn a_zombie_of_an_old_epoch_is_fenced(w: &mut World) {
         w.must(w.turn("a", 0, "1")).await;
         let zombie_state = w.turn("a", 1, "zombie");

@@ -20,6 +20,8 @@ enum End {
     Refused,
     Failed,
     Crashed,
+    /// It waits at the gate, and fails.
+    Held,
 }
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("declined")]
@@ -42,6 +44,10 @@ impl Handler<Pay> for Till {
             End::Refused => Err(Pay::refuse(Declined)),
             End::Failed => bail!("no"),
             End::Crashed => panic!("as told"),
+            End::Held => {
+                turn.resource::<Gate>().wait().await;
+                bail!("no")
+            }
         }
     }
 }
@@ -127,4 +133,29 @@ async fn a_submission_under_a_key_is_one_task() {
     let again = till.submit(Pay { cents: 3, end: End::Well }).idempotency_key("k");
     assert_eq!(soon(again).await, Ok(ids[0]));
     assert_eq!(gate.count("pay 3"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_fails_while_another_request_takes_its_key_ends() {
+    let gate = Gate::default();
+    let world = World::start(program(&gate)).await;
+    let till = world.handle().agent::<Till>("a");
+    let held = tokio::spawn(till.ask(Pay { cents: 1, end: End::Held }).idempotency_key("k"));
+    gate.arrival().await;
+    let task = soon(till.submit(Pay { cents: 2, end: End::Well }).idempotency_key("k")).await.unwrap();
+    gate.open(1);
+    assert_eq!(soon(held).await.unwrap(), Err(AskError::Conflict));
+    assert_eq!(outcome::<Pay>(&world.handle(), task).await, Outcome::Succeeded(2));
+    assert_eq!(soon(till.ask(Pay { cents: 3, end: End::Well })).await, Ok(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_whose_key_is_none_is_refused() {
+    let gate = Gate::default();
+    let world = World::start(program(&gate)).await;
+    let till = world.handle().agent::<Till>("a");
+    for key in [String::new(), "k".repeat(256), "a\nb".into()] {
+        let refused = soon(till.submit(Pay { cents: 2, end: End::Well }).idempotency_key(key)).await;
+        assert!(matches!(refused, Err(AskError::Invalid(_))), "{refused:?}");
+    }
 }

@@ -180,3 +180,15 @@ async fn a_lost_reply_doubles_nothing() {
         assert_eq!(soon(agent.ask(Add { n: 1 })).await.unwrap(), n);
     }
 }
+
+/// Of a commit that may have happened nobody says that it did not, whatever the store says next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_is_not_made_good_by_a_full_disk() {
+    let (world, faults) = world().await;
+    let till = world.handle().agent::<Till>("a");
+    assert_eq!(soon(till.ask(Add { n: 1 })).await, Ok(1));
+    faults.lose_reply_and_fill();
+    assert_eq!(soon(till.ask(Add { n: 10 })).await, Err(AskError::Unknown));
+    faults.fill(false);
+    until("there is room again", || async { soon(till.ask(Add { n: 100 })).await == Ok(111) }).await;
+}

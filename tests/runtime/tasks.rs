@@ -9,7 +9,10 @@ use greenroom::{
 };
 use serde_json::json;
 
-use crate::support::{Gate, World, outcome, soon, status, task_in, until};
+use crate::{
+    faulty::Faults,
+    support::{Gate, World, outcome, soon, status, task_in, until},
+};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Clerk {
@@ -396,6 +399,91 @@ async fn tasks_wait_for_room_in_a_full_mailbox() {
     let mut expected: Vec<_> = (0..200).filter(|n| *n != 100).map(|n| n.to_string()).collect();
     expected.insert(0, "block".into());
     assert_eq!(log(&world, "a").await, expected);
+}
+
+/// Those that wait for room are tried again and again: however many mailboxes are full, by one timer.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_full_mailboxes_hold_nobody_else_up() {
+    let (world, gate) = world().await;
+    let handle = world.handle();
+    let mut ids = Vec::new();
+    for key in ["a", "b", "c", "d"] {
+        let clerk = handle.agent::<Clerk>(key);
+        soon(clerk.submit(Block {})).await.unwrap();
+        gate.arrival().await;
+        for n in 0..40 {
+            ids.push(soon(clerk.submit(write(n))).await.unwrap());
+        }
+    }
+    // a second is fifty rounds
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        let work = Work { name: "w".into(), good: true };
+        let id = soon(handle.tool::<Worker>().submit(work)).await.unwrap();
+        assert_eq!(outcome::<Work>(&handle, id).await, Outcome::Succeeded(1));
+    }
+    gate.open(4);
+    for id in ids {
+        assert!(matches!(outcome::<Write>(&handle, id).await, Outcome::Succeeded(_)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_brings_nothing_forward() {
+    let (world, _) = world().await;
+    let handle = world.handle();
+    let request = TaskRequest {
+        target: "clerk/a".into(),
+        message: Some("Write".into()),
+        input: Some(json!({"line": "tomorrow"})),
+        run_in: Some("24h".into()),
+        ..Default::default()
+    };
+    let id = handle.operator().submit(request).await.unwrap().0.id;
+    task_in(&handle, id, "scheduled").await;
+    handle.operator().act("clerk", "a", Action::Pause).await.unwrap();
+    task_in(&handle, id, "parked").await;
+    handle.operator().act("clerk", "a", Action::Resume).await.unwrap();
+    task_in(&handle, id, "scheduled").await;
+    let now = soon(handle.agent::<Clerk>("a").submit(write("now"))).await.unwrap();
+    outcome::<Write>(&handle, now).await;
+    assert_eq!(log(&world, "a").await, ["now"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_could_not_be_brought_back_at_once_come_by_themselves() {
+    let (gate, faults) = (Gate::default(), Faults::default());
+    let world = World::start(faults.under(program(&gate))).await;
+    let handle = world.handle();
+    handle.operator().act("clerk", "a", Action::Pause).await.unwrap();
+    let id = soon(handle.agent::<Clerk>("a").submit(write("x"))).await.unwrap();
+    task_in(&handle, id, "parked").await;
+    faults.fail_parking(1);
+    handle.operator().act("clerk", "a", Action::Resume).await.unwrap_err();
+    assert_eq!(outcome::<Write>(&handle, id).await, Outcome::Succeeded(1));
+}
+
+/// What it did may have happened, and its end is in no store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_once_tool_that_ends_as_the_node_leaves_is_not_given_back() {
+    let (gate, faults) = (Gate::default(), Faults::default());
+    let mut world = World::start(faults.under(program(&gate))).await;
+    let fired = soon(world.handle().tool::<Cannon>().submit(Fire {})).await.unwrap();
+    gate.arrival().await;
+    faults.stay(true);
+    let meddle = async {
+        soon(faults.is_leaving()).await;
+        gate.open(1);
+        // it is not given back however long this is
+        let given_back = until("it is given back", || async { faults.given_back() > 0 });
+        let _ = tokio::time::timeout(Duration::from_millis(500), given_back).await;
+        faults.stay(false);
+    };
+    tokio::join!(world.end(), meddle);
+    assert_eq!((faults.given_back(), gate.count("fired")), (0, 1));
+    world.start_again(program(&gate)).await;
+    task_in(&world.handle(), fired, "outcome_unknown").await;
+    assert_eq!(gate.count("fired"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,15 @@ struct Inner {
     no_renewals: AtomicBool,
     /// So many commits happen, and nobody hears of it.
     lose: AtomicUsize,
+    /// After the last of those there is no room.
+    then_full: AtomicBool,
+    /// So many calls of [`Store::park`] fail.
+    no_parking: AtomicUsize,
+    /// How often claims were given back.
+    given_back: AtomicUsize,
+    /// The node waits with its leave for this to be taken back.
+    stays: watch::Sender<bool>,
+    leaving: watch::Sender<bool>,
     hangs: watch::Sender<bool>,
     /// Partitions that another node owns, by its URL.
     revoked: Mutex<BTreeMap<i16, String>>,
@@ -103,6 +112,11 @@ impl Default for Inner {
             full: AtomicBool::new(false),
             no_renewals: AtomicBool::new(false),
             lose: AtomicUsize::new(0),
+            then_full: AtomicBool::new(false),
+            no_parking: AtomicUsize::new(0),
+            given_back: AtomicUsize::new(0),
+            stays: watch::Sender::new(false),
+            leaving: watch::Sender::new(false),
             hangs: watch::Sender::new(false),
             revoked: Mutex::default(),
             commits: AtomicUsize::new(0),
@@ -180,6 +194,32 @@ impl Faults {
     /// The next `n` commits happen, but their replies are lost.
     pub fn lose_replies(&self, n: usize) {
         self.0.lose.store(n, Ordering::SeqCst);
+    }
+
+    /// The next commit happens, but its reply is lost; after it there is no room.
+    pub fn lose_reply_and_fill(&self) {
+        self.0.then_full.store(true, Ordering::SeqCst);
+        self.lose_replies(1);
+    }
+
+    /// The next `n` times that tasks are to be parked or brought back nothing happens.
+    pub fn fail_parking(&self, n: usize) {
+        self.0.no_parking.store(n, Ordering::SeqCst);
+    }
+
+    /// How often claims were given back.
+    pub fn given_back(&self) -> usize {
+        self.0.given_back.load(Ordering::SeqCst)
+    }
+
+    /// A node that goes down stays where it is about to leave the store, until this is taken back.
+    pub fn stay(&self, stays: bool) {
+        self.0.stays.send_replace(stays);
+    }
+
+    /// Waits until it is about to leave.
+    pub async fn is_leaving(&self) {
+        let _ = self.0.leaving.subscribe().wait_for(|leaving| *leaving).await;
     }
 
     /// Claims go back from now on, but the answer does not come so.
@@ -327,6 +367,8 @@ impl Store for Faulty {
         Ok(self.pass().await?.renew(member).await?.map(|o| self.mask(o)))
     }
     async fn leave(&self, boot: Uuid) -> Result<()> {
+        self.0.leaving.send_replace(true);
+        let _ = self.0.stays.subscribe().wait_for(|stays| !stays).await;
         self.pass().await?.leave(boot).await
     }
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
@@ -367,6 +409,7 @@ impl Store for Faulty {
         }
         let lost = self.0.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         if lost.is_ok() {
+            self.0.full.fetch_or(self.0.then_full.swap(false, Ordering::SeqCst), Ordering::SeqCst);
             return Err(StoreError::Unknown("the reply was lost".to_owned()));
         }
         Ok(verdicts)
@@ -425,6 +468,7 @@ impl Store for Faulty {
         self.pass().await?.doomed().await
     }
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<()> {
+        self.0.given_back.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.give_back(boot, claims).await?;
         let mut returns = self.0.returns.subscribe();
         let late = returns.wait_for(|returns| *returns != Returns::Late).await;
@@ -444,6 +488,10 @@ impl Store for Faulty {
         self.pass().await?.paused().await
     }
     async fn park(&self, target: &str, park: bool) -> Result<u64> {
+        let none = self.0.no_parking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if none.is_ok() {
+            return Err(StoreError::NotDone("not now".to_owned()));
+        }
         self.step().await?.park(target, park).await
     }
     async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>> {

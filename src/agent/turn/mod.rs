@@ -45,7 +45,8 @@ use super::{
     lane::{Lane, Name},
     letter::Meta,
     message::Message,
-    reference::{Address, Pending, node_has_ended, request_hash},
+    pending::Pending,
+    reference::{Address, as_input, node_has_ended, request_hash},
 };
 use crate::{
     Settings, clock,
@@ -326,22 +327,29 @@ impl<A: Agent> Turn<A> {
         self.outbox().retire = true;
     }
 
-    /// Runs blocking code on a blocking thread once this agent's earlier turns are durable, because such code
-    /// may have effects that cannot be undone. In a hook it starts at once.
+    /// Runs blocking code on a blocking thread once this agent's earlier turns are durable, because such code may
+    /// have effects that cannot be undone. In a hook it starts at once.
     ///
     /// # Errors
-    /// The code panicked, or the node is shutting down.
+    /// The code panicked, the node is shutting down, or the code took longer than the `timeout` from its start; it
+    /// then runs on, and its result is dropped.
     pub fn blocking<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Pending<'_, T, anyhow::Error> {
-        Pending::new(move |_| async move {
+        Pending::new(move |options| async move {
             if !self.gate.is_hooks() {
                 self.gate.pass().await;
             }
             let result = Arc::new(Mutex::new(None));
             let there = result.clone();
-            let ran = self.host.blocking(Box::new(move || *there.lock() = Some(f()))).await;
+            let work = self.host.blocking(Box::new(move || *there.lock() = Some(f())));
+            let ran = match options.timeout {
+                Some(limit) => tokio::time::timeout(limit, work)
+                    .await
+                    .map_err(|_| anyhow::anyhow!("the blocking code took longer than {limit:?}"))?,
+                None => work.await,
+            };
             let value = result.lock().take();
             match value {
                 Some(value) if ran => Ok(value),
@@ -355,22 +363,13 @@ impl<A: Agent> Turn<A> {
     }
 
     fn queue<M: Message>(&self, target: Target, name: &str, message: &M) -> Option<NewTask> {
-        let input = match message
-            .validate()
-            .map_err(|e| e.to_string())
-            .and_then(|()| serde_json::value::to_raw_value(message).map_err(|e| e.to_string()))
-        {
+        let input = match as_input(&*self.host, message) {
             Ok(input) => input,
             Err(e) => {
                 self.outbox().refuse(format!("cannot submit `{}` to {target}: {e}", M::NAME));
                 return None;
             }
         };
-        if input.get().len() > self.host.message_bytes() {
-            self.outbox()
-                .refuse(format!("cannot submit `{}` to {target}: over limits.message_bytes", M::NAME));
-            return None;
-        }
         let mut task = NewTask::under(&self.host.terms(&target), target, name, input);
         task.parent = self.task();
         Some(task)

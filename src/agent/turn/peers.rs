@@ -22,7 +22,8 @@ use crate::{
         many::plain,
         message::Message,
         messages::Accepts,
-        reference::{Address, Ask, Pending},
+        pending::Pending,
+        reference::{Address, Ask},
     },
     model::{
         id::{Target, TaskId},

@@ -9,7 +9,7 @@
 //!     │            target stops ┌─────────────┘ │                    │  └─────▶ cancelled ┤ retry
 //!     │                         ▼               │ signal             ▼                    │
 //!     │                      parked ────────────┤◀──────────── waiting                    ▼
-//!     │                           target runs   │                                       ready
+//!     │        target runs (scheduled: not due) │                                       ready
 //!     ▼                                         └◀── confirmed retry ── outcome_unknown
 //!  cancelled  (from every state but the final ones)                      └▶ resolved: succeeded, failed
 //! ```
@@ -37,7 +37,10 @@ pub enum TaskInput {
     /// Its target was paused, stopped or quarantined. From `running`: the attempt is given back.
     TargetStopped,
     /// Its target may run again.
-    TargetRuns,
+    TargetRuns {
+        /// Whether its own time lies in the future.
+        later: bool,
+    },
     /// A node claims it (attempt + 1).
     Claimed,
     /// The attempt ended well.
@@ -77,7 +80,7 @@ pub enum TaskInput {
 
 impl TaskInput {
     /// Every input, each shape once.
-    pub const ALL: [TaskInput; 25] = [
+    pub const ALL: [TaskInput; 26] = [
         Self::ParentDone { open: 1, later: false },
         Self::ParentDone { open: 0, later: true },
         Self::ParentDone { open: 0, later: false },
@@ -85,7 +88,8 @@ impl TaskInput {
         Self::Due,
         Self::Expired,
         Self::TargetStopped,
-        Self::TargetRuns,
+        Self::TargetRuns { later: true },
+        Self::TargetRuns { later: false },
         Self::Claimed,
         Self::Succeeded,
         Self::Retry,
@@ -154,7 +158,8 @@ pub fn next(state: TaskState, input: TaskInput) -> Result<TaskState, Illegal> {
         (S::Waiting, I::DeadLetter) => S::Failed,
         (S::Waiting, I::Cancel) => S::Cancelled,
 
-        (S::Parked, I::TargetRuns) => S::Ready,
+        (S::Parked, I::TargetRuns { later: true }) => S::Scheduled,
+        (S::Parked, I::TargetRuns { later: false }) => S::Ready,
         (S::Parked, I::DeadLetter) => S::Failed,
         (S::Parked, I::Expired | I::Cancel) => S::Cancelled,
 
@@ -230,7 +235,7 @@ mod tests {
         );
         assert_eq!(row(S::Succeeded), []);
         assert_eq!(row(S::Failed), [(I::RetryByPerson, S::Ready), (I::Dismissed, S::Cancelled)]);
-        assert_eq!(legal.len(), 42);
+        assert_eq!(legal.len(), 43);
     }
 
     proptest! {

@@ -282,6 +282,12 @@ impl<A: Agent> Runner<A> {
                     fail::<A>(flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
                 }
                 flight.extend(window.entries);
+                if matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
+                    // It has an outcome by now, which is the answer of those that failed here as well: it is
+                    // looked for when they are admitted.
+                    let keyed = |e: &Entry<A>| e.letter.letter().details().0.is_some_and(|m| m.key.is_some());
+                    flight.iter_mut().filter(|e| keyed(e)).for_each(|e| e.ran = Ran::Done);
+                }
                 self.run_again(flight);
                 self.limit = 1;
             }

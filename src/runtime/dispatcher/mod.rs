@@ -56,8 +56,10 @@ pub(crate) struct Wake;
 pub(crate) enum How {
     /// Its end, or its retry, is recorded.
     Settled,
-    /// It did not start, or nobody knows: the claim goes back.
+    /// It did not start, or may start again: the claim goes back.
     Unsettled,
+    /// It has begun, must not begin again, and its end could not be recorded: the claim stays as it is.
+    Unrecorded,
 }
 
 /// A task's cell has ended.
@@ -109,6 +111,8 @@ pub(crate) struct Dispatcher {
     tool_claims: usize,
     /// Claimed, and their lane is full: in the order of their acceptance.
     full: HashMap<String, VecDeque<Arc<Claimed>>>,
+    /// They are tried again in a moment.
+    retrying: bool,
     claiming: bool,
     again: bool,
     /// Claims of which nobody here knows are to be looked for as soon as nothing is being claimed.
@@ -139,6 +143,7 @@ impl Dispatcher {
             agent_claims: 0,
             tool_claims: 0,
             full: HashMap::new(),
+            retrying: false,
             claiming: false,
             again: false,
             overdue: false,
@@ -301,8 +306,8 @@ impl Dispatcher {
                     match kind.post(key, &claim.message, &claim.input, Some(tx), Some(Box::new(meta))) {
                         Ok(()) => Ok(()),
                         Err(PostError::Full) => {
-                            let target = claim.target.to_string();
-                            if self.full.insert(target, VecDeque::from([claim])).is_none() {
+                            self.full.entry(claim.target.to_string()).or_default().push_back(claim);
+                            if !std::mem::replace(&mut self.retrying, true) {
                                 ctx.run_later(FULL_PAUSE, Self::retry_full);
                             }
                             return;
@@ -354,6 +359,7 @@ impl Dispatcher {
 
     /// Tries the lanes that were full.
     fn retry_full(&mut self, ctx: &mut Context<Self>) {
+        self.retrying = false;
         let full = std::mem::take(&mut self.full);
         for (_, mut waiting) in full {
             while let Some(claim) = waiting.pop_front() {
@@ -412,8 +418,10 @@ impl Handler<Ended> for Dispatcher {
     type Result = ();
     fn handle(&mut self, Ended { claim, how }: Ended, ctx: &mut Self::Context) {
         self.running.remove(&claim.id);
-        if how == How::Unsettled {
-            return self.give_back(claim, ctx);
+        match how {
+            How::Settled => {}
+            How::Unsettled => return self.give_back(claim, ctx),
+            How::Unrecorded => return,
         }
         let early = self.claims.end(claim.id);
         let target = claim.target.to_string();

@@ -192,6 +192,7 @@ impl Operator {
     /// # Errors
     /// [`AskError::WrongState`] where the action does not fit its status.
     pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
+        let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
         self.act_on(kind, key, action, false).await
     }
 
@@ -206,10 +207,12 @@ impl Operator {
             let why = "`clear` goes with `stop`, `restart` and `pause`";
             return Err(OperatorError::Malformed(why.to_owned()));
         }
+        let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
         self.act_on(kind, key, action, true).await
     }
 
-    async fn act_on(&self, kind: &str, key: &str, action: Action, clear: bool) -> Result<()> {
+    /// Acts on an agent whose lock the caller holds.
+    pub(super) async fn act_on(&self, kind: &str, key: &str, action: Action, clear: bool) -> Result<()> {
         let (_, found, key) = self.key_of(kind, key)?;
         self.here(kind, key)?;
         let node = &self.node;

@@ -18,7 +18,7 @@ use crate::{
     agent::AskError,
     model::{
         event::{self, Event, Level},
-        id::{NameError, Target, TaskId},
+        id::{AgentId, NameError, Target, TaskId},
         targets::Targets,
         task::TaskState,
     },
@@ -61,6 +61,7 @@ impl Operator {
 
     async fn delete_now(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {
         let (_, subject) = self.writable(kind, key)?;
+        let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
         let there = || async {
             let row = self.row(kind, key).await?;
             row.ok_or_else(|| not_found(format!("nothing is kept of {subject}")))
@@ -77,7 +78,7 @@ impl Operator {
                 "{n} for {subject}: have them cancelled (cancel_tasks=true, --cancel-tasks), or let them end"
             )));
         }
-        self.act(kind, key, Action::Stop).await?;
+        self.act_on(kind, key, Action::Stop, false).await?;
         self.gone(kind, key).await?;
         self.end_is_told(&subject).await?;
         let cancelled = if cancel_tasks { self.cancel_all(&subject).await? } else { 0 };

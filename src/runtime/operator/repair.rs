@@ -7,6 +7,7 @@ use crate::{
     agent::AskError,
     model::{
         event::{self, Event, Level},
+        id::AgentId,
         snapshot::{self, Codec, Header},
     },
     runtime::{kind::AnyKind, persistence::Outcome, views::Action},
@@ -26,6 +27,7 @@ impl Operator {
         if self.node.is_troubled(false) {
             return Err(self.node.trouble().widen().into());
         }
+        let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
         let subject = format!("{kind}/{key}");
         let row = self.row(kind, key).await?.filter(|row| row.status == StoredStatus::Quarantined);
         let row = row.ok_or_else(|| wrong_state(format!("{subject} is not quarantined")))?;
@@ -45,7 +47,7 @@ impl Operator {
                 .field("version", row.version.saturating_add(1));
             self.node.logger.emit(event);
         }
-        self.act(kind, key, Action::Release).await
+        self.act_on(kind, key, Action::Release, false).await
     }
 
     /// The frame of a kept version.

@@ -20,6 +20,7 @@ use crate::{
     agent::{AskError, Persistence, lane::Entrance},
     model::{
         event::{self, Event, Level},
+        id::AgentId,
         snapshot::{self, HEADER_BYTES},
     },
     runtime::{inbox::Control, kind::AnyKind, orchestrator::Command},
@@ -78,6 +79,8 @@ impl Operator {
 
     async fn rewrite_now(&self, kind: &str, key: &str, expected: Option<i64>, next: Next) -> Result<i64> {
         let (found, subject) = self.writable(kind, key)?;
+        // Another act would open the agent while it is held here, or write the same version.
+        let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
         // Who has the wrong version holds nobody up.
         let row = self.expected_row(kind, key, expected).await?;
         if row.status != StoredStatus::Normal {
@@ -158,7 +161,7 @@ impl Operator {
             self.node.parked.notify_one();
             return Err(error.into());
         }
-        self.node.wake_dispatcher(false);
+        self.node.wake_dispatcher(true);
         row.map(|_| ())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{
-        Accepts, AskError, Message, Never, Pending, Topic, reference::Options, slot::slot, topic::Publication,
+        Accepts, AskError, Message, Never, Pending, Topic, pending::Options, slot::slot, topic::Publication,
     },
     runtime::Handle,
 };

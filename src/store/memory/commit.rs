@@ -179,7 +179,9 @@ impl State {
     fn is_durable(&self, boot: Uuid, unit: &Unit) -> bool {
         if let Some(write) = &unit.state {
             let next = (write.epoch, write.base_version.saturating_add(1));
-            return self.agents.get(&write.id).is_some_and(|a| (a.row.epoch, a.row.version) == next);
+            // an operator may have written that version too
+            let is_it = |a: &Agent| (a.row.epoch, a.row.version) == next && a.state == write.bytes;
+            return self.agents.get(&write.id).is_some_and(is_it);
         }
         if !unit.accepted.is_empty() {
             return unit.accepted.iter().all(|task| self.task(task.id).is_some());

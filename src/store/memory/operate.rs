@@ -76,15 +76,17 @@ impl State {
         found.len() as u64
     }
 
-    /// Makes the parked tasks of a target ready, in their old order.
+    /// Makes the parked tasks of a target ready, and scheduled those whose time has not come, in their old order.
     pub(super) fn unpark(&mut self, target: &str) -> u64 {
         let parked = self.hot.iter().map(|(_, task)| task).filter(|t| t.state == TaskState::Parked);
         let mut found: Vec<(i64, TaskId)> =
             parked.filter(|t| t.new.target.to_string() == target).map(|t| (t.seq, t.new.id)).collect();
         found.sort_unstable();
         for (_, id) in &found {
-            let seq = self.next_seq();
-            self.hot.get_mut(id).into_iter().for_each(|t| (t.state, t.seq) = (TaskState::Ready, seq));
+            let (seq, now) = (self.next_seq(), self.now);
+            let Some(task) = self.hot.get_mut(id) else { continue };
+            let later = task.new.run_at.is_some_and(|at| at > now);
+            (task.state, task.seq) = (if later { TaskState::Scheduled } else { TaskState::Ready }, seq);
         }
         found.len() as u64
     }

@@ -11,10 +11,13 @@ use super::{
     entities, read, schedules,
     values::{Id, micros},
 };
-use crate::store::{
-    Finish, KeyRow, KeyWrite, Unit,
-    finish::is_own,
-    schema::{greenroom_agents, greenroom_idempotency, greenroom_task_archive, greenroom_tasks},
+use crate::{
+    model::snapshot,
+    store::{
+        Finish, KeyRow, KeyWrite, Unit,
+        finish::is_own,
+        schema::{greenroom_agents, greenroom_idempotency, greenroom_task_archive, greenroom_tasks},
+    },
 };
 
 /// A key that has not expired.
@@ -30,8 +33,8 @@ pub(super) async fn stored_key(
 /// in a few statements however many they are.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Epoch and version.
-    states: HashMap<Id, (i64, i64)>,
+    /// Epoch, version and state: an operator may have written that version too.
+    states: HashMap<Id, (i64, i64, Vec<u8>)>,
     /// State and attempt.
     hot: HashMap<Id, (i16, i64)>,
     /// State, attempt, and who ended it.
@@ -44,14 +47,17 @@ pub(super) struct Found {
 
 /// What a unit is known by: the first of these that it has decides.
 enum Mark<'a> {
-    State(Id, (i64, i64)),
+    State(Id, (i64, i64), &'a [u8]),
     Accepted(Vec<Id>),
     Rest(&'a Unit),
 }
 
 fn mark(unit: &Unit) -> Mark<'_> {
     match &unit.state {
-        Some(write) => Mark::State(write.id.into(), (write.epoch, write.base_version.saturating_add(1))),
+        Some(write) => {
+            let made = (write.epoch, write.base_version.saturating_add(1));
+            Mark::State(write.id.into(), made, &write.bytes)
+        }
         None if !unit.accepted.is_empty() => {
             Mark::Accepted(unit.accepted.iter().map(|task| task.id.into()).collect())
         }
@@ -66,7 +72,7 @@ impl Found {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for unit in units {
             match mark(unit) {
-                Mark::State(id, _) => states.push(id),
+                Mark::State(id, ..) => states.push(id),
                 Mark::Accepted(ids) => tasks.extend(ids),
                 Mark::Rest(unit) => {
                     tasks.extend(unit.finished.iter().map(|finish| Id::from(finish.task)));
@@ -80,9 +86,10 @@ impl Found {
         if !states.is_empty() {
             use greenroom_agents::dsl;
             let rows = dsl::greenroom_agents.filter(dsl::id.eq_any(states));
-            let rows: Vec<(Id, (i64, i64))> =
-                RunQueryDsl::load(rows.select((dsl::id, (dsl::epoch, dsl::version))), conn).await?;
-            found.states.extend(rows);
+            let rows = rows.select((dsl::id, (dsl::epoch, dsl::version, dsl::state)));
+            let rows = RunQueryDsl::load::<(Id, (i64, i64, Vec<u8>))>(rows, conn).await?;
+            let unpacked = |(id, (e, v, state))| (id, (e, v, snapshot::unpack(state)));
+            found.states.extend(rows.into_iter().map(unpacked));
         }
         if !tasks.is_empty() {
             use greenroom_task_archive::dsl as a;
@@ -108,7 +115,10 @@ impl Found {
     /// Whether this very unit has been committed before.
     pub(super) fn is_durable(&self, boot: Uuid, unit: &Unit) -> bool {
         match mark(unit) {
-            Mark::State(id, made) => self.states.get(&id) == Some(&made),
+            Mark::State(id, (epoch, version), bytes) => self
+                .states
+                .get(&id)
+                .is_some_and(|(e, v, state)| (*e, *v) == (epoch, version) && state == bytes),
             Mark::Accepted(ids) => {
                 ids.iter().all(|id| self.hot.contains_key(id) || self.archived.contains_key(id))
             }

@@ -71,9 +71,9 @@ async fn read(conn: &mut AsyncPgConnection, mut finding: Finding<'_>) -> QueryRe
     }
     let mut report = finding.compared(&read::stored_counts(conn).await?);
     entities::verify(conn).await?.enter(&mut report);
-    report.problems.append(&mut crashes::verify(conn).await?);
-    report.problems.append(&mut schedules::verify(conn).await?);
-    report.problems.append(&mut tokens::verify(conn).await?);
-    report.problems.append(&mut acts::verify(conn).await?);
+    report.extend(crashes::verify(conn).await?);
+    report.extend(schedules::verify(conn).await?);
+    report.extend(tokens::verify(conn).await?);
+    report.extend(acts::verify(conn).await?);
     Ok(report)
 }

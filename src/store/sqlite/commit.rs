@@ -405,10 +405,13 @@ impl Tx<'_> {
             use greenroom_agents::dsl;
             let row = dsl::greenroom_agents
                 .filter(dsl::id.eq(Id(write.id.0)))
-                .select((dsl::epoch, dsl::version))
-                .first::<(i64, i64)>(self.conn)
+                .filter(dsl::epoch.eq(write.epoch))
+                .filter(dsl::version.eq(write.base_version.saturating_add(1)))
+                .select(dsl::state)
+                .first::<Vec<u8>>(self.conn)
                 .optional()?;
-            return Ok(row == Some((write.epoch, write.base_version.saturating_add(1))));
+            // an operator may have written that version too
+            return Ok(row.is_some_and(|state| state == *write.bytes));
         }
         if !unit.accepted.is_empty() {
             for task in &unit.accepted {

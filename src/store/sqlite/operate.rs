@@ -9,7 +9,7 @@ use super::{
     error,
     rows::{self, ArchivedRow},
     tx::{Sync, Tx, Writer},
-    values::{Id, Lit, OUTCOME_UNKNOWN, PARKED, READY, RUNNING, SCHEDULED, lane},
+    values::{Id, Lit, Micros, OUTCOME_UNKNOWN, PARKED, READY, RUNNING, SCHEDULED, lane},
 };
 use crate::{
     model::{
@@ -168,21 +168,22 @@ impl Tx<'_> {
 
     fn unpark(&mut self, target: &str) -> QueryResult<u64> {
         use greenroom_tasks::dsl;
-        let parked: Vec<i64> = dsl::greenroom_tasks
+        let parked: Vec<(i64, Option<Micros>)> = dsl::greenroom_tasks
             .filter(dsl::state.ge(RUNNING))
             .filter(dsl::state.eq(PARKED))
             .filter(dsl::target.eq(target))
             .order(dsl::seq.asc())
-            .select(dsl::rowid)
+            .select((dsl::rowid, dsl::run_at))
             .load(self.conn)?;
-        for rowid in &parked {
-            let seq = self.next_seq()?;
+        for (rowid, run_at) in &parked {
+            let (seq, later) = (self.next_seq()?, run_at.is_some_and(|at| at > self.now));
+            let state = if later { TaskState::Scheduled } else { TaskState::Ready };
             diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(*rowid)))
-                .set((dsl::state.eq(READY), dsl::seq.eq(seq)))
+                .set((dsl::state.eq(state as i16), dsl::seq.eq(seq)))
                 .execute(self.conn)?;
+            self.deltas.task(state, 1);
         }
         self.deltas.task(TaskState::Parked, -signed(parked.len()));
-        self.deltas.task(TaskState::Ready, signed(parked.len()));
         Ok(parked.len() as u64)
     }
 

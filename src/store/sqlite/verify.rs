@@ -76,9 +76,9 @@ fn read(conn: &mut SqliteConnection, mut finding: Finding<'_>) -> QueryResult<Ve
     let kept: Vec<(i16, i64)> = dsl::greenroom_counts.select((dsl::id, dsl::n)).load(conn)?;
     let mut report = finding.compared(&kept);
     super::forget::verify(conn)?.enter(&mut report);
-    report.problems.append(&mut super::crashes::verify(conn)?);
-    report.problems.append(&mut super::schedules::verify(conn)?);
-    report.problems.append(&mut super::tokens::verify(conn)?);
-    report.problems.append(&mut super::acts::verify(conn)?);
+    report.extend(super::crashes::verify(conn)?);
+    report.extend(super::schedules::verify(conn)?);
+    report.extend(super::tokens::verify(conn)?);
+    report.extend(super::acts::verify(conn)?);
     Ok(report)
 }

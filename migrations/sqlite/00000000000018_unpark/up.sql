@@ -1,0 +1,2 @@
+-- Nothing to do here: a function of Postgres alone.
+SELECT 1;
