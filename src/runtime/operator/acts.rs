@@ -15,29 +15,29 @@ use crate::{
     store::{ActFilter, StoreError},
 };
 
-/// How long the store may take to write an act down, before it is not done.
+/// How long the store may take to record an act; after that the act is refused.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which acts to list.
 #[derive(Debug, Clone, Default)]
 pub struct ActQuery {
-    /// Only whose token has this name.
+    /// Only by the token of this name.
     pub who: Option<String>,
-    /// Only what was done to this.
+    /// Only on this subject.
     pub subject: Option<String>,
     /// Only this action.
     pub action: Option<String>,
-    /// From the page before.
+    /// The cursor of the previous page.
     pub cursor: Option<String>,
     /// 1 to 1,000; 100 when absent.
     pub limit: Option<usize>,
 }
 
 impl Operator {
-    /// One page of what operators did, the latest first.
+    /// One page of the audit log, newest first.
     ///
     /// # Errors
-    /// An invalid cursor or limit; the store's.
+    /// An invalid cursor or limit; errors of the store.
     pub async fn acts(&self, query: &ActQuery) -> Result<Page<Act>> {
         let limit = page_limit(query.limit)?;
         let before = query.cursor.as_ref().map(|c| c.parse::<Uuid>()).transpose();
@@ -48,10 +48,10 @@ impl Operator {
         Ok(Page { items, next_cursor })
     }
 
-    /// Writes down what is about to be done.
+    /// Records an act before it is done.
     ///
     /// # Errors
-    /// [`AskError::Unavailable`]: it is not to be done, since nobody could tell later.
+    /// [`AskError::Unavailable`]: the act must not be done, because it could not be recorded.
     pub(crate) async fn begin_act(&self, act: &Act) -> Result<()> {
         let (store, act) = (self.node.store.clone(), act.clone());
         let Err(why) = self.patiently(async move { store.begin_act(&act).await }).await else {
@@ -61,7 +61,7 @@ impl Operator {
         Err(OperatorError::Ask(AskError::Unavailable(why)))
     }
 
-    /// Writes down what came of it, in the log too.
+    /// Records the outcome of an act, in the log too.
     pub(crate) async fn end_act(&self, act: &Act) {
         let (store, ended) = (self.node.store.clone(), act.clone());
         let unwritten = self.patiently(async move { store.end_act(&ended).await }).await.err();
@@ -75,7 +75,7 @@ impl Operator {
         self.node.logger.emit(event);
     }
 
-    /// Runs a call of the store's in a task of its own, which goes on when nobody waits for it any more.
+    /// Runs a call of the store in a Tokio task of its own, which continues if its caller stops waiting.
     async fn patiently(
         &self,
         call: impl Future<Output = std::result::Result<(), StoreError>> + Send + 'static,

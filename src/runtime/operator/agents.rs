@@ -24,7 +24,7 @@ use crate::{
     store::{AgentFilter, AgentRow, StoredStatus},
 };
 
-/// How long the watchers of an agent that is brought back may take to be told of its end.
+/// How long notifying the watchers of an agent that is restarted may take.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many children of an agent are shown.
 const MAX_CHILDREN: usize = 1_000;
@@ -128,7 +128,7 @@ impl Operator {
     /// One agent.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where it has never been spoken to.
+    /// [`AskError::NotFound`] if it has never received a message.
     pub async fn agent(&self, kind: &str, key: &str) -> Result<AgentInfo> {
         let (_, found, key) = self.key_of(kind, key)?;
         let row = self.row(kind, key).await?;
@@ -138,7 +138,7 @@ impl Operator {
         Ok(AgentInfo { children: self.children(kind, key).await?, ..self.describe(kind, key, row.as_ref()) })
     }
 
-    /// Those that end with an agent.
+    /// The children of an agent.
     async fn children(&self, kind: &str, key: &str) -> Result<Vec<String>> {
         let topic = Bond::Child.topic(&format!("{kind}/{key}"));
         let found = self.node.store.first_subscribers(&topic, MAX_CHILDREN).await?;
@@ -150,7 +150,7 @@ impl Operator {
     /// Its durable state, now or at a kept version.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where there is none; [`AskError::WrongState`] where it cannot be read.
+    /// [`AskError::NotFound`] if there is none; [`AskError::WrongState`] if it cannot be read.
     pub async fn state(&self, kind: &str, key: &str, version: Option<i64>) -> Result<StateInfo> {
         self.key_of(kind, key)?;
         let row = self.row(kind, key).await?.filter(|r| r.version > 0 && !snapshot::is_empty(&r.bytes));
@@ -190,7 +190,7 @@ impl Operator {
     /// Acts on an agent.
     ///
     /// # Errors
-    /// [`AskError::WrongState`] where the action does not fit its status.
+    /// [`AskError::WrongState`] if its status does not allow the action.
     pub async fn act(&self, kind: &str, key: &str, action: Action) -> Result<()> {
         let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
         self.act_on(kind, key, action, false).await

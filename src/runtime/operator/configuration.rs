@@ -13,22 +13,22 @@ use crate::{
     runtime::configuration::{Applied, ConfigureError, reload},
 };
 
-/// What is in force.
+/// The effective configuration.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConfigView {
-    /// Every key with its value and where it came from, by name; secrets as `***`.
+    /// Every key with its value and origin, by name; secrets as `***`.
     pub items: Vec<Shown>,
     /// Counts the changes that this process has applied, from 0.
     pub generation: u64,
     /// The keys whose new values wait for a restart.
     pub needs_restart: Vec<String>,
-    /// Names this generation of this process, for `If-Match`.
+    /// The tag of this generation of this process, for `If-Match`.
     #[serde(skip)]
     pub tag: String,
 }
 
 impl Operator {
-    /// What is in force.
+    /// The effective configuration.
     pub fn configuration(&self) -> ConfigView {
         let node = &self.node;
         ConfigView {
@@ -39,7 +39,7 @@ impl Operator {
         }
     }
 
-    /// What is in force, as the program reads it.
+    /// The effective configuration, as the program reads it.
     pub fn settings(&self) -> Arc<Settings> {
         self.node.settings.load_full()
     }

@@ -29,7 +29,7 @@ use crate::{
 /// Which page of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct PageQuery {
-    /// From the page before.
+    /// The cursor of the previous page.
     pub cursor: Option<String>,
     /// 1 to 1,000; 100 when absent.
     pub limit: Option<usize>,
@@ -38,7 +38,7 @@ pub struct PageQuery {
 /// Which messages to list.
 #[derive(Debug, Clone, Default)]
 pub struct MessageQuery {
-    /// From the first on, instead of from the last back.
+    /// From the first message forward, instead of from the last backward.
     pub oldest_first: bool,
     /// The place of the last one of the page before.
     pub cursor: Option<String>,
@@ -94,7 +94,7 @@ impl Operator {
         found.ok_or_else(|| unknown(id))
     }
 
-    /// Deletes a conversation with its messages, for good.
+    /// Deletes a conversation with its messages.
     ///
     /// # Errors
     /// [`AskError::NotFound`].
@@ -197,7 +197,7 @@ impl Operator {
     }
 }
 
-/// What makes a repetition safe.
+/// An idempotency key with the hash of its request.
 struct Keyed<'a> {
     scope: uuid::Uuid,
     text: &'a str,
@@ -205,7 +205,7 @@ struct Keyed<'a> {
     body: &'a str,
 }
 
-/// The id that the first request under a key made.
+/// The id that the first request under a key created.
 fn first(row: &KeyRow, key: &Key) -> Result<(uuid::Uuid, bool)> {
     if row.request != key.request {
         return Err(AskError::Conflict.into());

@@ -50,7 +50,7 @@ impl Operator {
     /// node.
     ///
     /// # Errors
-    /// An invalid cursor or limit; the store's.
+    /// An invalid cursor or limit; errors of the store.
     pub async fn crash_groups(&self, query: &PageQuery) -> Result<Page<CrashGroup>> {
         let limit = page_limit(query.limit)?;
         let before = query.cursor.as_deref().map(read_cursor).transpose()?;

@@ -14,16 +14,16 @@ use crate::{
     runtime::views::{DismissFilter, DismissRequest, RetryFilter, RetryRequest, Swept},
 };
 
-/// How many dead letters one look sees.
+/// How many dead letters one page holds.
 const PAGE_SIZE: usize = 1_000;
-/// How many one transaction brings back.
+/// How many one transaction retries.
 const RETRY_BATCH: usize = 100;
-/// How many one call finds.
+/// How many one call processes at most.
 const MAX_PER_CALL: u64 = 10_000;
-/// For how long one call goes on to the next look.
+/// How long one call goes on to further pages.
 const CALL_BUDGET: Duration = Duration::from_secs(5);
 
-/// What is done to those that are meant.
+/// What is done to the dead letters that match.
 #[derive(Clone, Copy)]
 enum Deed {
     Count,
@@ -32,20 +32,20 @@ enum Deed {
 }
 
 impl Operator {
-    /// Brings back what failed or was cancelled and is meant by the filter, newest first; or, with `dry_run`, says
-    /// how many there are. What took its node down is left out, and counted apart, unless the filter names its code.
+    /// Retries the failed or cancelled tasks that match the filter, newest first; or, with `dry_run`, counts them.
+    /// Tasks that took their node down are left out and counted separately, unless the filter names their code.
     ///
-    /// A call finds 10,000 at most, and takes about five seconds at most: `next_cursor` says where the next one
-    /// goes on. Whatever ends meanwhile is newer, and so not met again.
+    /// One call processes at most 10,000, in about five seconds at most: continue with `next_cursor`. Tasks that
+    /// end meanwhile are newer, and so not processed twice.
     ///
     /// # Errors
-    /// An invalid filter or cursor. What was brought back before the store failed stays so.
+    /// An invalid filter or cursor; errors of the store. Tasks retried before the store failed stay retried.
     pub async fn retry_many(&self, request: &RetryRequest) -> Result<Swept> {
         let deed = if request.dry_run { Deed::Count } else { Deed::BringBack };
         self.sweep(&to_retry(&request.filter)?, request.cursor.as_deref(), deed).await
     }
 
-    /// Dismisses the dead letters that are meant by the filter, or counts them; otherwise as
+    /// Dismisses the dead letters that match the filter, or counts them; otherwise as
     /// [`Operator::retry_many`]. Nothing is left out.
     ///
     /// # Errors

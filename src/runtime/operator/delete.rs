@@ -28,9 +28,9 @@ use crate::{
 
 /// How long tasks that were cancelled may take to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it is looked whether they have.
+/// How often that is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How many tasks are looked at at once.
+/// How many tasks are read at once.
 const PAGE: usize = 1_000;
 /// In these states a task may still change the agent.
 const UNFINISHED: [TaskState; 7] = [
@@ -44,12 +44,12 @@ const UNFINISHED: [TaskState; 7] = [
 ];
 
 impl Operator {
-    /// Deletes an agent, with its kept states, subscriptions and idempotency keys. Whoever watches it is told
-    /// of its end; its children are stopped. A later message starts it anew, from nothing; only its version
-    /// goes on. Answers how many of its tasks were cancelled.
+    /// Deletes an agent, with its kept states, subscriptions and idempotency keys. Its watchers are notified
+    /// of its end; its children are stopped. A later message starts it with an empty state; only its version
+    /// continues. Returns how many of its tasks were cancelled.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] where there is none; [`AskError::WrongState`] where tasks wait for it and are
+    /// [`AskError::NotFound`] if there is none; [`AskError::WrongState`] if tasks wait for it and are
     /// not to be cancelled, or no state is kept of its kind; [`OperatorError::Changed`] where another node
     /// took it over meanwhile: ask again.
     pub async fn delete_agent(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {

@@ -11,13 +11,13 @@ use crate::{
     runtime::views::{Edge, EdgeKind, Family, Relative},
 };
 
-/// So many of a family are shown.
+/// How many tasks of a family are shown.
 const MAX_SHOWN: usize = 100;
 /// How far up it is followed, and how many steps along those who come after each other.
 const FAR: usize = 16;
 /// How many of the tasks that were accepted since are looked at for relatives.
 const SCAN_LIMIT: usize = 5_000;
-/// So many are read at once.
+/// How many are read at once.
 const READ_BATCH: usize = 16;
 /// How long before its batch, in milliseconds, the first task of one may have got its id.
 const EARLIER_MS: u64 = 1_000;
@@ -50,7 +50,7 @@ impl Operator {
         Ok(Family { tasks, edges, more })
     }
 
-    /// Whose turn submitted it, and whose theirs.
+    /// The task whose turn submitted it, and its submitters in turn.
     async fn forebears(&self, task: &TaskView, found: &mut Found) -> Result<()> {
         let (mut child, mut parent) = (task.id, task.parent);
         for _ in 0..FAR {
@@ -62,7 +62,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Those that come after each other, step by step.
+    /// The prerequisites and dependents, step by step.
     async fn after(&self, id: TaskId, found: &mut Found) -> Result<()> {
         let mut around = vec![id];
         for _ in 0..FAR {

@@ -8,7 +8,7 @@ use super::{Operator, Result, not_found, reasons::reason};
 use crate::runtime::views::{KindInfo, Reason};
 
 impl Operator {
-    /// The kinds of the program. Whether they are paused is not told while the store does not answer.
+    /// The kinds of the program. While the store does not answer, none is shown as paused.
     pub async fn kinds(&self) -> Vec<KindInfo> {
         let paused = self.paused().await;
         let info = |mut info: KindInfo| {
@@ -29,10 +29,10 @@ impl Operator {
     }
 
     /// Pauses the tasks of a kind, or of a tool (`tool:NAME`), on all nodes, until they are resumed: none is
-    /// claimed. Those that run go on, and what is asked and told directly is not touched.
+    /// claimed. Running tasks continue, and asks and tells are not affected.
     ///
     /// # Errors
-    /// Nobody of that name; a store that does not answer.
+    /// An unknown name; a store that does not answer.
     pub async fn pause_kind(&self, kind: &str, paused: bool) -> Result<()> {
         match kind.strip_prefix("tool:") {
             Some(name) if self.node.tools.contains_key(name) => {}
@@ -47,7 +47,7 @@ impl Operator {
         Ok(())
     }
 
-    /// What is paused, and since when; nothing while the store does not answer.
+    /// The paused queues, and since when; empty while the store does not answer.
     pub(super) async fn paused(&self) -> BTreeMap<String, Timestamp> {
         if self.node.outage.is_known() {
             return BTreeMap::new();

@@ -18,18 +18,18 @@ use crate::{
     runtime::kind::{AnyKind, PostError},
 };
 
-/// How long an asker waits beyond its time for a turn that had begun.
+/// How much longer an ask waits for a turn that had begun when its timeout elapsed.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long one who does not say waits for an agent that is paused: a short pause goes unnoticed, a long one is
-/// told soon.
+/// How long an ask without a timeout waits for a paused agent: a short pause goes unnoticed, a long one is
+/// reported soon.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Operator {
     /// Asks an agent. `body` is what the client sent: empty, `null` and `{}` are the same.
     ///
     /// # Errors
-    /// See [`OperatorError`]. One that is paused answers when it is resumed; who gives no timeout waits five
-    /// seconds for that, and is told [`OperatorError::Paused`].
+    /// See [`OperatorError`]. A paused agent answers when it is resumed; without a timeout, the ask waits five
+    /// seconds for that, then returns [`OperatorError::Paused`].
     pub async fn ask(
         &self,
         kind: &str,
@@ -78,7 +78,7 @@ impl Operator {
         }
     }
 
-    /// Tells an agent; `urgent`: before all that waits and is not.
+    /// Tells an agent; `urgent`: handled before waiting messages that are not.
     ///
     /// # Errors
     /// See [`OperatorError`].

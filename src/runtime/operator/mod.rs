@@ -43,18 +43,18 @@ use crate::{
     store::StoreError,
 };
 
-/// Why the operators' door did not do it.
+/// Why an operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OperatorError {
-    /// The body is no JSON, or a name or parameter cannot be understood (400 `malformed`).
+    /// The body is not JSON, or a name or parameter is invalid (400 `malformed`).
     #[error("{0}")]
     Malformed(String),
     /// No such kind (404 `unknown_kind`).
     #[error("unknown kind `{kind}`{}", list(.known))]
     UnknownKind {
-        /// What was asked for.
+        /// The requested name.
         kind: String,
-        /// What there is.
+        /// The known names.
         known: Vec<String>,
     },
     /// The kind has no such message (404 `unknown_message`).
@@ -62,20 +62,20 @@ pub enum OperatorError {
     UnknownMessage {
         /// The kind.
         kind: String,
-        /// What was asked for.
+        /// The requested name.
         message: String,
-        /// What there is.
+        /// The known names.
         known: Vec<String>,
     },
-    /// Another node serves the agent, or nobody does yet (503 `unavailable`).
+    /// Another node serves the agent, or none does yet (503 `unavailable`).
     #[error("{why}")]
     Elsewhere {
-        /// Who serves it, for a person.
+        /// The node that serves it, for people.
         why: String,
-        /// Where it is served, if that is known.
+        /// The URL of that node, if known.
         owner: Option<String>,
     },
-    /// Its agent is paused, and nobody resumed it in time: nothing happened (504 `timed_out`).
+    /// The agent is paused and was not resumed in time: nothing happened (504 `timed_out`).
     #[error(
         "{agent} is paused, and was not resumed in time; nothing happened: greenroom agents resume {agent}"
     )]
@@ -83,7 +83,7 @@ pub enum OperatorError {
         /// `kind/key`.
         agent: String,
     },
-    /// What is to be written is not what the caller expects it to be (412 `precondition_failed`).
+    /// What was to be written has changed since the caller read it (412 `precondition_failed`).
     #[error("{0}")]
     Changed(String),
     /// Everything else.
@@ -110,12 +110,12 @@ impl OperatorError {
     }
 }
 
-/// How an ask or a call is made.
+/// Options of an ask or a call.
 #[derive(Debug, Clone, Default)]
 pub struct SendOptions {
     /// Gives up after this time; the agent's `ask_timeout` when absent.
     pub timeout: Option<Duration>,
-    /// Makes a repetition safe.
+    /// Idempotency key: a repeated request returns the first result.
     pub idempotency_key: Option<String>,
     /// Handled before waiting messages that are not urgent.
     pub urgent: bool,
@@ -128,7 +128,7 @@ pub struct AgentQuery {
     pub kind: Option<String>,
     /// Only this status, by its contract name.
     pub status: Option<String>,
-    /// From the page before.
+    /// The cursor of the previous page.
     pub cursor: Option<String>,
     /// 1 to 1,000; 100 when absent.
     pub limit: Option<usize>,
@@ -143,13 +143,13 @@ pub struct TaskQuery {
     pub target: Option<Targets>,
     /// Only with this label.
     pub tag: Option<String>,
-    /// From the page before.
+    /// The cursor of the previous page.
     pub cursor: Option<String>,
     /// 1 to 1,000; 100 when absent.
     pub limit: Option<usize>,
 }
 
-/// The operators' door. Cheap to clone; usable from any thread.
+/// The handle for operators. Cheap to clone; usable from any thread.
 #[derive(Clone)]
 pub struct Operator {
     pub(crate) node: Arc<Node>,
@@ -174,7 +174,7 @@ impl Operator {
         self.node.loads.stats()
     }
 
-    /// Asks the node to shut down in good order.
+    /// Asks the node to shut down gracefully.
     pub fn stop(&self) {
         self.node.stop.cancel();
     }
@@ -184,7 +184,7 @@ impl Operator {
         self.node.stop.cancelled().await;
     }
 
-    /// Why the node must end with an error, where it must.
+    /// Why the node must end with an error, if it must.
     pub fn fatal(&self) -> Option<String> {
         self.node.fatal.get().cloned()
     }

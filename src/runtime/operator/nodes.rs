@@ -13,7 +13,7 @@ impl Operator {
     /// not answer, as it knew them last.
     ///
     /// # Errors
-    /// A store that does not answer for the first time.
+    /// The store has never answered yet.
     pub async fn nodes(&self) -> Result<Vec<MemberInfo>> {
         let node = &self.node;
         let rows =
@@ -45,13 +45,13 @@ impl Operator {
         }
     }
 
-    /// Makes sure that the node that answers is meant: by `self`, by its boot id or the beginning of it, or
-    /// by its name where no other node has it.
+    /// Checks that `id` means the answering node: by `self`, by its boot id or a prefix of it, or
+    /// by its name if that is unique.
     ///
     /// # Errors
-    /// [`OperatorError::Elsewhere`] where another node is meant, with where that is reached;
-    /// [`AskError::NotFound`](crate::AskError::NotFound) where none is, and
-    /// [`AskError::WrongState`](crate::AskError::WrongState) where several may be.
+    /// [`OperatorError::Elsewhere`] if another node is meant, with its URL;
+    /// [`AskError::NotFound`](crate::AskError::NotFound) if none is, and
+    /// [`AskError::WrongState`](crate::AskError::WrongState) if it is ambiguous.
     pub async fn is_meant(&self, id: &str) -> Result<()> {
         let own = self.node.boot.to_string();
         if id == "self" || id == own {
@@ -76,12 +76,12 @@ impl Operator {
         }
     }
 
-    /// Has the node begin no tasks any more, or begin them again. What runs ends; messages are taken, since
-    /// nobody else may take them for the partitions that it owns; load balancers are told to send it none
-    /// (`/health/ready`). A restart ends it.
+    /// Drains the node, so that it starts no tasks, or resumes it. Running tasks end; messages are accepted, since
+    /// no other node may take them for the partitions that it owns; load balancers are told to send it none
+    /// (`/health/ready`). A restart resets it.
     ///
     /// # Errors
-    /// It is done, but the store did not take it down: other nodes do not tell of it.
+    /// It took effect, but the store did not record it: other nodes do not show it.
     pub async fn drain(&self, on: bool) -> Result<()> {
         let node = &self.node;
         if node.draining.set(on, clock::now()) {

@@ -18,7 +18,7 @@ use crate::{
 
 /// How long the store may take to answer a question.
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
-/// So many of a kind are told; a list of all would be read by nobody.
+/// How many of a kind are listed; nobody would read a list of all.
 const FEW: usize = 10;
 
 pub(super) fn reason(
@@ -43,7 +43,7 @@ pub(super) fn of_cache(cache: &cache::Health) -> Option<Reason> {
 }
 
 impl Operator {
-    /// What keeps the node from serving.
+    /// The reasons why the node does not serve.
     pub(super) async fn trouble(&self) -> Vec<Reason> {
         let node = &self.node;
         let store = match node.outage.down() {
@@ -78,7 +78,7 @@ impl Operator {
         Some(reason("draining", self.node.draining.since()?, message, "greenroom nodes resume self"))
     }
 
-    /// Agents that supervision has given up.
+    /// Agents that were stopped after too many restarts.
     pub(super) async fn casualties(&self) -> Vec<Reason> {
         let Some(actors) = self.node.actors() else { return Vec::new() };
         let stopped = actors.orchestrator.send(Casualties).await.unwrap_or_default();
@@ -89,7 +89,7 @@ impl Operator {
         told.collect()
     }
 
-    /// Agents that hold up their threads.
+    /// Agents that block their threads.
     pub(super) fn stuck(&self) -> Vec<Reason> {
         let told = watchdog::stuck(&self.node).into_iter().map(|(subject, since)| {
             let message = format!("{subject} holds up its thread, and its neighbours wait");
@@ -110,7 +110,7 @@ impl Operator {
         told.collect()
     }
 
-    /// What waits for a person: agents in quarantine, effects that nobody knows the outcome of.
+    /// What waits for a person: quarantined agents, and tasks whose outcome is unknown.
     pub(super) async fn left_to_people(&self, counts: &Counts) -> Vec<Reason> {
         let agents = counts.agents.iter().find(|(status, _)| *status == StoredStatus::Quarantined);
         let tasks = counts.tasks.iter().find(|(state, _)| *state == TaskState::OutcomeUnknown);

@@ -29,10 +29,10 @@ use crate::{
 
 /// How long a turn that runs may take to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it is looked whether it has.
+/// How often that is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What the next state is to be.
+/// The next state.
 enum Next {
     /// This one, as the agent writes it.
     Edited(Vec<u8>),
@@ -46,8 +46,8 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError::Changed`] where the agent's version is not `version`; [`AskError::Invalid`] where it
-    /// is no state of the agent's; [`AskError::TooLarge`]; [`AskError::NotFound`] where the agent has no state
-    /// yet; [`AskError::Overloaded`] where a turn runs on and on.
+    /// is not a valid state of the agent; [`AskError::TooLarge`]; [`AskError::NotFound`] where the agent has no state
+    /// yet; [`AskError::Overloaded`] where a running turn does not end.
     pub async fn edit_state(&self, kind: &str, key: &str, version: i64, state: &[u8]) -> Result<i64> {
         let (_, found, _) = self.key_of(kind, key)?;
         let state = found.propose(state).map_err(AskError::Invalid)?;
@@ -70,7 +70,7 @@ impl Operator {
         self.rewrite(kind, key, version, Next::Kept(to)).await
     }
 
-    /// On a task of its own: whoever asked may go away, and the agent is to go on all the same.
+    /// In a Tokio task of its own: if the caller goes away, the agent must continue all the same.
     async fn rewrite(&self, kind: &str, key: &str, expected: Option<i64>, next: Next) -> Result<i64> {
         let (me, kind, key) = (self.clone(), kind.to_owned(), key.to_owned());
         let work = self.node.runtime.spawn(async move { me.rewrite_now(&kind, &key, expected, next).await });
@@ -128,7 +128,7 @@ impl Operator {
         }
     }
 
-    /// Has an agent's messages wait, and waits until its cell has left memory.
+    /// Holds an agent's messages, and waits until its cell has left memory.
     pub(super) async fn hold(&self, kind: &str, key: &str) -> Result<()> {
         self.command(kind, key, Entrance::Paused, Control::Leave).await?;
         self.gone(kind, key).await

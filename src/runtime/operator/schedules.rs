@@ -23,14 +23,14 @@ use crate::{
     },
 };
 
-/// So many times to come are shown.
+/// How many of the next times are shown.
 const UPCOMING: usize = 5;
 
 impl Operator {
     /// All schedules, by name.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn schedules(&self) -> Result<Vec<ScheduleView>> {
         let mut views = Vec::new();
         for schedule in self.node.store.schedules().await? {
@@ -50,7 +50,7 @@ impl Operator {
     /// Adds a schedule, which stays until a person removes it.
     ///
     /// # Errors
-    /// [`AskError::Invalid`] with all that is wrong; [`AskError::WrongState`] where there is one of that
+    /// [`AskError::Invalid`] with all findings; [`AskError::WrongState`] where there is one of that
     /// name, or there are too many; an unknown kind, message or tool.
     pub async fn add_schedule(&self, request: ScheduleRequest) -> Result<ScheduleView> {
         let (definition, spec) = self.definition(&request)?;
@@ -70,7 +70,7 @@ impl Operator {
         self.schedule(&new.name).await
     }
 
-    /// Removes a schedule. Its tasks stay.
+    /// Removes a schedule. Tasks already submitted are kept.
     ///
     /// # Errors
     /// [`AskError::NotFound`]; [`AskError::WrongState`] where the program declares it.
@@ -91,7 +91,7 @@ impl Operator {
         }
     }
 
-    /// Holds a schedule up, or lets it go on: with the next time to come, whatever passed meanwhile.
+    /// Pauses a schedule, or resumes it from its next time; times that passed meanwhile are skipped.
     ///
     /// # Errors
     /// [`AskError::NotFound`].
@@ -110,7 +110,7 @@ impl Operator {
         }
     }
 
-    /// Submits a task of a schedule now, beside its nominal times, also while it is held up. `true`: the
+    /// Submits a task of a schedule now, in addition to its nominal times, also while it is paused. `true`: the
     /// idempotency key had been used, and this is the first one.
     ///
     /// # Errors

@@ -29,10 +29,10 @@ impl Operator {
         found.ok_or_else(|| unknown(id))
     }
 
-    /// Has a session hold this from now on, if it is as expected.
+    /// Replaces a session's data, if its version is as expected.
     ///
     /// # Errors
-    /// [`OperatorError::Changed`] where it is not; see [`OperatorError`].
+    /// [`OperatorError::Changed`] if it is not; see [`OperatorError`].
     pub async fn put_session(&self, id: &str, request: SessionRequest, expect: Expect) -> Result<Session> {
         check(id)?;
         if request.data.get().len() > MAX_SESSION_BYTES {
@@ -58,10 +58,10 @@ impl Operator {
         Ok(Session { id, version, data, ttl, created_at: now, updated_at: now, expires_at, revision: 0 })
     }
 
-    /// Forgets a session, if it is as expected.
+    /// Deletes a session, if its version is as expected.
     ///
     /// # Errors
-    /// [`OperatorError::Changed`] where it is not; [`AskError::NotFound`] where there is none.
+    /// [`OperatorError::Changed`] if it is not; [`AskError::NotFound`] if there is none.
     pub async fn remove_session(&self, id: &str, expect: Expect) -> Result<()> {
         check(id)?;
         if expect == Expect::Any

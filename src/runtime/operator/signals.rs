@@ -23,12 +23,12 @@ use crate::{
     store::{FinishOutcome, Guard, SignalFound, Unit},
 };
 
-/// What a person says of a task whose effect was interrupted.
+/// A person's decision about a task whose effect was interrupted.
 #[derive(Debug, Clone)]
 pub enum Resolution {
-    /// It has happened, with this result.
+    /// It took effect, with this result.
     Succeeded(Value),
-    /// It has not, or not well: why.
+    /// It did not take effect, or failed, for this reason.
     Failed(String),
 }
 
@@ -76,7 +76,7 @@ impl Operator {
         }
     }
 
-    /// Says what became of a task whose effect was interrupted. Whoever submitted it hears of that.
+    /// Decides the outcome of a task whose effect was interrupted. Its submitter is notified.
     ///
     /// # Errors
     /// [`AskError::WrongState`] where it is not `outcome_unknown`.
@@ -120,7 +120,7 @@ impl Operator {
         }
     }
 
-    /// One page of the lines that a task wrote, oldest first.
+    /// One page of a task's log lines, oldest first.
     ///
     /// # Errors
     /// [`AskError::NotFound`]; an invalid cursor or limit.

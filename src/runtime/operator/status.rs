@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Operator {
-    /// How the node is.
+    /// The node's status.
     pub async fn status(&self) -> Status {
         let (node, now) = (&self.node, clock::now());
         let mut reasons = self.trouble().await;
@@ -90,10 +90,10 @@ impl Operator {
         }
     }
 
-    /// Whether it may be sent work; else why not.
+    /// Whether the node accepts work.
     ///
     /// # Errors
-    /// The reasons.
+    /// The reasons why it does not.
     pub async fn ready(&self) -> std::result::Result<(), Vec<Reason>> {
         if let Some(kept_off) = self.stopping_since().or_else(|| self.drained()) {
             return Err(vec![kept_off]);

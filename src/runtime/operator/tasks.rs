@@ -37,7 +37,7 @@ use crate::{
 const SOON: Duration = Duration::from_millis(10);
 /// The longest time between two such questions.
 const LATER: Duration = Duration::from_secs(1);
-/// So many of a batch are read at once, to be shown.
+/// How many tasks of a batch are read at once, to be shown.
 const VIEWS_AT_ONCE: usize = 16;
 
 /// An error of one task of a batch, with the place where it stands there.
@@ -90,11 +90,11 @@ impl Operator {
         Ok((self.task(submitted.first).await?, submitted.replayed))
     }
 
-    /// Submits several tasks at once, all or none: also a whole family, in which one comes after others by
-    /// their names. Idempotency keys are not taken here.
+    /// Submits several tasks, all or none; they may name each other as prerequisites by
+    /// their names in the batch. Idempotency keys are not accepted here.
     ///
     /// # Errors
-    /// See [`OperatorError`]; nothing was accepted. A circle is invalid, and told.
+    /// See [`OperatorError`]; nothing was accepted. A cycle is invalid.
     pub async fn submit_batch(&self, requests: Vec<TaskRequest>) -> Result<Vec<TaskView>> {
         let named = by_name(requests.iter().map(|request| request.name.as_deref()))
             .map_err(|n| invalid(&format!("/tasks/{n}/name"), "another one in the batch has this name"))?;
@@ -126,8 +126,8 @@ impl Operator {
         stream::iter(ids).map(|id| self.task(id)).buffered(VIEWS_AT_ONCE).try_collect().await
     }
 
-    /// One page of tasks, newest first. A call looks at some ten thousand tasks: where few of them are meant, a page
-    /// is short, or empty, and has a cursor all the same.
+    /// One page of tasks, newest first. A call scans about ten thousand tasks: if few of them match, a page
+    /// is short or empty, and still has a cursor.
     ///
     /// # Errors
     /// An invalid cursor or limit.
@@ -165,7 +165,7 @@ impl Operator {
         Ok(view)
     }
 
-    /// One task, when it has ended (or waits for a person), or the time is up, whichever is first.
+    /// One task, once it has ended (or waits for a person) or the time has elapsed, whichever is first.
     ///
     /// # Errors
     /// [`AskError::NotFound`].
@@ -194,7 +194,7 @@ impl Operator {
         }
     }
 
-    /// A task with what it was given, where that is kept: until it ends, and of those that failed or whose
+    /// A task with its input, while that is kept: until it ends, and for tasks that failed or whose
     /// outcome is unknown.
     ///
     /// # Errors
@@ -215,7 +215,7 @@ impl Operator {
         Ok(self.node.store.history(id).await?)
     }
 
-    /// Cancels a task; what runs is asked to end.
+    /// Cancels a task; a running attempt is asked to end.
     ///
     /// # Errors
     /// [`AskError::WrongState`] where it has ended already.
@@ -262,7 +262,7 @@ impl Operator {
         }
     }
 
-    /// Brings a dead letter back, or confirms that an interrupted effect may run again.
+    /// Retries a dead letter, or confirms that an interrupted effect may run again.
     ///
     /// # Errors
     /// [`AskError::WrongState`] where it has not failed.
@@ -279,7 +279,7 @@ impl Operator {
         }
     }
 
-    /// Lets a dead letter rest: it is cancelled, with its error and its history.
+    /// Dismisses a dead letter: it becomes cancelled, and keeps its error and history.
     ///
     /// # Errors
     /// [`AskError::WrongState`] where it has not failed.

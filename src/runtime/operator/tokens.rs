@@ -15,14 +15,14 @@ use crate::{
     store::StoreError,
 };
 
-/// The longest life that a token can be given.
+/// The longest lifetime of a token.
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 impl Operator {
     /// All tokens but the node's own, by name.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn tokens(&self) -> Result<Vec<TokenView>> {
         Ok(self.stored_tokens().await?.into_iter().map(TokenView::from).collect())
     }
@@ -35,7 +35,7 @@ impl Operator {
         Ok(read.unwrap_or_else(|_| Err(StoreError::NotDone("the node is going down".to_owned())))?)
     }
 
-    /// Makes a token, and shows it this once.
+    /// Creates a token; its secret is returned only now.
     ///
     /// # Errors
     /// [`AskError::Invalid`](crate::AskError::Invalid); [`AskError::WrongState`](crate::AskError::WrongState)
@@ -63,7 +63,7 @@ impl Operator {
         Ok(NewToken { kept: new.into(), token })
     }
 
-    /// Takes a token away: whoever shows it is refused.
+    /// Revokes a token.
     ///
     /// # Errors
     /// [`AskError::NotFound`](crate::AskError::NotFound).

@@ -17,7 +17,7 @@ const MAX_CHILDREN: usize = 1_000;
 const MAX_PAGES: usize = 8;
 
 impl Operator {
-    /// The supervision tree, with as many children of each as are shown at most.
+    /// The supervision tree, with up to the maximum of children of each node.
     pub async fn tree(&self) -> TreeNode {
         self.small_tree(MAX_CHILDREN).await
     }

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::access::{Scope, StoredToken};
 
-/// A token: `GET /api/v1/tokens`. What it is itself is kept nowhere.
+/// A token: `GET /api/v1/tokens`. Its secret is stored nowhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenView {
-    /// Who it is.
+    /// Its name.
     pub name: String,
-    /// What it may do.
+    /// Its scope.
     pub scope: Scope,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// From when on it is none any more; absent: it stays until it is removed.
+    /// When it expires; absent: valid until it is removed.
     pub expires_at: Option<Timestamp>,
-    /// When it was last shown, to the minute; absent: never.
+    /// When it was last used, to the minute; absent: never.
     pub last_used: Option<Timestamp>,
 }
 
@@ -32,43 +32,43 @@ impl From<StoredToken> for TokenView {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
-    /// Who it is to be.
+    /// Its name.
     pub name: String,
-    /// What it may do.
+    /// Its scope.
     pub scope: Scope,
-    /// For how long (`"30d"`); absent: until it is removed.
+    /// Its lifetime (`"30d"`); absent: until it is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<String>,
 }
 
-/// A token that was just made, with itself: shown this once.
+/// A token that was just created, with its secret, which is shown only now.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewToken {
-    /// What is kept of it.
+    /// The token without its secret.
     #[serde(flatten)]
     pub kept: TokenView,
-    /// The token.
+    /// The secret.
     pub token: String,
 }
 
-/// Who asks: `GET /api/v1/me`.
+/// The identity of the caller: `GET /api/v1/me`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Me {
-    /// The name of the token that was shown; `node` is the node's own.
+    /// The name of the caller's token; `node` is the node's own.
     pub name: String,
-    /// What it may do.
+    /// Its scope.
     pub scope: Scope,
-    /// In a browser's session: what the header `X-CSRF-Token` of each request that changes something holds.
+    /// In a browser session: the value of the header `X-CSRF-Token` that each changing request must carry.
     pub csrf: Option<String>,
     /// When the session or the token ends, if it does.
     pub expires_at: Option<Timestamp>,
 }
 
-/// `POST /api/v1/login-links`: opens the dashboard, once.
+/// `POST /api/v1/login-links`: a link that opens the dashboard once.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LoginLink {
-    /// To be opened in a browser.
+    /// The link, to open in a browser.
     pub url: String,
-    /// Until when.
+    /// When it expires.
     pub expires_at: Timestamp,
 }

@@ -8,28 +8,28 @@ use crate::model::{
     task::{TaskState, TaskView},
 };
 
-/// Tasks that belong together.
+/// A task's relatives.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Family {
     /// The tasks, by their ids: in the order of their acceptance.
     pub tasks: Vec<Relative>,
-    /// Who belongs to whom.
+    /// The relations among them.
     pub edges: Vec<Edge>,
-    /// Whether there are others, which are left out.
+    /// Whether some were left out.
     pub more: bool,
 }
 
-/// A task of a family, in short.
+/// A task of a family, in brief.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Relative {
     /// Its identity.
     pub id: TaskId,
-    /// Whom it is for.
+    /// Its target.
     pub target: Target,
     /// The message's wire name; absent for a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: TaskState,
 }
 
@@ -39,22 +39,22 @@ impl From<TaskView> for Relative {
     }
 }
 
-/// How two tasks belong together.
+/// A relation of two tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Edge {
     /// The earlier one.
     pub from: TaskId,
     /// The later one.
     pub to: TaskId,
-    /// In which way.
+    /// The kind of relation.
     pub how: EdgeKind,
 }
 
-/// In which way a task belongs to an earlier one.
+/// The relation of a task to an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EdgeKind {
-    /// It comes after the earlier one: it waited for its end, or still does.
+    /// The earlier one is a prerequisite: it waited for its end, or still does.
     After,
     /// The turn of the earlier one submitted it.
     Submitted,

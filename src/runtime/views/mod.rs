@@ -29,32 +29,32 @@ pub use requests::{DismissFilter, DismissRequest, RetryFilter, RetryRequest, Swe
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// Give it back as `cursor` for the next page; absent on the last one.
+    /// The `cursor` of the next page; absent on the last one.
     pub next_cursor: Option<String>,
 }
 
-/// A line that a task wrote.
+/// A log line of a task.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct TaskLine {
     /// Its number: later lines have higher ones.
     pub n: i64,
-    /// When.
+    /// When it was written.
     pub at: Timestamp,
-    /// How grave.
+    /// Its level.
     pub level: Level,
-    /// What.
+    /// Its text.
     pub text: String,
 }
 
-/// How the node is, in a word.
+/// The node's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Everything works.
     Ok,
-    /// It works, but somebody should look.
+    /// It works, but needs attention.
     Degraded,
-    /// It does not serve.
+    /// It does not accept work.
     Down,
 }
 
@@ -74,25 +74,25 @@ pub struct Reason {
 /// `GET /api/v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// In a word.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// The reasons, unless it is `ok`.
     pub reasons: Vec<Reason>,
-    /// Of the program.
+    /// The program's version.
     pub version: String,
-    /// Which node answers.
+    /// The answering node.
     pub node: NodeInfo,
-    /// How many agents, by status.
+    /// Number of agents, by status.
     pub agents: std::collections::BTreeMap<String, u64>,
-    /// How many tasks, by state.
+    /// Number of tasks, by state.
     pub tasks: std::collections::BTreeMap<String, u64>,
     /// The store: `kind`, `up`, `commits`, …
     pub store: Value,
     /// The cache: `kind`, `up`, …
     pub cache: Value,
-    /// How many crashes, and the last ones.
+    /// The number of crashes, and the last ones.
     pub crashes: CrashSummary,
-    /// When this was true.
+    /// The time of this status.
     pub at: Timestamp,
 }
 
@@ -103,20 +103,20 @@ pub struct NodeInfo {
     pub id: String,
     /// Its label.
     pub name: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// When it started.
     pub started_at: Timestamp,
-    /// For how long it has run.
+    /// How long it has run.
     pub uptime_ms: u64,
     /// Resident memory.
     pub rss_bytes: u64,
 }
 
-/// The crashes in short.
+/// A summary of the crashes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CrashSummary {
-    /// How many in the last hour.
+    /// Number of crashes in the last hour.
     pub last_hour: u64,
     /// The last ones, newest first.
     pub recent: Vec<CrashReport>,
@@ -128,10 +128,10 @@ pub struct CrashDetail {
     /// The crash.
     #[serde(flatten)]
     pub report: CrashReport,
-    /// The crashes of its site, where the store tells.
+    /// The crash group of its site, if the store answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<CrashTally>,
-    /// The calls that led to one of them, the innermost first.
+    /// The backtrace of one of them, innermost call first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backtrace: Option<String>,
 }
@@ -145,26 +145,26 @@ pub struct CrashTally {
     pub first: Timestamp,
     /// The last one.
     pub last: Timestamp,
-    /// How many.
+    /// Number of crashes.
     pub count: u64,
 }
 
-/// A node as the others see it: `GET /api/v1/nodes`.
+/// A node, as recorded in the store: `GET /api/v1/nodes`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct MemberInfo {
     /// Its boot id.
     pub id: String,
     /// Its label.
     pub name: String,
-    /// Where it is reached, if it said.
+    /// Its URL, if it has announced one.
     pub url: Option<String>,
     /// When it started.
     pub started_at: Timestamp,
-    /// Until when it owns what it owns; absent where the lock on the data directory is the lease.
+    /// When its lease expires; absent where the lock on the data directory is the lease.
     pub lease_until: Option<Timestamp>,
     /// The partitions that it owns.
     pub partitions: Vec<i16>,
-    /// Whether it is the node that answers.
+    /// Whether this is the answering node.
     pub this: bool,
     /// `active`; `draining` where it begins no tasks because an operator said so: it keeps what it owns and takes
     /// the messages for it; `suspended` where the node that answers starts no turn; `expired` past its lease.
@@ -179,25 +179,25 @@ pub struct MemberInfo {
 pub struct TreeNode {
     /// `orchestrator`, `persistence`, `agent`, `tool`, `task`, …
     pub role: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// How it is.
+    /// Its status.
     pub status: String,
-    /// How often it was restarted.
+    /// Number of restarts.
     pub restarts: u64,
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub depth: u64,
-    /// What it is at, and for how long, in words.
+    /// What it is doing, and for how long, as text.
     pub current: Option<String>,
-    /// Of an agent: the message that it is at, where that waits for something.
+    /// Of an agent: the message that it is handling, if that waits for something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// For how long it has been at that.
+    /// How long it has been handling it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
-    /// Supervised by it, at most 1,000: `more` says how many are left out.
+    /// Its children, at most 1,000: `more` says how many are left out.
     pub children: Vec<TreeNode>,
-    /// Children left out.
+    /// Number of children left out.
     pub more: u64,
 }
 
@@ -210,7 +210,7 @@ pub struct KindInfo {
     pub version: u32,
     /// `every_turn`, `relaxed`, `volatile`.
     pub persistence: String,
-    /// Whether its tasks are paused: none is started.
+    /// Whether its tasks are paused.
     #[serde(default)]
     pub paused: bool,
     /// Its messages.
@@ -237,37 +237,37 @@ pub struct MessageInfo {
 pub struct ToolInfo {
     /// Its name.
     pub name: String,
-    /// What repeating it does.
+    /// Whether a call may be repeated.
     pub effect: Effect,
     /// The input's JSON Schema.
     pub input: Value,
     /// The output's JSON Schema.
     pub output: Value,
-    /// Whether its tasks are paused: none is started.
+    /// Whether its tasks are paused.
     #[serde(default)]
     pub paused: bool,
     /// How many calls may run at once.
     pub concurrency: Option<usize>,
-    /// How long one may take.
+    /// The time limit of one call.
     pub timeout_ms: u64,
-    /// Running now.
+    /// Number of running calls.
     pub running: u64,
-    /// Waiting now.
+    /// Number of waiting calls.
     pub waiting: u64,
-    /// Calls so far.
+    /// Number of calls so far.
     pub calls: u64,
-    /// Of those, failed.
+    /// How many of them failed.
     pub failed: u64,
-    /// Of those, crashed.
+    /// How many of them crashed.
     pub crashed: u64,
 }
 
 /// A mailbox.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 pub struct MailboxInfo {
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub depth: usize,
-    /// Its bound.
+    /// Its capacity.
     pub capacity: usize,
 }
 
@@ -280,16 +280,16 @@ pub struct AgentInfo {
     pub key: String,
     /// `starting`, `active`, `idle`, `passivated`, `restarting`, `paused`, `stopping`, `stopped`, `quarantined`.
     pub status: String,
-    /// Why, where somebody or something decided it.
+    /// The reason, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Its last durable version.
     pub version: i64,
-    /// The epoch of that.
+    /// The epoch of that version.
     pub epoch: i64,
     /// The node that owns it.
     pub node: String,
-    /// What waits for it.
+    /// Its mailbox.
     pub mailbox: MailboxInfo,
     /// Restarts since the node started.
     pub restarts: u64,
@@ -301,7 +301,7 @@ pub struct AgentInfo {
     /// The size of its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_bytes: Option<u64>,
-    /// Those that end with it (`kind/key`), at most 1,000; not in listings.
+    /// Its children (`kind/key`), which end with it, at most 1,000; not in listings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<String>,
 }
@@ -328,18 +328,18 @@ pub struct StateInfo {
     pub state: Value,
 }
 
-/// What an operator does to an agent.
+/// An operator's action on an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Stops it until it is restarted; what waits is refused, its tasks are parked.
+    /// Stops it until it is restarted; waiting messages are refused, its tasks are parked.
     Stop,
-    /// Starts it anew, with a fresh budget.
+    /// Restarts it with a fresh restart budget.
     Restart,
-    /// Lets its messages wait.
+    /// Pauses it; its messages queue.
     Pause,
     /// Ends a pause.
     Resume,
-    /// Takes it out of service as unreadable states are.
+    /// Quarantines it, as if its state could not be read.
     Quarantine,
     /// Ends a quarantine, after a successful decode.
     Release,
@@ -349,10 +349,10 @@ pub enum Action {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConversationRequest {
-    /// What people call it; at most 1,024 bytes.
+    /// Its title; at most 1,024 bytes.
     #[serde(default)]
     pub title: Option<String>,
-    /// What is known about it; at most 64 KiB.
+    /// Its metadata; at most 64 KiB.
     #[serde(default)]
     pub metadata: Option<Map<String, Value>>,
 }
@@ -361,9 +361,9 @@ pub struct ConversationRequest {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MessageRequest {
-    /// Who speaks, such as `user`.
+    /// The role of the speaker, such as `user`.
     pub role: String,
-    /// What is said: any JSON.
+    /// Its content: any JSON.
     #[schemars(with = "Value")]
     pub content: Box<RawValue>,
 }
@@ -372,10 +372,10 @@ pub struct MessageRequest {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionRequest {
-    /// What it holds: any JSON, at most 1 MiB.
+    /// Its data: any JSON, at most 1 MiB.
     #[schemars(with = "Value")]
     pub data: Box<RawValue>,
-    /// How long it lives without being used, such as `30m`; `sessions.ttl` when absent.
+    /// Its time to live after the last use, such as `30m`; `sessions.ttl` when absent.
     #[serde(default)]
     pub ttl: Option<String>,
 }
@@ -386,7 +386,7 @@ pub struct SessionRequest {
 pub struct ScheduleRequest {
     /// Its name.
     pub name: String,
-    /// When: cron with a time zone, or an interval. See [`Spec`](crate::model::schedule::Spec).
+    /// Its times: cron with a time zone, or an interval. See [`Spec`](crate::model::schedule::Spec).
     pub cron: String,
     /// `KIND/KEY` or `tool:NAME`.
     pub target: String,
@@ -396,19 +396,19 @@ pub struct ScheduleRequest {
     /// The content of the message, or the tool's input; at most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
-    /// What is done while the last task has not ended.
+    /// What happens if the previous task has not ended.
     #[serde(default)]
     pub overlap: Overlap,
-    /// What is done about what was missed.
+    /// What happens about missed times.
     #[serde(default)]
     pub misfire: Misfire,
-    /// Whether it begins held up.
+    /// Whether it is created paused.
     #[serde(default)]
     pub paused: bool,
-    /// Higher goes first.
+    /// Higher runs first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i16>,
-    /// How many attempts of a task may fail.
+    /// How many attempts each task has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// How long one attempt may take (`"30s"`).
@@ -425,9 +425,9 @@ pub struct ScheduleRequest {
 pub struct ScheduleView {
     /// Its name.
     pub name: String,
-    /// When.
+    /// Its times: cron with an optional time zone, or an interval.
     pub cron: String,
-    /// Whom its tasks are for.
+    /// The target of its tasks.
     pub target: Target,
     /// Their message; absent for a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -435,7 +435,7 @@ pub struct ScheduleView {
     /// Their input.
     #[schemars(with = "Value")]
     pub input: Box<RawValue>,
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i16,
     /// How many attempts a task has; the target's own setting when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -446,18 +446,18 @@ pub struct ScheduleView {
     /// Free labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// What is done while the last task has not ended.
+    /// What happens if the previous task has not ended.
     pub overlap: Overlap,
-    /// What is done about what was missed.
+    /// What happens about missed times.
     pub misfire: Misfire,
-    /// Whose it is.
+    /// Who declared it.
     pub origin: Origin,
-    /// Whether it is held up.
+    /// Whether it is paused.
     pub paused: bool,
-    /// The nominal time that comes next; absent while it is held up.
+    /// The next nominal time; absent while it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<Timestamp>,
-    /// The five nominal times that come next.
+    /// The next five nominal times.
     #[serde(default)]
     pub upcoming: Vec<Timestamp>,
     /// The last nominal time that got a task.
@@ -466,10 +466,10 @@ pub struct ScheduleView {
     /// That task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_task: Option<TaskId>,
-    /// Where that task stands; absent where it has been forgotten.
+    /// The state of that task; absent once it has been deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_task_state: Option<TaskState>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was changed, paused or resumed.
     pub updated_at: Timestamp,

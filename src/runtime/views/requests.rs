@@ -16,41 +16,41 @@ pub struct TaskRequest {
     /// The message's wire name, for an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Its content.
+    /// The message's content, or the tool's input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
-    /// Not before this moment.
+    /// Runs no earlier than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
-    /// Not before this time has passed (`"5m"`).
+    /// Runs no earlier than after this delay (`"5m"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_in: Option<String>,
-    /// Higher goes first.
+    /// Higher runs first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i16>,
-    /// How many attempts may fail.
+    /// How many attempts it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// How long one attempt may take (`"30s"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
-    /// In a batch: by what the `after` of others in it may call this one.
+    /// In a batch: a name by which the `after` of others in it refers to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The tasks that must have ended before: ids, or names of others in the batch.
+    /// Tasks that must have ended first: ids, or names of others in the batch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 256)))]
     pub tags: Vec<String>,
-    /// Cancelled if it has not started by then.
+    /// It is cancelled if it has not started by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// What happens when one of `after` does not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_parent_failed: Option<OnParentFailed>,
-    /// Makes a repetition safe.
+    /// Idempotency key: a repeated request returns the first result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }
@@ -61,28 +61,28 @@ pub struct TaskRequest {
 pub struct RetryRequest {
     /// Which tasks.
     pub filter: RetryFilter,
-    /// Only says how many there are.
+    /// Only count them.
     #[serde(default)]
     pub dry_run: bool,
-    /// From the answer before.
+    /// The `next_cursor` of the previous answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
 
-/// Which tasks are to be tried again: those for which all that is given holds.
+/// The tasks to retry: those that match all given fields.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetryFilter {
-    /// `failed`, as when absent, or `cancelled`.
+    /// `failed` (default) or `cancelled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
-    /// Only this target, or with a `*` at the end all that begin so.
+    /// Only this target, or with a trailing `*` all with this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Only with this label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Only with this code of their error. What took its node down is left out unless it says `poison`.
+    /// Only with this error code. Tasks that took their node down are left out unless it is `poison`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
@@ -93,39 +93,39 @@ pub struct RetryFilter {
 pub struct DismissRequest {
     /// Which tasks.
     pub filter: DismissFilter,
-    /// Only says how many there are.
+    /// Only count them.
     #[serde(default)]
     pub dry_run: bool,
-    /// From the answer before.
+    /// The `next_cursor` of the previous answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
 
-/// Which dead letters are dismissed: those for which all that is given holds.
+/// The dead letters to dismiss: those that match all given fields.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DismissFilter {
-    /// Only this target, or with a `*` at the end all that begin so.
+    /// Only this target, or with a trailing `*` all with this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Only with this label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Only with this code of their error.
+    /// Only with this error code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Swept {
-    /// Nothing was done: they were counted.
+    /// Nothing was changed, only counted.
     pub dry_run: bool,
-    /// How many; at least so many where there is a `next_cursor`.
+    /// How many; at least this many if there is a `next_cursor`.
     pub count: u64,
-    /// How many of those that were looked at took their node down, and were left out: they must be named.
+    /// How many were left out because they took their node down: they must be named.
     #[serde(default)]
     pub left_out: u64,
-    /// Give it back as `cursor` to go on; absent where all were looked at.
+    /// The `cursor` to continue with; absent when all were processed.
     pub next_cursor: Option<String>,
 }
