@@ -1,8 +1,8 @@
 //! The clock: the only place that reads it.
 //!
-//! Durable moments (when a task is due, when a key expires) follow the wall clock. A test that stops its
-//! runtime's clock moves that one, and durable moments are to move with it: so a thread can be told to
-//! follow its runtime's clock from where the wall clock stood.
+//! Durable times (when a task is due, when a key expires) follow the wall clock. A test that pauses its runtime's
+//! clock advances that one, and durable times must advance with it: so a thread can be set to follow its runtime's
+//! clock from where the wall clock stood.
 
 use std::{cell::Cell, marker::PhantomData};
 

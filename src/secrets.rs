@@ -1,9 +1,8 @@
 //! The secrets of this process: removed from every text that people read.
 //!
-//! Names tell most of it ([`redact`](crate::model::redact)), but not where a panic, an error of a driver or a
-//! line of somebody else's code quotes a secret. So whatever the configuration holds that is secret, and the
-//! node's token, is remembered here, and taken out of the log, of what is kept of crashes and errors, and of
-//! problem documents.
+//! Field names identify most secrets ([`redact`](crate::model::redact)), but not those that a panic, a driver's
+//! error or third-party code quotes. So the secrets of the configuration and the node's token are remembered here,
+//! and removed from the log, from stored crashes and errors, and from problem documents.
 
 use std::borrow::Cow;
 

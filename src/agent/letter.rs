@@ -1,7 +1,7 @@
 //! A letter: one message in transit, with the destination of its answer.
 //!
-//! A kept letter can be run again (its message is cloned for each run), and its answer is staged
-//! in it until the commit that covers the turn is durable: nobody sees what did not happen.
+//! A kept letter can be run again (its message is cloned for each run), and its answer is staged in it until the
+//! commit that covers the turn is durable: the effects of an undone turn are never visible.
 
 use std::{
     pin::Pin,

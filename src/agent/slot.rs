@@ -1,5 +1,5 @@
-//! Where a reply waits for its asker: one lock, no channel, and no allocation where the thread has a
-//! slot left of an earlier ask.
+//! A slot for one reply: one lock, no channel, and no allocation if the thread has a slot left from an earlier
+//! ask.
 
 use std::{
     any::{Any, TypeId},

@@ -1,8 +1,8 @@
 //! A hash table by agent key, whose values hold their keys.
 //!
-//! A key is looked for with each message that is sent by it, among a million others: what counts is how many
-//! places in memory are touched on the way. Here they are the table's own and the value's. The table is cut
-//! into shards, each with a lock of its own, so that senders seldom meet and a shard that grows holds up few.
+//! Each message sent by key looks one up, among up to a million: the cost is the number of cache lines touched, here
+//! those of the table and of the value. The table is split into shards, each with a lock of its own, so that senders
+//! seldom contend and a growing shard delays few.
 
 use std::{
     cmp::Ordering,

@@ -1,9 +1,8 @@
 //! Backtraces of panics, one for each site.
 //!
-//! Walking the stack costs as much as unwinding it, and finding names for its addresses a thousand times
-//! more. So the hook walks it for the first panic of a site alone, and names are looked for later, where
-//! nobody waits. Neither is done while the other is: they share a lock, and an arbiter must not wait for
-//! names.
+//! Walking the stack costs as much as unwinding it, and resolving its addresses a thousand times more. So the hook
+//! walks it only for the first panic of a site, and symbols are resolved later, in the background. The two never
+//! overlap: they share a lock, and an arbiter must not wait for symbol resolution.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! The ledger: while the node is killed, entries go to an agent; what was acknowledged is written
-//! down here, and compared with the agent's list in the end.
+//! The ledger: entries are sent to an agent while the node is being killed; acknowledged ones are recorded here,
+//! and compared with the agent's list at the end.
 
 use std::{
     collections::HashMap,

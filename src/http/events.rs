@@ -1,8 +1,8 @@
 //! `/events`: live events, as Server-Sent Events.
 //!
-//! Readers share the ring of the [`Stream`]; each has its place in it and nothing else, so one that is idle
-//! costs its connection and one that is slow no more than that. One task watches the ring and wakes the
-//! readers, at most so many times a second: what happens is not held up by those who look on.
+//! Readers share the ring of the [`Stream`], and each has only a position in it, so an idle or slow one costs no
+//! more than its connection. One task watches the ring and wakes the readers, a limited number of times per second,
+//! so that readers do not delay the events.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -1,9 +1,9 @@
 //! The log: events and other crates' records on the console, in a file, and in memory.
 //!
 //! A record passes: level filter → rate limit for its site → the ring of the last records and its
-//! followers → a bounded queue → the writer thread. What is filtered costs a load; what is limited
-//! is counted and reported in one `log.suppressed`; what finds the queue full is dropped and
-//! counted, except errors and what operators did, which wait. Events go to the [`Stream`] as well, which has
+//! followers → a bounded queue → the writer thread. A filtered record costs one atomic load; limited records
+//! are counted and reported in one `log.suppressed`; records that find the queue full are dropped and
+//! counted, except errors and operators' acts, which wait. Events also go to the [`Stream`], which has
 //! rules of its own.
 //!
 //! ```

@@ -1,15 +1,13 @@
 //! The last events, for those clients that follow them.
 //!
-//! The log is for reading: levels and limits keep it short. The stream is for surfaces that show what
-//! happens while it happens, so it is not cut by either:
+//! Levels and limits keep the log short for reading. The stream feeds live displays, so neither applies to it:
 //!
-//! - While somebody listens who may want an event, it is taken, whatever the log's levels say and however
-//!   many there are.
-//! - While nobody does, events from `info` up are taken, a few of each site in a while; `debug` ones,
-//!   among them most of a task's, are not even made. That costs a load.
-//! - Who has gone is waited for a while, so that whoever comes back with the number of the last event seen
-//!   has missed nothing. After that, events may have been left out: the number goes up by one that no
-//!   event has, and the earlier ones are told to be unknown.
+//! - While a client listens for an event, it is recorded, whatever the log's levels and however many there are.
+//! - Otherwise events from `info` up are recorded, a few of each site per period; `debug` events, among them most
+//!   of a task's, are not even created. The check costs one atomic load.
+//! - A client that disconnects still counts as listening for a while, so that it misses nothing if it returns with
+//!   the number of its last event. After that, events may have been left out: one number is skipped, and earlier
+//!   numbers are reported as unknown.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,7 @@
 //! Conversations and their messages.
 //!
-//! A message's place, [`StoredMessage::seq`], is given in the commit that makes it durable: 1, 2, 3 …,
-//! without gaps, whoever speaks. Its id is made before, so that the same message handed in twice is one.
+//! A message's place, [`StoredMessage::seq`], is assigned in the commit that makes it durable: 1, 2, 3 …, without
+//! gaps, for all speakers together. Its id is drawn earlier, so that a message submitted twice is stored once.
 
 use std::{fmt, str::FromStr};
 

@@ -1,5 +1,5 @@
-//! The one form in which the runtime reports: what happened, to whom, with which facts, and what a
-//! person might do next.
+//! Events, the only form in which the runtime reports: what happened, to which subject, with which fields, and a
+//! hint at what a person can do.
 //!
 //! ```
 //! use greenroom::model::event::{self, Event, Level};

@@ -1,11 +1,10 @@
-//! What a task function has asked for and been answered: so that it goes on where it was, when it runs again
-//! from its top.
+//! The journal of a task function: its calls with their answers, so that a rerun from its top continues where the
+//! last run stopped.
 //!
-//! A call is known by its target, its input and its occurrence (the n-th equal one), never by its place in the
-//! code: calls may be made beside each other, and answered in any order. Only the calls to *one* target are
-//! numbered, in the order in which they are made, and that number serves for one thing alone: a rerun that
-//! makes another call than the one that was recorded under its number has gone another way, and stops.
-//! (Temporal and Restate compare each step; that forbids far more.)
+//! A call is identified by its target, its input and its occurrence (the n-th equal one), never by its place in
+//! the code: calls may be concurrent, and answered in any order. Only the calls to *one* target are numbered, in
+//! the order in which they are made, for one purpose: a rerun whose call differs from the one recorded under its
+//! number has diverged, and stops. (Temporal and Restate compare each step, which forbids far more.)
 
 use std::collections::{HashMap, HashSet};
 

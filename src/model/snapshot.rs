@@ -1,5 +1,4 @@
-//! A snapshot: an agent's state as it is kept, with a header that says whose it is and a checksum
-//! over all of it.
+//! A snapshot: an agent's stored state, with a header that identifies it and a checksum over all of it.
 //!
 //! ```text
 //!  0  magic "GRSN"     4
@@ -15,8 +14,8 @@
 //! 56  body
 //! ```
 //!
-//! A store that pays for bytes may keep a frame [packed](pack): its body compressed, under a codec of
-//! its own. Nobody else sees that: what is loaded is [unpacked](unpack).
+//! A store for which bytes are expensive may keep a frame [packed](pack): its body compressed, under a codec of
+//! its own. Other code does not see that: what is loaded is [unpacked](unpack).
 
 use std::borrow::Cow;
 

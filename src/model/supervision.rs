@@ -1,5 +1,5 @@
-//! Supervision decides here, alone: whether what crashed is started again, when, and when enough is
-//! enough. Actors report and carry out; nobody predicts this decision.
+//! The only place that decides about restarts: whether, when, and when to give up. Actors report crashes and carry
+//! out the decision; no other code predicts it.
 
 use std::{collections::VecDeque, time::Duration};
 

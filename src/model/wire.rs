@@ -1,8 +1,8 @@
-//! What others send to a program and get from it: every wire name with its schemas, and whether a later
-//! program still keeps what an earlier one has promised.
+//! The wire interface of a program: every wire name with its schemas, and whether a later version is compatible
+//! with an earlier one.
 //!
-//! What is sent by those who know the earlier program must still be taken, and what they read must still be
-//! there. More is always allowed: a message, a field that may be left out, a value of a reply's enumeration.
+//! What clients of the earlier version send must still be accepted, and what they read must still be there.
+//! Additions are always allowed: a message, an optional field, a value of a reply's enumeration.
 
 use std::{collections::BTreeMap, fmt};
 

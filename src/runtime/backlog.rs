@@ -1,7 +1,7 @@
 //! The number of waiting tasks, as this node knows it, and the refusal of further submissions.
 //!
-//! Nothing is counted for a submission: the store keeps its counts by itself, and they are read about once a
-//! second while somebody submits, and more often only where somebody is about to be refused.
+//! A submission counts nothing itself: the store keeps its own counters, which are read about once a second while
+//! there are submissions, and more often only before one would be refused.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! How what is in force changes while the node runs: read, planned, checked, and applied as one generation; or
-//! refused whole, and everything stays as it was.
+//! Configuration changes while the node runs: read, planned, checked, and applied as one generation; or refused as
+//! a whole.
 
 use std::{any::TypeId, collections::HashMap, sync::Arc, time::Duration};
 

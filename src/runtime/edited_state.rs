@@ -1,4 +1,4 @@
-//! A state that a person proposes for an agent: read as a restore would, with the place of what is wrong.
+//! A state that a person has edited: read as a restore would, with the location of each error.
 
 use serde_ignored::Path;
 

@@ -1,11 +1,9 @@
-//! Whether the store answers: known to all parts of the node, told once when it is gone and once when
-//! it is back.
+//! Outages of the store: known to all parts of the node, reported once when one begins and once when it is over.
 //!
-//! A failure that is over within a moment is nobody's business: its commit is tried again. One that
-//! lasts is *known*: new messages are turned away at once, with the cause, in place of waiting behind
-//! what cannot be written. A full disk turns nobody away: each commit learns by itself that there is
-//! no room, and has its answer. It is full until something has been written: where nobody writes, the
-//! watch tries it.
+//! A brief failure is not reported: its commit is retried. A lasting one is *known*: new messages are refused at
+//! once, with the cause, instead of waiting behind commits that cannot be written. With a full disk, nothing is
+//! refused: each commit finds by itself that there is no room, and is answered so. The disk counts as full until
+//! something has been written; without other writes, the watch tries one.
 //!
 //! ```text
 //!            a failure                 it lasts, or there is no room
@@ -16,8 +14,8 @@
 //!    ╰────────────────── no failure for a while, told so ────────── calm ──╯
 //! ```
 //!
-//! A store that fails now and then between commits that succeed (a disk with room for small things
-//! alone) is told of once, not each time.
+//! A store that fails now and then between successful commits (a disk that only has room for small writes) is
+//! reported once, not each time.
 
 use std::{
     sync::{

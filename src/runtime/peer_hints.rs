@@ -1,5 +1,5 @@
-//! Hints between nodes that share a store: that there is work for another one, or another subscriber of a
-//! topic. They only save the time until a node looks by itself.
+//! Hints between nodes that share a store: that there is work for another node, or a new subscriber of a topic.
+//! They only save time: without one, a node finds out when it next polls.
 
 use std::{sync::Arc, time::Duration};
 

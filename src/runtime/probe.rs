@@ -1,5 +1,5 @@
-//! A test's hand in a node: where a turn may be made to crash, what is seen of commits, and what stands
-//! in for tools. A node that no test has started has none of it.
+//! Hooks for tests: crash points in turns, observation of commits, and fakes for tools. Only a node that a test
+//! has started has them.
 
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::inbox::{Control, Inbox, Phase};
 
-/// Of so many that may be in memory one leaves beyond those that are too many.
+/// For each 16 agents that may be in memory, one more than the surplus is unloaded.
 const SLACK: usize = 16;
 
 /// How many agents of a kind may be in memory; 0: any number.
@@ -28,18 +28,18 @@ impl Residency {
         self.max > 0
     }
 
-    /// Whether that is more than may be.
+    /// Whether that exceeds the bound.
     #[inline]
     pub(crate) fn is_over(self, running: usize) -> bool {
         self.max > 0 && running > self.max
     }
 
-    /// How many are to leave.
+    /// How many to unload.
     pub(crate) fn surplus(self, running: usize) -> usize {
         if self.is_over(running) { running - self.max + self.max / SLACK } else { 0 }
     }
 
-    /// Whether there is room again for as many that it is worth a look when that is gone.
+    /// Whether there is so much room again that the next search is worth its cost once it is used up.
     #[inline]
     pub(crate) fn is_eased(self, running: usize) -> bool {
         self.max > 0 && running <= self.max - self.max / (2 * SLACK)
@@ -47,7 +47,7 @@ impl Residency {
 }
 
 impl Residency {
-    /// Where more run than may, has those of `all` leave that have been idle the longest.
+    /// If more run than may, unloads those of `all` that have been idle the longest.
     pub(crate) fn thin_out<I: Iterator<Item = Arc<Inbox>>>(self, running: usize, all: impl Fn() -> I) {
         let is_told = |inbox: &Arc<Inbox>| inbox.control() >= Control::Passivate;
         let surplus = match self.surplus(running) {

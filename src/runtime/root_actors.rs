@@ -1,5 +1,5 @@
-//! The node's own actors: children of the root, as agents are. One that has ended is brought back where
-//! that is safe; where it is not, or it does not stay up, the node ends rather than limp.
+//! The node's own actors: children of the root, as agents are. One that has ended is restarted where that is safe;
+//! where it is not, or it does not stay up, the node ends.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! How an attempt's outcome becomes the task's: succeeded, tried again, or a dead letter; and what
-//! its submitter hears.
+//! Turns the outcome of an attempt into that of its task (succeeded, retried, or a dead letter), and into the
+//! message to its submitter.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Reading agents' rows for their activation, many at once.
 //!
-//! While one read is under way the next gathers: an agent that is alone is read at once, and a herd that
-//! comes back costs the store few statements, never more than [`LANES`] at a time. A store that reads in
-//! place (SQLite) is asked directly: there a statement is cheaper than the way to another thread.
+//! While one read is in flight the next is collected: a single agent is read at once, and many that return
+//! together cost the store few statements, never more than [`LANES`] at a time. A store that reads in place
+//! (SQLite) is called directly: there a statement is cheaper than the hop to another thread.
 
 use std::{
     sync::{

@@ -1,8 +1,7 @@
 //! Relations among tasks: prerequisites, and submitters.
 //!
-//! Both are small looks, for a person who looks at one task. Who came after whom has rows of its own, which only
-//! tasks have that come after others, and which go with them; whose turn submitted a task has no index, since
-//! every submission would pay for it.
+//! Both are small queries, for a person who inspects one task. Prerequisites have rows of their own, only for tasks
+//! that have any, and deleted with them; submitters have no index, since every submission would pay for it.
 
 use async_trait::async_trait;
 

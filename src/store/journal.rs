@@ -1,5 +1,4 @@
-//! What task functions have asked for and been answered, what they wait for, and what they say of
-//! themselves: what is read of it, written once for every database.
+//! Journals, waits, progress and log lines of task functions: reads, once for every database.
 //!
 //! A journal is written by a [`Unit`](super::Unit) of its own, under the guard of the task's claim.
 

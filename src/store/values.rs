@@ -1,5 +1,5 @@
-//! How values travel between Rust and the databases: ids and moments have a type of their own in
-//! each of them, and one in Rust.
+//! Conversion of values between Rust and the databases: ids and times have a type of their own in each of them,
+//! and one in Rust.
 
 use diesel::{
     backend::Backend,

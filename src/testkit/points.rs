@@ -1,5 +1,5 @@
-//! What watches a node during a scenario: it counts the places that turns come to, has one of them crash,
-//! and reads back every state that was committed.
+//! The probe of a scenario's node: counts the crash points of its turns, crashes at one of them, and reads back
+//! every committed state.
 
 use std::{
     fmt,

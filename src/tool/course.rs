@@ -1,7 +1,7 @@
 //! The course of a task function: its recorded calls, its waits, and why it stops before its end.
 //!
-//! A function that is to stop does not return an error for it, which its code could swallow: the call that
-//! it awaits never answers, and whoever runs the function sees why, and drops it.
+//! A function that must stop is not given an error, which its code could swallow: the call that it awaits never
+//! answers, and the runner of the function sees why, and drops it.
 
 use std::{
     future::Future,

@@ -8,8 +8,8 @@
 //!    ▲────────────────────────────────────────────┘
 //! ```
 //!
-//! While it is open nobody waits: reads are misses. Writes are noted, because the server may hold
-//! older entries in their place; those are forgotten before anybody reads there again.
+//! While the breaker is open no call waits: reads are misses. Writes are noted, because the server may hold older
+//! entries in their place; those are deleted before anything is read there again.
 
 use std::{
     collections::HashSet,

@@ -1,5 +1,5 @@
-//! A link: one time of being connected. It begins with a server that answers and an empty near
-//! level, and ends for good with the first sign that something is amiss.
+//! A link: one period of being connected. It begins with a server that answers and an empty near level, and ends
+//! for good with the first sign of trouble.
 
 use std::{
     future::Future,

@@ -1,8 +1,7 @@
 //! Operations that must be atomic in Redis, as Lua scripts.
 //!
-//! Each write says until when it is good, by the server's clock: one that lay in the socket of a
-//! server that hung is not carried out when that goes on, long after its caller has given up and
-//! the store has moved on.
+//! Each write carries a deadline, by the server's clock: a write that lay in the socket of a hung server is not
+//! applied when the server resumes, long after its caller has given up and the store has changed.
 
 use std::sync::LazyLock;
 

@@ -1,9 +1,8 @@
-//! Who comes first, and how much of the room each gets: fairness between the kinds of agents, and between
-//! the tools.
+//! Fairness: in which order kinds of agents and tools are served, and how many slots each gets.
 //!
 //! A **queue** is all tasks for one kind, or for one tool; its name is the kind, or `tool:NAME`. Priority
-//! orders the tasks of a queue. Between queues there is no order but turns: a kind with 100,000 ready tasks
-//! does not hold up the single task of another.
+//! orders the tasks of a queue. Queues take turns: a kind with 100,000 ready tasks does not delay the single task
+//! of another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,4 @@
-//! What holds for a task that says nothing itself: its priority, how often it is attempted, and how long it waits
-//! between.
+//! The defaults of a task: its priority, its attempts, and the delays between them.
 
 use std::time::Duration;
 

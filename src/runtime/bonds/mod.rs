@@ -7,11 +7,11 @@
 //!                                                 └─ each child of this node's: stopped, then let go
 //! ```
 //!
-//! An end is a status in the store, written before the keeper hears of it (but for one that the store did not
-//! take: that agent has ended until its node starts again, and those bound to it hear of that); a bond is a row, and the keeper
-//! hears of it when it is durable. Whichever comes second is looked at with the other one there, so that no
-//! end is missed; and since one keeper a node does it all, in turn, and under the epoch of the agent that
-//! ended, none is told twice. What a process leaves undone is found by the sweep of the next one.
+//! An end is a status in the store, written before the keeper hears of it. (If the store did not take it, the
+//! agent has ended until its node starts again, and its bonds are processed all the same.) A bond is a row, and the
+//! keeper hears of it when it is durable. Whichever comes second is processed when the other one is there, so no
+//! end is missed; and since one keeper per node does it all, in order, under the epoch of the agent that ended, no
+//! watcher is notified twice. What a process leaves undone is found by the sweep of the next one.
 
 mod keep;
 mod queue;

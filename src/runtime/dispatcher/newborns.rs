@@ -1,5 +1,5 @@
-//! Tasks that begin with their submission: claimed in the commit that accepts them, where tools have room and
-//! nothing waits. That spares them the claim, and its way to the store.
+//! Tasks that start with their submission: claimed in the commit that accepts them, where tools have free slots
+//! and nothing waits. That saves a separate claim, and its round trip to the store.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! Committed documents that are not in the cache yet.
 //!
-//! A writer marks it here before anybody hears of the commit; the cache actor brings it into the cache and
-//! takes the mark away. Meanwhile readers go to the store: so whoever was answered sees what was done.
+//! A writer marks a document here before the commit is acknowledged; the cache actor writes it to the cache and
+//! removes the mark. Meanwhile readers go to the store, so a client sees what was acknowledged to it.
 
 use std::collections::HashMap;
 

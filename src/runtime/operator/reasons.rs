@@ -1,8 +1,7 @@
 //! The health of the node: each reason of the verdict, with when it began.
 //!
-//! `since` is when it began, not when somebody asked: what the node notices keeps its moment where it is
-//! noticed, what stands in the store is asked of the store. A reason goes when it is over, and its beginning
-//! with it.
+//! `since` is when it began, not when it was asked for: what the node notices records its time where it is noticed,
+//! what the store knows is read from the store. A reason disappears when it is over, with its beginning.
 
 use std::time::Duration;
 

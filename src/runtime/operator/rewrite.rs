@@ -4,10 +4,9 @@
 //! hold: messages wait, the cell leaves ─► read, compare ─► commit, fenced like a turn ─► let go on
 //! ```
 //!
-//! What runs meanwhile ends first, so no turn is undone by it; what waits goes on from the new state. A
-//! process that dies between the steps leaves the state as it was or as it is to be: that messages wait is
-//! kept in memory alone, and the tasks that were put aside are brought back by whoever serves the agent next
-//! ([`parked`](crate::runtime::parked)).
+//! A running turn ends first, so none is undone by it; waiting messages are then handled with the new state. A
+//! process that dies between the steps leaves the old or the new state: the hold is in memory only, and the parked
+//! tasks are unparked by the node that serves the agent next ([`parked`](crate::runtime::parked)).
 
 use std::{sync::Arc, time::Duration};
 

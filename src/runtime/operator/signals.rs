@@ -1,5 +1,4 @@
-//! What people say to tasks: signals to those that wait, and what became of those of which nobody knows; and
-//! what tasks say of themselves.
+//! Signals to tasks, decisions about tasks whose outcome is unknown, and the log lines of tasks.
 
 use serde_json::{Value, value::to_raw_value};
 use uuid::Uuid;

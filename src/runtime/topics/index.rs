@@ -1,4 +1,4 @@
-//! Who is subscribed to what, as far as this node has had to know; and what waits to be handed out.
+//! The subscribers of the topics that this node has needed so far, and the publications that wait for them.
 //!
 //! ```text
 //!            first use, or old                    read
@@ -6,7 +6,7 @@
 //!                                (publications wait)       (handed out at once)
 //! ```
 //!
-//! It decides; [`super`] reads the store and hands out. `now` is an argument.
+//! This module only decides; [`super`] reads the store and delivers. `now` is an argument.
 
 use std::{
     collections::{HashMap, VecDeque},

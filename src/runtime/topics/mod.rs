@@ -1,9 +1,8 @@
-//! Publications and broadcasts: one message, told to many agents.
+//! Publications and broadcasts: one message, delivered to many agents.
 //!
-//! Whoever publishes hands it out to a small audience itself, a turn to a very small one. Where the
-//! subscribers are to be read first, or are more, a courier does: a task that hands out what waits, in its
-//! order, and ends when nothing does. So nobody who publishes waits for the store, and neither a thread of
-//! agents nor the store's writer is held up by an audience.
+//! A publisher delivers to a small audience itself, a turn to a very small one. If the subscribers must be read
+//! first, or are more, a courier does it: a Tokio task that delivers what waits, in order, and ends when nothing
+//! does. So no publisher waits for the store, and no audience delays a thread of agents or the store's writer.
 
 mod audience;
 mod door;

@@ -1,10 +1,9 @@
-//! Notices a server that is there and does not answer: one that is frozen, or behind a network that
-//! swallows everything. A connection to such a server never fails by itself.
+//! Detects a server that is connected and does not answer: one that is frozen, or behind a network that drops
+//! everything. A connection to such a server never fails by itself.
 //!
-//! Where a statement has heard nothing for a while, the doctor asks for a sign of life on a
-//! connection of its own. A server that gives it is only slow, and is waited for. Where none comes,
-//! the silent connections are closed: their callers learn it at once, and the next ones from the
-//! pool, which then cannot connect.
+//! When a statement has heard nothing for a while, the doctor pings the server on a connection of its own. A server
+//! that answers is only slow, and is waited for. If it does not, the silent connections are closed: their callers
+//! fail at once, and later ones at the pool, which then cannot connect.
 
 use std::{
     pin::pin,

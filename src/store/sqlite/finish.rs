@@ -2,9 +2,9 @@
 //! tasks that wait for it.
 //!
 //! A task that the store itself must end (its parent failed, it expired) is *doomed* first: it
-//! gets a lane from which nobody claims. `promote` ends those that nobody is to be told of; the
+//! gets a lane from which nothing is claimed. `promote` ends those without anybody to notify; the
 //! others are left for the runtime ([`crate::store::Store::doomed`]), which ends them like any
-//! other task and so tells whoever waits. Either end dooms the next generation, one level a pass.
+//! other task and so notifies their submitters. Either end dooms the next generation, one level per pass.
 
 use diesel::prelude::*;
 use uuid::Uuid;
