@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use super::answer::AskError;
 
-/// A future that may be tuned before it is awaited.
+/// A future with options that can be set before it is awaited.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Pending<'c, T, E> {
     options: Options,

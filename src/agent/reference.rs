@@ -258,8 +258,8 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
         self
     }
 
-    /// Makes a repetition safe: the same key and request get the first outcome. At most 255 bytes,
-    /// scoped to the agent, kept for a day by default.
+    /// Sets the idempotency key: a repetition with the same key and request returns the first outcome. At most
+    /// 255 bytes, scoped to the agent, kept for `limits.idempotency_ttl`.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         let text = key.into();
         self.meta.get_or_insert_default().key = Some(Key { text, request: [0; 16] });

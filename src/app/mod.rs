@@ -119,8 +119,7 @@ impl Builder {
     /// Declares a group: agents whose [`Policy::group`](crate::Policy::group) names it are supervised
     /// together. More than `max_restarts` crashes of its members `within` this time, or a member past its
     /// own intensity, and the root restarts the group whole; where it has to do so more often than
-    /// `supervision.max_restarts` `within` `supervision.within`, the node ends in good order, with exit
-    /// code 1.
+    /// `supervision.max_restarts` `within` `supervision.within`, the node shuts down with exit code 1.
     ///
     /// ```
     /// # use greenroom::{Strategy, prelude::*};

@@ -19,7 +19,7 @@ const LEAST: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Again {
-    /// Show it again and again, every 2s or so often
+    /// Refresh the output every 2s, or at this interval
     #[arg(
         short = 'w',
         long = "watch",

@@ -13,11 +13,11 @@ use crate::model::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tasks {
-    /// How many run at the same time.
+    /// How many run at once.
     pub slots: u32,
     /// How many may wait before further ones from outside are refused; 0: any number.
     pub max_backlog: u64,
-    /// How often one is attempted.
+    /// How many attempts each has.
     pub max_attempts: u32,
     /// The wait before another attempt …
     #[serde(with = "units::duration")]
@@ -25,7 +25,7 @@ pub struct Tasks {
     /// … which doubles up to this.
     #[serde(with = "units::duration")]
     pub retry_max: Duration,
-    /// How often one may take the process down while it runs alone.
+    /// How often one may crash the process while it runs alone.
     pub max_lost: u32,
     /// How long a finished one can be looked up.
     #[serde(with = "units::duration")]
@@ -36,17 +36,17 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// What holds for a kind or a tool that says nothing.
+    /// The terms of a kind or a tool that sets none.
     pub fn terms(&self) -> TaskTerms {
         TaskTerms { priority: 0, max_attempts: self.max_attempts, min: self.retry_min, max: self.retry_max }
     }
 }
 
-/// What was set for the tasks of one kind or one tool; the rest is as for all.
+/// Overrides for the tasks of one kind or one tool; unset keys are as for all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskOverrides {
-    /// Of those whose submitter does not say: higher goes first.
+    /// For tasks whose submitter sets none: higher runs first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i16>,
     /// How often one is attempted.
@@ -67,12 +67,12 @@ pub struct TaskOverrides {
 }
 
 impl TaskOverrides {
-    /// What bounds them: these bounds, with what it says on top.
+    /// These bounds, with the overrides on top.
     pub fn bounds(&self, code: Bounds) -> Bounds {
         code.with(self.concurrency, self.rate)
     }
 
-    /// What it says of their terms.
+    /// The overridden terms.
     pub fn terms(&self) -> OwnTerms {
         OwnTerms {
             priority: self.priority,
@@ -83,8 +83,8 @@ impl TaskOverrides {
     }
 }
 
-/// The keys that `[agents.KIND]` and `[tools.NAME]` know of tasks.
+/// The task keys of `[agents.KIND]` and `[tools.NAME]`.
 pub(super) const TASK_KEYS: [&str; 6] =
     ["priority", "max_attempts", "retry_min", "retry_max", "concurrency", "rate"];
-/// Those of them that are numbers.
+/// The numeric ones among them.
 pub(super) const TASK_NUMBERS: [&str; 3] = ["priority", "max_attempts", "concurrency"];

@@ -93,7 +93,7 @@ impl Client {
         status.pointer("/node/id").and_then(Value::as_str).map(str::to_owned)
     }
 
-    /// Asks the node to end in good order.
+    /// Asks the node to shut down.
     pub fn stop_node(&self) -> anyhow::Result<()> {
         self.post("/api/v1/nodes/self/stop", &Value::Null, None)?.ok().map(drop)
     }

@@ -22,22 +22,22 @@ pub const MAX_TTL: Duration = Duration::from_secs(3_650 * 86_400);
 /// A session.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Session {
-    /// Its key, chosen by whoever made it.
+    /// Its key, chosen by its creator.
     pub id: String,
     /// Drawn anew by each write.
     pub version: Uuid,
-    /// What it holds.
+    /// Its data.
     #[schemars(with = "serde_json::Value")]
     pub data: Arc<RawValue>,
-    /// How long it lives without being used.
+    /// Its time to live after the last use.
     #[serde(rename = "ttl_ms", with = "units::millis")]
     #[schemars(with = "u64")]
     pub ttl: Duration,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was last written.
     pub updated_at: Timestamp,
-    /// When it will be forgotten, unless it is used before.
+    /// When it expires, unless it is used before.
     pub expires_at: Timestamp,
     /// Rises with each write and each use that is written down: of two copies, the newer has the
     /// larger one. For the cache alone.
@@ -46,7 +46,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether it is still there at `now`.
+    /// Whether it has not expired at `now`.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at > now
     }
@@ -58,22 +58,22 @@ impl Session {
     }
 }
 
-/// What must be true of a session for a write to count; else the commit is refused.
+/// The condition of a write to a session; if it is not met, the commit is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Expect {
-    /// Nothing.
+    /// No condition.
     #[default]
     Any,
-    /// There is none, or it has expired.
+    /// The session does not exist, or has expired.
     Absent,
-    /// This is its version.
+    /// The session has this version.
     Version(Uuid),
 }
 
 /// What a commit does to a session. A commit has at most one write for each session.
 #[derive(Debug, Clone)]
 pub struct SessionWrite {
-    /// Which session.
+    /// The session.
     pub id: String,
     /// What happens to it.
     pub change: SessionChange,
@@ -82,28 +82,28 @@ pub struct SessionWrite {
 /// What happens to a session.
 #[derive(Debug, Clone)]
 pub enum SessionChange {
-    /// It holds this from now on.
+    /// Its data is replaced.
     Put {
-        /// The version that it then has.
+        /// Its new version.
         version: Uuid,
-        /// What it holds.
+        /// Its data.
         data: Arc<RawValue>,
-        /// How long it lives without being used.
+        /// Its time to live after the last use.
         ttl: Duration,
-        /// What must be true of it.
+        /// The condition.
         expect: Expect,
     },
-    /// It was used: its time to live starts again. Nothing happens where it is not there.
+    /// It was used: its time to live starts again, if it exists.
     Touch,
-    /// It is forgotten, if it is there.
+    /// It is deleted, if it exists.
     Remove {
-        /// What must be true of it.
+        /// The condition.
         expect: Expect,
     },
 }
 
 impl SessionChange {
-    /// What must be true of the session.
+    /// The condition of the write.
     pub fn condition(&self) -> Expect {
         match self {
             Self::Put { expect, .. } | Self::Remove { expect } => *expect,

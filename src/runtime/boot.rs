@@ -415,7 +415,7 @@ impl Running {
         self.node.boot
     }
 
-    /// Ends the node in good order. `false`: something did not end in time; nothing that was
+    /// Shuts the node down. `false`: something did not end in time; nothing that was
     /// acknowledged is lost all the same.
     pub(crate) async fn shutdown(mut self) -> bool {
         let begun = Instant::now();

@@ -107,7 +107,7 @@ pub(crate) struct Node {
     actors: RwLock<Option<Arc<Actors>>>,
     /// Where they live.
     pub root: ArbiterHandle,
-    /// Ends the node in good order.
+    /// Shuts the node down.
     pub stop: CancellationToken,
     /// Why the node must end with an error.
     pub fatal: Arc<OnceLock<String>>,
@@ -334,7 +334,7 @@ impl Node {
         }
     }
 
-    /// Ends the node in good order, with an error: it would only limp on.
+    /// Shuts the node down with an error, because it could not work properly any more.
     pub(crate) fn fail(&self, why: String, hint: &str) {
         let event = Event::new(Level::Critical, event::NODE_STOPPING, "node").field("reason", why.clone());
         self.logger.emit(event.hint(hint));

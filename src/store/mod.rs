@@ -321,7 +321,7 @@ pub trait Store:
     /// dead boots were running. `None`: the lease had ended, and can never be renewed again.
     async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError>;
 
-    /// Ends the lease in good order: others may take over at once.
+    /// Ends the lease, so that other nodes may take over at once.
     async fn leave(&self, boot: Uuid) -> Result<(), StoreError>;
 
     /// The nodes that have not ended, with what they own.

@@ -32,15 +32,15 @@ pub use spec::{Spec, SpecError};
 
 /// Longest name of a schedule, in bytes.
 pub const MAX_SCHEDULE_NAME_BYTES: usize = 128;
-/// At most so many schedules.
+/// The most schedules.
 pub const MAX_SCHEDULES: usize = 1_000;
-/// At most so many missed nominal times are made up for.
+/// The most missed nominal times that are made up for.
 pub const MAX_MADE_UP: usize = 100;
 
 /// Whether `name` may name a schedule: 1 to 128 bytes, of what an agent's key may hold.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The rule that it breaks.
 pub fn check_schedule(name: &str) -> Result<(), NameError> {
     check_key(name)?;
     if name.len() > MAX_SCHEDULE_NAME_BYTES {
@@ -87,27 +87,27 @@ macro_rules! named {
 }
 
 named! {
-    /// What is done at a nominal time while the task of the one before has not ended.
+    /// What happens at a nominal time if the previous task has not ended.
     Overlap: "overlap policy" {
         /// They run side by side.
         Allow = "allow",
         /// The nominal time passes without a task.
         #[default]
         Skip = "skip",
-        /// The task waits for the end of the one before, whatever that is; while one waits, later nominal
+        /// The task waits for the end of the previous one, however it ends; while one waits, later nominal
         /// times pass without a task.
         QueueOne = "queue_one",
     }
 }
 
 named! {
-    /// What is done about nominal times that passed while nobody could fire them: the nodes were down, or a
+    /// What happens about nominal times that were missed: the nodes were down, or a
     /// clock was set forward.
     Misfire: "misfire policy" {
-        /// One task stands for all of them: that of the last one.
+        /// One task for all of them: that of the last one.
         #[default]
         Once = "once",
-        /// They pass; only what is at most [`ON_TIME`] late is still fired.
+        /// They are skipped; only one that is at most [`ON_TIME`] late is still fired.
         Skip = "skip",
         /// Each gets its task, the first of them first; of more than [`MAX_MADE_UP`] the last ones.
         All = "all",
@@ -115,28 +115,28 @@ named! {
 }
 
 named! {
-    /// Whose a schedule is.
+    /// Who declared a schedule.
     Origin: "origin" {
         /// The program declares it, and may change and remove it when it starts.
         Program = "program",
-        /// A person made it: it stays until a person removes it.
+        /// A person added it: it stays until a person removes it.
         #[default]
         Operator = "operator",
     }
 }
 
-/// What is asked for: by the program or by a person.
+/// The definition of a schedule, by the program or by a person.
 #[derive(Debug, Clone)]
 pub struct Definition {
-    /// When: see [`Spec`].
+    /// Its times: see [`Spec`].
     pub spec: String,
-    /// Whom its tasks are for.
+    /// The target of its tasks.
     pub target: Target,
     /// Their message's wire name; empty for a tool.
     pub message: String,
     /// Their input as JSON text.
     pub input: Box<RawValue>,
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i16,
     /// How many attempts a task has; the target's own setting when absent.
     pub max_attempts: Option<u32>,
@@ -144,9 +144,9 @@ pub struct Definition {
     pub timeout: Option<Duration>,
     /// Free labels.
     pub tags: Vec<String>,
-    /// What is done while the last one has not ended.
+    /// What happens if the previous task has not ended.
     pub overlap: Overlap,
-    /// What is done about what was missed.
+    /// What happens about missed times.
     pub misfire: Misfire,
 }
 
@@ -162,28 +162,28 @@ impl PartialEq for Definition {
     }
 }
 
-/// A schedule as it is kept.
+/// A stored schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// Its name.
     pub name: String,
-    /// What is asked for.
+    /// Its definition.
     pub definition: Definition,
-    /// Whose it is.
+    /// Who declared it.
     pub origin: Origin,
-    /// Whether a person holds it up.
+    /// Whether it is paused.
     pub paused: bool,
-    /// The nominal time that comes next; absent where there is none any more.
+    /// The next nominal time; absent if there is none any more.
     pub next_at: Option<Timestamp>,
     /// The last nominal time that got a task.
     pub last_at: Option<Timestamp>,
     /// That task.
     pub last_task: Option<TaskId>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When its definition was changed, or it was paused or resumed.
     pub updated_at: Timestamp,
-    /// Drawn anew at each of these: whoever writes it names the one that was read.
+    /// Drawn anew with each of these: a write names the revision that was read.
     pub revision: Uuid,
 }
 
@@ -212,7 +212,7 @@ impl Schedule {
         Self { definition, origin, next_at, updated_at: now, revision: Uuid::now_v7(), ..self.clone() }
     }
 
-    /// The same, held up or let go on. What passed while it was held up is not made up for.
+    /// The same, paused or resumed. Times that passed while it was paused are not made up for.
     #[must_use]
     pub fn paused(&self, paused: bool, spec: &Spec, now: Timestamp) -> Self {
         let missed = self.next_at.is_none_or(|next| next <= now);
@@ -226,7 +226,7 @@ impl Schedule {
         spec.next(self.last_at.map_or(now, |last| last.max(now)))
     }
 
-    /// A task of it, which carries of which nominal time it is.
+    /// A task of it for a nominal time.
     pub fn task(&self, nominal: Timestamp, terms: &TaskTerms) -> NewTask {
         let mut task = self.task_now(terms);
         task.idempotency_key = Some(key(&self.name, nominal));

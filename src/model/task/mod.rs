@@ -27,16 +27,16 @@ pub use pace::{Bounds, Pace, Rate};
 pub use shares::{Queue, Shares, in_turn, queue_of, share_out};
 pub use terms::{OwnTerms, TaskTerms};
 
-/// Where a task stands. The numbers are what the store keeps.
+/// The state of a task. The numbers are those in the store.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[repr(i16)]
 pub enum TaskState {
-    /// Waits for the tasks it comes after.
+    /// Waits for its prerequisites.
     Blocked = 0,
-    /// Waits for its time, or for the back-off before another attempt.
+    /// Waits for its start time, or for the delay before a retry.
     Scheduled = 1,
     /// May be claimed.
     Ready = 2,
@@ -46,13 +46,13 @@ pub enum TaskState {
     Waiting = 4,
     /// Its target is paused, stopped or quarantined.
     Parked = 5,
-    /// A `once` effect was interrupted: a person says what happened.
+    /// A `once` effect was interrupted: a person must decide the outcome.
     OutcomeUnknown = 6,
-    /// Ended well.
+    /// Succeeded.
     Succeeded = 10,
-    /// Ended badly: kept as a dead letter.
+    /// Failed finally: kept as a dead letter.
     Failed = 11,
-    /// Ended by a person, or with its parent.
+    /// Cancelled by a person, because a prerequisite did not succeed, or because it expired.
     Cancelled = 12,
 }
 
@@ -71,7 +71,7 @@ impl TaskState {
         Self::Cancelled,
     ];
 
-    /// The state that the store's number stands for.
+    /// The state of a number in the store.
     pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|s| *s as i16 == code)
     }
@@ -92,23 +92,23 @@ impl TaskState {
         }
     }
 
-    /// Whether nothing but a person's retry can move it any more.
+    /// Whether it has ended: only a retry by a person can change it.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 }
 
-/// Why a task ended badly, as every surface shows it.
+/// The error of a task, as every surface shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskError {
     /// One of the contract's codes: `refused`, `handler_failed`, `handler_crashed`, `timed_out`, `invalid`, `poison`, …
     pub code: String,
-    /// What a person reads.
+    /// The message for people.
     pub message: String,
     /// The causes, outermost first.
     #[serde(default)]
     pub chain: Vec<String>,
-    /// The crash report that tells more.
+    /// The id of the crash report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crash_id: Option<String>,
     /// The message's own typed refusal, where `code` is `refused`.
@@ -116,18 +116,18 @@ pub struct TaskError {
     pub refusal: Option<serde_json::Value>,
 }
 
-/// What to do with a child when a task it comes after did not succeed.
+/// What happens to a task when a prerequisite did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnParentFailed {
-    /// The child is cancelled too.
+    /// It is cancelled too.
     #[default]
     Cancel,
-    /// The child runs all the same.
+    /// It runs all the same.
     Run,
 }
 
-/// Who is told when a task has ended: an agent receives `message` (a `Done<M>`) as a task.
+/// The agent to notify when a task has ended: it receives `message` (a `Done<M>`) as a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notify {
     /// The agent.
@@ -136,30 +136,30 @@ pub struct Notify {
     pub message: String,
 }
 
-/// A task as it is accepted.
+/// A task to be accepted.
 #[derive(Debug, Clone)]
 pub struct NewTask {
     /// Its identity, known before it is stored.
     pub id: TaskId,
-    /// Whom it is for.
+    /// Its target.
     pub target: Target,
     /// The message's wire name; empty for a tool.
     pub message: String,
     /// The input as JSON text.
     pub input: Box<RawValue>,
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i16,
-    /// Not before this moment.
+    /// The earliest start.
     pub run_at: Option<Timestamp>,
-    /// How many attempts may fail before the task does; at least 1.
+    /// How many attempts it has; at least 1.
     pub max_attempts: u32,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
-    /// The tasks that must have ended before it is ready.
+    /// Its prerequisites: tasks that must have ended before it is ready.
     pub after: Vec<TaskId>,
-    /// What happens when one of `after` does not succeed.
+    /// What happens if one of `after` does not succeed.
     pub on_parent_failed: OnParentFailed,
-    /// Who hears of its end.
+    /// The agent to notify of its end.
     pub notify: Option<Notify>,
     /// The batch it is counted in.
     pub batch: Option<TaskId>,
@@ -167,14 +167,14 @@ pub struct NewTask {
     pub parent: Option<TaskId>,
     /// Free labels.
     pub tags: Vec<String>,
-    /// Cancelled if it has not started by then.
+    /// It is cancelled if it has not started by then.
     pub expires_at: Option<Timestamp>,
-    /// Under which key it was submitted.
+    /// The idempotency key it was submitted with.
     pub idempotency_key: Option<String>,
 }
 
 impl Claimed {
-    /// The claim with which a task begins as soon as it is accepted.
+    /// The claim of a task that starts as soon as it is accepted.
     pub fn begun(task: &NewTask, seq: i64, claim: ClaimId) -> Self {
         Self {
             id: task.id,
@@ -231,7 +231,7 @@ impl Claimed {
 }
 
 impl NewTask {
-    /// A task that says nothing of its terms.
+    /// A task with the given default terms.
     pub(crate) fn under(
         terms: &TaskTerms,
         target: Target,
@@ -242,7 +242,7 @@ impl NewTask {
         Self { priority: terms.priority, ..task }
     }
 
-    /// A task with the defaults: priority 0, at once, `max_attempts` attempts, nobody told.
+    /// A task with the defaults: priority 0, due at once, `max_attempts` attempts, no notification.
     pub fn new(target: Target, message: impl Into<String>, input: Box<RawValue>, max_attempts: u32) -> Self {
         Self {
             id: TaskId::fresh(),
@@ -265,14 +265,14 @@ impl NewTask {
     }
 }
 
-/// A batch as it is accepted: when its last task has ended, `notify` receives a `Joined<M>`.
+/// A batch to be accepted: when its last task has ended, `notify` receives a `Joined<M>`.
 #[derive(Debug, Clone)]
 pub struct NewBatch {
     /// Its identity.
     pub id: TaskId,
     /// How many tasks it counts.
     pub size: u64,
-    /// Who hears of its end, once.
+    /// The agent to notify of its end, once.
     pub notify: Option<Notify>,
 }
 
@@ -283,13 +283,13 @@ pub struct Claimed {
     pub id: TaskId,
     /// The order in which the store accepted it.
     pub seq: i64,
-    /// Whom it is for.
+    /// Its target.
     pub target: Target,
     /// The message's wire name; empty for a tool.
     pub message: String,
     /// The input as JSON text.
     pub input: Box<RawValue>,
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i16,
     /// Which attempt this is, from 1. Guards the end of the claim.
     pub attempt: u32,
@@ -297,15 +297,15 @@ pub struct Claimed {
     pub claim: ClaimId,
     /// How many claims ended without an outcome (a node died).
     pub lost: u32,
-    /// How many attempts may fail.
+    /// How many attempts it has.
     pub max_attempts: u32,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
-    /// Who hears of its end.
+    /// The agent to notify of its end.
     pub notify: Option<Notify>,
     /// The batch it is counted in.
     pub batch: Option<TaskId>,
-    /// Before which moment it could not run, where there was one.
+    /// Its earliest start, if it had one.
     pub due: Option<Timestamp>,
 }
 
@@ -314,20 +314,20 @@ pub struct Claimed {
 pub struct TaskView {
     /// Its identity.
     pub id: TaskId,
-    /// Whom it is for.
+    /// Its target.
     pub target: Target,
     /// The message's wire name; absent for a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: TaskState,
     /// Claims so far.
     pub attempt: u32,
     /// Claims that ended without an outcome.
     pub lost: u32,
-    /// How many attempts may fail.
+    /// How many attempts it has.
     pub max_attempts: u32,
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i16,
     /// When it may run, or ran first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -340,18 +340,18 @@ pub struct TaskView {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// What it was given, where that was asked for and is kept.
+    /// Its input, if requested and still kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "serde_json::Value")]
     pub input: Option<Box<RawValue>>,
-    /// The reply, where it succeeded.
+    /// The reply, if it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "serde_json::Value")]
     pub result: Option<Box<RawValue>>,
     /// The last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<TaskError>,
-    /// How far it says it is.
+    /// The progress it reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<serde_json::Value>,
     /// The task whose turn submitted it.
@@ -360,13 +360,13 @@ pub struct TaskView {
     /// The batch it is counted in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<TaskId>,
-    /// How many tasks it still comes after.
+    /// How many prerequisites have not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<u32>,
     /// The boot id of the node that runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Under which key it was submitted.
+    /// The idempotency key it was submitted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Its labels.
@@ -374,19 +374,19 @@ pub struct TaskView {
     pub tags: Vec<String>,
 }
 
-/// One line of a task's history.
+/// One entry of a task's history.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskEvent {
     /// When.
     pub at: Timestamp,
     /// `accepted`, `started`, `retry`, `rescued`, `cancelled`, `succeeded`, …
     pub event: String,
-    /// Which attempt it speaks of.
+    /// The attempt.
     pub attempt: u32,
     /// The boot id of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Why, for a person.
+    /// The reason, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What holds for a kind's or a tool's tasks that say nothing themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskTerms {
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i16,
     /// How many attempts may fail before the task does, where its submitter does not say; at least 1.
     pub max_attempts: u32,
