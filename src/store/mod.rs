@@ -299,35 +299,35 @@ pub trait Store:
     /// How many writers may commit side by side: agents are spread over them by id.
     fn writers(&self) -> usize;
 
-    /// Whether [`Store::commit`] blocks its thread, and so wants one of its own.
+    /// Whether [`Store::commit`] blocks its thread, and so needs one of its own.
     fn blocks(&self) -> bool;
 
     /// Its capabilities for several processes; `None` where only one process can use it.
     fn shared(&self) -> Option<&dyn Shared>;
 
-    /// Begins a lease under a fresh boot id and takes what nobody else owns: every partition taken
-    /// gets a new epoch, and what a dead boot was running becomes ready again (`lost + 1`).
+    /// Begins a lease under a fresh boot id and takes the partitions without an owner: every partition taken
+    /// gets a new epoch, and the tasks that a dead boot was running become ready again (`lost + 1`).
     ///
     /// A boot whose lease has ended joins again under the same id, and gets a new lease. A partition
-    /// that still stands under its id, so that nobody came between, may keep its epoch: the node then
-    /// goes on there without restoring. What this very boot is running is not rescued by it.
+    /// that is still recorded under its id, so that no other node had it meanwhile, may keep its epoch: the
+    /// node then continues there without restoring. Tasks that this very boot is running are not rescued.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where a later boot of the same instance is alive: two processes on one
+    /// [`StoreError::Refused`] if a later boot of the same instance is alive: two processes on one
     /// data directory would take everything from each other for ever, so the earlier one ends.
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError>;
 
-    /// Renews the lease by the store's own clock, takes what has lost its owner, and rescues what
-    /// dead boots were running. `None`: the lease had ended, and can never be renewed again.
+    /// Renews the lease by the store's own clock, takes partitions that have lost their owner, and rescues the
+    /// tasks of dead boots. `None`: the lease had ended, and can never be renewed again.
     async fn renew(&self, member: &Member) -> Result<Option<Ownership>, StoreError>;
 
     /// Ends the lease, so that other nodes may take over at once.
     async fn leave(&self, boot: Uuid) -> Result<(), StoreError>;
 
-    /// The nodes that have not ended, with what they own.
+    /// The nodes that have not ended, with their partitions.
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
 
-    /// Whether it takes notice of [`Unit::begin`].
+    /// Whether it supports [`Unit::begin`].
     fn begins(&self) -> bool {
         false
     }
@@ -335,8 +335,8 @@ pub trait Store:
     /// Commits units in one transaction, each with its own verdict, in their order.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] must be answered by sending the same units again: a unit that is
-    /// durable already is recognised and judged [`Verdict::Durable`].
+    /// After [`StoreError::Unknown`] the same units must be sent again: a unit that is already durable is
+    /// recognised, with the verdict [`Verdict::Durable`].
     async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>, StoreError>;
 
     /// Agents' rows with their states, in the order asked for.
@@ -354,10 +354,10 @@ pub trait Store:
     /// framed bytes.
     async fn snapshots(&self, id: AgentId) -> Result<Vec<(i64, Timestamp, Vec<u8>)>, StoreError>;
 
-    /// Keeps a lasting status; a row is made (version 0) where there was none. Guarded by the epoch.
+    /// Stores a lasting status; creates a row (version 0) if there was none. Guarded by the epoch.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where the epoch is not the partition's any more.
+    /// [`StoreError::Refused`] if the partition has another epoch by now.
     async fn set_status(
         &self,
         id: AgentId,
@@ -371,48 +371,48 @@ pub trait Store:
     /// An idempotency key that has not expired.
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError>;
 
-    /// Who is subscribed to a topic, by its stored name: the first `limit` of them, by their ids, and how
-    /// many there are beyond those.
+    /// The subscribers of a topic, by its stored name: the first `limit` of them, by their ids, and how
+    /// many more there are.
     async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64), StoreError>;
 
-    /// The first of them alone: nothing is counted.
+    /// The first subscribers only, without counting the rest.
     async fn first_subscribers(&self, topic: &str, limit: usize) -> Result<Vec<Subscriber>, StoreError>;
 
-    /// Claims ready tasks for this boot. The room is shared between their kinds, and between tools, as
-    /// [`share_out`](crate::model::task::share_out) has it; of each the best go first (priority, then order
-    /// of acceptance), and so they are answered. Nothing of a paused one is claimed.
+    /// Claims ready tasks for this boot. Free slots are shared between kinds and tools by
+    /// [`share_out`](crate::model::task::share_out); of each, tasks are taken and returned by priority, then in
+    /// order of acceptance. Nothing of a paused kind or tool is claimed.
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Makes due tasks ready, and ends the expired and the doomed of which nobody is to be told
-    /// ([`Store::doomed`] has the others), a bounded number a call and one generation of children;
-    /// tells how many became ready and when the next one is due or expires.
+    /// Makes due tasks ready, and ends expired and doomed tasks without anybody to notify
+    /// ([`Store::doomed`] has the others), a bounded number per call and one generation of dependents;
+    /// returns how many became ready and when the next one is due or expires.
     async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError>;
 
     /// Tasks that the runtime must end with [`Guard::Idle`] (poison failed, the others cancelled)
-    /// because somebody is to be told, a bounded number a call. Until then nobody can claim them.
-    /// The store itself ends those of which nobody is to be told, in [`Store::promote`].
+    /// because somebody must be notified, a bounded number per call. Until then they cannot be claimed.
+    /// The store itself ends the others, in [`Store::promote`].
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError>;
 
-    /// Gives claims back that did not start: ready again, `attempt - 1`. A later claim of the same task,
-    /// and of the same attempt, is left alone: this call may be late, or be repeated.
+    /// Gives back claims that did not start: the tasks are ready again, `attempt - 1`. A later claim of the
+    /// same task, even of the same attempt, is not affected: this call may be late, or be repeated.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError>;
 
-    /// What this boot is running, with its claim: more than it knows of where the answer to a claim
+    /// The tasks that this boot has claimed, with their claims: more than it knows of, if the answer to a claim
     /// was lost.
     async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError>;
 
-    /// Pauses a queue (a kind, or `tool:NAME`): nothing of it is claimed by anybody until it is resumed. Says
-    /// whether that changed anything.
+    /// Pauses a queue (a kind, or `tool:NAME`), so that no node claims any of it, or resumes it. Returns whether
+    /// that changed anything.
     async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError>;
 
     /// The paused queues by name, and since when.
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
 
-    /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready again, and scheduled those
-    /// whose time has not come; says how many.
+    /// Parks the ready and scheduled tasks of a target, or makes its parked ones ready again (scheduled, if their
+    /// time has not come); returns how many.
     async fn park(&self, target: &str, park: bool) -> Result<u64, StoreError>;
 
-    /// The targets that have parked tasks, in the order of their names: the first `limit` behind one.
+    /// The targets that have parked tasks, by name: the first `limit` after the given one.
     async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<Target>, StoreError>;
 
     /// A task, hot or archived.
@@ -421,77 +421,74 @@ pub trait Store:
     /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`).
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError>;
 
-    /// One page of tasks, newest first, hot and archived. Where the filter leaves some out, no more than
-    /// some ten thousand are looked at.
+    /// One page of tasks, newest first, hot and archived. With a filter, about ten thousand are scanned at most.
     async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError>;
 
-    /// A task's history, oldest first; empty where nobody knows it.
+    /// A task's history, oldest first; empty if the task is unknown.
     async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>, StoreError>;
 
-    /// Looks a task up for cancellation; flags it where it runs. `None`: nobody knows it.
+    /// Looks up a task for cancellation, and flags it if it runs. `None`: unknown.
     async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>, StoreError>;
 
-    /// Brings a failed or cancelled task back with `attempt = lost = 0` and a new place in the
+    /// Retries a failed or cancelled task with `attempt = lost = 0` and a new place in the
     /// order; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
     async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError>;
 
-    /// One look at what failed or was cancelled: the `limit` (1 to 1,000) newest before a task, without their
+    /// One page of failed and cancelled tasks: the `limit` (1 to 1,000) newest before a task, without their
     /// payloads.
     async fn dead(&self, before: Option<TaskId>, limit: usize) -> Result<Vec<DeadTask>, StoreError>;
 
-    /// Brings those of them back that still stand as they were seen, as [`Store::retry`] does, in one
-    /// transaction; says how many.
+    /// Retries those of them that have not changed since they were read, as [`Store::retry`] does, in one
+    /// transaction; returns how many.
     async fn retry_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError>;
 
-    /// Lets those of them rest that still stand as they were seen and have failed: they are cancelled now, with
-    /// the error and the history that they have, in one transaction; says how many.
+    /// Dismisses those of them that have failed and have not changed since they were read: they become
+    /// cancelled, and keep their error and history, in one transaction; returns how many.
     async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError>;
 
     /// How many tasks this boot may claim as suspects (ready, lost twice or more, not of a paused queue).
     async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError>;
 
-    /// Figures, without counting big tables.
+    /// Counts, without scanning big tables.
     async fn counts(&self) -> Result<Counts, StoreError>;
 
     /// How many agents of each kind are paused, stopped or quarantined: these are counted one by one, as there
     /// are few of them.
     async fn held(&self) -> Result<Vec<(String, StoredStatus, u64)>, StoreError>;
 
-    /// Since when agents are in quarantine and outcomes unknown.
+    /// Since when agents are quarantined and outcomes unknown.
     async fn oldest(&self) -> Result<Oldest, StoreError>;
 
-    /// Merges crash groups into those that are there, as [`CrashGroup::merge`] does; a power cut may take
-    /// it back. No id comes twice in a call.
+    /// Merges crash groups into the stored ones, as [`CrashGroup::merge`] does; a power cut may undo it. Each id
+    /// occurs once per call.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] answered by sending them again may count their crashes twice.
+    /// After [`StoreError::Unknown`], sending them again may count their crashes twice.
     async fn note_crashes(&self, groups: &[CrashGroup]) -> Result<(), StoreError>;
 
     /// One page of crash groups, those with the latest crashes first.
     async fn crash_groups(&self, filter: &CrashFilter) -> Result<Vec<CrashGroup>, StoreError>;
 
-    /// Forgets expired keys, what has ended long enough ago (a task with all that is its own: history, journal,
-    /// signals, logs) and crash groups (those that have gone quiet, and the longest quiet of more than
-    /// [`MAX_CRASH_GROUPS`]), a bounded number a call; says how many.
+    /// Deletes expired keys, tasks that ended long enough ago (with their history, journal, signals and logs)
+    /// and crash groups (those without recent crashes, and the oldest of more than [`MAX_CRASH_GROUPS`]), a
+    /// bounded number per call; returns how many.
     ///
-    /// An idempotency key outlives its task: it goes when it expires, since until then it keeps the work from
-    /// being done twice.
+    /// An idempotency key outlives its task: it is deleted when it expires, since until then it keeps the work
+    /// from being done twice.
     async fn clean(&self, now: Timestamp, past: Past) -> Result<u64, StoreError>;
 
     /// Checks that the store answers, and would take writes.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Writes something of no meaning, some tens of kilobytes, where an earlier one stood: whether a disk that was
-    /// full has room again.
+    /// Overwrites a dummy value of some tens of kilobytes, to find out whether a full disk has room again.
     ///
     /// # Errors
-    /// [`StoreError::Full`] where it has not.
+    /// [`StoreError::Full`] if it has not.
     async fn try_room(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// For how long the call that waits for the longest has heard nothing; `None` where nobody waits, or
-    /// the store cannot tell.
+    /// How long the longest-waiting call has heard nothing; `None` if no call waits, or the store cannot tell.
     fn silence(&self) -> Option<std::time::Duration> {
         None
     }
