@@ -39,6 +39,8 @@ const FULL: [usize; 2] = [20_000, 200_000];
 const PICKED: usize = 100;
 /// So many are worked off before it is seen what became of the store.
 const PAST: usize = 1_000_000;
+/// How many tasks a node may have in hand while it works many off: graphile_worker keeps 5,000.
+const SLOTS: u32 = 4_096;
 /// Sizes of families.
 const FAMILIES: [usize; 3] = [1_000, 10_000, 100_000];
 
@@ -380,7 +382,7 @@ fn work_off_at(
     own.block_on(fill(&*store, tasks))?;
     let spent = || Ok::<_, anyhow::Error>((processor_us()?, server.map_or(0.0, Server::processor_us)));
     let before = spent()?;
-    let ground = ground(data, url, "1024", &seen)?;
+    let ground = ground(data, url, &SLOTS.to_string(), &seen)?;
     own.block_on(drained(&*store, &seen, n))?;
     let began = seen.began.lock().unwrap_or_else(PoisonError::into_inner).context("nothing ran")?;
     let (took, after) = (began.elapsed(), spent()?);
@@ -405,7 +407,7 @@ fn drain(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
     let (peers, ours) = rounds_beside(rounds, place.rivals(&what, 1.0), round)?;
     let (here, there) = (median(here), median(there));
     let note = format!(
-        "dispatch, history and the archive row durable; claims as large as 1,024 slots ask for; {here:.1} µs of \
+        "dispatch, history and the archive row durable; {SLOTS} slots, claims of up to 1,024; {here:.1} µs of \
          processor time a task here, {there:.1} µs in the server"
     );
     plan.add(Row { name, unit: Figure::PerSecond, better: Better::More, peers, ours, goal: None, note });

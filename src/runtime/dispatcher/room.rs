@@ -20,7 +20,7 @@ const MAX_AGENT_CLAIMS: usize = 2_048;
 /// At most so many of them for one agent.
 const MAX_CLAIMS_EACH: usize = 128;
 /// At most so many in one claim.
-const CLAIM_BATCH: usize = 512;
+const CLAIM_BATCH: usize = 1_024;
 /// The shortest time for which it waits until a rate lets the next one begin: then several may.
 const PACE: Duration = Duration::from_millis(10);
 

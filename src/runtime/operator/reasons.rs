@@ -121,13 +121,19 @@ impl Operator {
         let Oldest { quarantined, outcome_unknown } = oldest;
         let mut reasons = Vec::new();
         if agents > 0 {
-            let message = format!("{agents} agents are in quarantine: what is for them waits");
+            let message = match agents {
+                1 => "1 agent is in quarantine: what is for it waits".to_owned(),
+                n => format!("{n} agents are in quarantine: what is for them waits"),
+            };
             let remedy = "greenroom agents ls --status quarantined says why; then agents release KIND/KEY";
             let since = quarantined.unwrap_or_else(clock::now);
             reasons.push(reason("agents_quarantined", since, message, remedy));
         }
         if tasks > 0 {
-            let message = format!("{tasks} tasks with an effect that happens once were interrupted");
+            let message = match tasks {
+                1 => "1 task with an effect that happens once was interrupted".to_owned(),
+                n => format!("{n} tasks with an effect that happens once were interrupted"),
+            };
             let remedy = "say what happened: greenroom tasks ls --state outcome_unknown";
             let since = outcome_unknown.unwrap_or_else(clock::now);
             reasons.push(reason("outcome_unknown", since, message, remedy));

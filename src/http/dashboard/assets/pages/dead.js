@@ -41,7 +41,7 @@ export default {
       { name: "Why", class: "grow", cell: (t) => h("a", { href: `#/tasks/${t.id}`, class: "why", title: t.error?.message }, t.error && h("code", {}, t.error.code), " ", t.error?.message ?? "cancelled") },
       { name: "Attempts", class: "num w-num hide-s", cell: (t) => count(t.attempt) },
       { name: "Ended", class: "w-time hide-s", cell: (t) => ago(t.finished_at) },
-      { name: "", class: "w-act", cell: (t) => [button("Retry", () => again(t), { kind: "small", barred: no }), t.state === "failed" && button("Dismiss", () => rest(t), { kind: "small quiet", barred: no })] },
+      { name: "", class: "w-acts", cell: (t) => [button("Retry", () => again(t), { kind: "small", barred: no }), t.state === "failed" && button("Dismiss", () => rest(t), { kind: "small quiet", barred: no })] },
     ];
     return [
       taskTabs("#/tasks/dead", counts),
