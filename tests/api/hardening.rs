@@ -1,6 +1,6 @@
 //! What somebody found who tried to break in.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -26,14 +26,14 @@ fn change(node: &Node, patch: Value) -> Answer {
 fn a_stream_ends_with_its_token() {
     let node = Node::start(&[]);
     let token = add(&node, "reader", "read");
-    let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
+    // else it would last as long as the node
+    let limit = Some(Duration::from_secs(25));
+    let agent = ureq::Agent::config_builder().proxy(None).timeout_global(limit).build().new_agent();
     let stream =
         agent.get(format!("{}/api/v1/events", node.url)).header("Authorization", format!("Bearer {token}"));
     let mut stream = stream.call().unwrap().into_body().into_reader();
     assert_eq!(node.send("DELETE", "/api/v1/tokens/reader", &[], None).status, 204);
-    let begun = Instant::now();
     std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
 }
 
 #[test]
