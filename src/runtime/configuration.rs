@@ -340,3 +340,28 @@ pub(crate) fn log_rules(settings: &Settings) -> Rules {
         subjects: log.subjects.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(set: &[(&str, &str)]) -> Rules {
+        let overrides = set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        log_rules(&config::load(&Sources { overrides, ..Sources::default() }).unwrap())
+    }
+
+    #[test]
+    fn console_and_file_follow_the_one_level_until_each_has_its_own() {
+        let levels = |rules: Rules| (rules.console.level, rules.file.level);
+        assert_eq!(levels(rules(&[("log.level", "warn")])), (Level::Warn, Level::Warn));
+        let own = [("log.level", "warn"), ("log.console.level", "error"), ("log.file.level", "debug")];
+        assert_eq!(levels(rules(&own)), (Level::Error, Level::Debug));
+        assert_eq!(levels(rules(&own[..2])), (Level::Error, Level::Warn));
+    }
+
+    #[test]
+    fn console_and_file_have_formats_of_their_own() {
+        let rules = rules(&[("log.format", "pretty"), ("log.file.format", "compact")]);
+        assert_eq!((rules.console.format, rules.file.format), (Format::Pretty, Format::Compact));
+    }
+}
