@@ -96,6 +96,8 @@ async fn serve(ctx: Ctx, listener: TcpListener, tls: Option<Certificate>) -> io:
     .max_connections(max_connections())
     .client_request_timeout(patience)
     .keep_alive(KEEP_ALIVE)
+    // else an answer of several writes waits 40 ms for the client's delayed acknowledgement
+    .tcp_nodelay(true)
     .shutdown_timeout(DRAIN_SECONDS)
     .disable_signals();
     let server = match tls {
