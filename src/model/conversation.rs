@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 use uuid::Uuid;
 
-/// Longest title, in bytes.
-pub const MAX_TITLE_BYTES: usize = 1024;
-/// Longest role, in bytes.
-pub const MAX_ROLE_BYTES: usize = 64;
+/// Longest title, in characters, as the API's document counts.
+pub const MAX_TITLE_CHARS: usize = 1024;
+/// Longest role, in characters.
+pub const MAX_ROLE_CHARS: usize = 64;
 /// Largest metadata, in bytes of JSON.
 pub const MAX_METADATA_BYTES: usize = 64 << 10;
 
@@ -58,10 +58,10 @@ ids! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConversationError {
     /// The title is too long, or has control characters.
-    #[error("a title has at most 1,024 bytes and no control characters")]
+    #[error("a title has at most 1,024 characters and no control characters")]
     Title,
     /// The role is empty, too long, or has control characters.
-    #[error("a role has 1 to 64 bytes and no control characters, such as `user`")]
+    #[error("a role has 1 to 64 characters and no control characters, such as `user`")]
     Role,
     /// The metadata is too large.
     #[error("metadata has at most 64 KiB")]
@@ -138,7 +138,7 @@ impl NewConversation {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), ConversationError> {
-        let bad = |t: &String| t.len() > MAX_TITLE_BYTES || t.chars().any(char::is_control);
+        let bad = |t: &String| t.chars().count() > MAX_TITLE_CHARS || t.chars().any(char::is_control);
         if self.title.as_ref().is_some_and(bad) {
             return Err(ConversationError::Title);
         }
@@ -165,7 +165,7 @@ pub struct NewMessage {
 /// # Errors
 /// [`ConversationError::Role`].
 pub fn check_role(role: &str) -> Result<(), ConversationError> {
-    let fits = (1..=MAX_ROLE_BYTES).contains(&role.len()) && !role.chars().any(char::is_control);
+    let fits = (1..=MAX_ROLE_CHARS).contains(&role.chars().count()) && !role.chars().any(char::is_control);
     if fits { Ok(()) } else { Err(ConversationError::Role) }
 }
 
@@ -196,6 +196,7 @@ mod tests {
     #[test]
     fn parts_have_bounds() {
         assert_eq!(check_role("assistant"), Ok(()));
+        assert_eq!(check_role(&"ä".repeat(64)), Ok(()), "characters are counted");
         for bad in ["", "a\nb", &"x".repeat(65)] {
             assert_eq!(check_role(bad), Err(ConversationError::Role), "{bad:?}");
         }

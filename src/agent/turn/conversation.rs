@@ -136,7 +136,7 @@ impl<A: Agent> Opened<'_, A> {
         self
     }
 
-    /// Its title; at most 1,024 bytes.
+    /// Its title; at most 1,024 characters.
     pub fn title(self, title: impl Into<String>) -> Self {
         self.change(|new| new.title = Some(title.into()))
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::model::{
     access::MAX_TOKEN_NAME_BYTES,
+    conversation::{MAX_ROLE_CHARS, MAX_TITLE_CHARS},
     id::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES},
     journal::MAX_SIGNAL_NAME_BYTES,
     schedule::MAX_SCHEDULE_NAME_BYTES,
@@ -117,8 +118,8 @@ pub(super) fn narrower() -> Vec<(&'static str, Value)> {
         ("RetryFilter/properties/state", json!({"anyOf": [{"enum": ["failed", "cancelled", null]}]})),
         ("RetryRequest/properties/cursor", pattern(ID)),
         ("DismissRequest/properties/cursor", pattern(ID)),
-        ("ConversationRequest/properties/title", json!({"maxLength": 1024, "pattern": PLAIN})),
-        ("MessageRequest/properties/role", most(64)),
+        ("ConversationRequest/properties/title", json!({"maxLength": MAX_TITLE_CHARS, "pattern": PLAIN})),
+        ("MessageRequest/properties/role", most(MAX_ROLE_CHARS)),
         ("SessionRequest/properties/ttl", lasting("Of 1s at least, and 3650d at most.")),
         ("TokenRequest/properties/name", token),
         ("TokenRequest/properties/expires_in", lasting("Of 10 years at most.")),

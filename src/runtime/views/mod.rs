@@ -349,7 +349,7 @@ pub enum Action {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConversationRequest {
-    /// Its title; at most 1,024 bytes.
+    /// Its title; at most 1,024 characters.
     #[serde(default)]
     pub title: Option<String>,
     /// Its metadata; at most 64 KiB.
