@@ -89,3 +89,16 @@ pub(crate) async fn within<T>(
         None => work.await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_longer_than_it_may_is_of_unknown_outcome() {
+        let never = std::future::pending::<Result<(), AskError>>;
+        assert_eq!(within(Some(Duration::from_secs(1)), never()).await, Err(AskError::Unknown));
+        assert_eq!(within(Some(Duration::from_secs(1)), async { Ok(1) }).await, Ok(1));
+        assert_eq!(within(None, async { Ok(2) }).await, Ok(2));
+    }
+}

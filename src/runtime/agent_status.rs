@@ -95,10 +95,9 @@ impl Node {
             sent.map_err(|_| StoreError::NotDone("the node is going down".to_owned()))?;
         }
         let runnable = status == StoredStatus::Normal;
-        if let Err(error) = self.store.park(&subject, !runnable).await {
-            // It takes messages again, or will as soon as an operator says so: its tasks are brought back then.
-            self.parked.notify_one();
-            return Err(error);
+        match runnable {
+            true => self.unpark(&subject).await?,
+            false => drop(self.store.park(&subject, true).await?),
         }
         let (name, level) =
             if runnable { (event::AGENT_STARTED, Level::Info) } else { (event::AGENT_STOPPED, Level::Warn) };

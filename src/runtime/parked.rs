@@ -33,6 +33,24 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
     }
 }
 
+impl Node {
+    /// Lets the parked tasks of an agent wait again that takes messages; what of it fails is tried again without
+    /// anybody asking.
+    pub(crate) async fn unpark(&self, subject: &str) -> Result<(), StoreError> {
+        match self.store.park(subject, false).await {
+            Ok(0) => Ok(()),
+            Ok(_) => {
+                self.wake_dispatcher(true);
+                Ok(())
+            }
+            Err(error) => {
+                self.parked.notify_one();
+                Err(error)
+            }
+        }
+    }
+}
+
 async fn bring_back(node: Arc<Node>) -> Result<(), StoreError> {
     let mut after: Option<String> = None;
     loop {

@@ -215,13 +215,8 @@ async fn commit(node: &Node, unit: Unit) -> Option<()> {
 /// look for the task then.
 async fn unpark_if_open(node: &Node, claim: &Claimed) {
     let Target::Agent { kind, key } = &claim.target else { return };
-    if !node.kind(kind).is_some_and(|(_, kind)| kind.is_open(key)) {
-        return;
-    }
-    match node.store.park(&claim.target.to_string(), false).await {
-        Ok(0) => {}
-        Ok(_) => node.wake_dispatcher(true),
-        Err(_) => node.parked.notify_one(),
+    if node.kind(kind).is_some_and(|(_, kind)| kind.is_open(key)) {
+        let _ = node.unpark(&claim.target.to_string()).await;
     }
 }
 

@@ -149,3 +149,18 @@ impl<'r> Finding<'r> {
         self.report
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_bounded_whoever_enters_problems() {
+        let mut report = VerifyReport::default();
+        report.extend((0..60).map(|n| n.to_string()).collect());
+        (0..60).for_each(|n| report.problem(|| n.to_string()));
+        report.extend(vec!["last".to_owned()]);
+        assert_eq!(report.problems.len(), MAX_PROBLEMS + 1);
+        assert_eq!((&*report.problems[0], &*report.problems[MAX_PROBLEMS]), ("0", "… and more"));
+    }
+}

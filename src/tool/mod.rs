@@ -227,3 +227,14 @@ impl<T: Tool> ToolRef<T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_calls_at_once_is_one() {
+        let bound = |n| Limits { concurrency: n, ..Limits::default() }.bounds().concurrency;
+        assert_eq!([bound(None), bound(Some(0)), bound(Some(7))], [None, Some(1), Some(7)]);
+    }
+}

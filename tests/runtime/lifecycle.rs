@@ -57,7 +57,7 @@ impl Handler<Plant> for Sapper {
 struct Founder {}
 impl Agent for Founder {
     const KIND: &'static str = "founder";
-    type Messages = Add;
+    type Messages = (Add, Get);
     async fn on_start(&mut self, turn: &Turn<Self>) -> Result<()> {
         let gate = turn.resource::<Gate>().clone();
         turn.blocking(move || gate.note("opened")).await
@@ -65,6 +65,20 @@ impl Agent for Founder {
     async fn on_stop(&mut self, turn: &Turn<Self>) -> Result<()> {
         let gate = turn.resource::<Gate>().clone();
         turn.blocking(move || gate.note("closed")).await
+    }
+}
+/// Waits for blocking code that takes longer than it may.
+impl Query<Get> for Founder {
+    async fn query(&self, _: Get, turn: &Turn<Self>) -> Result<u64> {
+        let gate = turn.resource::<Gate>().clone();
+        let (over, ended) = std::sync::mpsc::channel::<()>();
+        let code = move || {
+            let _ = ended.recv();
+            gate.note("ran on");
+        };
+        let late = turn.blocking(code).timeout(Duration::from_millis(20)).await.unwrap_err();
+        drop(over);
+        Ok(late.to_string().contains("took longer").into())
     }
 }
 impl Handler<Add> for Founder {
@@ -169,6 +183,13 @@ async fn hooks_may_run_blocking_code() {
     soon(world.handle().agent::<Founder>("a").ask(Add { retire: true })).await.unwrap();
     until("it has left", || async { gate.count("closed") == 1 }).await;
     assert_eq!(gate.count("opened"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocking_code_is_waited_for_no_longer_than_its_timeout_and_runs_on() {
+    let (world, gate) = world().await;
+    assert_eq!(soon(world.handle().agent::<Founder>("a").ask(Get {})).await.unwrap(), 1);
+    until("it has ended", || async { gate.count("ran on") == 1 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -281,3 +281,20 @@ on_every_store! {
     a_deletion_survives_a_crash_between_any_two_steps: survives_a_crash_between_any_two_steps(Act::Delete);
     a_task_that_was_put_aside_is_not_stranded_by_a_crash: brings_back_what_was_put_aside();
 }
+
+/// Each holds the agent, writes and lets it go on: half way through one another they would write the same version.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_operators_act_on_an_agent_one_after_the_other() {
+    let gate = Gate::default();
+    let (program, _) = Ground::memory().program(&gate);
+    let world = World::start(program).await;
+    prepare(&world, "a").await;
+    let operator = world.handle().operator().clone();
+    let acts = (0..6).map(|_| operator.roll_back("purse", "a", 1, None));
+    let mut versions: Vec<i64> =
+        soon(futures_util::future::join_all(acts)).await.into_iter().map(|made| made.unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, [3, 4, 5, 6, 7, 8]);
+    let agent = world.handle().agent::<Purse>("a");
+    assert_eq!(soon(agent.ask(Add { n: 0 })).await, Ok(1));
+}

@@ -58,7 +58,8 @@ pub(crate) enum How {
     Settled,
     /// It did not start, or may start again: the claim goes back.
     Unsettled,
-    /// It has begun, must not begin again, and its end could not be recorded: the claim stays as it is.
+    /// It has begun, must not begin again, and its end could not be recorded as the node goes down: the claim stays
+    /// as it is.
     Unrecorded,
 }
 

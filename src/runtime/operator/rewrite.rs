@@ -156,11 +156,8 @@ impl Operator {
         }
         self.command(kind, key, Entrance::Open, Control::None).await?;
         // Tasks that came meanwhile were put aside.
-        if let Err(error) = self.node.store.park(&format!("{kind}/{key}"), false).await {
-            self.node.parked.notify_one();
-            return Err(error.into());
-        }
-        self.node.wake_dispatcher(true);
+        self.node.unpark(&format!("{kind}/{key}")).await?;
+        self.node.wake_dispatcher(false);
         row.map(|_| ())
     }
 

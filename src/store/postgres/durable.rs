@@ -68,11 +68,14 @@ fn mark(unit: &Unit) -> Mark<'_> {
 impl Found {
     /// Looks units up.
     pub(super) async fn of(conn: &mut AsyncPgConnection, units: &[&Unit]) -> QueryResult<Self> {
-        let (mut states, mut tasks, mut keys, mut messages, mut moved) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut states, mut epochs, mut tasks, mut keys, mut messages, mut moved) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for unit in units {
             match mark(unit) {
-                Mark::State(id, ..) => states.push(id),
+                Mark::State(id, (epoch, _), _) => {
+                    states.push(id);
+                    epochs.push(epoch);
+                }
                 Mark::Accepted(ids) => tasks.extend(ids),
                 Mark::Rest(unit) => {
                     tasks.extend(unit.finished.iter().map(|finish| Id::from(finish.task)));
@@ -85,7 +88,8 @@ impl Found {
         let mut found = Self::default();
         if !states.is_empty() {
             use greenroom_agents::dsl;
-            let rows = dsl::greenroom_agents.filter(dsl::id.eq_any(states));
+            // of a former owner's units none is read: the rows are of another epoch
+            let rows = dsl::greenroom_agents.filter(dsl::id.eq_any(states)).filter(dsl::epoch.eq_any(epochs));
             let rows = rows.select((dsl::id, (dsl::epoch, dsl::version, dsl::state)));
             let rows = RunQueryDsl::load::<(Id, (i64, i64, Vec<u8>))>(rows, conn).await?;
             let unpacked = |(id, (e, v, state))| (id, (e, v, snapshot::unpack(state)));
