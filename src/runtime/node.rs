@@ -28,7 +28,7 @@ use super::{
     cache_actor::{Put, Refresh},
     configuration::{Configuration, Layers},
     crashes::Crashes,
-    dispatcher::{CLAIM, Held, Newborns, PROMOTE, Wake},
+    dispatcher::{CLAIM, Endings, Held, Newborns, PROMOTE, Wake},
     groups::{Group, MemberCrashed},
     keeper::Keeper,
     kind::AnyKind,
@@ -127,6 +127,8 @@ pub(crate) struct Node {
     pub waking: AtomicU8,
     /// Tasks that begin with their submission.
     pub newborns: Newborns,
+    /// Tasks that have ended.
+    pub endings: Endings,
     /// An operator wants it to begin no tasks; a restart ends that.
     pub draining: Since,
     tick: AtomicU32,
@@ -186,7 +188,7 @@ impl Node {
                 topics,
                 schedules: Signal::default(),
                 bonds: Bonds::new(),
-                metrics: Metrics,
+                metrics: Metrics::default(),
                 crashes: Crashes::default(),
                 probe,
                 runtime: tokio::runtime::Handle::current(),
@@ -202,6 +204,7 @@ impl Node {
                 agent_locks: AgentLocks::default(),
                 waking: AtomicU8::new(0),
                 newborns: Newborns::default(),
+                endings: Endings::default(),
                 draining: Since::default(),
                 tick: AtomicU32::new(0),
                 closing: Since::default(),

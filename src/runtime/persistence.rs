@@ -66,13 +66,16 @@ pub(crate) enum Outcome {
 pub(crate) enum Ticket {
     Cell(Arc<Inbox>),
     Caller(ReplyTx<Outcome>),
+    /// Nobody waits: this is done, at once, by the writer.
+    Heard(Box<dyn FnOnce(Outcome, &Unit) + Send>),
 }
 
 impl Ticket {
-    fn answer(self, outcome: Outcome) {
+    fn answer(self, outcome: Outcome, unit: &Unit) {
         match self {
             Self::Cell(inbox) => inbox.land(outcome),
             Self::Caller(tx) => drop(tx.send(outcome)),
+            Self::Heard(hear) => hear(outcome, unit),
         }
     }
 }
@@ -132,7 +135,8 @@ type Judged = Arc<dyn Fn(&[Unit], &[Verdict]) + Send + Sync>;
 pub(crate) struct Hooks {
     /// Ends the process: the device cannot be trusted any more.
     pub fatal: Arc<dyn Fn(String) + Send + Sync>,
-    /// Tasks may be ready; `true`: due, expired and orphaned ones are to be looked at too.
+    /// Tasks may be ready; `true`: due, expired and orphaned ones are to be looked at too. Told after all of a
+    /// batch have been answered.
     pub tasks: Arc<dyn Fn(bool) + Send + Sync>,
     /// What has been judged, before anybody hears of it.
     pub judged: Judged,
@@ -243,7 +247,7 @@ impl Persistence {
             let mut queue = writer.queue.lock();
             if queue.closed {
                 drop(queue);
-                return ticket.answer(Outcome::Failed("the node is going down".to_owned()));
+                return ticket.answer(Outcome::Failed("the node is going down".to_owned()), &unit);
             }
             queue.waiting.push((unit, ticket));
             queue.waiting.len() == 1
@@ -391,7 +395,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                     if cell.is_some() && cx.hooks.crashes(Boundary::AfterCommit, unit) {
                         // It dies before it has heard: what it committed is there, and nobody was told.
                         verdicts.next();
-                        ticket.answer(Outcome::Unknown);
+                        ticket.answer(Outcome::Unknown, unit);
                         continue;
                     }
                     if let (Ticket::Cell(inbox), true, Some(Verdict::Durable)) =
@@ -399,12 +403,13 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                     {
                         inbox.release();
                     }
-                    ticket.answer(match verdicts.next().map(|verdict| tries.known(verdict)) {
+                    let outcome = match verdicts.next().map(|verdict| tries.known(verdict)) {
                         Some(Some(Verdict::Durable | Verdict::Begun { .. })) => Outcome::Durable,
                         Some(Some(Verdict::Refused(refusal))) => Outcome::Refused(refusal),
                         Some(None) => Outcome::Unknown,
                         None => missing(),
-                    });
+                    };
+                    ticket.answer(outcome, unit);
                     if let Some(inbox) = cell
                         && cx.hooks.crashes(Boundary::AfterRelease, unit)
                     {
@@ -435,7 +440,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             StoreError::Fatal(why) => Outcome::Failed(why),
             other => Outcome::Failed(other.to_string()),
         };
-        return tickets.into_iter().for_each(|ticket| ticket.answer(outcome.clone()));
+        return tickets.into_iter().zip(units).for_each(|(ticket, unit)| ticket.answer(outcome.clone(), unit));
     }
 }
 

@@ -1,5 +1,5 @@
-//! The task cell: the actor of one running task. It waits for the attempt, records what a tool's
-//! attempt came to, and tells the dispatcher.
+//! The task cell: the actor of one running task. It waits for the attempt, has recorded what a tool's attempt came
+//! to, and sees that the dispatcher is told.
 //!
 //! An agent's attempt is recorded by the agent's own commit: state and end of the task together.
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     dispatcher::{Dispatcher, Ended, How},
     node::Node,
-    persistence::{ENDS, Outcome},
+    persistence::{ENDS, Outcome, Ticket},
     settle::{Attempt, finish},
 };
 use crate::{
@@ -58,12 +58,61 @@ impl Actor for TaskCell {
         }
         let (node, claim, cancel) = (self.node.clone(), self.claim.clone(), self.cancel.clone());
         let waits = self.waits.clone();
-        let work = async move { live(node, claim, rx, waits, cancel).await };
-        ctx.spawn(wrap_future::<_, Self>(work).map(|how, this, ctx| {
-            this.dispatcher.do_send(Ended { claim: this.claim.clone(), how });
+        let work = async move {
+            match live(&node, &claim, rx, waits, cancel).await {
+                End::Came(outcome) if is_followed_up(&claim, &outcome) => {
+                    End::Left(record(&node, &claim, outcome).await)
+                }
+                end => end,
+            }
+        };
+        ctx.spawn(wrap_future::<_, Self>(work).map(|end, this, ctx| {
+            match end {
+                End::Left(how) => {
+                    let claim = this.claim.clone();
+                    this.node.endings.tell(&this.dispatcher, Ended { claim, how });
+                }
+                End::Came(outcome) => this.leave(outcome),
+            }
             ctx.stop();
         }));
     }
+}
+
+impl TaskCell {
+    /// Leaves the record of an end to the writer, which tells the dispatcher of all the ends of a commit at once: a
+    /// cell that waited for it would be woken for nothing else.
+    fn leave(&self, outcome: FinishOutcome) {
+        let (node, dispatcher, claim) = (self.node.clone(), self.dispatcher.clone(), self.claim.clone());
+        let unit = unit_of(&claim, outcome);
+        let hear = move |outcome: Outcome, unit: &Unit| {
+            if is_over(&outcome) {
+                return node.endings.put(Ended { claim, how: How::Settled });
+            }
+            let unit = unit.clone();
+            node.runtime.clone().spawn(async move {
+                let how = match again(&node, &outcome).await && commit(&node, unit).await {
+                    true => How::Settled,
+                    false => unrecorded(&node, &claim),
+                };
+                node.endings.tell(&dispatcher, Ended { claim, how });
+            });
+        };
+        self.node.persistence.write(ENDS, unit, Ticket::Heard(Box::new(hear)));
+    }
+}
+
+/// How a task came to its end here.
+enum End {
+    /// Nothing is to be recorded any more.
+    Left(How),
+    /// This is to be recorded.
+    Came(FinishOutcome),
+}
+
+/// Whether something is to be done once it is recorded, or was recorded by somebody else.
+fn is_followed_up(claim: &Claimed, outcome: &FinishOutcome) -> bool {
+    matches!(claim.target, Target::Agent { .. }) || matches!(outcome, FinishOutcome::Parked)
 }
 
 enum Step {
@@ -72,12 +121,12 @@ enum Step {
 }
 
 async fn live(
-    node: Arc<Node>,
-    claim: Arc<Claimed>,
+    node: &Node,
+    claim: &Claimed,
     mut rx: ReplyRx<JsonAnswer>,
     waits: Waits,
     cancel: CancellationToken,
-) -> How {
+) -> End {
     let begun = Instant::now();
     let mut cancelled = std::pin::pin!(cancel.cancelled());
     let step = std::future::poll_fn(|cx| {
@@ -94,38 +143,40 @@ async fn live(
     let attempt: Attempt = match step {
         Step::Answer(None) if !waits.lock().is_empty() => {
             let waits = std::mem::take(&mut *waits.lock());
-            return wait(&node, &claim, waits).await;
+            return End::Left(wait(node, claim, waits).await);
         }
         Step::Answer(None) => match &claim.target {
             // It may have begun.
-            Target::Tool(name) if is_once(&node, name) => Err(AskError::Unknown),
-            _ => return How::Unsettled,
+            Target::Tool(name) if is_once(node, name) => Err(AskError::Unknown),
+            _ => return End::Left(How::Unsettled),
         },
         Step::Answer(Some(Ok(reply))) if for_agent => {
             let result = reply.body.get().as_bytes().to_vec();
-            tell(&node, &claim, &FinishOutcome::Succeeded { result }, begun);
-            return How::Settled;
+            tell(node, claim, &FinishOutcome::Succeeded { result }, begun);
+            return End::Left(How::Settled);
         }
         // The node goes down before the turn began: the next boot has it at once.
-        Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => return How::Unsettled,
+        Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => {
+            return End::Left(How::Unsettled);
+        }
         // Nothing happened, and nothing is wrong with the task: its turn comes again, and this was no
         // attempt. Not at once: whoever turned it away may do so for a while.
         Step::Answer(Some(Err(AskError::Unavailable(_)))) if for_agent => {
             let _ = tokio::time::timeout(TURNED_AWAY, cancel.cancelled()).await;
-            return How::Unsettled;
+            return End::Left(How::Unsettled);
         }
         Step::Answer(Some(answer)) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
         Step::Cancelled => {
             if for_agent && !rx.withdraw() {
                 // The turn runs, and is asked to end: it may still succeed.
                 return match rx.await {
-                    Some(Ok(_)) => How::Settled,
+                    Some(Ok(_)) => End::Left(How::Settled),
                     // Most likely the agent's commit has said so already, and this changes nothing.
                     Some(Err(_)) => {
-                        tell(&node, &claim, &FinishOutcome::Cancelled, begun);
-                        record(&node, &claim, FinishOutcome::Cancelled).await
+                        tell(node, claim, &FinishOutcome::Cancelled, begun);
+                        End::Came(FinishOutcome::Cancelled)
                     }
-                    None => How::Unsettled,
+                    None => End::Left(How::Unsettled),
                 };
             }
             match (&claim.target, rx.withdraw()) {
@@ -135,23 +186,23 @@ async fn live(
                     if let Some(call) = node.calls.pin().get(&claim.id) {
                         call.cancel();
                     }
-                    match is_once(&node, name).then_some(rx) {
+                    match is_once(node, name).then_some(rx) {
                         Some(rx) => match rx.await {
                             Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
                             None => Err(AskError::Unknown),
                         },
-                        None => return record(&node, &claim, FinishOutcome::Cancelled).await,
+                        None => return End::Came(FinishOutcome::Cancelled),
                     }
                 }
-                _ => return record(&node, &claim, FinishOutcome::Cancelled).await,
+                _ => return End::Came(FinishOutcome::Cancelled),
             }
         }
     };
     // An agent's commit may have recorded its error already: then the claim is not there any more,
     // and this changes nothing.
-    let outcome = node.settle(&claim, attempt);
-    tell(&node, &claim, &outcome, begun);
-    record(&node, &claim, outcome).await
+    let outcome = node.settle(claim, attempt);
+    tell(node, claim, &outcome, begun);
+    End::Came(outcome)
 }
 
 fn is_once(node: &Node, tool: &str) -> bool {
@@ -169,46 +220,69 @@ async fn wait(node: &Node, claim: &Claimed, waits: Vec<Wait>) -> How {
     }
     let write = JournalWrite { waits, ..JournalWrite::of(claim.id, claim.claim) };
     match commit(node, Unit { journal: Some(write), ..Unit::default() }).await {
-        Some(()) => {
+        true => {
             // The signal may be there, and a wait has its end.
             node.wake_dispatcher(true);
             How::Settled
         }
-        None => How::Unsettled,
+        false => How::Unsettled,
     }
+}
+
+/// The unit that ends an attempt.
+fn unit_of(claim: &Claimed, outcome: FinishOutcome) -> Unit {
+    let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
+    Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() }
 }
 
 /// Commits the end of an attempt that no agent's turn commits.
 pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome) -> How {
     let parked = matches!(outcome, FinishOutcome::Parked);
-    let (ended, done) = finish(claim, Guard::Running { attempt: claim.attempt }, outcome);
-    let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
-    match commit(node, unit).await {
-        Some(()) => {
-            if parked {
-                unpark_if_open(node, claim).await;
-            }
-            How::Settled
-        }
-        // It is claimed still: the next boot finds it lost, which says that it may have begun.
-        None if matches!(&claim.target, Target::Tool(name) if is_once(node, name)) => How::Unrecorded,
-        None => How::Unsettled,
+    if !commit(node, unit_of(claim, outcome)).await {
+        return unrecorded(node, claim);
+    }
+    if parked {
+        unpark_if_open(node, claim).await;
+    }
+    How::Settled
+}
+
+/// How a task leaves whose end is not recorded, since the node goes down. It is claimed still: the next boot finds it
+/// lost, which says that it may have begun.
+fn unrecorded(node: &Node, claim: &Claimed) -> How {
+    match &claim.target {
+        Target::Tool(name) if is_once(node, name) => How::Unrecorded,
+        _ => How::Unsettled,
     }
 }
 
-/// Commits a unit of a claim, however long the store takes; `None`: the node goes down, and the task is still
-/// claimed by this boot: a later one would find it lost.
-async fn commit(node: &Node, unit: Unit) -> Option<()> {
+/// Commits a unit of a claim, however long the store takes. `false`: the node goes down, and the task is still
+/// claimed by this boot.
+async fn commit(node: &Node, unit: Unit) -> bool {
     loop {
-        match node.persistence.commit(ENDS, unit.clone()).await {
-            Outcome::Durable | Outcome::Refused(_) => return Some(()),
-            Outcome::Failed(_) | Outcome::Unknown if node.is_closing() => return None,
-            // Sent once more it is refused where it has happened, or somebody else has the claim.
-            Outcome::Full(_) | Outcome::Failed(_) | Outcome::Unknown => {
-                tokio::time::sleep(Duration::from_millis(500)).await
-            }
+        let outcome = node.persistence.commit(ENDS, unit.clone()).await;
+        if is_over(&outcome) {
+            return true;
+        }
+        if !again(node, &outcome).await {
+            return false;
         }
     }
+}
+
+/// Whether a commit need not be tried again: it has happened, or somebody else has the claim.
+fn is_over(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Durable | Outcome::Refused(_))
+}
+
+/// Waits for the time to try a commit again; one whose reply was lost is refused then, if it has happened. `false`:
+/// the node goes down.
+async fn again(node: &Node, outcome: &Outcome) -> bool {
+    if matches!(outcome, Outcome::Failed(_) | Outcome::Unknown) && node.is_closing() {
+        return false;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    true
 }
 
 /// An agent may have been taken back into service before its task was parked: nobody else would

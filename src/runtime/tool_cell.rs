@@ -309,8 +309,7 @@ impl<M: Typed> ToolCell<M> {
             self.figures.calls.fetch_add(1, Ordering::Relaxed);
             let (spec, cell, host) = (self.spec.clone(), ctx.address(), node.clone());
             node.runtime.spawn(async move {
-                let ended = run(spec, invocation, host).await;
-                let _ = cell.send(ended).await;
+                cell.do_send(run(spec, invocation, host).await);
             });
         }
         self.figures.running.store(self.running as u64, Ordering::Relaxed);

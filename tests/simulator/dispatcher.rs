@@ -207,9 +207,11 @@ impl Process {
     }
 
     fn take_in(&mut self, world: &mut World, claim: Arc<Claimed>, is_early: bool) {
-        let Some(claim) = self.dispatcher.claims.take_in(claim) else { return };
+        if !self.dispatcher.claims.take_in(&claim) {
+            return;
+        }
         let (queue, now) = (queue_of(&claim.target), self.now(world));
-        self.dispatcher.shares.claimed(&queue, now);
+        self.dispatcher.shares.claimed(&queue, 1, now);
         *self.dispatcher.count(&claim.target) += 1;
         let effect = effect_of(&claim.message, &claim.input);
         let key = key_of(&claim.target);
@@ -310,7 +312,7 @@ impl Process {
     /// A claim has ended, and the next one may begin.
     pub fn end(&mut self, world: &mut World, claim: &Claimed) {
         self.dispatcher.running.remove(&claim.id);
-        self.dispatcher.shares.ended(&queue_of(&claim.target));
+        self.dispatcher.shares.ended(&queue_of(&claim.target), 1);
         let held = self.dispatcher.count(&claim.target);
         *held = held.saturating_sub(1);
         if let Some(early) = self.dispatcher.claims.end(claim.id) {

@@ -25,14 +25,15 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Takes a claim in. `Some`: it may begin. `None`: it waits for the end of the claim before it, since
+    /// Takes a claim in. `true`: it may begin. `false`: it waits here for the end of the claim before it, since
     /// both may have the same attempt: whoever ended the first one would end this one too.
-    pub fn take_in(&mut self, claim: Arc<Claimed>) -> Option<Arc<Claimed>> {
-        if self.held.insert(claim.id) {
-            return Some(claim);
+    #[must_use = "it may have to wait"]
+    pub fn take_in(&mut self, claim: &Arc<Claimed>) -> bool {
+        let is_alone = self.held.insert(claim.id);
+        if !is_alone {
+            self.early.insert(claim.id, claim.clone());
         }
-        self.early.insert(claim.id, claim);
-        None
+        is_alone
     }
 
     /// A claim has ended: it is recorded, or has gone back. The answer is to be taken in next.
@@ -77,17 +78,17 @@ mod tests {
     #[test]
     fn a_claim_that_comes_early_waits_for_the_end_of_the_one_before() {
         let (mut claims, id) = (Claims::default(), TaskId::fresh());
-        assert!(claims.take_in(claim(id, 1)).is_some());
-        assert!(claims.take_in(claim(id, 1)).is_none(), "it would run beside itself");
+        assert!(claims.take_in(&claim(id, 1)));
+        assert!(!claims.take_in(&claim(id, 1)), "it would run beside itself");
         let next = claims.end(id).expect("it waits");
-        assert!(claims.take_in(next).is_some());
+        assert!(claims.take_in(&next));
         assert!(claims.end(id).is_none());
     }
 
     #[test]
     fn a_stray_is_what_nobody_knows_of() {
         let (mut claims, held, stray) = (Claims::default(), TaskId::fresh(), TaskId::fresh());
-        assert!(claims.take_in(claim(held, 2)).is_some());
+        assert!(claims.take_in(&claim(held, 2)));
         let (one, two) = (ClaimId(1), ClaimId(2));
         assert_eq!(claims.strays(vec![(held, two), (stray, one)]), [(stray, one)]);
         assert!(claims.end(held).is_none());

@@ -29,6 +29,18 @@ pub fn queue_of(target: &Target) -> String {
     }
 }
 
+/// Targets of which so many follow each other: what is done for each queue is done once for each run.
+pub fn runs<'t>(targets: impl Iterator<Item = &'t Target>) -> Vec<(&'t Target, usize)> {
+    let mut runs: Vec<(&Target, usize)> = Vec::new();
+    for target in targets {
+        match runs.last_mut() {
+            Some((last, n)) if *last == target => *n += 1,
+            _ => runs.push((target, 1)),
+        }
+    }
+    runs
+}
+
 /// Shares `room` out among queues, each with the most that it may have, in this order: each is given an
 /// equal part of what is left, at least one, round by round, until nothing is left or none takes more.
 /// `take` says how many a queue took; one that took less than it was given has no more.
@@ -104,20 +116,22 @@ impl Shares {
         self.queues.insert(name, Share { bounds, pace, held: 0, last: 0, is_tool });
     }
 
-    /// One of its tasks was claimed.
-    pub fn claimed(&mut self, name: &str, now: Duration) {
+    /// So many of its tasks were claimed.
+    pub fn claimed(&mut self, name: &str, n: usize, now: Duration) {
         self.turns += 1;
         if let Some(share) = self.queues.get_mut(name) {
-            share.held += 1;
+            share.held += n;
             share.last = self.turns;
-            share.pace.as_mut().into_iter().for_each(|pace| pace.begin(now));
+            if let Some(pace) = &mut share.pace {
+                (0..n).for_each(|_| pace.begin(now));
+            }
         }
     }
 
-    /// One of its claims has ended.
-    pub fn ended(&mut self, name: &str) {
+    /// So many of its claims have ended.
+    pub fn ended(&mut self, name: &str, n: usize) {
         if let Some(share) = self.queues.get_mut(name) {
-            share.held = share.held.saturating_sub(1);
+            share.held = share.held.saturating_sub(n);
         }
     }
 
@@ -223,12 +237,12 @@ mod tests {
         let order = |shares: &mut Shares| -> Vec<String> {
             shares.turns(100, now).into_iter().map(|queue| queue.name).collect()
         };
-        shares.claimed("a", now);
-        shares.claimed("b", now);
+        shares.claimed("a", 1, now);
+        shares.claimed("b", 1, now);
         assert_eq!(order(&mut shares), ["c", "a", "b"]);
-        shares.ended("b");
+        shares.ended("b", 1);
         assert_eq!(order(&mut shares), ["c", "b", "a"]);
-        shares.ended("a");
+        shares.ended("a", 1);
         assert_eq!(order(&mut shares), ["c", "a", "b"], "with nothing held, they take turns");
     }
 
@@ -243,7 +257,7 @@ mod tests {
                 break;
             }
             held += at_most;
-            (0..at_most).for_each(|_| shares.claimed("slow", now));
+            (0..at_most).for_each(|_| shares.claimed("slow", 1, now));
         }
         assert_eq!(held, 50);
     }
@@ -255,13 +269,13 @@ mod tests {
         shares.know("tool:a".to_owned(), Bounds { concurrency: Some(2), rate });
         let room = |shares: &mut Shares, now| shares.turns(0, now)[0].at_most;
         assert_eq!(room(&mut shares, now), 2);
-        shares.claimed("tool:a", now);
-        shares.claimed("tool:a", now);
+        shares.claimed("tool:a", 1, now);
+        shares.claimed("tool:a", 1, now);
         assert_eq!((room(&mut shares, now), shares.opens_in(now)), (0, None));
-        shares.ended("tool:a");
-        shares.ended("tool:a");
+        shares.ended("tool:a", 1);
+        shares.ended("tool:a", 1);
         assert_eq!(room(&mut shares, now), 1, "the third of this second");
-        shares.claimed("tool:a", now);
+        shares.claimed("tool:a", 1, now);
         assert_eq!(room(&mut shares, now), 0);
         assert_eq!(shares.opens_in(now), Some(Duration::from_secs(1)));
         assert_eq!(room(&mut shares, Duration::from_secs(1)), 1, "one is held, and two may run");

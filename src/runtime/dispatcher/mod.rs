@@ -1,6 +1,7 @@
 //! The dispatcher: promotes due tasks, claims ready ones in batches, and hands them to lanes and
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
+mod ended;
 mod newborns;
 mod reconcile;
 mod room;
@@ -26,11 +27,12 @@ use crate::{
     clock,
     model::{
         id::{Target, TaskId},
-        task::{Claimed, Claims, Shares, TaskError, queue_of},
+        task::{Claimed, Claims, Shares, TaskError, queue_of, runs},
     },
     store::{FinishOutcome, StoreError},
     tool::{CallMeta, Effect, Waits},
 };
+pub(crate) use ended::{Ended, Endings, How};
 pub(crate) use newborns::Newborns;
 use room::Left;
 
@@ -50,26 +52,6 @@ pub(crate) const SUSPECTS: u8 = 4;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Wake;
-
-/// How a running task left its cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// Its end, or its retry, is recorded.
-    Settled,
-    /// It did not start, or may start again: the claim goes back.
-    Unsettled,
-    /// It has begun, must not begin again, and its end could not be recorded as the node goes down: the claim stays
-    /// as it is.
-    Unrecorded,
-}
-
-/// A task's cell has ended.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Ended {
-    pub claim: Arc<Claimed>,
-    pub how: How,
-}
 
 /// Asks a running task to end. `false`: it does not run here.
 #[derive(Message)]
@@ -102,8 +84,8 @@ pub(crate) struct Dispatcher {
     running: HashMap<TaskId, Running>,
     /// All that is claimed: running, waiting for room, or about to be recorded or given back.
     claims: Claims,
-    /// Claimed tasks by target, running or waiting for room.
-    by_target: HashMap<String, usize>,
+    /// Claimed tasks by agent, running or waiting for room.
+    by_agent: HashMap<String, usize>,
     /// The same by kind and tool, and whose turn it is.
     shares: Shares,
     /// It comes back when a rate lets the next one begin.
@@ -140,7 +122,7 @@ impl Dispatcher {
             node,
             running: HashMap::new(),
             claims: Claims::default(),
-            by_target: HashMap::new(),
+            by_agent: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
             full: HashMap::new(),
@@ -245,7 +227,7 @@ impl Dispatcher {
                     this.again |= left == Left::More;
                     this.ready = left != Left::Nothing || this.again;
                     this.drained = left == Left::Nothing && !request.alone;
-                    claims.into_iter().for_each(|claim| this.take_in(Arc::new(claim), ctx));
+                    this.take_in(claims.into_iter().map(Arc::new).collect(), ctx);
                     this.offer();
                     if std::mem::take(&mut this.overdue) {
                         // it goes on claiming
@@ -265,29 +247,47 @@ impl Dispatcher {
         }));
     }
 
-    /// Takes a claimed task in.
-    fn take_in(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        let Some(claim) = self.claims.take_in(claim) else { return };
-        let target = self.count(&claim);
-        if self.draining {
-            return self.give_back(claim, ctx);
-        }
-        match self.full.get_mut(&target) {
-            Some(waiting) => waiting.push_back(claim),
-            None => self.hand_over(claim, ctx),
+    /// Hears of what has ended, and claims what may be ready: then, when it knows of all the room.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        self.ready = true;
+        match self.node.endings.take() {
+            ended if ended.is_empty() => self.claim(ctx),
+            ended => self.ended(ended, ctx),
         }
     }
 
-    /// Counts a claim until it has ended; tells its target.
-    fn count(&mut self, claim: &Claimed) -> String {
-        let target = claim.target.to_string();
-        *self.by_target.entry(target.clone()).or_default() += 1;
-        self.shares.claimed(&queue_of(&claim.target), self.node.uptime());
-        match &claim.target {
-            Target::Agent { .. } => self.agent_claims += 1,
-            Target::Tool(_) => self.tool_claims += 1,
+    /// Takes claimed tasks in, in their order.
+    fn take_in(&mut self, mut claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
+        claims.retain(|claim| self.claims.take_in(claim));
+        let now = self.node.uptime();
+        for (target, n) in runs(claims.iter().map(|claim| &claim.target)) {
+            self.shares.claimed(&queue_of(target), n, now);
+            match target {
+                Target::Agent { .. } => {
+                    self.agent_claims += n;
+                    *self.by_agent.entry(target.to_string()).or_default() += n;
+                }
+                Target::Tool(_) => self.tool_claims += n,
+            }
         }
-        target
+        for claim in claims {
+            if self.draining {
+                self.give_back(claim, ctx);
+                continue;
+            }
+            match self.lane_that_is_full(&claim.target) {
+                Some(waiting) => waiting.push_back(claim),
+                None => self.hand_over(claim, ctx),
+            }
+        }
+    }
+
+    /// Those that wait for the lane of a target, where it is full.
+    fn lane_that_is_full(&mut self, target: &Target) -> Option<&mut VecDeque<Arc<Claimed>>> {
+        match self.full.is_empty() {
+            true => None,
+            false => self.full.get_mut(&target.to_string()),
+        }
     }
 
     /// Hands a task to its lane or tool.
@@ -355,7 +355,10 @@ impl Dispatcher {
         let node = self.node.clone();
         let there = claim.clone();
         let work = async move { record(&node, &there, outcome).await };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |how, _, ctx| ctx.notify(Ended { claim, how })));
+        ctx.spawn(
+            wrap_future::<_, Self>(work)
+                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
+        );
     }
 
     /// Tries the lanes that were full.
@@ -389,8 +392,7 @@ impl Actor for Dispatcher {
         self.claim(ctx);
         ctx.run_interval(POLL, |this, ctx| {
             this.promote(ctx);
-            this.ready = true;
-            this.claim(ctx);
+            this.look(ctx);
         });
         ctx.run_interval(self.node.settings.load().node.lease / 3, |this, ctx| this.reconcile(ctx));
         let clean = |this: &mut Self, ctx: &mut Self::Context| {
@@ -410,41 +412,7 @@ impl Handler<Wake> for Dispatcher {
         if bits & PROMOTE != 0 {
             self.promote(ctx);
         }
-        self.ready = true;
-        self.claim(ctx);
-    }
-}
-
-impl Handler<Ended> for Dispatcher {
-    type Result = ();
-    fn handle(&mut self, Ended { claim, how }: Ended, ctx: &mut Self::Context) {
-        self.running.remove(&claim.id);
-        match how {
-            How::Settled => {}
-            How::Unsettled => return self.give_back(claim, ctx),
-            How::Unrecorded => return,
-        }
-        let early = self.claims.end(claim.id);
-        let target = claim.target.to_string();
-        if let Some(n) = self.by_target.get_mut(&target) {
-            *n -= 1;
-            if *n == 0 {
-                self.by_target.remove(&target);
-            }
-        }
-        self.shares.ended(&queue_of(&claim.target));
-        match &claim.target {
-            Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(1),
-            Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(1),
-        }
-        self.offer();
-        self.node.task_moved(claim.id);
-        if let Some(early) = early {
-            self.take_in(early, ctx);
-        }
-        if self.ready || self.suspects {
-            self.claim(ctx);
-        }
+        self.look(ctx);
     }
 }
 

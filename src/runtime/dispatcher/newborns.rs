@@ -113,7 +113,7 @@ impl Handler<Newborn> for Dispatcher {
     fn handle(&mut self, newborn: Newborn, ctx: &mut Self::Context) {
         self.node.newborns.came(newborn.id);
         match newborn.claim {
-            Some(claim) => self.take_in((*claim).into(), ctx),
+            Some(claim) => self.take_in(vec![(*claim).into()], ctx),
             // It may be claimed, although nobody was told.
             None if newborn.in_doubt => drop(ctx.run_later(LATER, Self::reconcile)),
             None => {}

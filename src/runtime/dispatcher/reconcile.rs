@@ -85,7 +85,7 @@ impl Dispatcher {
                 this.store_failed(&e);
                 ctx.run_later(LATER, Self::reconcile);
             }
-            ctx.notify(Ended { claim, how: How::Settled });
+            this.ended(vec![Ended { claim, how: How::Settled }], ctx);
         }));
     }
 }

@@ -8,7 +8,7 @@ use super::Dispatcher;
 use crate::{
     model::{
         id::Target,
-        task::{Claimed, Shares, queue_of},
+        task::{Claimed, Shares, queue_of, runs},
     },
     runtime::node::Node,
     store::ClaimRequest,
@@ -42,9 +42,9 @@ impl Left {
         }
         let mut taken: HashMap<String, usize> = HashMap::new();
         let mut agents = 0;
-        for claim in claims {
-            *taken.entry(queue_of(&claim.target)).or_default() += 1;
-            agents += usize::from(matches!(claim.target, Target::Agent { .. }));
+        for (target, n) in runs(claims.iter().map(|claim| &claim.target)) {
+            *taken.entry(queue_of(target)).or_default() += n;
+            agents += if matches!(target, Target::Agent { .. }) { n } else { 0 };
         }
         let tools = claims.len() - agents;
         let is_used = |n: usize, room: usize| n >= room && room > 0;
@@ -92,10 +92,7 @@ impl Dispatcher {
         if agents + tools == 0 {
             return None;
         }
-        let full = self
-            .by_target
-            .iter()
-            .filter(|(target, n)| **n >= MAX_CLAIMS_EACH && !target.starts_with("tool:"));
+        let full = self.by_agent.iter().filter(|(_, n)| **n >= MAX_CLAIMS_EACH);
         let except = full.map(|(target, _)| target.clone()).collect();
         let queues = self.shares.turns(free, self.node.uptime());
         let once = self.node.tools.iter().filter(|(_, tool)| tool.effect() == Effect::Once);
