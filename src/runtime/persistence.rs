@@ -33,6 +33,8 @@ use crate::{
 
 /// At most so many units with a state a transaction, or twice as many without: more adds latency and hardly speed.
 const MAX_BATCH: usize = 256;
+/// At most so many units without a state, where others commit beside them: each transaction waits for the disk.
+const MAX_PLAIN_BATCH: usize = 2_048;
 /// Up to so many units a batch, the writer itself releases what they hold back.
 const FEW: usize = 2;
 /// How long a writer that has a thread of its own looks out for more after a commit of few.
@@ -299,7 +301,8 @@ async fn write(writer: Arc<Writer>, cx: Context) {
         let (mut batch, closed) = {
             let mut queue = writer.queue.lock();
             let waiting = &mut queue.waiting;
-            let n = batch_of(waiting.iter().map(|(unit, _)| unit));
+            let plain = if cx.store.blocks() { 2 * MAX_BATCH } else { MAX_PLAIN_BATCH };
+            let n = batch_of(waiting.iter().map(|(unit, _)| unit), plain);
             let batch = if n == waiting.len() {
                 std::mem::replace(waiting, std::mem::take(&mut spare))
             } else {
@@ -330,11 +333,11 @@ async fn write(writer: Arc<Writer>, cx: Context) {
     }
 }
 
-/// How many of those who wait make a batch.
-fn batch_of<'u>(waiting: impl Iterator<Item = &'u Unit>) -> usize {
-    let mut room = 2 * MAX_BATCH;
+/// How many of those who wait make a batch: at most so many that are plain, without a state.
+fn batch_of<'u>(waiting: impl Iterator<Item = &'u Unit>, plain: usize) -> usize {
+    let mut room = plain;
     let fits = |unit: &&Unit| {
-        let takes = if unit.state.is_some() { 2 } else { 1 };
+        let takes = if unit.state.is_some() { plain / MAX_BATCH } else { 1 };
         room.checked_sub(takes).map(|left| room = left).is_some()
     };
     waiting.take_while(fits).count()
@@ -440,7 +443,10 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
             StoreError::Fatal(why) => Outcome::Failed(why),
             other => Outcome::Failed(other.to_string()),
         };
-        return tickets.into_iter().zip(units).for_each(|(ticket, unit)| ticket.answer(outcome.clone(), unit));
+        return tickets
+            .into_iter()
+            .zip(units)
+            .for_each(|(ticket, unit)| ticket.answer(outcome.clone(), unit));
     }
 }
 
@@ -503,7 +509,7 @@ mod tests {
     use crate::{model::id::AgentId, store::StateWrite};
 
     #[test]
-    fn a_batch_has_twice_as_many_units_without_a_state() {
+    fn a_batch_has_more_units_without_a_state() {
         let state = StateWrite {
             id: AgentId::of("tally", "a"),
             kind: "tally".into(),
@@ -518,10 +524,11 @@ mod tests {
         let all = |turns: usize, ends: usize| {
             let units: Vec<Unit> =
                 (0..turns).map(|_| turn()).chain((0..ends).map(|_| Unit::default())).collect();
-            batch_of(units.iter())
+            [2 * MAX_BATCH, MAX_PLAIN_BATCH].map(|plain| batch_of(units.iter(), plain))
         };
-        assert_eq!((all(0, 0), all(3, 4)), (0, 7));
-        assert_eq!((all(1_000, 0), all(0, 1_000)), (MAX_BATCH, 2 * MAX_BATCH));
-        assert_eq!(all(200, 1_000), 200 + 112);
+        assert_eq!((all(0, 0), all(3, 4)), ([0; 2], [7; 2]));
+        assert_eq!(all(1_000, 0), [MAX_BATCH; 2]);
+        assert_eq!(all(0, 5_000), [2 * MAX_BATCH, MAX_PLAIN_BATCH]);
+        assert_eq!(all(200, 1_000), [200 + 112, 200 + 448]);
     }
 }

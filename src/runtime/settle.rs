@@ -14,7 +14,7 @@ use crate::{
         id::Target,
         task::{AfterError, Claimed, NewTask, TaskError, TaskTerms},
     },
-    store::{Finish, FinishOutcome, Guard},
+    store::{Finish, FinishOutcome, Guard, TELLING_ATTEMPTS},
 };
 
 /// What an attempt came to: the reply as JSON text, or the error.
@@ -89,8 +89,12 @@ fn done(claim: &Claimed, outcome: &FinishOutcome) -> Option<NewTask> {
     };
     let text = format!(r#"{{"task":"{}","input":{},"outcome":{outcome}}}"#, claim.id, claim.input.get());
     let input = RawValue::from_string(text).ok()?;
-    let mut task =
-        NewTask::new(notify.target.clone(), notify.message.clone(), input, claim.max_attempts.max(5));
+    let mut task = NewTask::new(
+        notify.target.clone(),
+        notify.message.clone(),
+        input,
+        claim.max_attempts.max(TELLING_ATTEMPTS),
+    );
     task.parent = Some(claim.id);
     Some(task)
 }

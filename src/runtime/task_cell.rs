@@ -29,7 +29,7 @@ use crate::{
         task::Claimed,
     },
     store::{FinishOutcome, Guard, Unit},
-    tool::{Effect, Waits},
+    tool::{Effect, Waits, course::Course},
 };
 
 /// How long a task waits that its agent could not take.
@@ -180,18 +180,23 @@ async fn live(
                 };
             }
             match (&claim.target, rx.withdraw()) {
-                // It has begun, and is asked to end. An effect that happens once is waited for: only
-                // its end tells whether it happened.
+                // It has begun, and is asked to end. An effect that happens once is waited for, its own or that of
+                // a tool that it has called: only its end tells whether it happened.
                 (Target::Tool(name), false) => {
-                    if let Some(call) = node.calls.pin().get(&claim.id) {
+                    let call = node.calls.pin().get(&claim.id).cloned();
+                    let interrupts = call.is_some_and(|call| {
                         call.cancel();
+                        call.course().is_some_and(Course::close)
+                    });
+                    let once = is_once(node, name);
+                    if !once && !interrupts {
+                        return End::Came(FinishOutcome::Cancelled);
                     }
-                    match is_once(node, name).then_some(rx) {
-                        Some(rx) => match rx.await {
-                            Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
-                            None => Err(AskError::Unknown),
-                        },
-                        None => return End::Came(FinishOutcome::Cancelled),
+                    match rx.await {
+                        None | Some(Err(AskError::Unknown)) => Err(AskError::Unknown),
+                        // Its call that takes effect once has come to its end, and is recorded.
+                        Some(Err(_)) if !once => return End::Came(FinishOutcome::Cancelled),
+                        Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
                     }
                 }
                 _ => return End::Came(FinishOutcome::Cancelled),
@@ -205,7 +210,8 @@ async fn live(
     End::Came(outcome)
 }
 
-fn is_once(node: &Node, tool: &str) -> bool {
+/// Whether a tool's effect happens once.
+pub(super) fn is_once(node: &Node, tool: &str) -> bool {
     node.tools.get(tool).is_some_and(|tool| tool.effect() == Effect::Once)
 }
 
@@ -294,7 +300,8 @@ async fn unpark_if_open(node: &Node, claim: &Claimed) {
     }
 }
 
-fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun: Instant) {
+/// Writes down how an attempt ended, and counts it.
+pub(super) fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun: Instant) {
     let (name, word, level, error) = match outcome {
         FinishOutcome::Succeeded { .. } => (event::TASK_SUCCEEDED, "ok", Level::Debug, None),
         FinishOutcome::Failed { error } if error.code == "refused" => {

@@ -40,7 +40,10 @@ use crate::{
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
         task::{Bounds, TaskTerms},
     },
-    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort, course::Halt},
+    tool::{
+        Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort,
+        course::{Course, Halt},
+    },
 };
 
 /// How long a call may take when its tool does not say.
@@ -373,9 +376,12 @@ async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<
         node.calls.pin().remove(&task);
         node.notes.leave(call.notes().take(task, clock::now()));
     }
-    let once = spec.effect == Effect::Once;
+    // So does a call that takes effect once, of which the function has not seen the end.
+    let interrupted = call.course().is_some_and(Course::close);
+    let once = spec.effect == Effect::Once || interrupted;
     let (outcome, crash) = match result {
         Left::Ended(Ok(Ok(value))) => (Ok(value), None),
+        Left::Ended(Ok(Err(_))) if interrupted => (Err(AskError::Unknown), None),
         Left::Ended(Ok(Err(error))) => (
             Err(match error.downcast::<Refused<M::Error>>() {
                 Ok(Refused(refusal)) => AskError::Refused(refusal),

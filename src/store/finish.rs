@@ -8,6 +8,9 @@ use crate::model::{
     task::{NewTask, Notify, TaskInput, TaskState},
 };
 
+/// A message that tells of an end is tried so often at least, however few attempts what has ended was given.
+pub(crate) const TELLING_ATTEMPTS: u32 = 5;
+
 /// What an outcome means to the task machine.
 pub(super) fn input_of(outcome: &FinishOutcome, guard: Guard, state: TaskState) -> TaskInput {
     let running = matches!(guard, Guard::Running { .. });
@@ -52,7 +55,7 @@ impl Finish {
     }
 }
 
-/// The task by which an agent hears that a whole batch has ended.
+/// The task by which an agent hears that a whole batch has ended: tried as often as one that tells of a single task.
 pub(super) fn batch_ended(
     batch: TaskId,
     succeeded: impl std::fmt::Display,
@@ -62,7 +65,7 @@ pub(super) fn batch_ended(
 ) -> Result<NewTask, Refusal> {
     let input = format!(r#"{{"batch":"{batch}","succeeded":{succeeded},"failed":{failed}}}"#);
     let input = RawValue::from_string(input).map_err(|e| Refusal::Bad(e.to_string()))?;
-    Ok(NewTask::new(notify.target.clone(), notify.message.clone(), input, max_attempts))
+    Ok(NewTask::new(notify.target.clone(), notify.message.clone(), input, max_attempts.max(TELLING_ATTEMPTS)))
 }
 
 /// Whether a stored key is the one that this very unit wrote before.

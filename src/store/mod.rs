@@ -46,6 +46,7 @@ pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use deletions::{Deletion, Deletions};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use families::{Families, Kin};
+pub(crate) use finish::TELLING_ATTEMPTS;
 pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
@@ -69,7 +70,7 @@ use crate::model::{
     crash_group::CrashGroup,
     id::{AgentId, Target, TaskId},
     targets::Targets,
-    task::{ClaimId, Claimed, DeadTask, Queue, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, HeldClaim, Queue, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -225,8 +226,7 @@ pub struct ClaimRequest {
     pub tools: usize,
     /// Targets that have no room now.
     pub except: Vec<String>,
-    /// Kinds and tools in their turn, with what each may have; those that are not named come first, and may
-    /// have all.
+    /// The kinds and tools that the node has, in their turn, with what each may have. Empty: all that there are.
     pub queues: Vec<Queue>,
     /// Tools whose claim may be all that says that an effect has begun: no crash of the store may forget it.
     pub durable: Vec<String>,
@@ -397,9 +397,8 @@ pub trait Store:
     /// same task, even of the same attempt, is not affected: this call may be late, or be repeated.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError>;
 
-    /// The tasks that this boot has claimed, with their claims: more than it knows of, if the answer to a claim
-    /// was lost.
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError>;
+    /// The claims of this boot: more than it knows of, if the answer to a claim was lost.
+    async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError>;
 
     /// Pauses a queue (a kind, or `tool:NAME`), so that no node claims any of it, or resumes it. Returns whether
     /// that changed anything.

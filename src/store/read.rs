@@ -18,7 +18,7 @@ macro_rules! reads {
         use crate::{
             model::{
                 id::{AgentId, Target, TaskId},
-                task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView, queue_of},
+                task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView, queue_of},
                 targets::Targets,
                 topic::Subscriber,
             },
@@ -330,17 +330,18 @@ macro_rules! reads {
             Ok(targets.iter().filter(|target| !is_paused(target)).count() as u64)
         }
 
-        /// What a boot is running, with the claim.
-        pub(super) $($async)* fn running(conn: &mut $conn, boot: uuid::Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
+        /// What a boot is running.
+        pub(super) $($async)* fn running(conn: &mut $conn, boot: uuid::Uuid) -> Result<Vec<HeldClaim>, StoreError> {
             use greenroom_tasks::dsl;
-            let rows: Vec<(Id, i64)> = dsl::greenroom_tasks
+            let rows: Vec<(Id, i64, bool)> = dsl::greenroom_tasks
                 .filter(dsl::state.ge(RUNNING))
                 .filter(dsl::state.eq(RUNNING))
                 .filter(dsl::node.eq(Id(boot)))
-                .select((dsl::id, dsl::claim))
+                .select((dsl::id, dsl::claim, dsl::cancel))
                 .load(conn)$($wait)*
                 .map_err(sql)?;
-            Ok(rows.into_iter().map(|(id, claim)| (id.into(), ClaimId(claim))).collect())
+            let held = |(id, claim, cancel): (Id, i64, bool)| HeldClaim { id: id.into(), claim: ClaimId(claim), cancel };
+            Ok(rows.into_iter().map(held).collect())
         }
 
         /// When the next task is due or expires.
@@ -355,10 +356,13 @@ macro_rules! reads {
                 .optional()?;
             let expires: Option<Option<Micros>> = dsl::greenroom_tasks
                 .filter(dsl::expires_at.is_not_null())
+                .filter(dsl::state.ne(RUNNING))
                 .order(dsl::expires_at.asc())
                 .select(dsl::expires_at)
                 .first(conn)$($wait)*
                 .optional()?;
+            // those that a doom has reached now end the next time
+            if !doomed(conn, true)$($wait)*?.is_empty() { return Ok(Some(jiff::Timestamp::UNIX_EPOCH)); }
             use greenroom_waits::dsl as waits;
             let ends: Option<Option<Micros>> = waits::greenroom_waits
                 .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("open"))
@@ -380,11 +384,14 @@ macro_rules! reads {
                 .order(dsl::lane.asc())
                 .limit(DOOMED_AT_ONCE)
                 .select((dsl::id, dsl::lane));
-            let poison = Lit::<{ lane::POISON }>;
+            // A tool's task that has run and was lost may have begun something that takes effect once: the runtime looks.
+            let cancelled = Lit::<{ lane::CANCELLED }>;
+            let of_tools = dsl::partition.lt(0).and(dsl::lost.gt(0));
+            let judged = dsl::lane.eq(Lit::<{ lane::POISON }>).or(dsl::lane.eq(cancelled).and(of_tools));
             let rows: Vec<(Id, i16)> = if untold {
-                all.filter(dsl::notify.is_null()).filter(dsl::lane.ne(poison)).load(conn)$($wait)*?
+                all.filter(dsl::notify.is_null()).filter(diesel::dsl::not(judged)).load(conn)$($wait)*?
             } else {
-                all.filter(dsl::notify.is_not_null().or(dsl::lane.eq(poison))).load(conn)$($wait)*?
+                all.filter(dsl::notify.is_not_null().or(judged)).load(conn)$($wait)*?
             };
             Ok(rows.into_iter().map(|(id, lane)| (id.into(), told::doom_of(lane))).collect())
         }

@@ -52,9 +52,19 @@ pub(crate) struct Course {
     /// Read when the function first asks for something: most never do.
     replay: OnceCell<Mutex<Replay>>,
     waits: Mutex<Vec<Wait>>,
+    once: Mutex<Once>,
     halt: Mutex<Option<Halt>>,
     inflight: AtomicUsize,
     stirred: Notify,
+}
+
+/// Calls that take effect once.
+#[derive(Default)]
+struct Once {
+    /// Begun, and not seen to end.
+    open: usize,
+    /// No other begins.
+    closed: bool,
 }
 
 /// A call that is under way: a function does not stop while one is.
@@ -94,6 +104,7 @@ impl Course {
             claim,
             replay: OnceCell::new(),
             waits: Mutex::default(),
+            once: Mutex::default(),
             halt: Mutex::default(),
             inflight: AtomicUsize::new(0),
             stirred: Notify::new(),
@@ -118,6 +129,20 @@ impl Course {
             }
             self.stirred.notified().await;
         }
+    }
+
+    /// Lets no more calls begin that take effect once. `true`: one has begun, and nobody saw it end.
+    pub(crate) fn close(&self) -> bool {
+        let mut once = self.once.lock();
+        once.closed = true;
+        once.open > 0
+    }
+
+    /// Whether a call that takes effect once may begin; it is open then.
+    fn open_once(&self) -> bool {
+        let mut once = self.once.lock();
+        once.open += usize::from(!once.closed);
+        !once.closed
     }
 
     /// Has the function stop, for the first reason that there is.
@@ -146,6 +171,9 @@ impl Course {
             }
         }
         if once {
+            if !self.open_once() {
+                return self.leave(flight, Halt::Over).await;
+            }
             self.record(&made, target, None).await;
         }
         // An agent's or a tool's key for a call is the same in each run.
@@ -158,11 +186,15 @@ impl Course {
             Err(AskError::Unknown) if once => return self.leave(flight, Halt::Unknown).await,
             Err(_) => {
                 self.undo(&made, once).await;
+                self.seen_to_end(once);
                 return reply;
             }
         };
         match answer {
-            Ok(answer) => self.record(&made, target, Some(answer)).await,
+            Ok(answer) => {
+                self.record(&made, target, Some(answer)).await;
+                self.seen_to_end(once);
+            }
             Err(_) if once => return self.leave(flight, Halt::Unknown).await,
             Err(e) => {
                 let what = format!("the answer of {target} cannot be recorded: {e}");
@@ -229,6 +261,11 @@ impl Course {
         let _stand = Stand(self, wait);
         drop(flight);
         std::future::pending().await
+    }
+
+    fn seen_to_end(&self, once: bool) {
+        let mut counted = self.once.lock();
+        counted.open = counted.open.saturating_sub(usize::from(once));
     }
 
     fn begin(&self) -> Flight<'_> {

@@ -48,7 +48,7 @@ async fn a_task_may_begin_with_its_submission() {
     let view = w.view(claimed.id).await;
     assert_eq!((view.state, view.attempt), (TaskState::Running, 1));
     assert_eq!((view.node, view.started_at.is_some()), (Some(w.boot.to_string()), true));
-    assert_eq!(w.store.running(w.boot).await.unwrap(), [(claimed.id, claim)]);
+    assert_eq!(w.claims_held().await, [(claimed.id, claim)]);
     let tools = ClaimRequest { tools: 5, ..ClaimRequest::default() };
     assert_eq!(w.store.claim(w.boot, &tools).await.unwrap().len(), 1, "the other one");
     assert_eq!(w.commit_one(first).await, Verdict::Durable, "sent again, it is known");
@@ -76,17 +76,17 @@ async fn a_task_may_begin_with_its_submission() {
 
 rules! {
     async fn what_a_boot_runs_can_be_told(w: &mut World) {
-        assert_eq!(w.store.running(w.boot).await.unwrap(), []);
+        assert_eq!(w.claims_held().await, []);
         let one = w.running(task("a")).await;
         let two = w.running(task("b")).await;
-        let mut running = w.store.running(w.boot).await.unwrap();
+        let mut running = w.claims_held().await;
         running.sort();
         let mut expected = vec![(one.id, one.claim), (two.id, two.claim)];
         expected.sort();
         assert_eq!(running, expected);
         assert_eq!(w.store.running(uuid::Uuid::now_v7()).await.unwrap(), []);
         w.store.give_back(w.boot, &running[..1]).await.unwrap();
-        assert_eq!(w.store.running(w.boot).await.unwrap(), running[1..]);
+        assert_eq!(w.claims_held().await, running[1..]);
     }
 
     async fn the_best_goes_first(w: &mut World) {
@@ -199,7 +199,7 @@ rules! {
         assert_eq!((next[0].id, next[0].attempt), (first.id, first.attempt), "the attempt tells nothing");
         assert_ne!(next[0].claim, first.claim);
         w.store.give_back(w.boot, &back).await.unwrap();
-        assert_eq!(w.store.running(w.boot).await.unwrap(), [(first.id, next[0].claim)]);
+        assert_eq!(w.claims_held().await, [(first.id, next[0].claim)]);
         // nor from one after a person's retry, which counts the attempts anew
         w.must(ending(&next[0], FinishOutcome::Failed { error: error("no") })).await;
         w.store.retry(first.id).await.unwrap().unwrap().unwrap();
@@ -207,7 +207,7 @@ rules! {
         for claim in [first.claim, next[0].claim] {
             w.store.give_back(w.boot, &[(first.id, claim)]).await.unwrap();
         }
-        assert_eq!(w.store.running(w.boot).await.unwrap(), [(first.id, last[0].claim)]);
+        assert_eq!(w.claims_held().await, [(first.id, last[0].claim)]);
         w.must(ending(&last[0], ok())).await;
     }
 
@@ -328,6 +328,49 @@ rules! {
         }
     }
 
+    async fn who_runs_a_task_is_told_that_it_is_to_be_cancelled(w: &mut World) {
+        let (one, two) = (w.running(task("a")).await, w.running(task("b")).await);
+        assert_eq!(w.store.cancel(two.id).await.unwrap(), Some(CancelFound::Running));
+        let held = w.store.running(w.boot).await.unwrap();
+        let flagged: Vec<_> = held.iter().filter(|held| held.cancel).map(|held| held.id).collect();
+        assert_eq!((held.len(), flagged), (2, vec![two.id]));
+        w.must(ending(&one, ok())).await;
+    }
+
+    /// Whether it has begun what takes effect once, the runtime knows.
+    async fn a_lost_task_of_a_tool_that_was_to_be_cancelled_is_not_ended_by_the_store(w: &mut World) {
+        let (lost, of_agent) = (w.submit(paying()).await, w.submit(task("a")).await);
+        let all = ClaimRequest { agents: 9, tools: 9, ..ClaimRequest::default() };
+        assert_eq!(w.store.claim(w.boot, &all).await.unwrap().len(), 2);
+        for id in [lost, of_agent] {
+            assert_eq!(w.store.cancel(id).await.unwrap(), Some(CancelFound::Running));
+        }
+        w.crash().await;
+        w.promote().await;
+        assert_eq!(w.state_of(of_agent).await, TaskState::Cancelled);
+        assert_eq!(w.store.doomed().await.unwrap(), [(lost, Doom::Cancelled)]);
+        w.must(ending_idle(lost, FinishOutcome::OutcomeUnknown { error: error("cut off") })).await;
+        assert_eq!(w.state_of(lost).await, TaskState::OutcomeUnknown);
+        assert_eq!(w.store.doomed().await.unwrap(), []);
+        // a person lets it run again: nothing is left of its doom
+        assert_eq!(w.store.retry(lost).await.unwrap(), Some(Ok(())));
+        w.promote().await;
+        let again = w.store.claim(w.boot, &all).await.unwrap();
+        assert_eq!((again.len(), again[0].id, again[0].lost), (1, lost, 0));
+    }
+
+    async fn what_expired_in_the_hands_of_a_node_that_did_not_start_it_is_cancelled(w: &mut World) {
+        let soon = Some(Timestamp::now() + 1.hour());
+        let claimed = w.running(NewTask { expires_at: soon, ..task("a") }).await;
+        let (_, next) = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Running);
+        assert!(next.is_none_or(|next| next > Timestamp::now()), "nothing is to be done about it now: {next:?}");
+        w.store.give_back(w.boot, &[(claimed.id, claimed.claim)]).await.unwrap();
+        w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        w.promote().await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Cancelled);
+    }
+
     async fn what_expired_before_it_started_is_cancelled(w: &mut World) {
         let soon = Some(Timestamp::now() + 1.hour());
         let waiting = w.submit(NewTask { expires_at: soon, ..task("a") }).await;
@@ -336,7 +379,7 @@ rules! {
         let retry = FinishOutcome::Retry { run_at: Timestamp::now() + 90.minutes(), error: error("busy") };
         w.must(ending(&again, retry)).await;
         // claimed together; the first never started
-        let running = w.store.running(w.boot).await.unwrap();
+        let running = w.claims_held().await;
         let (_, claim) = running.into_iter().find(|(id, _)| *id == waiting).unwrap();
         w.store.give_back(w.boot, &[(waiting, claim)]).await.unwrap();
         assert_eq!(w.promote().await, 0);

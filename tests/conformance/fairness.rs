@@ -77,8 +77,9 @@ rules! {
         let turns = [queue("b", any), queue("a", any), queue("c", any)];
         assert_eq!(claim(1, &turns).await, counts(&[("b", 1)]));
         assert_eq!(claim(2, &turns).await, counts(&[("a", 1), ("b", 1)]));
-        // what is not named comes first
-        assert_eq!(claim(1, &turns[..2]).await, counts(&[("c", 1)]));
+        // a node claims of what it has: the others are another's
+        assert_eq!(claim(20, &turns[..1]).await, counts(&[("b", 7)]));
+        assert_eq!(claim(20, &turns[2..]).await, counts(&[("c", 9)]));
     }
 
     async fn no_more_is_claimed_of_a_kind_than_it_may_have(w: &mut World) {

@@ -3,7 +3,7 @@
 use greenroom::{
     model::{
         id::{Target, TaskId},
-        task::{NewBatch, NewTask, Notify, OnParentFailed, TaskState},
+        task::{DeadTask, NewBatch, NewTask, Notify, OnParentFailed, TaskState},
     },
     store::{Doom, FinishOutcome, Kin, Past, Refusal, Unit, Verdict},
 };
@@ -18,7 +18,8 @@ fn told(message: &str) -> Option<Notify> {
 /// A batch of one task for each key.
 fn batch(keys: &[&str], notify: Option<Notify>) -> (Unit, TaskId) {
     let id = TaskId::fresh();
-    let mut unit = accepting(keys.iter().map(|key| NewTask { batch: Some(id), ..task(key) }));
+    let mut unit =
+        accepting(keys.iter().map(|key| NewTask { batch: Some(id), max_attempts: 1, ..task(key) }));
     unit.batches.push(NewBatch { id, size: keys.len() as u64, notify });
     (unit, id)
 }
@@ -229,6 +230,41 @@ rules! {
         assert_eq!(w.counts().await, [(TaskState::Succeeded, 1), (TaskState::Cancelled, 1)]);
     }
 
+    /// As when a person brings back all that was cancelled, and what it was cancelled for.
+    async fn what_comes_back_waits_for_what_comes_back_with_it(w: &mut World) {
+        let root = w.submit(task("root")).await;
+        let middle = w.submit(child("middle", &[root])).await;
+        let leaf = w.submit(child("leaf", &[middle, root])).await;
+        let claimed = w.claim(9).await;
+        w.must(ending(&claimed[0], failed())).await;
+        while w.state_of(leaf).await == TaskState::Blocked {
+            w.promote().await;
+        }
+        assert_eq!(w.store.retry(root).await.unwrap(), Some(Ok(())));
+        let dead = |id| DeadTask {
+            id,
+            state: TaskState::Cancelled,
+            target: Target::agent("tally", "x"),
+            tags: Vec::new(),
+            code: None,
+        };
+        // the later generation first
+        assert_eq!(w.store.retry_many(&[dead(leaf), dead(middle)]).await.unwrap(), 2);
+        assert_eq!(w.view(leaf).await.waiting_for, Some(2));
+        assert_eq!(w.view(middle).await.waiting_for, Some(1));
+        for id in [root, middle, leaf] {
+            let claimed = w.claim(9).await;
+            assert_eq!(claimed.iter().map(|c| c.id).collect::<Vec<_>>(), [id]);
+            w.must(ending(&claimed[0], ok())).await;
+        }
+        // one that comes back alone, after those that have ended, runs
+        let alone = w.submit(child("alone", &[leaf])).await;
+        let claimed = w.claim(9).await;
+        w.must(ending(&claimed[0], failed())).await;
+        assert_eq!(w.store.retry(alone).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.claim(9).await.len(), 1);
+    }
+
     async fn the_end_of_a_batch_is_told_once(w: &mut World) {
         let (unit, id) = batch(&["a", "b", "c"], told("Add.joined"));
         w.must(unit).await;
@@ -243,6 +279,7 @@ rules! {
         assert_eq!(joined.len(), 1);
         assert_eq!(joined[0].target, Target::agent("tally", "told"));
         assert_eq!(joined[0].message, "Add.joined");
+        assert_eq!(joined[0].max_attempts, 5, "however few its parts have");
         let input: serde_json::Value = serde_json::from_str(joined[0].input.get()).unwrap();
         assert_eq!(input, serde_json::json!({"batch": id.to_string(), "succeeded": 2, "failed": 1}));
         // the failed one comes back: nobody is told twice

@@ -6,7 +6,7 @@ use greenroom::{
     model::{
         id::{AgentId, Target, TaskId},
         snapshot::{self, Codec, Header},
-        task::{Claimed, NewTask, TaskError, TaskState, TaskView},
+        task::{ClaimId, Claimed, NewTask, TaskError, TaskState, TaskView},
     },
     store::{
         self, ClaimRequest, Durability, Finish, FinishOutcome, Guard, Member, MemoryStore, Refusal,
@@ -289,6 +289,12 @@ impl World {
     pub async fn claim_alone(&self) -> Vec<Claimed> {
         let request = ClaimRequest { agents: 9, tools: 9, alone: true, ..ClaimRequest::default() };
         self.store.claim(self.boot, &request).await.unwrap()
+    }
+
+    /// What the boot runs, as the store knows it.
+    pub async fn claims_held(&self) -> Vec<(TaskId, ClaimId)> {
+        let held = self.store.running(self.boot).await.unwrap();
+        held.into_iter().map(|held| (held.id, held.claim)).collect()
     }
 
     /// Submits and claims one task.

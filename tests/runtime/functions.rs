@@ -356,6 +356,74 @@ async fn an_effect_that_happens_once_and_was_interrupted_waits_for_a_person() {
     .await;
 }
 
+/// Whatever stops the function, nobody may take the effect for not happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_stopped_in_the_middle_of_what_happens_once_waits_for_a_person() {
+    let stage = Stage::default();
+    let paying = tool(&stage, |work, call, stage| async move {
+        let paid = call.call::<Payer>(Pay { cents: 0 });
+        match &*work.say {
+            "gives up" => {
+                tokio::select! {
+                    _ = paid => {}
+                    () = stage.gate.arrival() => {}
+                }
+                bail!("it takes too long")
+            }
+            _ => Ok(json!(paid.await?)),
+        }
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("paying", Effect::Idempotent, paying)).await;
+    let handle = world.handle();
+    let operator = handle.operator();
+    let last = |request: &mut TaskRequest| request.max_attempts = Some(1);
+    // cancelled
+    let id = world.submits("paying", |_| {}).await;
+    stage.gate.arrival().await;
+    soon(operator.cancel(id)).await.unwrap();
+    task_in(&handle, id, "outcome_unknown").await;
+    // out of time in its last attempt
+    let id = world
+        .submits("paying", |request| {
+            last(request);
+            request.timeout = Some("200ms".into());
+        })
+        .await;
+    assert_eq!(world.ends(id).await.state.name(), "outcome_unknown");
+    stage.gate.arrival().await;
+    // by its own error
+    let id = world
+        .submits("paying", |request| {
+            last(request);
+            request.input = Some(json!({"say": "gives up"}));
+        })
+        .await;
+    assert_eq!(world.ends(id).await.state.name(), "outcome_unknown");
+    assert_eq!(stage.gate.count("pay 0"), 3);
+    // A person who does not mind may still end it.
+    assert_eq!(soon(operator.cancel(id)).await.unwrap().state.name(), "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_function_whose_effect_came_to_its_end_is_cancelled() {
+    let stage = Stage::default();
+    let paying = tool(&stage, |_, call, stage| async move {
+        call.call::<Payer>(Pay { cents: 0 }).await?;
+        stage.gate.note("paid");
+        std::future::pending().await
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("paying", Effect::Idempotent, paying)).await;
+    let id = world.submits("paying", |_| {}).await;
+    stage.gate.arrival().await;
+    let operator = world.handle().operator().clone();
+    stage.gate.open(1);
+    until("it is paid", || async { stage.gate.count("paid") == 1 }).await;
+    soon(operator.cancel(id)).await.unwrap();
+    task_in(&world.handle(), id, "cancelled").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_that_happens_once_and_failed_is_tried_again() {
     let stage = Stage::default();

@@ -8,6 +8,7 @@ mod configuration;
 mod crashes;
 mod crowd;
 mod cutting;
+mod elsewhere;
 mod entities;
 mod evolution;
 #[path = "../support/faulty.rs"]

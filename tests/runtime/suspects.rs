@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use greenroom::{
+    Call, Effect, Tool,
     model::{
         id::Target,
         task::{Claimed, NewTask},
     },
     prelude::*,
+    runtime::views::TaskRequest,
     store::{self, ClaimRequest, Member, Store, StoreOptions, Unit},
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
-use crate::support::{Gate, World, outcome, task_in};
+use crate::support::{Gate, World, outcome, soon, task_in};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Novice {}
@@ -43,8 +45,93 @@ async fn claims_and_dies(store: &dyn Store) -> Vec<Claimed> {
     let lease = Duration::from_secs(30);
     let member = Member { boot, instance, name: "dead".to_owned(), url: None, lease, max_lost: 3 };
     store.join(&member).await.unwrap();
-    let request = ClaimRequest { agents: 9, ..ClaimRequest::default() };
+    let request = ClaimRequest { agents: 9, tools: 9, ..ClaimRequest::default() };
     store.claim(boot, &request).await.unwrap()
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Fire {}
+message!(Fire -> ());
+
+struct Cannon(Gate);
+impl Tool for Cannon {
+    const NAME: &'static str = "cannon";
+    const EFFECT: Effect = Effect::Once;
+    type Input = Fire;
+    async fn run(&self, _: Fire, _: &Call) -> Result<()> {
+        self.0.note("fired");
+        Ok(())
+    }
+}
+
+/// The store of a world whose node does not run.
+async fn store_of(world: &World) -> std::sync::Arc<dyn Store> {
+    let url = format!("sqlite://{}", world.dir().join("greenroom.db").display());
+    store::open(&url, &StoreOptions::default()).await.unwrap()
+}
+
+async fn submits(store: &dyn Store, target: Target, message: &str) -> TaskId {
+    let task = NewTask::new(target, message, RawValue::from_string("{}".to_owned()).unwrap(), 5);
+    let id = task.id;
+    store.commit(Uuid::now_v7(), &[Unit { accepted: vec![task], ..Unit::default() }]).await.unwrap();
+    id
+}
+
+/// Its node died while it ran: it may have fired.
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_what_happens_once_and_was_lost_does_not_say_that_it_did_not_happen() {
+    let gate = Gate::default();
+    let program = || Runtime::builder().agent::<Novice>().resource(gate.clone()).tool(Cannon(gate.clone()));
+    let mut world = World::start(program()).await;
+    world.end().await;
+    let store = store_of(&world).await;
+    let cannon = || Target::Tool("cannon".into());
+    // one while it runs, and one that waits since its tool is paused
+    let flagged = submits(&*store, cannon(), "").await;
+    assert_eq!(claims_and_dies(&*store).await.len(), 1);
+    store.cancel(flagged).await.unwrap();
+    store.pause("tool:cannon", true).await.unwrap();
+    let waiting = submits(&*store, cannon(), "").await;
+    store.pause("tool:cannon", false).await.unwrap();
+    assert_eq!(claims_and_dies(&*store).await.len(), 1);
+    store.pause("tool:cannon", true).await.unwrap();
+    drop(store);
+    world.start_again(program()).await;
+    let handle = world.handle();
+    task_in(&handle, flagged, "outcome_unknown").await;
+    task_in(&handle, waiting, "ready").await;
+    let operator = handle.operator();
+    assert_eq!(operator.cancel(waiting).await.unwrap().state.name(), "outcome_unknown");
+    assert_eq!(operator.cancel(waiting).await.unwrap().state.name(), "cancelled", "a person says so");
+    assert_eq!(gate.count("fired"), 0);
+}
+
+/// Another node may have it, or this one's next version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_for_what_this_node_does_not_have_waits_for_one_that_has_it() {
+    let gate = Gate::default();
+    let without = || Runtime::builder().resource(gate.clone());
+    let with = || without().agent::<Novice>().tool(Cannon(gate.clone()));
+    let mut world = World::start(with()).await;
+    world.end().await;
+    let store = store_of(&world).await;
+    let fired = submits(&*store, Target::Tool("cannon".into()), "").await;
+    let tried = submits(&*store, Target::agent("novice", "a"), "Try").await;
+    drop(store);
+    world.start_again(without().tool_fn("other", Effect::Pure, |_: Fire, _: Call| async { Ok(()) })).await;
+    let handle = world.handle();
+    let request =
+        TaskRequest { target: "tool:other".to_owned(), input: Some(json!({})), ..TaskRequest::default() };
+    let other = soon(handle.operator().submit(request)).await.unwrap().0.id;
+    drop(handle);
+    task_in(&world.handle(), other, "succeeded").await;
+    for id in [fired, tried] {
+        task_in(&world.handle(), id, "ready").await;
+    }
+    world.end().await;
+    world.start_again(with()).await;
+    task_in(&world.handle(), fired, "succeeded").await;
+    assert_eq!(outcome::<Try>(&world.handle(), tried).await, Outcome::Succeeded(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,13 +140,8 @@ async fn a_task_that_was_lost_twice_and_then_fails_is_tried_again() {
     let program = || Runtime::builder().agent::<Novice>().resource(gate.clone());
     let mut world = World::start(program()).await;
     world.end().await;
-    let url = format!("sqlite://{}", world.dir().join("greenroom.db").display());
-    let store = store::open(&url, &StoreOptions::default()).await.unwrap();
-    let input = RawValue::from_string("{}".to_owned()).unwrap();
-    let task = NewTask::new(Target::agent("novice", "a"), "Try", input, 5);
-    let id = task.id;
-    let unit = Unit { accepted: vec![task], ..Unit::default() };
-    store.commit(Uuid::now_v7(), &[unit]).await.unwrap();
+    let store = store_of(&world).await;
+    let id = submits(&*store, Target::agent("novice", "a"), "Try").await;
     for _ in 0..2 {
         assert_eq!(claims_and_dies(store.as_ref()).await.len(), 1);
     }

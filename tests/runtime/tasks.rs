@@ -463,6 +463,32 @@ async fn tasks_that_could_not_be_brought_back_at_once_come_by_themselves() {
     assert_eq!(outcome::<Write>(&handle, id).await, Outcome::Succeeded(1));
 }
 
+/// The store ends them, generation by generation.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_comes_after_a_failure_is_cancelled_down_to_the_last_generation() {
+    let (world, gate) = world().await;
+    let handle = world.handle();
+    let operator = handle.operator();
+    let submits = async |run_in: Option<&str>, after| {
+        let request = TaskRequest {
+            target: "tool:worker".into(),
+            input: Some(json!({"name": "x", "good": true})),
+            run_in: run_in.map(str::to_owned),
+            after,
+            ..Default::default()
+        };
+        soon(operator.submit(request)).await.unwrap().0.id
+    };
+    let root = submits(Some("1h"), vec![]).await;
+    let mut last = root;
+    for _ in 0..40 {
+        last = submits(None, vec![last.to_string()]).await;
+    }
+    soon(operator.cancel(root)).await.unwrap();
+    task_in(&handle, last, "cancelled").await;
+    assert!(gate.notes.lock().is_empty());
+}
+
 /// What it did may have happened, and its end is in no store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_once_tool_that_ends_as_the_node_leaves_is_not_given_back() {

@@ -333,7 +333,7 @@ impl Process {
 
     pub fn found_running(&mut self, world: &mut World, answer: Answer) {
         let Ok(Said::Running(running)) = answer else { return self.strays_back(world, false) };
-        let strays = self.dispatcher.claims.strays(running);
+        let strays = self.dispatcher.claims.strays(&running);
         if strays.is_empty() {
             return self.strays_back(world, true);
         }

@@ -8,7 +8,7 @@ use greenroom::{
         id::{AgentId, TaskId},
         journal::{Journal, Signal},
         schedule::Schedule,
-        task::{ClaimId, Claimed, TaskState},
+        task::{ClaimId, Claimed, HeldClaim, TaskState},
     },
     store::{
         AgentRow, CancelFound, ClaimRequest, Doom, Journals as _, Member, MemoryStore, Ownership,
@@ -57,7 +57,7 @@ pub enum Said {
     Claims(Vec<Claimed>),
     Promoted(u64, Option<Timestamp>),
     Doomed(Vec<(TaskId, Doom)>),
-    Running(Vec<(TaskId, ClaimId)>),
+    Running(Vec<HeldClaim>),
     Count(u64),
     Journal(Journal),
     Signalled(Option<SignalFound>),
@@ -214,7 +214,7 @@ pub fn brief(answer: &Answer) -> String {
             claims.iter().map(|c| format!("t{}#{} ", short(c.id.0), c.attempt)).collect()
         }
         Ok(Said::Running(running)) => {
-            running.iter().map(|(id, claim)| format!("t{}#{} ", short(id.0), claim.0)).collect()
+            running.iter().map(|held| format!("t{}#{} ", short(held.id.0), held.claim.0)).collect()
         }
         Ok(Said::Doomed(doomed)) => {
             doomed.iter().map(|(id, doom)| format!("t{} {doom:?} ", short(id.0))).collect()

@@ -27,7 +27,7 @@ use greenroom::{
         journal::{Journal, LogLine, Signal, TaskNotes},
         schedule::Schedule,
         session::Session,
-        task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
+        task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
         topic::Subscriber,
     },
     store::*,
@@ -486,7 +486,7 @@ impl Store for Faulty {
             _ => Ok(()),
         }
     }
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>> {
         self.0.looks.fetch_add(1, Ordering::SeqCst);
         self.pass().await?.running(boot).await
     }

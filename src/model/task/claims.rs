@@ -12,6 +12,17 @@ use super::{Claimed, TaskId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ClaimId(pub i64);
 
+/// A claim as the store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldClaim {
+    /// Of which task.
+    pub id: TaskId,
+    /// Which claim.
+    pub claim: ClaimId,
+    /// Somebody wants it cancelled.
+    pub cancel: bool,
+}
+
 /// The claims that a node holds: of tasks that run, wait for room, or are about to be recorded or given
 /// back.
 ///
@@ -45,9 +56,9 @@ impl Claims {
 
     /// Of what the store says runs here, with its claims, that of which nobody here knows: the answer to
     /// the claim was lost. It is to be asked while nothing is being claimed.
-    pub fn strays(&self, mut running: Vec<(TaskId, ClaimId)>) -> Vec<(TaskId, ClaimId)> {
-        running.retain(|(id, _)| !self.held.contains(id));
-        running
+    pub fn strays(&self, running: &[HeldClaim]) -> Vec<(TaskId, ClaimId)> {
+        let unknown = running.iter().filter(|held| !self.held.contains(&held.id));
+        unknown.map(|held| (held.id, held.claim)).collect()
     }
 }
 
@@ -90,9 +101,10 @@ mod tests {
         let (mut claims, held, stray) = (Claims::default(), TaskId::fresh(), TaskId::fresh());
         assert!(claims.take_in(&claim(held, 2)));
         let (one, two) = (ClaimId(1), ClaimId(2));
-        assert_eq!(claims.strays(vec![(held, two), (stray, one)]), [(stray, one)]);
+        let known = |id, claim| HeldClaim { id, claim, cancel: false };
+        assert_eq!(claims.strays(&[known(held, two), known(stray, one)]), [(stray, one)]);
         assert!(claims.end(held).is_none());
-        assert_eq!(claims.strays(vec![(held, two)]), [(held, two)]);
+        assert_eq!(claims.strays(&[known(held, two)]), [(held, two)]);
     }
 
     #[test]

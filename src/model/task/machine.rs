@@ -74,13 +74,15 @@ pub enum TaskInput {
     ResolvedFailed,
     /// A person brings it back.
     RetryByPerson,
+    /// It came back, and one that it comes after has not ended, or came back too.
+    WaitsAgain,
     /// A person wants to hear no more of a dead letter.
     Dismissed,
 }
 
 impl TaskInput {
     /// Every input, each shape once.
-    pub const ALL: [TaskInput; 26] = [
+    pub const ALL: [TaskInput; 27] = [
         Self::ParentDone { open: 1, later: false },
         Self::ParentDone { open: 0, later: true },
         Self::ParentDone { open: 0, later: false },
@@ -106,6 +108,7 @@ impl TaskInput {
         Self::ResolvedSucceeded,
         Self::ResolvedFailed,
         Self::RetryByPerson,
+        Self::WaitsAgain,
         Self::Dismissed,
     ];
 }
@@ -140,9 +143,12 @@ pub fn next(state: TaskState, input: TaskInput) -> Result<TaskState, Illegal> {
         (S::Scheduled, I::DeadLetter) => S::Failed,
 
         (S::Ready, I::Claimed) => S::Running,
+        (S::Ready, I::WaitsAgain) => S::Blocked,
         (S::Ready, I::TargetStopped) => S::Parked,
         (S::Ready, I::Expired | I::Cancel) => S::Cancelled,
         (S::Ready, I::DeadLetter) => S::Failed,
+        // It was lost, and what it had begun takes effect once.
+        (S::Ready, I::Interrupted) => S::OutcomeUnknown,
 
         (S::Running, I::Succeeded) => S::Succeeded,
         (S::Running, I::Retry) => S::Scheduled,
@@ -235,7 +241,7 @@ mod tests {
         );
         assert_eq!(row(S::Succeeded), []);
         assert_eq!(row(S::Failed), [(I::RetryByPerson, S::Ready), (I::Dismissed, S::Cancelled)]);
-        assert_eq!(legal.len(), 43);
+        assert_eq!(legal.len(), 45);
     }
 
     proptest! {

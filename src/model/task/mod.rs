@@ -19,7 +19,7 @@ mod shares;
 mod terms;
 pub use attempt::{Advice, AfterError};
 pub use backlog::{Backlog, Room};
-pub use claims::{ClaimId, Claims, returns_again};
+pub use claims::{ClaimId, Claims, HeldClaim, returns_again};
 pub use dead::{DeadFilter, DeadTask, POISON};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};

@@ -75,19 +75,13 @@ pub fn share_out<E>(
     Ok(())
 }
 
-/// The queues that are ready, in their turn and with their bounds: first those of which nothing is told.
+/// The queues that are ready, in their turn and with their bounds. Those of which nothing is told are left to others,
+/// unless nothing is told of any.
 pub fn in_turn(ready: BTreeSet<String>, told: &[Queue]) -> Vec<Queue> {
-    let place = |name: &str| told.iter().position(|queue| queue.name == name);
-    let mut open: Vec<(Option<usize>, Queue)> = ready
-        .into_iter()
-        .map(|name| {
-            let at = place(&name);
-            let at_most = at.and_then(|at| told.get(at)).map_or(usize::MAX, |queue| queue.at_most);
-            (at, Queue { name, at_most })
-        })
-        .collect();
-    open.sort_by_key(|(at, _)| *at);
-    open.into_iter().map(|(_, queue)| queue).collect()
+    if told.is_empty() {
+        return ready.into_iter().map(|name| Queue { name, at_most: usize::MAX }).collect();
+    }
+    told.iter().filter(|queue| ready.contains(&queue.name)).cloned().collect()
 }
 
 /// What a node holds of each queue, and whose turn it is.
@@ -282,9 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn queues_of_which_nothing_is_told_come_first() {
+    fn a_queue_of_which_nothing_is_told_is_left_to_others() {
         let ready = ["a", "b", "z"].map(str::to_owned).into();
         let told = [queue("b", 2), queue("c", 9), queue("a", 0)];
-        assert_eq!(in_turn(ready, &told), [queue("z", usize::MAX), queue("b", 2), queue("a", 0)]);
+        assert_eq!(in_turn(ready, &told), [queue("b", 2), queue("a", 0)], "nobody here has `z`");
+        let ready = ["z"].map(str::to_owned).into();
+        assert_eq!(in_turn(ready, &[]), [queue("z", usize::MAX)], "nothing is told of any");
     }
 }

@@ -9,7 +9,7 @@ mod room;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{fut::wrap_future, prelude::*};
@@ -20,7 +20,7 @@ use super::{
     doomed_tasks::end_doomed,
     kind::PostError,
     node::Node,
-    task_cell::{TaskCell, record},
+    task_cell::{TaskCell, record, tell},
 };
 use crate::{
     agent::{AskError, letter::Meta, slot::slot},
@@ -34,7 +34,7 @@ use crate::{
 };
 pub(crate) use ended::{Ended, Endings, How};
 pub(crate) use newborns::Newborns;
-use room::Left;
+use room::{Alone, Left};
 
 /// The backstop: how often the store is asked although nobody woke the dispatcher.
 const POLL: Duration = Duration::from_secs(5);
@@ -110,6 +110,8 @@ pub(crate) struct Dispatcher {
     promote_again: bool,
     /// Tasks lost twice or more wait to run alone.
     suspects: bool,
+    /// How long they have been waited for.
+    alone: Alone,
     draining: bool,
     due: Option<SpawnHandle>,
 }
@@ -136,6 +138,7 @@ impl Dispatcher {
             promoting: false,
             promote_again: false,
             suspects,
+            alone: Alone::default(),
             draining: false,
             due: None,
         }
@@ -212,9 +215,13 @@ impl Dispatcher {
         self.asked = request.tools;
         self.again = false;
         let node = self.node.clone();
-        let work = async move { (node.store.claim(node.boot, &request).await, request) };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |(result, request), this, ctx| {
+        let runtime = node.runtime.clone();
+        // The store works on it while this thread hands over what the claim before has brought.
+        let work = runtime.spawn(async move { (node.store.claim(node.boot, &request).await, request) });
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |answer, this, ctx| {
             this.claiming = false;
+            // the threads end, and so does the node
+            let Ok((result, request)) = answer else { return };
             this.asked = 0;
             this.drained = false;
             match result {
@@ -227,15 +234,15 @@ impl Dispatcher {
                     this.again |= left == Left::More;
                     this.ready = left != Left::Nothing || this.again;
                     this.drained = left == Left::Nothing && !request.alone;
-                    this.take_in(claims.into_iter().map(Arc::new).collect(), ctx);
+                    let claims = this.count(claims.into_iter().map(Arc::new).collect());
                     this.offer();
                     if std::mem::take(&mut this.overdue) {
                         // it goes on claiming
-                        return this.reconcile(ctx);
-                    }
-                    if std::mem::take(&mut this.again) {
+                        this.reconcile(ctx);
+                    } else if std::mem::take(&mut this.again) {
                         this.claim(ctx);
                     }
+                    this.hand_out(claims, ctx);
                 }
                 Err(e) => {
                     this.offer();
@@ -257,7 +264,13 @@ impl Dispatcher {
     }
 
     /// Takes claimed tasks in, in their order.
-    fn take_in(&mut self, mut claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
+    fn take_in(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
+        let claims = self.count(claims);
+        self.hand_out(claims, ctx);
+    }
+
+    /// Counts claimed tasks until they have ended, and says which of them may begin.
+    fn count(&mut self, mut claims: Vec<Arc<Claimed>>) -> Vec<Arc<Claimed>> {
         claims.retain(|claim| self.claims.take_in(claim));
         let now = self.node.uptime();
         for (target, n) in runs(claims.iter().map(|claim| &claim.target)) {
@@ -270,6 +283,11 @@ impl Dispatcher {
                 Target::Tool(_) => self.tool_claims += n,
             }
         }
+        claims
+    }
+
+    /// Hands claimed tasks over, in their order.
+    fn hand_out(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
         for claim in claims {
             if self.draining {
                 self.give_back(claim, ctx);
@@ -354,7 +372,10 @@ impl Dispatcher {
     fn end_at_once(&mut self, claim: Arc<Claimed>, outcome: FinishOutcome, ctx: &mut Context<Self>) {
         let node = self.node.clone();
         let there = claim.clone();
-        let work = async move { record(&node, &there, outcome).await };
+        let work = async move {
+            tell(&node, &there, &outcome, Instant::now());
+            record(&node, &there, outcome).await
+        };
         ctx.spawn(
             wrap_future::<_, Self>(work)
                 .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
@@ -419,6 +440,13 @@ impl Handler<Wake> for Dispatcher {
 impl Handler<Cancel> for Dispatcher {
     type Result = bool;
     fn handle(&mut self, Cancel(id): Cancel, ctx: &mut Self::Context) -> bool {
+        self.cancel(id, ctx)
+    }
+}
+
+impl Dispatcher {
+    /// Asks a running task to end, or ends one that waits for room. `false`: it does not run here.
+    fn cancel(&mut self, id: TaskId, ctx: &mut Context<Self>) -> bool {
         if let Some(running) = self.running.get(&id) {
             running.cancel.cancel();
             return true;

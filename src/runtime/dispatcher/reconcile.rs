@@ -16,7 +16,8 @@ pub(super) const LATER: Duration = Duration::from_millis(500);
 const GIVE_UP: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
-    /// Gives back what the store says runs here, and nobody here knows: the answer to its claim was lost.
+    /// Gives back what the store says runs here, and nobody here knows: the answer to its claim was lost. Cancels what
+    /// was flagged through another node.
     pub(super) fn reconcile(&mut self, ctx: &mut Context<Self>) {
         if self.draining {
             return;
@@ -31,8 +32,11 @@ impl Dispatcher {
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             let strays: Vec<(TaskId, ClaimId)> = match result {
                 Ok(mut running) => {
-                    running.retain(|(id, _)| !this.node.newborns.expects(*id));
-                    this.claims.strays(running)
+                    for held in running.iter().filter(|held| held.cancel) {
+                        this.cancel(held.id, ctx);
+                    }
+                    running.retain(|held| !this.node.newborns.expects(held.id));
+                    this.claims.strays(&running)
                 }
                 Err(e) => {
                     this.claiming = false;

@@ -60,6 +60,30 @@ impl Left {
     }
 }
 
+/// How long nothing is claimed, so that a task may run alone: what runs may take hours.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After such a time it is tried again.
+const IMPATIENCE: Duration = Duration::from_secs(300);
+
+/// The wait for everything else to end.
+#[derive(Debug, Default)]
+pub(super) struct Alone {
+    /// When it began, by the node's uptime.
+    since: Option<Duration>,
+}
+
+impl Alone {
+    /// Whether nothing is to be claimed now: it waits a while, lets the others have a while, and begins again.
+    fn waits(&mut self, now: Duration) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if now >= since + PATIENCE + IMPATIENCE {
+            self.since = Some(now);
+            return true;
+        }
+        now < since + PATIENCE
+    }
+}
+
 /// What bounds the kinds and tools of a node.
 pub(super) fn shares(node: &Node) -> Shares {
     let mut shares = Shares::default();
@@ -78,13 +102,21 @@ impl Dispatcher {
         if self.suspects {
             // One that may kill the process runs when nothing else does.
             let coming = self.offer();
-            let alone = self.running.is_empty() && self.full.is_empty() && coming == 0;
-            return alone.then(|| ClaimRequest {
-                agents: 1,
-                tools: 1,
-                alone: true,
-                ..ClaimRequest::default()
-            });
+            let now = self.node.uptime();
+            if self.running.is_empty() && self.full.is_empty() && coming == 0 {
+                self.alone = Alone::default();
+                let queues = self.shares.turns(1, now);
+                return Some(ClaimRequest {
+                    agents: 1,
+                    tools: 1,
+                    queues,
+                    alone: true,
+                    ..ClaimRequest::default()
+                });
+            }
+            if self.alone.waits(now) {
+                return None;
+            }
         }
         let slots = self.free_slots().saturating_sub(self.offer());
         let free = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims);
@@ -122,6 +154,17 @@ mod tests {
 
     fn claims(of: &[(Target, usize)]) -> Vec<Claimed> {
         of.iter().flat_map(|(target, n)| (0..*n).map(|_| Claimed::first(target.clone()))).collect()
+    }
+
+    #[test]
+    fn what_is_to_run_alone_holds_up_the_others_for_a_while_only() {
+        let (mut alone, begun) = (Alone::default(), Duration::from_secs(7));
+        assert!(alone.waits(begun) && alone.waits(begun + PATIENCE / 2));
+        assert!(!alone.waits(begun + PATIENCE), "what runs may take hours");
+        assert!(!alone.waits(begun + PATIENCE * 2));
+        let again = begun + PATIENCE + IMPATIENCE;
+        assert!(alone.waits(again) && alone.waits(again + PATIENCE / 2), "it is tried again");
+        assert!(!alone.waits(again + PATIENCE));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{
     },
     runtime::{
         dispatcher::Cancel,
+        doomed_tasks::{is_interrupted, unknown},
         persistence::Outcome,
         settle::{finish, later},
         views::{Page, TaskRequest},
@@ -215,7 +216,8 @@ impl Operator {
         Ok(self.node.store.history(id).await?)
     }
 
-    /// Cancels a task; a running attempt is asked to end.
+    /// Cancels a task; a running attempt is asked to end. One that was lost in the middle of what takes effect once is
+    /// `outcome_unknown` afterwards; cancelled once more, it is cancelled.
     ///
     /// # Errors
     /// [`AskError::WrongState`] where it has ended already.
@@ -235,14 +237,22 @@ impl Operator {
             Some(CancelFound::Idle) => {
                 let data =
                     self.node.store.task_data(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
-                let (mut ended, done) = finish(&data, Guard::Idle, FinishOutcome::Cancelled);
+                let ready = self.task(id).await?.state == TaskState::Ready;
+                let outcome = match ready && is_interrupted(&self.node, &data).await? {
+                    true => FinishOutcome::OutcomeUnknown { error: unknown() },
+                    false => FinishOutcome::Cancelled,
+                };
+                let cancelled = matches!(outcome, FinishOutcome::Cancelled);
+                let (mut ended, done) = finish(&data, Guard::Idle, outcome);
                 ended.note = Some("by an operator".to_owned());
                 let unit =
                     Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
                 match self.node.persistence.commit(id.0, unit).await {
                     Outcome::Durable => {
                         self.node.task_moved(id);
-                        self.tell_cancelled(id, &data.target);
+                        if cancelled {
+                            self.tell_cancelled(id, &data.target);
+                        }
                     }
                     // It began, or ended, meanwhile: what it is now is the answer.
                     Outcome::Refused(_) => return Box::pin(self.cancel(id)).await,

@@ -123,10 +123,12 @@ impl State {
         promoted
     }
 
-    /// Dooms what has expired before it was ever claimed.
+    /// Dooms what has expired before its first attempt. What runs is looked at when it comes back, if it does.
     fn doom_expired(&mut self) {
         let now = self.now;
-        for id in self.hot.some(MOVE_BATCH, |task| task.new.expires_at.is_some_and(|at| at <= now)) {
+        for id in self.hot.some(MOVE_BATCH, |task| {
+            task.state != TaskState::Running && task.new.expires_at.is_some_and(|at| at <= now)
+        }) {
             if let Some(task) = self.hot.get_mut(&id) {
                 // where it started in time, its expiry has no meaning any more
                 task.new.expires_at = None;
@@ -141,7 +143,12 @@ impl State {
     pub(super) fn doomed(&self, untold: bool) -> Vec<(TaskId, Doom)> {
         let idle = self.hot.iter().filter(|(_, task)| task.state != TaskState::Running);
         let doomed = idle.filter_map(|(id, task)| {
-            let may = task.new.notify.is_none() && task.doom != Some(Doom::Poison);
+            // A tool's task that has run and was lost may have begun something that takes effect once: the runtime looks.
+            let judged = match task.doom {
+                Some(Doom::Cancelled) => task.lost > 0 && task.partition < 0,
+                doom => doom == Some(Doom::Poison),
+            };
+            let may = task.new.notify.is_none() && !judged;
             task.doom.filter(|_| may == untold).map(|doom| (*id, doom))
         });
         doomed.take(MOVE_BATCH).collect()
@@ -149,10 +156,14 @@ impl State {
 
     /// When the next task is due or expires.
     fn next_due(&self) -> Option<Timestamp> {
+        if !self.doomed(true).is_empty() {
+            return Some(Timestamp::UNIX_EPOCH);
+        }
         let due = |task: &Task| task.new.run_at.filter(|_| task.state == TaskState::Scheduled);
+        let expires = |task: &Task| task.new.expires_at.filter(|_| task.state != TaskState::Running);
         self.hot
             .iter()
-            .flat_map(|(_, task)| due(task).into_iter().chain(task.new.expires_at))
+            .flat_map(|(_, task)| due(task).into_iter().chain(expires(task)))
             .chain(self.next_wait_end())
             .min()
     }

@@ -58,7 +58,7 @@ impl State {
             }
             FinishOutcome::OutcomeUnknown { error } => {
                 task.error = Some(error.clone());
-                (task.node, task.alone) = (None, false);
+                (task.node, task.alone, task.doom) = (None, false, None);
                 note.or(Some(&error.message))
             }
             FinishOutcome::Parked => {

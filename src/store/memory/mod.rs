@@ -49,7 +49,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -215,7 +215,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError> {
         Ok(self.read(|s| s.running(boot)))
     }
 

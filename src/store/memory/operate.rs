@@ -117,6 +117,15 @@ impl State {
 
     /// Brings a task back, with a new place in the order and nothing counted against it.
     pub(super) fn retry(&mut self, id: TaskId) -> Option<Result<(), TaskState>> {
+        let ended = self.archive.has(&id);
+        let back = self.revive(id);
+        if ended && back == Some(Ok(())) {
+            self.wait_again(&[id]);
+        }
+        back
+    }
+
+    fn revive(&mut self, id: TaskId) -> Option<Result<(), TaskState>> {
         let known = self.task(id)?.clone();
         let Ok(to) = next(known.state, TaskInput::RetryByPerson) else { return Some(Err(known.state)) };
         let (attempt, ended) = (known.attempt, known.state.is_final());
@@ -141,8 +150,31 @@ impl State {
     /// Brings those back that stand as they were seen; says how many.
     pub(super) fn retry_many(&mut self, dead: &[DeadTask]) -> u64 {
         let stands = |s: &Self, d: &DeadTask| s.archive.get(&d.id).is_some_and(|task| task.state == d.state);
-        let back = dead.iter().filter(|d| stands(self, d) && self.retry(d.id) == Some(Ok(())));
-        back.count() as u64
+        let back = dead.iter().filter(|d| stands(self, d) && self.revive(d.id) == Some(Ok(())));
+        let back: Vec<TaskId> = back.map(|dead| dead.id).collect();
+        self.wait_again(&back);
+        back.len() as u64
+    }
+
+    /// Those that came back wait for what they come after, where that has not ended.
+    fn wait_again(&mut self, back: &[TaskId]) {
+        for id in back {
+            let Some(task) = self.hot.get(id).filter(|task| task.state == TaskState::Ready) else { continue };
+            let mut parents = task.new.after.clone();
+            parents.sort_unstable();
+            parents.dedup();
+            let mut open = 0;
+            for parent in parents {
+                if let Some(parent) = self.hot.get_mut(&parent) {
+                    parent.children.push(*id);
+                    open += 1;
+                }
+            }
+            if let (1.., Some(task)) = (open, self.hot.get_mut(id)) {
+                task.waits_for = open;
+                task.state = next(task.state, TaskInput::WaitsAgain).unwrap_or(task.state);
+            }
+        }
     }
 
     /// Cancels those that have failed and stand as they were seen; says how many.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         id::{AgentId, TaskId},
-        task::{ClaimId, DeadTask, TaskEvent, TaskState, queue_of},
+        task::{DeadTask, HeldClaim, TaskEvent, TaskState, queue_of},
     },
     store::{
         AgentFilter, AgentRow, Counts, Oldest, StoredStatus, TaskFilter, TaskPage, read::MAX_PAGE, told,
@@ -92,9 +92,10 @@ impl State {
         told::told(&task.view(), self.events.get(&id).cloned().unwrap_or_default())
     }
 
-    pub(super) fn running(&self, boot: Uuid) -> Vec<(TaskId, ClaimId)> {
+    pub(super) fn running(&self, boot: Uuid) -> Vec<HeldClaim> {
         let mine = |t: &&Task| t.state == TaskState::Running && t.node == Some(boot);
-        self.hot.iter().map(|(_, task)| task).filter(mine).map(|t| (t.new.id, t.claim)).collect()
+        let held = |t: &Task| HeldClaim { id: t.new.id, claim: t.claim, cancel: t.cancel };
+        self.hot.iter().map(|(_, task)| task).filter(mine).map(held).collect()
     }
 
     pub(super) fn suspects(&self, boot: Uuid) -> u64 {

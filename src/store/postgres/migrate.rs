@@ -51,6 +51,7 @@ const ALL: &[(&str, &str)] = &[
     ("00000000000017_edges", include_str!("../../../migrations/postgres/00000000000017_edges/up.sql")),
     ("00000000000018_unpark", include_str!("../../../migrations/postgres/00000000000018_unpark/up.sql")),
     ("00000000000019_running", include_str!("../../../migrations/postgres/00000000000019_running/up.sql")),
+    ("00000000000020_ends", include_str!("../../../migrations/postgres/00000000000020_ends/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -58,7 +58,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 use commit::Keeping;
@@ -200,7 +200,7 @@ impl Store for PostgresStore {
         work::give_back(&mut *self.pools.get().await?, boot, claims).await
     }
 
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError> {
         read::running(&mut *self.pools.get().await?, boot).await
     }
 

@@ -139,6 +139,7 @@ impl Writer {
         let expired = dsl::greenroom_tasks
             .filter(dsl::expires_at.is_not_null())
             .filter(dsl::expires_at.le(now))
+            .filter(dsl::state.ne(RUNNING))
             .select(dsl::rowid)
             .first::<i64>(&mut self.conn)
             .optional()?;
@@ -262,12 +263,13 @@ impl Tx<'_> {
         Ok(promoted)
     }
 
-    /// Dooms what has expired before it was ever claimed.
+    /// Dooms what has expired before its first attempt. What runs is looked at when it comes back, if it does.
     fn doom_expired(&mut self) -> QueryResult<()> {
         use greenroom_tasks::dsl;
         let passed = dsl::greenroom_tasks
             .filter(dsl::expires_at.is_not_null())
             .filter(dsl::expires_at.le(self.now))
+            .filter(dsl::state.ne(RUNNING))
             .limit(PROMOTED_AT_ONCE)
             .select((dsl::rowid, dsl::lane, dsl::attempt))
             .load::<(i64, i16, i64)>(self.conn)?;

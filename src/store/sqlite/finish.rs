@@ -91,16 +91,18 @@ impl Tx<'_> {
         use greenroom_tasks::dsl;
         let id = Id::from(finish.task);
         let lost = || Refusal::ClaimLost(finish.task);
-        let (from, attempt, cancel) = dsl::greenroom_tasks
+        let (from, attempt, cancel, partition) = dsl::greenroom_tasks
             .filter(dsl::id.eq(id))
-            .select((dsl::state, dsl::attempt, dsl::cancel))
-            .first::<(i16, i64, bool)>(self.conn)
+            .select((dsl::state, dsl::attempt, dsl::cancel, dsl::partition))
+            .first::<(i16, i64, bool, i16)>(self.conn)
             .optional()?
             .ok_or_else(lost)?;
         let from = rows::state_of(from)?;
         let to = next(from, input_of(&finish.outcome, finish.guard, from));
         // a task that was flagged while it ran does not get another attempt
         let doom = cancel.then_some(dsl::lane.eq(lane::CANCELLED));
+        // what waits for a person is neither doomed nor suspected any more
+        let lane = dsl::lane.eq(if partition < 0 { lane::TOOLS } else { lane::AGENTS });
         let free = (dsl::node.eq(None::<Id>), dsl::alone.eq(false));
         let met = match finish.guard {
             Guard::Running { attempt } => {
@@ -123,16 +125,21 @@ impl Tx<'_> {
                         .set((dsl::state.eq(PARKED), dsl::attempt.eq(dsl::attempt - 1), free, doom))
                         .execute(self.conn)?,
                     _ => diesel::update(mine)
-                        .set((dsl::state.eq(OUTCOME_UNKNOWN), dsl::error.eq(error), free))
+                        .set((dsl::state.eq(OUTCOME_UNKNOWN), dsl::error.eq(error), lane, free))
                         .execute(self.conn)?,
                 }
             }
             Guard::Idle if from == TaskState::Running => 0,
             Guard::Idle => {
                 to.map_err(|e| Refusal::Bad(e.to_string()))?;
-                diesel::update(dsl::greenroom_tasks.filter(dsl::id.eq(id)))
-                    .set(dsl::state.eq(PARKED))
-                    .execute(self.conn)?
+                let row = diesel::update(dsl::greenroom_tasks.filter(dsl::id.eq(id)));
+                match finish.outcome {
+                    FinishOutcome::OutcomeUnknown { .. } => {
+                        let state = dsl::state.eq(OUTCOME_UNKNOWN);
+                        row.set((state, dsl::error.eq(error), lane)).execute(self.conn)?
+                    }
+                    _ => row.set(dsl::state.eq(PARKED)).execute(self.conn)?,
+                }
             }
         };
         if met != 1 {

@@ -59,7 +59,7 @@ use crate::model::{
     journal::{Journal, LogLine, Signal, TaskNotes},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, DeadTask, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -266,7 +266,7 @@ impl Store for SqliteStore {
         self.write(move |w| w.give_back(boot, &claims)).await
     }
 
-    async fn running(&self, boot: Uuid) -> Result<Vec<(TaskId, ClaimId)>, StoreError> {
+    async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError> {
         self.read(move |c| read::running(c, boot)).await
     }
 

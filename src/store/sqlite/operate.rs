@@ -17,10 +17,10 @@ use crate::{
         task::{DeadTask, TaskInput, TaskState, next},
     },
     store::{
-        CancelFound, StoreError, StoredStatus,
+        CancelFound, Refusal, StoreError, StoredStatus,
         schema::{
             greenroom_agents, greenroom_batches, greenroom_paused, greenroom_task_archive,
-            greenroom_task_events, greenroom_tasks,
+            greenroom_task_edges, greenroom_task_events, greenroom_task_parents, greenroom_tasks,
         },
         told::DISMISSED,
     },
@@ -88,11 +88,14 @@ impl Writer {
     /// Brings those back that stand as they were seen; says how many.
     pub(super) fn retry_many(&mut self, dead: &[DeadTask]) -> Result<u64, StoreError> {
         self.transaction(Sync::Full, Timestamp::now(), |tx| {
-            let mut back = 0;
+            let mut back = Vec::new();
             for task in dead {
-                back += u64::from(tx.retry_ended(task).map_err(whole)?);
+                if tx.retry_ended(task).map_err(whole)? {
+                    back.push(task.id.into());
+                }
             }
-            Ok(back)
+            tx.wait_again(&back).map_err(whole)?;
+            Ok(back.len() as u64)
         })
     }
 
@@ -249,6 +252,7 @@ impl Tx<'_> {
         let state = rows::state_of(row.state)?;
         let Ok(to) = next(state, TaskInput::RetryByPerson) else { return Ok(Some(Err(state))) };
         self.revive(&row, state, to)?;
+        self.wait_again(&[id])?;
         Ok(Some(Ok(())))
     }
 
@@ -318,6 +322,41 @@ impl Tx<'_> {
         self.event(row.id, "retried", row.attempt, None, Some("an operator brought it back"))?;
         self.deltas.task(from, -1);
         self.deltas.task(to, 1);
+        Ok(())
+    }
+
+    /// Those that came back wait for what they come after, where that has not ended.
+    fn wait_again(&mut self, back: &[Id]) -> Result<(), Stop> {
+        use greenroom_task_edges::dsl as kept;
+        use greenroom_task_parents::dsl as edges;
+        use greenroom_tasks::dsl;
+        for child in back {
+            let parents: Vec<Id> = kept::greenroom_task_edges
+                .filter(kept::child.eq(child))
+                .select(kept::parent)
+                .load(self.conn)?;
+            let mut open = 0_i64;
+            for parent in parents {
+                let hot = diesel::update(dsl::greenroom_tasks.filter(dsl::id.eq(parent)))
+                    .set(dsl::awaited.eq(true))
+                    .execute(self.conn)?;
+                if hot == 1 {
+                    diesel::insert_into(edges::greenroom_task_parents)
+                        .values((edges::parent.eq(parent), edges::child.eq(child)))
+                        .execute(self.conn)?;
+                    open += 1;
+                }
+            }
+            if open > 0 {
+                let to =
+                    next(TaskState::Ready, TaskInput::WaitsAgain).map_err(|e| Refusal::Bad(e.to_string()))?;
+                diesel::update(dsl::greenroom_tasks.filter(dsl::id.eq(child)))
+                    .set((dsl::state.eq(to as i16), dsl::waits_for.eq(open)))
+                    .execute(self.conn)?;
+                self.deltas.task(TaskState::Ready, -1);
+                self.deltas.task(to, 1);
+            }
+        }
         Ok(())
     }
 
