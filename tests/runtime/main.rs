@@ -16,6 +16,7 @@ mod functions;
 mod giving_way;
 mod groups;
 mod held;
+mod intensity;
 mod keys;
 mod lifecycle;
 mod limits;

@@ -51,8 +51,7 @@ impl Cut {
 /// How a turn ended. The rare ends are boxed, since every turn copies its own.
 pub(super) enum End {
     Ran(Ran),
-    Panicked(Box<CrashReason>),
-    TimedOut,
+    Crashed(Box<CrashReason>),
     /// It did not end although it was asked to.
     Cut(Cut),
     /// It wants to reach outside, or takes long, and turns that it saw are not even on their way to the
@@ -64,7 +63,12 @@ pub(super) enum End {
 
 impl End {
     pub(super) fn panicked(message: String, site: Option<String>) -> Self {
-        Self::Panicked(Box::new(CrashReason { kind: CrashKind::Panic, message, site }))
+        Self::Crashed(Box::new(CrashReason { kind: CrashKind::Panic, message, site }))
+    }
+
+    fn timed_out() -> Self {
+        let message = "the turn ran past its deadline".to_owned();
+        Self::Crashed(Box::new(CrashReason { kind: CrashKind::Timeout, message, site: None }))
     }
 }
 
@@ -178,7 +182,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
                 }
                 let left = terms.budget.saturating_sub(since.elapsed());
                 if left.is_zero() {
-                    return Poll::Ready(End::TimedOut);
+                    return Poll::Ready(End::timed_out());
                 }
                 timer.as_mut().reset(Instant::now() + left);
             }

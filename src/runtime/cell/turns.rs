@@ -11,7 +11,6 @@ use crate::{
     agent::{
         Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Meta, messages::EnvelopeOf, turn::Passage,
     },
-    model::supervision::{CrashKind, CrashReason},
     runtime::{
         crashes::{drop_panicked, guard},
         keys,
@@ -249,12 +248,7 @@ impl<A: Agent> Runner<A> {
                 self.keep(letter, ran);
                 None
             }
-            End::Panicked(reason) => Box::pin(self.crash(letter, *reason)).await,
-            End::TimedOut => {
-                let message = "the turn ran past its deadline".to_owned();
-                let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
-                Box::pin(self.crash(letter, reason)).await
-            }
+            End::Crashed(reason) => Box::pin(self.crash(letter, *reason)).await,
             End::Cut(why) => Box::pin(self.cut(letter, why)).await,
             End::Blocked => {
                 self.kind.slow.learn(letter.wire_name());
