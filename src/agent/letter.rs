@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     Agent, Handler,
     answer::{AskError, Fault},
+    chain::Chain,
     drops::discard,
     message::{JsonRefusal, Message, Refused},
     slot::ReplyTx,
@@ -71,8 +72,8 @@ pub(crate) struct Meta {
     pub claim: Option<Arc<Claimed>>,
     /// Asks the turn to end with that task.
     pub cancel: Option<CancellationToken>,
-    /// The agents that wait for this turn, outermost first.
-    pub chain: Vec<String>,
+    /// Who waits for this turn.
+    pub chain: Chain,
     /// The size of the body where it came as JSON.
     pub bytes: usize,
     /// Handled before letters that are not.
@@ -240,6 +241,8 @@ pub trait AnyLetter: Send {
     fn is_urgent(&self) -> bool {
         self.details().0.is_some_and(|meta| meta.urgent)
     }
+    /// Whether nobody will hear what becomes of it.
+    fn is_tell(&self) -> bool;
     /// Whether it is an attempt of a task.
     fn is_task(&self) -> bool {
         self.details().0.is_some_and(|meta| meta.claim.is_some())
@@ -318,6 +321,10 @@ impl<M: Message> AnyLetter for Letter<M> {
             ReplyTo::Ask(tx) => tx.start(),
             ReplyTo::Json(tx) => tx.start(),
         }
+    }
+
+    fn is_tell(&self) -> bool {
+        matches!(self.to, ReplyTo::Nobody) && self.meta.as_ref().is_none_or(|meta| meta.claim.is_none())
     }
 
     fn hurry(&mut self) {

@@ -2,7 +2,9 @@
 //! a real store on disk, agents defined here.
 
 mod ahead;
+mod asks;
 mod backlog;
+mod calls;
 mod clearing;
 mod configuration;
 mod crashes;
@@ -16,6 +18,7 @@ mod functions;
 mod giving_way;
 mod groups;
 mod held;
+mod hooks;
 mod intensity;
 mod keys;
 mod lifecycle;

@@ -432,7 +432,7 @@ impl<A: Agent> Drop for Runner<A> {
         // The turn that was running is dropped with its letter: it must not run again.
         self.sweep();
         self.drop_agent();
-        fail::<A>(self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
+        fail(&self.lane, self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
         if !self.detached {
             self.let_go();
         }
