@@ -41,6 +41,14 @@ impl<A: Agent> Cargo for Load<A> {
         release(self.entries, self.tells, self.version);
     }
 
+    fn release_unanswered(self: Box<Self>) {
+        let letters = self.entries.into_iter().map(|entry| entry.letter);
+        // A task hears nothing: its claim is looked at.
+        let asked = letters.filter(|letter| !letter.letter().is_task());
+        answer::<A>(asked, &AskError::Unknown);
+        release::<A>([], self.tells, self.version);
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
