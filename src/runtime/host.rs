@@ -124,4 +124,8 @@ impl Host for Node {
     fn broadcast(&self, kind: &'static str, publication: Publication) {
         self.broadcast_to(kind, publication);
     }
+
+    fn members(&self, group: &str, message: &str) -> Vec<&'static str> {
+        Self::members(self, group, message)
+    }
 }

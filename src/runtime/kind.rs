@@ -150,8 +150,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn reconfigure(&self, settings: &Settings);
     fn shape(&self, message: &str) -> Option<Arc<Shape>>;
     fn message_names(&self) -> Vec<String>;
-    /// Has the running agents restart that came into memory as those cells; how many.
-    fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize;
+    /// Has the running agents of such keys restart; how many.
+    fn renew(&self, which: &dyn Fn(&str) -> bool) -> usize;
     /// The running agent whose inbox lies there.
     fn lives_at(&self, place: usize) -> Option<String>;
     /// Decodes a message and puts it in the agent's lane.
@@ -390,8 +390,8 @@ impl<A: Agent> AnyKind for Kind<A> {
         self.live.all().filter_map(of).collect()
     }
 
-    fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {
-        let those = self.live.all().filter(|live| which(live.inbox.started));
+    fn renew(&self, which: &dyn Fn(&str) -> bool) -> usize {
+        let those = self.live.all().filter(|live| which(&live.lane.name.key));
         those.map(|live| live.inbox.tell(Control::Renew)).count()
     }
 

@@ -37,6 +37,7 @@ pub(crate) use outbox::Outbox;
 pub use peers::{Batch, Peer, Queued, ToolPeer};
 pub use session::{Held, SessionPeer};
 pub(crate) use timers::{Alarm, Timers};
+pub(crate) use topics::no_member;
 
 use super::{
     Agent,

@@ -235,9 +235,9 @@ impl<A: Agent> Runner<A> {
         if decision != Decision::Leave
             && let Some(group) = self.kind.policy.group.clone()
         {
-            let (subject, started) = (report.subject.clone(), self.inbox().started);
+            let (kind, key) = (A::KIND, self.lane.name.key.clone());
             let gave_up = matches!(decision, Decision::Exceeded { .. });
-            self.node.member_crashed(MemberCrashed { group, subject, started, gave_up });
+            self.node.member_crashed(MemberCrashed { group, kind, key, gave_up });
         }
         self.node.crashed(report);
         (decision, fault)
