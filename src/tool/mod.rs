@@ -84,7 +84,7 @@ pub struct Limits {
     pub concurrency: Option<usize>,
     /// How many calls may begin within a time on a node.
     pub rate: Option<(u32, Duration)>,
-    /// How long one call may take; 30 s when not set.
+    /// How long one call may take from its beginning; 30 s when not set.
     pub timeout: Option<Duration>,
     /// How long a call may go without [`Call::heartbeat`] before it is ended as if it had timed out.
     pub heartbeat: Option<Duration>,
@@ -242,7 +242,8 @@ impl<T: Tool> ToolRef<T> {
         Self { host, _tool: PhantomData }
     }
 
-    /// Calls the tool and waits for its reply. A `once` tool runs only as a task: submit it.
+    /// Calls the tool and waits for its reply. A `once` tool runs only as a task: submit it. A timeout covers the
+    /// wait for the tool too: a call that has not begun by then, or whose caller has gone, never does.
     ///
     /// # Errors
     /// See [`AskError`].
