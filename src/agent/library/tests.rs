@@ -27,7 +27,7 @@ use crate::{
         task::{NewTask, TaskTerms},
     },
     tool::{
-        ToolPort,
+        CallMeta, ToolPort,
         fs::{FsList, FsRead, List, Read, Roots},
     },
 };
@@ -174,7 +174,7 @@ impl World {
 async fn outcome<T: Tool>(tool: &T, task: &NewTask) -> Box<RawValue> {
     assert_eq!(T::EFFECT, Effect::Pure);
     let input: T::Input = serde_json::from_str(task.input.get()).unwrap();
-    let call = Call::new(Arc::new(Alone), String::new(), 1, None, CancellationToken::new());
+    let call = Call::new(Arc::new(Alone), "library", CallMeta::default(), CancellationToken::new());
     let outcome = match tool.run(input.clone(), &call).await {
         Ok(reply) => json!({ "state": "succeeded", "value": reply }),
         Err(e) => {
