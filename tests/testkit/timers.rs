@@ -1,5 +1,7 @@
 //! Timers under the test's clock.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use greenroom::{prelude::*, testkit};
 
 /// Adds one more an hour after each addition.
@@ -98,9 +100,9 @@ fn one_of_the_same_name_replaces_it_and_a_cancelled_one_does_not_ring() -> Resul
     })
 }
 
-/// A timer outlives its agent's crashes: it is in memory from the commit of its turn on.
+/// A timer outlives its agent's crashes, also that of its own turn: it is in memory from the commit on that sets it.
 #[test]
-fn a_timer_rings_wherever_the_turn_that_set_it_is_cut_off() -> Result<()> {
+fn a_timer_rings_wherever_a_turn_is_cut_off() -> Result<()> {
     testkit::for_each_crash_point(
         || Runtime::builder().agent::<Echo>(),
         async |kit| {
@@ -114,4 +116,42 @@ fn a_timer_rings_wherever_the_turn_that_set_it_is_cut_off() -> Result<()> {
             Ok(())
         },
     )
+}
+
+static BLASTS: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Default, Serialize, Deserialize)]
+struct Mine {}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Lay {}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Blow {}
+message! { Lay -> (); Blow -> () }
+impl Agent for Mine {
+    const KIND: &'static str = "mine";
+    type Messages = (Lay, Blow);
+}
+impl Handler<Lay> for Mine {
+    async fn handle(&mut self, _: Lay, turn: &Turn<Self>) -> Result<()> {
+        turn.timer("blow", Duration::from_secs(60), Blow {});
+        Ok(())
+    }
+}
+impl Handler<Blow> for Mine {
+    async fn handle(&mut self, _: Blow, _: &Turn<Self>) -> Result<()> {
+        BLASTS.fetch_add(1, SeqCst);
+        panic!("as always")
+    }
+}
+
+#[test]
+fn a_message_of_a_timer_that_always_crashes_does_so_twice() -> Result<()> {
+    testkit::run(Runtime::builder().agent::<Mine>(), async |kit| {
+        let mine = kit.agent::<Mine>("a");
+        mine.ask(Lay {}).await?;
+        kit.advance(Duration::from_secs(600)).await;
+        assert_eq!(BLASTS.load(SeqCst), 2);
+        mine.ask(Lay {}).await?;
+        Ok(())
+    })
 }

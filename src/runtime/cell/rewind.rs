@@ -81,8 +81,13 @@ impl<A: Agent> Runner<A> {
                 Err(e) => exit = Some(e),
             }
         }
+        let again = letter.letter_mut().comes_again();
         let (decision, end) = self.crashed(&mut letter, reason);
-        self.keep(letter, Ran::Failed);
+        if again {
+            self.batch.push_front(letter);
+        } else {
+            self.keep(letter, Ran::Failed);
+        }
         match exit {
             Some(exit) => Some(exit),
             None => self.after_crash(decision, &end).await,
