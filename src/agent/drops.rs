@@ -41,6 +41,11 @@ impl<T> Guarded<T> {
     pub(crate) fn get(&self) -> Option<&T> {
         self.value.as_ref()
     }
+
+    /// Takes it out.
+    pub(crate) fn into_inner(mut self) -> Option<T> {
+        self.value.take()
+    }
 }
 
 impl<T> Drop for Guarded<T> {

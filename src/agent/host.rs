@@ -76,6 +76,9 @@ pub(crate) trait Reads: Send + Sync + 'static {
     fn session(&self, id: String) -> BoxFuture<'static, Result<Option<Session>, AskError>>;
 }
 
+/// Why a tell is dropped before it is taken.
+pub(crate) const NOT_TAKEN: &str = "its mailbox is full or shut";
+
 /// The runtime, seen from an agent or a tool.
 pub(crate) trait Host: Send + Sync + 'static {
     /// The `Arc<Directory<A>>` of an agent type.
@@ -105,12 +108,16 @@ pub(crate) trait Host: Send + Sync + 'static {
     }
     /// Tasks have something to say of themselves.
     fn noted(&self) {}
-    /// So many tells found their mailbox full or shut.
-    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize);
+    /// So many tells will not be handled, and why.
+    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize, why: &str);
     /// Tells the subscribers of a topic (by its stored name), as far as they can be told now.
     fn publish(&self, topic: Arc<str>, publication: Publication);
     /// Tells the running agents of a kind, as far as they can be told now.
     fn broadcast(&self, kind: &'static str, publication: Publication);
+    /// The kinds of a group that take a message.
+    fn members(&self, _group: &str, _message: &str) -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// The agents of one kind that have been spoken to, by key: senders look here once, and then go

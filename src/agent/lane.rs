@@ -24,7 +24,7 @@ use super::{
     queue::{Queue, wake_all},
     table::Keyed,
 };
-use crate::model::id::AgentId;
+use crate::model::{id::AgentId, supervision::Budget};
 
 /// Who an agent is.
 #[derive(Debug)]
@@ -382,9 +382,23 @@ impl<A: Agent> Lane<A> {
         self.queue.lock().decided
     }
 
-    /// An operator's decision: as [`Lane::set_entrance`].
+    /// Judges by the crashes that count against the agent. They do so wherever it is: leaving memory is no
+    /// way to be forgiven.
+    pub(crate) fn judge<T>(&self, by: impl FnOnce(&mut Budget) -> T) -> T {
+        by(self.queue.lock().budget.get_or_insert_default())
+    }
+
+    /// Forgets its crashes.
+    pub(crate) fn forgive(&self) {
+        self.queue.lock().budget = None;
+    }
+
+    /// An operator's decision: as [`Lane::set_entrance`]. Whoever takes it back into service forgives it.
     pub(crate) fn decide(self: &Arc<Self>, entrance: Entrance) -> VecDeque<EnvelopeOf<A>> {
         self.queue.lock().decided += 1;
+        if entrance == Entrance::Open {
+            self.forgive();
+        }
         self.set_entrance(entrance)
     }
 

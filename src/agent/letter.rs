@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     Agent, Handler,
     answer::{AskError, Fault},
+    chain::Chain,
     drops::discard,
     message::{JsonRefusal, Message, Refused},
     slot::ReplyTx,
@@ -49,8 +50,17 @@ pub struct JsonReply {
 pub(crate) enum ReplyTo<M: Message> {
     /// A tell: nowhere.
     Nobody,
+    /// A timer's: nowhere. It comes once more if its turn crashes.
+    Timer,
     Ask(ReplyTx<Answer<M>>),
     Json(ReplyTx<JsonAnswer>),
+}
+
+impl<M: Message> ReplyTo<M> {
+    #[inline]
+    fn is_somebody(&self) -> bool {
+        matches!(self, Self::Ask(_) | Self::Json(_))
+    }
 }
 
 /// An idempotency key as it travels.
@@ -71,8 +81,8 @@ pub(crate) struct Meta {
     pub claim: Option<Arc<Claimed>>,
     /// Asks the turn to end with that task.
     pub cancel: Option<CancellationToken>,
-    /// The agents that wait for this turn, outermost first.
-    pub chain: Vec<String>,
+    /// Who waits for this turn.
+    pub chain: Chain,
     /// The size of the body where it came as JSON.
     pub bytes: usize,
     /// Handled before letters that are not.
@@ -127,7 +137,7 @@ impl<M: Message> Letter<M> {
         let mut handling = std::pin::pin!(agent.handle(message, turn));
         match std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await {
             // A plain tell: nobody will want it.
-            Ok(_) if matches!(self.to, ReplyTo::Nobody) && !self.is_recorded() => Ran::Done,
+            Ok(_) if !self.to.is_somebody() && !self.is_recorded() => Ran::Done,
             Ok(reply) => match self.stage(reply) {
                 Ok(staged) => {
                     self.staged = staged;
@@ -160,7 +170,7 @@ impl<M: Message> Letter<M> {
                 return Poll::Ready(result);
             }
             let abandoned = match &self.to {
-                ReplyTo::Nobody => false,
+                ReplyTo::Nobody | ReplyTo::Timer => false,
                 ReplyTo::Ask(tx) => tx.poll_abandoned(cx),
                 ReplyTo::Json(tx) => tx.poll_abandoned(cx),
             };
@@ -240,6 +250,10 @@ pub trait AnyLetter: Send {
     fn is_urgent(&self) -> bool {
         self.details().0.is_some_and(|meta| meta.urgent)
     }
+    /// Whether nobody will hear what becomes of it.
+    fn is_tell(&self) -> bool;
+    /// Of a turn that has crashed: whether it is to run once more. It says so once.
+    fn comes_again(&mut self) -> bool;
     /// Whether it is an attempt of a task.
     fn is_task(&self) -> bool {
         self.details().0.is_some_and(|meta| meta.claim.is_some())
@@ -299,7 +313,7 @@ impl<M: Message> AnyLetter for Letter<M> {
 
     fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>) {
         match std::mem::replace(&mut self.to, ReplyTo::Nobody) {
-            ReplyTo::Nobody => {}
+            ReplyTo::Nobody | ReplyTo::Timer => {}
             ReplyTo::Json(tx) => {
                 drop(tx.send(outcome.map(|body| JsonReply { body, version: 0, turn: None, replayed: true })));
             }
@@ -314,10 +328,22 @@ impl<M: Message> AnyLetter for Letter<M> {
 
     fn start(&self) -> bool {
         match &self.to {
-            ReplyTo::Nobody => true,
+            ReplyTo::Nobody | ReplyTo::Timer => true,
             ReplyTo::Ask(tx) => tx.start(),
             ReplyTo::Json(tx) => tx.start(),
         }
+    }
+
+    fn is_tell(&self) -> bool {
+        !self.to.is_somebody() && self.meta.as_ref().is_none_or(|meta| meta.claim.is_none())
+    }
+
+    fn comes_again(&mut self) -> bool {
+        let again = matches!(self.to, ReplyTo::Timer) && self.message.is_some();
+        if again {
+            self.to = ReplyTo::Nobody;
+        }
+        again
     }
 
     fn hurry(&mut self) {
@@ -398,7 +424,7 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
     }
     #[inline]
     fn answer(&mut self, version: i64) {
-        if !matches!(self.to, ReplyTo::Nobody) {
+        if self.to.is_somebody() {
             self.release(version);
         }
     }

@@ -24,20 +24,23 @@ impl<A: Agent> AgentRef<A> {
     /// the agent woken, once for as many as there is room for. At most once: lost in a crash.
     ///
     /// # Errors
-    /// Returns the messages that were not taken, if the mailbox is closed, or full and the policy rejects.
+    /// Returns the messages that were not taken, if the mailbox is closed, or full and the policy rejects; all of
+    /// them, if one is invalid.
     pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>) -> SendMany<'_, A, M, I>
     where
         A: Accepts<M, I>,
     {
-        let (lane, urgent) = (self.lane.as_ref().ok(), self.urgent);
-        SendMany { lane, urgent, messages: ms.into_iter().collect(), _index: PhantomData }
+        let messages: VecDeque<M> = ms.into_iter().collect();
+        let valid = |_: &&Arc<Lane<A>>| messages.iter().all(|m| m.validate().is_ok());
+        let lane = self.lane.as_ref().ok().filter(valid);
+        SendMany { lane, urgent: self.urgent, messages, _index: PhantomData }
     }
 }
 
 /// Many tells in progress: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct SendMany<'r, A: Agent, M: Message, I> {
-    /// `None`: there is no such agent.
+    /// `None`: there is no such agent, or it must not have one of them.
     lane: Option<&'r Arc<Lane<A>>>,
     urgent: bool,
     messages: VecDeque<M>,

@@ -6,6 +6,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod bond;
+pub(crate) mod chain;
 pub mod counter;
 pub(crate) mod drops;
 pub(crate) mod guard;
@@ -115,7 +116,8 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     }
 
     /// Runs after every decode of the state. May open resources into `#[serde(skip)]` fields; may
-    /// neither send nor change stored fields.
+    /// neither send nor change stored fields. In a hook, an ask, a call of a tool and a read of the store are
+    /// refused. It may take as long as a turn; if its agent is to leave memory, 5 s from then.
     ///
     /// # Errors
     /// An error counts as a crash.
@@ -124,7 +126,7 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Runs before the agent is unloaded normally; not after a crash.
+    /// Runs before the agent is unloaded normally; not after a crash. What holds of `on_start` holds of it too.
     ///
     /// # Errors
     /// An error is reported and has no other effect.

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 
+use crate::model::supervision::Budget;
+
 /// What senders meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entrance {
@@ -27,6 +29,8 @@ pub(super) struct Queue<E> {
     pub cell: Option<Waker>,
     /// Who waits for room, in the order of their coming; most never have anybody.
     pub senders: Option<Box<VecDeque<Waker>>>,
+    /// The crashes that count against the agent; most never have one.
+    pub budget: Option<Box<Budget>>,
 }
 
 impl<E> Queue<E> {
@@ -39,6 +43,7 @@ impl<E> Queue<E> {
             attached: false,
             cell: None,
             senders: None,
+            budget: None,
         }
     }
 

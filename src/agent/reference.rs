@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Agent,
+    Agent, Invalid,
     answer::AskError,
+    chain::Chain,
     host::{Host, Submission, Submitter, directory},
     lane::{Lane, Manner, NotTaken},
     letter::{Answer, Key, Letter, Meta, ReplyTo},
@@ -72,10 +73,17 @@ impl<A> fmt::Debug for Address<A> {
     }
 }
 
-/// The message that a full or shut mailbox did not take.
+/// The message that a full or shut mailbox did not take, or that is [invalid](Full::invalid).
 #[derive(Debug, thiserror::Error)]
 #[error("the mailbox did not take it")]
 pub struct Full<M>(pub M);
+
+impl<M: Message> Full<M> {
+    /// What is wrong with the message, where that is why it was not taken: no mailbox ever will.
+    pub fn invalid(&self) -> Option<Invalid> {
+        self.0.validate().err()
+    }
+}
 
 /// A reference to one agent, for use outside of a turn. Cheap to clone; it stays valid across crashes,
 /// passivation and restarts of the agent.
@@ -134,23 +142,27 @@ impl<A: Agent> AgentRef<A> {
     /// Sends `m` and waits only until the mailbox has room for it. Delivered at most once: lost in a crash.
     ///
     /// # Errors
-    /// Returns the message if the mailbox is closed, or full and the policy is [`OnFull::Reject`](crate::OnFull).
+    /// Returns the message if it is invalid, or the mailbox is closed, or full and the policy is
+    /// [`OnFull::Reject`](crate::OnFull).
     pub fn tell<M: Message, I>(&self, m: M) -> Tell<'_, A, M, I>
     where
         A: Accepts<M, I>,
     {
-        Tell { lane: self.lane.as_ref().ok(), message: Some(m), urgent: self.urgent, _index: PhantomData }
+        let lane = self.lane.as_ref().ok().filter(|_| m.validate().is_ok());
+        Tell { lane, message: Some(m), urgent: self.urgent, _index: PhantomData }
     }
 
     /// Sends `m` without waiting at all.
     ///
     /// # Errors
-    /// Returns the message if the mailbox is closed or full.
+    /// Returns the message if it is invalid, or the mailbox is closed or full.
     pub fn try_tell<M: Message, I>(&self, m: M) -> Result<(), Full<M>>
     where
         A: Accepts<M, I>,
     {
-        let Ok(lane) = &self.lane else { return Err(Full(m)) };
+        let Some(lane) = self.lane.as_ref().ok().filter(|_| m.validate().is_ok()) else {
+            return Err(Full(m));
+        };
         let manner = Manner { is_task: false, urgent: self.urgent };
         lane.place(manner, m, |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None))).map_err(|(_, m)| Full(m))
     }
@@ -196,14 +208,19 @@ pub(crate) async fn submit<M: Message>(
 pub(crate) fn as_input<M: Message>(host: &dyn Host, message: &M) -> Result<Box<RawValue>, AskError> {
     message.validate().map_err(AskError::Invalid)?;
     let input = serde_json::value::to_raw_value(message)
-        .map_err(|e| AskError::Invalid(super::Invalid::at("", e.to_string())))?;
-    if input.get().len() > host.message_bytes() {
-        return Err(AskError::TooLarge(format!(
-            "the message has {} bytes, more than limits.message_bytes",
-            input.get().len()
-        )));
-    }
+        .map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))?;
+    check_size(host, input.get())?;
     Ok(input)
+}
+
+/// Whether a message may be as large as this, which is its JSON.
+pub(crate) fn check_size(host: &dyn Host, body: &str) -> Result<(), AskError> {
+    let (bytes, most) = (body.len(), host.message_bytes());
+    if bytes > most {
+        let why = format!("the message has {bytes} bytes, more than limits.message_bytes ({most})");
+        return Err(AskError::TooLarge(why));
+    }
+    Ok(())
 }
 
 /// A hash that tells requests under one idempotency key apart.
@@ -215,8 +232,8 @@ pub(crate) fn request_hash(name: &str, body: &str) -> [u8; 16] {
     hasher.digest128().to_be_bytes()
 }
 
-/// How much longer an ask waits for a turn that had begun when its timeout elapsed.
-const GRACE: Duration = Duration::from_millis(500);
+/// How much longer an ask or a call waits for what had begun when its timeout elapsed.
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 enum AskStage<A: Agent, M: Message> {
     Start(Result<Arc<Lane<A>>, Box<AskError>>, M),
@@ -266,7 +283,7 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
         self
     }
 
-    pub(crate) fn with_chain(mut self, chain: Vec<String>) -> Self {
+    pub(crate) fn with_chain(mut self, chain: Chain) -> Self {
         if !chain.is_empty() {
             self.meta.get_or_insert_default().chain = chain;
         }
@@ -282,7 +299,9 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
         if let Some(key) = self.meta.as_mut().and_then(|m| m.key.as_mut()) {
             check_key_text(&key.text).map_err(AskError::widen)?;
             let body = serde_json::to_string(&message)
-                .map_err(|e| AskError::Invalid(super::Invalid::at("", e.to_string())))?;
+                .map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))?;
+            let host = lane.host().ok_or_else(|| node_has_ended().widen())?;
+            check_size(&*host, &body).map_err(AskError::widen)?;
             key.request = request_hash(M::NAME, &body);
         }
         let (tx, rx) = slot();
@@ -304,7 +323,7 @@ pub(crate) fn check_key_text(key: &str) -> Result<(), AskError> {
         return Ok(());
     }
     let detail = "an idempotency key has 1 to 255 bytes and no control characters";
-    Err(AskError::Invalid(super::Invalid::at("/idempotency_key", detail)))
+    Err(AskError::Invalid(Invalid::at("/idempotency_key", detail)))
 }
 
 pub(crate) fn not_taken(why: NotTaken) -> AskError {
@@ -404,7 +423,7 @@ impl<A: Agent, M: Message, I> Ask<A, M, I> {
 /// A tell in progress: awaiting it waits for room in the mailbox.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Tell<'r, A: Agent, M, I> {
-    /// `None`: there is no such agent.
+    /// `None`: there is no such agent, or it must not have this message.
     lane: Option<&'r Arc<Lane<A>>>,
     /// The letter is made when the mailbox takes it: until then there is less to move.
     message: Option<M>,

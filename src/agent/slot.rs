@@ -135,6 +135,11 @@ impl<T> ReplyTx<T> {
 }
 
 impl<T> ReplyTx<T> {
+    /// Whether somebody waits for the answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| matches!(*slot.0.lock(), State::Empty { .. }))
+    }
+
     /// Whether nobody waits for the answer any more; else `cx` is woken when that is so.
     pub(crate) fn poll_abandoned(&self, cx: &mut Context<'_>) -> bool {
         let Some(slot) = &self.0 else { return true };

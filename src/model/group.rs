@@ -12,8 +12,9 @@ use super::supervision::{Budget, Decision, Restart, RestartPolicy, decide};
 
 /// Who is restarted when a member has crashed.
 ///
-/// As in [OTP](https://www.erlang.org/doc/system/sup_princ.html#restart-strategy); the order is that in
-/// which the members came into memory.
+/// As in [OTP](https://www.erlang.org/doc/system/sup_princ.html#restart-strategy), among those in memory. Their
+/// order is that of their kinds in the program, and within a kind that of their keys: leaving memory and coming
+/// back gives nobody another place. Members are restarted beside each other, not one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
@@ -22,7 +23,7 @@ pub enum Strategy {
     OneForOne,
     /// All that are in memory.
     OneForAll,
-    /// The one that crashed, and those that came after it.
+    /// The one that crashed, and those behind it.
     RestForOne,
 }
 
@@ -36,8 +37,8 @@ impl Strategy {
         }
     }
 
-    /// Whether a member that came as the `member`th is restarted when the `crashed`th has crashed.
-    pub fn takes_along(self, crashed: u64, member: u64) -> bool {
+    /// Whether a member at this place is restarted when one at that place has crashed.
+    pub fn takes_along<P: Ord>(self, crashed: P, member: P) -> bool {
         match self {
             Self::OneForOne => false,
             Self::OneForAll => member != crashed,

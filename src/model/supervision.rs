@@ -15,24 +15,23 @@ use super::{
 /// How many spans a window is cut into when its restarts are too many to remember one by one.
 const SPANS: u32 = 64;
 
-/// What may be restarted at all.
+/// Whether an agent is started again by itself after a crash.
+///
+/// An end in good order needs no restart: an agent that has retired, or was passivated, comes back with its next
+/// message whatever is set here. So `Permanent` and `Transient` are the same for an agent; both names of
+/// [OTP](https://www.erlang.org/doc/system/sup_princ.html) are understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
-    /// Always: after a crash and after an end of its own.
+    /// It is started again, within its intensity.
     #[default]
     Permanent,
-    /// After a crash only.
+    /// As `Permanent`.
     Transient,
-    /// Never.
+    /// It is not: its crash is its end, of which its watchers hear, and it leaves memory with its timers. Its next
+    /// message, which may wait already, starts it anew from what it has committed, without a back-off, however
+    /// often that happens: each crash has answered a message. Where it cannot start, it is stopped.
     Temporary,
-}
-
-impl Restart {
-    /// Whether an orderly end of its own is followed by a restart. A crash goes to [`decide`].
-    pub fn after_orderly_end(self) -> bool {
-        self == Self::Permanent
-    }
 }
 
 /// How often and how fast something may be restarted.
@@ -362,7 +361,10 @@ mod tests {
             decide(&policy(0, 1000), &mut budget, 1, Duration::ZERO, 1.0),
             Decision::Exceeded { attempts: 0 }
         );
-        assert!(Restart::Permanent.after_orderly_end() && !Restart::Transient.after_orderly_end());
+        let transient = RestartPolicy { restart: Restart::Transient, ..RestartPolicy::default() };
+        let both = [transient, RestartPolicy::default()];
+        let [one, other] = both.map(|policy| decide(&policy, &mut Budget::new(), 1, Duration::ZERO, 1.0));
+        assert_eq!(one, other);
     }
 
     #[test]

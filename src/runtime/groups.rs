@@ -1,6 +1,6 @@
 //! Groups at run time: their members, and what the orchestrator does when one has crashed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
 
@@ -56,9 +56,8 @@ pub(crate) struct Budgets {
 #[rtype(result = "()")]
 pub(crate) struct MemberCrashed {
     pub group: String,
-    pub subject: String,
-    /// As which cell of the node it came into memory.
-    pub started: u64,
+    pub kind: &'static str,
+    pub key: Arc<str>,
     pub gave_up: bool,
 }
 
@@ -71,12 +70,15 @@ impl Handler<MemberCrashed> for Orchestrator {
         self.budgets.groups.resize_with(node.groups.len(), Budget::new);
         let Some(budget) = self.budgets.groups.get_mut(at) else { return };
         let (policy, subject) = (&group.policy, format!("group:{}", group.name));
+        let because_of = format!("{}/{}", crashed.kind, crashed.key);
+        let place = node.kinds.iter().position(|kind| kind.name() == crashed.kind);
+        let place = (place.unwrap_or_default(), &*crashed.key);
         match judge(policy, budget, crashed.gave_up, node.uptime()) {
             Verdict::Restart { attempt } => {
-                let restarted = renew(&node, group, |m| policy.strategy.takes_along(crashed.started, m));
+                let restarted = renew(&node, group, |member| policy.strategy.takes_along(place, member));
                 if restarted > 0 {
                     let event = planned(&subject, policy.strategy.name(), attempt, policy);
-                    node.logger.emit(event.field("members", restarted).field("because_of", crashed.subject));
+                    node.logger.emit(event.field("members", restarted).field("because_of", because_of));
                 }
             }
             Verdict::Escalate { attempts } => {
@@ -92,7 +94,7 @@ impl Handler<MemberCrashed> for Orchestrator {
                     .field("attempts", attempts)
                     .field("max", policy.max_restarts)
                     .field("within_ms", millis(policy.within))
-                    .field("because_of", crashed.subject)
+                    .field("because_of", because_of)
                     .field("escalated_to", "orchestrator");
                 node.logger.emit(event);
                 match judge(&root, &mut self.budgets.root, false, node.uptime()) {
@@ -120,7 +122,23 @@ fn planned(subject: &str, strategy: &str, attempt: u32, policy: &GroupPolicy) ->
         .field("delay_ms", millis(Duration::ZERO))
 }
 
-fn renew(node: &Node, group: &Group, which: impl Fn(u64) -> bool) -> usize {
-    let kinds = node.kinds.iter().filter(|kind| kind.policy().group.as_ref() == Some(&group.name));
-    kinds.map(|kind: &std::sync::Arc<dyn AnyKind>| kind.renew(&which)).sum()
+/// Restarts those of these places: the number of the kind, and the key.
+fn renew(node: &Node, group: &Group, which: impl Fn((usize, &str)) -> bool) -> usize {
+    let kinds = node.kinds.iter().enumerate().filter(|(_, kind)| group.has(&***kind));
+    kinds.map(|(at, kind)| kind.renew(&|key| which((at, key)))).sum()
+}
+
+impl Group {
+    fn has(&self, kind: &dyn AnyKind) -> bool {
+        kind.policy().group.as_ref() == Some(&self.name)
+    }
+}
+
+impl Node {
+    /// The kinds of a group that take a message.
+    pub(crate) fn members(&self, group: &str, message: &str) -> Vec<&'static str> {
+        let Some(group) = self.groups.iter().find(|known| known.name == group) else { return Vec::new() };
+        let kinds = self.kinds.iter().filter(|kind| group.has(&***kind));
+        kinds.filter(|kind| kind.shape(message).is_some()).map(|kind| kind.name()).collect()
+    }
 }

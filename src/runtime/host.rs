@@ -110,11 +110,11 @@ impl Host for Node {
         self.notes.noted();
     }
 
-    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize) {
+    fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize, why: &str) {
         self.metrics.tells_dropped(kind, n);
         let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
         let event = event.field("message_type", message).field_opt("dropped", (n > 1).then_some(n));
-        self.logger.emit(event.field("reason", "its mailbox is full or shut"));
+        self.logger.emit(event.field("reason", why.to_owned()));
     }
 
     fn publish(&self, topic: Arc<str>, publication: Publication) {
@@ -123,5 +123,9 @@ impl Host for Node {
 
     fn broadcast(&self, kind: &'static str, publication: Publication) {
         self.broadcast_to(kind, publication);
+    }
+
+    fn members(&self, group: &str, message: &str) -> Vec<&'static str> {
+        Self::members(self, group, message)
     }
 }

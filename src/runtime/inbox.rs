@@ -73,6 +73,8 @@ pub(crate) trait Cargo: Send {
     fn version(&self) -> i64;
     /// Sends what it holds, in its order.
     fn release(self: Box<Self>);
+    /// Sends what it holds, but for the answers, of which nobody hears whether there were any.
+    fn release_unanswered(self: Box<Self>);
     /// Itself, for the cell that takes it back.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
@@ -151,6 +153,15 @@ impl Inbox {
             self.version.store(cargo.version(), Ordering::Relaxed);
             cargo.release();
         }
+    }
+
+    /// As [`Inbox::release`], where a test has the agent crash before it answers.
+    pub(crate) fn crash_unanswered(&self) {
+        if let Some(cargo) = self.unload() {
+            self.version.store(cargo.version(), Ordering::Relaxed);
+            cargo.release_unanswered();
+        }
+        self.tell(Control::Crash);
     }
 
     pub(crate) fn land(&self, outcome: Outcome) {

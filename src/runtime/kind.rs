@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,6 +18,7 @@ use super::{
     held::Held,
     inbox::{Control, Phase},
     kind_policy::KindPolicy,
+    lost_tells,
     metrics::Turns,
     node::Node,
     running_cell::{Live, LiveInfo, mailbox},
@@ -127,7 +128,7 @@ impl<A: Agent> Activator<A> for Starter<A> {
         });
         if !started {
             kind.gone();
-            turn_away::<A>(lane.orphaned(), &going_down());
+            turn_away(&lane, lane.orphaned(), &going_down());
         }
     }
 }
@@ -149,8 +150,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn reconfigure(&self, settings: &Settings);
     fn shape(&self, message: &str) -> Option<Arc<Shape>>;
     fn message_names(&self) -> Vec<String>;
-    /// Has the running agents restart that came into memory as those cells; how many.
-    fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize;
+    /// Has the running agents of such keys restart; how many.
+    fn renew(&self, which: &dyn Fn(&str) -> bool) -> usize;
     /// The running agent whose inbox lies there.
     fn lives_at(&self, place: usize) -> Option<String>;
     /// Decodes a message and puts it in the agent's lane.
@@ -332,7 +333,7 @@ impl<A: Agent> AnyKind for Kind<A> {
             Entrance::Shut(why) => why.to_string(),
             _ => format!("{} is paused", lane.name.subject()),
         };
-        turn_away::<A>(lane.decide(entrance), &AskError::WrongState(why));
+        turn_away(&lane, lane.decide(entrance), &AskError::WrongState(why));
     }
 
     fn clear(&self, key: &str) {
@@ -340,7 +341,7 @@ impl<A: Agent> AnyKind for Kind<A> {
         if let Some(live) = self.live.get(key) {
             live.inbox.clears.store(true, Ordering::Release);
         }
-        turn_away::<A>(lane.clear(), &cleared(&lane.name.subject()));
+        turn_away(&lane, lane.clear(), &cleared(&lane.name.subject()));
     }
 
     fn note_status(&self, id: AgentId) {
@@ -389,8 +390,8 @@ impl<A: Agent> AnyKind for Kind<A> {
         self.live.all().filter_map(of).collect()
     }
 
-    fn renew(&self, which: &dyn Fn(u64) -> bool) -> usize {
-        let those = self.live.all().filter(|live| which(live.inbox.started));
+    fn renew(&self, which: &dyn Fn(&str) -> bool) -> usize {
+        let those = self.live.all().filter(|live| which(&live.lane.name.key));
         those.map(|live| live.inbox.tell(Control::Renew)).count()
     }
 
@@ -403,7 +404,7 @@ impl<A: Agent> AnyKind for Kind<A> {
         if let Some(directory) = self.directory.get() {
             directory.closing.store(true, Ordering::SeqCst);
             for lane in directory.lanes.all() {
-                turn_away::<A>(lane.set_entrance(Entrance::Closing), &going_down());
+                turn_away(&lane, lane.set_entrance(Entrance::Closing), &going_down());
             }
         }
         for live in self.live.all() {
@@ -462,7 +463,8 @@ fn going_down() -> AskError {
 }
 
 /// Answers letters that no cell will see.
-fn turn_away<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: &AskError) {
+fn turn_away<A: Agent>(lane: &Lane<A>, letters: VecDeque<EnvelopeOf<A>>, error: &AskError) {
+    lost_tells::count(lane, &letters, error);
     for mut letter in letters {
         letter.letter_mut().fail(error.clone());
         letter.letter_mut().release(0);

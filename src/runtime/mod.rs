@@ -32,6 +32,7 @@ mod kind;
 mod kind_policy;
 mod lease;
 mod load_state;
+mod lost_tells;
 mod mailbox_alerts;
 mod metrics;
 pub(crate) mod node;
@@ -56,6 +57,7 @@ mod since;
 mod slow_messages;
 mod state_loader;
 mod task_cell;
+mod tool_call;
 pub(crate) mod tool_cell;
 mod topics;
 #[doc(hidden)]

@@ -52,7 +52,7 @@ impl Host for NullHost {
     fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         Box::pin(async { false })
     }
-    fn tells_dropped(&self, _: &str, _: &str, _: &'static str, _: usize) {}
+    fn tells_dropped(&self, _: &str, _: &str, _: &'static str, _: usize, _: &str) {}
     fn publish(&self, _: Arc<str>, _: Publication) {}
     fn broadcast(&self, _: &'static str, _: Publication) {}
 }

@@ -395,10 +395,13 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                         Ticket::Cell(inbox) if durable && cx.hooks.probe.is_some() => Some(inbox.clone()),
                         _ => None,
                     };
-                    if cell.is_some() && cx.hooks.crashes(Boundary::AfterCommit, unit) {
-                        // It dies before it has heard: what it committed is there, and nobody was told.
+                    if let Some(inbox) =
+                        cell.as_ref().filter(|_| cx.hooks.crashes(Boundary::AfterCommit, unit))
+                    {
+                        // What it committed is there, and has left; it dies before it has answered.
                         verdicts.next();
-                        ticket.answer(Outcome::Unknown, unit);
+                        inbox.crash_unanswered();
+                        ticket.answer(Outcome::Durable, unit);
                         continue;
                     }
                     if let (Ticket::Cell(inbox), true, Some(Verdict::Durable)) =

@@ -15,9 +15,9 @@ pub(crate) enum Boundary {
     BeforeHandler,
     /// The handler has ended well, and nothing is durable.
     AfterHandler,
-    /// Its commit is durable, and nobody has been told.
+    /// Its commit is durable, and what it sends has left; nobody has been answered.
     AfterCommit,
-    /// All who waited have been told.
+    /// All who waited have been answered.
     AfterRelease,
 }
 
@@ -26,8 +26,8 @@ impl fmt::Display for Boundary {
         f.write_str(match self {
             Self::BeforeHandler => "before the handler of",
             Self::AfterHandler => "after the handler, before the commit, of",
-            Self::AfterCommit => "before the release of",
-            Self::AfterRelease => "after the release of",
+            Self::AfterCommit => "before the answers of",
+            Self::AfterRelease => "after the answers of",
         })
     }
 }

@@ -4,13 +4,10 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context as Cx, Poll},
     time::Duration,
 };
 
@@ -19,20 +16,16 @@ use tokio::time::Instant;
 use actix::prelude::*;
 use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
-    crashes::{dropped_badly, guard},
     node::Node,
     pace::{Begin, Pace},
+    tool_call::{CallEnd, DEFAULT_TIMEOUT, Ended, answer},
     views::ToolInfo,
 };
 use crate::{
     agent::{
-        AskError, Fault, JsonRefusal, JsonReply, Message as Typed, Refused, Shape,
-        letter::{Answer, JsonAnswer},
-        messages::decode,
+        AskError, JsonRefusal, Message as Typed, Shape, drops::Guarded, letter::JsonAnswer, messages::decode,
         slot::ReplyTx,
     },
     clock,
@@ -40,16 +33,9 @@ use crate::{
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
         task::{Bounds, TaskTerms},
     },
-    tool::{
-        Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort,
-        course::{Course, Halt},
-    },
+    tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
 };
 
-/// How long a call may take when its tool does not say.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a call that is asked to end may take for it, before it is dropped.
-const GRACE: Duration = Duration::from_secs(1);
 /// At most so many calls wait for a tool.
 const MAX_WAITING: usize = 4_096;
 
@@ -138,31 +124,14 @@ fn refuse<M: Typed>(invocation: Invocation<M>, error: AskError) {
     answer(invocation.reply, Err(error.widen()), false);
 }
 
-fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>, once: bool) {
-    // The reply may be dropped here, and is the user's value.
-    let answered = guard(|| match reply {
-        InvocationReply::Typed(tx) => drop(tx.send(answer)),
-        InvocationReply::Json(tx) => drop(tx.send(answer.map_err(AskError::into_json).and_then(|reply| {
-            let why = match guard(|| serde_json::value::to_raw_value(&reply)) {
-                Ok(Ok(body)) => return Ok(JsonReply { body, version: 0, turn: None, replayed: false }),
-                Ok(Err(e)) => e.to_string(),
-                Err((message, _)) => message,
-            };
-            // An effect that happens once has happened: its task must not run again by itself.
-            let fault = || Fault::new(format!("the reply cannot be written as JSON: {why}"));
-            Err(if once { AskError::Unknown } else { AskError::Failed(fault()) })
-        }))),
-    });
-    if let Err(panic) = answered {
-        dropped_badly(M::NAME, panic);
-    }
-}
-
-fn begins<M: Typed>(reply: &InvocationReply<M>) -> bool {
-    match reply {
-        InvocationReply::Typed(tx) => tx.start(),
-        InvocationReply::Json(tx) => tx.start(),
-    }
+/// Why a call is not to begin any more.
+fn comes_to_nothing<M: Typed>(invocation: &Invocation<M>, now: Instant) -> Option<AskError> {
+    let awaited = match &invocation.reply {
+        InvocationReply::Typed(tx) => tx.is_awaited(),
+        InvocationReply::Json(tx) => tx.is_awaited(),
+    };
+    let late = invocation.meta.deadline.is_some_and(|deadline| now >= deadline);
+    (late || !awaited).then_some(AskError::TimedOut)
 }
 
 impl<M: Typed> ToolPort for ToolHandle<M> {
@@ -212,7 +181,7 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
         meta: CallMeta,
         tx: ReplyTx<JsonAnswer>,
     ) -> Result<(), AskError<JsonRefusal>> {
-        let input = decode::<M>(body).map_err(AskError::Invalid)?;
+        let input = Guarded::new(M::NAME, decode::<M>(body).map_err(AskError::Invalid)?);
         (self.port.0)(Invocation { input, meta, reply: InvocationReply::Json(tx) });
         Ok(())
     }
@@ -256,13 +225,6 @@ impl<M: Typed> Actor for ToolCell<M> {
 #[rtype(result = "()")]
 struct Invoke<M: Typed>(Invocation<M>);
 
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Ended {
-    failed: bool,
-    crash: Option<(String, Option<String>, Option<String>)>,
-}
-
 impl<M: Typed> Handler<Invoke<M>> for ToolCell<M> {
     type Result = ();
     fn handle(&mut self, Invoke(invocation): Invoke<M>, ctx: &mut Self::Context) {
@@ -295,8 +257,14 @@ impl<M: Typed> ToolCell<M> {
     /// Begins what the limits allow.
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let Some(node) = self.node.upgrade() else { return };
-        while self.spec.limits.concurrency.is_none_or(|n| self.running < n) && !self.waiting.is_empty() {
-            match self.pace.begin(Instant::now()) {
+        while self.spec.limits.concurrency.is_none_or(|n| self.running < n) {
+            let now = Instant::now();
+            let Some(next) = self.waiting.front() else { break };
+            if let Some(error) = comes_to_nothing(next, now) {
+                self.waiting.pop_front().into_iter().for_each(|gone| refuse(gone, error.clone()));
+                continue;
+            }
+            match self.pace.begin(now) {
                 Begin::Now => {}
                 Begin::Timed => break,
                 Begin::After(wait) => {
@@ -310,10 +278,9 @@ impl<M: Typed> ToolCell<M> {
             let Some(invocation) = self.waiting.pop_front() else { break };
             self.running += 1;
             self.figures.calls.fetch_add(1, Ordering::Relaxed);
-            let (spec, cell, host) = (self.spec.clone(), ctx.address(), node.clone());
-            node.runtime.spawn(async move {
-                cell.do_send(run(spec, invocation, host).await);
-            });
+            let (spec, host) = (self.spec.clone(), node.clone());
+            let end = CallEnd::new(ctx.address(), spec.effect);
+            node.runtime.spawn(end.of(spec, invocation, host));
         }
         self.figures.running.store(self.running as u64, Ordering::Relaxed);
         self.figures.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
@@ -342,128 +309,5 @@ impl<M: Typed> ToolCell<M> {
             max_restarts: supervision.max_restarts,
             within: supervision.within,
         });
-    }
-}
-
-/// Runs one call to its end.
-async fn run<M: Typed>(spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<Node>) -> Ended {
-    let Invocation { input, meta, reply } = invocation;
-    if !begins(&reply) {
-        return Ended { failed: false, crash: None };
-    }
-    let cancel = CancellationToken::new();
-    let guard = cancel.clone().drop_guard();
-    let claim = meta.task.as_ref().map(|task| (task.id, task.claim));
-    let call = Call::new(node.host(), meta.key, meta.attempt, claim, cancel);
-    let task = claim.map(|(task, _)| task);
-    if let Some(task) = task {
-        node.calls.pin().insert(task, call.clone());
-    }
-    let limit = spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let limit = meta.timeout.map_or(limit, |t| if spec.limits.timeout.is_some() { t.min(limit) } else { t });
-    let (begin, own) = (spec.run.clone(), call.clone());
-    // The first poll builds the future, so that a panic there is caught too.
-    let work = Guarded(Box::pin(async move { begin(input, own).await }));
-    let result = tokio::select! {
-        biased;
-        ended = work => Left::Ended(ended),
-        why = halted(&call) => Left::Halted(why),
-        () = cancelled_for_long(&call) => Left::OutOfTime,
-        () = out_of_time(&call, limit, spec.limits.heartbeat) => Left::OutOfTime,
-    };
-    drop(guard);
-    if let Some(task) = task {
-        node.calls.pin().remove(&task);
-        node.notes.leave(call.notes().take(task, clock::now()));
-    }
-    // So does a call that takes effect once, of which the function has not seen the end.
-    let interrupted = call.course().is_some_and(Course::close);
-    let once = spec.effect == Effect::Once || interrupted;
-    let (outcome, crash) = match result {
-        Left::Ended(Ok(Ok(value))) => (Ok(value), None),
-        Left::Ended(Ok(Err(_))) if interrupted => (Err(AskError::Unknown), None),
-        Left::Ended(Ok(Err(error))) => (
-            Err(match error.downcast::<Refused<M::Error>>() {
-                Ok(Refused(refusal)) => AskError::Refused(refusal),
-                Err(error) => AskError::Failed(Fault::from(&error)),
-            }),
-            None,
-        ),
-        Left::Halted(Halt::Waits(waits)) => {
-            *meta.waits.lock() = waits;
-            return Ended { failed: false, crash: None };
-        }
-        // Whoever holds the claim now ends it.
-        Left::Halted(Halt::Over) => return Ended { failed: false, crash: None },
-        Left::Halted(Halt::Unknown) => (Err(AskError::Unknown), None),
-        Left::Halted(Halt::Diverged(how)) => (Err(AskError::Diverged(how)), None),
-        Left::Ended(Err((message, site))) => {
-            let id = Uuid::now_v7().to_string();
-            let fault = Fault {
-                message: format!("crashed: {message}"),
-                chain: Vec::new(),
-                crash_id: Some(id.clone()),
-                advice: None,
-            };
-            let error = if once { AskError::Unknown } else { AskError::Failed(fault) };
-            (Err(error), Some((id, Some(message), site)))
-        }
-        Left::OutOfTime => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
-    };
-    let failed = outcome.is_err();
-    answer(reply, outcome, once);
-    Ended { failed, crash }
-}
-
-/// How a call left.
-enum Left<T> {
-    /// The tool's own end, or its panic.
-    Ended(Result<T, (String, Option<String>)>),
-    /// A task function stops before its end.
-    Halted(Halt),
-    OutOfTime,
-}
-
-/// Why a task function stops before its end.
-async fn halted(call: &Call) -> Halt {
-    match call.course() {
-        Some(course) => course.halted().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until a call was asked to end, and has had the time to do so.
-async fn cancelled_for_long(call: &Call) {
-    call.until_cancelled().await;
-    tokio::time::sleep(GRACE).await;
-}
-
-/// Waits until a call has had its time, or has given no sign of life for too long.
-async fn out_of_time(call: &Call, limit: Duration, heartbeat: Option<Duration>) {
-    let begun = Instant::now();
-    let end = begun.checked_add(limit);
-    loop {
-        let silent = heartbeat.and_then(|most| call.notes().last_beat().unwrap_or(begun).checked_add(most));
-        let Some(next) = [end, silent].into_iter().flatten().min() else {
-            return std::future::pending().await;
-        };
-        if Instant::now() >= next {
-            return;
-        }
-        tokio::time::sleep_until(next).await;
-    }
-}
-
-/// Catches panics of the future it polls.
-struct Guarded<T>(Pin<Box<dyn Future<Output = T> + Send>>);
-
-impl<T> Future for Guarded<T> {
-    type Output = Result<T, (String, Option<String>)>;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<Self::Output> {
-        match guard(|| self.0.as_mut().poll(cx)) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
     }
 }

@@ -1,13 +1,14 @@
 //! A call, as a tool sees it. A task function is a call that runs as a task.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::value::to_raw_value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Effect, Out, Refusal, Tool, call_tool,
+    CallMeta, Effect, Out, Refusal, Tool, by, call_tool,
     course::{Asked, Course, read},
     notes::Notes,
 };
@@ -15,17 +16,18 @@ use crate::{
     Settings,
     agent::{
         Agent, AskError, Data, Handler, Invalid, Message, Pending,
+        chain::{Chain, Waiting},
         host::{Host, Submission, Submitter},
         messages::Accepts,
         pending::within,
-        reference::{AgentRef, Ask, as_input},
+        reference::{AgentRef, Ask, as_input, check_size},
     },
     clock,
     model::{
         event::Level,
         id::{Target, TaskId},
         journal::check_signal_name,
-        task::{ClaimId, NewTask},
+        task::NewTask,
     },
 };
 
@@ -47,6 +49,12 @@ struct Inner {
     cancel: CancellationToken,
     /// Of a call that runs as a task.
     course: Option<Course>,
+    /// The tool's name.
+    tool: &'static str,
+    /// Until when its caller waits.
+    deadline: Option<Instant>,
+    /// Who waits for it.
+    chain: Chain,
     notes: Notes,
 }
 
@@ -61,13 +69,29 @@ pub struct NoSignal {
 impl Call {
     pub(crate) fn new(
         host: Arc<dyn Host>,
-        key: String,
-        attempt: u32,
-        task: Option<(TaskId, ClaimId)>,
+        tool: &'static str,
+        meta: CallMeta,
         cancel: CancellationToken,
     ) -> Self {
-        let course = task.map(|(task, claim)| Course::new(host.clone(), task, claim));
-        Self(Arc::new(Inner { host, key, attempt, cancel, course, notes: Notes::default() }))
+        let CallMeta { key, attempt, task, deadline, chain, .. } = meta;
+        let course = task.map(|task| Course::new(host.clone(), task.id, task.claim));
+        let notes = Notes::default();
+        Self(Arc::new(Inner { host, key, attempt, cancel, course, tool, deadline, chain, notes }))
+    }
+
+    /// Whether both are the same call.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Who waits for what this call waits for: the call itself too, as long as the second value lives.
+    fn chain(&self) -> (Chain, Waiting) {
+        self.0.chain.and(&format!("tool:{}", self.0.tool))
+    }
+
+    /// Until when something that it calls is to have ended, which may take so long.
+    fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
+        [by(timeout), self.0.deadline].into_iter().flatten().min()
     }
 
     pub(crate) fn course(&self) -> Option<&Course> {
@@ -163,13 +187,16 @@ impl Call {
                     )));
                 }
                 let key = options.key.unwrap_or_else(|| format!("{own}/{}", T::NAME));
-                return call_tool::<T>(host.clone(), input, key, options.timeout).await;
+                let (chain, _waiting) = this.chain();
+                let deadline = this.deadline(options.timeout);
+                let meta = CallMeta { key, deadline, chain, ..CallMeta::default() };
+                return call_tool::<T>(host.clone(), input, meta).await;
             };
-            let body = body(&input).map_err(AskError::widen)?;
+            let body = body(&**host, &input).map_err(AskError::widen)?;
             let asked = Asked { target: &format!("tool:{}", T::NAME), input: &body, once };
             let make = |key| {
-                let key = options.key.unwrap_or(key);
-                call_tool::<T>(host.clone(), input, key, options.timeout)
+                let (key, deadline) = (options.key.unwrap_or(key), by(options.timeout));
+                call_tool::<T>(host.clone(), input, CallMeta { key, deadline, ..CallMeta::default() })
             };
             course.call::<T::Input, _>(asked, make).await
         })
@@ -244,8 +271,11 @@ impl Call {
     }
 }
 
-fn body(message: &impl serde::Serialize) -> Result<String, AskError> {
-    serde_json::to_string(message).map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))
+fn body(host: &dyn Host, message: &impl serde::Serialize) -> Result<String, AskError> {
+    let body =
+        serde_json::to_string(message).map_err(|e| AskError::Invalid(Invalid::at("", e.to_string())))?;
+    check_size(host, &body)?;
+    Ok(body)
 }
 
 /// A reference to an agent, for use in a call.
@@ -266,10 +296,13 @@ impl<B: Agent> AgentCall<B> {
     {
         let (call, agent) = (self.call.clone(), self.agent.clone());
         Pending::new(move |options| async move {
+            let (chain, _waiting) = call.chain();
+            let callee = format!("{}/{}", B::KIND, agent.address().key);
+            chain.admits(&callee).map_err(AskError::Cycle)?;
             let ask = |key: Option<String>, m: M| -> Ask<B, M, I> {
-                let ask = agent.ask(m);
-                let ask = match options.timeout {
-                    Some(timeout) => ask.timeout(timeout),
+                let ask = agent.ask(m).with_chain(chain);
+                let ask = match call.deadline(options.timeout) {
+                    Some(deadline) => ask.timeout(deadline.saturating_duration_since(Instant::now())),
                     None => ask,
                 };
                 match key {
@@ -278,8 +311,8 @@ impl<B: Agent> AgentCall<B> {
                 }
             };
             let Some(course) = &call.0.course else { return ask(options.key, m).await };
-            let body = body(&m).map_err(AskError::widen)?;
-            let target = format!("{}/{} {}", B::KIND, agent.address().key, M::NAME);
+            let body = body(&*call.0.host, &m).map_err(AskError::widen)?;
+            let target = format!("{callee} {}", M::NAME);
             let dedupes = !<B as Handler<M>>::READ_ONLY;
             let asked = Asked { target: &target, input: &body, once: false };
             course.call::<M, _>(asked, |key| ask(options.key.or(dedupes.then_some(key)), m)).await
@@ -301,7 +334,7 @@ impl<B: Agent> AgentCall<B> {
     /// run.
     ///
     /// # Errors
-    /// Returns the message if the mailbox is closed, or full and the policy rejects.
+    /// Returns the message if it is invalid, or the mailbox is closed, or full and the policy rejects.
     pub async fn tell<M: Message, I>(&self, m: M) -> Result<(), crate::Full<M>>
     where
         B: Accepts<M, I>,

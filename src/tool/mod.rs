@@ -11,15 +11,18 @@ use std::{any::Any, future::Future, marker::PhantomData, sync::Arc, time::Durati
 pub use call::{AgentCall, Call, NoSignal};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::{
     Settings,
     agent::{
         AskError, Message, Pending,
+        chain::Chain,
+        drops::Guarded,
         host::Host,
         letter::{Answer, JsonAnswer},
-        reference::{submit, unanswered},
-        slot::{ReplyTx, slot},
+        reference::{GRACE, submit, unanswered},
+        slot::{ReplyRx, ReplyTx, slot},
     },
     model::{
         id::{Target, TaskId},
@@ -81,7 +84,7 @@ pub struct Limits {
     pub concurrency: Option<usize>,
     /// How many calls may begin within a time on a node.
     pub rate: Option<(u32, Duration)>,
-    /// How long one call may take; 30 s when not set.
+    /// How long one call may take from its beginning; 30 s when not set.
     pub timeout: Option<Duration>,
     /// How long a call may go without [`Call::heartbeat`] before it is ended as if it had timed out.
     pub heartbeat: Option<Duration>,
@@ -120,7 +123,26 @@ pub(crate) struct CallMeta {
     pub task: Option<Arc<Claimed>>,
     /// Where it leaves what it waits for, in place of an answer.
     pub waits: Waits,
+    /// How long it may take from its beginning.
     pub timeout: Option<Duration>,
+    /// Until when its caller waits: it does not begin after that, and ends by then.
+    pub deadline: Option<Instant>,
+    /// Who waits for it.
+    pub chain: Chain,
+}
+
+impl Default for CallMeta {
+    fn default() -> Self {
+        Self {
+            key: String::new(),
+            attempt: 1,
+            task: None,
+            waits: Waits::default(),
+            timeout: None,
+            deadline: None,
+            chain: Chain::default(),
+        }
+    }
 }
 
 /// What a task that ends its run without an answer waits for.
@@ -128,7 +150,8 @@ pub(crate) type Waits = Arc<Mutex<Vec<Wait>>>;
 
 /// A typed call on its way to its tool.
 pub(crate) struct Invocation<M: Message> {
-    pub input: M,
+    /// Guarded: it may be dropped where it waits.
+    pub input: Guarded<M>,
     pub meta: CallMeta,
     pub reply: InvocationReply<M>,
 }
@@ -150,11 +173,11 @@ pub(crate) struct TypedPort<M: Message>(pub Box<dyn Fn(Invocation<M>) + Send + S
 pub(crate) async fn call_tool<T: Tool>(
     host: Arc<dyn Host>,
     input: T::Input,
-    key: String,
-    timeout: Option<Duration>,
+    meta: CallMeta,
 ) -> Answer<T::Input> {
     input.validate().map_err(AskError::Invalid)?;
     let (tx, rx) = slot();
+    let deadline = meta.deadline;
     {
         let port = host
             .tool(T::NAME)
@@ -165,13 +188,34 @@ pub(crate) async fn call_tool<T: Tool>(
                     T::NAME
                 ))
             })?;
-        (port.0)(Invocation {
-            input,
-            meta: CallMeta { key, attempt: 1, task: None, waits: Waits::default(), timeout },
-            reply: InvocationReply::Typed(tx),
-        });
+        let input = Guarded::new(T::Input::NAME, input);
+        (port.0)(Invocation { input, meta, reply: InvocationReply::Typed(tx) });
     }
-    rx.await.unwrap_or_else(|| Err(unanswered().widen()))
+    answer_of(rx, deadline).await.unwrap_or_else(|error| Err(error.widen()))
+}
+
+/// The time at which a call is to have ended that may take so long.
+pub(crate) fn by(timeout: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(timeout?)
+}
+
+/// Waits for the answer of a call, the time in the tool's queue included. The error: there is none.
+pub(crate) async fn answer_of<T: Send + 'static>(
+    mut rx: ReplyRx<T>,
+    deadline: Option<Instant>,
+) -> Result<T, AskError> {
+    let Some(deadline) = deadline else { return rx.await.ok_or_else(unanswered) };
+    if let Ok(answer) = tokio::time::timeout_at(deadline, &mut rx).await {
+        return answer.ok_or_else(unanswered);
+    }
+    if rx.withdraw() {
+        return Err(AskError::TimedOut);
+    }
+    // It has begun, and ends by now as well.
+    match tokio::time::timeout(GRACE, rx).await {
+        Ok(answer) => answer.ok_or_else(unanswered),
+        Err(_) => Err(AskError::Unknown),
+    }
 }
 
 /// The program's own section of the configuration, as of now.
@@ -198,7 +242,8 @@ impl<T: Tool> ToolRef<T> {
         Self { host, _tool: PhantomData }
     }
 
-    /// Calls the tool and waits for its reply. A `once` tool runs only as a task: submit it.
+    /// Calls the tool and waits for its reply. A `once` tool runs only as a task: submit it. A timeout covers the
+    /// wait for the tool too: a call that has not begun by then, or whose caller has gone, never does.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -212,7 +257,8 @@ impl<T: Tool> ToolRef<T> {
                 )));
             }
             let key = options.key.unwrap_or_else(|| TaskId::fresh().to_string());
-            call_tool::<T>(host, input, key, options.timeout).await
+            let deadline = by(options.timeout);
+            call_tool::<T>(host, input, CallMeta { key, deadline, ..CallMeta::default() }).await
         })
     }
 

@@ -11,7 +11,28 @@ use crate::support::{World, soon, status, until};
 struct Touch {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Crash {}
-message! { Touch -> u64; Crash -> () }
+/// Leaves memory.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Leave {}
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Close {
+    valid: bool,
+}
+/// Says so to the whole group.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Ring {
+    group: String,
+    valid: bool,
+}
+message! { Touch -> u64; Crash -> (); Leave -> (); Ring -> () }
+impl Message for Close {
+    type Reply = ();
+    type Error = greenroom::Never;
+    const NAME: &'static str = "Close";
+    fn validate(&self) -> Result<(), greenroom::Invalid> {
+        if self.valid { Ok(()) } else { Err(greenroom::Invalid::at("/valid", "it is not")) }
+    }
+}
 
 /// Which agents were started, and stopped.
 #[derive(Clone, Default)]
@@ -30,7 +51,7 @@ macro_rules! member {
         }
         impl Agent for $agent {
             const KIND: &'static str = $kind;
-            type Messages = (Touch, Crash);
+            type Messages = (Touch, Crash, Leave, Close, Ring);
             fn policy() -> Policy {
                 Policy::default()
                     .group("market")
@@ -56,6 +77,24 @@ macro_rules! member {
         impl Handler<Crash> for $agent {
             async fn handle(&mut self, _: Crash, _: &Turn<Self>) -> Result<()> {
                 panic!("as told")
+            }
+        }
+        impl Handler<Leave> for $agent {
+            async fn handle(&mut self, _: Leave, turn: &Turn<Self>) -> Result<()> {
+                turn.retire();
+                Ok(())
+            }
+        }
+        impl Handler<Close> for $agent {
+            async fn handle(&mut self, _: Close, turn: &Turn<Self>) -> Result<()> {
+                turn.resource::<Lives>().0.lock().push(format!("={}", turn.key()));
+                Ok(())
+            }
+        }
+        impl Handler<Ring> for $agent {
+            async fn handle(&mut self, ring: Ring, turn: &Turn<Self>) -> Result<()> {
+                turn.broadcast_to_group(&ring.group, Close { valid: ring.valid });
+                Ok(())
             }
         }
     };
@@ -182,7 +221,7 @@ async fn one_for_all_restarts_all_that_are_in_memory_and_what_was_durable_is_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_for_one_restarts_those_that_came_later() {
+async fn rest_for_one_restarts_those_behind() {
     let (world, lives) = world(Strategy::RestForOne, 10).await;
     members(&world, &lives).await;
     crash(&world, "b").await;
@@ -190,6 +229,51 @@ async fn rest_for_one_restarts_those_that_came_later() {
     // a restart gives nobody another place
     crash(&world, "a").await;
     restarted(&lives, "a", &["a", "b", "c", "d"]).await;
+}
+
+/// The others build on it, whenever it came last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_left_memory_comes_back_to_its_place() {
+    let (world, lives) = world(Strategy::RestForOne, 10).await;
+    members(&world, &lives).await;
+    let a = world.handle().agent::<Feed>("a");
+    soon(a.ask(Leave {})).await.unwrap();
+    until("it leaves", || async { status(&world.handle(), "feed", "a").await == "passivated" }).await;
+    soon(a.ask(Touch {})).await.unwrap();
+    assert_eq!(lives.take(), ["-a", "+a"]);
+    crash(&world, "a").await;
+    restarted(&lives, "a", &["a", "b", "c", "d"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_to_a_group_reaches_all_its_members_that_run() {
+    let lives = Lives::default();
+    let program = Runtime::builder()
+        .group("market", Strategy::OneForOne, 9, Duration::from_secs(60))
+        .agent::<Feed>()
+        .agent::<Desk>()
+        .agent::<Guest>()
+        .resource(lives.clone());
+    let world = World::start(program).await;
+    members(&world, &lives).await;
+    let handle = world.handle();
+    // It does not take the message, which is its right.
+    soon(handle.agent::<Guest>("g").ask(Touch {})).await.unwrap();
+    let told = async || {
+        until("they are told", || async { lives.0.lock().len() == 4 }).await;
+        let mut told = lives.take();
+        told.sort();
+        assert_eq!(told, ["=a", "=b", "=c", "=d"]);
+    };
+    let ring = |group: &str, valid| handle.agent::<Feed>("a").ask(Ring { group: group.into(), valid });
+    soon(ring("market", true)).await.unwrap();
+    told().await;
+    soon(handle.broadcast_to_group("market", Close { valid: true })).await.unwrap();
+    told().await;
+    for (group, valid) in [("market", false), ("nowhere", true)] {
+        assert_eq!(soon(ring(group, valid)).await.unwrap_err().code(), "handler_failed");
+        soon(handle.broadcast_to_group(group, Close { valid })).await.unwrap_err();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,9 @@
 //! a real store on disk, agents defined here.
 
 mod ahead;
+mod asks;
 mod backlog;
+mod calls;
 mod clearing;
 mod configuration;
 mod crashes;
@@ -17,6 +19,8 @@ mod functions;
 mod giving_way;
 mod groups;
 mod held;
+mod hooks;
+mod intensity;
 mod keys;
 mod lifecycle;
 mod limits;

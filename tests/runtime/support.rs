@@ -3,11 +3,12 @@
 use std::{
     future::Future,
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
 use greenroom::{Builder, Handle, Message, Outcome, Runtime, TaskId, model::task::TaskView};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -166,4 +167,17 @@ impl Gate {
     pub fn count(&self, text: &str) -> usize {
         self.notes.lock().iter().filter(|n| *n == text).count()
     }
+}
+
+/// How many messages to a kind have been dropped since this was called.
+pub fn dropped(kind: &'static str) -> impl Fn() -> u64 {
+    static FIGURES: LazyLock<PrometheusHandle> =
+        LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
+    let count = move || {
+        let text = FIGURES.render();
+        let label = format!("greenroom_messages_total{{kind=\"{kind}\",outcome=\"dropped\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&*label)?.parse().ok()).unwrap_or(0)
+    };
+    let before: u64 = count();
+    move || count() - before
 }

@@ -1,17 +1,16 @@
 //! Topics, broadcasts and many messages at once: told with the commit, to whoever is subscribed, or not at
 //! all.
 
-use std::{sync::LazyLock, time::Instant};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use greenroom::{Full, Invalid, OnFull, Persistence, model::id::AgentId, prelude::*};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 
 use crate::{
     faulty::Faults,
     postgres::Database,
-    support::{Gate, World, soon, status, until},
+    support::{Gate, World, dropped, soon, status, until},
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -587,19 +586,6 @@ async fn a_node_that_takes_a_partition_over_asks_again_who_is_subscribed() {
     })
     .await;
     assert!(began.elapsed() < Duration::from_secs(25), "it would have been asked in any case");
-}
-
-/// How many messages to a kind have been dropped since this was called.
-fn dropped(kind: &'static str) -> impl Fn() -> u64 {
-    static FIGURES: LazyLock<PrometheusHandle> =
-        LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
-    let count = move || {
-        let text = FIGURES.render();
-        let label = format!("greenroom_messages_total{{kind=\"{kind}\",outcome=\"dropped\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&*label)?.parse().ok()).unwrap_or(0)
-    };
-    let before: u64 = count();
-    move || count() - before
 }
 
 #[tokio::test(flavor = "multi_thread")]

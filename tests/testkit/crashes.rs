@@ -62,7 +62,7 @@ fn the_place_where_a_scenario_breaks_is_told() {
         Ok(())
     });
     let error = format!("{:#}", careless.unwrap_err());
-    assert!(error.contains("place 3 of 4") && error.contains("before the release"), "{error}");
+    assert!(error.contains("place 3 of 4") && error.contains("before the answers"), "{error}");
     assert!(error.contains("tally/docs") && error.ends_with("4 words"), "{error}");
     // Nothing is proved of a place to which it does not come.
     let fickle = Cell::new(0);

@@ -27,7 +27,7 @@ use crate::{
         task::{NewTask, TaskTerms},
     },
     tool::{
-        ToolPort,
+        CallMeta, ToolPort,
         fs::{FsList, FsRead, List, Read, Roots},
     },
 };
@@ -65,7 +65,7 @@ impl Host for Alone {
     fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool> {
         Box::pin(async { false })
     }
-    fn tells_dropped(&self, _: &str, _: &str, _: &'static str, _: usize) {}
+    fn tells_dropped(&self, _: &str, _: &str, _: &'static str, _: usize, _: &str) {}
     fn publish(&self, _: Arc<str>, _: Publication) {}
     fn broadcast(&self, _: &'static str, _: Publication) {}
 }
@@ -174,7 +174,7 @@ impl World {
 async fn outcome<T: Tool>(tool: &T, task: &NewTask) -> Box<RawValue> {
     assert_eq!(T::EFFECT, Effect::Pure);
     let input: T::Input = serde_json::from_str(task.input.get()).unwrap();
-    let call = Call::new(Arc::new(Alone), String::new(), 1, None, CancellationToken::new());
+    let call = Call::new(Arc::new(Alone), "library", CallMeta::default(), CancellationToken::new());
     let outcome = match tool.run(input.clone(), &call).await {
         Ok(reply) => json!({ "state": "succeeded", "value": reply }),
         Err(e) => {

@@ -7,6 +7,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::agent::AskError;
+
 /// Whether a turn may reach outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -79,11 +81,16 @@ impl Gate {
         self.passed.load(Ordering::Acquire)
     }
 
-    pub(super) async fn pass(&self) {
+    /// Waits until the turn may reach outside. The error: it is a hook, which never may.
+    pub(super) async fn pass(&self) -> Result<(), AskError> {
         std::future::poll_fn(|cx| {
             if self.is_clear() {
                 self.passed.store(true, Ordering::Release);
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_hooks() {
+                let why = "a hook may not ask, call tools or read the store: do that in a handler";
+                return Poll::Ready(Err(AskError::WrongState(why.to_owned())));
             }
             self.waiting.lock().push(cx.waker().clone());
             self.asked.store(true, Ordering::Release);
@@ -92,6 +99,6 @@ impl Gate {
             }
             Poll::Pending
         })
-        .await;
+        .await
     }
 }

@@ -37,10 +37,12 @@ pub(crate) use outbox::Outbox;
 pub use peers::{Batch, Peer, Queued, ToolPeer};
 pub use session::{Held, SessionPeer};
 pub(crate) use timers::{Alarm, Timers};
+pub(crate) use topics::no_member;
 
 use super::{
     Agent,
     answer::AskError,
+    chain::{Chain, Waiting},
     host::{Host, Reads},
     lane::{Lane, Name},
     letter::Meta,
@@ -52,7 +54,7 @@ use crate::{
     Settings, clock,
     model::{
         conversation::ConversationId,
-        id::{Target, TaskId},
+        id::{MAX_IDEMPOTENCY_KEY_BYTES, Target, TaskId},
         session::Expect,
         task::{NewBatch, NewTask},
     },
@@ -102,7 +104,7 @@ struct Told {
     message: Option<Uuid>,
     task: Option<TaskId>,
     deadline: Option<Instant>,
-    chain: Vec<String>,
+    chain: Chain,
     key: Option<String>,
 }
 
@@ -174,9 +176,10 @@ impl<A: Agent> Turn<A> {
         self.told()?.task
     }
 
-    /// The agents that wait for this turn, outermost first.
-    fn chain(&self) -> &[String] {
-        self.told().map_or(&[], |told| &told.chain)
+    /// Who waits for what this turn waits for: the turn itself too, as long as the second value lives.
+    fn chain(&self) -> (Chain, Waiting) {
+        let none = Chain::default();
+        self.told().map_or(&none, |told| &told.chain).and(&self.name().subject())
     }
 
     /// For the cell: whether the turn leaves anything behind.
@@ -230,14 +233,13 @@ impl<A: Agent> Turn<A> {
     }
 
     /// A key that is the same whenever this message is handled again: the task's id, the caller's key, or the
-    /// request's id. Otherwise a fresh random key, which changes if the turn is undone and runs again.
+    /// request's id. Otherwise a fresh random key, which changes if the turn is undone and runs again. It may be
+    /// the key of an ask: it has at most 255 bytes.
     pub fn idempotency_key(&self) -> &str {
         let aside = self.aside();
         aside.key.get_or_init(|| match &aside.told {
             Told { task: Some(task), .. } => task.to_string(),
-            Told { key: Some(key), .. } => {
-                format!("{}/{}/{key}", self.name().kind, self.name().key)
-            }
+            Told { key: Some(key), .. } => fitting(format!("{}/{}/{key}", self.name().kind, self.name().key)),
             Told { message: Some(message), .. } => message.to_string(),
             _ => Uuid::now_v7().to_string(),
         })
@@ -299,7 +301,7 @@ impl<A: Agent> Turn<A> {
 
     /// Reads of the store, once this agent's earlier turns are durable.
     async fn reads(&self) -> Result<&dyn Reads, AskError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         self.host.reads().ok_or_else(node_has_ended)
     }
 
@@ -339,7 +341,7 @@ impl<A: Agent> Turn<A> {
     ) -> Pending<'_, T, anyhow::Error> {
         Pending::new(move |options| async move {
             if !self.gate.is_hooks() {
-                self.gate.pass().await;
+                self.gate.pass().await?;
             }
             let result = Arc::new(Mutex::new(None));
             let there = result.clone();
@@ -416,6 +418,15 @@ impl<A: Agent> Turn<A> {
             *n += 1;
             *n
         };
-        format!("{}:{:032x}:{nth}", self.idempotency_key(), u128::from_be_bytes(hash))
+        fitting(format!("{}:{:032x}:{nth}", self.idempotency_key(), u128::from_be_bytes(hash)))
     }
+}
+
+/// A derived key, or what stands for it where it is too long: each ask on the way adds to it. Shorter ones stay as
+/// they are, for the store knows them.
+fn fitting(key: String) -> String {
+    if key.len() <= MAX_IDEMPOTENCY_KEY_BYTES {
+        return key;
+    }
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).to_string()
 }

@@ -17,19 +17,19 @@ use crate::{
     agent::{
         Agent, Handler,
         answer::{AskError, Done, Joined},
-        host::directory,
+        host::{NOT_TAKEN, directory},
         lane::{Lane, Manner},
         many::plain,
         message::Message,
         messages::Accepts,
         pending::Pending,
-        reference::{Address, Ask},
+        reference::{Address, Ask, check_size},
     },
     model::{
         id::{Target, TaskId},
         task::{NewTask, Notify},
     },
-    tool::{Effect, Out, Refusal, Tool, call_tool},
+    tool::{CallMeta, Effect, Out, Refusal, Tool, by, call_tool},
 };
 
 /// Another agent, as used from a turn.
@@ -53,25 +53,27 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         self
     }
 
-    /// Sends with this turn's commit. At most once: a full mailbox drops the message, which is counted.
+    /// Sends with this turn's commit. At most once: a full mailbox drops the message, which is counted. The turn
+    /// fails if the message is invalid.
     pub fn tell<M: Message, I>(&self, m: M)
     where
         B: Accepts<M, I>,
     {
         let Some(lane) = self.lane() else { return };
+        self.check(&m);
         let host = self.turn.host.clone();
         let manner = Manner { is_task: false, urgent: self.urgent };
         // In a letter from now on: it may be dropped unsent.
         let letter = plain::<B, M, I>(m);
         self.turn.outbox().tells.push(Box::new(move || {
             if lane.place(manner, letter, |l| l).is_err() {
-                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, 1);
+                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, 1, NOT_TAKEN);
             }
         }));
     }
 
     /// Sends many tells with this turn's commit, in order; the mailbox is locked, and the agent woken, only
-    /// once. Messages that find no room are dropped and counted.
+    /// once. Messages that find no room are dropped and counted. The turn fails if one is invalid.
     pub fn send_many<M: Message, I>(&self, ms: impl IntoIterator<Item = M>)
     where
         B: Accepts<M, I>,
@@ -79,10 +81,11 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         let Some(lane) = self.lane() else { return };
         let (host, urgent) = (self.turn.host.clone(), self.urgent);
         // In letters, as a tell is.
-        let mut letters: VecDeque<_> = ms.into_iter().map(plain::<B, M, I>).collect();
+        let checked = ms.into_iter().inspect(|m| self.check(m));
+        let mut letters: VecDeque<_> = checked.map(plain::<B, M, I>).collect();
         self.turn.outbox().tells.push(Box::new(move || {
             if lane.place_many(urgent, &mut letters, |l| l).is_err() {
-                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, letters.len());
+                host.tells_dropped(&lane.name.kind, &lane.name.key, M::NAME, letters.len(), NOT_TAKEN);
             }
         }));
     }
@@ -90,9 +93,19 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
     /// Where it is told; else the turn fails.
     fn lane(&self) -> Option<Arc<Lane<B>>> {
         let found = directory::<B>(&*self.turn.host).and_then(|d| d.lane(&self.key));
-        found
-            .map_err(|e| self.turn.outbox().refuse(format!("cannot tell {}/{}: {e}", B::KIND, self.key)))
-            .ok()
+        found.map_err(|e| self.refuse(&e)).ok()
+    }
+
+    /// Has the turn fail that tells it what is invalid.
+    fn check<M: Message>(&self, message: &M) {
+        if let Err(e) = message.validate() {
+            self.refuse(&e);
+        }
+    }
+
+    #[cold]
+    fn refuse(&self, why: &dyn std::fmt::Display) {
+        self.turn.outbox().refuse(format!("cannot tell {}/{}: {why}", B::KIND, self.key));
     }
 
     /// Submits a durable task with this turn's commit: it takes effect exactly once, or becomes a dead letter.
@@ -124,14 +137,10 @@ impl<'c, A: Agent, B: Agent> Peer<'c, A, B> {
         let (turn, key, urgent) = (self.turn, self.key.clone(), self.urgent);
         Pending::new(move |options| async move {
             let lane = directory::<B>(&*turn.host).and_then(|d| d.lane(&key)).map_err(AskError::widen)?;
-            let (me, callee) = (turn.name().subject(), lane.name.subject());
-            let mut chain = turn.chain().to_vec();
-            chain.push(me);
-            if chain.contains(&callee) {
-                chain.push(callee);
-                return Err(AskError::Cycle(chain));
-            }
-            turn.gate.pass().await;
+            let callee = lane.name.subject();
+            let (chain, _waiting) = turn.chain();
+            chain.admits(&callee).map_err(AskError::Cycle)?;
+            turn.gate.pass().await.map_err(AskError::widen)?;
             let dedupe = (!<B as Handler<M>>::READ_ONLY).then(|| {
                 let body = serde_json::to_string(&m).unwrap_or_default();
                 turn.call_key(&callee, M::NAME, &body)
@@ -176,12 +185,16 @@ impl<'c, A: Agent, T: Tool> ToolPeer<'c, A, T> {
                     T::NAME
                 )));
             }
-            turn.gate.pass().await;
+            turn.gate.pass().await.map_err(AskError::widen)?;
             let body = serde_json::to_string(&input).unwrap_or_default();
+            check_size(&*turn.host, &body).map_err(AskError::widen)?;
             let key = options.key.unwrap_or_else(|| turn.call_key(T::NAME, "", &body));
             let budget = turn.budget();
             let budget = options.timeout.map_or(budget, |own| own.min(budget));
-            call_tool::<T>(turn.host.clone(), input, key, Some(budget)).await
+            let (chain, _waiting) = turn.chain();
+            let deadline = by(Some(budget));
+            call_tool::<T>(turn.host.clone(), input, CallMeta { key, deadline, chain, ..CallMeta::default() })
+                .await
         })
     }
 

@@ -169,9 +169,9 @@ impl<A: Agent> Turn<A> {
     /// a pending timer of that name is kept instead.
     ///
     /// Timers are volatile: a pending one keeps its agent in memory and survives the agent's crashes, but not
-    /// the end of the process, an operator's stop, pause or restart, or [`Turn::retire`]. What must happen is
-    /// submitted as a task: `turn.agent::<Self>(turn.key()).submit(m).run_in(after)`. At most 1,000 are
-    /// pending for one agent.
+    /// the end of the process, an operator's stop, pause or restart, or [`Turn::retire`]. A message whose own turn
+    /// crashes is handled once more, unless the agent is volatile. What must happen is submitted as a task:
+    /// `turn.agent::<Self>(turn.key()).submit(m).run_in(after)`. At most 1,000 are pending for one agent.
     ///
     /// ```
     /// # use greenroom::prelude::*;
@@ -228,7 +228,7 @@ impl<A: Agent> Turn<A> {
             return self.outbox().refuse(wrong(&format_args!("an agent has at most {MAX_TIMERS}")));
         };
         let m = Guarded::new(M::NAME, m);
-        let letter = |m: &M| A::wrap(Letter::new(m.clone(), ReplyTo::Nobody, None));
+        let letter = |m: &M| A::wrap(Letter::new(m.clone(), ReplyTo::Timer, None));
         let make: MakeLetter<A> = Arc::new(move || m.get().map(letter));
         self.outbox().alarms.push(Box::new(move |only_new| {
             let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Publishing to topics, and broadcasting to all running agents of a kind.
+//! Publishing to topics, and broadcasting to all running agents of a kind or a group.
 
 use super::Turn;
 use crate::{
@@ -86,4 +86,26 @@ impl<A: Agent> Turn<A> {
         let broadcast = move || host.broadcast(B::KIND, publication);
         self.outbox().tells.push(Box::new(broadcast));
     }
+
+    /// As [`Turn::broadcast`], to every running agent of each kind of a group ([`Policy::group`](crate::Policy::group))
+    /// that takes the message. The turn fails if none does, or the message is invalid.
+    pub fn broadcast_to_group<M: Message>(&self, group: &str, m: M) {
+        let kinds = self.host.members(group, M::NAME);
+        let valid =
+            if kinds.is_empty() { Err(no_member(group)) } else { m.validate().map_err(|e| e.to_string()) };
+        if let Err(e) = valid {
+            return self
+                .outbox()
+                .refuse(format!("cannot broadcast `{}` to the group `{group}`: {e}", M::NAME));
+        }
+        let host = self.host.clone();
+        let copies: Vec<_> =
+            kinds.into_iter().map(|kind| (kind, Publication::new(m.clone(), None))).collect();
+        let broadcast = move || copies.into_iter().for_each(|(kind, copy)| host.broadcast(kind, copy));
+        self.outbox().tells.push(Box::new(broadcast));
+    }
+}
+
+pub(crate) fn no_member(group: &str) -> String {
+    format!("no kind of a group `{group}` takes it: see `Policy::group`")
 }

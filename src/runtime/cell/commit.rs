@@ -279,7 +279,7 @@ impl<A: Agent> Runner<A> {
                 if single && !may_do_better {
                     self.air.contended = 0;
                     let fault = Fault::new(format!("its commit was refused: {}", describe(&outcome)));
-                    fail::<A>(flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
+                    fail(&self.lane, flight.drain(..).map(|e| e.letter), &AskError::Failed(fault));
                 }
                 flight.extend(window.entries);
                 if matches!(outcome, Outcome::Refused(Refusal::KeyTaken(_))) {
@@ -320,11 +320,11 @@ impl<A: Agent> Runner<A> {
             // A task knows by itself whether it has ended: its claim is looked at again.
             let (tasks, asked): (Vec<_>, Vec<_>) =
                 flight.into_iter().map(|e| e.letter).partition(|letter| letter.letter().is_task());
-            fail::<A>(asked, &AskError::Unknown);
-            fail::<A>(tasks.into_iter().chain(window.entries.into_iter().map(|e| e.letter)), &error);
+            fail(&self.lane, asked, &AskError::Unknown);
+            fail(&self.lane, tasks.into_iter().chain(window.entries.into_iter().map(|e| e.letter)), &error);
             return;
         }
-        fail::<A>(flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
+        fail(&self.lane, flight.into_iter().chain(window.entries).map(|e| e.letter), &error);
     }
 }
 

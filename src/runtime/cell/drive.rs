@@ -12,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::window::Air;
 use crate::{
-    agent::{Agent, Envelope, Ran, Turn, messages::EnvelopeOf, turn::Passage},
+    agent::{
+        Agent, Envelope, Ran, Turn,
+        messages::EnvelopeOf,
+        turn::{Activation as _, Passage},
+    },
     model::supervision::{CrashKind, CrashReason},
     runtime::{
         crashes::{error_text, guard},
-        inbox::{Control, Current},
+        inbox::{Control, Current, Inbox},
         persistence::Outcome,
     },
 };
@@ -28,7 +32,7 @@ pub(super) const LONG: Duration = Duration::from_millis(5);
 /// How long a turn may go on whose task was cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// How long a turn may go on whose agent was stopped: as long as a child of OTP's supervisors.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a turn is to end before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +55,7 @@ impl Cut {
 /// How a turn ended. The rare ends are boxed, since every turn copies its own.
 pub(super) enum End {
     Ran(Ran),
-    Panicked(Box<CrashReason>),
-    TimedOut,
+    Crashed(Box<CrashReason>),
     /// It did not end although it was asked to.
     Cut(Cut),
     /// It wants to reach outside, or takes long, and turns that it saw are not even on their way to the
@@ -64,7 +67,12 @@ pub(super) enum End {
 
 impl End {
     pub(super) fn panicked(message: String, site: Option<String>) -> Self {
-        Self::Panicked(Box::new(CrashReason { kind: CrashKind::Panic, message, site }))
+        Self::Crashed(Box::new(CrashReason { kind: CrashKind::Panic, message, site }))
+    }
+
+    fn timed_out() -> Self {
+        let message = "the turn ran past its deadline".to_owned();
+        Self::Crashed(Box::new(CrashReason { kind: CrashKind::Timeout, message, site: None }))
     }
 }
 
@@ -178,7 +186,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
                 }
                 let left = terms.budget.saturating_sub(since.elapsed());
                 if left.is_zero() {
-                    return Poll::Ready(End::TimedOut);
+                    return Poll::Ready(End::timed_out());
                 }
                 timer.as_mut().reset(Instant::now() + left);
             }
@@ -199,29 +207,52 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
     }
 }
 
-/// Runs a hook of the user's, with panics caught and a time limit. The error: what it says, or how it
-/// panicked and where.
-pub(super) async fn hook(
+/// How a hook came to nothing.
+pub(super) enum Unhooked {
+    /// What it says, or how it panicked and where.
+    Failed(String, Option<String>),
+    /// It did not end although its agent is to leave.
+    Left,
+}
+
+/// Runs a hook of the user's, with panics caught and a time limit, which is shorter once the agent is to leave.
+pub(super) async fn hook<A: Agent>(
     future: impl Future<Output = anyhow::Result<()>>,
+    turn: &Turn<A>,
+    inbox: &Inbox,
     limit: Duration,
-) -> Result<(), (String, Option<String>)> {
-    let mut slot = std::pin::pin!(Some(future));
-    let mut timer = std::pin::pin!(None);
+) -> Result<(), Unhooked> {
+    let failed = |(message, site)| Unhooked::Failed(message, site);
+    let mut slot = pin!(Some(future));
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut patience: Option<Pin<Box<Sleep>>> = None;
     let end = std::future::poll_fn(|cx| {
-        let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
-        match guard(|| future.poll(cx)) {
-            Ok(Poll::Ready(result)) => return Poll::Ready(result.map_err(|e| (error_text(e), None))),
-            Err(panic) => return Poll::Ready(Err(panic)),
-            Ok(Poll::Pending) => {}
-        }
-        if timer.is_none() {
-            timer.set(Some(tokio::time::sleep(limit)));
-        }
-        match timer.as_mut().as_pin_mut().map(|t| t.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(("it ran past its time limit".to_owned(), None))),
-            _ => Poll::Pending,
+        loop {
+            let Some(future) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
+            match guard(|| future.poll(cx)) {
+                Ok(Poll::Ready(result)) => {
+                    return Poll::Ready(result.map_err(|e| failed((error_text(e), None))));
+                }
+                Err(panic) => return Poll::Ready(Err(failed(panic))),
+                Ok(Poll::Pending) => {}
+            }
+            inbox.waker.register(cx.waker());
+            if turn.hears_of_its_end(false) {
+                continue; // somebody asked it to leave before there was a waker to wake
+            }
+            if inbox.is_leaving() {
+                let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(STOP_GRACE)));
+                if patience.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Unhooked::Left));
+                }
+            }
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(failed(("it ran past its time limit".to_owned(), None))));
+            }
+            return Poll::Pending;
         }
     })
     .await;
-    guard(|| slot.set(None)).and(end)
+    guard(|| slot.set(None)).map_err(failed).and(end)
 }

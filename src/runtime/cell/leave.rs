@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    drive::hook,
+    drive::{STOP_GRACE, Unhooked, hook},
     runner::{Exit, Runner},
     window::fail,
 };
@@ -26,7 +26,7 @@ impl<A: Agent> Runner<A> {
         loop {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             let _ = self.lane.poll_batch(&mut self.batch, &mut cx);
-            fail::<A>(self.batch.drain(..), &error);
+            fail(&self.lane, self.batch.drain(..), &error);
             if self.lane.detach() {
                 self.detached = true;
                 return Exit::Detached;
@@ -42,7 +42,7 @@ impl<A: Agent> Runner<A> {
             let (tasks, askers): (VecDeque<_>, VecDeque<_>) =
                 batch.into_iter().partition(|letter| letter.letter().is_task());
             self.batch = tasks;
-            fail::<A>(askers, &self.node.trouble());
+            fail(&self.lane, askers, &self.node.trouble());
         }
     }
 
@@ -72,7 +72,7 @@ impl<A: Agent> Runner<A> {
             .hint(format!("its state is kept as it is; repair it, then: greenroom agents release {subject}"));
         self.node.logger.emit(event);
         self.node.metrics.restart(A::KIND, "quarantined");
-        fail::<A>(entries.into_iter().map(|e| e.letter), &AskError::WrongState(text.to_string()));
+        fail(&self.lane, entries.into_iter().map(|e| e.letter), &AskError::WrongState(text.to_string()));
         Exit::Shut(text)
     }
 
@@ -124,7 +124,7 @@ impl<A: Agent> Runner<A> {
             let (tasks, volatile) = batch.into_iter().partition(|l| l.letter().is_task());
             self.batch = tasks;
             let volatile: VecDeque<_> = volatile;
-            fail::<A>(volatile, &cleared(&self.subject()));
+            fail(&self.lane, volatile, &cleared(&self.subject()));
         }
         self.lane.abandon(&mut self.batch);
         self.detached = true;
@@ -135,7 +135,7 @@ impl<A: Agent> Runner<A> {
             }
             Entrance::Closing => AskError::Unavailable("the node is going down".to_owned()),
         };
-        fail::<A>(self.batch.drain(..), &error);
+        fail(&self.lane, self.batch.drain(..), &error);
         Exit::Detached
     }
 
@@ -170,8 +170,12 @@ impl<A: Agent> Runner<A> {
         self.report_turns();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         if let Some(agent) = self.agent.as_mut() {
-            let stopped = hook(agent.on_stop(&self.turn), self.kind.policy.turn_timeout).await;
-            if let Err((problem, site)) = stopped {
+            let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
+            if let Err(why) = hook(agent.on_stop(turn), turn, &self.air.inbox, limit).await {
+                let (problem, site) = match why {
+                    Unhooked::Failed(problem, site) => (problem, site),
+                    Unhooked::Left => (format!("cut short: it took longer than {STOP_GRACE:?}"), None),
+                };
                 let event = Event::new(Level::Warn, event::AGENT_STOPPED, self.subject());
                 self.node.logger.emit(event.field("on_stop", problem).field_opt("site", site));
             }

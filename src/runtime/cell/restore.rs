@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    drive::hook,
+    drive::{Unhooked, hook},
     leave::{quarantined_text, stopped_text},
     runner::{Exit, Runner},
     window::fail,
@@ -117,9 +117,9 @@ impl<A: Agent> Runner<A> {
                 self.agent = Some(Box::new(agent));
                 let exit = match self.open().await {
                     Ok(()) => None,
-                    Err(reason) => {
+                    Err(why) => {
                         self.drop_agent();
-                        match self.failed_start(reason).await {
+                        match self.failed_start(why).await {
                             Some(exit) => Some(exit),
                             None => self.revive().await,
                         }
@@ -189,15 +189,13 @@ impl<A: Agent> Runner<A> {
                     self.agent = Some(Box::new(agent));
                     self.open().await
                 }
-                Err((message, site)) => {
-                    Err(CrashReason { kind: CrashKind::Start, message: format!("default: {message}"), site })
-                }
+                Err((message, site)) => Err(failed(format!("default: {message}"), site)),
             };
             match opened {
                 Ok(()) => return None,
-                Err(reason) => {
+                Err(why) => {
                     self.drop_agent();
-                    if let Some(exit) = self.failed_start(reason).await {
+                    if let Some(exit) = self.failed_start(why).await {
                         return Some(exit);
                     }
                 }
@@ -206,7 +204,8 @@ impl<A: Agent> Runner<A> {
     }
 
     /// A start that failed: waits for the back-off, or gives up.
-    async fn failed_start(&mut self, reason: CrashReason) -> Option<Exit> {
+    async fn failed_start(&mut self, why: NotOpen) -> Option<Exit> {
+        let NotOpen::Failed(reason) = why else { return Some(self.leave_unopened().await) };
         let (decision, fault) = self.report(None, reason);
         let delay = match decision {
             Decision::Restart { delay, .. } => Some(delay),
@@ -222,41 +221,41 @@ impl<A: Agent> Runner<A> {
                 if self.back_off(delay).await {
                     return None;
                 }
-                // Whoever asks it to leave decides what follows; what was not durable never was.
-                if self.air.flight.is_some() {
-                    let outcome = self.outcome().await;
-                    if let Err(outcome) = self.air.land(outcome) {
-                        self.fail_all(&outcome);
-                    }
-                }
-                let entries = std::mem::take(&mut self.window).entries;
-                let error = AskError::Unavailable("the agent did not start".to_owned());
-                fail::<A>(entries.into_iter().map(|e| e.letter), &error);
-                Some(self.let_go())
+                Some(self.leave_unopened().await)
             }
             None => {
                 let entries = std::mem::take(&mut self.window).entries;
-                fail::<A>(entries.into_iter().map(|e| e.letter), &AskError::Failed(fault.clone()));
+                fail(&self.lane, entries.into_iter().map(|e| e.letter), &AskError::Failed(fault.clone()));
                 Some(self.stop(format!("it could not start: {}", fault.message)).await)
             }
         }
     }
 
+    /// Whoever asks it to leave decides what follows; what was not durable never was.
+    async fn leave_unopened(&mut self) -> Exit {
+        if self.air.flight.is_some() {
+            let outcome = self.outcome().await;
+            if let Err(outcome) = self.air.land(outcome) {
+                self.fail_all(&outcome);
+            }
+        }
+        let entries = std::mem::take(&mut self.window).entries;
+        let error = AskError::Unavailable("the agent did not start".to_owned());
+        fail(&self.lane, entries.into_iter().map(|e| e.letter), &error);
+        self.let_go()
+    }
+
     /// Runs `on_start`.
-    async fn open(&mut self) -> Result<(), CrashReason> {
+    async fn open(&mut self) -> Result<(), NotOpen> {
         let Some(agent) = self.agent.as_mut() else { return Ok(()) };
         self.turn.is_new = self.air.image.is_none();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
-        let started = hook(agent.on_start(&self.turn), self.kind.policy.turn_timeout).await;
+        let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
+        let started = hook(agent.on_start(turn), turn, &self.air.inbox, limit).await;
         let outbox = self.turn.take_outbox().unwrap_or_default();
         let sent = !outbox.sends_nothing();
-        let reason = |kind, message: String, site| CrashReason { kind, message, site };
         match started {
-            Ok(()) if sent => Err(reason(
-                CrashKind::Start,
-                "`on_start` may not send: move it to a handler".to_owned(),
-                None,
-            )),
+            Ok(()) if sent => Err(failed("`on_start` may not send: move it to a handler".to_owned(), None)),
             Ok(()) => {
                 for alarm in outbox.alarms {
                     // a timer that it replaces holds a user's message
@@ -264,9 +263,21 @@ impl<A: Agent> Runner<A> {
                 }
                 Ok(())
             }
-            Err((message, site)) => Err(reason(CrashKind::Start, format!("on_start: {message}"), site)),
+            Err(Unhooked::Failed(message, site)) => Err(failed(format!("on_start: {message}"), site)),
+            Err(Unhooked::Left) => Err(NotOpen::Left),
         }
     }
+}
+
+/// Why an agent is not open for messages.
+enum NotOpen {
+    Failed(CrashReason),
+    /// It is to leave, and its start took too long for that.
+    Left,
+}
+
+fn failed(message: String, site: Option<String>) -> NotOpen {
+    NotOpen::Failed(CrashReason { kind: CrashKind::Start, message, site })
 }
 
 /// Reads the state of a row; `None` where it has none yet.

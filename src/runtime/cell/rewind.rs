@@ -81,15 +81,26 @@ impl<A: Agent> Runner<A> {
                 Err(e) => exit = Some(e),
             }
         }
-        let timed_out = reason.kind == CrashKind::Timeout;
-        let (decision, fault) = self.report(Some(letter.letter()), reason);
-        let end = format!("it {}", fault.message);
-        letter.letter_mut().fail(if timed_out { AskError::TimedOut } else { AskError::Failed(fault) });
-        self.keep(letter, Ran::Failed);
+        let again = letter.letter_mut().comes_again();
+        let (decision, end) = self.crashed(&mut letter, reason);
+        if again {
+            self.batch.push_front(letter);
+        } else {
+            self.keep(letter, Ran::Failed);
+        }
         match exit {
             Some(exit) => Some(exit),
             None => self.after_crash(decision, &end).await,
         }
+    }
+
+    /// Reports a crash, of which its letter is the answer: what is decided, and how it ended.
+    fn crashed(&mut self, letter: &mut EnvelopeOf<A>, reason: CrashReason) -> (Decision, String) {
+        let timed_out = reason.kind == CrashKind::Timeout;
+        let (decision, fault) = self.report(Some(letter.letter()), reason);
+        let end = format!("it {}", fault.message);
+        letter.letter_mut().fail(if timed_out { AskError::TimedOut } else { AskError::Failed(fault) });
+        (decision, end)
     }
 
     /// A crash between two turns, as a test wants it.
@@ -124,14 +135,18 @@ impl<A: Agent> Runner<A> {
                 Some(self.stop(why).await)
             }
             Decision::Leave => {
-                let exit = match self.rewind_if_gone().await {
-                    Some(exit) => Some(exit),
-                    None => Box::pin(self.calm_down()).await,
-                };
+                // Its state is needed only where what ran beside the crash is still to be written.
+                let mut exit = if self.window.changed { self.rewind_if_gone().await } else { None };
+                if exit.is_none() {
+                    exit = Box::pin(self.calm_down()).await;
+                }
                 // It has ended, however it leaves.
                 self.node.bonds.ended(&self.subject(), end);
-                self.retire = true;
-                exit
+                if exit.is_some() {
+                    return exit;
+                }
+                self.close().await;
+                Some(self.let_go())
             }
         }
     }
@@ -183,8 +198,8 @@ impl<A: Agent> Runner<A> {
         self.streak = self.streak.saturating_add(1);
         let policy = *self.kind.policy.restart.read();
         let jitter = 0.5 + fastrand::f64() / 2.0;
-        let decision =
-            decide(&policy, self.budget.get_or_insert_default(), self.streak, self.node.uptime(), jitter);
+        let (streak, now) = (self.streak, self.node.uptime());
+        let decision = self.lane.judge(|budget| decide(&policy, budget, streak, now, jitter));
         let meta = letter.and_then(|l| l.details().0);
         let message_id =
             meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
@@ -225,9 +240,9 @@ impl<A: Agent> Runner<A> {
         if decision != Decision::Leave
             && let Some(group) = self.kind.policy.group.clone()
         {
-            let (subject, started) = (report.subject.clone(), self.inbox().started);
+            let (kind, key) = (A::KIND, self.lane.name.key.clone());
             let gave_up = matches!(decision, Decision::Exceeded { .. });
-            self.node.member_crashed(MemberCrashed { group, subject, started, gave_up });
+            self.node.member_crashed(MemberCrashed { group, kind, key, gave_up });
         }
         self.node.crashed(report);
         (decision, fault)
@@ -252,6 +267,7 @@ impl<A: Agent> Runner<A> {
             }
             return None;
         }
+        let mut given_up = None;
         loop {
             self.drop_agent();
             if let Some(exit) = self.revive().await {
@@ -273,18 +289,18 @@ impl<A: Agent> Runner<A> {
                         failed = entry.ran == Ran::Failed;
                         self.keep_again(entry);
                     }
-                    End::Panicked(reason) => {
-                        let (_, fault) = self.report(Some(entry.letter.letter()), *reason);
-                        entry.letter.letter_mut().fail(AskError::Failed(fault));
+                    End::Crashed(reason) => {
+                        let (decision, end) = self.crashed(&mut entry.letter, *reason);
                         entry.ran = Ran::Failed;
                         failed = true;
                         self.keep_again(entry);
-                    }
-                    End::TimedOut => {
-                        entry.letter.letter_mut().fail(AskError::TimedOut);
-                        entry.ran = Ran::Failed;
-                        failed = true;
-                        self.keep_again(entry);
+                        match decision {
+                            Decision::Restart { delay, .. } => {
+                                self.inbox().set_phase(Phase::Restarting);
+                                self.back_off(delay).await;
+                            }
+                            Decision::Exceeded { .. } | Decision::Leave => given_up = Some((decision, end)),
+                        }
                     }
                     End::Cut(why) => {
                         entry.letter.letter_mut().fail(self.cut_error(why));
@@ -312,7 +328,11 @@ impl<A: Agent> Runner<A> {
                 }
             }
             if !failed {
-                return None;
+                // Those that still ran keep what they did: it gives up after them.
+                return match given_up {
+                    Some((decision, end)) => Box::pin(self.after_crash(decision, &end)).await,
+                    None => None,
+                };
             }
             let _ = self.turn.take_outbox();
             self.limit = 1;

@@ -22,10 +22,7 @@ use tokio::time::{Instant, Sleep};
 use super::window::{Air, Window, fail, release};
 use crate::{
     agent::{Agent, AskError, Envelope as _, Persistence, Ran, Turn, lane::Lane, messages::EnvelopeOf},
-    model::{
-        event::{Event, Level},
-        supervision::Budget,
-    },
+    model::event::{Event, Level},
     runtime::{
         crashes::guard,
         inbox::{Control, Inbox, Phase},
@@ -76,8 +73,6 @@ pub(super) struct Runner<A: Agent> {
     pub(super) overdue: bool,
     /// Nothing runs until everything that ran is durable.
     pub(super) barrier: bool,
-    /// `None`: it has not crashed.
-    pub(super) budget: Option<Box<Budget>>,
     /// Crashes since the last successful turn.
     pub(super) streak: u32,
     pub(super) retire: bool,
@@ -114,7 +109,6 @@ impl<A: Agent> Runner<A> {
             limit: MAX_WINDOW,
             overdue: false,
             barrier: false,
-            budget: None,
             streak: 0,
             retire: false,
             decided: 0,
@@ -414,7 +408,8 @@ impl<A: Agent> Runner<A> {
             Control::Passivate => self.passivate().await,
             Control::Renew => {
                 self.inbox().done(Control::Renew);
-                (self.budget, self.streak) = (None, 0);
+                self.lane.forgive();
+                self.streak = 0;
                 self.close().await;
                 self.revive().await
             }
@@ -437,7 +432,7 @@ impl<A: Agent> Drop for Runner<A> {
         // The turn that was running is dropped with its letter: it must not run again.
         self.sweep();
         self.drop_agent();
-        fail::<A>(self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
+        fail(&self.lane, self.air.recall::<A>().into_iter().map(|e| e.letter), &AskError::Unknown);
         if !self.detached {
             self.let_go();
         }

@@ -11,7 +11,6 @@ use crate::{
     agent::{
         Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Meta, messages::EnvelopeOf, turn::Passage,
     },
-    model::supervision::{CrashKind, CrashReason},
     runtime::{
         crashes::{drop_panicked, guard},
         keys,
@@ -23,19 +22,21 @@ use crate::{
 const TIMED: u32 = 256;
 
 impl<A: Agent> Runner<A> {
-    /// Whether the letter's turn may begin now; `None`: it has been answered, or waits.
-    pub(super) async fn admit(&mut self, mut letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
+    /// Whether the letter's turn may begin now; `None`: it has been answered, or waits. Its asker can withdraw it
+    /// until then.
+    pub(super) async fn admit(&mut self, letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
+        self.admissible(letter).await.filter(|letter| letter.letter().start())
+    }
+
+    async fn admissible(&mut self, mut letter: EnvelopeOf<A>) -> Option<EnvelopeOf<A>> {
         let Some(meta) = letter.letter().details().0 else {
             return self.admit_long(letter);
         };
         if meta.deadline.is_some_and(|d| Instant::now() >= d) {
-            fail::<A>([letter], &AskError::TimedOut);
+            fail(&self.lane, [letter], &AskError::TimedOut);
             return None;
         }
         let key = meta.key.clone();
-        if !letter.letter().start() {
-            return None;
-        }
         let Some(key) = key.filter(|_| !letter.read_only()) else {
             return self.admit_long(letter);
         };
@@ -50,7 +51,7 @@ impl<A: Agent> Runner<A> {
         }
         let (store, scope, text) = (self.node.store.clone(), self.lane.name.id.0, key.text.clone());
         let Some(found) = self.unless_troubled(async move { store.key(scope, &text).await }).await else {
-            fail::<A>([letter], &self.node.trouble());
+            fail(&self.lane, [letter], &self.node.trouble());
             return None;
         };
         match found {
@@ -60,11 +61,11 @@ impl<A: Agent> Runner<A> {
                 None
             }
             Ok(Some(_)) => {
-                fail::<A>([letter], &AskError::Conflict);
+                fail(&self.lane, [letter], &AskError::Conflict);
                 None
             }
             Err(e) => {
-                fail::<A>([letter], &AskError::Unavailable(e.to_string()));
+                fail(&self.lane, [letter], &AskError::Unavailable(e.to_string()));
                 None
             }
         }
@@ -249,12 +250,7 @@ impl<A: Agent> Runner<A> {
                 self.keep(letter, ran);
                 None
             }
-            End::Panicked(reason) => Box::pin(self.crash(letter, *reason)).await,
-            End::TimedOut => {
-                let message = "the turn ran past its deadline".to_owned();
-                let reason = CrashReason { kind: CrashKind::Timeout, message, site: None };
-                Box::pin(self.crash(letter, reason)).await
-            }
+            End::Crashed(reason) => Box::pin(self.crash(letter, *reason)).await,
             End::Cut(why) => Box::pin(self.cut(letter, why)).await,
             End::Blocked => {
                 self.kind.slow.learn(letter.wire_name());

@@ -5,9 +5,10 @@ use std::{any::Any, sync::Arc, time::Duration};
 use super::super::{
     crashes::{dropped_badly, guard},
     inbox::{Cargo, Inbox},
+    lost_tells,
     persistence::Outcome,
 };
-use crate::agent::{Agent, AskError, Envelope, Ran, messages::EnvelopeOf, turn::Outbox};
+use crate::agent::{Agent, AskError, Envelope, Ran, lane::Lane, messages::EnvelopeOf, turn::Outbox};
 
 /// A turn that has run.
 pub(super) struct Entry<A: Agent> {
@@ -38,6 +39,14 @@ impl<A: Agent> Cargo for Load<A> {
 
     fn release(self: Box<Self>) {
         release(self.entries, self.tells, self.version);
+    }
+
+    fn release_unanswered(self: Box<Self>) {
+        let letters = self.entries.into_iter().map(|entry| entry.letter);
+        // A task hears nothing: its claim is looked at.
+        let asked = letters.filter(|letter| !letter.letter().is_task());
+        answer::<A>(asked, &AskError::Unknown);
+        release::<A>([], self.tells, self.version);
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -132,8 +141,18 @@ pub(super) fn release<A: Agent>(
     }
 }
 
-/// Answers letters with an error.
-pub(super) fn fail<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: &AskError) {
+/// Answers letters of this lane with an error, and counts those that nobody waits for.
+pub(super) fn fail<A: Agent>(
+    lane: &Lane<A>,
+    letters: impl IntoIterator<Item = EnvelopeOf<A>>,
+    error: &AskError,
+) {
+    let letters: Vec<_> = letters.into_iter().collect();
+    lost_tells::count(lane, &letters, error);
+    answer::<A>(letters, error);
+}
+
+fn answer<A: Agent>(letters: impl IntoIterator<Item = EnvelopeOf<A>>, error: &AskError) {
     let mut letters = letters.into_iter();
     let answer = |mut letter: EnvelopeOf<A>| {
         letter.letter_mut().fail(error.clone());

@@ -355,6 +355,7 @@ impl Dispatcher {
                         task: Some(claim.clone()),
                         waits: waits.clone(),
                         timeout: claim.timeout,
+                        ..CallMeta::default()
                     };
                     tool.invoke(&claim.input, meta, tx).map_err(|error| self.node.settle(&claim, Err(error)))
                 }

@@ -11,10 +11,10 @@ use super::{
     not_found,
 };
 use crate::{
-    agent::{AskError, JsonRefusal, reference::unanswered, slot::slot},
+    agent::{AskError, JsonRefusal, slot::slot},
     model::task::TaskState,
     runtime::views::{TaskRequest, ToolInfo},
-    tool::{CallMeta, Effect, Waits},
+    tool::{CallMeta, Effect, answer_of, by},
 };
 
 impl Operator {
@@ -52,12 +52,9 @@ impl Operator {
         }
         let (tx, rx) = slot();
         let key = options.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
-        tool.invoke(
-            &raw,
-            CallMeta { key, attempt: 1, task: None, waits: Waits::default(), timeout: options.timeout },
-            tx,
-        )?;
-        let reply = rx.await.unwrap_or_else(|| Err(unanswered().widen()))?;
+        let deadline = by(options.timeout);
+        tool.invoke(&raw, CallMeta { key, deadline, ..CallMeta::default() }, tx)?;
+        let reply = answer_of(rx, deadline).await.unwrap_or_else(|error| Err(error.widen()))?;
         Ok(reply.body)
     }
 

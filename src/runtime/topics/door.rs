@@ -1,8 +1,12 @@
 //! Publishing and broadcasting from outside of any turn.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
 use crate::{
     agent::{
-        Accepts, AskError, Message, Never, Pending, Topic, pending::Options, slot::slot, topic::Publication,
+        Accepts, AskError, Message, Never, Pending, Topic, slot::slot, topic::Publication, turn::no_member,
     },
     runtime::Handle,
 };
@@ -18,7 +22,7 @@ impl Handle {
         let (host, name) = (self.host.clone(), topic.stored());
         Pending::new(move |options| async move {
             let name = name?;
-            handed_out(m, options, |publication| host.publish(name, publication)).await
+            handed_out(m, options.timeout, |publication| host.publish(name, publication)).await
         })
     }
 
@@ -48,7 +52,27 @@ impl Handle {
     {
         let host = self.host.clone();
         Pending::new(move |options| async move {
-            handed_out(m, options, |publication| host.broadcast(B::KIND, publication)).await
+            handed_out(m, options.timeout, |publication| host.broadcast(B::KIND, publication)).await
+        })
+    }
+
+    /// As [`Handle::broadcast`], to every running agent of each kind of a group that takes the message.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`]; where no kind of the group takes the message.
+    pub fn broadcast_to_group<M: Message>(
+        &self,
+        group: impl Into<String>,
+        m: M,
+    ) -> Pending<'static, (), anyhow::Error> {
+        let (host, group) = (self.host.clone(), group.into());
+        Pending::new(move |options| async move {
+            let kinds = host.members(&group, M::NAME);
+            anyhow::ensure!(!kinds.is_empty(), no_member(&group));
+            let each = kinds.into_iter().map(|kind| {
+                handed_out(m.clone(), options.timeout, |publication| host.broadcast(kind, publication))
+            });
+            join_all(each.collect::<Vec<_>>()).await.into_iter().collect()
         })
     }
 }
@@ -56,13 +80,13 @@ impl Handle {
 /// Has a message handed out, and waits for it.
 async fn handed_out<M: Message>(
     m: M,
-    options: Options,
+    timeout: Option<Duration>,
     start: impl FnOnce(Publication),
 ) -> anyhow::Result<()> {
     m.validate()?;
     let (tx, rx) = slot();
     start(Publication::new(m, Some(tx)));
-    let outcome = match options.timeout {
+    let outcome = match timeout {
         Some(d) => tokio::time::timeout(d, rx).await.map_err(|_| AskError::<Never>::Unknown)?,
         None => rx.await,
     };

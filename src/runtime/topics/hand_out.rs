@@ -11,7 +11,11 @@ use super::{
     index::{Step, Way},
 };
 use crate::{
-    agent::{Agent, AskError, host::Host as _, topic::Publication},
+    agent::{
+        Agent, AskError,
+        host::{Host as _, NOT_TAKEN},
+        topic::Publication,
+    },
     model::{
         event::{self, Event, Level},
         id::AgentId,
@@ -232,7 +236,7 @@ impl<A: Agent> Kind<A> {
                 directory.lane(key).ok()?.push(letter).ok()
             });
             if !matches!(taken, Ok(Some(()))) {
-                node.tells_dropped(A::KIND, key, message, 1);
+                node.tells_dropped(A::KIND, key, message, 1, NOT_TAKEN);
             }
         }
     }
