@@ -2,7 +2,10 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
     web::Data,
 };
 use schemars::JsonSchema;
@@ -30,9 +33,10 @@ struct Login {
 
 /// `GET /login?code=C`: begins a session, and goes on to the dashboard.
 pub(super) async fn redeem(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
-    // Another site would have the browser act as somebody else from here on.
-    if request.headers().get("Sec-Fetch-Site").is_some_and(|from| from.as_bytes() == b"cross-site") {
-        let why = "another site led here: open the link yourself, in a window of its own";
+    // Another site, or a page on another port, would have the browser act as somebody else from here on.
+    let from = request.headers().get("Sec-Fetch-Site").map(HeaderValue::as_bytes);
+    if !matches!(from, None | Some(b"none" | b"same-origin")) {
+        let why = "a page of another site led here: open the link yourself, in a window of its own";
         return Err(Problem::new("forbidden", why));
     }
     let code = params.text("code")?.unwrap_or_default();
