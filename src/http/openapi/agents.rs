@@ -115,8 +115,8 @@ fn repair(agent: &str) -> impl Iterator<Item = Operation> {
             .tells("ETag", "The same."),
         delete(agent, "deleteAgent", "Deletes an agent; a later message starts it with an empty state.")
             .flag("cancel_tasks", "Also cancel the tasks that wait for it.")
-            .answers(200, "Deleted.", gone)
-            .refuses(&[(412, "precondition_failed")]),
+            .if_match()
+            .answers(200, "Deleted.", gone),
     ];
     let refusals =
         [(404, "unknown_kind"), (409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")];
