@@ -82,7 +82,11 @@ pub(super) fn submitted((task, again): (TaskView, bool)) -> Answer {
 }
 
 /// `POST /tasks/batch`: all or none.
-pub(super) async fn submit_batch(ctx: Data<Ctx>, body: Body) -> Answer {
+pub(super) async fn submit_batch(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    if idempotency_key(&request)?.is_some() {
+        let why = "a batch takes no idempotency key: submit each task that has one alone";
+        return Err(Problem::malformed(why));
+    }
     let batch: Batch = body.read()?;
     if let Some(key) = batch.tasks.iter().find_map(|task| task.idempotency_key.as_deref()) {
         check_idempotency_key(key)?;
