@@ -22,7 +22,7 @@ pub struct ConfigView {
     pub generation: u64,
     /// The keys whose new values wait for a restart.
     pub needs_restart: Vec<String>,
-    /// The tag of this generation of this process, for `If-Match`.
+    /// The tag of what the store keeps of it, for `If-Match`: of the same meaning on every node that shares it.
     #[serde(skip)]
     pub tag: String,
 }
