@@ -308,10 +308,12 @@ fn refused_event(node: &Node, error: &ConfigureError, why: &str) -> Event {
 }
 
 /// Reads all layers again, and says in the log where they are refused.
-pub(crate) async fn reload(node: &Node, why: &str) {
-    if let Err(error) = node.reload(why).await {
-        node.logger.emit(refused_event(node, &error, why));
+pub(crate) async fn reload(node: &Node, why: &str) -> Result<Applied, ConfigureError> {
+    let reloaded = node.reload(why).await;
+    if let Err(error) = &reloaded {
+        node.logger.emit(refused_event(node, error, why));
     }
+    reloaded
 }
 
 /// Takes over what other nodes have set, until `end`.
