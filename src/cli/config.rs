@@ -15,8 +15,10 @@ use super::{
     out::{self, Paint},
 };
 use crate::{
-    config::{self, Sources},
+    clock,
+    config::{self, Change, Settings, Sources},
     http::{self, Announcement},
+    model::act::{self, Act},
     runtime,
     store::{self, KeptSettings, StoreOptions},
 };
@@ -250,12 +252,19 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
         // what was kept may be wrong, and this its remedy
         let before = (session.load)(&with(&kept)).unwrap_or(settings);
         let after = (session.load)(&with(&next))?;
-        if !dry_run && next.values != kept.values && !store.keep_settings(&next).await.map_err(failed)? {
-            return Err(
-                Failure::new(Exit::Refused, "somebody else has changed it meanwhile").hint("try again")
-            );
-        }
         let changed = before.changes(&after);
+        if !dry_run && next.values != kept.values {
+            let act = act(&before, &changed);
+            store.begin_act(&act).await.map_err(failed)?;
+            let is_kept = store.keep_settings(&next).await.map_err(failed)?;
+            let outcome = if is_kept { act::OK } else { "precondition_failed" };
+            store.end_act(&Act { outcome: Some(outcome.to_owned()), ..act }).await.map_err(failed)?;
+            if !is_kept {
+                return Err(
+                    Failure::new(Exit::Refused, "somebody else has changed it meanwhile").hint("try again")
+                );
+            }
+        }
         let set = next.values.keys().filter(|key| kept.values.get(*key) != next.values.get(*key));
         let overruled = set.filter_map(|key| {
             let by = after.origin(key).filter(|by| *by != config::Origin::Stored)?;
@@ -267,6 +276,16 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
             "overruled": overruled.collect::<Vec<_>>(),
         }))
     })
+}
+
+/// What is written in the audit log of a change without a node; secrets are hidden, as they are shown.
+fn act(before: &Settings, changed: &[Change]) -> Act {
+    Act {
+        who: "(config set)".to_owned(),
+        before: Some(before.values_of(changed)),
+        after: Some(Change::values(changed)),
+        ..Act::new(clock::now(), "config.change", "config")
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{
+    check::{is_secret, unfit},
     error::{Errors, Problem},
     layer::{Key, node},
     settings::Settings,
@@ -28,13 +29,20 @@ impl Settings {
             let key = self.app_key(section, path);
             Problem { origin: self.origin(&key), key, message, hint: None }
         };
+        let unfit = |path: &str, message: String| match problem(path, message) {
+            secret if is_secret(&secret.key) => {
+                let (message, hint) = unfit();
+                Problem { message, hint, ..secret }
+            }
+            other => other,
+        };
         match read {
             Ok(value) if unknown.is_empty() => Ok(value),
             Ok(_) => {
                 let message = "the program knows no such key";
                 Err(Errors(unknown.iter().map(|path| problem(path, message.to_owned())).collect()))
             }
-            Err(error) => Err(Errors(vec![problem(&track.path().to_string(), error.to_string())])),
+            Err(error) => Err(Errors(vec![unfit(&track.path().to_string(), error.to_string())])),
         }
     }
 

@@ -20,6 +20,8 @@ use crate::model::{
     task::TaskTerms,
 };
 
+/// How long the node's token is at least.
+pub const MIN_TOKEN_BYTES: usize = 16;
 /// The keys of `[agents.KIND]` that are numbers.
 pub(super) const NUMBERS: [&str; 4] = ["mailbox", "max_live", "max_restarts", "snapshot_turns"];
 
@@ -109,6 +111,19 @@ pub(super) fn is_secret(key: &str) -> bool {
     key == "http.token" || (key.starts_with("app.") && (below_secrets || redact::is_secret(last)))
 }
 
+/// Whether there is a secret in it, or in one of its parts.
+pub(super) fn holds_secret(key: &str, value: &Value) -> bool {
+    is_secret(key)
+        || match value {
+            Value::Object(members) => {
+                members.iter().any(|(name, value)| holds_secret(&format!("{key}.{name}"), value))
+            }
+            Value::Array(items) => items.iter().any(|item| holds_secret(key, item)),
+            Value::String(text) => !redact::passwords(text).is_empty(),
+            _ => false,
+        }
+}
+
 /// Hides what is secret.
 fn hide(key: &str, value: Value) -> Value {
     match value {
@@ -116,6 +131,7 @@ fn hide(key: &str, value: Value) -> Value {
         Value::Object(map) => {
             Value::Object(map.into_iter().map(|(k, v)| (k.clone(), hide(&format!("{key}.{k}"), v))).collect())
         }
+        Value::Array(items) => items.into_iter().map(|item| hide(key, item)).collect(),
         Value::String(text) if text.contains("://") => Value::from(without_password(&text)),
         other => other,
     }
@@ -146,6 +162,12 @@ fn of_tool(mut entry: Entry) -> Entry {
 }
 
 type Wrong = (String, Option<String>);
+
+/// What is wrong with a secret of another type than it should have: nothing else, since that would quote it.
+pub(super) fn unfit() -> Wrong {
+    let hint = "where it is text, write it between quotation marks";
+    ("the value is not of the right type".to_owned(), Some(hint.to_owned()))
+}
 
 /// What may be set: the built-in defaults, their types, and the open sections.
 struct Known {
@@ -199,6 +221,7 @@ impl Known {
         put(&mut tree, &entry.key.0, value.clone());
         match serde_path_to_error::deserialize::<_, Settings>(tree) {
             Ok(_) => Ok(value),
+            Err(_) if is_secret(&entry.key.to_string()) => Err(unfit()),
             Err(error) => Err((error.into_inner().to_string(), advice(&entry.key))),
         }
     }
@@ -320,6 +343,11 @@ fn together(settings: &Settings) -> Vec<Found> {
     let http = &settings.http;
     if http.token.is_some() && http.token_file.is_some() {
         wrong("http.token_file", "http.token is set as well", Some("keep one of the two"));
+    }
+    if http.token.as_ref().is_some_and(|token| token.reveal().len() < MIN_TOKEN_BYTES) {
+        let why = format!("a token of fewer than {MIN_TOKEN_BYTES} bytes can be guessed");
+        let hint = "draw one with `openssl rand -hex 32`, or leave it out: then the node makes its own";
+        wrong("http.token", &why, Some(hint));
     }
     if http.timeout < Duration::from_millis(100) {
         wrong("http.timeout", "no client is that fast", Some("give it 100ms at least, such as 30s"));

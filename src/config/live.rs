@@ -48,7 +48,21 @@ pub fn is_live(key: &str) -> bool {
     keys.contains(&key) || sections.iter().any(|section| key.starts_with(section))
 }
 
+impl Change {
+    /// The new values by key, as they are shown; `null` where a key is not set any more.
+    pub fn values(changes: &[Change]) -> Value {
+        let value = |change: &Change| (change.key.clone(), change.value.clone().unwrap_or_default());
+        changes.iter().map(value).collect()
+    }
+}
+
 impl Settings {
+    /// The values of what changes, by key, as they are shown; `null` where a key is not set.
+    pub fn values_of(&self, changes: &[Change]) -> Value {
+        let shown = |key: &str| Some(self.shown.iter().find(|shown| shown.key == key)?.value.clone());
+        changes.iter().map(|change| (change.key.clone(), shown(&change.key).unwrap_or_default())).collect()
+    }
+
     /// What is different in `next`, by key.
     pub fn changes(&self, next: &Settings) -> Vec<Change> {
         let (old, new) = (&self.raw.0, &next.raw.0);
@@ -174,9 +188,9 @@ mod tests {
 
     #[test]
     fn what_is_live_is_adopted_and_the_rest_stays() {
-        let now = with(&[("http.bind", json!("127.0.0.1:1"))]);
+        let now = with(&[("http.timeout", json!("10s"))]);
         let next = with(&[
-            ("http.bind", json!("127.0.0.1:2")),
+            ("http.timeout", json!("20s")),
             ("tasks.slots", json!(7)),
             ("log.levels.\"a.b\"", json!("debug")),
             ("app.mine.word", json!("x")),
@@ -186,10 +200,10 @@ mod tests {
         assert_eq!(adopted.tasks.slots, 7);
         assert_eq!(adopted.log.levels.len(), 1);
         assert_eq!(adopted.app("mine"), json!({"word": "x"}));
-        assert_eq!(adopted.http.bind, now.http.bind);
+        assert_eq!(adopted.http.timeout, now.http.timeout);
         assert_eq!(adopted.origin("tasks.slots"), Some(Origin::Stored));
         let waits: Vec<String> = adopted.changes(&next).into_iter().map(|change| change.key).collect();
-        assert_eq!(waits, ["http.bind"]);
+        assert_eq!(waits, ["http.timeout"]);
         assert!(now.changes(&adopted).iter().all(|change| change.live));
         // and back again
         assert_eq!(adopted.adopt(&now).unwrap().changes(&now), []);

@@ -27,6 +27,7 @@ use serde_json::Value;
 pub use self::{
     audit::Audit,
     cache::{Cache, CacheMessages, CacheRoom},
+    check::MIN_TOKEN_BYTES,
     error::{Errors, Problem},
     live::{Change, is_live, patched},
     log::{Log, LogConsole, LogFile, LogFormat},
@@ -38,13 +39,10 @@ pub use self::{
     tasks::{TaskOverrides, Tasks},
 };
 use self::{
-    check::{Checked, is_secret},
+    check::{Checked, holds_secret},
     layer::{Entry, Key, Layer},
 };
-use crate::{
-    model::{redact::passwords, units::parse_duration},
-    secrets,
-};
+use crate::{model::units::parse_duration, secrets};
 
 /// The built-in defaults, every key with a comment.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -134,9 +132,18 @@ fn host_name(env: &[(String, String)]) -> Layer {
     Layer(entry.into_iter().collect())
 }
 
-/// What a node's door and the files of its machine hang on: set where it stands, and by nobody who has a token.
-const LOCAL: [&str; 5] =
-    ["http.tls", "http.token_file", "http.behind_proxy", "tools.fs.roots", "log.file.path"];
+/// What a node's door, the files of its machine and the keeper of its states hang on: set where it stands, and by
+/// nobody who has a token.
+const LOCAL: [&str; 8] = [
+    "http.bind",
+    "http.tls",
+    "http.token_file",
+    "http.behind_proxy",
+    "cache.url",
+    "cache.tls_ca",
+    "tools.fs.roots",
+    "log.file.path",
+];
 /// What operators did is kept at least so long: who changes settings is not to hide what they did.
 const LEAST_AUDIT: Duration = Duration::from_secs(24 * 3_600);
 
@@ -152,10 +159,6 @@ fn is_local(key: &str) -> bool {
 fn is_short(value: &Value) -> bool {
     let time = value.as_str().and_then(|text| parse_duration(text).ok());
     time.is_some_and(|time| !time.is_zero() && time < LEAST_AUDIT)
-}
-
-fn holds_password(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| !passwords(text).is_empty())
 }
 
 fn stored(pairs: &[(String, Value)], problems: &mut Vec<Problem>) -> Layer {
@@ -174,12 +177,10 @@ fn stored(pairs: &[(String, Value)], problems: &mut Vec<Problem>) -> Layer {
             Some(key) if matches!(key.parts().first(), Some(&("store" | "node"))) => {
                 refuse("this key cannot be kept in the store, which it leads to");
             }
-            Some(_) if is_secret(name) || holds_password(value) => {
-                refuse("a secret is not kept in the store")
-            }
+            Some(_) if holds_secret(name, value) => refuse("a secret is not kept in the store"),
             Some(_) if is_local(name) => {
                 refuse(
-                    "this key is not kept in the store: it opens files or the door of the machine that reads it",
+                    "this key is not kept in the store: it opens files or the door of the machine that reads it, or sends states elsewhere",
                 );
             }
             Some(_) if name == "audit.retention" && is_short(value) => {

@@ -142,6 +142,11 @@ impl Http {
     pub fn is_encrypted(&self) -> bool {
         self.behind_proxy || self.tls.cert.is_some()
     }
+
+    /// Whether other machines reach it, and nothing encrypts.
+    pub fn is_exposed(&self) -> bool {
+        !self.bind.ip().is_loopback() && !self.is_encrypted()
+    }
 }
 
 /// Certificate and key; both or neither.

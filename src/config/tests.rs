@@ -185,13 +185,54 @@ fn general_variables_give_way_to_ours() {
 #[test]
 fn secrets_are_never_shown() {
     let (_dir, mut sources) = sources();
-    sources.sets = vec!["http.token=hunter2".into(), "app.mail.api_key=hunter2".into()];
+    sources.sets = vec!["http.token=hunter2-hunter2-hunter2".into(), "app.mail.api_key=hunter2".into()];
     let settings = load(&sources).unwrap();
-    assert_eq!(settings.http.token.as_ref().unwrap().reveal(), "hunter2");
+    assert_eq!(settings.http.token.as_ref().unwrap().reveal(), "hunter2-hunter2-hunter2");
     assert!(!serde_json::to_string(settings.show()).unwrap().contains("hunter2"));
     assert!(!format!("{:?}", settings.http).contains("hunter2"));
     sources.sets.push("http.token_file=/x".into());
     assert_eq!(errors(&sources).len(), 1);
+}
+
+#[test]
+fn secrets_within_lists_are_neither_shown_nor_kept_in_the_store() {
+    let (dir, mut sources) = sources();
+    let text = "[app.mail]\nurls = [\"smtp://me:hunter2@h\"]\n[[app.mail.accounts]]\nname = \"a\"\npassword = \"hunter2\"\n";
+    fs::write(dir.path().join(FILE), text).unwrap();
+    let shown = serde_json::to_string(load(&sources).unwrap().show()).unwrap();
+    assert!(!shown.contains("hunter2") && shown.contains(r#""name":"a","password":"***""#), "{shown}");
+    fs::remove_file(dir.path().join(FILE)).unwrap();
+    for kept in [json!([{"password": "hunter2"}]), json!(["a", ["smtp://me:hunter2@h"]])] {
+        sources.stored = vec![("app.mail.accounts".into(), kept)];
+        let errors = errors(&sources);
+        assert!(errors.len() == 1 && errors[0].contains("a secret is not kept"), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_token_that_can_be_guessed_is_refused() {
+    let (_dir, mut sources) = sources();
+    sources.sets = vec!["http.token=hunter2".into()];
+    let errors = errors(&sources);
+    assert!(errors[0].contains("fewer than 16 bytes") && errors[0].contains("openssl rand"), "{errors:?}");
+    assert!(!errors[0].contains("hunter2"), "{errors:?}");
+}
+
+#[test]
+fn a_secret_of_the_wrong_type_is_not_quoted() {
+    #[derive(serde::Deserialize)]
+    struct Pay {
+        #[allow(dead_code)]
+        api_key: u16,
+    }
+    let (dir, sources) = sources();
+    fs::write(dir.path().join(FILE), "[http]\ntoken = 1234567890123456\n").unwrap();
+    let said = errors(&sources);
+    assert!(said[0].contains("greenroom.toml:2: http.token") && said[0].contains("quotation"), "{said:?}");
+    assert!(!said[0].contains("1234567890123456"), "{said:?}");
+    fs::write(dir.path().join(FILE), "[app.pay]\napi_key = \"hunter2\"\n").unwrap();
+    let said = load(&sources).unwrap().app_as::<Pay>("pay").err().unwrap().to_string();
+    assert!(said.contains("app.pay.api_key") && !said.contains("hunter2"), "{said}");
 }
 
 #[test]
@@ -271,8 +312,9 @@ fn the_programs_own_section_is_read_with_its_errors_in_place() {
 fn a_change_says_whether_it_needs_a_restart() {
     let (_dir, mut sources) = sources();
     let before = load(&sources).unwrap();
-    sources.sets =
-        ["tasks.slots=3", "http.token=hunter2", "app.x.y=1", "log.format=PRETTY"].map(str::to_owned).to_vec();
+    sources.sets = ["tasks.slots=3", "http.token=hunter2-hunter2-hunter2", "app.x.y=1", "log.format=PRETTY"]
+        .map(str::to_owned)
+        .to_vec();
     let changes = before.changes(&load(&sources).unwrap());
     let told: Vec<_> = changes.iter().map(|c| (c.key.as_str(), c.live)).collect();
     assert_eq!(told, [("app.x.y", true), ("http.token", false), ("tasks.slots", true)]);

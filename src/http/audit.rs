@@ -8,7 +8,6 @@ use actix_web::{
     web::{self, Data},
 };
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::{
     access::{Caller, address_of},
@@ -50,6 +49,17 @@ pub(super) fn before(request: &HttpRequest, found: Option<Value>) {
     if let Some(value) = found {
         request.extensions_mut().insert(Before(value));
     }
+}
+
+/// Writes down what `who` has done here, where it is not to be refused because it cannot be.
+pub(super) fn note(ctx: &Ctx, request: &HttpRequest, who: String, action: &str, after: Option<Value>) {
+    ctx.operator.note_act(Act {
+        who,
+        by: address_of(request, ctx.settings.http.behind_proxy),
+        outcome: Some(act::OK.to_owned()),
+        after,
+        ..Act::new(clock::now(), action, "dashboard")
+    });
 }
 
 /// `GET /audit?who=&subject=&action=&cursor=&limit=`: the latest first.
@@ -100,16 +110,12 @@ async fn begin(named: Named, request: &mut ServiceRequest) -> Result<(Data<Ctx>,
     let said = body.json().ok().flatten().unwrap_or_default();
     let bytes = futures_util::stream::iter([Ok(body.0)]);
     request.set_payload(Payload::Stream { payload: Box::pin(bytes) });
+    let subject = secrets::cleaned(filled(named.subject, request.request(), &said));
     let act = Act {
-        id: Uuid::now_v7(),
-        at: clock::now(),
         who,
         by: address_of(request.request(), ctx.settings.http.behind_proxy),
-        action: filled(named.action, request.request(), &said),
-        subject: secrets::cleaned(filled(named.subject, request.request(), &said)),
-        outcome: None,
-        before: None,
         after: asked(request.query_string(), if named.sealed { outline(&said) } else { redacted(&said) }),
+        ..Act::new(clock::now(), filled(named.action, request.request(), &said), subject)
     };
     ctx.operator.begin_act(&act).await?;
     Ok((ctx, act))

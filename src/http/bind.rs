@@ -14,6 +14,9 @@ use crate::config::Settings;
 /// stood still for a while goes on with the newest.
 #[cfg(target_os = "linux")]
 const STALLED: u32 = 4;
+/// How much of an answer the system keeps for a client that has not taken it: left to itself, it keeps megabytes
+/// for each, also for those who have shown no token.
+const SEND_BUFFER: usize = 64 * 1_024;
 /// How long nothing is heard of a client before it is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -47,7 +50,7 @@ pub enum BindError {
 /// [`BindError::Exposed`].
 pub fn exposed(settings: &Settings) -> Result<(), BindError> {
     let http = &settings.http;
-    if !http.bind.ip().is_loopback() && !http.is_encrypted() {
+    if http.is_exposed() {
         return Err(BindError::Exposed(http.bind));
     }
     Ok(())
@@ -70,6 +73,7 @@ pub fn bind(settings: &Settings) -> Result<TcpListener, BindError> {
     let socket = socket2::SockRef::from(&listener);
     let alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 6);
     socket.set_tcp_keepalive(&alive).map_err(system)?;
+    socket.set_send_buffer_size(SEND_BUFFER).map_err(system)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(http.timeout * STALLED)).map_err(system)?;
     Ok(listener)
@@ -98,6 +102,22 @@ mod tests {
             text.contains(&address.to_string()) && text.contains("--set http.bind=127.0.0.1:0"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn little_of_an_answer_is_kept_for_who_does_not_take_it() {
+        use std::{io::Write as _, net::TcpStream};
+        let listener = try_bind(&["http.bind=127.0.0.1:0"]).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(4_096).unwrap();
+        let (mut connection, _) = listener.accept().unwrap();
+        connection.set_nonblocking(true).unwrap();
+        let mut taken = 0;
+        while let Ok(bytes) = connection.write(&[0; 16 * 1_024]) {
+            taken += bytes;
+        }
+        assert!(taken < 1 << 20, "{taken} bytes are on their way");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web::Data};
 use serde_json::{Value, json};
 
 use super::{
+    audit,
     body::{Body, ok},
     etag::{if_match, tagged},
     params::Params,
@@ -30,6 +31,8 @@ pub(super) async fn show(ctx: Data<Ctx>) -> Answer {
 pub(super) async fn change(ctx: Data<Ctx>, request: HttpRequest, params: Params, body: Body) -> Answer {
     let dry_run = params.parsed("dry_run", "true or false")?.unwrap_or(false);
     let over = if_match(request.headers())?;
+    let was = ctx.operator.settings();
     let applied = ctx.operator.configure(&body.read::<Value>()?, over, dry_run).await?;
+    audit::before(&request, Some(was.values_of(&applied.changed)));
     Ok(tagged(ok(&applied)?, ctx.operator.configuration().tag))
 }

@@ -5,8 +5,10 @@ use actix_web::{
     http::{StatusCode, header},
     web::Data,
 };
+use serde_json::json;
 
 use super::{
+    audit,
     body::{Body, answer, idempotency_key, ok, replayed},
     params::Params,
     path,
@@ -55,7 +57,10 @@ pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 
 /// `DELETE /conversations/{id}`: for good.
 pub(super) async fn delete(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    ctx.operator.delete_conversation(id(&request)?).await?;
+    let id = id(&request)?;
+    let was = ctx.operator.conversation(id).await.ok();
+    audit::before(&request, was.map(|it| json!({"created_at": it.created_at, "last_seq": it.last_seq})));
+    ctx.operator.delete_conversation(id).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

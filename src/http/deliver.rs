@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix_web::{
+    HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     dev::ServiceResponse,
     http::{
@@ -69,6 +70,31 @@ pub(super) async fn compressed(answered: ServiceResponse<BoxBody>) -> ServiceRes
         None => body,
     };
     ServiceResponse::new(request, response.set_body(BoxBody::new(body)))
+}
+
+/// A text that stays what it is: all who ask for it share its bytes, as they are and compressed.
+pub(super) struct Packed {
+    plain: Bytes,
+    packed: Option<Bytes>,
+}
+
+impl Packed {
+    pub(super) fn new(text: String) -> Self {
+        let plain = Bytes::from(text);
+        Self { packed: gzip(&plain).ok(), plain }
+    }
+
+    /// 200 with it, as the client takes it.
+    pub(super) fn answer(&self, wishes: &HeaderMap, content_type: &str) -> HttpResponse {
+        let mut response = HttpResponse::Ok();
+        response.content_type(content_type).insert_header((header::VARY, "Accept-Encoding"));
+        match &self.packed {
+            Some(packed) if takes_gzip(wishes) => {
+                response.insert_header((header::CONTENT_ENCODING, "gzip")).body(packed.clone())
+            }
+            _ => response.body(self.plain.clone()),
+        }
+    }
 }
 
 /// Ends the connection of a client that reads an answer more slowly than it may. (One that reads nothing at all is
@@ -152,6 +178,18 @@ mod tests {
             assert!(!accepts(no), "{no}");
         }
         assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[actix_web::test]
+    async fn all_who_ask_for_a_lasting_text_share_its_bytes() {
+        let text = Packed::new("{}".repeat(4_096));
+        let wishes = |name| [(header::ACCEPT_ENCODING, HeaderValue::from_static(name))].into_iter().collect();
+        for (wish, bytes) in [("gzip", text.packed.clone().unwrap()), ("identity", text.plain.clone())] {
+            let answer = text.answer(&wishes(wish), "application/json");
+            assert_eq!(answer.headers().contains_key(header::CONTENT_ENCODING), wish == "gzip");
+            let sent = answer.into_body().try_into_bytes().unwrap();
+            assert_eq!((sent.as_ptr(), sent.len()), (bytes.as_ptr(), bytes.len()), "nothing is copied");
+        }
     }
 
     #[test]

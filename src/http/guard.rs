@@ -86,7 +86,10 @@ pub(super) async fn front(
 fn is_attempt(answered: &ServiceResponse<BoxBody>) -> bool {
     match answered.status() {
         StatusCode::FORBIDDEN => true,
-        StatusCode::UNAUTHORIZED => answered.request().headers().contains_key(header::AUTHORIZATION),
+        StatusCode::UNAUTHORIZED => {
+            let request = answered.request();
+            request.headers().contains_key(header::AUTHORIZATION) || request.path() == "/login"
+        }
         _ => false,
     }
 }

@@ -2,14 +2,19 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
     web::Data,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
-    access::{COOKIE, Caller, SESSION_SECONDS},
+    access::{COOKIE, Caller, Opened, SESSION_SECONDS},
+    audit,
     body::{Few, answer, ok},
     guard::own_authority,
     params::Params,
@@ -30,14 +35,16 @@ struct Login {
 
 /// `GET /login?code=C`: begins a session, and goes on to the dashboard.
 pub(super) async fn redeem(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
-    // Another site would have the browser act as somebody else from here on.
-    if request.headers().get("Sec-Fetch-Site").is_some_and(|from| from.as_bytes() == b"cross-site") {
-        let why = "another site led here: open the link yourself, in a window of its own";
+    // Another site, or a page on another port, would have the browser act as somebody else from here on.
+    let from = request.headers().get("Sec-Fetch-Site").map(HeaderValue::as_bytes);
+    if !matches!(from, None | Some(b"none" | b"same-origin")) {
+        let why = "a page of another site led here: open the link yourself, in a window of its own";
         return Err(Problem::new("forbidden", why));
     }
     let code = params.text("code")?.unwrap_or_default();
     match ctx.access.redeem(code).await {
-        Ok(cookie) => {
+        Ok(Opened { who, cookie }) => {
+            audit::note(&ctx, &request, who, "login", Some(json!({"with": "link"})));
             let mut response = HttpResponse::SeeOther();
             response.insert_header((header::LOCATION, "/"));
             Ok(with_cookie(response, &ctx, &cookie, SESSION_SECONDS))
@@ -50,14 +57,16 @@ pub(super) async fn redeem(ctx: Data<Ctx>, request: HttpRequest, params: Params)
 }
 
 /// `POST /login` `{token}`: begins a session; 204.
-pub(super) async fn login(ctx: Data<Ctx>, Few(body): Few) -> Answer {
-    let cookie = ctx.access.login(&body.read::<Login>()?.token).await?;
+pub(super) async fn login(ctx: Data<Ctx>, request: HttpRequest, Few(body): Few) -> Answer {
+    let Opened { who, cookie } = ctx.access.login(&body.read::<Login>()?.token).await?;
+    audit::note(&ctx, &request, who, "login", Some(json!({"with": "token"})));
     Ok(with_cookie(HttpResponse::NoContent(), &ctx, &cookie, SESSION_SECONDS))
 }
 
 /// `POST /logout`: ends the session; 204.
-pub(super) async fn logout(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
+pub(super) async fn logout(ctx: Data<Ctx>, request: HttpRequest, caller: Caller) -> Answer {
     ctx.access.logout(&request);
+    audit::note(&ctx, &request, caller.me().name, "logout", None);
     Ok(with_cookie(HttpResponse::NoContent(), &ctx, "", 0))
 }
 
@@ -75,6 +84,7 @@ pub(super) async fn link(ctx: Data<Ctx>, request: HttpRequest, caller: Caller) -
         _ => "http",
     };
     let base = format!("{scheme}://{}", own_authority(&request, behind_proxy).unwrap_or("localhost"));
+    audit::note(&ctx, &request, caller.me().name, "login.link", None);
     answer(StatusCode::CREATED, &ctx.access.link_for(&base, &caller))
 }
 

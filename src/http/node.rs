@@ -1,8 +1,10 @@
 //! `/status`, `/tree`, `/kinds`, `/nodes`: the node as a whole.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
+use serde_json::json;
 
 use super::{
+    audit,
     body::{accepted_plain, list, ok},
     params::Params,
     path,
@@ -45,8 +47,13 @@ pub(super) async fn kind(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 
 /// `POST /kinds/{kind}/{pause|resume}`: a kind, or `tool:NAME`.
 pub(super) async fn pause(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    let paused = path::part(&request, "action")? == "pause";
-    ctx.operator.pause_kind(&path::part(&request, "kind")?, paused).await?;
+    let (kind, paused) = (path::part(&request, "kind")?, path::part(&request, "action")? == "pause");
+    let was = match kind.strip_prefix("tool:") {
+        Some(tool) => ctx.operator.tool(tool).await.ok().map(|tool| tool.paused),
+        None => ctx.operator.kind(&kind).await.ok().map(|kind| kind.paused),
+    };
+    audit::before(&request, was.map(|paused| json!({"paused": paused})));
+    ctx.operator.pause_kind(&kind, paused).await?;
     accepted_plain()
 }
 
@@ -55,16 +62,25 @@ pub(super) async fn nodes(ctx: Data<Ctx>) -> Answer {
     list(&ctx.operator.nodes().await?)
 }
 
+/// The node that is acted on is to be this one; its status before is written down.
+async fn meant(ctx: &Ctx, request: &HttpRequest) -> Result<(), Problem> {
+    ctx.operator.is_meant(&path::part(request, "boot")?).await?;
+    let nodes = ctx.operator.nodes().await.unwrap_or_default();
+    let this = nodes.into_iter().find(|node| node.this);
+    audit::before(request, this.map(|node| json!({"node": node.name, "status": node.status})));
+    Ok(())
+}
+
 /// `POST /nodes/{id}/stop`: `self`, this node's boot id or its beginning, or its name.
 pub(super) async fn stop(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    ctx.operator.is_meant(&path::part(&request, "boot")?).await?;
+    meant(&ctx, &request).await?;
     ctx.operator.stop();
     accepted_plain()
 }
 
 /// `POST /nodes/{id}/{drain|resume}`.
 pub(super) async fn drain(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
-    ctx.operator.is_meant(&path::part(&request, "boot")?).await?;
+    meant(&ctx, &request).await?;
     ctx.operator.drain(path::part(&request, "action")? == "drain").await?;
     accepted_plain()
 }

@@ -61,11 +61,12 @@ pub(super) async fn roll_back(ctx: Data<Ctx>, request: HttpRequest, body: Body) 
     written(ctx.operator.roll_back(&kind, &key, to, version).await?)
 }
 
-/// `DELETE /agents/{kind}/{key}[?cancel_tasks=true]`.
+/// `DELETE /agents/{kind}/{key}[?cancel_tasks=true]`, with `If-Match` if it matters what is there now.
 pub(super) async fn delete(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
     let (kind, key) = path::agent(&request)?;
     let cancel = params.parsed("cancel_tasks", "true or false")?.unwrap_or_default();
+    let version = expected(request.headers())?;
     was(&ctx, &request, &kind, &key).await?;
-    let cancelled = ctx.operator.delete_agent(&kind, &key, cancel).await?;
+    let cancelled = ctx.operator.delete_agent(&kind, &key, cancel, version).await?;
     ok(&json!({"deleted": true, "cancelled_tasks": cancelled}))
 }

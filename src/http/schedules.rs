@@ -53,6 +53,8 @@ pub(super) async fn remove(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /schedules/{name}/{run|pause|resume}`: 202 with the task, or with the schedule.
 pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let name = path::part(&request, "name")?;
+    let was = ctx.operator.schedule(&name).await.ok();
+    audit::before(&request, was.map(|it| json!({"paused": it.paused})));
     match path::part(&request, "action")?.as_str() {
         "run" => submitted(ctx.operator.run_schedule(&name, idempotency_key(&request)?).await?),
         action => accepted(&ctx.operator.pause_schedule(&name, action == "pause").await?),

@@ -82,7 +82,11 @@ pub(super) fn submitted((task, again): (TaskView, bool)) -> Answer {
 }
 
 /// `POST /tasks/batch`: all or none.
-pub(super) async fn submit_batch(ctx: Data<Ctx>, body: Body) -> Answer {
+pub(super) async fn submit_batch(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    if idempotency_key(&request)?.is_some() {
+        let why = "a batch takes no idempotency key: submit each task that has one alone";
+        return Err(Problem::malformed(why));
+    }
     let batch: Batch = body.read()?;
     if let Some(key) = batch.tasks.iter().find_map(|task| task.idempotency_key.as_deref()) {
         check_idempotency_key(key)?;
@@ -137,8 +141,12 @@ pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 }
 
 /// `POST /tasks/retry`: those that a filter means, or how many they are.
-pub(super) async fn retry_many(ctx: Data<Ctx>, body: Body) -> Answer {
-    ok(&ctx.operator.retry_many(&body.read::<RetryRequest>()?).await?)
+pub(super) async fn retry_many(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let asked: RetryRequest = body.read()?;
+    let swept = ctx.operator.retry_many(&asked).await?;
+    let state = asked.filter.state.unwrap_or(TaskState::Failed);
+    audit::before(&request, Some(json!({"state": state, "tasks": swept.count})));
+    ok(&swept)
 }
 
 /// `POST /tasks/{id}/dismiss`.
@@ -148,8 +156,10 @@ pub(super) async fn dismiss(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 }
 
 /// `POST /tasks/dismiss`: those that a filter means, or how many they are.
-pub(super) async fn dismiss_many(ctx: Data<Ctx>, body: Body) -> Answer {
-    ok(&ctx.operator.dismiss_many(&body.read::<DismissRequest>()?).await?)
+pub(super) async fn dismiss_many(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
+    let swept = ctx.operator.dismiss_many(&body.read::<DismissRequest>()?).await?;
+    audit::before(&request, Some(json!({"state": TaskState::Failed, "tasks": swept.count})));
+    ok(&swept)
 }
 
 /// `POST /tasks/{id}/resolve`: `{succeeded: JSON}` or `{failed: message}`.
@@ -170,7 +180,7 @@ pub(super) async fn signal(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> 
     let said: Value = if body.is_empty() { Value::Null } else { body.read()? };
     let name = path::part(&request, "name")?;
     let key = idempotency_key(&request)?;
-    accepted(&ctx.operator.signal(path::task(&request)?, &name, said, key.as_deref()).await?)
+    accepted(&ctx.operator.signal(was(&ctx, &request).await?, &name, said, key.as_deref()).await?)
 }
 
 /// `GET /tasks/{id}/logs?cursor=&limit=`: what it wrote, oldest first.

@@ -8,7 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    config::{Secret, Settings},
+    config::{MIN_TOKEN_BYTES, Secret, Settings},
     model::access::draw,
 };
 
@@ -33,6 +33,11 @@ pub enum TokenError {
     /// The file holds nothing.
     #[error("the token file {} is empty: put a token in it, or remove it", .0.display())]
     Empty(PathBuf),
+    /// The file holds what can be guessed.
+    #[error(
+        "the token in {} has fewer than {MIN_TOKEN_BYTES} bytes and can be guessed: draw one with `openssl rand -hex 32`", .0.display()
+    )]
+    Short(PathBuf),
 }
 
 impl Token {
@@ -40,7 +45,7 @@ impl Token {
     /// is made on the first run, for the owner's eyes only.
     ///
     /// # Errors
-    /// A file that cannot be read or written, or is empty.
+    /// A file that cannot be read or written, or holds no token that is long enough.
     pub fn establish(settings: &Settings) -> Result<Self, TokenError> {
         if let Some(token) = Self::find(settings)? {
             return Ok(token);
@@ -54,7 +59,7 @@ impl Token {
     /// The same, but nothing is made: what a client has.
     ///
     /// # Errors
-    /// A file that cannot be read, or is empty.
+    /// A file that cannot be read, or holds no token that is long enough.
     pub fn find(settings: &Settings) -> Result<Option<Self>, TokenError> {
         if let Some(token) = &settings.http.token {
             return Ok(Some(Self(token.clone())));
@@ -88,6 +93,7 @@ impl Token {
 fn read(path: &Path) -> Result<Option<Token>, TokenError> {
     match fs::read_to_string(path) {
         Ok(text) if text.trim().is_empty() => Err(TokenError::Empty(path.to_owned())),
+        Ok(text) if text.trim().len() < MIN_TOKEN_BYTES => Err(TokenError::Short(path.to_owned())),
         Ok(text) => Ok(Some(Token(text.trim().to_owned().into()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(TokenError::File { path: path.to_owned(), error }),
@@ -154,15 +160,17 @@ mod tests {
     #[test]
     fn settings_win_over_the_data_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let token = Token::establish(&settings(dir.path(), &["http.token=mine"])).unwrap();
-        assert_eq!(token.reveal(), "mine");
+        let token = Token::establish(&settings(dir.path(), &["http.token=mine-0123456789ab"])).unwrap();
+        assert_eq!(token.reveal(), "mine-0123456789ab");
         let file = dir.path().join("elsewhere");
         let set = format!("http.token_file={}", file.display());
         assert!(matches!(Token::establish(&settings(dir.path(), &[&set])), Err(TokenError::File { .. })));
         fs::write(&file, "\n").unwrap();
         assert!(matches!(Token::establish(&settings(dir.path(), &[&set])), Err(TokenError::Empty(_))));
-        fs::write(&file, "theirs\n").unwrap();
-        assert_eq!(Token::establish(&settings(dir.path(), &[&set])).unwrap().reveal(), "theirs");
+        fs::write(&file, "guess-me\n").unwrap();
+        assert!(matches!(Token::establish(&settings(dir.path(), &[&set])), Err(TokenError::Short(_))));
+        fs::write(&file, "theirs-0123456789\n").unwrap();
+        assert_eq!(Token::establish(&settings(dir.path(), &[&set])).unwrap().reveal(), "theirs-0123456789");
     }
 
     #[test]

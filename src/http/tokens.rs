@@ -1,8 +1,10 @@
 //! `/tokens`: access tokens besides the node's own.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Data};
+use serde_json::json;
 
 use super::{
+    audit,
     body::{Body, answer, list as listed},
     path,
     problem::Problem,
@@ -26,6 +28,8 @@ pub(super) async fn add(ctx: Data<Ctx>, body: Body) -> Answer {
 /// `DELETE /tokens/{name}`: in force at once here, within two seconds on other nodes.
 pub(super) async fn remove(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let name = path::part(&request, "name")?;
+    let was = ctx.operator.tokens().await.ok().and_then(|all| all.into_iter().find(|it| it.name == name));
+    audit::before(&request, was.map(|it| json!({"scope": it.scope, "expires_at": it.expires_at})));
     ctx.access.changing(ctx.operator.remove_token(&name)).await?;
     Ok(HttpResponse::NoContent().finish())
 }

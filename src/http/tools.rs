@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
 use super::{
-    body::{Body, idempotency_key, list as listed, ok},
+    body::{Body, idempotency_key, list as listed, ok, replayed},
     params::Params,
     path,
     problem::Problem,
@@ -31,6 +31,7 @@ pub(super) async fn call(ctx: Data<Ctx>, request: HttpRequest, params: Params, b
         idempotency_key: idempotency_key(&request)?,
         urgent: false,
     };
-    let output = ctx.operator.call(&name, &body.0, options).await?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(output.get().to_owned()))
+    let (output, again) = ctx.operator.call(&name, &body.0, options).await?;
+    let response = HttpResponse::Ok().content_type("application/json").body(output.get().to_owned());
+    Ok(replayed(response, again))
 }

@@ -29,5 +29,22 @@ pub struct Act {
     pub after: Option<Value>,
 }
 
+impl Act {
+    /// What begins at this moment.
+    pub fn new(at: Timestamp, action: impl Into<String>, subject: impl Into<String>) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            at,
+            who: String::new(),
+            by: None,
+            action: action.into(),
+            subject: subject.into(),
+            outcome: None,
+            before: None,
+            after: None,
+        }
+    }
+}
+
 /// The outcome of what was done.
 pub const OK: &str = "ok";

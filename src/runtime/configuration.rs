@@ -21,6 +21,8 @@ use crate::{
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a change is tried that others overtake.
 const TRIES: usize = 5;
+/// How long the store may take to say what it keeps, before what it last said is good enough.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a node's settings came from.
 #[derive(Debug, Clone, Default)]
@@ -126,6 +128,12 @@ impl Configuration {
         self.sections.read.load().get(&of).cloned()
     }
 
+    /// What the store keeps, as it was last read.
+    fn known(&self) -> KeptSettings {
+        let Layers { sources, kept } = self.state.lock().layers.clone();
+        KeptSettings { generation: kept, values: sources.stored.into_iter().collect() }
+    }
+
     fn app(&self, settings: &Settings) -> Result<App, Errors> {
         let (mut app, mut wrong) = (App::new(), Vec::new());
         for (of, read) in &self.sections.declared {
@@ -146,9 +154,9 @@ impl Node {
         self.configuration.state.lock().generation
     }
 
-    /// Names what is in force among all that has been.
+    /// Names what the store keeps of the settings, as this node last read it: the same on every node that shares it.
     pub(crate) fn settings_tag(&self) -> String {
-        format!("{}-{}", self.boot.simple(), self.generation())
+        self.configuration.state.lock().layers.kept.to_string()
     }
 
     /// The keys whose new values wait for a restart.
@@ -157,13 +165,17 @@ impl Node {
         keys(&self.settings.load().changes(&wanted))
     }
 
-    /// Reads all layers again.
+    /// Reads all layers again. What a store that does not answer keeps is taken for what it last was: during an
+    /// outage more than ever somebody may want to see more in the log.
     ///
     /// # Errors
     /// Why everything stays as it is.
     pub(crate) async fn reload(&self, why: &str) -> Result<Applied, ConfigureError> {
         let _alone = self.configuration.change.lock().await;
-        let kept = self.store.settings().await?;
+        let kept = match tokio::time::timeout(STORE_TIMEOUT, self.store.settings()).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(_)) | Err(_) => self.configuration.known(),
+        };
         let plan = self.plan(kept)?;
         Ok(self.apply(plan, why))
     }
@@ -181,11 +193,16 @@ impl Node {
         why: &str,
     ) -> Result<Applied, ConfigureError> {
         let _alone = self.configuration.change.lock().await;
-        if over.is_some_and(|over| over != self.settings_tag()) {
-            return Err(ConfigureError::Stale);
-        }
-        for _ in 0..TRIES {
+        let (tries, overtaken) = match over {
+            Some(_) => (1, ConfigureError::Stale),
+            None => (TRIES, ConfigureError::Overtaken),
+        };
+        for _ in 0..tries {
             let kept = self.store.settings().await?;
+            // what another node has set may not be known here yet
+            if over.is_some_and(|over| over != kept.generation.to_string()) {
+                return Err(ConfigureError::Stale);
+            }
             let values = config::patched(&kept.values, patch)?;
             let next = KeptSettings { generation: kept.generation + 1, values };
             let unchanged = next.values == kept.values;
@@ -199,7 +216,7 @@ impl Node {
                 return Ok(Applied { overruled, ..self.apply(plan, why) });
             }
         }
-        Err(ConfigureError::Overtaken)
+        Err(overtaken)
     }
 
     /// What would be in force, with that from the store.
@@ -208,6 +225,11 @@ impl Node {
         layers.kept = kept.generation;
         layers.sources.stored = kept.values.into_iter().collect();
         let wanted = config::load(&layers.sources)?;
+        if wanted.http.is_exposed() {
+            // the next start would refuse it
+            let why = "other machines reach this address, and the token would travel in the clear: set http.tls.cert and http.tls.key, or http.behind_proxy where a proxy speaks TLS";
+            return Err(Errors::one("http.bind", why));
+        }
         let in_force = self.settings.load().adopt(&wanted)?;
         let app = self.configuration.app(&in_force)?;
         Ok(Plan { layers, wanted, in_force, app })
@@ -286,10 +308,12 @@ fn refused_event(node: &Node, error: &ConfigureError, why: &str) -> Event {
 }
 
 /// Reads all layers again, and says in the log where they are refused.
-pub(crate) async fn reload(node: &Node, why: &str) {
-    if let Err(error) = node.reload(why).await {
-        node.logger.emit(refused_event(node, &error, why));
+pub(crate) async fn reload(node: &Node, why: &str) -> Result<Applied, ConfigureError> {
+    let reloaded = node.reload(why).await;
+    if let Err(error) = &reloaded {
+        node.logger.emit(refused_event(node, error, why));
     }
+    reloaded
 }
 
 /// Takes over what other nodes have set, until `end`.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::support::Node;
+use crate::support::{Node, until};
 
 fn acts(node: &Node, query: &str) -> Vec<Value> {
     let page = node.get(&format!("/api/v1/audit{query}"));
@@ -74,6 +74,71 @@ fn what_operators_do_is_written_down_with_who_and_what_came_of_it() {
     assert_eq!(node.told(&["operator.acted"]).len(), 6, "{}", node.log());
     node.start_again();
     assert_eq!(acts(&node, ""), all, "it outlives the node");
+}
+
+/// What was there before, of the latest act.
+fn before(node: &Node, action: &str) -> Value {
+    acts(node, &format!("?action={action}&limit=1"))[0]["before"].clone()
+}
+
+#[test]
+fn what_was_there_before_is_written_down() {
+    let node = Node::start(&[]);
+    node.send("PATCH", "/api/v1/config", &[], Some(r#"{"tasks":{"slots":3},"app":{"x":{"y":1}}}"#));
+    assert_eq!(before(&node, "config.change"), json!({"tasks.slots": 64, "app.x.y": null}));
+    node.post("/api/v1/tokens", r#"{"name":"anna","scope":"operate"}"#);
+    node.send("DELETE", "/api/v1/tokens/anna", &[], None);
+    assert_eq!(before(&node, "token.remove"), json!({"scope": "operate", "expires_at": null}));
+    for kind in ["counter", "tool:fs.read"] {
+        node.post(&format!("/api/v1/kinds/{kind}/pause"), "");
+        assert_eq!(before(&node, "kind.pause"), json!({"paused": false}));
+    }
+    node.post("/api/v1/kinds/counter/resume", "");
+    assert_eq!(before(&node, "kind.resume"), json!({"paused": true}));
+    node.post("/api/v1/nodes/self/drain", "");
+    assert_eq!(before(&node, "node.drain")["status"], "active");
+    node.post("/api/v1/nodes/self/resume", "");
+    assert_eq!(before(&node, "node.resume")["status"], "draining");
+    node.post("/api/v1/schedules", r#"{"name":"n","cron":"@daily","target":"counter/a","message":"Get"}"#);
+    node.post("/api/v1/schedules/n/pause", "");
+    assert_eq!(before(&node, "schedule.pause"), json!({"paused": false}));
+    let task = node.post("/api/v1/tasks", r#"{"target":"tool:probe.wait","input":{"signal":"go"}}"#);
+    let id = task.json["id"].as_str().unwrap();
+    node.post(&format!("/api/v1/tasks/{id}/signals/later"), "1");
+    assert!(before(&node, "task.signal")["state"].is_string());
+    node.post("/api/v1/tasks/retry", r#"{"filter":{}}"#);
+    assert_eq!(before(&node, "tasks.retry"), json!({"state": "failed", "tasks": 0}));
+}
+
+#[test]
+fn logins_and_what_a_signal_changes_are_written_down() {
+    let node = Node::start(&[]);
+    let link = node.post("/api/v1/login-links", "").json["url"].as_str().unwrap().to_owned();
+    let path = link.strip_prefix(&node.url).unwrap();
+    let cookie = node.send_bare("GET", path, &[], None).header("set-cookie").unwrap().to_owned();
+    let cookie = [("Cookie", cookie.split(';').next().unwrap())];
+    let csrf = node.send_bare("GET", "/api/v1/me", &cookie, None).json["csrf"].as_str().unwrap().to_owned();
+    node.send_bare("POST", "/login", &[], Some(&json!({"token": node.token}).to_string()));
+    node.send_bare("POST", "/logout", &[cookie[0], ("X-CSRF-Token", &csrf)], None);
+    std::fs::write(node.dir().join("greenroom.toml"), "[tasks]\nslots = 5\n").unwrap();
+    let pid = node.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    // none of them waits for the store
+    until("all are", || acts(&node, "").len() == 5);
+    let find = |action: &str| {
+        let mut all: Vec<Value> = acts(&node, &format!("?action={action}")).iter().map(told).collect();
+        all.sort_by_key(ToString::to_string);
+        all
+    };
+    let by =
+        |action: &str, after: Value| json!(["node", "127.0.0.1", action, "dashboard", "ok", null, after]);
+    assert_eq!(find("login.link"), [by("login.link", Value::Null)]);
+    let logins = ["link", "token"].map(|with| by("login", json!({"with": with})));
+    assert_eq!(find("login"), logins);
+    assert_eq!(find("logout"), [by("logout", Value::Null)]);
+    let (before, after) = (json!({"tasks.slots": 64}), json!({"tasks.slots": 5}));
+    let reload = json!(["(SIGHUP)", null, "config.reload", "config", "ok", before, after]);
+    assert_eq!(find("config.reload"), [reload]);
 }
 
 #[test]

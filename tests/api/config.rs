@@ -17,17 +17,16 @@ fn item(node: &Node, key: &str) -> Value {
 
 #[test]
 fn a_change_is_applied_as_one_generation_and_survives_a_kill() {
-    let mut node = Node::start(&[]);
+    let mut node = Node::start(&["http.timeout=29s"]);
     let seen = node.get("/api/v1/config");
     let tag = seen.header("etag").unwrap().to_owned();
     assert_eq!((&seen.json["generation"], &seen.json["needs_restart"]), (&json!(0), &json!([])));
-    let change = json!({"limits": {"message_bytes": "1KiB"}, "http": {"bind": "127.0.0.1:1"}});
+    let change = json!({"limits": {"message_bytes": "1KiB"}, "http": {"timeout": "20s"}});
     let changed = patch(&node, &[("If-Match", &tag)], change.clone());
     assert_eq!(changed.status, 200, "{changed:?}");
     assert_eq!(changed.json["generation"], 1);
     assert_eq!(changed.json["applied"], json!(["limits.message_bytes"]));
-    // the test's node is started with --set http.bind
-    assert_eq!(changed.json["overruled"], json!([{"key": "http.bind", "by": "--set http.bind"}]));
+    assert_eq!(changed.json["overruled"], json!([{"key": "http.timeout", "by": "--set http.timeout"}]));
     assert_ne!(changed.header("etag"), Some(&*tag));
     patch(&node, &[("If-Match", &tag)], change).is_problem(412, "precondition_failed");
     assert_eq!(

@@ -23,6 +23,61 @@ fn retry(node: &Node, filter: Value, dry_run: bool) -> Value {
 }
 
 #[test]
+fn a_key_stands_for_all_that_was_chosen_with_it() {
+    let node = Node::start(&[]);
+    let submit = |more: &str| {
+        let task = format!(r#"{{"target":"counter/a","message":"Add","input":{{"n":1}}{more}}}"#);
+        node.send("POST", "/api/v1/tasks", &[("Idempotency-Key", "k")], Some(&task))
+    };
+    let chosen = r#","run_in":"1h","priority":3,"tags":["x"]"#;
+    let first = submit(chosen);
+    let again = submit(chosen);
+    assert_eq!((first.status, again.header("idempotency-replayed")), (202, Some("true")), "{again:?}");
+    assert_eq!(first.json["id"], again.json["id"]);
+    for other in ["", r#","run_in":"2h","priority":3,"tags":["x"]"#, r#","run_in":"1h","priority":3"#] {
+        submit(other).is_problem(409, "idempotency_conflict");
+    }
+}
+
+#[test]
+fn a_batch_takes_no_key() {
+    let node = Node::start(&[]);
+    let batch = r#"{"tasks":[{"target":"counter/a","message":"Get"}]}"#;
+    let refused = node.send("POST", "/api/v1/tasks/batch", &[("Idempotency-Key", "k")], Some(batch));
+    refused.is_problem(400, "malformed");
+    assert_eq!(node.get("/api/v1/tasks").json["items"], json!([]), "nothing was accepted");
+}
+
+#[test]
+fn a_signal_under_the_key_of_another_is_refused() {
+    let node = Node::start(&[]);
+    let task = node.post("/api/v1/tasks", r#"{"target":"tool:probe.wait","input":{"signal":"go"}}"#);
+    let path = format!("{}/signals/later", task.header("location").unwrap());
+    let signal = |body| node.send("POST", &path, &[("Idempotency-Key", "k")], Some(body));
+    assert_eq!((signal("1").status, signal("1").status), (202, 202));
+    signal("2").is_problem(409, "idempotency_conflict");
+}
+
+#[test]
+fn a_call_under_a_key_is_made_once() {
+    let node = Node::start(&[]);
+    let call = |id: &str, key: &str| {
+        let input = format!(r#"{{"to":"a","id":"{id}","percent":0}}"#);
+        node.send("POST", "/api/v1/tools/probe.stumble/call", &[("Idempotency-Key", key)], Some(&input))
+    };
+    let (first, again) = (call("x", "k"), call("x", "k"));
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, None), "{first:?}");
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, Some("true")), "{again:?}");
+    assert_eq!((&first.json, &again.json), (&json!(1), &json!(1)));
+    call("y", "k").is_problem(409, "idempotency_conflict");
+    assert_eq!(node.ask("a", "List", "").json["ids"], json!(["x"]));
+    let hold = |key: &str| {
+        node.send("POST", "/api/v1/tools/probe.hold/call", &[("Idempotency-Key", key)], Some(r#"{"ms":1}"#))
+    };
+    assert_eq!((hold("k").status, hold("k").header("idempotency-replayed")), (200, Some("true")));
+}
+
+#[test]
 fn a_submission_too_many_is_refused_and_told_when_to_come_again() {
     let node = Node::start(&["tasks.max_backlog=2"]);
     node.post("/api/v1/kinds/counter/pause", "");

@@ -76,6 +76,13 @@ fn a_key_is_set_by_the_node_and_where_none_runs_in_the_store() {
     {
         assert!(shown.contains(line), "{line}: {shown}");
     }
+    let acts = node.get("/api/v1/audit?who=(config%20set)").json;
+    let told = |n: usize| {
+        json!([acts["items"][n]["before"], acts["items"][n]["after"], acts["items"][n]["outcome"]])
+    };
+    assert_eq!(told(0), json!([{"tasks.slots": 3}, {"tasks.slots": 64}, "ok"]), "also without a node");
+    let level = "log.levels.\"greenroom::task\"";
+    assert_eq!(told(1), json!([{level: null}, {level: "debug"}, "ok"]));
 }
 
 #[test]

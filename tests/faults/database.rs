@@ -9,7 +9,7 @@ use std::{
 use crate::{
     clients::{Clients, Place, check, sized, survives},
     postgres::{Database, Server},
-    support::Node,
+    support::{self, Node},
     talk, tasks,
 };
 
@@ -71,6 +71,23 @@ fn nothing_acknowledged_is_lost_when_postgres_is_stopped_at_once() {
         }
         server.go_on();
     });
+}
+
+/// More than ever somebody may want to see more in the log.
+#[test]
+fn files_are_read_again_while_postgres_is_down() {
+    let mut server = Server::start();
+    let node = Node::start(&[&format!("store.url={}", server.url()), "log.format=json"]);
+    let kept = node.send("PATCH", "/api/v1/config", &[], Some(r#"{"tasks":{"slots":3}}"#));
+    assert_eq!(kept.status, 200, "{kept:?}");
+    server.stop_immediate();
+    fs::write(node.dir().join("greenroom.toml"), "[log.levels]\n\"greenroom\" = \"debug\"\n").unwrap();
+    let pid = node.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    support::until("it is told", || node.told(&["config.changed"]).iter().any(|told| told["by"] == "SIGHUP"));
+    let items = node.get("/api/v1/config").json["items"].as_array().unwrap().clone();
+    let value = |key: &str| items.iter().find(|item| item["key"] == key).unwrap()["value"].clone();
+    assert_eq!((value("log.levels.greenroom"), value("tasks.slots")), ("debug".into(), 3.into()));
 }
 
 #[test]

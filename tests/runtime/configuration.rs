@@ -203,6 +203,24 @@ async fn what_one_node_is_told_the_others_take_over() {
     }
 }
 
+/// What a tag names is what the store keeps, whoever has read it last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_means_the_same_on_every_node() {
+    let database = Database::new();
+    let (mut one, mut other) = (World::idle(), World::idle());
+    one.start_again(program().set("store.url", &database.url())).await;
+    other.start_again(program().set("store.url", &database.url())).await;
+    let (one, other) = (one.handle().operator().clone(), other.handle().operator().clone());
+    let slots = |n: u32| json!({"tasks": {"slots": n}});
+    let seen = other.configuration().tag;
+    assert_eq!(seen, one.configuration().tag);
+    soon(one.configure(&slots(3), Some(&seen), false)).await.unwrap();
+    // whether or not it knows already
+    let stale = soon(other.configure(&slots(4), Some(&seen), false)).await.unwrap_err();
+    assert_eq!(stale.code(), "precondition_failed");
+    soon(other.configure(&slots(5), Some(&one.configuration().tag), false)).await.unwrap();
+}
+
 /// More slots are used by what waits already.
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_change_for_tasks_that_wait() {

@@ -422,7 +422,7 @@ async fn a_tool_answers_as_soon_as_its_node_has_started() {
     for _ in 0..10 {
         world.start_again(Runtime::builder().tool_fn("echo", Effect::Pure, echo)).await;
         let called = soon(world.handle().operator().call("echo", b"{}", Default::default())).await;
-        assert_eq!(called.unwrap().get(), "7");
+        assert_eq!(called.unwrap().0.get(), "7");
         world.end().await;
     }
 }

@@ -8,7 +8,7 @@ use greenroom::{
         snapshot::{self, Codec, Header},
     },
     prelude::*,
-    runtime::operator::{OperatorError, SendOptions},
+    runtime::operator::{AgentQuery, OperatorError, SendOptions},
     store::{Member, StateWrite, Unit, Verdict},
 };
 use proptest::prelude::*;
@@ -92,8 +92,15 @@ async fn a_fenced_commit_is_refused_and_its_agent_let_go_to_the_owner() {
     }
     assert_eq!(faults.commits(), commits, "what is not ours is not even tried");
     assert_eq!(soon(handle.agent::<Till>(&*other).ask(Add { n: 1 })).await.unwrap(), 2);
-    let node = handle.operator().agent("till", "a").await.unwrap().node;
-    assert_eq!(node, Uuid::from_u128(1).to_string());
+    let seen = handle.operator().agent("till", "a").await.unwrap();
+    let node = Uuid::from_u128(1).to_string();
+    assert_eq!((seen.status, seen.node), ("elsewhere".to_owned(), node), "what it does is not known here");
+    let query = AgentQuery { status: Some("elsewhere".to_owned()), ..AgentQuery::default() };
+    let listed = handle.operator().agents(&query).await.unwrap();
+    assert_eq!(listed.items.iter().map(|agent| &*agent.key).collect::<Vec<_>>(), ["a"]);
+    let never = (0..).map(|n| format!("never{n}")).find(|n| partition(n) == partition("a")).unwrap();
+    let unknown = handle.operator().agent("till", &never).await.unwrap_err();
+    assert!(matches!(unknown, OperatorError::Elsewhere { owner: Some(url), .. } if url == OTHER));
     let nodes = handle.operator().nodes().await.unwrap();
     assert_eq!(nodes.iter().filter(|n| n.this).map(|n| n.partitions.len()).sum::<usize>(), 63);
 }

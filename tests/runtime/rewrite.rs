@@ -85,7 +85,7 @@ impl Act {
         match self {
             Self::Edit => operator.edit_state("purse", key, 2, br#"{"total":70}"#).await,
             Self::RollBack => operator.roll_back("purse", key, 1, Some(2)).await,
-            Self::Delete => operator.delete_agent("purse", key, true).await.map(|_| 0),
+            Self::Delete => operator.delete_agent("purse", key, true, Some(2)).await.map(|_| 0),
         }
     }
 

@@ -44,9 +44,31 @@ impl Ring {
         self.read_at.is_some_and(|at| now.duration_since(at) < within)
     }
 
+    /// What is known once the store has said what it keeps, or nothing: then nobody who waits for their turn asks it
+    /// again at once.
+    fn after(&self, said: Option<Vec<StoredToken>>, now: Instant) -> Self {
+        match said {
+            Some(tokens) => {
+                let tokens = tokens.into_iter().map(|token| (token.digest, token)).collect();
+                Self { tokens, read_at: Some(now), tried_at: None }
+            }
+            None => Self { tokens: self.tokens.clone(), read_at: self.read_at, tried_at: Some(now) },
+        }
+    }
+
+    /// Whether the store was asked a moment ago, and has not answered.
     fn has_tried(&self, now: Instant) -> bool {
         self.tried_at.is_some_and(|at| now.duration_since(at) < FRESH)
     }
+}
+
+/// What was last read of a store that does not answer, where that is not too long ago.
+fn good_enough(ring: Arc<Ring>, now: Instant) -> Result<Arc<Ring>, Problem> {
+    if ring.knows(now, STALE) {
+        return Ok(ring);
+    }
+    let why = "whose token this is stands in the store, which does not answer; the node's own token works";
+    Err(Problem::new("unavailable", why))
 }
 
 impl Keyring {
@@ -85,28 +107,18 @@ impl Keyring {
         let _turn = self.reading.lock().await;
         let ring = self.ring.read().clone();
         let now = Instant::now();
-        if ring.knows(now, FRESH) || (ring.knows(now, STALE) && ring.has_tried(now)) {
+        if ring.knows(now, FRESH) {
             return Ok(ring);
+        }
+        if ring.has_tried(now) {
+            return good_enough(ring, now);
         }
         let read = timeout(STORE_TIMEOUT, self.operator.stored_tokens()).await;
         let now = Instant::now();
-        let next = match read {
-            Ok(Ok(tokens)) => {
-                let tokens: HashMap<_, _> = tokens.into_iter().map(|token| (token.digest, token)).collect();
-                self.noted.lock().retain(|digest, _| tokens.contains_key(digest));
-                Ring { tokens, read_at: Some(now), tried_at: None }
-            }
-            _ if ring.knows(now, STALE) => {
-                Ring { tokens: ring.tokens.clone(), read_at: ring.read_at, tried_at: Some(now) }
-            }
-            _ => {
-                let why = "whose token this is stands in the store, which does not answer; the node's own token works";
-                return Err(Problem::new("unavailable", why));
-            }
-        };
-        let next = Arc::new(next);
+        let next = Arc::new(ring.after(read.ok().and_then(Result::ok), now));
+        self.noted.lock().retain(|digest, _| next.tokens.contains_key(digest));
         *self.ring.write() = next.clone();
-        Ok(next)
+        good_enough(next, now)
     }
 
     /// Has it noted that a token was shown, once a minute.
@@ -119,5 +131,22 @@ impl Keyring {
         noted.insert(token.digest, now);
         let (operator, digest) = (self.operator.clone(), token.digest);
         actix_web::rt::spawn(async move { operator.token_used(digest, now).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_hangs_is_not_asked_once_more_by_each_who_waits() {
+        let now = Instant::now();
+        for known in [Ring::default(), Ring { read_at: now.checked_sub(STALE), ..Ring::default() }] {
+            let ring = Arc::new(known.after(None, now));
+            assert!(ring.has_tried(now) && good_enough(ring.clone(), now).is_err());
+            assert!(!ring.has_tried(now + FRESH), "then it is");
+        }
+        let read = Ring::default().after(Some(Vec::new()), now).after(None, now + FRESH);
+        assert!(good_enough(Arc::new(read), now + FRESH).is_ok(), "for a while what was read is good enough");
     }
 }

@@ -66,6 +66,13 @@ pub(super) struct Caller {
     session: Option<Session>,
 }
 
+/// A session that has begun.
+pub(super) struct Opened {
+    /// The name of the token with which it was.
+    pub(super) who: String,
+    pub(super) cookie: String,
+}
+
 impl Access {
     /// Lets those in who show `token`, or one that the store knows.
     pub fn new(token: Token, operator: Operator) -> Self {
@@ -88,25 +95,30 @@ impl Access {
         LoginLink { url: format!("{base}/login?code={code}"), expires_at }
     }
 
-    /// Begins a session with a link's code: the cookie's value.
-    pub(super) async fn redeem(&self, code: &str) -> Result<String, Problem> {
+    /// Begins a session with a link's code.
+    pub(super) async fn redeem(&self, code: &str) -> Result<Opened, Problem> {
         let grant = self.0.logins.lock().redeem(code, clock::now());
         let grant = match grant {
             Some(grant) => self.renewed(grant).await?,
             None => None,
         };
         match grant {
-            Some(grant) => Ok(self.0.logins.lock().open(grant, clock::now())),
+            Some(grant) => Ok(self.open(grant)),
             None => Err(self
                 .refuse("this link has been used, or is too old: `greenroom login` makes another")
                 .await),
         }
     }
 
-    /// Begins a session with a token: the cookie's value.
-    pub(super) async fn login(&self, token: &str) -> Result<String, Problem> {
+    /// Begins a session with a token.
+    pub(super) async fn login(&self, token: &str) -> Result<Opened, Problem> {
         let grant = self.known(token.trim().as_bytes()).await?;
-        Ok(self.0.logins.lock().open(grant, clock::now()))
+        Ok(self.open(grant))
+    }
+
+    fn open(&self, grant: Grant) -> Opened {
+        let who = grant.name.clone();
+        Opened { who, cookie: self.0.logins.lock().open(grant, clock::now()) }
     }
 
     /// Ends the session of a request, if it has one.

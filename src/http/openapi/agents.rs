@@ -22,6 +22,7 @@ const STATUSES: &[&str] = &[
     "stopping",
     "stopped",
     "quarantined",
+    "elsewhere",
 ];
 const MODES: &[&str] = &["ask", "tell", "submit"];
 const ACTIONS: [(&str, &str); 6] = [
@@ -43,7 +44,7 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
             .answers(200, "A page.", s.list::<AgentInfo>())
             .refuses(&[(404, "unknown_kind")]),
         get(agent, "getAgent", "Shows an agent.")
-            .answers(200, "The item.", s.answer::<AgentInfo>())
+            .answers(200, "The item, as far as this node can tell.", s.answer::<AgentInfo>())
             .tells("ETag", "Its version, for `If-Match`."),
         get(&format!("{agent}/state"), "getState", "Shows an agent's state, current or of a kept version.")
             .number("version", "At this version.", 0, i64::MAX as u64)
@@ -115,8 +116,8 @@ fn repair(agent: &str) -> impl Iterator<Item = Operation> {
             .tells("ETag", "The same."),
         delete(agent, "deleteAgent", "Deletes an agent; a later message starts it with an empty state.")
             .flag("cancel_tasks", "Also cancel the tasks that wait for it.")
-            .answers(200, "Deleted.", gone)
-            .refuses(&[(412, "precondition_failed")]),
+            .if_match()
+            .answers(200, "Deleted.", gone),
     ];
     let refusals =
         [(404, "unknown_kind"), (409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")];

@@ -19,27 +19,27 @@ mod work;
 
 use std::sync::OnceLock;
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use serde_json::{Map, Value, json};
 
 use self::{operation::Operation, schemas::Schemas};
-use super::{problem::Problem, server::Ctx};
+use super::{deliver::Packed, problem::Problem, server::Ctx};
 #[cfg(test)]
 use crate::model::access::Scope;
 use crate::runtime::views::{KindInfo, ToolInfo};
 
 /// `GET /openapi.json`. It holds nothing that is secret.
-pub(super) async fn show(ctx: Data<Ctx>) -> Result<HttpResponse, Problem> {
-    // the program's kinds and tools stay what they are while it runs
-    static DOCUMENT: OnceLock<String> = OnceLock::new();
+pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    // the program's kinds and tools stay what they are while it runs; written and packed once, for all who ask
+    static DOCUMENT: OnceLock<Packed> = OnceLock::new();
     let text = match DOCUMENT.get() {
         Some(text) => text,
         None => {
             let (kinds, tools) = (ctx.operator.kinds().await, ctx.operator.tools().await);
-            DOCUMENT.get_or_init(|| document(&kinds, &tools).to_string())
+            DOCUMENT.get_or_init(|| Packed::new(document(&kinds, &tools).to_string()))
         }
     };
-    Ok(HttpResponse::Ok().content_type("application/json").body(text.clone()))
+    Ok(text.answer(request.headers(), "application/json"))
 }
 
 /// All operations of a program with these kinds and tools.

@@ -67,6 +67,7 @@ fn call(tool: &ToolInfo) -> Operation {
         .idempotent()
         .takes_own(input(tool))
         .answers(200, "The output.", own(&tool.output))
+        .tells("Idempotency-Replayed", "Where this is the first outcome under its key.")
         .refuses(&[(404, "not_found")])
         .runs_code()
 }

@@ -64,7 +64,23 @@ impl Operator {
     /// Records the outcome of an act, in the log too.
     pub(crate) async fn end_act(&self, act: &Act) {
         let (store, ended) = (self.node.store.clone(), act.clone());
-        let unwritten = self.patiently(async move { store.end_act(&ended).await }).await.err();
+        self.tell_act(act, self.patiently(async move { store.end_act(&ended).await }).await.err());
+    }
+
+    /// Records what was done and could not wait for the store, such as a login during an outage.
+    pub(crate) fn note_act(&self, act: Act) {
+        let me = self.clone();
+        self.node.runtime.spawn(async move {
+            let (store, done) = (me.node.store.clone(), act.clone());
+            let write = async move {
+                store.begin_act(&done).await?;
+                store.end_act(&done).await
+            };
+            me.tell_act(&act, me.patiently(write).await.err());
+        });
+    }
+
+    fn tell_act(&self, act: &Act, unwritten: Option<String>) {
         let event = Event::new(Level::Info, event::OPERATOR_ACTED, act.subject.clone())
             .field("who", act.who.clone())
             .field_opt("by", act.by.clone())

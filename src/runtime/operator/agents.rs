@@ -52,7 +52,7 @@ impl Operator {
             ),
         };
         let status = match query.status.as_deref() {
-            None | Some("passivated") => None,
+            None | Some("passivated" | "elsewhere") => None,
             Some("paused") => Some(StoredStatus::Paused),
             Some("stopped") => Some(StoredStatus::Stopped),
             Some("quarantined") => Some(StoredStatus::Quarantined),
@@ -125,14 +125,19 @@ impl Operator {
         Ok(Page { items: items.collect(), next_cursor })
     }
 
-    /// One agent.
+    /// One agent. Of one that another node serves, what the store has is told: its status is `elsewhere` then,
+    /// where it is none that an operator gave it.
     ///
     /// # Errors
-    /// [`AskError::NotFound`] if it has never received a message.
+    /// [`AskError::NotFound`] if it has never received a message; [`OperatorError::Elsewhere`] where another node
+    /// serves it, which alone can tell.
     pub async fn agent(&self, kind: &str, key: &str) -> Result<AgentInfo> {
         let (_, found, key) = self.key_of(kind, key)?;
         let row = self.row(kind, key).await?;
         if row.is_none() && found.live(key).is_none() {
+            if self.node.owned.owner(AgentId::of(kind, key), self.node.boot).is_some() {
+                self.here(kind, key)?;
+            }
             return Err(not_found(format!("there is no agent {kind}/{key} yet: its first message makes it")));
         }
         Ok(AgentInfo { children: self.children(kind, key).await?, ..self.describe(kind, key, row.as_ref()) })
@@ -289,17 +294,26 @@ impl Operator {
         let found = self.node.kind(kind).map(|(_, k)| k);
         let live = found.and_then(|k| k.live(key));
         let stored = row.map_or(StoredStatus::Normal, |r| r.status);
+        let id = AgentId::of(kind, key);
+        let other = if self.node.epoch(id) == 0 { self.node.owned.owner(id, self.node.boot) } else { None };
         AgentInfo {
             kind: kind.to_owned(),
             key: key.to_owned(),
             status: match (&live, stored) {
                 (Some(live), StoredStatus::Normal) => live.status.to_owned(),
+                // whether it runs there, and what waits for it, that node alone knows
+                (None, StoredStatus::Normal) if other.is_some() => "elsewhere".to_owned(),
                 _ => status_name(stored).to_owned(),
             },
             reason: row.and_then(|r| r.reason.clone()),
             version: row.map_or(0, |r| r.version).max(live.as_ref().map_or(0, |l| l.version)),
-            epoch: row.map_or_else(|| self.node.epoch(AgentId::of(kind, key)), |r| r.epoch),
-            node: self.owner_of(AgentId::of(kind, key)),
+            epoch: row.map_or_else(|| self.node.epoch(id), |r| r.epoch),
+            // empty where nobody serves it at the moment
+            node: match other {
+                Some(other) => other.boot.to_string(),
+                None if self.node.epoch(id) != 0 => self.node.boot.to_string(),
+                None => String::new(),
+            },
             mailbox: match &live {
                 Some(live) => live.mailbox,
                 None => found.map(|k| k.mailbox(key)).unwrap_or_default(),
@@ -312,14 +326,6 @@ impl Operator {
                 .map(|r| r.bytes.len().saturating_sub(snapshot::HEADER_BYTES) as u64),
             children: Vec::new(),
         }
-    }
-
-    /// The boot of the node that serves an agent; empty where nobody does at the moment.
-    fn owner_of(&self, id: AgentId) -> String {
-        if self.node.epoch(id) != 0 {
-            return self.node.boot.to_string();
-        }
-        self.node.owned.owner(id, self.node.boot).map(|n| n.boot.to_string()).unwrap_or_default()
     }
 
     pub(super) async fn row(&self, kind: &str, key: &str) -> Result<Option<AgentRow>> {

@@ -9,7 +9,9 @@ use super::{Operator, OperatorError, Result};
 use crate::{
     Invalid,
     agent::AskError,
-    config::{Errors, Settings, Shown},
+    clock,
+    config::{Change, Errors, Settings, Shown},
+    model::act::{self, Act},
     runtime::configuration::{Applied, ConfigureError, reload},
 };
 
@@ -22,7 +24,7 @@ pub struct ConfigView {
     pub generation: u64,
     /// The keys whose new values wait for a restart.
     pub needs_restart: Vec<String>,
-    /// The tag of this generation of this process, for `If-Match`.
+    /// The tag of what the store keeps of it, for `If-Match`: of the same meaning on every node that shares it.
     #[serde(skip)]
     pub tag: String,
 }
@@ -54,9 +56,18 @@ impl Operator {
         Ok(self.node.configure(patch, if_match, dry_run, "operator").await?)
     }
 
-    /// Reads all layers again, as on SIGHUP. Where they are refused the log says why, and everything stays.
+    /// Reads all layers again, as on SIGHUP, and records it as an act. Where they are refused the log says why, and
+    /// everything stays.
     pub async fn reload_configuration(&self, why: &str) {
-        reload(&self.node, why).await;
+        let was = self.settings();
+        let act = Act { who: format!("({why})"), ..Act::new(clock::now(), "config.reload", "config") };
+        self.note_act(match reload(&self.node, why).await {
+            Ok(Applied { changed, .. }) => {
+                let (before, after) = (Some(was.values_of(&changed)), Some(Change::values(&changed)));
+                Act { outcome: Some(act::OK.to_owned()), before, after, ..act }
+            }
+            Err(_) => Act { outcome: Some("invalid".to_owned()), ..act },
+        });
     }
 }
 

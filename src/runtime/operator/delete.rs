@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Operator, OperatorError, Result, not_found, repair::framed, wrong_state};
+use super::{
+    Operator, OperatorError, Result, not_found, repair::framed, rewrite::check_version, wrong_state,
+};
 use crate::{
     agent::AskError,
     model::{
@@ -23,7 +25,7 @@ use crate::{
         task::TaskState,
     },
     runtime::{orchestrator::Notice, views::Action},
-    store::{AgentRow, Deletion, TaskFilter},
+    store::{AgentRow, Deletion, StoredStatus, TaskFilter},
 };
 
 /// How long tasks that were cancelled may take to end.
@@ -46,27 +48,36 @@ const UNFINISHED: [TaskState; 7] = [
 impl Operator {
     /// Deletes an agent, with its kept states, subscriptions and idempotency keys. Its watchers are notified
     /// of its end; its children are stopped. A later message starts it with an empty state; only its version
-    /// continues. Returns how many of its tasks were cancelled.
+    /// continues. Returns how many of its tasks were cancelled. `version`: only what is at that version.
     ///
     /// # Errors
     /// [`AskError::NotFound`] if there is none; [`AskError::WrongState`] if tasks wait for it and are
-    /// not to be cancelled, or no state is kept of its kind; [`OperatorError::Changed`] where another node
-    /// took it over meanwhile: ask again.
-    pub async fn delete_agent(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {
+    /// not to be cancelled, or no state is kept of its kind; [`OperatorError::Changed`] where its version is not
+    /// `version`, or another node took it over meanwhile: ask again.
+    pub async fn delete_agent(
+        &self,
+        kind: &str,
+        key: &str,
+        cancel_tasks: bool,
+        version: Option<i64>,
+    ) -> Result<u64> {
         let (me, kind, key) = (self.clone(), kind.to_owned(), key.to_owned());
         // On a task of its own: whoever asked may go away half way.
-        let work = self.node.runtime.spawn(async move { me.delete_now(&kind, &key, cancel_tasks).await });
+        let work =
+            self.node.runtime.spawn(async move { me.delete_now(&kind, &key, cancel_tasks, version).await });
         work.await.unwrap_or_else(|_| Err(AskError::Unknown.into()))
     }
 
-    async fn delete_now(&self, kind: &str, key: &str, cancel_tasks: bool) -> Result<u64> {
+    async fn delete_now(
+        &self,
+        kind: &str,
+        key: &str,
+        cancel_tasks: bool,
+        version: Option<i64>,
+    ) -> Result<u64> {
         let (_, subject) = self.writable(kind, key)?;
         let _turn = self.node.agent_locks.lock(AgentId::of(kind, key)).await;
-        let there = || async {
-            let row = self.row(kind, key).await?;
-            row.ok_or_else(|| not_found(format!("nothing is kept of {subject}")))
-        };
-        there().await?;
+        let was = self.kept_row(kind, key, version).await?;
         let waiting = self.unfinished(&subject, None).await?;
         if !waiting.is_empty() && !cancel_tasks {
             let n = match waiting.len() {
@@ -78,16 +89,40 @@ impl Operator {
                 "{n} for {subject}: have them cancelled (cancel_tasks=true, --cancel-tasks), or let them end"
             )));
         }
-        self.act_on(kind, key, Action::Stop, false).await?;
+        match version {
+            Some(version) if was.status == StoredStatus::Normal => self.stop_at(kind, key, version).await?,
+            _ => self.act_on(kind, key, Action::Stop, false).await?,
+        }
         self.gone(kind, key).await?;
         self.end_is_told(&subject).await?;
         let cancelled = if cancel_tasks { self.cancel_all(&subject).await? } else { 0 };
-        self.bury(&there().await?, &subject).await?;
+        self.bury(&self.kept_row(kind, key, version).await?, &subject).await?;
         let event = Event::new(Level::Warn, event::AGENT_DELETED, &*subject).field("by", "operator");
         self.node.logger.emit(event.field("cancelled_tasks", cancelled));
         self.let_go_on(kind, key).await?;
         self.node.notice(Notice::Healed { subject });
         Ok(cancelled)
+    }
+
+    /// What is kept of an agent, which is to be at that version where one is given.
+    async fn kept_row(&self, kind: &str, key: &str, version: Option<i64>) -> Result<AgentRow> {
+        let row = self.row(kind, key).await?;
+        let row = row.ok_or_else(|| not_found(format!("nothing is kept of {kind}/{key}")))?;
+        check_version(&row, version).map(|()| row)
+    }
+
+    /// Stops an agent that is at this version also when its turn has ended; else it goes on.
+    async fn stop_at(&self, kind: &str, key: &str, version: i64) -> Result<()> {
+        let stop = async {
+            self.hold(kind, key).await?;
+            self.kept_row(kind, key, Some(version)).await?;
+            self.act_on(kind, key, Action::Stop, false).await
+        };
+        let stopped = stop.await;
+        if stopped.is_err() {
+            self.let_go_on(kind, key).await?;
+        }
+        stopped
     }
 
     async fn bury(&self, row: &AgentRow, subject: &str) -> Result<()> {

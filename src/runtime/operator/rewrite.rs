@@ -39,6 +39,18 @@ enum Next {
     Kept(i64),
 }
 
+/// Whether an agent is at the version that somebody has seen, where they say which.
+pub(super) fn check_version(row: &AgentRow, expected: Option<i64>) -> Result<()> {
+    match expected {
+        Some(expected) if expected != row.version => {
+            let AgentRow { kind, key, version, .. } = row;
+            let why = format!("{kind}/{key} is at version {version}, not at {expected}: look again");
+            Err(OperatorError::Changed(why))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Operator {
     /// Writes a state that a person has edited as the agent's next one; the one before it is kept. Answers
     /// with its version.
@@ -118,13 +130,7 @@ impl Operator {
     async fn expected_row(&self, kind: &str, key: &str, expected: Option<i64>) -> Result<AgentRow> {
         let row = self.row(kind, key).await?.filter(|row| row.version > 0 && !snapshot::is_empty(&row.bytes));
         let row = row.ok_or_else(|| not_found(format!("{kind}/{key} has no state yet")))?;
-        match expected {
-            Some(expected) if expected != row.version => Err(OperatorError::Changed(format!(
-                "{kind}/{key} is at version {}, not at {expected}: look again",
-                row.version
-            ))),
-            _ => Ok(row),
-        }
+        check_version(&row, expected).map(|()| row)
     }
 
     /// Holds an agent's messages, and waits until its cell has left memory.

@@ -36,6 +36,7 @@ impl Operator {
     /// again is the same signal.
     ///
     /// # Errors
+    /// [`AskError::Conflict`] where the same key brought another body;
     /// [`AskError::WrongState`] where the task has ended, is an agent's, or has 1,000 signals already;
     /// [`AskError::TooLarge`].
     pub async fn signal(&self, id: TaskId, name: &str, body: Value, key: Option<&str>) -> Result<TaskView> {
@@ -67,12 +68,22 @@ impl Operator {
             Some(SignalFound::TooMany) => {
                 Err(wrong_state(format!("task {id} has {MAX_SIGNALS} signals that nobody has taken")))
             }
+            Some(SignalFound::Kept(_)) if key.is_some() && self.has_other(id, &signal).await? => {
+                Err(AskError::Conflict.into())
+            }
             Some(SignalFound::Kept(_)) => {
                 self.node.wake_dispatcher(false);
                 self.node.task_moved(id);
                 self.task(id).await
             }
         }
+    }
+
+    /// Whether what is kept of a task's signal says something else. (When the task has ended nothing is.)
+    async fn has_other(&self, task: TaskId, signal: &Signal) -> Result<bool> {
+        let kept = self.node.store.journal(task).await?.signals;
+        let same = kept.iter().find(|kept| kept.id == signal.id);
+        Ok(same.is_some_and(|kept| kept.body.get() != signal.body.get()))
     }
 
     /// Decides the outcome of a task whose effect was interrupted. Its submitter is notified.

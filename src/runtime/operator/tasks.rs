@@ -69,6 +69,19 @@ pub(super) fn check_tags(tags: &[String]) -> Result<()> {
     }
 }
 
+/// What tells a request under its key from others: all that its submitter chose. Who chose nothing beyond message
+/// and input is not told from a typed `submit`, which can choose no more.
+fn asked(request: TaskRequest, task: &NewTask) -> Result<[u8; 16]> {
+    let (input, message) = (task.input.get(), &task.message);
+    let target = String::new();
+    let chosen = TaskRequest { target, message: None, input: None, idempotency_key: None, ..request };
+    if chosen == TaskRequest::default() {
+        return Ok(request_hash(message, input));
+    }
+    let chosen = serde_json::to_string(&chosen).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+    Ok(request_hash(&format!("{message} {chosen}"), input))
+}
+
 impl Operator {
     /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
     ///
@@ -79,11 +92,11 @@ impl Operator {
             return Err(invalid("/name", "only the tasks of a batch have names"));
         }
         let task = self.new_task(&request)?;
-        let key = match &request.idempotency_key {
+        let key = match request.idempotency_key.clone() {
             None => None,
             Some(text) => {
-                check_key_text(text).map_err(AskError::widen)?;
-                Some(Key { request: request_hash(&task.message, task.input.get()), text: text.clone() })
+                check_key_text(&text).map_err(AskError::widen)?;
+                Some(Key { request: asked(request, &task)?, text })
             }
         };
         let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };

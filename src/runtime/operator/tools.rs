@@ -39,26 +39,36 @@ impl Operator {
         Ok(info)
     }
 
-    /// Calls a tool; a `once` tool is run as a task, and waited for.
+    /// Calls a tool. A `once` tool, and any under an idempotency key, is run as a task, and waited for: what it
+    /// comes to is kept. `true`: the key had been used, and this is what came of the first call.
     ///
     /// # Errors
     /// See [`OperatorError`].
-    pub async fn call(&self, name: &str, bytes: &[u8], options: SendOptions) -> Result<Box<RawValue>> {
+    pub async fn call(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        options: SendOptions,
+    ) -> Result<(Box<RawValue>, bool)> {
         let tool = self.node.tools.get(name).ok_or_else(|| not_found(format!("no tool `{name}`")))?;
         let (value, raw) = body(bytes)?;
         check(tool.shape(), &value)?;
-        if tool.effect() == Effect::Once {
+        if tool.effect() == Effect::Once || options.idempotency_key.is_some() {
             return self.call_as_task(name, value, options).await;
         }
         let (tx, rx) = slot();
-        let key = options.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
-        let deadline = by(options.timeout);
+        let (key, deadline) = (Uuid::now_v7().to_string(), by(options.timeout));
         tool.invoke(&raw, CallMeta { key, deadline, ..CallMeta::default() }, tx)?;
         let reply = answer_of(rx, deadline).await.unwrap_or_else(|error| Err(error.widen()))?;
-        Ok(reply.body)
+        Ok((reply.body, false))
     }
 
-    async fn call_as_task(&self, name: &str, input: Value, options: SendOptions) -> Result<Box<RawValue>> {
+    async fn call_as_task(
+        &self,
+        name: &str,
+        input: Value,
+        options: SendOptions,
+    ) -> Result<(Box<RawValue>, bool)> {
         let request = TaskRequest {
             target: format!("tool:{name}"),
             input: Some(input),
@@ -66,10 +76,10 @@ impl Operator {
             idempotency_key: options.idempotency_key,
             ..TaskRequest::default()
         };
-        let (task, _) = self.submit(request).await?;
+        let (task, replayed) = self.submit(request).await?;
         let view = self.wait(task.id, options.timeout.unwrap_or(Duration::from_secs(30))).await?;
         match (view.state, view.result, view.error) {
-            (TaskState::Succeeded, Some(result), _) => Ok(result),
+            (TaskState::Succeeded, Some(result), _) => Ok((result, replayed)),
             (_, _, Some(error)) => Err(OperatorError::Ask(match error.refusal {
                 Some(value) => AskError::Refused(JsonRefusal { message: error.message, value }),
                 None if error.code == "outcome_unknown" => AskError::Unknown,

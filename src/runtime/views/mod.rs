@@ -278,7 +278,8 @@ pub struct AgentInfo {
     pub kind: String,
     /// Its key.
     pub key: String,
-    /// `starting`, `active`, `idle`, `passivated`, `restarting`, `paused`, `stopping`, `stopped`, `quarantined`.
+    /// `starting`, `active`, `idle`, `passivated`, `restarting`, `paused`, `stopping`, `stopped`, `quarantined`;
+    /// `elsewhere`: `node` serves it, and alone knows whether it runs, its mailbox and its restarts.
     pub status: String,
     /// The reason, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::model::task::{OnParentFailed, TaskState};
 
 /// `POST /api/v1/tasks`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRequest {
     /// `KIND/KEY` or `tool:NAME`.
