@@ -9,6 +9,7 @@
 //! The units of one call share a transaction, but each gets its own [`Verdict`].
 
 mod acts;
+mod agent_rows;
 mod cause;
 mod commit_retry;
 mod crashes;
