@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Session,
     again::Again,
+    care::Care,
     client::{LONG, agent_path, document, encode, query, typed},
     exit::Failure,
     input::{self, AgentName},
@@ -90,10 +91,32 @@ pub(super) struct Clearing {
     /// Reject queued messages instead of running them (tasks are kept)
     #[arg(long)]
     clear: bool,
+    #[command(flatten)]
+    care: Care,
 }
 
 impl Clearing {
     fn act(&self, session: &Session<'_>, action: &str) -> Result<(), Failure> {
+        let name = &self.one.agent;
+        let subject = format!("{}/{}", name.kind, name.key);
+        if self.care.dry_run {
+            let reply = session.client()?.get(&agent_path(name))?;
+            if session.json() {
+                return Ok(out::json(&reply.body)?);
+            }
+            let agent: AgentInfo = reply.read()?;
+            let fate = match (self.clear, action) {
+                (true, _) => "would be rejected",
+                (false, "stop") => "would be refused, tasks parked",
+                (false, _) => "would stay",
+            };
+            let told =
+                format!("{subject}  {}  {action}: {} that wait {fate}", agent.status, agent.mailbox.depth);
+            return Ok(out::line(&told)?);
+        }
+        if self.clear {
+            self.care.confirm(&format!("{action} {subject}, and reject the messages that wait?"))?;
+        }
         act(session, &self.one.agent, action, self.clear.then(|| json!({"clear": true})))
     }
 }

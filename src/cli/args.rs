@@ -82,6 +82,9 @@ pub(super) struct Common {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Say nothing but data and errors; of a listing print the ids or names alone
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
 }
 
 impl Common {
@@ -178,6 +181,17 @@ mod tests {
             "stop",
             "nodes ls",
             "node list",
+            "nodes ls -w -q",
+            "tools ls -w",
+            "schedules ls -w 1s -n 5",
+            "crashes ls -w --groups",
+            "tasks dead -w",
+            "tokens rm ci --yes",
+            "schedules rm nightly -y --dry-run",
+            "tasks cancel x y --yes --dry-run",
+            "agents stop counter/a --clear --yes --dry-run",
+            "agents rollback counter/a --to 3 --yes",
+            "agents delete counter/a --dry-run",
             "nodes drain self",
             "nodes resume 0190",
             "kinds ls",

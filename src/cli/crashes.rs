@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{
     Session,
+    again::Again,
     client::{document, encode, typed},
     exit::Failure,
     limit::Limit,
@@ -30,6 +31,8 @@ pub(super) enum Crashes {
         groups: bool,
         #[command(flatten)]
         limit: Limit,
+        #[command(flatten)]
+        again: Again,
     },
     /// Show a crash report, how often its site has crashed, and the backtrace
     #[command(alias = "get", alias = "describe")]
@@ -40,54 +43,55 @@ pub(super) enum Crashes {
 }
 
 pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure> {
-    let client = session.client()?;
     match command {
-        Crashes::Ls { groups: true, limit } => {
-            let (items, rest) = client.pages("/api/v1/crashes/groups", &[], limit.most())?;
-            if session.json() {
-                return Ok(out::json(document(&items).to_string().as_bytes())?);
-            }
-            let mut table = Table::new(&["ID", "FIRST", "LAST", "COUNT", "KIND", "REASON", "SITE"]);
-            for group in typed::<CrashGroup>(items)? {
-                let (id, count) = (group.id.to_string(), group.count.to_string());
-                let Site { kind, reason, place } = group.site;
-                let reason = reason.name().to_owned();
-                table.row([id, when::ago(group.first), when::ago(group.last), count, kind, reason, place]);
-            }
-            table.print("no crashes")?;
-            rest.tell();
-            Ok(())
-        }
-        Crashes::Ls { groups: false, limit } => {
-            let (items, rest) = client.pages("/api/v1/crashes", &[], limit.most())?;
-            if session.json() {
-                return Ok(out::json(document(&items).to_string().as_bytes())?);
-            }
-            let mut table = Table::new(&["ID", "WHEN", "SUBJECT", "REASON", "MESSAGE", "DECISION"]);
-            for crash in typed::<CrashReport>(items)? {
-                let at = when::ago(crash.at);
-                let decision = match crash.decision {
-                    Decision::Restart { attempt, .. } => {
-                        format!("restart {attempt} of {}", crash.max_restarts)
-                    }
-                    Decision::Exceeded { .. } => "stopped".to_owned(),
-                    Decision::Leave => "left".to_owned(),
-                };
-                let reason = crash.reason.kind.name().to_owned();
-                table.row([crash.id, at, crash.subject, reason, crash.reason.message, decision]);
-            }
-            table.print("no crashes since the node started: --groups tells of earlier ones")?;
-            rest.tell();
-            Ok(())
-        }
+        Crashes::Ls { groups: true, limit, again } => again.show(|| groups(session, &limit)),
+        Crashes::Ls { groups: false, limit, again } => again.show(|| list(session, &limit)),
         Crashes::Show { id } => {
-            let reply = client.get(&format!("/api/v1/crashes/{}", encode(&id)))?;
+            let reply = session.client()?.get(&format!("/api/v1/crashes/{}", encode(&id)))?;
             if session.json() {
                 return Ok(out::json(&reply.body)?);
             }
             Ok(out::line(&told(&reply.read()?, Paint::of_stdout()))?)
         }
     }
+}
+
+fn groups(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
+    let (items, rest) = session.client()?.pages("/api/v1/crashes/groups", &[], limit.most())?;
+    if session.json() {
+        return Ok(out::json(document(&items).to_string().as_bytes())?);
+    }
+    let mut table = Table::new(&["ID", "FIRST", "LAST", "COUNT", "KIND", "REASON", "SITE"]);
+    for group in typed::<CrashGroup>(items)? {
+        let (id, count) = (group.id.to_string(), group.count.to_string());
+        let Site { kind, reason, place } = group.site;
+        let reason = reason.name().to_owned();
+        table.row([id, when::ago(group.first), when::ago(group.last), count, kind, reason, place]);
+    }
+    table.print("no crashes")?;
+    rest.tell();
+    Ok(())
+}
+
+fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
+    let (items, rest) = session.client()?.pages("/api/v1/crashes", &[], limit.most())?;
+    if session.json() {
+        return Ok(out::json(document(&items).to_string().as_bytes())?);
+    }
+    let mut table = Table::new(&["ID", "WHEN", "SUBJECT", "REASON", "MESSAGE", "DECISION"]);
+    for crash in typed::<CrashReport>(items)? {
+        let at = when::ago(crash.at);
+        let decision = match crash.decision {
+            Decision::Restart { attempt, .. } => format!("restart {attempt} of {}", crash.max_restarts),
+            Decision::Exceeded { .. } => "stopped".to_owned(),
+            Decision::Leave => "left".to_owned(),
+        };
+        let reason = crash.reason.kind.name().to_owned();
+        table.row([crash.id, at, crash.subject, reason, crash.reason.message, decision]);
+    }
+    table.print("no crashes since the node started: --groups tells of earlier ones")?;
+    rest.tell();
+    Ok(())
 }
 
 /// The report, how often it came to this, and the calls that led there.

@@ -1,12 +1,12 @@
 //! `tasks dead`, `tasks retry` and `tasks dismiss`: lists dead letters, retries or dismisses them.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
     Session,
+    again::Again,
+    care::{Care, ask, somebody_is_there},
     client::{Client, document, typed},
     exit::{Exit, Failure},
     input,
@@ -33,6 +33,8 @@ pub(super) struct DeadArgs {
     tag: Option<String>,
     #[command(flatten)]
     limit: Limit,
+    #[command(flatten)]
+    again: Again,
 }
 
 #[derive(Debug, Args)]
@@ -80,27 +82,20 @@ pub(super) struct DismissArgs {
     care: Care,
 }
 
-/// How careful it is about many.
-#[derive(Debug, Args)]
-struct Care {
-    /// Only count them
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask for confirmation
-    #[arg(short, long)]
-    yes: bool,
-}
-
 fn state(text: &str) -> Result<TaskState, String> {
     let known = TaskState::ALL.into_iter().find(|state| state.name() == text);
     known.ok_or_else(|| "write failed or cancelled".to_owned())
 }
 
 /// Lists dead letters.
-pub(super) fn list(session: &Session<'_>, args: DeadArgs) -> Result<(), Failure> {
+pub(super) fn list(session: &Session<'_>, args: &DeadArgs) -> Result<(), Failure> {
+    args.again.show(|| list_now(session, args))
+}
+
+fn list_now(session: &Session<'_>, args: &DeadArgs) -> Result<(), Failure> {
     let failed = Some(TaskState::Failed.name().to_owned());
-    let target = args.target.map(|target| target.to_string());
-    let wanted = [("state", failed), ("target", target), ("tag", args.tag)];
+    let target = args.target.as_ref().map(Targets::to_string);
+    let wanted = [("state", failed), ("target", target), ("tag", args.tag.clone())];
     let (items, rest) = session.client()?.pages("/api/v1/tasks", &wanted, args.limit.most())?;
     if session.json() {
         return Ok(out::json(document(&items).to_string().as_bytes())?);
@@ -215,16 +210,11 @@ impl Deed {
 
     /// Asks the person at the terminal; where there is none, refuses.
     fn confirmed(&self, many: &str) -> Result<bool, Failure> {
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !somebody_is_there() {
             return Err(Failure::usage(format!("{many} would be {}", self.done)).hint("to do so, add --yes"));
         }
         let [before, behind] = self.ask;
-        let mut stderr = io::stderr();
-        write!(stderr, "{}? [y/N] ", format!("{before} {many} {behind}").trim())?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+        ask(&format!("{}?", format!("{before} {many} {behind}").trim()))
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     cache::{self, CacheOptions},
     config::{Settings, without_password},
-    http::{Announcement, TOKEN_FILE},
+    http::{Announcement, Certificate, TOKEN_FILE},
     runtime::views::{Status, Verdict},
     store,
 };
@@ -102,7 +102,12 @@ pub(super) fn environment(settings: &Settings) -> Vec<Finding> {
         Ok(waiter) => waiter,
         Err(error) => return vec![Finding::wrong("threads", error.to_string(), "look at `ulimit -u`")],
     };
-    let mut found = waiter.block_on(async { vec![store(settings).await, cache(settings).await] });
+    let mut found = waiter.block_on(async {
+        let mut found = vec![store(settings).await];
+        found.extend(store_clock(settings).await);
+        found.push(cache(settings).await);
+        found
+    });
     waiter.shutdown_background();
     found.extend(named_files(settings));
     found
@@ -158,6 +163,14 @@ async fn store(settings: &Settings) -> Finding {
     }
 }
 
+/// How far the clock of a database server is from ours. That it does not answer has been said.
+async fn store_clock(settings: &Settings) -> Option<Finding> {
+    let begun = (Instant::now(), Timestamp::now());
+    let asked = tokio::time::timeout(PEER_TIMEOUT, store::clock(&settings.store.url)).await;
+    let at = asked.ok()?.ok()??;
+    Some(clock("store clock", "the database's", at.duration_since(begun.1), begun.0.elapsed()))
+}
+
 async fn cache(settings: &Settings) -> Finding {
     let cache = &settings.cache;
     let shown = without_password(&cache.url);
@@ -205,6 +218,12 @@ fn named_files(settings: &Settings) -> Vec<Finding> {
             ),
         })
         .collect();
+    if !found.iter().any(|one| one.is_wrong() && one.check.starts_with("http.tls."))
+        && let Some(tls) = certificate(settings)
+    {
+        found.push(tls);
+    }
+    found.extend(settings.http.token_file.as_deref().and_then(seen_by_others));
     if let Some(path) = &settings.log.file.path {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !dir.is_dir() {
@@ -217,6 +236,33 @@ fn named_files(settings: &Settings) -> Vec<Finding> {
         found.push(Finding::warning("tools.fs.roots", message, "name directories that are there"));
     }
     found
+}
+
+/// Whether the certificate and its key are what `run` can use.
+fn certificate(settings: &Settings) -> Option<Finding> {
+    let (cert, key) = (settings.http.tls.cert.as_ref()?, settings.http.tls.key.as_ref()?);
+    Some(match Certificate::load(settings) {
+        Ok(_) => {
+            let (cert, key) = (cert.display(), key.display());
+            Finding::ok("http.tls", format!("{key} is the key of {cert}"))
+        }
+        Err(error) => {
+            let remedy = "name the chain, the node's own certificate first, and the key of that one";
+            Finding::wrong("http.tls", error.to_string(), remedy)
+        }
+    })
+}
+
+/// A secret that others can read; where a group can, that may be meant.
+fn seen_by_others(path: &Path) -> Option<Finding> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let remedy = format!("chmod 600 {}", path.display());
+    let message = |who: &str| format!("{} can be read by {who} (mode {mode:03o})", path.display());
+    match mode {
+        mode if mode & 0o007 != 0 => Some(Finding::wrong("http.token_file", message("others"), remedy)),
+        mode if mode & 0o070 != 0 => Some(Finding::warning("http.token_file", message("its group"), remedy)),
+        _ => None,
+    }
 }
 
 /// The node that has announced itself here, or that was named: how it is, its version and its clock. Whether
@@ -259,19 +305,19 @@ fn node(session: &Session<'_>, settings: &Settings, found: &mut Vec<Finding>) ->
             "use the program that the node was started from",
         ),
     });
-    found.push(clock(status.at.duration_since(at), took));
+    found.push(clock("clock", "the node's", status.at.duration_since(at), took));
     true
 }
 
-/// How far the node's clock is from ours, of which the way there and back explains a part.
-fn clock(ahead: jiff::SignedDuration, took: Duration) -> Finding {
+/// How far another clock is from ours, of which the way there and back explains a part.
+fn clock(check: &'static str, whose: &str, ahead: jiff::SignedDuration, took: Duration) -> Finding {
     let off = ahead.unsigned_abs().saturating_sub(took);
     if off <= SKEW {
-        return Finding::ok("clock", "this machine's and the node's agree");
+        return Finding::ok(check, format!("this machine's and {whose} agree"));
     }
     let which = if ahead.is_negative() { "behind" } else { "ahead of" };
-    let message = format!("the node's is {} {which} this machine's", millis(off));
-    Finding::warning("clock", message, "have both follow a time server: leases and schedules go by it")
+    let message = format!("{whose} is {} {which} this machine's", millis(off));
+    Finding::warning(check, message, "have both follow a time server: leases and schedules go by it")
 }
 
 /// Nobody else should read what agents remember, nor the token.
@@ -370,7 +416,9 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_is_told_unless_the_way_explains_it() {
-        let off = |ms, took| clock(jiff::SignedDuration::from_millis(ms), Duration::from_millis(took));
+        let off = |ms, took| {
+            clock("clock", "the node's", jiff::SignedDuration::from_millis(ms), Duration::from_millis(took))
+        };
         assert_eq!(off(1_900, 0).state, State::Ok);
         assert_eq!(off(-2_500, 600).state, State::Ok);
         assert!(off(-9_000, 600).message.contains("8400 ms behind"));

@@ -12,6 +12,7 @@ mod again;
 mod agents;
 mod args;
 mod audit;
+mod care;
 mod client;
 mod completions;
 mod config;
@@ -154,6 +155,7 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
         return demo(DemoArgs { data_dir: common.data_dir, ..args });
     }
     let cli = Cli::from_arg_matches(matches).map_err(Failure::usage)?;
+    out::be_quiet(cli.common.quiet);
     if let Command::Run = cli.command {
         let sources = cli.common.sources();
         let settings = app.settings(&sources)?;

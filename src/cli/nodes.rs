@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{
     Session,
+    again::Again,
     client::{Client, encode},
     exit::{Exit, Failure},
     out,
@@ -19,7 +20,7 @@ use crate::runtime::{
 pub(super) enum Nodes {
     /// List the nodes
     #[command(alias = "list")]
-    Ls,
+    Ls(Again),
     /// Drain a node: it starts no tasks but still takes messages. Reset by a restart
     Drain(Which),
     /// Let a drained node start tasks again
@@ -35,7 +36,7 @@ pub(super) struct Which {
 
 pub(super) fn run(session: &Session<'_>, command: Nodes) -> Result<(), Failure> {
     match command {
-        Nodes::Ls => list(session),
+        Nodes::Ls(again) => again.show(|| list(session)),
         Nodes::Drain(which) => act(session, &which.id, "drain", |node| {
             let owned = node.partitions.len();
             format!(

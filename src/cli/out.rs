@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use serde_json::Value;
@@ -10,6 +11,19 @@ use serde_json::Value;
 thread_local! {
     /// What is written goes here, where somebody captures it.
     static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes are not wanted.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Has notes left out, and of tables all but the names.
+pub(super) fn be_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether notes are left out.
+pub(super) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
 }
 
 /// What `work` writes and says, in place of writing it.
@@ -44,7 +58,7 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 
 /// Says something on stderr, for the person and not for the script.
 pub(super) fn note(text: &str) {
-    if !capture(text) {
+    if !is_quiet() && !capture(text) {
         // Where stderr is closed there is nobody to tell.
         let _ = writeln!(io::stderr(), "{text}");
     }

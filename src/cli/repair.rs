@@ -16,12 +16,13 @@ use uuid::Uuid;
 use super::{
     Session,
     agents::One,
+    care::{Care, somebody_is_there},
     client::{Client, Reply, agent_path},
     exit::{Exit, Failure},
     input::{self, AgentName},
     out,
 };
-use crate::runtime::views::StateInfo;
+use crate::runtime::views::{AgentInfo, StateInfo};
 
 #[derive(Debug, Args)]
 pub(super) struct EditArgs {
@@ -45,18 +46,16 @@ pub(super) struct RollbackArgs {
     /// Only if the agent is at this version
     #[arg(long, value_name = "N")]
     if_version: Option<i64>,
-    /// Only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    care: Care,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     one: One,
-    /// Do not ask for confirmation
-    #[arg(short = 'y', long)]
-    yes: bool,
+    #[command(flatten)]
+    care: Care,
     /// Cancel its waiting tasks
     #[arg(long)]
     cancel_tasks: bool,
@@ -168,7 +167,7 @@ fn state_at(client: &Client, name: &AgentName, version: Option<i64>) -> Result<S
 /// `agents rollback`.
 pub(super) fn rollback(session: &Session<'_>, args: &RollbackArgs) -> Result<(), Failure> {
     let (client, name) = (session.client()?, &args.one.agent);
-    if args.dry_run {
+    if args.care.dry_run {
         let (present, kept) = (state_at(&client, name, None)?, state_at(&client, name, Some(args.to))?);
         let mut lines = Vec::new();
         differences("", &present.state, &kept.state, &mut lines);
@@ -183,6 +182,8 @@ pub(super) fn rollback(session: &Session<'_>, args: &RollbackArgs) -> Result<(),
         }
         return Ok(out::line(&out::plain_lines(&lines.join("\n")))?);
     }
+    let subject = format!("{}/{}", name.kind, name.key);
+    args.care.confirm(&format!("roll {subject} back to the state of version {}?", args.to))?;
     let path = format!("{}/rollback", agent_path(name));
     let tag = args.if_version.map(|version| format!("\"{version}\""));
     let reply = client.post_if(&path, json!({"to": args.to}).to_string().into_bytes(), tag.as_deref())?;
@@ -193,7 +194,20 @@ pub(super) fn rollback(session: &Session<'_>, args: &RollbackArgs) -> Result<(),
 pub(super) fn delete(session: &Session<'_>, args: &DeleteArgs) -> Result<(), Failure> {
     let name = &args.one.agent;
     let subject = format!("{}/{}", name.kind, name.key);
-    if !args.yes && !is_meant(&subject)? {
+    if args.care.dry_run {
+        let reply = session.client()?.get(&agent_path(name))?;
+        if session.json() {
+            return Ok(out::json(&reply.body)?);
+        }
+        let agent: AgentInfo = reply.read()?;
+        let size = agent.state_bytes.map_or_else(|| "no state".to_owned(), out::size);
+        let told = format!(
+            "{subject}  {}  would be deleted: version {}, {size}, {} messages wait",
+            agent.status, agent.version, agent.mailbox.depth
+        );
+        return Ok(out::line(&told)?);
+    }
+    if !args.care.yes && !is_meant(&subject)? {
         return Err(Failure::usage(format!("{subject} was not deleted")).hint("--yes deletes it unasked"));
     }
     let query = if args.cancel_tasks { "?cancel_tasks=true" } else { "" };
@@ -209,7 +223,7 @@ pub(super) fn delete(session: &Session<'_>, args: &DeleteArgs) -> Result<(), Fai
 
 /// Asks the person, where there is one.
 fn is_meant(subject: &str) -> Result<bool, Failure> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    if !somebody_is_there() {
         return Ok(false);
     }
     out::note(&format!("delete {subject}, its state and all that is kept of it? Write its name to confirm:"));

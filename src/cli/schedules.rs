@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::{
     Session,
+    again::Again,
+    care::Care,
     client::{REQUEST_TIMEOUT, Reply, document, encode, typed},
     exit::Failure,
     input,
@@ -28,7 +30,7 @@ use crate::{
 pub(super) enum Schedules {
     /// List schedules
     #[command(alias = "list")]
-    Ls(Limit),
+    Ls(ListArgs),
     /// Show a schedule and its next times
     #[command(alias = "get", alias = "describe")]
     Show {
@@ -42,6 +44,8 @@ pub(super) enum Schedules {
     Rm {
         /// The schedule
         name: String,
+        #[command(flatten)]
+        care: Care,
     },
     /// Pause a schedule
     Pause {
@@ -61,6 +65,14 @@ pub(super) enum Schedules {
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    again: Again,
 }
 
 #[derive(Debug, Args)]
@@ -100,10 +112,10 @@ pub(super) struct AddArgs {
 
 pub(super) fn run(session: &Session<'_>, command: Schedules) -> Result<(), Failure> {
     match command {
-        Schedules::Ls(limit) => list(session, &limit),
+        Schedules::Ls(args) => args.again.show(|| list(session, &args.limit)),
         Schedules::Show { name } => show(session, &name),
         Schedules::Add(args) => add(session, args),
-        Schedules::Rm { name } => Ok(session.client()?.delete(&path(&name)).map(drop)?),
+        Schedules::Rm { name, care } => remove(session, &name, &care),
         Schedules::Pause { name } => act(session, &name, "pause"),
         Schedules::Resume { name } => act(session, &name, "resume"),
         Schedules::Run { name, idempotency_key } => submit(session, &name, idempotency_key.as_deref()),
@@ -112,6 +124,24 @@ pub(super) fn run(session: &Session<'_>, command: Schedules) -> Result<(), Failu
 
 fn path(name: &str) -> String {
     format!("/api/v1/schedules/{}", encode(name))
+}
+
+fn remove(session: &Session<'_>, name: &str, care: &Care) -> Result<(), Failure> {
+    let client = session.client()?;
+    let shown = out::plain(name);
+    if care.dry_run {
+        let reply = client.get(&path(name))?;
+        if session.json() {
+            return Ok(out::json(&reply.body)?);
+        }
+        let schedule: ScheduleView = reply.read()?;
+        let next = schedule
+            .next_at
+            .map_or_else(|| "with no time to come".to_owned(), |at| format!("next {}", when::ago(at)));
+        return Ok(out::line(&format!("{shown}  would be removed: {}, {next}", state(&schedule)))?);
+    }
+    care.confirm(&format!("remove the schedule `{shown}`?"))?;
+    client.delete(&path(name)).map(drop)
 }
 
 /// How it is, in a word.
@@ -134,8 +164,8 @@ fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
             schedule.cron,
             schedule.target.to_string(),
             schedule.message.unwrap_or_default(),
-            schedule.next_at.map(|at| at.to_string()).unwrap_or_default(),
-            schedule.last_at.map(|at| at.to_string()).unwrap_or_default(),
+            schedule.next_at.map(when::ago).unwrap_or_default(),
+            schedule.last_at.map(when::ago).unwrap_or_default(),
             last,
         ]);
     }

@@ -35,9 +35,20 @@ impl Table {
             out::note(none);
             return Ok(());
         }
+        if out::is_quiet() {
+            return out::line(&self.names());
+        }
         let stdout = Term::stdout();
         let width = io::stdout().is_terminal().then(|| usize::from(stdout.size().1));
         out::line(&self.render(width, out::Paint::of_stdout()))
+    }
+
+    /// The ids alone, a line each; where there are none, the first column.
+    fn names(&self) -> String {
+        let column = self.heads.iter().position(|head| *head == "ID").unwrap_or_default();
+        let names: Vec<&str> =
+            self.rows.iter().filter_map(|row| row.get(column)).map(String::as_str).collect();
+        names.join("\n")
     }
 
     /// The table's text, at most `width` wide: the widest columns give way, and where that is not enough the
@@ -128,6 +139,14 @@ mod tests {
                 "x".repeat(30)
             )
         );
+    }
+
+    #[test]
+    fn the_names_alone_are_ids_where_there_are_some() {
+        assert_eq!(table().names(), "counter/a\ncounter/grün\\n");
+        let mut nodes = Table::new(&["NODE", "ID"]);
+        nodes.row(["eu-1".into(), "b1".into()]);
+        assert_eq!(nodes.names(), "b1");
     }
 
     #[test]

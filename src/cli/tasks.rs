@@ -1,6 +1,6 @@
 //! `tasks`: submit, show, wait, cancel.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::{
     Session,
     again::Again,
-    client::{Client, Reply, document, encode, query, typed},
+    care::Care,
+    client::{Reply, document, encode, typed},
     dead,
-    exit::{Exit, Failure},
+    exit::Failure,
     input,
     limit::Limit,
     out,
@@ -73,6 +74,8 @@ pub(super) enum Tasks {
         /// The tasks
         #[arg(required = true)]
         ids: Vec<String>,
+        #[command(flatten)]
+        care: Care,
     },
     /// Send a signal to a task that waits for it
     Signal {
@@ -174,14 +177,14 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Ls(args) => args.again.show(|| list(session, &args)),
         Tasks::Show { id, input } => show(session, &id, input),
         Tasks::History { id } => history(session, &id),
-        Tasks::Wait { ids, timeout } => wait(session, &ids, timeout),
+        Tasks::Wait { ids, timeout } => watch::wait(session, &ids, timeout),
         Tasks::Signal { id, name, body, idempotency_key } => {
             signal(session, &id, &name, body.as_deref(), idempotency_key.as_deref())
         }
         Tasks::Resolve { id, succeeded, failed } => resolve(session, &id, succeeded, failed),
         Tasks::Watch { id, jsonl } => watch::run(session, &id, jsonl || session.json()),
-        Tasks::Cancel { ids } => act(session, &ids, "cancel"),
-        Tasks::Dead(args) => dead::list(session, args),
+        Tasks::Cancel { ids, care } => cancel(session, &ids, &care),
+        Tasks::Dead(args) => dead::list(session, &args),
         Tasks::Retry(args) => dead::retry(session, &args),
         Tasks::Dismiss(args) => dead::dismiss(session, &args),
     }
@@ -203,7 +206,7 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
         (false, false) => Ok(out::line(&accepted.id.to_string())?),
         (true, _) => {
             let id = accepted.id.to_string();
-            let (task, body) = ended(&client, &id, None)?;
+            let (task, body) = watch::ended(&client, &id, None)?;
             if json {
                 out::json(&body)?;
             } else if let Some(result) = task.result.as_ref().filter(|_| task.state == TaskState::Succeeded) {
@@ -212,7 +215,7 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
             if task.state == TaskState::Succeeded {
                 Ok(())
             } else {
-                Err(unsuccessful(&task, session.program))
+                Err(watch::unsuccessful(&task, session.program))
             }
         }
     }
@@ -271,36 +274,6 @@ pub(super) fn content(
         return Err(Failure::usage(format!("a tool takes its input alone: {command} tool:NAME [JSON]")));
     }
     Ok((message, input::value(input.as_deref())?))
-}
-
-/// Waits for a task's end, or until a person must decide.
-fn ended(client: &Client, id: &str, until: Option<Instant>) -> Result<(TaskView, Vec<u8>), Failure> {
-    loop {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let wait = left.map_or(WAIT, |left| left.min(WAIT));
-        let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(wait)))]));
-        let reply = client.get_within(&asked, wait + WAIT)?;
-        let task: TaskView = reply.read()?;
-        if task.state.is_final() || task.state == TaskState::OutcomeUnknown {
-            return Ok((task, reply.body));
-        }
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(Failure::new(Exit::TimedOut, format!("task {id} is still {}", task.state.name())));
-        }
-    }
-}
-
-pub(super) fn unsuccessful(task: &TaskView, program: &str) -> Failure {
-    let failure = Failure::new(Exit::Failed, format!("task {} ended as {}", task.id, task.state.name()));
-    let Some(error) = &task.error else { return failure };
-    let mut failure = failure.detail(format!("{}: {}", error.code, error.message));
-    for cause in &error.chain {
-        failure = failure.detail(format!("because {cause}"));
-    }
-    match &error.crash_id {
-        Some(crash) => failure.hint(format!("{program} crashes show {crash}")),
-        None => failure.hint(format!("{program} tasks history {}", task.id)),
-    }
 }
 
 fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
@@ -362,7 +335,7 @@ fn show(session: &Session<'_>, id: &str, input: bool) -> Result<(), Failure> {
     ];
     for (name, at) in moments {
         if let Some(at) = at {
-            fact(name, format!("{at} ({})", when::ago(at)));
+            fact(name, format!("{} ({})", when::exact(at), when::ago(at)));
         }
     }
     if let Some(count) = task.waiting_for {
@@ -394,30 +367,34 @@ fn history(session: &Session<'_>, id: &str) -> Result<(), Failure> {
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }
-    let mut table = Table::new(&["AT", "EVENT", "ATTEMPT", "NODE", "DETAIL"]);
+    let mut table = Table::new(&["AT", "", "EVENT", "ATTEMPT", "NODE", "DETAIL"]);
     for event in reply.read::<Page<TaskEvent>>()?.items {
         let (node, detail) = (event.node.unwrap_or_default(), event.detail.unwrap_or_default());
-        table.row([event.at.to_string(), event.event, event.attempt.to_string(), node, detail]);
+        let (at, ago) = (when::exact(event.at), when::ago(event.at));
+        table.row([at, ago, event.event, event.attempt.to_string(), node, detail]);
     }
     Ok(table.print("nothing is known of it")?)
 }
 
-fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
-    let client = session.client()?;
-    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut failed = None;
-    for id in ids {
-        let (task, body) = ended(&client, id, until)?;
-        if session.json() {
-            out::json(&body)?;
-        } else {
-            out::line(&format!("{}  {}", task.id, task.state.name()))?;
+fn cancel(session: &Session<'_>, ids: &[String], care: &Care) -> Result<(), Failure> {
+    if care.dry_run {
+        let client = session.client()?;
+        for id in ids {
+            let reply = client.get(&path(id))?;
+            if session.json() {
+                out::json(&reply.body)?;
+                continue;
+            }
+            let task: TaskView = reply.read()?;
+            let would = if task.state.is_final() { "has ended" } else { "would be cancelled" };
+            out::line(&format!("{}  {}  {would}", task.id, task.state.name()))?;
         }
-        if task.state != TaskState::Succeeded {
-            failed.get_or_insert(unsuccessful(&task, session.program));
-        }
+        return Ok(());
     }
-    failed.map_or(Ok(()), Err)
+    if ids.len() > 1 {
+        care.confirm(&format!("cancel {} tasks?", ids.len()))?;
+    }
+    act(session, ids, "cancel")
 }
 
 pub(super) fn act(session: &Session<'_>, ids: &[String], action: &str) -> Result<(), Failure> {
@@ -466,7 +443,7 @@ fn told(session: &Session<'_>, reply: &Reply) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{args::Command, parse_for_test};
+    use crate::cli::{Exit, args::Command, parse_for_test};
 
     fn read(line: &[&str]) -> Result<TaskRequest, Failure> {
         match parse_for_test(line).unwrap().command {

@@ -4,7 +4,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Session, client::encode, exit::Failure, input, out, table::Table, when};
+use super::{
+    Session,
+    care::Care,
+    client::encode,
+    exit::{Exit, Failure},
+    input, out,
+    table::Table,
+    when,
+};
 use crate::{
     model::{access::Scope, units::print_duration},
     runtime::views::{NewToken, Page, TokenRequest, TokenView},
@@ -22,6 +30,8 @@ pub(super) enum Tokens {
     Rm {
         /// The token's name
         name: String,
+        #[command(flatten)]
+        care: Care,
     },
 }
 
@@ -41,10 +51,32 @@ pub(super) fn run(session: &Session<'_>, command: Tokens) -> Result<(), Failure>
     match command {
         Tokens::Ls => list(session),
         Tokens::Add(args) => add(session, args),
-        Tokens::Rm { name } => {
-            session.client()?.delete(&format!("/api/v1/tokens/{}", encode(&name))).map(drop)
-        }
+        Tokens::Rm { name, care } => remove(session, &name, &care),
     }
+}
+
+fn remove(session: &Session<'_>, name: &str, care: &Care) -> Result<(), Failure> {
+    let client = session.client()?;
+    if care.dry_run {
+        let known = client.get("/api/v1/tokens")?.read::<Page<TokenView>>()?.items;
+        let token = known.iter().find(|token| token.name == name);
+        let token =
+            token.ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no token `{name}`")))?;
+        if session.json() {
+            return Ok(out::line(&serde_json::json!(token).to_string())?);
+        }
+        let used = token.last_used.map_or_else(|| "never".to_owned(), when::ago);
+        let name = out::plain(&token.name);
+        return Ok(out::line(&format!(
+            "{name}  would be revoked: it may {}, last used {used}",
+            token.scope
+        ))?);
+    }
+    care.confirm(&format!(
+        "revoke the token `{}`? Whoever uses it is refused from then on.",
+        out::plain(name)
+    ))?;
+    client.delete(&format!("/api/v1/tokens/{}", encode(name))).map(drop)
 }
 
 fn list(session: &Session<'_>) -> Result<(), Failure> {

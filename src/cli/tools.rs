@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::{
     Session,
+    again::Again,
     client::{LONG, encode, query},
     exit::Failure,
     input,
@@ -26,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) enum Tools {
     /// List the tools
     #[command(alias = "list")]
-    Ls,
+    Ls(Again),
     /// Show a tool with its schemas
     #[command(alias = "get", alias = "describe")]
     Show {
@@ -51,7 +52,7 @@ pub(super) enum Tools {
 
 pub(super) fn run(session: &Session<'_>, command: Tools) -> Result<(), Failure> {
     match command {
-        Tools::Ls => list(session),
+        Tools::Ls(again) => again.show(|| list(session)),
         Tools::Show { name } => show(session, &name),
         Tools::Call { name, body, timeout, idempotency_key } => {
             let body = input::json(body.as_deref())?;

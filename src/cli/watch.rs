@@ -1,6 +1,9 @@
-//! `tasks watch`: follows a task's progress and log lines until it ends.
+//! `tasks watch`, `tasks wait` and `--wait`: until tasks have ended, with their progress meanwhile.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -8,9 +11,9 @@ use serde_json::Value;
 use super::{
     Session,
     client::{Client, query},
-    exit::Failure,
+    exit::{Exit, Failure},
     out,
-    tasks::{path, unsuccessful},
+    tasks::path,
 };
 use crate::{
     model::{
@@ -22,9 +25,75 @@ use crate::{
 
 /// How long one look waits for the task's end.
 const POLL_WAIT: Duration = Duration::from_millis(500);
+/// … and where nobody looks on; the next one goes on.
+const LONG_WAIT: Duration = Duration::from_secs(30);
+/// How many log lines are asked for at once.
+const PAGE: usize = 1_000;
 /// How long its answer may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// `tasks wait`.
+pub(super) fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
+    let client = session.client()?;
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut failed = None;
+    for id in ids {
+        let (task, body) = ended(&client, id, until)?;
+        if session.json() {
+            out::json(&body)?;
+        } else {
+            out::line(&format!("{}  {}", task.id, task.state.name()))?;
+        }
+        if task.state != TaskState::Succeeded {
+            failed.get_or_insert(unsuccessful(&task, session.program));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Waits for a task's end, or until a person must decide. At a terminal its progress is shown meanwhile.
+pub(super) fn ended(
+    client: &Client,
+    id: &str,
+    until: Option<Instant>,
+) -> Result<(TaskView, Vec<u8>), Failure> {
+    let bar = Bar::of_stderr();
+    let most = if bar.is_some() { POLL_WAIT } else { LONG_WAIT };
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = left.map_or(most, |left| left.min(most));
+        let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(wait)))]));
+        let reply = client.get_within(&asked, wait + REQUEST_TIMEOUT)?;
+        let task: TaskView = reply.read()?;
+        if let Some(bar) = &bar {
+            bar.show(&task);
+        }
+        if task.state.is_final() || task.state == TaskState::OutcomeUnknown {
+            if let Some(bar) = &bar {
+                bar.end();
+            }
+            return Ok((task, reply.body));
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Failure::new(Exit::TimedOut, format!("task {id} is still {}", task.state.name())));
+        }
+    }
+}
+
+pub(super) fn unsuccessful(task: &TaskView, program: &str) -> Failure {
+    let failure = Failure::new(Exit::Failed, format!("task {} ended as {}", task.id, task.state.name()));
+    let Some(error) = &task.error else { return failure };
+    let mut failure = failure.detail(format!("{}: {}", error.code, error.message));
+    for cause in &error.chain {
+        failure = failure.detail(format!("because {cause}"));
+    }
+    match &error.crash_id {
+        Some(crash) => failure.hint(format!("{program} crashes show {crash}")),
+        None => failure.hint(format!("{program} tasks history {}", task.id)),
+    }
+}
+
+/// `tasks watch`: with what the task writes.
 pub(super) fn run(session: &Session<'_>, id: &str, json: bool) -> Result<(), Failure> {
     let client = session.client()?;
     let (mut lines, mut shown) = (Lines::default(), Shown::new(json));
@@ -57,26 +126,54 @@ struct Lines {
 
 impl Lines {
     fn fresh(&mut self, client: &Client, id: &str) -> Result<Vec<TaskLine>, Failure> {
-        let after = self.after.map(|n| n.to_string());
-        let reply = client.get(&format!("{}/logs{}", path(id), query(&[("cursor", after)])))?;
-        let lines = reply.read::<Page<TaskLine>>()?.items;
-        self.after = lines.last().map(|line| line.n).or(self.after);
-        Ok(lines)
+        let mut fresh = Vec::new();
+        loop {
+            let after = self.after.map(|n| n.to_string());
+            let asked = query(&[("cursor", after), ("limit", Some(PAGE.to_string()))]);
+            let page: Page<TaskLine> = client.get(&format!("{}/logs{asked}", path(id)))?.read()?;
+            self.after = page.items.last().map(|line| line.n).or(self.after);
+            fresh.extend(page.items);
+            if page.next_cursor.is_none() {
+                return Ok(fresh);
+            }
+        }
+    }
+}
+
+/// A bar on stderr for whoever waits for a task at a terminal.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    /// Where there is a terminal.
+    pub fn of_stderr() -> Option<Self> {
+        let style = ProgressStyle::with_template("{bar:24.green} {percent:>3} %  {elapsed}  {msg}").ok()?;
+        std::io::stderr().is_terminal().then(|| Self(ProgressBar::new(1_000).with_style(style)))
+    }
+
+    /// Shows how far the task is.
+    pub fn show(&self, task: &TaskView) {
+        let (fraction, text) = said(task);
+        self.0.set_position((fraction.unwrap_or_default() * 1_000.0) as u64);
+        self.0.set_message(format!("{}  {text}", task.state.name()));
+        self.0.tick();
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
     }
 }
 
 /// What the person has seen: a bar on a terminal, else a line for each change, on stderr; or JSON on stdout.
 struct Shown {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     json: bool,
     last: String,
 }
 
 impl Shown {
     fn new(json: bool) -> Self {
-        let style = ProgressStyle::with_template("{bar:24.green} {percent:>3} %  {elapsed}  {msg}");
-        let bar = (!json && std::io::stderr().is_terminal()).then(|| ProgressBar::new(1_000));
-        let bar = bar.zip(style.ok()).map(|(bar, style)| bar.with_style(style));
+        let bar = if json { None } else { Bar::of_stderr() };
         Self { bar, json, last: String::new() }
     }
 
@@ -87,7 +184,7 @@ impl Shown {
         }
         let text = format!("{}  {}  {}", line.at, line.level.short(), out::plain(&line.text));
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(Bar(bar)) => bar.println(text),
             None => out::note(&text),
         }
         Ok(())
@@ -101,9 +198,7 @@ impl Shown {
         };
         let now = now.trim_end().to_owned();
         if let Some(bar) = &self.bar {
-            bar.set_position((fraction.unwrap_or_default() * 1_000.0) as u64);
-            bar.set_message(format!("{}  {text}", task.state.name()));
-            bar.tick();
+            bar.show(task);
         } else if now != self.last {
             if self.json {
                 out::line(String::from_utf8_lossy(body).trim_end())?;
@@ -117,7 +212,7 @@ impl Shown {
 
     fn end(&self) {
         if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+            bar.end();
             out::note(&self.last);
         }
     }

@@ -1,6 +1,6 @@
 //! `/logs`: the last records, and waiting for new ones.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, str::FromStr, time::Duration};
 
 use actix_web::{HttpResponse, web::Data};
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ use crate::{log::Line, model::event::Level};
 const TAIL: usize = 100;
 /// The most that one answer holds.
 const MAX_RECORDS: usize = 2_048;
+/// The longest number of a record; each of so many digits is one.
+const MAX_DIGITS: usize = 19;
 /// The longest wait of one request.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -21,21 +23,41 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 struct Wanted {
     level: Option<Level>,
     subject: Option<String>,
-    /// Those after this number; else the last `tail`.
-    after: Option<u64>,
+    /// Those after this one; else the last `tail`.
+    after: Option<After>,
     tail: usize,
 }
 
-/// `GET /logs?level=&subject=&tail=100&after=N&wait=20s`.
+/// A record that somebody has seen: `BOOT:N`, or `N` of whatever boot this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct After {
+    boot: Option<String>,
+    number: u64,
+}
+
+impl FromStr for After {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (boot, number) = text.split_once(':').map_or((None, text), |(boot, n)| (Some(boot), n));
+        let is_number = number.len() <= MAX_DIGITS && number.bytes().all(|b| b.is_ascii_digit());
+        if boot == Some("") || !is_number {
+            return Err(());
+        }
+        Ok(Self { boot: boot.map(str::to_owned), number: number.parse().map_err(drop)? })
+    }
+}
+
+/// `GET /logs?level=&subject=&tail=100&after=BOOT:N&wait=20s`.
 ///
-/// Each item is the record's JSON line with its number as `seq`; `last` is the number to go on from.
-/// With `after`, at most `wait` passes until there is something. A number that this boot has not
-/// reached comes from an earlier one: then all is given that is there.
+/// Each item is the record's JSON line with its number as `seq`; `boot` and `last` name the one to go on from.
+/// With `after`, at most `wait` passes until there is something. Of one that is another boot's, or that this
+/// boot has not reached, all follows that is kept.
 pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse, Problem> {
     let wanted = Wanted {
         level: params.parsed("level", "debug, info, warn, error or critical")?,
         subject: params.owned("subject")?,
-        after: params.parsed("after", "the number of a record")?,
+        after: params.parsed("after", "a record's boot and number, BOOT:N")?,
         tail: {
             let (tail, n) = (params.parsed("tail", "a number")?, params.parsed("n", "a number")?);
             tail.or(n).unwrap_or(TAIL)
@@ -43,7 +65,8 @@ pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse,
     };
     let wait = params.duration("wait")?.unwrap_or_default().min(MAX_WAIT);
     let (kept, mut news) = ctx.logger.follow();
-    let (mut items, mut last) = wanted.select(&kept);
+    let boot = ctx.logger.boot();
+    let (mut items, mut last) = wanted.select(boot, &kept);
     if items.is_empty() && wanted.after.is_some() && !wait.is_zero() {
         let next = async {
             loop {
@@ -66,7 +89,7 @@ pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse,
             () = ctx.stop.cancelled() => {}
         }
     }
-    ok(&json!({"items": items, "next_cursor": null, "last": last}))
+    ok(&json!({"items": items, "next_cursor": null, "boot": boot, "last": last}))
 }
 
 impl Wanted {
@@ -76,9 +99,12 @@ impl Wanted {
     }
 
     /// Those that are wanted, and the number to go on from.
-    fn select(&self, kept: &[Line]) -> (Vec<Value>, u64) {
+    fn select(&self, boot: &str, kept: &[Line]) -> (Vec<Value>, u64) {
         let newest = kept.last().map_or(0, |line| line.number);
-        let after = self.after.map(|after| if after > newest { 0 } else { after });
+        let after = self.after.as_ref().map(|after| {
+            let is_ours = after.boot.as_ref().is_none_or(|of| of == boot) && after.number <= newest;
+            if is_ours { after.number } else { 0 }
+        });
         let found =
             kept.iter().filter(|line| after.is_none_or(|after| line.number > after) && self.takes(line));
         let most = if after.is_some() { MAX_RECORDS } else { self.tail.min(MAX_RECORDS) };
@@ -111,7 +137,7 @@ mod tests {
     }
 
     fn numbers(wanted: &Wanted, kept: &[Line]) -> (Vec<u64>, u64) {
-        let (items, last) = wanted.select(kept);
+        let (items, last) = wanted.select("b2", kept);
         (items.iter().map(|item| item["seq"].as_u64().unwrap()).collect(), last)
     }
 
@@ -122,13 +148,26 @@ mod tests {
         assert_eq!(numbers(&all, &kept), (vec![3, 4, 5], 5));
         assert_eq!(numbers(&Wanted { tail: 2, ..Wanted::default() }, &kept), (vec![4, 5], 5));
         assert_eq!(numbers(&Wanted { tail: 0, ..Wanted::default() }, &kept), (vec![], 5));
-        assert_eq!(numbers(&Wanted { after: Some(4), ..Wanted::default() }, &kept), (vec![5], 5));
-        assert_eq!(numbers(&Wanted { after: Some(5), ..Wanted::default() }, &kept), (vec![], 5));
-        assert_eq!(numbers(&Wanted { after: Some(99), ..Wanted::default() }, &kept).0, [3, 4, 5]);
+        let after = |text: &str| Wanted { after: Some(text.parse().unwrap()), ..Wanted::default() };
+        for (seen, found) in [("4", vec![5]), ("5", vec![]), ("99", vec![3, 4, 5])] {
+            assert_eq!(numbers(&after(seen), &kept), (found.clone(), 5), "{seen}");
+            assert_eq!(numbers(&after(&format!("b2:{seen}")), &kept), (found, 5), "b2:{seen}");
+        }
         let warn = Wanted { level: Some(Level::Warn), tail: 9, ..Wanted::default() };
         assert_eq!(numbers(&warn, &kept).0, [4, 5]);
         let subject = Wanted { subject: Some("a/1".into()), tail: 9, ..Wanted::default() };
         assert_eq!(numbers(&subject, &kept).0, [3, 5]);
         assert_eq!(numbers(&all, &[]), (vec![], 0));
+    }
+
+    /// The new boot's first records were never given to whoever had seen more of the old one's.
+    #[test]
+    fn a_record_of_an_earlier_boot_is_followed_by_all_that_is_kept() {
+        let kept = [line(1, Level::Info, "a/1"), line(2, Level::Info, "a/1"), line(3, Level::Info, "a/1")];
+        let after = Wanted { after: Some("b1:2".parse().unwrap()), ..Wanted::default() };
+        assert_eq!(numbers(&after, &kept), (vec![1, 2, 3], 3));
+        for wrong in ["b1:x", "b1:", ":1", "b1:b2:1", "+1"] {
+            assert!(wrong.parse::<After>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! The log: events and other crates' records on the console, in a file, and in memory.
 //!
 //! A record passes: level filter → rate limit for its site → the ring of the last records and its
-//! followers → a bounded queue → the writer thread. A filtered record costs one atomic load; limited records
-//! are counted and reported in one `log.suppressed`; records that find the queue full are dropped and
-//! counted, except errors and operators' acts, which wait. Events also go to the [`Stream`], which has
-//! rules of its own.
+//! followers → for the console and for the file a bounded queue and a writer thread of its own. A filtered record
+//! costs one atomic load; limited records are counted and reported in one `log.suppressed`; records that find a
+//! queue full are dropped and counted, except errors and operators' acts, which wait a second for room. Events
+//! also go to the [`Stream`], which has rules of its own.
 //!
 //! ```
 //! use greenroom::log::{Logger, Options};
@@ -44,7 +44,7 @@ use self::{
     bridge::{Bridge, Front},
     filter::Filter,
     limit::{Limiter, Suppressed},
-    output::Output,
+    output::{IfFull, Output, Writers},
     ring::Ring,
     transport::Entry,
 };
@@ -116,7 +116,7 @@ impl Logger {
     /// # Errors
     /// The file cannot be opened.
     pub fn start_on(console: Box<dyn Write + Send>, options: Options) -> io::Result<(Self, Guard)> {
-        let (output, writer) = Output::start(console, options.file.as_ref())?;
+        let (output, writers) = Output::start(console, options.file.as_ref())?;
         let logger = Self::build(options, Some(output));
         let (stop, stopped) = mpsc::channel();
         let core = Arc::downgrade(&logger.0);
@@ -124,7 +124,7 @@ impl Logger {
             .name("greenroom-log-count".to_owned())
             .spawn(move || tick(&core, &stopped))?;
         let guard =
-            Guard { logger: logger.clone(), stop: Some(stop), ticker: Some(ticker), writer: Some(writer) };
+            Guard { logger: logger.clone(), stop: Some(stop), ticker: Some(ticker), writers: Some(writers) };
         Ok((logger, guard))
     }
 
@@ -168,7 +168,7 @@ impl Logger {
             self.0.stream.push(&record.event, &record.subject, json.clone());
         }
         if logged {
-            self.0.write_text(&record, json, None);
+            self.0.write_text(&record, json, None, if_full(&record));
         }
     }
 
@@ -305,7 +305,7 @@ impl Core {
             Some((report, _)) => self.crash_json(record, report),
             None => self.json(record),
         };
-        self.write_text(record, json, crash);
+        self.write_text(record, json, crash, if_full(record));
     }
 
     fn crash_json(&self, record: &Record, report: &CrashReport) -> Arc<str> {
@@ -314,7 +314,13 @@ impl Core {
     }
 
     /// A crash comes with its report, and with the decision where that is to be written.
-    fn write_text(&self, record: &Record, json: Arc<str>, crash: Option<(&CrashReport, Option<Record>)>) {
+    fn write_text(
+        &self,
+        record: &Record,
+        json: Arc<str>,
+        crash: Option<(&CrashReport, Option<Record>)>,
+        if_full: IfFull,
+    ) {
         let (report, decision) = crash.unzip();
         self.ring.push(record.level, &record.event, &record.subject, json.clone());
         let decision = decision.flatten().map(|decision| {
@@ -328,8 +334,7 @@ impl Core {
         entries.extend(decision.iter().map(|(decision, json)| entry(decision, &**json)));
         let console = transport::text(&entries, report, |to| to.console, self.colour);
         let file = transport::text(&entries, report, |to| to.file, false);
-        let must = record.level >= Level::Error || record.event == event::OPERATOR_ACTED;
-        output.write(console.as_deref(), file.as_deref(), must);
+        output.write(console.as_deref(), file.as_deref(), if_full);
     }
 
     /// Reports what was counted instead of written.
@@ -340,28 +345,37 @@ impl Core {
                 .field("site", count.site)
                 .field("count", count.count)
                 .field("since", count.since.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
-            self.write_and_tell(event);
+            self.write_and_tell(event, IfFull::Drop);
         }
     }
 
-    /// Reports what the queue had no room for.
-    fn tell_dropped(&self) {
-        let dropped = self.output.as_ref().map_or(0, Output::take_dropped);
-        if dropped > 0 {
+    /// Reports what the console and the file had no room for.
+    fn tell_dropped(&self, end: bool) {
+        for (transport, count) in self.output.iter().flat_map(|output| output.take_dropped(end)) {
             let event = Event::new(Level::Warn, event::LOG_SUPPRESSED, "log")
                 .field("of", "any")
-                .field("count", dropped)
-                .field("cause", "the console or the file did not keep up");
-            self.write_and_tell(event);
+                .field("transport", transport)
+                .field("count", count)
+                .field("cause", format!("the {transport} did not keep up"));
+            self.write_and_tell(event, IfFull::Notice);
         }
     }
 
     /// Writes an event of the log's own.
-    fn write_and_tell(&self, event: Event) {
+    fn write_and_tell(&self, event: Event, if_full: IfFull) {
         let record = Record::from(event);
         let json: Arc<str> = self.json(&record);
         self.stream.push(&record.event, &record.subject, json.clone());
-        self.write_text(&record, json, None);
+        self.write_text(&record, json, None, if_full);
+    }
+}
+
+/// Errors and what operators did wait for room.
+fn if_full(record: &Record) -> IfFull {
+    if record.level >= Level::Error || record.event == event::OPERATOR_ACTED {
+        IfFull::Wait
+    } else {
+        IfFull::Drop
     }
 }
 
@@ -392,7 +406,7 @@ fn tick(core: &Weak<Core>, stopped: &mpsc::Receiver<()>) {
         let mut done = Vec::new();
         core.limiter.lock().due(Instant::now(), &mut done);
         core.tell(done);
-        core.tell_dropped();
+        core.tell_dropped(false);
     }
 }
 
@@ -403,7 +417,7 @@ pub struct Guard {
     logger: Logger,
     stop: Option<mpsc::Sender<()>>,
     ticker: Option<JoinHandle<()>>,
-    writer: Option<slog_async::AsyncGuard>,
+    writers: Option<Writers>,
 }
 
 impl fmt::Debug for Guard {
@@ -423,9 +437,9 @@ impl Drop for Guard {
         let mut done = Vec::new();
         core.limiter.lock().all(&mut done);
         core.tell(done);
-        core.tell_dropped();
-        if let (Some(output), Some(writer)) = (&core.output, self.writer.take()) {
-            output.close(writer);
+        core.tell_dropped(true);
+        if let (Some(output), Some(writers)) = (&core.output, self.writers.take()) {
+            output.close(writers);
         }
     }
 }

@@ -382,6 +382,55 @@ fn a_console_that_takes_nothing_holds_nobody_for_ever() {
     drop(closed);
 }
 
+/// One writer served both: a stopped terminal stopped the file too.
+#[test]
+fn a_console_that_takes_nothing_does_not_hold_up_the_file() {
+    let (nobody_reads, console) = io::pipe().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("greenroom.log");
+    let file = FileOptions { path: path.clone(), max_size: 1 << 30, keep: 1 };
+    let options = Options { file: Some(file), rules: compact(Level::Debug), ..Options::default() };
+    let (logger, guard) = Logger::start_on(Box::new(console), options).unwrap();
+    let figures = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let in_file = |event: &str| {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        text.lines().filter(|line| line.contains(event)).count()
+    };
+    metrics::with_local_recorder(&figures, || {
+        // The pipe is full long before the queue is. What the file has written makes room for the next.
+        for n in 1..=10_000 {
+            logger.emit(Event::new(Level::Debug, event::TASK_STARTED, format!("task:{n}")));
+            while n % 2_000 == 0 && in_file("task.started") < n {
+                std::thread::yield_now();
+            }
+        }
+        for n in 0..100 {
+            logger.emit(Event::new(Level::Info, event::OPERATOR_ACTED, "kind").field("n", n));
+        }
+        logger.crash(&report());
+    });
+    drop(guard);
+    drop(nobody_reads);
+    assert_eq!(
+        [in_file("task.started"), in_file("operator.acted"), in_file("agent.crashed")],
+        [10_000, 100, 1]
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    let lost: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["event"] == "log.suppressed")
+        .collect();
+    assert!(!lost.is_empty() && lost.iter().all(|line| line["transport"] == "console"), "{lost:?}");
+    let lost: u64 = lost.iter().map(|line| line["count"].as_u64().unwrap()).sum();
+    assert!(
+        (3_000..10_101).contains(&lost),
+        "the console's losses are counted, and no notice of them: {lost}"
+    );
+    let counted = format!("greenroom_log_records_dropped_total {lost}\n");
+    assert!(figures.handle().render().contains(&counted), "{}", figures.handle().render());
+}
+
 #[test]
 fn subjects_of_one_kind_share_a_limit() {
     for (subject, kind) in

@@ -12,6 +12,7 @@ pub struct Act {
     /// Its id; later acts have higher ones.
     pub id: Uuid,
     /// When it began.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
     /// The name of the token that was shown.
     pub who: String,

@@ -83,8 +83,10 @@ pub struct Conversation {
     /// Rises with each change.
     pub version: i64,
     /// When it was made.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Timestamp,
     /// When it was last added to.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub updated_at: Timestamp,
 }
 
@@ -103,6 +105,7 @@ pub struct StoredMessage {
     #[schemars(with = "serde_json::Value")]
     pub content: Box<RawValue>,
     /// When it became durable.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Timestamp,
 }
 

@@ -68,8 +68,10 @@ pub struct CrashGroup {
     #[serde(flatten)]
     pub site: Site,
     /// The first of them.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub first: Timestamp,
     /// The last of them.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub last: Timestamp,
     /// How many there were.
     pub count: u64,

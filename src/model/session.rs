@@ -34,10 +34,13 @@ pub struct Session {
     #[schemars(with = "u64")]
     pub ttl: Duration,
     /// When it was created.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Timestamp,
     /// When it was last written.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub updated_at: Timestamp,
     /// When it expires, unless it is used before.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub expires_at: Timestamp,
     /// Rises with each write and each use that is written down: of two copies, the newer has the
     /// larger one. For the cache alone.

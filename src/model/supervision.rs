@@ -230,6 +230,7 @@ pub struct CrashReport {
     /// Its id, by which callers and operators refer to it.
     pub id: String,
     /// When.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
     /// What crashed: `kind/key`, `tool:NAME`.
     pub subject: String,

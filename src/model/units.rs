@@ -1,10 +1,12 @@
-//! Durations and sizes as text: `"30s"`, `"1h30m"`, `"64MiB"`.
+//! Durations and sizes as text: `"30s"`, `"1h30m"`, `"64MiB"`; times to the millisecond.
 //!
 //! A bare number is refused, because nobody can see what it counts. Config structs use the serde
 //! modules: `#[serde(with = "units::duration")]`, `units::size`, and for what goes out as an integer
-//! named `…_ms`, `units::millis`.
+//! named `…_ms`, `units::millis`. What tells times has them written by [`moment`].
 
 use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
 
 /// What is wrong with a duration or a size, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -242,11 +244,67 @@ pub mod millis {
     }
 }
 
+/// A time to the millisecond, as it is told: what clocks and stores know beyond that is nobody's business.
+pub fn to_the_millisecond(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
+}
+
+/// `#[serde(serialize_with = "units::moment")]`: a time, or some, to the millisecond.
+///
+/// # Errors
+/// The serializer's.
+pub fn moment<S: serde::Serializer>(at: &impl Moments, s: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&at.told(), s)
+}
+
+/// What [`moment`] writes.
+pub trait Moments: Sized + serde::Serialize {
+    /// The same to the millisecond.
+    #[must_use]
+    fn told(&self) -> Self;
+}
+
+impl Moments for Timestamp {
+    fn told(&self) -> Self {
+        to_the_millisecond(*self)
+    }
+}
+
+impl Moments for Option<Timestamp> {
+    fn told(&self) -> Self {
+        self.map(to_the_millisecond)
+    }
+}
+
+impl Moments for Vec<Timestamp> {
+    fn told(&self) -> Self {
+        self.iter().copied().map(to_the_millisecond).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn times_are_told_to_the_millisecond() {
+        #[derive(serde::Serialize)]
+        struct Told {
+            #[serde(serialize_with = "moment")]
+            at: Timestamp,
+            #[serde(serialize_with = "moment")]
+            then: Option<Timestamp>,
+            #[serde(serialize_with = "moment")]
+            all: Vec<Timestamp>,
+        }
+        let at: Timestamp = "2026-11-26T17:21:14.061780336Z".parse().unwrap();
+        let whole: Timestamp = "2026-11-26T17:21:14Z".parse().unwrap();
+        let told = serde_json::to_value(Told { at, then: None, all: vec![at, whole] }).unwrap();
+        let (at, whole) = ("2026-11-26T17:21:14.061Z", "2026-11-26T17:21:14Z");
+        assert_eq!(told, serde_json::json!({"at": at, "then": null, "all": [at, whole]}));
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

@@ -16,6 +16,9 @@ use crate::{
     store::{StoreError, StoredStatus},
 };
 
+/// Why an agent is stopped that an operator has stopped.
+pub(crate) const STOPPED_BY_OPERATOR: &str = "stopped by an operator";
+
 /// A status, and what follows from it.
 pub(crate) struct Standing {
     pub status: StoredStatus,

@@ -15,6 +15,8 @@ use crate::{
 
 /// How long what is said is gathered.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+/// How long somebody who asks waits until last words are written down.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// At most so many notes of tasks that have ended wait for a store that is away: the oldest go.
 const MAX_LEFT: usize = 4_096;
 
@@ -23,6 +25,10 @@ const MAX_LEFT: usize = 4_096;
 pub(crate) struct NoteBook {
     pages: Mutex<Pages>,
     work: Notify,
+    /// Somebody waits for what is there.
+    hurry: Notify,
+    /// Something was written, or could not be.
+    done: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +58,29 @@ impl NoteBook {
         said.find_map(|note| note.progress.clone().filter(|_| note.task == task))
     }
 
+    /// Has the last words of a task written down now, and waits for it, so that who has seen its end finds them.
+    /// Not for long, and not where the store takes nothing.
+    pub(crate) async fn settle(&self, task: TaskId) {
+        // Others may be on their way; these go with the next.
+        for _ in 0..2 {
+            let done = self.done.notified();
+            tokio::pin!(done);
+            done.as_mut().enable();
+            if !self.holds(task) {
+                return;
+            }
+            self.hurry.notify_one();
+            if tokio::time::timeout(SETTLE_TIMEOUT, done).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn holds(&self, task: TaskId) -> bool {
+        let pages = self.pages.lock();
+        pages.left.iter().chain(&pages.writing).any(|note| note.task == task)
+    }
+
     fn put(&self, notes: Vec<TaskNotes>) {
         let mut pages = self.pages.lock();
         pages.left.extend(notes);
@@ -75,6 +104,7 @@ impl NoteBook {
             let later = std::mem::take(&mut self.pages.lock().left);
             self.put(writing.into_iter().chain(later).collect());
         }
+        self.done.notify_waiters();
     }
 }
 
@@ -85,7 +115,11 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
             () = node.notes.work.notified() => {}
             () = end.cancelled() => {}
         }
-        let _ = tokio::time::timeout(FLUSH_INTERVAL, end.cancelled()).await;
+        tokio::select! {
+            () = tokio::time::sleep(FLUSH_INTERVAL) => {}
+            () = node.notes.hurry.notified() => {}
+            () = end.cancelled() => {}
+        }
         write(&node).await;
     }
 }

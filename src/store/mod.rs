@@ -9,6 +9,7 @@
 //! The units of one call share a transaction, but each gets its own [`Verdict`].
 
 mod acts;
+mod agent_rows;
 mod cause;
 mod commit_retry;
 mod crashes;
@@ -51,7 +52,8 @@ pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
 pub use open::{
-    Durability, StoreOptions, VerifyReport, backup, migrate, migration_status, open, verify, verify_with,
+    Durability, StoreOptions, VerifyReport, backup, clock, migrate, migration_status, open, verify,
+    verify_with,
 };
 pub use retention::Past;
 pub use schedules::Schedules;
@@ -140,6 +142,8 @@ pub struct AgentRow {
     pub status: StoredStatus,
     /// Why it has that status, for a person.
     pub reason: Option<String>,
+    /// Since when it has had that status; absent where it was made with it.
+    pub held_at: Option<Timestamp>,
     /// The epoch of its last commit.
     pub epoch: i64,
     /// The version of its last commit; 0 where only a status is stored.

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::{Migrations, StateReader, Store, StoreError, postgres, sqlite};
 
 /// What an acknowledged commit survives.
@@ -125,6 +127,17 @@ pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
     match place(url)? {
         Place::Sqlite(path) => sqlite::migration_status(&path),
         Place::Postgres(url) => postgres::migration_status(&url).await,
+    }
+}
+
+/// What the clock of the store at `url` says, where that is a server's and so may be another one.
+///
+/// # Errors
+/// As [`open`].
+pub async fn clock(url: &str) -> Result<Option<Timestamp>, StoreError> {
+    match place(url)? {
+        Place::Sqlite(_) => Ok(None),
+        Place::Postgres(url) => postgres::clock(&url).await.map(Some),
     }
 }
 

@@ -182,6 +182,37 @@ fn without_a_node_the_doctor_and_check_look_at_the_neighbours() {
     }
 }
 
+/// A pair that did not belong together passed, and `run` failed with it.
+#[test]
+fn files_that_run_cannot_use_do_not_pass_the_check() {
+    let file = |name: &str| format!("{}/tests/support/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    fs::write(&token, "secret\n").unwrap();
+    let check = |cert: &str, mode: u32| {
+        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        let sets = [
+            format!("http.tls.cert={}", file(cert)),
+            format!("http.tls.key={}", file("server.key")),
+            format!("http.token_file={}", token.display()),
+        ];
+        let args = sets.iter().flat_map(|set| ["--set", set]);
+        cli_alone(&["config", "check", "--connect"].into_iter().chain(args).collect::<Vec<_>>())
+    };
+    let well = check("server.pem", 0o600);
+    assert!(well.code == 0 && well.out.contains("✓ http.tls "), "{well:?}");
+    let other = check("ca.pem", 0o600);
+    assert!(
+        other.code == 1 && other.out.contains("✗ http.tls ") && other.out.contains("cannot be used with"),
+        "{other:?}"
+    );
+    let open = check("server.pem", 0o644);
+    assert!(open.code == 1 && open.out.contains("✗ http.token_file"), "{open:?}");
+    assert!(open.out.contains(&format!("chmod 600 {}", token.display())), "{open:?}");
+    let group = check("server.pem", 0o640);
+    assert!(group.code == 0 && group.out.contains("! http.token_file"), "{group:?}");
+}
+
 #[test]
 fn shells_are_given_completions() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

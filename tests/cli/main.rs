@@ -1,10 +1,12 @@
 //! The command line, from outside: what is printed where, and how it ends.
 
 mod canaries;
+mod care;
 mod config;
 mod contract;
 mod dead;
 mod events;
+mod logs;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod repair;

@@ -7,8 +7,8 @@ use greenroom::{
         task::{NewTask, TaskState},
     },
     store::{
-        self, FinishOutcome, KeyWrite, Past, SeenState, StoreError, StoreOptions, StoredStatus, TaskFilter,
-        Unit,
+        self, AgentFilter, FinishOutcome, KeyWrite, Past, SeenState, StoreError, StoreOptions, StoredStatus,
+        TaskFilter, Unit,
     },
 };
 use jiff::{Timestamp, ToSpan};
@@ -209,6 +209,13 @@ rules! {
         set(w, "c", StoredStatus::Quarantined).await;
         set(w, "a", StoredStatus::Quarantined).await;
         assert_eq!(w.store.oldest().await.unwrap().quarantined, Some(first));
+        let filter = AgentFilter { status: Some(StoredStatus::Quarantined), limit: 9, ..AgentFilter::default() };
+        let rows = w.store.agents(&filter).await.unwrap();
+        let since: Vec<_> = rows.iter().map(|row| (&*row.key, row.held_at)).collect();
+        assert_eq!((since[0], since[2]), (("a", Some(first)), ("c", None)), "c was made with its status");
+        assert!(since[1].1 > Some(first), "{since:?}");
+        let [head] = &w.store.heads(&[AgentId::of("tally", "a")]).await.unwrap()[..] else { panic!("one") };
+        assert_eq!(head.as_ref().unwrap().held_at, Some(first));
         set(w, "a", StoredStatus::Normal).await;
         let second = w.store.oldest().await.unwrap().quarantined.unwrap();
         assert!(second > first, "{first} {second}");

@@ -112,6 +112,34 @@ fn what_agents_and_logs_say_is_text_and_nothing_else() {
     is_clean(&page, &node);
 }
 
+/// A prefix was looked for on one page of fifty, of which the status left few or none: "No agent like that".
+#[test]
+fn an_agent_is_found_by_prefix_and_status_wherever_it_stands() {
+    let node = Node::start(&[]);
+    for n in 0..120 {
+        assert_eq!(node.ask(&format!("many-{n:03}"), "Add", r#"{"n":1}"#).status, 200);
+    }
+    assert_eq!(node.post("/api/v1/agents/counter/many-117/pause", "").status, 202);
+    let mut page = signed_in(&node);
+    page.go("#/agents?find=many-&status=paused");
+    page.until("document.querySelector('tbody')?.innerText.includes('many-117')");
+    assert_eq!(page.eval("document.querySelectorAll('tbody tr').length"), 1);
+    // without a status they come by pages, all of them
+    page.go("#/agents?find=counter%2Fmany-");
+    page.until("document.querySelectorAll('tbody tr').length === 50");
+    for (shows, rows) in [("many-050", 50), ("many-119", 20)] {
+        page.eval(
+            "[...document.querySelectorAll('button')].find((b) => b.innerText === 'Next page').click()",
+        );
+        page.until(&format!(
+            "document.querySelector('tbody').innerText.includes('{shows}') && document.querySelectorAll('tbody tr').length === {rows}"
+        ));
+    }
+    page.go("#/agents?find=many-&status=stopped");
+    page.until("document.querySelector('main').innerText.includes('No agent like that')");
+    is_clean(&page, &node);
+}
+
 #[test]
 fn filters_stand_in_the_address_and_the_way_back_works() {
     let node = Node::start(&[]);

@@ -27,4 +27,5 @@ mod cache;
 mod database;
 mod network;
 mod nodes;
+mod telling;
 mod troubles;

@@ -481,10 +481,30 @@ async fn what_a_task_says_of_itself_is_seen_while_it_runs_and_afterwards() {
     let first = lines(None).await;
     assert_eq!((&*first.items[0].text, first.items[0].level), ("one", Level::Warn));
     let after = first.next_cursor.unwrap();
-    until("it is written down", || async { !lines(Some(&after)).await.items.is_empty() }).await;
     assert_eq!(lines(Some(&after)).await.items[0].text, "two");
     let progress = soon(operator.task(id)).await.unwrap().progress.unwrap();
     assert_eq!((progress["text"].as_str(), progress["partial"]["rows"].as_u64()), (Some("done"), Some(1)));
+}
+
+/// They were written down up to half a second after the end, when whoever had waited for it had gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_a_task_wrote_is_there_when_it_has_ended() {
+    let stage = Stage::default();
+    let talks = tool(&stage, |_, call, _| async move {
+        (0..900).for_each(|n| call.log(Level::Info, format!("line {n}")));
+        Ok(Value::Null)
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("talks", Effect::Pure, talks)).await;
+    for _ in 0..3 {
+        let id = world.submits("talks", |_| {}).await;
+        world.ends(id).await;
+        let operator = world.handle().operator().clone();
+        let first = soon(operator.task_logs(id, None, Some(500))).await.unwrap();
+        let rest = soon(operator.task_logs(id, first.next_cursor.as_deref(), Some(500))).await.unwrap();
+        let lines: Vec<_> = first.items.iter().chain(&rest.items).map(|line| &*line.text).collect();
+        assert_eq!((lines.len(), lines.last().copied()), (900, Some("line 899")));
+    }
 }
 
 /// Gives a sign of life now and then, if it is to.

@@ -293,6 +293,34 @@ async fn an_agent_is_stopped_since_it_was_given_up() {
     is_over(&world, "agent_stopped").await;
 }
 
+/// After a restart all was well, and the tasks of the agent stayed parked.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_an_agent_was_given_up_is_told_also_after_a_restart() {
+    let gate = Gate::default();
+    let mut world = World::start(program(&gate)).await;
+    let agent = world.handle().agent::<Clerk>("a");
+    let from = Timestamp::now().as_millisecond();
+    until("it is given up", || async {
+        let _ = soon(agent.ask(Crash {})).await;
+        since(&world, "agent_stopped").await.is_some()
+    })
+    .await;
+    soon(world.handle().agent::<Clerk>("b").ask(Work {})).await.unwrap();
+    world.handle().operator().act("clerk", "b", Action::Stop).await.unwrap();
+    let given_up = Timestamp::now().as_millisecond();
+    drop(agent);
+    world.end().await;
+    world.start_again(program(&gate)).await;
+    let status = soon(world.handle().operator().status()).await;
+    let told: Vec<_> = status.reasons.iter().filter(|reason| reason.code == "agent_stopped").collect();
+    assert_eq!(told.len(), 1, "who an operator has stopped is no news: {told:?}");
+    assert!(told[0].message.starts_with("clerk/a is stopped: it crashed more than"), "{told:?}");
+    let since = told[0].since.as_millisecond();
+    assert!(from <= since && since <= given_up, "{from} <= {since} <= {given_up}");
+    world.handle().operator().act("clerk", "a", Action::Restart).await.unwrap();
+    is_over(&world, "agent_stopped").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_down_since_its_first_failure() {
     let (gate, faults) = (Gate::default(), Faults::default());

@@ -520,6 +520,30 @@ async fn a_full_mailbox_drops_what_is_published_and_nobody_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_mailbox_drops_is_told_as_a_dead_letter() {
+    let (gate, logs) = (Gate::default(), tempfile::tempdir().unwrap());
+    let file = logs.path().join("log.jsonl");
+    let program = program(&gate).set("log.file.path", &file.to_string_lossy()).set("log.format", "json");
+    let world = World::start_logged(program).await;
+    let stall = world.handle().agent::<Stall>("a");
+    soon(stall.ask(follow("EURUSD"))).await.unwrap();
+    soon(stall.tell(Hold {})).await.unwrap();
+    gate.arrival().await;
+    let flood = Flood { to: "a".into(), n: 100 };
+    soon(world.handle().agent::<Market>("m").ask(flood)).await.unwrap();
+    until("it is told", || async {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let mut records =
+            text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        records.any(|r| {
+            r["event"] == "message.dead_letter" && r["subject"] == "stall/a" && r["message_type"].is_string()
+        })
+    })
+    .await;
+    gate.open(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_messages_from_outside_wait_for_room_or_come_back() {
     let gate = Gate::default();
     let world = World::start(program(&gate)).await;

@@ -50,6 +50,7 @@ impl Contract {
         let wrong: Vec<String> =
             validator.iter_errors(&answer.json).map(|e| format!("{}: {e}", e.instance_path())).collect();
         assert!(wrong.is_empty(), "{method} {template} {status}: {wrong:?}: {answer:?}");
+        assert_eq!(finer(&answer.json), None, "{method} {template} {status}: times are milliseconds");
     }
 
     /// The path's entry: one without parameters goes before others.
@@ -59,6 +60,19 @@ impl Contract {
         found.sort_by_key(|(template, _)| template.matches('{').count());
         let (template, methods) = found.first()?;
         Some((template, methods.as_object()?))
+    }
+}
+
+/// A time that is finer than a millisecond, if there is one.
+fn finer(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(text) => {
+            let at: jiff::Timestamp = text.parse().ok()?;
+            (at.subsec_nanosecond() % 1_000_000 != 0).then_some(text)
+        }
+        Value::Array(items) => items.iter().find_map(finer),
+        Value::Object(members) => members.values().find_map(finer),
+        _ => None,
     }
 }
 

@@ -32,7 +32,9 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
         },
     });
     let mut logs = list(record);
-    logs["properties"]["last"] = json!({"type": "integer", "description": "The number to go on from."});
+    logs["properties"]["boot"] = json!({"type": "string", "description": "Whose log it is."});
+    logs["properties"]["last"] =
+        json!({"type": "integer", "description": "The number to go on from, with the boot: BOOT:N."});
     let mut config = list(s.answer::<Shown>());
     config["properties"]["generation"] = json!({"type": "integer"});
     config["properties"]["needs_restart"] = json!({"type": "array", "items": {"type": "string"}});
@@ -100,7 +102,11 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .text("subject", "Only about this subject.")
             .number("tail", "How many of the last ones.", 0, u64::MAX)
             .number("n", "The same.", 0, u64::MAX)
-            .number("after", "Only those after this number.", 0, u64::MAX)
+            .query(
+                "after",
+                "Only those after this one: BOOT:N, or N alone. Of another boot's, all that is kept.",
+                whole_or_empty("([^:]+:)?[0-9]{1,19}"),
+            )
             .duration("wait", "How long to wait where there are none; at most a minute.")
             .answers(200, "The items.", logs),
         get("/events", "followEvents", "Streams events as Server-Sent Events.")

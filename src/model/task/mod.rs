@@ -331,14 +331,18 @@ pub struct TaskView {
     pub priority: i16,
     /// When it may run, or ran first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub run_at: Option<Timestamp>,
     /// When it was accepted.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Timestamp,
     /// When its last attempt began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub started_at: Option<Timestamp>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub finished_at: Option<Timestamp>,
     /// Its input, if requested and still kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -378,6 +382,7 @@ pub struct TaskView {
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskEvent {
     /// When.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
     /// `accepted`, `started`, `retry`, `rescued`, `cancelled`, `succeeded`, …
     pub event: String,

@@ -15,7 +15,7 @@ use crate::{
         snapshot,
     },
     runtime::{
-        agent_status::Standing,
+        agent_status::{STOPPED_BY_OPERATOR, Standing},
         inbox::Control,
         running_cell::LiveInfo,
         trial,
@@ -232,7 +232,7 @@ impl Operator {
         }
         let (next, entrance, control, why) = match (action, status) {
             (Action::Stop, _) => {
-                let why = "stopped by an operator";
+                let why = STOPPED_BY_OPERATOR;
                 let text = format!("{subject} is {why}; greenroom agents restart {subject}");
                 (StoredStatus::Stopped, Entrance::Shut(text.into()), Control::Cut, Some(why))
             }

@@ -3,22 +3,32 @@
 //! `since` is when it began, not when it was asked for: what the node notices records its time where it is noticed,
 //! what the store knows is read from the store. A reason disappears when it is over, with its beginning.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Operator;
 use crate::{
     cache, clock,
-    model::task::TaskState,
-    runtime::{node::Node, orchestrator::Casualties, views::Reason, watchdog},
-    store::{Counts, Oldest, StoreError, StoredStatus},
+    model::{bond::orphaned_by, task::TaskState},
+    runtime::{
+        agent_status::STOPPED_BY_OPERATOR,
+        node::Node,
+        orchestrator::{Casualties, Casualty},
+        views::Reason,
+        watchdog,
+    },
+    store::{AgentFilter, AgentRow, Counts, Oldest, StoreError, StoredStatus},
 };
 
 /// How long the store may take to answer a question.
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many of a kind are listed; nobody would read a list of all.
 const FEW: usize = 10;
+/// Among so many stopped agents those are looked for that supervision has stopped.
+const LOOKED_AT: usize = 256;
+/// That supervision has stopped an agent is known within this time.
+const SETTLED: SignedDuration = SignedDuration::from_secs(5);
 
 pub(super) fn reason(
     code: &str,
@@ -77,15 +87,37 @@ impl Operator {
         Some(reason("draining", self.node.draining.since()?, message, "greenroom nodes resume self"))
     }
 
-    /// Agents that were stopped after too many restarts.
-    pub(super) async fn casualties(&self) -> Vec<Reason> {
+    /// Agents that were stopped after too many restarts, also before the node started: those of its partitions.
+    pub(super) async fn casualties(&self, counts: &Counts) -> Vec<Reason> {
         let Some(actors) = self.node.actors() else { return Vec::new() };
-        let stopped = actors.orchestrator.send(Casualties).await.unwrap_or_default();
-        let told = stopped.into_iter().rev().take(FEW).map(|c| {
+        let mut stopped = actors.orchestrator.send(Casualties).await.unwrap_or_default();
+        if counts.agents.iter().any(|(status, n)| *status == StoredStatus::Stopped && *n > 0) {
+            let known: HashSet<String> = stopped.iter().map(|c| c.subject.clone()).collect();
+            let kept = self.given_up().await;
+            stopped.extend(kept.into_iter().filter(|c| !known.contains(&c.subject)));
+        }
+        stopped.sort_by_key(|c| std::cmp::Reverse(c.since));
+        let told = stopped.into_iter().take(FEW).map(|c| {
             let message = format!("{} is stopped: {}", c.subject, c.reason);
             reason("agent_stopped", c.since, message, format!("greenroom agents restart {}", c.subject))
         });
         told.collect()
+    }
+
+    /// The agents of this node of which the store says that supervision has stopped them; of very many some.
+    async fn given_up(&self) -> Vec<Casualty> {
+        let filter =
+            AgentFilter { status: Some(StoredStatus::Stopped), limit: LOOKED_AT, ..AgentFilter::default() };
+        let rows = self.node.store.agents(&filter).await.unwrap_or_default();
+        let ours = rows.into_iter().filter(|row| self.node.epoch(row.id) != 0);
+        // The newest are told in a moment by who stopped them, with a time of their own.
+        let before = self.node.started_at.max(clock::now().saturating_sub(SETTLED).unwrap_or(Timestamp::MIN));
+        let given_up = |row: AgentRow| {
+            let reason = row.reason.filter(|why| why != STOPPED_BY_OPERATOR && orphaned_by(why).is_none())?;
+            let since = row.held_at.unwrap_or(row.updated_at);
+            (since < before).then(|| Casualty { subject: format!("{}/{}", row.kind, row.key), reason, since })
+        };
+        ours.filter_map(given_up).collect()
     }
 
     /// Agents that block their threads.

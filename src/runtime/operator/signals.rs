@@ -130,7 +130,7 @@ impl Operator {
         }
     }
 
-    /// One page of a task's log lines, oldest first.
+    /// One page of a task's log lines, oldest first. What a run of this node wrote is among them when it has ended.
     ///
     /// # Errors
     /// [`AskError::NotFound`]; an invalid cursor or limit.
@@ -144,6 +144,7 @@ impl Operator {
         let wrong = |_| OperatorError::Malformed("`cursor` is not one of ours".to_owned());
         let after = cursor.map(|cursor| cursor.parse::<i64>().map_err(wrong)).transpose()?.unwrap_or(0);
         self.task(id).await?;
+        self.node.notes.settle(id).await;
         let lines = self.node.store.task_logs(id, after, limit).await?;
         let next_cursor = lines.last().filter(|_| lines.len() == limit).map(|(n, _)| n.to_string());
         let line = |(n, LogLine { at, level, text })| TaskLine { n, at, level, text };

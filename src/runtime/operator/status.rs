@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Operator, reasons};
 use crate::{
     cache, clock,
+    model::units::to_the_millisecond,
     runtime::{
         millis,
         views::{NodeInfo, Reason, Status, Verdict},
@@ -50,7 +51,7 @@ impl Operator {
             reasons.extend(self.pauses().await);
         }
         reasons.extend(self.drained());
-        reasons.extend(self.casualties().await);
+        reasons.extend(self.casualties(&counts).await);
         reasons.extend(self.stuck());
         reasons.extend(self.flooded());
         if let Some(counts) = &counted {
@@ -169,7 +170,7 @@ fn cache_view(kind: &str, cache: &cache::Health) -> serde_json::Value {
     json!({
         "kind": kind,
         "up": cache.up,
-        "since": cache.since,
+        "since": to_the_millisecond(cache.since),
         "reason": cache.reason,
         "hits": sum(|of| of.hits),
         "misses": sum(|of| of.misses),

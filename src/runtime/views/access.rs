@@ -14,10 +14,13 @@ pub struct TokenView {
     /// Its scope.
     pub scope: Scope,
     /// When it was created.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Timestamp,
     /// When it expires; absent: valid until it is removed.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub expires_at: Option<Timestamp>,
     /// When it was last used, to the minute; absent: never.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub last_used: Option<Timestamp>,
 }
 
@@ -61,6 +64,7 @@ pub struct Me {
     /// In a browser session: the value of the header `X-CSRF-Token` that each changing request must carry.
     pub csrf: Option<String>,
     /// When the session or the token ends, if it does.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub expires_at: Option<Timestamp>,
 }
 
@@ -70,5 +74,6 @@ pub struct LoginLink {
     /// The link, to open in a browser.
     pub url: String,
     /// When it expires.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub expires_at: Timestamp,
 }

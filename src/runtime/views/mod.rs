@@ -39,6 +39,7 @@ pub struct TaskLine {
     /// Its number: later lines have higher ones.
     pub n: i64,
     /// When it was written.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
     /// Its level.
     pub level: Level,
@@ -66,6 +67,7 @@ pub struct Reason {
     /// What is wrong.
     pub message: String,
     /// Since when.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub since: Timestamp,
     /// What to do.
     pub remedy: String,
@@ -93,6 +95,7 @@ pub struct Status {
     /// The number of crashes, and the last ones.
     pub crashes: CrashSummary,
     /// The time of this status.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
 }
 
@@ -106,6 +109,7 @@ pub struct NodeInfo {
     /// Its process id.
     pub pid: u32,
     /// When it started.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub started_at: Timestamp,
     /// How long it has run.
     pub uptime_ms: u64,
@@ -142,8 +146,10 @@ pub struct CrashTally {
     /// The group's id.
     pub id: uuid::Uuid,
     /// The first crash.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub first: Timestamp,
     /// The last one.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub last: Timestamp,
     /// Number of crashes.
     pub count: u64,
@@ -159,8 +165,10 @@ pub struct MemberInfo {
     /// Its URL, if it has announced one.
     pub url: Option<String>,
     /// When it started.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub started_at: Timestamp,
     /// When its lease expires; absent where the lock on the data directory is the lease.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub lease_until: Option<Timestamp>,
     /// The partitions that it owns.
     pub partitions: Vec<i16>,
@@ -171,6 +179,7 @@ pub struct MemberInfo {
     pub status: String,
     /// Since when it is drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub drained_at: Option<Timestamp>,
 }
 
@@ -295,9 +304,11 @@ pub struct AgentInfo {
     /// Restarts since the node started.
     pub restarts: u64,
     /// Its last commit.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub updated_at: Option<Timestamp>,
     /// Its first commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Option<Timestamp>,
     /// The size of its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -313,6 +324,7 @@ pub struct SnapshotInfo {
     /// Its version.
     pub version: i64,
     /// When it was committed.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
     /// Its size.
     pub bytes: u64,
@@ -457,12 +469,14 @@ pub struct ScheduleView {
     pub paused: bool,
     /// The next nominal time; absent while it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub next_at: Option<Timestamp>,
     /// The next five nominal times.
-    #[serde(default)]
+    #[serde(default, serialize_with = "crate::model::units::moment")]
     pub upcoming: Vec<Timestamp>,
     /// The last nominal time that got a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub last_at: Option<Timestamp>,
     /// That task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -471,7 +485,9 @@ pub struct ScheduleView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_task_state: Option<TaskState>,
     /// When it was created.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub created_at: Timestamp,
     /// When it was changed, paused or resumed.
+    #[serde(serialize_with = "crate::model::units::moment")]
     pub updated_at: Timestamp,
 }

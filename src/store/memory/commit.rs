@@ -75,7 +75,6 @@ impl State {
         {
             self.keep_earlier(old);
         }
-        let held_at = known.as_ref().and_then(|agent| agent.held_at);
         let known = known.map(|agent| agent.row);
         let row = AgentRow {
             id: write.id,
@@ -83,6 +82,7 @@ impl State {
             key: write.key.to_string(),
             status: known.as_ref().map_or(StoredStatus::Normal, |row| row.status),
             reason: known.as_ref().and_then(|row| row.reason.clone()),
+            held_at: known.as_ref().and_then(|row| row.held_at),
             epoch: write.epoch,
             version: write.base_version.saturating_add(1),
             schema_version: write.schema_version,
@@ -90,7 +90,7 @@ impl State {
             created_at: known.filter(|row| row.version > 0).map_or(self.now, |row| row.created_at),
             updated_at: self.now,
         };
-        self.agents.insert(write.id, Agent { row, state: write.bytes.clone(), held_at });
+        self.agents.insert(write.id, Agent { row, state: write.bytes.clone() });
         Ok(())
     }
 

@@ -28,13 +28,14 @@ impl State {
         let row = AgentRow {
             status: StoredStatus::Deleted,
             reason: None,
+            held_at: None,
             epoch: deletion.epoch,
             version: next,
             created_at: self.now,
             updated_at: self.now,
             ..row
         };
-        self.agents.insert(id, Agent { row, state: deletion.tombstone.clone(), held_at: None });
+        self.agents.insert(id, Agent { row, state: deletion.tombstone.clone() });
         let earlier: Vec<_> = self.earlier.range((id, i64::MIN)..=(id, i64::MAX)).map(|(k, _)| *k).collect();
         earlier.iter().for_each(|key| drop(self.earlier.remove(key)));
         let own = self.subscriptions.iter().filter(|((_, agent), _)| *agent == id).map(|(k, _)| k.clone());

@@ -32,7 +32,7 @@ impl State {
         let reason = reason.map(str::to_owned);
         if let Some(known) = self.agents.get_mut(&id) {
             if known.row.status != status {
-                known.held_at = Some(self.now);
+                known.row.held_at = Some(self.now);
             }
             (known.row.status, known.row.reason) = (status, reason);
             return Ok(());
@@ -43,6 +43,7 @@ impl State {
             key: key.to_owned(),
             status,
             reason,
+            held_at: None,
             epoch,
             version: 0,
             schema_version: 0,
@@ -50,7 +51,7 @@ impl State {
             created_at: self.now,
             updated_at: self.now,
         };
-        self.agents.insert(id, Agent { row, state: Arc::default(), held_at: None });
+        self.agents.insert(id, Agent { row, state: Arc::default() });
         Ok(())
     }
 

@@ -127,7 +127,7 @@ impl State {
     }
 
     pub(super) fn oldest(&self) -> Oldest {
-        let held = |agent: &Agent| agent.held_at.unwrap_or(agent.row.updated_at);
+        let held = |agent: &Agent| agent.row.held_at.unwrap_or(agent.row.updated_at);
         let quarantined = self.agents.iter().filter(|(_, a)| a.row.status == StoredStatus::Quarantined);
         let unknown = self.hot.iter().filter(|(_, task)| task.state == TaskState::OutcomeUnknown);
         let told = |id: &TaskId| {

@@ -36,8 +36,6 @@ use crate::{
 pub(super) struct Agent {
     pub(super) row: AgentRow,
     pub(super) state: Arc<Vec<u8>>,
-    /// Since when it has had its status; none where it was made with it.
-    pub(super) held_at: Option<Timestamp>,
 }
 
 /// An earlier state.

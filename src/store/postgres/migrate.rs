@@ -4,6 +4,7 @@
 //! that start together, one migrates and the other finds it done. What was applied stands in a table
 //! of our own: diesel's may belong to another program in the same database.
 
+use jiff::Timestamp;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error;
@@ -101,6 +102,13 @@ fn compare(applied: &[String]) -> Migrations {
 /// Which migrations the database has seen. Changes nothing.
 pub(super) async fn status(client: &Client) -> Result<Migrations, StoreError> {
     Ok(compare(&applied(client).await?.unwrap_or_default()))
+}
+
+/// What the server's clock says.
+pub(super) async fn clock(client: &Client) -> Result<Timestamp, StoreError> {
+    let micros = column(client, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").await?;
+    let at = micros.first().and_then(|text| Timestamp::from_microsecond(text.parse().ok()?).ok());
+    at.ok_or_else(|| StoreError::Corrupt("the server does not say what time it is".to_owned()))
 }
 
 /// Brings the tables up to date, whatever else the database holds; the names of what was applied.

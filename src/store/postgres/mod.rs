@@ -448,6 +448,11 @@ pub(super) async fn migration_status(url: &str) -> Result<Migrations, StoreError
     migrate::status(&attend(url).await?).await
 }
 
+/// What the server's clock says.
+pub(super) async fn clock(url: &str) -> Result<jiff::Timestamp, StoreError> {
+    migrate::clock(&attend(url).await?).await
+}
+
 /// Reads everything in the database.
 pub(super) async fn verify<'r>(
     url: &str,

@@ -1,6 +1,6 @@
 // The agents: found by kind, status and the beginning of their keys; pages by key, never all of them.
 
-import { get, path, query } from "../api.js";
+import { get, query } from "../api.js";
 import { h } from "../dom.js";
 import { count } from "../format.js";
 import { ago, badge, button, empty, searchField, select, table, target, targetHref } from "../ui.js";
@@ -8,9 +8,9 @@ import { ago, badge, button, empty, searchField, select, table, target, targetHr
 const PAGE = 50;
 /** Pages that are looked through for agents of a status before a person is asked to go on. */
 const LOOKS = 4;
+/** How many are read at once where few of them may be meant. */
+const WIDE = 500;
 const STATUSES = ["active", "idle", "starting", "restarting", "stopping", "passivated", "paused", "stopped", "quarantined"];
-/** Those that only running agents have: the tree knows them. */
-const LIVE = new Set(["active", "idle", "starting", "restarting", "stopping"]);
 
 export default {
   title: "Agents",
@@ -21,8 +21,7 @@ export default {
     const kinds = (await get("/kinds", { signal })).items.map((kind) => kind.kind);
     const chosen = params.kind ? [params.kind] : kinds;
     const find = params.find ?? "";
-    if (find) return { kinds, ...(await byPrefix(chosen, find, params.status, signal)) };
-    if (LIVE.has(params.status)) return { kinds, ...(await running(chosen, params, signal)) };
+    if (find) return { kinds, ...(await byPrefix(chosen, find, params, signal)) };
     const items = [];
     let cursor = params.cursor;
     for (let look = 0; look < LOOKS; look += 1) {
@@ -50,7 +49,9 @@ export default {
         key: (a) => `${a.kind}/${a.key}`,
         href: (a) => targetHref(`${a.kind}/${a.key}`),
         empty: filtered
-          ? empty("No agent like that", next ? "None in what was looked through so far." : "Take away a filter, or write the beginning of a key.")
+          ? next
+            ? empty("None so far", "There are more to look through: the next page goes on.")
+            : empty("No agent like that", "Take away a filter, or write the beginning of a key.")
           : empty("No agents yet", "An agent comes to be with its first message: greenroom agents send KIND/KEY MESSAGE."),
       }),
       h(
@@ -82,37 +83,35 @@ function before(text) {
   return `${text.slice(0, -last.length)}${one}\u{10ffff}`;
 }
 
-async function byPrefix(kinds, find, status, signal) {
+// Each kind is looked at from the prefix, or from where the last page ended; what a page has no room for begins the
+// next one.
+async function byPrefix(kinds, find, { status, cursor: from }, signal) {
   const named = find.match(/^([a-z][a-z0-9_]*)\/(.*)$/);
   const [among, start] = named && kinds.includes(named[1]) ? [[named[1]], named[2]] : [kinds, find];
+  const begun = from?.split("/")[0] ?? "";
+  const left = [...among].sort().filter((kind) => kind >= begun);
+  const found = await Promise.all(left.map((kind) => ofKind(kind, start, status, kind === begun ? from : null, signal)));
   const items = [];
-  await Promise.all(
-    among.map(async (kind) => {
-      const cursor = start && `${kind}/${before(start)}`;
-      const behind = await get(query("/agents", { kind, cursor, limit: PAGE }), { signal });
-      items.push(...behind.items.filter((a) => a.key.startsWith(start)));
-    }),
-  );
-  items.sort((a, b) => (a.kind + a.key < b.kind + b.key ? -1 : 1));
-  return { items: items.filter((a) => !status || a.status === status).slice(0, 200), next: null };
-}
-
-// Those that run are few beside those that are kept: the tree lists them. It does not look into the store.
-async function running(kinds, params, signal) {
-  const items = [];
-  for (const kind of kinds) {
-    let cursor = null;
-    for (let look = 0; look < LOOKS && items.length < PAGE; look += 1) {
-      const read = await get(query(`/tree${path(kind)}`, { cursor, limit: 500 }), { signal });
-      items.push(...read.items.filter((node) => node.status === params.status).map(agentOf));
-      cursor = read.next_cursor;
-      if (!cursor) break;
-    }
+  for (const { kind, own, next } of found) {
+    if (items.length >= PAGE && (own.length > 0 || next)) return { items, next: `${kind}/${before(start)}` };
+    items.push(...own);
+    if (next) return { items, next };
   }
-  return { items: items.slice(0, PAGE), next: null };
+  return { items, next: null };
 }
 
-function agentOf({ name, status, depth, restarts }) {
-  const cut = name.indexOf("/");
-  return { kind: name.slice(0, cut), key: name.slice(cut + 1), status, mailbox: { depth }, restarts };
+// The agents of a kind whose keys begin so: a page of them, and where the next one begins if there may be more.
+async function ofKind(kind, start, status, from, signal) {
+  const own = [];
+  let cursor = from ?? (start && `${kind}/${before(start)}`);
+  for (let look = 0; look < LOOKS; look += 1) {
+    const read = await get(query("/agents", { kind, status, cursor, limit: status ? WIDE : PAGE }), { signal });
+    const fitting = read.items.filter((a) => a.key.startsWith(start));
+    const room = PAGE - own.length;
+    own.push(...fitting.slice(0, room));
+    if (fitting.length > room) return { kind, own, next: `${kind}/${own.at(-1).key}` };
+    cursor = read.next_cursor?.startsWith(`${kind}/${start}`) ? read.next_cursor : null;
+    if (!cursor || own.length >= PAGE) break;
+  }
+  return { kind, own, next: cursor };
 }

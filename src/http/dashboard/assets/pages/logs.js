@@ -112,9 +112,10 @@ class Tail {
       this.control = new AbortController();
       try {
         const filter = { level: level === "debug" ? "" : level, subject: about, tail: 500, after, wait: after === undefined ? "" : "20s" };
-        const { items, last } = await get(query("/logs", filter), { signal: this.control.signal, patience: WAIT_MS });
+        const { items, boot, last } = await get(query("/logs", filter), { signal: this.control.signal, patience: WAIT_MS });
         if (mine !== this.run) return;
-        after = last;
+        // Numbers begin anew with each boot.
+        after = `${boot}:${last}`;
         this.take(items);
         this.page.read = Date.now();
         this.page.head();
