@@ -64,12 +64,15 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
+/// What is done, by the writer itself, about a unit's outcome.
+pub(crate) type Hear = Box<dyn FnOnce(Outcome, &Unit) + Send>;
+
 /// Who is answered.
 pub(crate) enum Ticket {
     Cell(Arc<Inbox>),
     Caller(ReplyTx<Outcome>),
     /// Nobody waits: this is done, at once, by the writer.
-    Heard(Box<dyn FnOnce(Outcome, &Unit) + Send>),
+    Heard(Hear),
 }
 
 impl Ticket {
