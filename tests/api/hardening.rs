@@ -49,7 +49,9 @@ fn another_site_cannot_have_a_browser_act_as_somebody_else() {
     let node = Node::start(&[]);
     let link = node.post("/api/v1/login-links", "").json["url"].as_str().unwrap().to_owned();
     let path = link.strip_prefix(&node.url).unwrap();
-    let follow = |from| node.send_bare("GET", path, &[("Sec-Fetch-Site", from)], None);
+    // as a browser does with a link that is clicked
+    let link = [("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")];
+    let follow = |from| node.send_bare("GET", path, &[link[0], link[1], ("Sec-Fetch-Site", from)], None);
     // a page on another port of this host is of the same site
     for from in ["cross-site", "same-site"] {
         follow(from).is_problem(403, "forbidden");
