@@ -10,7 +10,7 @@ const PAGE = 50;
 const LOOKS = 4;
 /** How many are read at once where few of them may be meant. */
 const WIDE = 500;
-const STATUSES = ["active", "idle", "starting", "restarting", "stopping", "passivated", "paused", "stopped", "quarantined"];
+const STATUSES = ["active", "idle", "starting", "restarting", "stopping", "passivated", "elsewhere", "paused", "stopped", "quarantined"];
 
 export default {
   title: "Agents",
