@@ -62,8 +62,8 @@ impl App for Program {
             let (there, data_dir) = (opened.settings.clone(), opened.settings.node.data_dir.clone());
             Announcement::forget(&data_dir);
             let metrics = node::metrics();
-            let running = self.builder.launch(opened, boot, lock).await.map_err(start_failure)?;
             let token = Token::establish(&there)?;
+            let running = self.builder.launch(opened, boot, lock).await.map_err(start_failure)?;
             secrets::hide([token.reveal().to_owned()]);
             let access = Access::new(token, running.handle.operator().clone());
             let signals = node::Signals::listen().map_err(|e| failed("signals", &e))?;

@@ -147,7 +147,8 @@ impl Bar {
     /// Where there is a terminal.
     pub fn of_stderr() -> Option<Self> {
         let style = ProgressStyle::with_template("{bar:24.green} {percent:>3} %  {elapsed}  {msg}").ok()?;
-        std::io::stderr().is_terminal().then(|| Self(ProgressBar::new(1_000).with_style(style)))
+        let shows = std::io::stderr().is_terminal() && !out::is_quiet();
+        shows.then(|| Self(ProgressBar::new(1_000).with_style(style)))
     }
 
     /// Shows how far the task is.

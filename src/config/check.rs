@@ -113,7 +113,7 @@ pub(super) fn is_secret(key: &str) -> bool {
 
 /// Whether there is a secret in it, or in one of its parts.
 pub(super) fn holds_secret(key: &str, value: &Value) -> bool {
-    is_secret(key)
+    (is_secret(key) && (key == "http.token" || !value.is_number() || redact::hides(key, value)))
         || match value {
             Value::Object(members) => {
                 members.iter().any(|(name, value)| holds_secret(&format!("{key}.{name}"), value))

@@ -199,7 +199,8 @@ pub(crate) async fn launch(
     let boot = member.boot;
     let started = Instant::now();
     let ownership = patiently(&logger, || store.join(&member)).await?;
-    let suspects = patiently(&logger, || store.suspects(boot)).await? > 0;
+    let suspects = patiently(&logger, || store.suspects(boot)).await?;
+    let suspects = !suspects.is_empty();
     let declared = std::mem::take(&mut registry.schedules);
     patiently(&logger, || schedules::write(&*store, &logger, &declared)).await?;
 

@@ -22,8 +22,8 @@ pub(super) fn unknown() -> TaskError {
 pub(super) async fn is_interrupted(node: &Node, task: &Claimed) -> Result<bool, StoreError> {
     match &task.target {
         Target::Agent { .. } => Ok(false),
-        Target::Tool(_) if task.lost == 0 => Ok(false),
-        Target::Tool(name) if is_once(node, name) => Ok(true),
+        // of another node's tool nobody knows here
+        Target::Tool(name) if is_once(node, name) || !node.has(&task.target) => Ok(task.lost > 0),
         Target::Tool(_) => {
             let journal = node.store.journal(task.id).await?;
             Ok(journal.entries.iter().any(|entry| entry.answer.is_none()))
@@ -31,9 +31,9 @@ pub(super) async fn is_interrupted(node: &Node, task: &Claimed) -> Result<bool, 
     }
 }
 
-/// Ends a doomed task, so that its submitter is notified.
-pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<(), StoreError> {
-    let Some(data) = node.store.task_data(id).await? else { return Ok(()) };
+/// Ends a doomed task, so that its submitter is notified. `false`: somebody else has.
+pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<bool, StoreError> {
+    let Some(data) = node.store.task_data(id).await? else { return Ok(false) };
     let failed = |code: &str, message: &str| FinishOutcome::Failed {
         error: TaskError {
             code: code.to_owned(),
@@ -55,20 +55,27 @@ pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<()
     let (ended, done) = finish(&data, Guard::Idle, outcome);
     let ended = Finish { note: Some(note.to_owned()), ..ended };
     let cancelled = matches!(ended.outcome, FinishOutcome::Cancelled);
+    let is_unknown = matches!(ended.outcome, FinishOutcome::OutcomeUnknown { .. });
+    if is_unknown {
+        let event = Event::new(Level::Error, event::TASK_OUTCOME_UNKNOWN, format!("task:{id}"));
+        let event = event.field("target", data.target.to_string()).field("error", note);
+        node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
+    }
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
     if cancelled && node.logger.wants(Level::Debug, event::TASK_CANCELLED) {
         let event = Event::new(Level::Debug, event::TASK_CANCELLED, format!("task:{id}"));
         node.logger.emit(event.field("target", data.target.to_string()).field("reason", note));
     }
-    if doom == Doom::Poison {
+    if doom == Doom::Poison && !is_unknown {
         let event = Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);
         node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
     }
     match node.persistence.commit(id.0, unit).await {
-        Outcome::Durable | Outcome::Refused(_) | Outcome::Unknown => {
+        Outcome::Durable | Outcome::Unknown => {
             node.task_moved(id);
-            Ok(())
+            Ok(true)
         }
+        Outcome::Refused(_) => Ok(false),
         Outcome::Full(why) | Outcome::Failed(why) => Err(StoreError::NotDone(why)),
     }
 }

@@ -301,7 +301,10 @@ impl Keeper {
         }
         let (store, boot) = (node.store.clone(), node.boot);
         if ownership.rescued > 0
-            && self.soon(async move { store.suspects(boot).await }).await.is_some_and(|n| n > 0)
+            && self
+                .soon(async move { store.suspects(boot).await })
+                .await
+                .is_some_and(|suspects| !suspects.is_empty())
         {
             node.waking.fetch_or(SUSPECTS, Ordering::AcqRel);
         }

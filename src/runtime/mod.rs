@@ -11,6 +11,7 @@
 mod agent_locks;
 mod agent_status;
 mod backlog;
+mod batch;
 mod bonds;
 mod boot;
 mod cache_actor;

@@ -308,6 +308,14 @@ impl Node {
         self.kinds.iter().enumerate().find(|(_, k)| k.name() == name)
     }
 
+    /// Whether this node has the kind or tool of a target.
+    pub(crate) fn has(&self, target: &Target) -> bool {
+        match target {
+            Target::Agent { kind, .. } => self.kind(kind).is_some(),
+            Target::Tool(name) => self.tools.contains_key(name.as_str()),
+        }
+    }
+
     /// Keeps a durable state for the next activation.
     pub(crate) fn cache_state(&self, id: AgentId, epoch: i64, version: i64, bytes: &Arc<Vec<u8>>) {
         if let Some(actors) = self.actors() {

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
+    batch::{MAX_BATCH, batch_of},
     inbox::{Control, Inbox},
     outage::{Answer, Outage},
     probe::{Boundary, Probe},
@@ -31,10 +32,6 @@ use crate::{
     store::{Finish, FinishOutcome, Refusal, Store, StoreError, Tries, Unit, Verdict},
 };
 
-/// At most so many units with a state a transaction, or twice as many without: more adds latency and hardly speed.
-const MAX_BATCH: usize = 256;
-/// At most so many units without a state, where others commit beside them: each transaction waits for the disk.
-const MAX_PLAIN_BATCH: usize = 2_048;
 /// Up to so many units a batch, the writer itself releases what they hold back.
 const FEW: usize = 2;
 /// How long a writer that has a thread of its own looks out for more after a commit of few.
@@ -304,8 +301,7 @@ async fn write(writer: Arc<Writer>, cx: Context) {
         let (mut batch, closed) = {
             let mut queue = writer.queue.lock();
             let waiting = &mut queue.waiting;
-            let plain = if cx.store.blocks() { 2 * MAX_BATCH } else { MAX_PLAIN_BATCH };
-            let n = batch_of(waiting.iter().map(|(unit, _)| unit), plain);
+            let n = batch_of(waiting.iter().map(|(unit, _)| unit), cx.store.blocks());
             let batch = if n == waiting.len() {
                 std::mem::replace(waiting, std::mem::take(&mut spare))
             } else {
@@ -326,24 +322,15 @@ async fn write(writer: Arc<Writer>, cx: Context) {
             }
             continue;
         }
-        if batch.len() < last / 2 && !cx.store.blocks() {
-            gather(&writer, &mut batch, last / 2).await;
+        let enough = (last / 2).min(MAX_BATCH);
+        if batch.len() < enough && !cx.store.blocks() {
+            gather(&writer, &mut batch, enough).await;
         }
         last = batch.len();
         let (units, tickets): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         spare = batch;
         commit(&cx, &units, tickets).await;
     }
-}
-
-/// How many of those who wait make a batch: at most so many that are plain, without a state.
-fn batch_of<'u>(waiting: impl Iterator<Item = &'u Unit>, plain: usize) -> usize {
-    let mut room = plain;
-    let fits = |unit: &&Unit| {
-        let takes = if unit.state.is_some() { plain / MAX_BATCH } else { 1 };
-        room.checked_sub(takes).map(|left| room = left).is_some()
-    };
-    waiting.take_while(fits).count()
 }
 
 /// Whoever has just been answered alone often asks again at once: to be found awake saves it a change of
@@ -506,35 +493,5 @@ impl Handler<Close> for PersistenceActor {
     fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
         self.persistence.close();
         ctx.stop();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{model::id::AgentId, store::StateWrite};
-
-    #[test]
-    fn a_batch_has_more_units_without_a_state() {
-        let state = StateWrite {
-            id: AgentId::of("tally", "a"),
-            kind: "tally".into(),
-            key: "a".into(),
-            epoch: 1,
-            base_version: 1,
-            schema_version: 1,
-            bytes: Arc::default(),
-            keeps_base: false,
-        };
-        let turn = || Unit { state: Some(state.clone()), ..Unit::default() };
-        let all = |turns: usize, ends: usize| {
-            let units: Vec<Unit> =
-                (0..turns).map(|_| turn()).chain((0..ends).map(|_| Unit::default())).collect();
-            [2 * MAX_BATCH, MAX_PLAIN_BATCH].map(|plain| batch_of(units.iter(), plain))
-        };
-        assert_eq!((all(0, 0), all(3, 4)), ([0; 2], [7; 2]));
-        assert_eq!(all(1_000, 0), [MAX_BATCH; 2]);
-        assert_eq!(all(0, 5_000), [2 * MAX_BATCH, MAX_PLAIN_BATCH]);
-        assert_eq!(all(200, 1_000), [200 + 112, 200 + 448]);
     }
 }

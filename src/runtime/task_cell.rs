@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     dispatcher::{Dispatcher, Ended, How},
+    doomed_tasks::{is_interrupted, unknown},
     node::Node,
     persistence::{ENDS, Outcome, Ticket},
     settle::{Attempt, finish},
@@ -29,7 +30,7 @@ use crate::{
         task::Claimed,
     },
     store::{FinishOutcome, Guard, Unit},
-    tool::{Effect, Waits, course::Course},
+    tool::{Call, Effect, Waits, course::Course},
 };
 
 /// How long a task waits that its agent could not take.
@@ -184,22 +185,21 @@ async fn live(
                 // a tool that it has called: only its end tells whether it happened.
                 (Target::Tool(name), false) => {
                     let call = node.calls.pin().get(&claim.id).cloned();
-                    let interrupts = call.is_some_and(|call| {
-                        call.cancel();
-                        call.course().is_some_and(Course::close)
-                    });
+                    let interrupts = || call.as_ref().and_then(Call::course).is_some_and(Course::close);
+                    call.iter().for_each(Call::cancel);
                     let once = is_once(node, name);
-                    if !once && !interrupts {
-                        return End::Came(FinishOutcome::Cancelled);
+                    if !once && !interrupts() {
+                        return End::Came(undone(node, claim).await);
                     }
                     match rx.await {
+                        None if !once && !interrupts() => return End::Came(undone(node, claim).await),
                         None | Some(Err(AskError::Unknown)) => Err(AskError::Unknown),
                         // Its call that takes effect once has come to its end, and is recorded.
-                        Some(Err(_)) if !once => return End::Came(FinishOutcome::Cancelled),
+                        Some(Err(_)) if !once => return End::Came(undone(node, claim).await),
                         Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
                     }
                 }
-                _ => return End::Came(FinishOutcome::Cancelled),
+                _ => return End::Came(undone(node, claim).await),
             }
         }
     };
@@ -208,6 +208,15 @@ async fn live(
     let outcome = node.settle(claim, attempt);
     tell(node, claim, &outcome, begun);
     End::Came(outcome)
+}
+
+/// The end of a task that was cancelled and has not come to another: unless an attempt before, that was lost, has begun
+/// what takes effect once.
+async fn undone(node: &Node, claim: &Claimed) -> FinishOutcome {
+    match is_interrupted(node, claim).await {
+        Ok(false) => FinishOutcome::Cancelled,
+        Ok(true) | Err(_) => FinishOutcome::OutcomeUnknown { error: unknown() },
+    }
 }
 
 /// Whether a tool's effect happens once.

@@ -449,8 +449,8 @@ pub trait Store:
     /// cancelled, and keep their error and history, in one transaction; returns how many.
     async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64, StoreError>;
 
-    /// How many tasks this boot may claim as suspects (ready, lost twice or more, not of a paused queue).
-    async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError>;
+    /// The targets of the suspects that this boot may claim: ready, lost twice or more, not of a paused queue.
+    async fn suspects(&self, boot: Uuid) -> Result<Vec<Target>, StoreError>;
 
     /// Counts, without scanning big tables.
     async fn counts(&self) -> Result<Counts, StoreError>;

@@ -306,11 +306,11 @@ macro_rules! reads {
             })
         }
 
-        /// How many tasks of these partitions may only run alone, and are not of a paused queue.
+        /// The targets of tasks of these partitions that may only run alone, and are not of a paused queue.
         pub(super) $($async)* fn suspects(
             conn: &mut $conn,
             partitions: &[i16],
-        ) -> Result<u64, StoreError> {
+        ) -> Result<Vec<Target>, StoreError> {
             use greenroom_tasks::dsl;
             let targets: Vec<String> = dsl::greenroom_tasks
                 .filter(dsl::state.eq(READY))
@@ -320,14 +320,14 @@ macro_rules! reads {
                 .load(conn)$($wait)*
                 .map_err(sql)?;
             if targets.is_empty() {
-                return Ok(0);
+                return Ok(Vec::new());
             }
             let paused = paused(conn)$($wait)*?;
-            let is_paused = |target: &String| {
-                let queue = queue_of(&target_of(target));
+            let is_paused = |target: &Target| {
+                let queue = queue_of(target);
                 paused.iter().any(|(paused, _)| *paused == queue)
             };
-            Ok(targets.iter().filter(|target| !is_paused(target)).count() as u64)
+            Ok(targets.iter().map(|target| target_of(target)).filter(|target| !is_paused(target)).collect())
         }
 
         /// What a boot is running.

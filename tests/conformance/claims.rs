@@ -260,7 +260,7 @@ rules! {
             assert_eq!(w.claim(9).await.len(), 2);
             w.crash().await;
         }
-        assert_eq!(w.store.suspects(w.boot).await.unwrap(), 2);
+        assert_eq!(w.store.suspects(w.boot).await.unwrap().len(), 2);
         assert_eq!(w.claim(9).await.len(), 0, "suspects are not claimed with others");
         let first = w.claim_alone().await;
         assert_eq!(first.len(), 1, "one, and nothing else");
@@ -275,7 +275,7 @@ rules! {
                 w.must(ending(&next[0], ok())).await;
             }
         }
-        assert_eq!(w.store.suspects(w.boot).await.unwrap(), 0);
+        assert_eq!(w.store.suspects(w.boot).await.unwrap().len(), 0);
         assert_eq!(w.claim_alone().await.len(), 0);
         assert_eq!(w.store.doomed().await.unwrap(), [(id, Doom::Poison)]);
         // told again until it is ended

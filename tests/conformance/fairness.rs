@@ -112,9 +112,9 @@ rules! {
             w.claim(9).await;
             w.crash().await;
         }
-        assert_eq!(w.store.suspects(w.boot).await.unwrap(), 1);
+        assert_eq!(w.store.suspects(w.boot).await.unwrap().len(), 1);
         w.store.pause("tally", true).await.unwrap();
-        assert_eq!(w.store.suspects(w.boot).await.unwrap(), 0);
+        assert_eq!(w.store.suspects(w.boot).await.unwrap().len(), 0);
         assert_eq!(w.claim_alone().await.len(), 0);
         w.store.pause("tally", false).await.unwrap();
         assert_eq!(w.claim_alone().await.len(), 1);

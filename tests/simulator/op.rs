@@ -93,7 +93,7 @@ impl Op {
                     Said::Done
                 }
                 Self::Running => Said::Running(store.running(boot).await?),
-                Self::Suspects => Said::Count(store.suspects(boot).await?),
+                Self::Suspects => Said::Count(store.suspects(boot).await?.len() as u64),
                 Self::Park(target, park) => Said::Count(store.park(target, *park).await?),
                 Self::SetStatus(key, epoch, status) => {
                     store.set_status(AgentId::of(KIND, key), KIND, key, *epoch, *status, None).await?;

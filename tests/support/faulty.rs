@@ -533,7 +533,7 @@ impl Store for Faulty {
     async fn dismiss_many(&self, dead: &[DeadTask]) -> Result<u64> {
         self.pass().await?.dismiss_many(dead).await
     }
-    async fn suspects(&self, boot: Uuid) -> Result<u64> {
+    async fn suspects(&self, boot: Uuid) -> Result<Vec<Target>> {
         self.pass().await?.suspects(boot).await
     }
     async fn counts(&self) -> Result<Counts> {

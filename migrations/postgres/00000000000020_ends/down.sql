@@ -27,6 +27,12 @@ BEGIN
         PERFORM greenroom_wait_again_1(ARRAY[p_id]);
     END IF;
     RETURN true;'),
+        ('greenroom_retry_2', 'IF NOT greenroom_retry_1(',
+         'PERFORM greenroom_lock_parents_1(ARRAY[p_id]);
+    IF NOT greenroom_retry_1('),
+        ('greenroom_retry_many_1', 'PERFORM 1 FROM greenroom_batches b',
+         'PERFORM greenroom_lock_parents_1(p_ids);
+    PERFORM 1 FROM greenroom_batches b'),
         ('greenroom_retry_many_1', 'IF greenroom_retry_2(', 'IF greenroom_retry_1('),
         ('greenroom_retry_many_1', 'back := back + 1;',
          'DELETE FROM greenroom_journal j WHERE j.task = p_ids[i] AND j.answer IS NULL;
@@ -45,3 +51,4 @@ BEGIN
     END LOOP;
 END $$;
 DROP FUNCTION greenroom_wait_again_1(uuid[]);
+DROP FUNCTION greenroom_lock_parents_1(uuid[]);

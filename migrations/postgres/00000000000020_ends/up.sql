@@ -1,10 +1,14 @@
--- Has tasks that came back wait for what they come after, where that has not ended.
-CREATE FUNCTION greenroom_wait_again_1(p_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+-- Keeps what tasks come after from ending: before their batches are locked, as whoever ends a task does.
+CREATE FUNCTION greenroom_lock_parents_1(p_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- None of them ends meanwhile.
     PERFORM 1 FROM greenroom_tasks t
      WHERE t.id IN (SELECT e.parent FROM greenroom_task_edges e WHERE e.child = ANY (p_ids))
      ORDER BY t.id FOR NO KEY UPDATE;
+END $$;
+
+-- Has tasks that came back wait for what they come after, where that has not ended.
+CREATE FUNCTION greenroom_wait_again_1(p_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     WITH open AS (
         SELECT e.child, e.parent
           FROM greenroom_task_edges e
@@ -13,6 +17,7 @@ BEGIN
          WHERE e.child = ANY (p_ids)
     ), told AS (
         INSERT INTO greenroom_task_parents (parent, child) SELECT o.parent, o.child FROM open o
+            ON CONFLICT DO NOTHING -- it may have been cancelled while it waited
     ), awaited AS (
         UPDATE greenroom_tasks t SET awaited = true
          WHERE t.id IN (SELECT o.parent FROM open o) AND NOT t.awaited
@@ -54,6 +59,12 @@ BEGIN
         PERFORM greenroom_wait_again_1(ARRAY[p_id]);
     END IF;
     RETURN true;'),
+        ('greenroom_retry_2', 'IF NOT greenroom_retry_1(',
+         'PERFORM greenroom_lock_parents_1(ARRAY[p_id]);
+    IF NOT greenroom_retry_1('),
+        ('greenroom_retry_many_1', 'PERFORM 1 FROM greenroom_batches b',
+         'PERFORM greenroom_lock_parents_1(p_ids);
+    PERFORM 1 FROM greenroom_batches b'),
         ('greenroom_retry_many_1', 'IF greenroom_retry_2(', 'IF greenroom_retry_1('),
         ('greenroom_retry_many_1', 'back := back + 1;',
          'DELETE FROM greenroom_journal j WHERE j.task = p_ids[i] AND j.answer IS NULL;

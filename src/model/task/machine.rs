@@ -148,7 +148,7 @@ pub fn next(state: TaskState, input: TaskInput) -> Result<TaskState, Illegal> {
         (S::Ready, I::Expired | I::Cancel) => S::Cancelled,
         (S::Ready, I::DeadLetter) => S::Failed,
         // It was lost, and what it had begun takes effect once.
-        (S::Ready, I::Interrupted) => S::OutcomeUnknown,
+        (S::Ready | S::Scheduled | S::Waiting, I::Interrupted) => S::OutcomeUnknown,
 
         (S::Running, I::Succeeded) => S::Succeeded,
         (S::Running, I::Retry) => S::Scheduled,
@@ -241,7 +241,7 @@ mod tests {
         );
         assert_eq!(row(S::Succeeded), []);
         assert_eq!(row(S::Failed), [(I::RetryByPerson, S::Ready), (I::Dismissed, S::Cancelled)]);
-        assert_eq!(legal.len(), 45);
+        assert_eq!(legal.len(), 47);
     }
 
     proptest! {

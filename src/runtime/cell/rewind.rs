@@ -290,8 +290,9 @@ impl<A: Agent> Runner<A> {
                         self.keep_again(entry);
                     }
                     End::Crashed(reason) => {
+                        let again = entry.letter.letter_mut().comes_again();
                         let (decision, end) = self.crashed(&mut entry.letter, *reason);
-                        entry.ran = Ran::Failed;
+                        entry.ran = if again { Ran::Done } else { Ran::Failed };
                         failed = true;
                         self.keep_again(entry);
                         match decision {
@@ -319,7 +320,11 @@ impl<A: Agent> Runner<A> {
                     End::Lost(outcome) => {
                         let rest: Vec<_> = std::iter::once(entry).chain(entries).collect();
                         self.window.entries.extend(rest);
-                        return Box::pin(self.lost(*outcome)).await;
+                        let exit = Box::pin(self.lost(*outcome)).await;
+                        return match (exit, given_up) {
+                            (None, Some((decision, end))) => Box::pin(self.after_crash(decision, &end)).await,
+                            (exit, _) => exit,
+                        };
                     }
                 }
                 if failed {

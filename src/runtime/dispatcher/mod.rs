@@ -158,22 +158,23 @@ impl Dispatcher {
         let work = async move {
             let promoted = node.store.promote(clock::now()).await?;
             let doomed = node.store.doomed().await?;
+            let mut ended = false;
             for (id, doom) in &doomed {
-                end_doomed(&node, *id, *doom).await?;
+                ended |= end_doomed(&node, *id, *doom).await?;
             }
-            let suspects = node.store.suspects(node.boot).await? > 0;
-            Ok::<_, StoreError>((promoted, !doomed.is_empty(), suspects))
+            let suspects = node.store.suspects(node.boot).await?;
+            Ok::<_, StoreError>((promoted, ended, suspects.iter().any(|target| node.has(target))))
         };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             this.promoting = false;
             let again = std::mem::take(&mut this.promote_again);
             match result {
-                Ok(((ready, next), doomed, suspects)) => {
+                Ok(((ready, next), ended, suspects)) => {
                     this.suspects = suspects;
                     if let Some(old) = this.due.take() {
                         ctx.cancel_future(old);
                     }
-                    if again || doomed {
+                    if again || ended {
                         this.promote(ctx);
                     } else if let Some(next) = next {
                         let wait = clock::now().duration_until(next);

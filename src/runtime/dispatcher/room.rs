@@ -103,7 +103,7 @@ impl Dispatcher {
             // One that may kill the process runs when nothing else does.
             let coming = self.offer();
             let now = self.node.uptime();
-            if self.running.is_empty() && self.full.is_empty() && coming == 0 {
+            if self.agent_claims + self.tool_claims + coming == 0 {
                 self.alone = Alone::default();
                 let queues = self.shares.turns(1, now);
                 return Some(ClaimRequest {
@@ -117,6 +117,8 @@ impl Dispatcher {
             if self.alone.waits(now) {
                 return None;
             }
+        } else {
+            self.alone = Alone::default();
         }
         let slots = self.free_slots().saturating_sub(self.offer());
         let free = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims);
@@ -127,6 +129,9 @@ impl Dispatcher {
         let full = self.by_agent.iter().filter(|(_, n)| **n >= MAX_CLAIMS_EACH);
         let except = full.map(|(target, _)| target.clone()).collect();
         let queues = self.shares.turns(free, self.node.uptime());
+        if queues.is_empty() {
+            return None; // it has no kinds and no tools
+        }
         let once = self.node.tools.iter().filter(|(_, tool)| tool.effect() == Effect::Once);
         let durable = once.map(|(name, _)| format!("tool:{name}")).collect();
         Some(ClaimRequest { agents, tools, except, queues, durable, alone: false })

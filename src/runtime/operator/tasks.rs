@@ -74,7 +74,10 @@ pub(super) fn check_tags(tags: &[String]) -> Result<()> {
 fn asked(request: TaskRequest, task: &NewTask) -> Result<[u8; 16]> {
     let (input, message) = (task.input.get(), &task.message);
     let target = String::new();
-    let chosen = TaskRequest { target, message: None, input: None, idempotency_key: None, ..request };
+    // a call of a tool that takes effect once has one attempt, which its caller did not choose
+    let max_attempts = request.max_attempts.filter(|n| *n != 1 || !matches!(task.target, Target::Tool(_)));
+    let chosen =
+        TaskRequest { target, max_attempts, message: None, input: None, idempotency_key: None, ..request };
     if chosen == TaskRequest::default() {
         return Ok(request_hash(message, input));
     }
@@ -250,8 +253,9 @@ impl Operator {
             Some(CancelFound::Idle) => {
                 let data =
                     self.node.store.task_data(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
-                let ready = self.task(id).await?.state == TaskState::Ready;
-                let outcome = match ready && is_interrupted(&self.node, &data).await? {
+                let state = self.task(id).await?.state;
+                let has_run = matches!(state, TaskState::Ready | TaskState::Scheduled | TaskState::Waiting);
+                let outcome = match has_run && is_interrupted(&self.node, &data).await? {
                     true => FinishOutcome::OutcomeUnknown { error: unknown() },
                     false => FinishOutcome::Cancelled,
                 };

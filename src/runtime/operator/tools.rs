@@ -54,7 +54,7 @@ impl Operator {
         let (value, raw) = body(bytes)?;
         check(tool.shape(), &value)?;
         if tool.effect() == Effect::Once || options.idempotency_key.is_some() {
-            return self.call_as_task(name, value, options).await;
+            return self.call_as_task(name, tool.effect() == Effect::Once, value, options).await;
         }
         let (tx, rx) = slot();
         let (key, deadline) = (Uuid::now_v7().to_string(), by(options.timeout));
@@ -66,13 +66,14 @@ impl Operator {
     async fn call_as_task(
         &self,
         name: &str,
+        once: bool,
         input: Value,
         options: SendOptions,
     ) -> Result<(Box<RawValue>, bool)> {
         let request = TaskRequest {
             target: format!("tool:{name}"),
             input: Some(input),
-            max_attempts: Some(1),
+            max_attempts: once.then_some(1),
             idempotency_key: options.idempotency_key,
             ..TaskRequest::default()
         };
@@ -83,6 +84,7 @@ impl Operator {
             (_, _, Some(error)) => Err(OperatorError::Ask(match error.refusal {
                 Some(value) => AskError::Refused(JsonRefusal { message: error.message, value }),
                 None if error.code == "outcome_unknown" => AskError::Unknown,
+                None if error.code == "timed_out" => AskError::TimedOut,
                 None => AskError::Failed(crate::Fault {
                     message: error.message,
                     chain: error.chain,

@@ -279,7 +279,7 @@ impl Store for MemoryStore {
         Ok(self.read(|s| s.subscribers(topic, limit)).0)
     }
 
-    async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
+    async fn suspects(&self, boot: Uuid) -> Result<Vec<Target>, StoreError> {
         Ok(self.read(|s| s.suspects(boot)))
     }
 

@@ -167,7 +167,9 @@ impl State {
             let mut open = 0;
             for parent in parents {
                 if let Some(parent) = self.hot.get_mut(&parent) {
-                    parent.children.push(*id);
+                    if !parent.children.contains(id) {
+                        parent.children.push(*id);
+                    }
                     open += 1;
                 }
             }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::{AgentId, TaskId},
+        id::{AgentId, Target, TaskId},
         task::{DeadTask, HeldClaim, TaskEvent, TaskState, queue_of},
     },
     store::{
@@ -98,13 +98,14 @@ impl State {
         self.hot.iter().map(|(_, task)| task).filter(mine).map(held).collect()
     }
 
-    pub(super) fn suspects(&self, boot: Uuid) -> u64 {
+    pub(super) fn suspects(&self, boot: Uuid) -> Vec<Target> {
         let claimable = |t: &Task| {
             t.is_ready(Lane::Alone)
                 && self.may_claim(boot, t.partition)
                 && !self.paused.has(&queue_of(&t.new.target))
         };
-        self.hot.iter().filter(|(_, task)| claimable(task)).count() as u64
+        let suspects = self.hot.iter().map(|(_, task)| task).filter(|task| claimable(task));
+        suspects.map(|task| task.new.target.clone()).collect()
     }
 
     /// Whether nothing is under way or due: only what waits for a later moment, a person or another task

@@ -256,7 +256,7 @@ impl Store for PostgresStore {
         work::dismiss_many(&mut *self.pools.get().await?, dead).await
     }
 
-    async fn suspects(&self, boot: Uuid) -> Result<u64, StoreError> {
+    async fn suspects(&self, boot: Uuid) -> Result<Vec<Target>, StoreError> {
         let mut conn = self.pools.get().await?;
         let mut partitions = read::partitions(&mut conn, boot).await?;
         partitions.push(TOOL_PARTITION);

@@ -328,7 +328,7 @@ impl Store for SqliteStore {
         self.write(move |w| w.dismiss_many(&dead)).await
     }
 
-    async fn suspects(&self, _: Uuid) -> Result<u64, StoreError> {
+    async fn suspects(&self, _: Uuid) -> Result<Vec<Target>, StoreError> {
         // it owns them all
         let all: Vec<i16> = (TOOL_PARTITION..PARTITIONS).collect();
         self.read(move |conn| read::suspects(conn, &all)).await

@@ -343,6 +343,7 @@ impl Tx<'_> {
                 if hot == 1 {
                     diesel::insert_into(edges::greenroom_task_parents)
                         .values((edges::parent.eq(parent), edges::child.eq(child)))
+                        .on_conflict_do_nothing() // it may have been cancelled while it waited
                         .execute(self.conn)?;
                     open += 1;
                 }
