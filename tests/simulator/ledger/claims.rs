@@ -36,7 +36,9 @@ pub struct Known {
     pub open: Option<Open>,
     /// How it ended, and when.
     pub ended: Option<(TaskState, Duration)>,
-    /// The tasks whose end it waits for.
+    /// The tasks that it comes after.
+    pub parents: BTreeSet<TaskId>,
+    /// Those of them whose end it waits for.
     pub after: BTreeSet<TaskId>,
     /// Whether it ends with one of these.
     pub with_parents: bool,
@@ -67,6 +69,7 @@ impl Known {
             lost_alone: 0,
             open: None,
             ended: None,
+            parents: task.after.iter().copied().collect(),
             after: BTreeSet::new(),
             with_parents: task.on_parent_failed == greenroom::model::task::OnParentFailed::Cancel,
             doomed: false,
@@ -256,12 +259,19 @@ impl Ledger {
 
     /// A person has brought a task back.
     pub(super) fn brought_back(&mut self, id: TaskId) {
+        let Some(known) = self.tasks.get(&id) else { return };
+        let is_open = |parent: &&TaskId| self.tasks.get(parent).is_some_and(|known| known.ended.is_none());
+        // one that waited for a person had run: those that it comes after had ended
+        let after = match known.ended {
+            Some(_) => known.parents.iter().filter(is_open).copied().collect(),
+            None => BTreeSet::new(),
+        };
         let Some(known) = self.tasks.get_mut(&id) else { return };
         (known.attempt, known.lost, known.lost_alone) = (0, 0, 0);
         // who cancels it may do so once more, by a call that comes late
         (known.flagged, known.cancelled) = (false, false);
         (known.doomed, known.expires) = (false, false);
-        known.after.clear();
+        known.after = after;
         (known.ended, known.not_before, known.resolved) = (None, None, false);
         known.back += 1;
         self.open_again(id);
