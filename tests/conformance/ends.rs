@@ -128,11 +128,15 @@ rules! {
                 ),
             ]
         };
-        for from in [TaskState::Ready, TaskState::Running, TaskState::Parked, TaskState::OutcomeUnknown] {
+        for from in [TaskState::Ready, TaskState::Running, TaskState::Scheduled, TaskState::Parked, TaskState::OutcomeUnknown] {
             for (outcome, running, idle) in outcomes() {
                 let claimed = w.running(task("a")).await;
                 match from {
                     TaskState::Ready => w.store.give_back(w.boot, &[(claimed.id, claimed.claim)]).await.unwrap(),
+                    TaskState::Scheduled => {
+                        let run_at = Timestamp::now() + Duration::from_secs(3_600);
+                        w.must(ending(&claimed, FinishOutcome::Retry { run_at, error: error("x") })).await;
+                    }
                     TaskState::Parked => w.must(ending(&claimed, FinishOutcome::Parked)).await,
                     TaskState::OutcomeUnknown => {
                         w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("x") })).await;

@@ -265,6 +265,20 @@ rules! {
         assert_eq!(w.claim(9).await.len(), 1);
     }
 
+    /// The parent knows it still: it was to be told of its end.
+    async fn what_was_cancelled_while_it_waited_and_comes_back_waits_on(w: &mut World) {
+        let (one, two) = (w.submit(task("one")).await, w.submit(task("two")).await);
+        let child = w.submit(child("child", &[one, two])).await;
+        w.must(ending_idle(child, FinishOutcome::Cancelled)).await;
+        assert_eq!(w.store.retry(child).await.unwrap(), Some(Ok(())));
+        assert_eq!(w.view(child).await.waiting_for, Some(2));
+        let parents = w.claim(9).await;
+        w.must(ending(&parents[0], ok())).await;
+        assert_eq!(w.state_of(child).await, TaskState::Blocked, "the other one runs");
+        w.must(ending(&parents[1], ok())).await;
+        assert_eq!(w.claim(9).await[0].id, child);
+    }
+
     async fn the_end_of_a_batch_is_told_once(w: &mut World) {
         let (unit, id) = batch(&["a", "b", "c"], told("Add.joined"));
         w.must(unit).await;

@@ -405,6 +405,54 @@ async fn a_function_that_is_stopped_in_the_middle_of_what_happens_once_waits_for
     assert_eq!(soon(operator.cancel(id)).await.unwrap().state.name(), "cancelled");
 }
 
+/// It was in the middle of the effect when its node went down, and is cancelled in its next run, before it comes there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_of_an_earlier_attempt_is_not_taken_for_undone_by_a_cancellation() {
+    let stage = Stage::default();
+    let paying = || {
+        tool(&stage, |_, call, stage| async move {
+            stage.gate.note("run");
+            if stage.gate.count("run") > 1 {
+                std::future::pending::<()>().await;
+            }
+            Ok(json!(call.call::<Payer>(Pay { cents: 0 }).await?))
+        })
+    };
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("paying", Effect::Idempotent, paying())).await;
+    let id = world.submits("paying", |_| {}).await;
+    stage.gate.arrival().await;
+    world.end().await;
+    world.start_again(program(&stage).tool_fn("paying", Effect::Idempotent, paying())).await;
+    until("it runs again", || async { stage.gate.count("run") == 2 }).await;
+    soon(world.handle().operator().cancel(id)).await.unwrap();
+    task_in(&world.handle(), id, "outcome_unknown").await;
+}
+
+/// Its effect was seen to end: nothing is unknown of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_function_that_comes_to_a_wait_is_cancelled() {
+    let stage = Stage::default();
+    let paying = tool(&stage, |_, call, _| async move {
+        call.call::<Payer>(Pay { cents: 0 }).await?;
+        Ok(call.wait_for::<Value>("never").await?)
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("paying", Effect::Idempotent, paying)).await;
+    let id = world.submits("paying", |_| {}).await;
+    stage.gate.arrival().await;
+    let operator = world.handle().operator().clone();
+    let cancelling = tokio::spawn(async move { operator.cancel(id).await });
+    until("it is asked to end", || async {
+        let history = world.handle().operator().history(id).await.unwrap();
+        history.iter().any(|line| line.event == "cancel_requested")
+    })
+    .await;
+    stage.gate.open(1);
+    soon(cancelling).await.unwrap().unwrap();
+    task_in(&world.handle(), id, "cancelled").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_function_whose_effect_came_to_its_end_is_cancelled() {
     let stage = Stage::default();

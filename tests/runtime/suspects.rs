@@ -15,7 +15,10 @@ use greenroom::{
 use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
-use crate::support::{Gate, World, outcome, soon, task_in};
+use crate::{
+    faulty::Faults,
+    support::{Gate, World, outcome, soon, task_in},
+};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Novice {}
@@ -132,6 +135,29 @@ async fn a_task_for_what_this_node_does_not_have_waits_for_one_that_has_it() {
     world.start_again(with()).await;
     task_in(&world.handle(), fired, "succeeded").await;
     assert_eq!(outcome::<Try>(&world.handle(), tried).await, Outcome::Succeeded(()));
+}
+
+/// The next claim is under way while what the last one brought is handed over: that runs too.
+#[tokio::test(flavor = "multi_thread")]
+async fn suspects_are_asked_for_when_nothing_else_runs() {
+    let (gate, faults) = (Gate::default(), Faults::default());
+    let program = || Runtime::builder().agent::<Novice>().resource(gate.clone());
+    let mut world = World::start(program()).await;
+    world.end().await;
+    let store = store_of(&world).await;
+    let mut tried = Vec::new();
+    for key in ["a", "b", "c"] {
+        tried.push(submits(&*store, Target::agent("novice", key), "Try").await);
+    }
+    for _ in 0..2 {
+        assert_eq!(claims_and_dies(&*store).await.len(), 3);
+    }
+    drop(store);
+    world.start_again(faults.under(program())).await;
+    for id in tried {
+        assert_eq!(outcome::<Try>(&world.handle(), id).await, Outcome::Succeeded(()));
+    }
+    assert_eq!(faults.alone_beside_others(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

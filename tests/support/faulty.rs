@@ -80,6 +80,8 @@ struct Inner {
     returns: watch::Sender<Returns>,
     /// Tasks, as often as they were claimed.
     claimed: Mutex<Vec<TaskId>>,
+    /// How often a task that is to run alone was asked for while others ran.
+    beside: AtomicUsize,
     /// How often it was asked what runs.
     looks: AtomicUsize,
     /// How often tasks were counted, and room was looked for.
@@ -129,6 +131,7 @@ impl Default for Inner {
             beyond: AtomicUsize::new(0),
             returns: watch::Sender::new(Returns::Heard),
             claimed: Mutex::default(),
+            beside: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
             counts: AtomicUsize::new(0),
             trials: AtomicUsize::new(0),
@@ -230,6 +233,11 @@ impl Faults {
     /// How often a task was claimed.
     pub fn claims_of(&self, id: TaskId) -> usize {
         self.0.claimed.lock().iter().filter(|claimed| **claimed == id).count()
+    }
+
+    /// How often a task that is to run alone was asked for while others ran.
+    pub fn alone_beside_others(&self) -> usize {
+        self.0.beside.load(Ordering::SeqCst)
     }
 
     /// How often it was asked what runs.
@@ -457,7 +465,11 @@ impl Store for Faulty {
         self.pass().await?.first_subscribers(topic, limit).await
     }
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>> {
-        let claimed = self.pass().await?.claim(boot, request).await?;
+        let store = self.pass().await?;
+        if request.alone && !store.running(boot).await?.is_empty() {
+            self.0.beside.fetch_add(1, Ordering::SeqCst);
+        }
+        let claimed = store.claim(boot, request).await?;
         self.0.claimed.lock().extend(claimed.iter().map(|claim| claim.id));
         Ok(claimed)
     }
