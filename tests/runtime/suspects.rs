@@ -137,6 +137,65 @@ async fn a_task_for_what_this_node_does_not_have_waits_for_one_that_has_it() {
     assert_eq!(outcome::<Try>(&world.handle(), tried).await, Outcome::Succeeded(()));
 }
 
+/// Waits at the gate.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Dig {}
+message!(Dig -> ());
+
+struct Digger(Gate);
+impl Tool for Digger {
+    const NAME: &'static str = "dig";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Dig;
+    async fn run(&self, _: Dig, _: &Call) -> Result<()> {
+        self.0.wait().await;
+        Ok(())
+    }
+}
+
+/// It may yet end the process, and what runs beside it would be lost with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_while_a_suspect_runs() {
+    let gate = Gate::default();
+    let program = || Runtime::builder().tool(Digger(gate.clone())).tool(Cannon(gate.clone()));
+    let mut world = World::start(program()).await;
+    world.end().await;
+    let store = store_of(&world).await;
+    let dug = submits(&*store, Target::Tool("dig".into()), "").await;
+    for _ in 0..2 {
+        assert_eq!(claims_and_dies(&*store).await.len(), 1);
+    }
+    drop(store);
+    world.start_again(program()).await;
+    gate.arrival().await;
+    let handle = world.handle();
+    let submits = async |run_in: Option<&str>| {
+        let request = TaskRequest {
+            target: "tool:cannon".to_owned(),
+            input: Some(json!({})),
+            run_in: run_in.map(str::to_owned),
+            ..TaskRequest::default()
+        };
+        soon(handle.operator().submit(request)).await.unwrap().0.id
+    };
+    let mut others = vec![submits(None).await];
+    // promotions find no suspect that waits; after the second, what the first has claimed would run
+    for _ in 0..3 {
+        let later = submits(Some("1ms")).await;
+        task_in(&handle, later, "ready").await;
+        others.push(later);
+    }
+    for id in &others {
+        assert_eq!(handle.operator().task(*id).await.unwrap().state.name(), "ready");
+    }
+    assert_eq!(gate.count("fired"), 0);
+    gate.open(1);
+    task_in(&handle, dug, "succeeded").await;
+    for id in others {
+        task_in(&handle, id, "succeeded").await;
+    }
+}
+
 /// The next claim is under way while what the last one brought is handed over: that runs too.
 #[tokio::test(flavor = "multi_thread")]
 async fn suspects_are_asked_for_when_nothing_else_runs() {

@@ -149,6 +149,12 @@ impl Shares {
         all.into_iter().map(|(.., queue)| queue).collect()
     }
 
+    /// Whether a task of this queue may begin when nothing else runs: it is known, and its rate lets it.
+    pub fn may_begin(&mut self, name: &str, now: Duration) -> bool {
+        let share = self.queues.get_mut(name);
+        share.is_some_and(|share| share.pace.as_mut().is_none_or(|pace| pace.room(now) > 0))
+    }
+
     /// When the first queue that its rate holds up has room again.
     pub fn opens_in(&mut self, now: Duration) -> Option<Duration> {
         self.queues.values_mut().filter_map(|share| share.pace.as_mut()?.opens_in(now)).min()
@@ -271,7 +277,9 @@ mod tests {
         assert_eq!(room(&mut shares, now), 1, "the third of this second");
         shares.claimed("tool:a", 1, now);
         assert_eq!(room(&mut shares, now), 0);
+        assert!(!shares.may_begin("tool:a", now) && !shares.may_begin("tool:b", now), "nobody here has b");
         assert_eq!(shares.opens_in(now), Some(Duration::from_secs(1)));
+        assert!(shares.may_begin("tool:a", Duration::from_secs(1)));
         assert_eq!(room(&mut shares, Duration::from_secs(1)), 1, "one is held, and two may run");
     }
 

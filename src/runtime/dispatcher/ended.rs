@@ -84,6 +84,9 @@ impl Dispatcher {
             self.running.remove(&claim.id);
             match how {
                 How::Settled => {
+                    if self.alone.runs == Some(claim.id) {
+                        (self.alone.runs, self.ready) = (None, true);
+                    }
                     early.extend(self.claims.end(claim.id));
                     settled.push(claim);
                 }

@@ -110,7 +110,7 @@ pub(crate) struct Dispatcher {
     promote_again: bool,
     /// Tasks lost twice or more wait to run alone.
     suspects: bool,
-    /// How long they have been waited for.
+    /// The one that does, and how long its turn has been waited for.
     alone: Alone,
     draining: bool,
     due: Option<SpawnHandle>,
@@ -163,13 +163,16 @@ impl Dispatcher {
                 ended |= end_doomed(&node, *id, *doom).await?;
             }
             let suspects = node.store.suspects(node.boot).await?;
-            Ok::<_, StoreError>((promoted, ended, suspects.iter().any(|target| node.has(target))))
+            Ok::<_, StoreError>((promoted, ended, suspects))
         };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             this.promoting = false;
             let again = std::mem::take(&mut this.promote_again);
             match result {
                 Ok(((ready, next), ended, suspects)) => {
+                    let now = this.node.uptime();
+                    let suspects =
+                        suspects.iter().any(|target| this.shares.may_begin(&queue_of(target), now));
                     this.suspects = suspects;
                     if let Some(old) = this.due.take() {
                         ctx.cancel_future(old);
@@ -227,9 +230,10 @@ impl Dispatcher {
             this.drained = false;
             match result {
                 Ok(claims) => {
-                    if request.alone && claims.is_empty() {
-                        this.suspects = false;
-                        this.again = true;
+                    if request.alone {
+                        this.alone.runs = claims.first().map(|claim| claim.id);
+                        this.suspects &= !claims.is_empty();
+                        this.again |= claims.is_empty();
                     }
                     let left = Left::by(&request, &claims);
                     this.again |= left == Left::More;

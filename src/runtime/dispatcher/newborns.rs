@@ -96,7 +96,8 @@ impl Dispatcher {
     /// Keeps some slots for newborns while nothing waits; tells how many.
     pub(super) fn offer(&self) -> usize {
         let free = self.free_slots();
-        let is_quiet = self.drained && !self.suspects && !self.draining;
+        let is_alone = self.suspects || self.alone.runs.is_some();
+        let is_quiet = self.drained && !is_alone && !self.draining;
         let places =
             if is_quiet { (free / ONE_IN).min(MAX_BATCH).min(free.saturating_sub(self.asked)) } else { 0 };
         self.node.newborns.offer(places)

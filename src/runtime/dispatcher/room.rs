@@ -7,7 +7,7 @@ use actix::prelude::*;
 use super::Dispatcher;
 use crate::{
     model::{
-        id::Target,
+        id::{Target, TaskId},
         task::{Claimed, Shares, queue_of, runs},
     },
     runtime::node::Node,
@@ -65,10 +65,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// After such a time it is tried again.
 const IMPATIENCE: Duration = Duration::from_secs(300);
 
-/// The wait for everything else to end.
+/// A task that is to run alone, and the wait for everything else to end.
 #[derive(Debug, Default)]
 pub(super) struct Alone {
-    /// When it began, by the node's uptime.
+    /// It runs.
+    pub(super) runs: Option<TaskId>,
+    /// When the wait began, by the node's uptime.
     since: Option<Duration>,
 }
 
@@ -99,12 +101,16 @@ pub(super) fn shares(node: &Node) -> Shares {
 impl Dispatcher {
     /// How much there is room for; `None`: for nothing.
     pub(super) fn request(&mut self) -> Option<ClaimRequest> {
+        if self.alone.runs.is_some() {
+            self.offer();
+            return None;
+        }
         if self.suspects {
             // One that may kill the process runs when nothing else does.
             let coming = self.offer();
             let now = self.node.uptime();
             if self.agent_claims + self.tool_claims + coming == 0 {
-                self.alone = Alone::default();
+                self.alone.since = None;
                 let queues = self.shares.turns(1, now);
                 return Some(ClaimRequest {
                     agents: 1,
@@ -118,7 +124,7 @@ impl Dispatcher {
                 return None;
             }
         } else {
-            self.alone = Alone::default();
+            self.alone.since = None;
         }
         let slots = self.free_slots().saturating_sub(self.offer());
         let free = MAX_AGENT_CLAIMS.saturating_sub(self.agent_claims);
