@@ -357,7 +357,11 @@ async fn gather(writer: &Writer, batch: &mut Vec<(Unit, Ticket)>, enough: usize)
     while batch.len() < enough && begun.elapsed() < GATHER {
         tokio::task::yield_now().await;
         let mut queue = writer.queue.lock();
-        let room = MAX_BATCH.saturating_sub(batch.len()).min(queue.waiting.len());
+        let all = batch.iter().chain(&queue.waiting).map(|(unit, _)| unit);
+        let room = batch_of(all, false).min(MAX_BATCH).saturating_sub(batch.len());
+        if room == 0 && !queue.waiting.is_empty() {
+            return; // it has as many bytes as it may
+        }
         batch.extend(queue.waiting.drain(..room));
     }
 }
@@ -467,9 +471,8 @@ pub(crate) struct PersistenceActor {
 }
 
 impl Actor for PersistenceActor {
-    type Context = Context_;
+    type Context = actix::Context<Self>;
 }
-type Context_ = actix::Context<PersistenceActor>;
 
 /// Asks how the writers are: whether the last commit went well, and how many units wait.
 #[derive(Message)]
