@@ -36,6 +36,9 @@ use crate::{
 /// How long a task waits that its agent could not take.
 const TURNED_AWAY: Duration = Duration::from_secs(2);
 
+/// The time between two tries of what the store could not do.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// The actor of one running task.
 pub(crate) struct TaskCell {
     pub node: Arc<Node>,
@@ -189,17 +192,17 @@ async fn live(
                     call.iter().for_each(Call::cancel);
                     let once = is_once(node, name);
                     if !once && !interrupts() {
-                        return End::Came(undone(node, claim).await);
+                        return End::Came(undone(node, claim, begun).await);
                     }
                     match rx.await {
-                        None if !once && !interrupts() => return End::Came(undone(node, claim).await),
+                        None if !once && !interrupts() => return End::Came(undone(node, claim, begun).await),
                         None | Some(Err(AskError::Unknown)) => Err(AskError::Unknown),
                         // Its call that takes effect once has come to its end, and is recorded.
-                        Some(Err(_)) if !once => return End::Came(undone(node, claim).await),
+                        Some(Err(_)) if !once => return End::Came(undone(node, claim, begun).await),
                         Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
                     }
                 }
-                _ => return End::Came(undone(node, claim).await),
+                _ => return End::Came(undone(node, claim, begun).await),
             }
         }
     };
@@ -212,11 +215,16 @@ async fn live(
 
 /// The end of a task that was cancelled and has not come to another: unless an attempt before, that was lost, has begun
 /// what takes effect once.
-async fn undone(node: &Node, claim: &Claimed) -> FinishOutcome {
-    match is_interrupted(node, claim).await {
-        Ok(false) => FinishOutcome::Cancelled,
-        Ok(true) | Err(_) => FinishOutcome::OutcomeUnknown { error: unknown() },
-    }
+async fn undone(node: &Node, claim: &Claimed, begun: Instant) -> FinishOutcome {
+    let outcome = loop {
+        match is_interrupted(node, claim).await {
+            Ok(false) => break FinishOutcome::Cancelled,
+            Err(_) if !node.is_closing() => tokio::time::sleep(PAUSE).await,
+            Ok(true) | Err(_) => break FinishOutcome::OutcomeUnknown { error: unknown() },
+        }
+    };
+    tell(node, claim, &outcome, begun);
+    outcome
 }
 
 /// Whether a tool's effect happens once.
@@ -296,7 +304,7 @@ async fn again(node: &Node, outcome: &Outcome) -> bool {
     if matches!(outcome, Outcome::Failed(_) | Outcome::Unknown) && node.is_closing() {
         return false;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(PAUSE).await;
     true
 }
 

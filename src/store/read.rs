@@ -361,7 +361,7 @@ macro_rules! reads {
                 .select(dsl::expires_at)
                 .first(conn)$($wait)*
                 .optional()?;
-            // those that a doom has reached now end the next time
+            // those that a doom has reached just now, or that were too many, end with the next promotion
             if !doomed(conn, true)$($wait)*?.is_empty() { return Ok(Some(jiff::Timestamp::UNIX_EPOCH)); }
             use greenroom_waits::dsl as waits;
             let ends: Option<Option<Micros>> = waits::greenroom_waits

@@ -1,6 +1,6 @@
 //! Tasks that another node runs.
 
-use greenroom::{Call, Effect, Tool, prelude::*};
+use greenroom::{Call, Effect, Limits, Tool, prelude::*};
 
 use crate::{
     postgres::Database,
@@ -17,6 +17,10 @@ impl Tool for Digger {
     const NAME: &'static str = "dig";
     const EFFECT: Effect = Effect::Idempotent;
     type Input = Dig;
+    fn limits(&self) -> Limits {
+        // nothing but the cancellation ends it
+        Limits { timeout: Some(Duration::from_secs(3_600)), ..Limits::default() }
+    }
     async fn run(&self, _: Dig, _: &Call) -> Result<()> {
         self.0.wait().await;
         Ok(())

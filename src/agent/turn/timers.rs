@@ -170,7 +170,7 @@ impl<A: Agent> Turn<A> {
     ///
     /// Timers are volatile: a pending one keeps its agent in memory and survives the agent's crashes, but not
     /// the end of the process, an operator's stop, pause or restart, or [`Turn::retire`]. A message whose own turn
-    /// crashes is handled once more, unless the agent is volatile. What must happen is submitted as a task:
+    /// crashes is handled once more, unless the agent is volatile or the turn had asked others for something. What must happen is submitted as a task:
     /// `turn.agent::<Self>(turn.key()).submit(m).run_in(after)`. At most 1,000 are pending for one agent.
     ///
     /// ```

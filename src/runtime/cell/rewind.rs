@@ -68,6 +68,8 @@ impl<A: Agent> Runner<A> {
     /// A crash: reported, decided, undone.
     pub(super) async fn crash(&mut self, mut letter: EnvelopeOf<A>, reason: CrashReason) -> Option<Exit> {
         self.failures += 1;
+        // what it has asked others for would be asked for twice
+        let reached = self.turn.gate.is_passed();
         let _ = self.turn.take_outbox();
         self.drop_agent();
         let mut exit = None;
@@ -81,7 +83,7 @@ impl<A: Agent> Runner<A> {
                 Err(e) => exit = Some(e),
             }
         }
-        let again = letter.letter_mut().comes_again();
+        let again = !reached && letter.letter_mut().comes_again();
         let (decision, end) = self.crashed(&mut letter, reason);
         if again {
             self.batch.push_front(letter);
@@ -290,7 +292,7 @@ impl<A: Agent> Runner<A> {
                         self.keep_again(entry);
                     }
                     End::Crashed(reason) => {
-                        let again = entry.letter.letter_mut().comes_again();
+                        let again = !self.turn.gate.is_passed() && entry.letter.letter_mut().comes_again();
                         let (decision, end) = self.crashed(&mut entry.letter, *reason);
                         entry.ran = if again { Ran::Done } else { Ran::Failed };
                         failed = true;

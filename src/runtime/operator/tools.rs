@@ -81,17 +81,20 @@ impl Operator {
         let view = self.wait(task.id, options.timeout.unwrap_or(Duration::from_secs(30))).await?;
         match (view.state, view.result, view.error) {
             (TaskState::Succeeded, Some(result), _) => Ok((result, replayed)),
-            (_, _, Some(error)) => Err(OperatorError::Ask(match error.refusal {
-                Some(value) => AskError::Refused(JsonRefusal { message: error.message, value }),
-                None if error.code == "outcome_unknown" => AskError::Unknown,
-                None if error.code == "timed_out" => AskError::TimedOut,
-                None => AskError::Failed(crate::Fault {
-                    message: error.message,
-                    chain: error.chain,
-                    crash_id: error.crash_id,
-                    advice: None,
-                }),
-            })),
+            // of an attempt that is followed by another nothing is told
+            (state, _, Some(error)) if state.is_final() || state == TaskState::OutcomeUnknown => {
+                Err(OperatorError::Ask(match error.refusal {
+                    Some(value) => AskError::Refused(JsonRefusal { message: error.message, value }),
+                    None if error.code == "outcome_unknown" => AskError::Unknown,
+                    None if error.code == "timed_out" => AskError::TimedOut,
+                    None => AskError::Failed(crate::Fault {
+                        message: error.message,
+                        chain: error.chain,
+                        crash_id: error.crash_id,
+                        advice: None,
+                    }),
+                }))
+            }
             _ => Err(AskError::Unknown.into()),
         }
     }
