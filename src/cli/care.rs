@@ -37,10 +37,14 @@ pub(super) fn somebody_is_there() -> bool {
 
 /// Asks the person at the terminal.
 pub(super) fn ask(question: &str) -> Result<bool, Failure> {
-    let mut stderr = io::stderr();
-    write!(stderr, "{question} [y/N] ")?;
+    Ok(matches!(&*answer(&format!("{question} [y/N]"))?, "y" | "Y" | "yes"))
+}
+
+/// What the person at the terminal writes upon this.
+pub(super) fn answer(question: &str) -> Result<String, Failure> {
+    let (mut stderr, mut answer) = (io::stderr(), String::new());
+    write!(stderr, "{question} ")?;
     stderr.flush()?;
-    let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(answer.trim().to_owned())
 }

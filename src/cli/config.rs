@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Change, Settings, Sources},
+    config::{self, Change, Sources},
     http::{self, Announcement},
     model::act::{self, Act},
     runtime,
@@ -254,12 +254,19 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
         let after = (session.load)(&with(&next))?;
         let changed = before.changes(&after);
         if !dry_run && next.values != kept.values {
-            let act = act(&before, &changed);
+            let act = act(&changed);
             store.begin_act(&act).await.map_err(failed)?;
-            let is_kept = store.keep_settings(&next).await.map_err(failed)?;
-            let outcome = if is_kept { act::OK } else { "precondition_failed" };
-            store.end_act(&Act { outcome: Some(outcome.to_owned()), ..act }).await.map_err(failed)?;
-            if !is_kept {
+            let kept = store.keep_settings(&next).await;
+            let outcome = match &kept {
+                Ok(true) => act::OK,
+                Ok(false) => "precondition_failed",
+                Err(_) => "unavailable",
+            };
+            // what is kept is kept, whatever the log has of it
+            if let Err(e) = store.end_act(&Act { outcome: Some(outcome.to_owned()), ..act }).await {
+                out::note(&format!("the audit log lacks the outcome: {e}"));
+            }
+            if !kept.map_err(failed)? {
                 return Err(
                     Failure::new(Exit::Refused, "somebody else has changed it meanwhile").hint("try again")
                 );
@@ -279,10 +286,10 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
 }
 
 /// What is written in the audit log of a change without a node; secrets are hidden, as they are shown.
-fn act(before: &Settings, changed: &[Change]) -> Act {
+fn act(changed: &[Change]) -> Act {
     Act {
         who: "(config set)".to_owned(),
-        before: Some(before.values_of(changed)),
+        before: Some(Change::before(changed)),
         after: Some(Change::values(changed)),
         ..Act::new(clock::now(), "config.change", "config")
     }

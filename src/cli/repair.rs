@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     Session,
     agents::One,
-    care::{Care, somebody_is_there},
+    care::{Care, answer, somebody_is_there},
     client::{Client, Reply, agent_path},
     exit::{Exit, Failure},
     input::{self, AgentName},
@@ -226,10 +226,9 @@ fn is_meant(subject: &str) -> Result<bool, Failure> {
     if !somebody_is_there() {
         return Ok(false);
     }
-    out::note(&format!("delete {subject}, its state and all that is kept of it? Write its name to confirm:"));
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(answer.trim() == subject)
+    let question =
+        format!("delete {subject}, its state and all that is kept of it? Write its name to confirm:");
+    Ok(answer(&question)? == subject)
 }
 
 /// What differs, a line each, with its place as a JSON pointer: `-` goes, `+` comes.

@@ -20,6 +20,9 @@ pub struct Change {
     pub key: String,
     /// Its new value; absent where the key is not set any more. A secret is `***`.
     pub value: Option<Value>,
+    /// Its value before, likewise.
+    #[serde(skip)]
+    pub was: Option<Value>,
     /// Whether it is in force without a restart.
     pub live: bool,
 }
@@ -54,13 +57,18 @@ impl Change {
         let value = |change: &Change| (change.key.clone(), change.value.clone().unwrap_or_default());
         changes.iter().map(value).collect()
     }
+
+    /// The values before, likewise.
+    pub fn before(changes: &[Change]) -> Value {
+        let value = |change: &Change| (change.key.clone(), change.was.clone().unwrap_or_default());
+        changes.iter().map(value).collect()
+    }
 }
 
 impl Settings {
-    /// The values of what changes, by key, as they are shown; `null` where a key is not set.
-    pub fn values_of(&self, changes: &[Change]) -> Value {
-        let shown = |key: &str| Some(self.shown.iter().find(|shown| shown.key == key)?.value.clone());
-        changes.iter().map(|change| (change.key.clone(), shown(&change.key).unwrap_or_default())).collect()
+    /// A value as it is shown.
+    fn value_of(&self, key: &str) -> Option<Value> {
+        self.shown.iter().find(|shown| shown.key == key).map(|shown| shown.value.clone())
     }
 
     /// What is different in `next`, by key.
@@ -71,7 +79,8 @@ impl Settings {
         changed
             .map(|key| Change {
                 key: key.clone(),
-                value: next.shown.iter().find(|shown| shown.key == *key).map(|shown| shown.value.clone()),
+                value: next.value_of(key),
+                was: self.value_of(key),
                 live: is_live(key),
             })
             .collect()

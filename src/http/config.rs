@@ -11,6 +11,7 @@ use super::{
     problem::Problem,
     server::Ctx,
 };
+use crate::config::Change;
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -31,8 +32,7 @@ pub(super) async fn show(ctx: Data<Ctx>) -> Answer {
 pub(super) async fn change(ctx: Data<Ctx>, request: HttpRequest, params: Params, body: Body) -> Answer {
     let dry_run = params.parsed("dry_run", "true or false")?.unwrap_or(false);
     let over = if_match(request.headers())?;
-    let was = ctx.operator.settings();
     let applied = ctx.operator.configure(&body.read::<Value>()?, over, dry_run).await?;
-    audit::before(&request, Some(was.values_of(&applied.changed)));
+    audit::before(&request, Some(Change::before(&applied.changed)));
     Ok(tagged(ok(&applied)?, ctx.operator.configuration().tag))
 }

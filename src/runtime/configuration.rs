@@ -170,7 +170,7 @@ impl Node {
     ///
     /// # Errors
     /// Why everything stays as it is.
-    pub(crate) async fn reload(&self, why: &str) -> Result<Applied, ConfigureError> {
+    pub(crate) async fn reload(&self, why: &str) -> Result<Applied, Errors> {
         let _alone = self.configuration.change.lock().await;
         let kept = match tokio::time::timeout(STORE_TIMEOUT, self.store.settings()).await {
             Ok(Ok(kept)) => kept,
@@ -225,8 +225,8 @@ impl Node {
         layers.kept = kept.generation;
         layers.sources.stored = kept.values.into_iter().collect();
         let wanted = config::load(&layers.sources)?;
-        if wanted.http.is_exposed() {
-            // the next start would refuse it
+        if wanted.http.is_exposed() && !self.settings.load().http.is_exposed() {
+            // the next start would refuse it; a node that is exposed already serves no HTTP
             let why = "other machines reach this address, and the token would travel in the clear: set http.tls.cert and http.tls.key, or http.behind_proxy where a proxy speaks TLS";
             return Err(Errors::one("http.bind", why));
         }
@@ -299,7 +299,7 @@ fn changed_event(node: &Node, applied: &Applied, why: &str) -> Event {
 }
 
 /// That a change was not taken.
-fn refused_event(node: &Node, error: &ConfigureError, why: &str) -> Event {
+fn refused_event(node: &Node, error: &Errors, why: &str) -> Event {
     let subject = format!("node:{}", node.settings.load().node.name);
     Event::new(Level::Error, event::CONFIG_REFUSED, subject)
         .field("error", error.to_string())
@@ -308,7 +308,7 @@ fn refused_event(node: &Node, error: &ConfigureError, why: &str) -> Event {
 }
 
 /// Reads all layers again, and says in the log where they are refused.
-pub(crate) async fn reload(node: &Node, why: &str) -> Result<Applied, ConfigureError> {
+pub(crate) async fn reload(node: &Node, why: &str) -> Result<Applied, Errors> {
     let reloaded = node.reload(why).await;
     if let Err(error) = &reloaded {
         node.logger.emit(refused_event(node, error, why));
@@ -336,7 +336,6 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         }
         match node.reload(WHY).await {
             Ok(_) => refused = None,
-            Err(ConfigureError::Store(_)) => {}
             Err(error) => {
                 refused = Some(kept.generation);
                 node.logger.emit(refused_event(&node, &error, WHY));

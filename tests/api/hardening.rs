@@ -41,7 +41,9 @@ fn who_has_no_token_yet_has_few_words() {
     let node = Node::start(&[]);
     let long = json!({"token": "x".repeat(5_000)}).to_string();
     node.send_bare("POST", "/login", &[], Some(&long)).is_problem(413, "too_large");
-    node.send_bare("POST", "/login", &[], Some(r#"{"token":"x"}"#)).is_problem(401, "unauthorized");
+    node.send_bare("POST", "/login", &[], Some(r#"{"token":"gr_guess"}"#)).is_problem(401, "unauthorized");
+    until("a wrong token is told", || node.log().contains("route=/login"));
+    assert!(!node.log().contains("gr_guess"), "but not itself");
 }
 
 #[test]

@@ -104,22 +104,6 @@ fn what_is_paused_is_edited_and_stays_so() {
 }
 
 #[test]
-fn an_agent_that_a_turn_has_moved_on_meanwhile_is_not_deleted() {
-    let node = Node::start(&[]);
-    node.ask("a", "Add", r#"{"n":1}"#);
-    std::thread::scope(|scope| {
-        let long = scope.spawn(|| node.ask("a", "Sleep", r#"{"ms":1500}"#));
-        until("it sleeps", || node.get("/api/v1/tree").text.contains("Sleep"));
-        let last = scope.spawn(|| node.ask("a", "Add", r#"{"n":1}"#));
-        until("it waits", || node.get("/api/v1/agents/counter/a").json["mailbox"]["depth"] == 1);
-        node.send("DELETE", "/api/v1/agents/counter/a", &[("If-Match", "\"0\"")], None)
-            .is_problem(412, "precondition_failed");
-        assert_eq!((long.join().unwrap().status, last.join().unwrap().status), (200, 200));
-    });
-    assert_eq!(node.ask("a", "Get", "").json["total"], 2);
-}
-
-#[test]
 fn a_deleted_agent_starts_anew() {
     let node = Node::start(&[]);
     let delete = |query: &str| node.send("DELETE", &format!("/api/v1/agents/counter/a{query}"), &[], None);

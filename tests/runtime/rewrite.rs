@@ -298,3 +298,22 @@ async fn several_operators_act_on_an_agent_one_after_the_other() {
     let agent = world.handle().agent::<Purse>("a");
     assert_eq!(soon(agent.ask(Add { n: 0 })).await, Ok(1));
 }
+
+/// Its version is looked at again once the turn that runs has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_a_turn_has_moved_on_meanwhile_is_not_deleted() {
+    let gate = Gate::default();
+    let (program, _) = Ground::memory().program(&gate);
+    let world = World::start(program).await;
+    let (handle, operator) = (world.handle(), world.handle().operator().clone());
+    let agent = handle.agent::<Purse>("a");
+    soon(agent.ask(Add { n: 1 })).await.unwrap();
+    let blocked = tokio::spawn(agent.ask(Block {}).into_future());
+    gate.arrival().await;
+    let asked = tokio::spawn(async move { operator.delete_agent("purse", "a", false, Some(1)).await });
+    until("it is held", || async { status(&handle, "purse", "a").await == "paused" }).await;
+    gate.open(1);
+    assert_eq!(soon(asked).await.unwrap().unwrap_err().code(), "precondition_failed");
+    let total = soon(blocked).await.unwrap().unwrap();
+    assert_eq!(soon(agent.ask(Add { n: 0 })).await.unwrap(), total, "it goes on");
+}

@@ -59,11 +59,10 @@ impl Operator {
     /// Reads all layers again, as on SIGHUP, and records it as an act. Where they are refused the log says why, and
     /// everything stays.
     pub async fn reload_configuration(&self, why: &str) {
-        let was = self.settings();
         let act = Act { who: format!("({why})"), ..Act::new(clock::now(), "config.reload", "config") };
         self.note_act(match reload(&self.node, why).await {
             Ok(Applied { changed, .. }) => {
-                let (before, after) = (Some(was.values_of(&changed)), Some(Change::values(&changed)));
+                let (before, after) = (Some(Change::before(&changed)), Some(Change::values(&changed)));
                 Act { outcome: Some(act::OK.to_owned()), before, after, ..act }
             }
             Err(_) => Act { outcome: Some("invalid".to_owned()), ..act },

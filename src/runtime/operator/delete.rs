@@ -62,10 +62,7 @@ impl Operator {
         version: Option<i64>,
     ) -> Result<u64> {
         let (me, kind, key) = (self.clone(), kind.to_owned(), key.to_owned());
-        // On a task of its own: whoever asked may go away half way.
-        let work =
-            self.node.runtime.spawn(async move { me.delete_now(&kind, &key, cancel_tasks, version).await });
-        work.await.unwrap_or_else(|_| Err(AskError::Unknown.into()))
+        self.to_the_end(async move { me.delete_now(&kind, &key, cancel_tasks, version).await }).await
     }
 
     async fn delete_now(
@@ -120,7 +117,7 @@ impl Operator {
         };
         let stopped = stop.await;
         if stopped.is_err() {
-            self.let_go_on(kind, key).await?;
+            let _ = self.let_go_on(kind, key).await; // why it is not stopped counts
         }
         stopped
     }

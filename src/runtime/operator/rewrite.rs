@@ -81,11 +81,17 @@ impl Operator {
         self.rewrite(kind, key, version, Next::Kept(to)).await
     }
 
-    /// In a Tokio task of its own: if the caller goes away, the agent must continue all the same.
     async fn rewrite(&self, kind: &str, key: &str, expected: Option<i64>, next: Next) -> Result<i64> {
         let (me, kind, key) = (self.clone(), kind.to_owned(), key.to_owned());
-        let work = self.node.runtime.spawn(async move { me.rewrite_now(&kind, &key, expected, next).await });
-        work.await.unwrap_or_else(|_| Err(AskError::Unknown.into()))
+        self.to_the_end(async move { me.rewrite_now(&kind, &key, expected, next).await }).await
+    }
+
+    /// Does it in a Tokio task of its own: whoever asked may go away half way.
+    pub(super) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.node.runtime.spawn(work).await.unwrap_or_else(|_| Err(AskError::Unknown.into()))
     }
 
     async fn rewrite_now(&self, kind: &str, key: &str, expected: Option<i64>, next: Next) -> Result<i64> {
