@@ -23,11 +23,12 @@ pub(crate) enum Passage {
 
 /// What stands between a turn and the world outside of its agent.
 #[derive(Default)]
+#[expect(clippy::box_collection, reason = "a word in place of three: an agent at rest has a gate too")]
 pub(crate) struct Gate {
     passage: AtomicU8,
     asked: AtomicBool,
     passed: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Option<Box<Vec<Waker>>>>,
 }
 
 impl Gate {
@@ -37,17 +38,15 @@ impl Gate {
         *self.passage.get_mut() = passage as u8;
         *self.passed.get_mut() = false;
         if std::mem::take(self.asked.get_mut()) {
-            self.waiting.get_mut().clear();
+            *self.waiting.get_mut() = None;
         }
     }
 
     pub(crate) fn set(&self, passage: Passage) {
         self.passage.store(passage as u8, Ordering::Release);
         if passage == Passage::Clear && self.asked.load(Ordering::Acquire) {
-            let waiting = std::mem::take(&mut *self.waiting.lock());
-            for waker in waiting {
-                waker.wake();
-            }
+            let waiting = self.waiting.lock().take();
+            waiting.into_iter().flat_map(|all| *all).for_each(Waker::wake);
         }
     }
 
@@ -92,7 +91,7 @@ impl Gate {
                 let why = "a hook may not ask, call tools or read the store: do that in a handler";
                 return Poll::Ready(Err(AskError::WrongState(why.to_owned())));
             }
-            self.waiting.lock().push(cx.waker().clone());
+            self.waiting.lock().get_or_insert_default().push(cx.waker().clone());
             self.asked.store(true, Ordering::Release);
             if self.is_clear() {
                 cx.waker().wake_by_ref()
