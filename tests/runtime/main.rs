@@ -10,6 +10,7 @@ mod configuration;
 mod crashes;
 mod crowd;
 mod cutting;
+mod defaults;
 mod elsewhere;
 mod entities;
 mod evolution;
