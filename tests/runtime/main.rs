@@ -14,6 +14,7 @@ mod defaults;
 mod elsewhere;
 mod entities;
 mod evolution;
+mod fanout;
 #[path = "../support/faulty.rs"]
 mod faulty;
 mod functions;
@@ -29,6 +30,7 @@ mod limits;
 #[path = "../../examples/migrate.rs"]
 mod migrate;
 mod model;
+mod options;
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/order.rs"]
 mod order;
