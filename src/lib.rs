@@ -167,7 +167,7 @@ pub mod tool;
 pub use agent::{
     Accepts, Address, Agent, AgentRef, AskError, Done, Fault, Full, Handler, Invalid, Joined, JsonRefusal,
     Message, Never, OnFull, Outcome, Pending, Persistence, Policy, Query, Restart, Retry, ScheduleOptions,
-    Settings, Stored, Target, Terminated, Topic, Turn,
+    Settings, Stored, Submit, Target, Terminated, Topic, Turn,
 };
 pub use anyhow::{Error, Result};
 pub use app::{Builder, Runtime};
@@ -176,9 +176,10 @@ pub use model::{
     group::Strategy,
     id::TaskId,
     schedule::{Misfire, Overlap},
+    task::OnParentFailed,
 };
 pub use runtime::Handle;
-pub use tool::{AgentCall, Call, Effect, Limits, NoSignal, Tool, ToolRef};
+pub use tool::{AgentCall, Call, Effect, Fanout, Limits, NoSignal, Tool, ToolRef};
 
 /// What a user's program needs: `use greenroom::prelude::*;`.
 pub mod prelude {

@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     message::{Invalid, JsonRefusal, Message, Never},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{Advice, TaskError},
+        task::{Advice, TaskError, TaskState, TaskView},
     },
     secrets::cleaned,
 };
@@ -236,6 +236,33 @@ pub enum Outcome<T, E> {
     Unknown,
 }
 
+impl<T: DeserializeOwned, E: DeserializeOwned> Outcome<T, E> {
+    /// How a task ended; `None`: it has not.
+    ///
+    /// # Errors
+    /// Its reply or refusal cannot be read as one of the message's.
+    pub(crate) fn of(task: TaskView) -> serde_json::Result<Option<Self>> {
+        Ok(Some(match task.state {
+            TaskState::Succeeded => {
+                let body = task.result.as_ref().map_or("null", |result| result.get());
+                Self::Succeeded(serde_json::from_str(body)?)
+            }
+            TaskState::Failed => match task.error {
+                Some(TaskError { refusal: Some(refusal), .. }) => {
+                    Self::Refused(serde_json::from_value(refusal)?)
+                }
+                Some(TaskError { message, chain, crash_id, .. }) => {
+                    Self::Failed(Fault { message, chain, crash_id, advice: None })
+                }
+                None => Self::Failed(Fault::new("it failed")),
+            },
+            TaskState::Cancelled => Self::Cancelled,
+            TaskState::OutcomeUnknown => Self::Unknown,
+            _ => return Ok(None),
+        }))
+    }
+}
+
 /// A task that this agent submitted has ended: the message that `.notify()` asks for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(bound = "")]
@@ -269,6 +296,13 @@ pub struct Joined<M: Message> {
     #[serde(skip)]
     #[schemars(skip)]
     _message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message> Joined<M> {
+    /// The end of a batch without tasks.
+    pub(crate) fn nothing(batch: TaskId) -> Self {
+        Self { batch, succeeded: 0, failed: 0, _message: PhantomData }
+    }
 }
 
 impl<M: Message> Message for Joined<M> {

@@ -26,7 +26,7 @@ use crate::{
         id::{AgentId, TaskId, check_key},
         journal::{Journal, JournalWrite},
         session::Session,
-        task::{NewBatch, NewTask, TaskTerms},
+        task::{NewBatch, NewTask, TaskTerms, TaskView},
     },
     tool::ToolPort,
 };
@@ -100,6 +100,10 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
     /// All that is recorded of a running task; `None`: the node ends.
     fn journal(&self, _task: TaskId) -> BoxFuture<'static, Option<Journal>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// A task as it is; `None`: nobody knows it, or the node ends.
+    fn task(&self, _task: TaskId) -> BoxFuture<'static, Option<TaskView>> {
         Box::pin(std::future::ready(None))
     }
     /// Records what a running task has come to; `false`: its claim is lost, or the node ends.

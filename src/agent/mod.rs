@@ -24,6 +24,7 @@ pub(crate) mod reference;
 mod retry;
 pub(crate) mod schedule;
 pub(crate) mod slot;
+pub(crate) mod submit;
 pub(crate) mod table;
 pub(crate) mod topic;
 pub(crate) mod trace;
@@ -44,6 +45,7 @@ pub use policy::{OnFull, Persistence, Policy, Restart};
 pub use reference::{Address, AgentRef, Ask, Full, Tell};
 pub use retry::Retry;
 pub use schedule::{ScheduleOptions, Target};
+pub use submit::Submit;
 pub use topic::Topic;
 pub use turn::{Batch, Held, Opened, Peer, Queued, SessionPeer, Talk, ToolPeer, Turn};
 

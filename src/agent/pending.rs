@@ -46,13 +46,12 @@ impl<'c, T, E> Pending<'c, T, E> {
         self
     }
 
-    /// Sets the idempotency key: 1 to 255 bytes, no control characters. For an `ask` and for a `submit` from
-    /// outside of turns and tasks, a repetition with the same key and request returns the first outcome; the key
-    /// is scoped to the target and kept for `limits.idempotency_ttl`. A `call` hands it to the tool
+    /// Sets the idempotency key: 1 to 255 bytes, no control characters. For an `ask`, a repetition with the same
+    /// key and request returns the first outcome; the key is scoped to the target and kept for
+    /// `limits.idempotency_ttl`. A `call` hands it to the tool
     /// ([`Call::idempotency_key`](crate::Call::idempotency_key)), which is to recognise the repetition itself.
     ///
-    /// Ignored where there is nothing to repeat: by `publish`, `broadcast`, `blocking` and `wait_for`, and by
-    /// `submit` from within a task, whose journal makes it once.
+    /// Ignored where there is nothing to repeat: by `publish`, `broadcast`, `blocking` and `wait_for`.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.options.key = Some(key.into());
         self

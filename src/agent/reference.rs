@@ -20,18 +20,15 @@ use super::{
     Agent, Invalid,
     answer::AskError,
     chain::Chain,
-    host::{Host, Submission, Submitter, directory},
+    host::{Host, directory},
     lane::{Lane, Manner, NotTaken},
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
-    pending::{Options, Pending, within},
     slot::{ReplyRx, slot},
+    submit::{Submit, submit},
 };
-use crate::model::{
-    id::{Target, TaskId},
-    task::NewTask,
-};
+use crate::model::{id::Target, task::check_idempotency_key};
 
 /// Names an agent. Pure data: it can be stored in state and sent in messages, and cannot send by itself.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -172,36 +169,17 @@ impl<A: Agent> AgentRef<A> {
     ///
     /// # Errors
     /// See [`AskError`]. Nothing was accepted, except perhaps with [`AskError::Unknown`].
-    pub fn submit<M: Message, I>(&self, m: M) -> Pending<'static, TaskId, AskError>
+    pub fn submit<M: Message, I>(&self, m: M) -> Submit
     where
         A: Accepts<M, I>,
     {
         let target = Target::agent(A::KIND, self.key());
         let lane = self.lane();
-        Pending::new(move |options| async move {
+        Submit::new(move |options| async move {
             let host = lane?.host().ok_or_else(node_has_ended)?;
-            submit(&*host, target, m, options).await
+            submit(host, target, m, options).await
         })
     }
-}
-
-pub(crate) async fn submit<M: Message>(
-    host: &dyn Host,
-    target: Target,
-    message: M,
-    options: Options,
-) -> Result<TaskId, AskError> {
-    let input = as_input(host, &message)?;
-    if let Some(key) = &options.key {
-        check_key_text(key)?;
-    }
-    let name = if matches!(target, Target::Tool(_)) { "" } else { M::NAME };
-    let key = options.key.map(|text| Key { request: request_hash(name, input.get()), text });
-    let mut task = NewTask::under(&host.terms(&target), target, name, input);
-    task.idempotency_key = key.as_ref().map(|k| k.text.clone());
-    let work =
-        host.submit(Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key });
-    Ok(within(options.timeout, work).await?.first)
 }
 
 /// A message as the input of a task, if it may be one.
@@ -317,13 +295,7 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
 
 /// Whether `key` may be an idempotency key.
 pub(crate) fn check_key_text(key: &str) -> Result<(), AskError> {
-    let good = (1..=crate::model::id::MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len())
-        && !key.chars().any(char::is_control);
-    if good {
-        return Ok(());
-    }
-    let detail = "an idempotency key has 1 to 255 bytes and no control characters";
-    Err(AskError::Invalid(Invalid::at("/idempotency_key", detail)))
+    Ok(check_idempotency_key(key)?)
 }
 
 pub(crate) fn not_taken(why: NotTaken) -> AskError {

@@ -106,13 +106,41 @@ impl Builder {
     }
 
     /// Adds an async function as a tool, without limits but the usual time-out.
-    pub fn tool_fn<M, F, R>(mut self, name: &'static str, effect: Effect, f: F) -> Self
+    pub fn tool_fn<M, F, R>(self, name: &'static str, effect: Effect, f: F) -> Self
     where
         M: Message,
         F: Fn(M, Call) -> R + Send + Sync + 'static,
         R: Future<Output = anyhow::Result<M::Reply>> + Send + 'static,
     {
-        self.registry.add_tool(name, effect, Limits::default(), f);
+        self.tool_fn_with(name, effect, Limits::default(), f)
+    }
+
+    /// As [`Builder::tool_fn`], with limits, and defaults of its tasks: retries, time-out, priority, concurrency,
+    /// rate.
+    ///
+    /// ```
+    /// # use greenroom::{Limits, prelude::*};
+    /// # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Resize { path: String }
+    /// # message!(Resize -> ());
+    /// # async fn resize(_: Resize, _: Call) -> Result<()> { Ok(()) }
+    /// let limits = Limits {
+    ///     concurrency: Some(4),
+    ///     rate: Some((100, Duration::from_secs(1))),
+    ///     timeout: Some(Duration::from_secs(120)),
+    ///     priority: Some(-1),
+    ///     max_attempts: Some(3),
+    ///     retry_backoff: Some((Duration::from_secs(1), Duration::from_secs(60))),
+    ///     ..Limits::default()
+    /// };
+    /// let program = Runtime::builder().tool_fn_with("image.resize", Effect::Idempotent, limits, resize);
+    /// ```
+    pub fn tool_fn_with<M, F, R>(mut self, name: &'static str, effect: Effect, limits: Limits, f: F) -> Self
+    where
+        M: Message,
+        F: Fn(M, Call) -> R + Send + Sync + 'static,
+        R: Future<Output = anyhow::Result<M::Reply>> + Send + 'static,
+    {
+        self.registry.add_tool(name, effect, limits, f);
         self
     }
 

@@ -5,6 +5,12 @@
 //! the code: calls may be concurrent, and answered in any order. Only the calls to *one* target are numbered, in
 //! the order in which they are made, for one purpose: a rerun whose call differs from the one recorded under its
 //! number has diverged, and stops. (Temporal and Restate compare each step, which forbids far more.)
+//!
+//! Across targets there is no order to compare: of two calls beside each other either may be the first that is
+//! recorded. So it is looked at last whether a run that comes to its end has asked for all that was recorded. What a
+//! run may well do without is marked when it is recorded, as *optional*: what came after a call that failed, or that
+//! the function went on without, and what was answered while it waited for a signal. There the way depends on what is
+//! not recorded.
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,6 +44,8 @@ pub struct Entry {
     pub target: String,
     /// The how manieth call to this target it was, from 1.
     pub ordinal: u32,
+    /// A rerun may come to its end without it.
+    pub optional: bool,
     /// `None`: it was begun, and must not be made twice.
     pub answer: Option<Answer>,
 }
@@ -144,13 +152,8 @@ pub struct Made {
     pub ordinal: u32,
     /// What the journal says.
     pub known: Known,
-}
-
-impl Made {
-    /// It as it is to be recorded.
-    pub fn entry(&self, target: &str, answer: Option<Answer>) -> Entry {
-        Entry { call: self.call, target: target.to_owned(), ordinal: self.ordinal, answer }
-    }
+    /// The way to it may not be gone again.
+    pub optional: bool,
 }
 
 /// What a wait comes to in this run.
@@ -176,6 +179,10 @@ pub struct Replay {
     made: HashMap<String, u32>,
     /// Occurrences, with their numbers, of calls that came to nothing.
     free: HashMap<[u8; 16], Vec<(u32, u32)>>,
+    /// Recorded calls that this run has asked for.
+    asked: HashSet<CallId>,
+    /// It has gone on without something that it had asked for.
+    strayed: bool,
     waits: Vec<Wait>,
     signals: Vec<Signal>,
     /// Signals that have answered a wait.
@@ -208,6 +215,9 @@ impl Replay {
             (occurrence, next(self.made.entry(target.to_owned()).or_default()))
         });
         let call = CallId { hash, occurrence };
+        if self.entries.contains_key(&call) {
+            self.asked.insert(call);
+        }
         let known = match self.entries.get(&call) {
             Some(Entry { answer: Some(answer), .. }) => Known::Answered(answer.clone()),
             Some(_) => Known::Begun,
@@ -219,7 +229,29 @@ impl Replay {
                 None => Known::New,
             },
         };
-        Made { call, ordinal, known }
+        Made { call, ordinal, known, optional: self.is_astray() }
+    }
+
+    /// A call as it is to be recorded.
+    pub fn entry(&self, made: &Made, target: &str, answer: Option<Answer>) -> Entry {
+        let optional = made.optional || self.is_astray();
+        Entry { call: made.call, target: target.to_owned(), ordinal: made.ordinal, optional, answer }
+    }
+
+    /// Whether a rerun may go another way from here: something came to nothing, and was not made good.
+    fn is_astray(&self) -> bool {
+        self.strayed || self.free.values().any(|calls| !calls.is_empty())
+    }
+
+    /// The function has gone on without something that it had asked for.
+    pub fn stray(&mut self) {
+        self.strayed = true;
+    }
+
+    /// A recorded call that this run has not asked for, and should have by its end.
+    pub fn missing(&self) -> Option<&str> {
+        let missing = self.entries.values().filter(|e| !e.optional && !self.asked.contains(&e.call));
+        missing.min_by_key(|e| (e.ordinal, &*e.target)).map(|e| &*e.target)
     }
 
     /// A call has come to nothing, and nothing is recorded of it: an equal one is its repetition.
@@ -227,9 +259,11 @@ impl Replay {
         self.free.entry(made.call.hash).or_default().push((made.call.occurrence, made.ordinal));
     }
 
-    /// The signal that answers a wait for this name, where one has come that answered none before.
+    /// The signal that answers a wait for this name, where one has come that answered none before. (That a batch
+    /// has ended answers everyone who waits for it.)
     fn signal(&mut self, name: &str) -> Option<Signal> {
-        let free = |signal: &&Signal| signal.name == name && !self.taken.contains(&signal.id);
+        let lasts = name.starts_with(JOINED);
+        let free = |signal: &&Signal| signal.name == name && (lasts || !self.taken.contains(&signal.id));
         let signal = self.signals.iter().find(free)?.clone();
         self.taken.insert(signal.id);
         Some(signal)
@@ -295,6 +329,14 @@ pub fn check_signal_name(name: &str) -> Result<(), String> {
     ))
 }
 
+/// The name of the signal that a batch has ended: it has a space, so that nobody else can send it.
+pub fn joined(batch: TaskId) -> String {
+    format!("{JOINED}{batch}")
+}
+
+/// With what the names of such signals begin.
+pub const JOINED: &str = "joined ";
+
 /// What a task says of itself while it runs.
 #[derive(Debug, Clone)]
 pub struct TaskNotes {
@@ -336,7 +378,7 @@ mod tests {
         let made = calls.iter().map(|(target, input)| {
             let made = replay.call(target, hash(*input));
             assert!(matches!(made.known, Known::New), "{target} {input}");
-            made.entry(target, Some(Answer::Reply(raw(&input.to_string()))))
+            replay.entry(&made, target, Some(Answer::Reply(raw(&input.to_string()))))
         });
         made.collect()
     }
@@ -371,6 +413,35 @@ mod tests {
             answers(&mut again(), &[("tool:b", 2), ("tool:b", 2), ("tool:a", 2)]),
             ["2", "new", "diverged"]
         );
+    }
+
+    #[test]
+    fn a_run_that_ends_without_what_was_recorded_is_noticed() {
+        let entries = run(&mut Replay::default(), &[("tool:a", 1), ("tool:b", 2)]);
+        let mut again = Replay::of(Journal { entries, ..Journal::default() });
+        assert_eq!(again.missing(), Some("tool:a"));
+        assert_eq!(answers(&mut again, &[("tool:c", 3), ("tool:b", 2)]), ["new", "2"]);
+        assert_eq!(again.missing(), Some("tool:a"));
+        assert_eq!(answers(&mut again, &[("tool:a", 1)]), ["1"]);
+        assert_eq!(again.missing(), None);
+    }
+
+    #[test]
+    fn what_came_after_a_call_that_failed_may_be_missing_until_that_is_made_good() {
+        let mut first = Replay::default();
+        let failed = first.call("tool:a", hash(1));
+        first.failed(&failed);
+        let mut entries = run(&mut first, &[("tool:b", 2)]);
+        entries.extend(run(&mut first, &[("tool:a", 1), ("tool:c", 3)]));
+        let optional: Vec<_> = entries.iter().map(|e| (&*e.target, e.optional)).collect();
+        assert_eq!(optional, [("tool:b", true), ("tool:a", false), ("tool:c", false)]);
+        // Begun before, and answered when another has been left.
+        let made = first.call("tool:d", hash(4));
+        first.stray();
+        assert!(first.entry(&made, "tool:d", None).optional);
+        let mut again = Replay::of(Journal { entries, ..Journal::default() });
+        assert_eq!(answers(&mut again, &[("tool:a", 1), ("tool:c", 3)]), ["1", "3"]);
+        assert_eq!(again.missing(), None);
     }
 
     /// Two calls beside each other, of which the later one was answered first: the earlier is made again.
@@ -408,7 +479,7 @@ mod tests {
         assert_eq!(bodies, ["1", "3"]);
         let made = Replay::default().call("wait go", hash(1));
         let answer = Answer::Signal { id: signals[0].id, body: raw("1") };
-        let entries = vec![made.entry("wait go", Some(answer))];
+        let entries = vec![Replay::default().entry(&made, "wait go", Some(answer))];
         let mut again = Replay::of(Journal { entries, signals, waits: Vec::new() });
         assert_eq!(again.signal("go").unwrap().body.get(), "3");
     }

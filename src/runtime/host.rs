@@ -19,11 +19,14 @@ use crate::{
         event::{self, Event, Level},
         id::{Target, TaskId},
         journal::{Journal, JournalWrite},
-        task::TaskTerms,
+        task::{TaskTerms, TaskView},
     },
     store::Unit,
     tool::ToolPort,
 };
+
+/// How long a store that does not answer is left alone.
+const PAUSE: Duration = Duration::from_millis(500);
 
 impl Host for Node {
     fn directory(&self, agent: TypeId) -> Option<&(dyn Any + Send + Sync)> {
@@ -83,7 +86,22 @@ impl Host for Node {
                     Err(e) => node.outage.failed(&e),
                 }
                 drop(node);
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(PAUSE).await;
+            }
+        })
+    }
+
+    fn task(&self, task: TaskId) -> BoxFuture<'static, Option<TaskView>> {
+        let me = self.me.clone();
+        Box::pin(async move {
+            loop {
+                let node = me.upgrade().filter(|node| !node.is_closing())?;
+                match node.store.task(task).await {
+                    Ok(task) => return task,
+                    Err(e) => node.outage.failed(&e),
+                }
+                drop(node);
+                tokio::time::sleep(PAUSE).await;
             }
         })
     }
@@ -101,7 +119,7 @@ impl Host for Node {
                     Outcome::Full(_) | Outcome::Failed(_) | Outcome::Unknown => {}
                 }
                 drop(node);
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(PAUSE).await;
             }
         })
     }

@@ -128,30 +128,11 @@ impl Handle {
     /// # Errors
     /// The task is unknown, the store does not answer, or its outcome cannot be read as one of `M`.
     pub async fn wait<M: Message>(&self, task: TaskId) -> anyhow::Result<Outcome<M::Reply, M::Error>> {
-        use crate::model::task::TaskState;
         loop {
             let view = self.operator.wait(task, Duration::from_secs(60)).await?;
-            return Ok(match view.state {
-                TaskState::Succeeded => {
-                    let body = view.result.as_ref().map_or("null", |r| r.get());
-                    Outcome::Succeeded(serde_json::from_str(body)?)
-                }
-                TaskState::Failed => match view.error {
-                    Some(error) => match error.refusal {
-                        Some(refusal) => Outcome::Refused(serde_json::from_value(refusal)?),
-                        None => Outcome::Failed(crate::Fault {
-                            message: error.message,
-                            chain: error.chain,
-                            crash_id: error.crash_id,
-                            advice: None,
-                        }),
-                    },
-                    None => Outcome::Failed(crate::Fault::new("it failed")),
-                },
-                TaskState::Cancelled => Outcome::Cancelled,
-                TaskState::OutcomeUnknown => Outcome::Unknown,
-                _ => continue,
-            });
+            if let Some(outcome) = Outcome::of(view)? {
+                return Ok(outcome);
+            }
         }
     }
 

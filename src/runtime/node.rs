@@ -316,6 +316,12 @@ impl Node {
         }
     }
 
+    /// Its kinds and tools, as tasks are queued for them.
+    pub(crate) fn queues(&self) -> Vec<String> {
+        let tools = self.tools.keys().map(|name| format!("tool:{name}"));
+        self.kinds.iter().map(|kind| kind.name().to_owned()).chain(tools).collect()
+    }
+
     /// Keeps a durable state for the next activation.
     pub(crate) fn cache_state(&self, id: AgentId, epoch: i64, version: i64, bytes: &Arc<Vec<u8>>) {
         if let Some(actors) = self.actors() {

@@ -45,7 +45,10 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             }
         }
     }));
+    let mut announced = false;
     loop {
+        // Until that is known, nobody says of a kind or a tool that no node has it.
+        announced = announced || shared.announce(node.boot, &node.queues()).await.is_ok();
         tokio::select! {
             () = end.cancelled() => return,
             // One for all that has been committed meanwhile; a hint that is lost is only time.

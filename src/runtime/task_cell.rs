@@ -26,7 +26,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::Target,
-        journal::{JournalWrite, Wait},
+        journal::{JOINED, JournalWrite, Wait},
         task::Claimed,
     },
     store::{FinishOutcome, Guard, Unit},
@@ -236,10 +236,15 @@ pub(super) fn is_once(node: &Node, tool: &str) -> bool {
 async fn wait(node: &Node, claim: &Claimed, waits: Vec<Wait>) -> How {
     if node.logger.wants(Level::Info, event::TASK_WAITING) {
         let names: Vec<&str> = waits.iter().map(|wait| &*wait.name).collect();
-        let event = Event::new(Level::Info, event::TASK_WAITING, format!("task:{}", claim.id))
+        let mut event = Event::new(Level::Info, event::TASK_WAITING, format!("task:{}", claim.id))
             .field("target", claim.target.to_string())
             .field("waiting_for", names.join(", "));
-        node.logger.emit(event.hint(format!("greenroom tasks signal {} {}", claim.id, names.join("|"))));
+        // What tells of the end of a batch is nobody's to send.
+        let sent: Vec<&str> = names.into_iter().filter(|name| !name.starts_with(JOINED)).collect();
+        if !sent.is_empty() {
+            event = event.hint(format!("greenroom tasks signal {} {}", claim.id, sent.join("|")));
+        }
+        node.logger.emit(event);
     }
     let write = JournalWrite { waits, ..JournalWrite::of(claim.id, claim.claim) };
     match commit(node, Unit { journal: Some(write), ..Unit::default() }).await {

@@ -194,7 +194,13 @@ async fn run<M: Typed>(
     let interrupted = call.course().is_some_and(Course::close);
     let once = spec.effect == Effect::Once || interrupted;
     let (outcome, crash) = match result {
-        Left::Ended(Ok(Ok(value))) => (Ok(value), None),
+        Left::Ended(Ok(Ok(value))) => match missing(&call).await {
+            None => (Ok(value), None),
+            Some(how) => {
+                let crash = guard(|| drop(value)).err().map(crash_of);
+                (Err(AskError::Diverged(how)), crash)
+            }
+        },
         Left::Ended(Ok(Err(_))) if interrupted => (Err(AskError::Unknown), None),
         Left::Ended(Ok(Err(error))) => (Err(error), None),
         Left::Halted(Halt::Waits(waits)) => {
@@ -251,6 +257,12 @@ async fn halted(call: &Call) -> Halt {
         Some(course) => course.halted().await,
         None => std::future::pending().await,
     }
+}
+
+/// What a task function has not asked for that came to its end, although an earlier run had.
+async fn missing(call: &Call) -> Option<String> {
+    let target = call.course()?.missing().await?;
+    Some(format!("it came to its end without {target}, which an earlier run had asked for"))
 }
 
 /// Waits until a call was asked to end, and has had the time to do so.

@@ -2,11 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite, Refusal};
-use crate::model::{
-    id::TaskId,
-    task::{NewTask, Notify, TaskInput, TaskState},
-};
+use super::{Finish, FinishOutcome, Guard, KeyRow, KeyWrite};
+use crate::model::task::{NewTask, Notify, TaskInput, TaskState};
 
 /// A message that tells of an end is tried so often at least, however few attempts what has ended was given.
 pub(crate) const TELLING_ATTEMPTS: u32 = 5;
@@ -56,16 +53,8 @@ impl Finish {
 }
 
 /// The task by which an agent hears that a whole batch has ended: tried as often as one that tells of a single task.
-pub(super) fn batch_ended(
-    batch: TaskId,
-    succeeded: impl std::fmt::Display,
-    failed: impl std::fmt::Display,
-    notify: &Notify,
-    max_attempts: u32,
-) -> Result<NewTask, Refusal> {
-    let input = format!(r#"{{"batch":"{batch}","succeeded":{succeeded},"failed":{failed}}}"#);
-    let input = RawValue::from_string(input).map_err(|e| Refusal::Bad(e.to_string()))?;
-    Ok(NewTask::new(notify.target.clone(), notify.message.clone(), input, max_attempts.max(TELLING_ATTEMPTS)))
+pub(super) fn joined_task(notify: &Notify, body: Box<RawValue>, max_attempts: u32) -> NewTask {
+    NewTask::new(notify.target.clone(), notify.message.clone(), body, max_attempts.max(TELLING_ATTEMPTS))
 }
 
 /// Whether a stored key is the one that this very unit wrote before.

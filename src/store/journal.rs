@@ -9,7 +9,7 @@ use super::StoreError;
 use crate::model::{
     event::Level,
     id::TaskId,
-    journal::{Journal, LogLine, Signal, TaskNotes},
+    journal::{Entry, Journal, LogLine, Signal, TaskNotes},
     task::TaskState,
 };
 
@@ -55,6 +55,12 @@ pub(super) fn json(bytes: Vec<u8>, what: &str, task: TaskId) -> Result<Box<RawVa
         .map_err(|e| e.to_string())
         .and_then(|text| RawValue::from_string(text).map_err(|e| e.to_string()))
         .map_err(|e| StoreError::Corrupt(format!("{what} of task {task}: {e}")))
+}
+
+/// The place of an entry as it is stored: below zero where a rerun may do without it.
+pub(super) fn place(entry: &Entry) -> i64 {
+    let ordinal = i64::from(entry.ordinal);
+    if entry.optional { -ordinal } else { ordinal }
 }
 
 /// A level by its number.
@@ -117,7 +123,8 @@ macro_rules! journal_reads {
                 Ok(Entry {
                     call: CallId { hash, occurrence: count(occurrence) },
                     target,
-                    ordinal: count(ordinal),
+                    ordinal: count(ordinal.saturating_abs()),
+                    optional: ordinal < 0,
                     answer: answer.map_err(|e| corrupt(&e))?,
                 })
             };

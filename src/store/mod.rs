@@ -408,6 +408,8 @@ pub trait Store:
     /// that changed anything.
     async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError>;
 
+    /// The queues with ready tasks, and since when the next of each is ready: a seek for each.
+    async fn ready_queues(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
     /// The paused queues by name, and since when.
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
 

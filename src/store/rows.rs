@@ -9,7 +9,9 @@ use super::values::{Id, Micros, count, lane, micros, moment};
 use crate::{
     model::{
         id::Target,
-        task::{ClaimId, Claimed, NewTask, Notify, OnParentFailed, TaskError, TaskState, TaskView},
+        task::{
+            BatchNotify, ClaimId, Claimed, NewTask, Notify, OnParentFailed, TaskError, TaskState, TaskView,
+        },
     },
     store::{
         StoreError,
@@ -198,6 +200,17 @@ pub(super) fn notify_of(text: Option<&str>) -> Result<Option<Notify>, StoreError
     text.map(serde_json::from_str)
         .transpose()
         .map_err(|e| StoreError::Corrupt(format!("a task's notify: {e}")))
+}
+
+pub(super) fn batch_notify_text(notify: Option<&BatchNotify>) -> Option<String> {
+    notify.and_then(|n| serde_json::to_string(n).ok())
+}
+
+/// Who is to be told of a batch.
+pub(super) fn batch_notify_of(text: Option<&str>) -> Result<Option<BatchNotify>, StoreError> {
+    text.map(serde_json::from_str)
+        .transpose()
+        .map_err(|e| StoreError::Corrupt(format!("a batch's notify: {e}")))
 }
 
 /// An error as it is stored.

@@ -24,6 +24,16 @@ pub trait Shared: Send + Sync {
 
     /// Keeps since when a node begins no tasks, for those who ask another one; `None`: it does.
     async fn drain(&self, boot: Uuid, since: Option<Timestamp>) -> Result<(), StoreError>;
+
+    /// Keeps which kinds and tools (`tool:NAME`) a node has.
+    async fn announce(&self, _boot: Uuid, _queues: &[String]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The kinds and tools that some living node has; `None`: one of them, of an earlier version, does not say.
+    async fn announced(&self) -> Result<Option<Vec<String>>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// How a store's pool of connections fares.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,16 +19,11 @@ use crate::{
         chain::{Chain, Waiting},
         host::{Host, Submission, Submitter},
         messages::Accepts,
-        pending::within,
-        reference::{AgentRef, Ask, as_input, check_size},
+        reference::{AgentRef, Ask, check_size},
+        submit::{Submit, key_of, task_of},
     },
     clock,
-    model::{
-        event::Level,
-        id::{Target, TaskId},
-        journal::check_signal_name,
-        task::NewTask,
-    },
+    model::{event::Level, id::Target, journal::check_signal_name},
 };
 
 /// One call of a tool: owned, cheap to clone; task functions take it by value.
@@ -74,7 +69,7 @@ impl Call {
         cancel: CancellationToken,
     ) -> Self {
         let CallMeta { key, attempt, task, deadline, chain, .. } = meta;
-        let course = task.map(|task| Course::new(host.clone(), task.id, task.claim));
+        let course = task.map(|task| Course::new(host.clone(), &task));
         let notes = Notes::default();
         Self(Arc::new(Inner { host, key, attempt, cancel, course, tool, deadline, chain, notes }))
     }
@@ -92,6 +87,10 @@ impl Call {
     /// Until when something that it calls is to have ended, which may take so long.
     fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
         [by(timeout), self.0.deadline].into_iter().flatten().min()
+    }
+
+    pub(super) fn host(&self) -> &dyn Host {
+        &*self.0.host
     }
 
     pub(crate) fn course(&self) -> Option<&Course> {
@@ -206,31 +205,26 @@ impl Call {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn submit<T: Tool>(&self, input: T::Input) -> Pending<'static, TaskId, AskError> {
-        self.submit_to(Target::Tool(T::NAME.to_owned()), "", input)
+    pub fn submit<T: Tool>(&self, input: T::Input) -> Submit {
+        self.submit_to(Target::Tool(T::NAME.to_owned()), input)
     }
 
-    fn submit_to<M: Message>(
-        &self,
-        target: Target,
-        message: &'static str,
-        input: M,
-    ) -> Pending<'static, TaskId, AskError> {
+    fn submit_to<M: Message>(&self, target: Target, input: M) -> Submit {
         let this = self.clone();
-        Pending::new(move |options| async move {
+        Submit::new(move |options| async move {
             let Inner { host, course, .. } = &*this.0;
-            let raw = as_input(&**host, &input)?;
-            let mut task = NewTask::under(&host.terms(&target), target, message, raw);
+            let mut task = task_of(&**host, target, &input, &options)?;
+            let key = key_of(&task, &options);
             let Some(course) = course else {
                 let submission =
-                    Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key: None };
-                return Ok(within(options.timeout, host.submit(submission)).await?.first);
+                    Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key };
+                return Ok(host.submit(submission).await?.first);
             };
             task.parent = Some(course.task());
-            let at = format!("submit {} {message}", task.target);
+            let at = format!("submit {} {}", task.target, task.message);
             let body = task.input.get().to_owned();
             let asked = Asked { target: &at, input: &body, once: false };
-            within(options.timeout, course.submit(asked, task)).await
+            course.submit(asked, task, key).await
         })
     }
 
@@ -247,17 +241,18 @@ impl Call {
         let (this, name) = (self.clone(), signal.to_owned());
         Pending::new(move |options| async move {
             check_signal_name(&name).map_err(anyhow::Error::msg)?;
-            let Some(course) = &this.0.course else {
-                anyhow::bail!("only a task can wait for `{name}`: submit the tool in place of calling it");
-            };
             let until = options.timeout.map(|d| clock::now().checked_add(d).unwrap_or(Timestamp::MAX));
-            match course.wait(&name, until).await {
-                Some(body) => {
-                    read(&body).map_err(|e| anyhow::anyhow!("the signal `{name}` cannot be read: {e}"))
-                }
-                None => Err(NoSignal { name }.into()),
-            }
+            let body = this.wait(&name, until).await?;
+            read(&body).map_err(|e| anyhow::anyhow!("the signal `{name}` cannot be read: {e}"))
         })
+    }
+
+    /// What the signal says.
+    pub(super) async fn wait(&self, name: &str, until: Option<Timestamp>) -> anyhow::Result<Box<RawValue>> {
+        let Some(course) = &self.0.course else {
+            anyhow::bail!("only a task can wait for `{name}`: submit the tool in place of calling it");
+        };
+        course.wait(name, until).await.ok_or_else(|| NoSignal { name: name.to_owned() }.into())
     }
 
     /// A reference to an agent.
@@ -280,8 +275,8 @@ fn body(host: &dyn Host, message: &impl serde::Serialize) -> Result<String, AskE
 
 /// A reference to an agent, for use in a call.
 pub struct AgentCall<B: Agent> {
-    call: Call,
-    agent: AgentRef<B>,
+    pub(super) call: Call,
+    pub(super) agent: AgentRef<B>,
 }
 
 impl<B: Agent> AgentCall<B> {
@@ -323,11 +318,11 @@ impl<B: Agent> AgentCall<B> {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn submit<M: Message, I>(&self, m: M) -> Pending<'static, TaskId, AskError>
+    pub fn submit<M: Message, I>(&self, m: M) -> Submit
     where
         B: Accepts<M, I>,
     {
-        self.call.submit_to(Target::agent(B::KIND, self.agent.address().key), M::NAME, m)
+        self.call.submit_to(Target::agent(B::KIND, self.agent.address().key), m)
     }
 
     /// Tells the agent something, at most once per run: the message is lost in a crash, and sent again by each

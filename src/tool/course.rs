@@ -19,15 +19,15 @@ use tokio::sync::{Notify, OnceCell};
 
 use crate::{
     agent::{
-        AskError, Fault, Message,
+        AskError, Fault, Message, Outcome,
         host::{Host, Submission, Submitter},
-        letter::Answer as Reply,
+        letter::{Answer as Reply, Key},
         reference::request_hash,
     },
     model::{
         id::TaskId,
         journal::{Answer, Awaited, JournalWrite, Known, Made, Replay, Signal, Wait},
-        task::{ClaimId, NewTask},
+        task::{BatchNotify, ClaimId, Claimed, NewBatch, NewTask},
     },
 };
 
@@ -49,6 +49,8 @@ pub(crate) struct Course {
     host: Arc<dyn Host>,
     task: TaskId,
     claim: ClaimId,
+    /// It may have run before.
+    again: bool,
     /// Read when the function first asks for something: most never do.
     replay: OnceCell<Mutex<Replay>>,
     waits: Mutex<Vec<Wait>>,
@@ -68,12 +70,19 @@ struct Once {
 }
 
 /// A call that is under way: a function does not stop while one is.
-struct Flight<'c>(&'c Course);
+struct Flight<'c> {
+    course: &'c Course,
+    /// It has been made, and nothing is known of it yet: the function has gone on without it when this is dropped.
+    out: bool,
+}
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.0.inflight.fetch_sub(1, Ordering::AcqRel);
-        self.0.stirred.notify_one();
+        if self.out {
+            self.course.stray();
+        }
+        self.course.inflight.fetch_sub(1, Ordering::AcqRel);
+        self.course.stirred.notify_one();
     }
 }
 
@@ -83,6 +92,7 @@ struct Stand<'c>(&'c Course, Wait);
 impl Drop for Stand<'_> {
     fn drop(&mut self) {
         self.0.waits.lock().retain(|wait| *wait != self.1);
+        self.0.stray();
     }
 }
 
@@ -97,11 +107,13 @@ pub(super) struct Asked<'a> {
 }
 
 impl Course {
-    pub(crate) fn new(host: Arc<dyn Host>, task: TaskId, claim: ClaimId) -> Self {
+    pub(crate) fn new(host: Arc<dyn Host>, task: &Claimed) -> Self {
         Self {
             host,
-            task,
-            claim,
+            task: task.id,
+            claim: task.claim,
+            // A task that has waited has a time at which it could go on.
+            again: task.attempt > 1 || task.lost > 0 || task.due.is_some(),
             replay: OnceCell::new(),
             waits: Mutex::default(),
             once: Mutex::default(),
@@ -159,7 +171,7 @@ impl Course {
         asked: Asked<'_>,
         make: impl FnOnce(String) -> F,
     ) -> Reply<M> {
-        let flight = self.begin();
+        let mut flight = self.begin();
         let Asked { target, input, once } = asked;
         let made = self.made(target, input).await;
         match &made.known {
@@ -179,6 +191,7 @@ impl Course {
         // An agent's or a tool's key for a call is the same in each run.
         let key =
             format!("{}:{:032x}:{}", self.task, u128::from_be_bytes(made.call.hash), made.call.occurrence);
+        flight.out = true;
         let reply = make(key).await;
         let answer = match &reply {
             Ok(reply) => to_raw_value(reply).map(Answer::Reply),
@@ -187,6 +200,7 @@ impl Course {
             Err(_) => {
                 self.undo(&made, once).await;
                 self.seen_to_end(once);
+                flight.out = false;
                 return reply;
             }
         };
@@ -194,6 +208,7 @@ impl Course {
             Ok(answer) => {
                 self.record(&made, target, Some(answer)).await;
                 self.seen_to_end(once);
+                flight.out = false;
             }
             Err(_) if once => return self.leave(flight, Halt::Unknown).await,
             Err(e) => {
@@ -204,31 +219,113 @@ impl Course {
         reply
     }
 
-    /// Submits a task, under an id that is the same in each run.
-    pub(super) async fn submit(&self, asked: Asked<'_>, mut task: NewTask) -> Result<TaskId, AskError> {
-        let flight = self.begin();
+    /// Submits a task, under an id that is the same in each run; the answer is the first task's where its key had
+    /// been used for the same request.
+    pub(super) async fn submit(
+        &self,
+        asked: Asked<'_>,
+        mut task: NewTask,
+        key: Option<Key>,
+    ) -> Result<TaskId, AskError> {
+        let mut flight = self.begin();
         let made = self.made(asked.target, asked.input).await;
-        let id = self.task.of_call(made.call.hash, made.call.occurrence);
+        task.id = self.task.of_call(made.call.hash, made.call.occurrence);
         match &made.known {
-            Known::Answered(_) | Known::Begun => return Ok(id),
+            Known::Answered(Answer::Reply(id)) => return Ok(read(id).unwrap_or(task.id)),
+            Known::Answered(_) | Known::Begun => return Ok(task.id),
             Known::Diverged { recorded } => {
                 return self.leave(flight, Halt::Diverged(recorded.clone())).await;
             }
             Known::New => {}
         }
-        task.id = id;
-        let submitted = self
-            .host
-            .submit(Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key: None })
-            .await;
-        match submitted.and_then(|_| to_raw_value(&id).map_err(|e| AskError::Unavailable(e.to_string()))) {
-            Ok(body) => self.record(&made, asked.target, Some(Answer::Reply(body))).await,
+        let submission = Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key };
+        flight.out = true;
+        let submitted = self.host.submit(submission).await.map(|submitted| submitted.first);
+        let written = |id| Ok((id, to_raw_value(&id).map_err(|e| AskError::Unavailable(e.to_string()))?));
+        let id = match submitted.and_then(written) {
+            Ok((id, body)) => {
+                self.record(&made, asked.target, Some(Answer::Reply(body))).await;
+                Ok(id)
+            }
             Err(e) => {
                 self.undo(&made, false).await;
+                Err(e)
+            }
+        };
+        flight.out = false;
+        id
+    }
+
+    /// Submits tasks as a batch of which this one hears the end; it and they have ids that are the same in each run.
+    pub(super) async fn submit_all(
+        &self,
+        asked: Asked<'_>,
+        mut tasks: Vec<NewTask>,
+    ) -> Result<(TaskId, Vec<TaskId>), AskError> {
+        let mut flight = self.begin();
+        let made = self.made(asked.target, asked.input).await;
+        let batch = self.task.of_call(made.call.hash, made.call.occurrence);
+        for (n, task) in (1..).zip(&mut tasks) {
+            task.id = batch.of_call(made.call.hash, n);
+            (task.batch, task.parent) = (Some(batch), Some(self.task));
+        }
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+        match &made.known {
+            Known::Answered(_) | Known::Begun => return Ok((batch, ids)),
+            Known::Diverged { recorded } => {
+                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
+            }
+            Known::New => {}
+        }
+        flight.out = true;
+        if !tasks.is_empty() {
+            let notify = Some(BatchNotify::Function { task: self.task });
+            let batches = vec![NewBatch { id: batch, size: tasks.len() as u64, notify }];
+            let submission = Submission { by: Submitter::Work, tasks, batches, key: None };
+            if let Err(e) = self.host.submit(submission).await {
+                self.undo(&made, false).await;
+                flight.out = false;
                 return Err(e);
             }
         }
-        Ok(id)
+        self.record(&made, asked.target, to_raw_value(&batch).ok().map(Answer::Reply)).await;
+        flight.out = false;
+        Ok((batch, ids))
+    }
+
+    /// How a task ended.
+    pub(super) async fn outcome<M: Message>(
+        &self,
+        task: TaskId,
+    ) -> Result<Outcome<M::Reply, M::Error>, AskError> {
+        let flight = self.begin();
+        let target = format!("outcome {task}");
+        let made = self.made(&target, "").await;
+        let unreadable =
+            |e| AskError::Failed(Fault::new(format!("the outcome of task {task} cannot be read: {e}")));
+        match &made.known {
+            Known::Answered(Answer::Reply(body)) => return read(body).map_err(unreadable),
+            Known::Diverged { recorded } => {
+                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
+            }
+            Known::New | Known::Answered(_) | Known::Begun => {}
+        }
+        let found = match self.host.task(task).await.map(Outcome::of).transpose().map_err(unreadable) {
+            Ok(Some(Some(outcome))) => to_raw_value(&outcome).map(|body| (outcome, body)).map_err(unreadable),
+            Ok(Some(None)) => Err(AskError::WrongState(format!("task {task} has not ended"))),
+            Ok(None) => Err(AskError::NotFound(format!("there is no task {task}"))),
+            Err(e) => Err(e),
+        };
+        match found {
+            Ok((outcome, body)) => {
+                self.record(&made, &target, Some(Answer::Reply(body))).await;
+                Ok(outcome)
+            }
+            Err(e) => {
+                self.undo(&made, false).await;
+                Err(e)
+            }
+        }
     }
 
     /// Waits for the next signal of this name that has answered no wait before; `None`: not in time.
@@ -270,7 +367,7 @@ impl Course {
 
     fn begin(&self) -> Flight<'_> {
         self.inflight.fetch_add(1, Ordering::AcqRel);
-        Flight(self)
+        Flight { course: self, out: false }
     }
 
     async fn leave<T>(&self, flight: Flight<'_>, why: Halt) -> T {
@@ -291,8 +388,28 @@ impl Course {
         self.replay.get_or_init(read).await
     }
 
+    /// The function has gone on without something that it had asked for.
+    fn stray(&self) {
+        if let Some(replay) = self.replay.get() {
+            replay.lock().stray();
+        }
+    }
+
+    /// What an earlier run has asked for, and this one, which has come to its end, has not.
+    pub(crate) async fn missing(&self) -> Option<String> {
+        let missing = |replay: &Replay| replay.missing().map(str::to_owned);
+        match self.replay.get() {
+            Some(replay) => missing(&replay.lock()),
+            None if self.again => missing(&Replay::of(self.host.journal(self.task).await?)),
+            None => None,
+        }
+    }
+
     async fn record(&self, made: &Made, target: &str, answer: Option<Answer>) {
-        let entries = vec![made.entry(target, answer)];
+        let mut entry = self.replay().await.lock().entry(made, target, answer);
+        // A signal may come first in another run.
+        entry.optional |= !self.waits.lock().is_empty();
+        let entries = vec![entry];
         self.write(JournalWrite { entries, ..JournalWrite::of(self.task, self.claim) }).await;
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod course;
+mod fanout;
 pub mod fs;
 pub(crate) mod notes;
 pub mod probe;
@@ -9,6 +10,7 @@ pub mod probe;
 use std::{any::Any, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 pub use call::{AgentCall, Call, NoSignal};
+pub use fanout::Fanout;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,8 +23,9 @@ use crate::{
         drops::Guarded,
         host::Host,
         letter::{Answer, JsonAnswer},
-        reference::{GRACE, submit, unanswered},
+        reference::{GRACE, unanswered},
         slot::{ReplyRx, ReplyTx, slot},
+        submit::{Submit, submit},
     },
     model::{
         id::{Target, TaskId},
@@ -266,11 +269,9 @@ impl<T: Tool> ToolRef<T> {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn submit(&self, input: T::Input) -> Pending<'static, TaskId, AskError> {
+    pub fn submit(&self, input: T::Input) -> Submit {
         let host = self.host.clone();
-        Pending::new(move |options| async move {
-            submit(&*host, Target::Tool(T::NAME.to_owned()), input, options).await
-        })
+        Submit::new(move |options| submit(host, Target::Tool(T::NAME.to_owned()), input, options))
     }
 }
 

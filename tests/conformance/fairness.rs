@@ -10,6 +10,8 @@ use greenroom::{
     store::ClaimRequest,
 };
 
+use jiff::{Timestamp, ToSpan};
+
 use crate::support::*;
 
 fn task_for(target: Target) -> NewTask {
@@ -47,6 +49,25 @@ async fn accept(w: &World, kinds: &[(&str, usize)]) {
 }
 
 rules! {
+    async fn the_queues_with_ready_tasks_are_told_with_their_time(w: &mut World) {
+        assert_eq!(w.store.ready_queues().await.unwrap(), []);
+        w.submit(task("a")).await;
+        w.submit(task("b")).await;
+        let tool = |name: &str| NewTask { target: Target::Tool(name.into()), message: String::new(), ..task("x") };
+        let ready = w.submit(tool("read")).await;
+        w.submit(NewTask { run_at: Some(Timestamp::now() + 1.hour()), ..tool("later") }).await;
+        w.store.pause("tool:read", true).await.unwrap();
+        let mut told = w.store.ready_queues().await.unwrap();
+        told.sort();
+        let names: Vec<&str> = told.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["tally", "tool:read"]);
+        assert_eq!(told[1].1, w.view(ready).await.created_at);
+        w.store.pause("tool:read", false).await.unwrap();
+        w.claim(9).await;
+        let left: Vec<_> = w.store.ready_queues().await.unwrap().into_iter().map(|(name, _)| name).collect();
+        assert!(!left.contains(&"tally".to_owned()), "{left:?}");
+    }
+
     async fn a_kind_with_many_tasks_does_not_hold_up_the_one_of_another(w: &mut World) {
         accept(w, &[("many", 200), ("one", 1), ("tool:many", 50), ("tool:one", 1)]).await;
         let request = ClaimRequest { agents: 10, tools: 4, ..ClaimRequest::default() };

@@ -20,7 +20,7 @@ fn batch(keys: &[&str], notify: Option<Notify>) -> (Unit, TaskId) {
     let id = TaskId::fresh();
     let mut unit =
         accepting(keys.iter().map(|key| NewTask { batch: Some(id), max_attempts: 1, ..task(key) }));
-    unit.batches.push(NewBatch { id, size: keys.len() as u64, notify });
+    unit.batches.push(NewBatch { id, size: keys.len() as u64, notify: notify.map(Into::into) });
     (unit, id)
 }
 

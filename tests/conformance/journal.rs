@@ -6,8 +6,8 @@ use greenroom::{
     TaskId,
     model::{
         event::Level,
-        journal::{Answer, CallId, Entry, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
-        task::{ClaimId, Claimed, TaskState},
+        journal::{self, Answer, CallId, Entry, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
+        task::{BatchNotify, ClaimId, Claimed, NewBatch, NewTask, TaskState},
     },
     store::{Past, Refusal, SignalFound, Unit, Verdict},
 };
@@ -24,7 +24,7 @@ fn raw(text: &str) -> Box<RawValue> {
 fn entry(n: u8, answer: Option<&str>) -> Entry {
     let call = CallId { hash: [n; 16], occurrence: 1 };
     let answer = answer.map(|text| Answer::Reply(raw(text)));
-    Entry { call, target: format!("tool:t{n}"), ordinal: u32::from(n), answer }
+    Entry { call, target: format!("tool:t{n}"), ordinal: u32::from(n), optional: n == 2, answer }
 }
 
 fn writing(claimed: &Claimed, change: impl FnOnce(&mut JournalWrite)) -> Unit {
@@ -47,6 +47,15 @@ fn waiting(claimed: &Claimed, waits: &[Wait]) -> Unit {
 
 fn signal(name: &str, body: &str) -> Signal {
     Signal { id: Uuid::now_v7(), name: name.into(), body: raw(body) }
+}
+
+/// So many tasks that a function submits together.
+fn fan_out(claimed: &Claimed, n: u64) -> (Unit, TaskId) {
+    let id = TaskId::fresh();
+    let mut unit = accepting((0..n).map(|_| NewTask { batch: Some(id), max_attempts: 1, ..task("child") }));
+    let notify = Some(BatchNotify::Function { task: claimed.id });
+    unit.batches.push(NewBatch { id, size: n, notify });
+    (unit, id)
 }
 
 impl World {
@@ -92,8 +101,57 @@ rules! {
         assert_eq!(w.recorded(claimed.id).await, [(1, "null".into()), (2, "7".into())]);
         let entries = w.store.journal(claimed.id).await.unwrap().entries;
         let second = entries.iter().find(|entry| entry.call == undone(2)).unwrap();
-        assert_eq!((&*second.target, second.ordinal), ("tool:t2", 2));
+        assert_eq!((&*second.target, second.ordinal, second.optional), ("tool:t2", 2, true));
+        assert!(entries.iter().any(|entry| entry.ordinal == 1 && !entry.optional));
         assert!(w.store.journal(TaskId::fresh()).await.unwrap().entries.is_empty());
+    }
+
+    async fn a_function_hears_that_its_batch_has_ended(w: &mut World) {
+        let waits = w.running(task("waits")).await;
+        let named = |batch: TaskId| journal::joined(batch);
+        let (first, batch) = fan_out(&waits, 2);
+        let (second, other) = fan_out(&waits, 1);
+        w.must(first).await;
+        w.must(waiting(&waits, &[wait(&named(batch), None)])).await;
+        w.must(second).await;
+        let children = w.claim(9).await;
+        assert_eq!(children.len(), 3);
+        w.must(ending(&children[2], ok())).await;
+        w.must(ending(&children[0], ok())).await;
+        assert_eq!(w.state_of(waits.id).await, TaskState::Waiting, "another batch, and half of its own");
+        w.must(ending(&children[1], failed())).await;
+        assert_eq!(w.state_of(waits.id).await, TaskState::Ready);
+        let signals = w.store.journal(waits.id).await.unwrap().signals;
+        let told: Vec<_> = signals.iter().map(|s| (s.id, s.name.clone(), s.body.get().to_owned())).collect();
+        let body = |id: TaskId, well, ill| format!(r#"{{"batch":"{id}","succeeded":{well},"failed":{ill}}}"#);
+        let expected = [
+            (other.0, named(other), body(other, 1, 0)),
+            (batch.0, named(batch), body(batch, 1, 1)),
+        ];
+        assert_eq!(told, expected);
+        // The wait for one that has ended is over at once.
+        let again = w.claim(9).await;
+        w.must(waiting(&again[0], &[wait(&named(other), None)])).await;
+        assert_eq!(w.state_of(waits.id).await, TaskState::Ready);
+    }
+
+    async fn the_end_of_a_batch_is_kept_for_a_function_that_has_ended_and_counts_as_no_signal(w: &mut World) {
+        let gone = w.running(task("gone")).await;
+        let (unit, batch) = fan_out(&gone, 1);
+        w.must(unit).await;
+        let children = w.claim(9).await;
+        for n in 0..MAX_SIGNALS {
+            w.sends(gone.id, &signal("go", &n.to_string())).await;
+        }
+        w.must(ending(&gone, failed())).await;
+        w.must(ending(&children[0], ok())).await;
+        let signals = w.store.journal(gone.id).await.unwrap().signals;
+        assert_eq!(signals.last().unwrap().name, journal::joined(batch));
+        assert_eq!(signals.len(), MAX_SIGNALS + 1);
+        w.store.retry(gone.id).await.unwrap().unwrap().unwrap();
+        let back = w.claim(9).await;
+        w.must(waiting(&back[0], &[wait(&journal::joined(batch), None)])).await;
+        assert_eq!(w.state_of(gone.id).await, TaskState::Ready);
     }
 
     async fn only_whoever_holds_the_claim_records(w: &mut World) {

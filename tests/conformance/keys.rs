@@ -59,6 +59,25 @@ rules! {
         assert_eq!(w.store.key(scope(), "k").await.unwrap(), Some(row(&first.keys[0])));
     }
 
+    async fn a_turn_whose_tasks_key_is_taken_leaves_no_trace(w: &mut World) {
+        let first = keyed("k");
+        let mut turn = w.turn("b", 0, "1");
+        let second = keyed("k");
+        (turn.accepted, turn.keys) = (second.accepted, second.keys);
+        turn.accepted.push(task("c"));
+        let verdicts = w.commit(&[first.clone(), turn.clone()]).await;
+        let taken = Verdict::Refused(Refusal::KeyTaken(row(&first.keys[0])));
+        assert_eq!(verdicts, [Verdict::Durable, taken]);
+        assert_eq!(w.state("b").await, None);
+        for task in &turn.accepted {
+            assert!(w.store.task(task.id).await.unwrap().is_none());
+        }
+        // Without the task whose key is taken it is another.
+        (turn.accepted, turn.keys) = (vec![task("c")], Vec::new());
+        w.must(turn.clone()).await;
+        w.must(turn).await;
+    }
+
     async fn a_keys_own_unit_sent_again_is_durable(w: &mut World) {
         let submission = keyed("k");
         w.must(submission.clone()).await;

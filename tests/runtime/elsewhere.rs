@@ -1,10 +1,15 @@
 //! Tasks that another node runs.
 
-use greenroom::{Call, Effect, Limits, Tool, prelude::*};
+use greenroom::{
+    Call, Effect, Limits, Tool,
+    prelude::*,
+    runtime::views::{Reason, TaskRequest},
+};
+use serde_json::json;
 
 use crate::{
     postgres::Database,
-    support::{Gate, World, soon, task_in},
+    support::{Gate, World, soon, task_in, until},
 };
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +43,58 @@ async fn a_cancellation_reaches_the_node_that_runs_the_task() {
     gate.arrival().await;
     soon(asks.handle().operator().cancel(dug)).await.unwrap();
     task_in(&asks.handle(), dug, "cancelled").await;
+    asks.end().await;
+    digs.end().await;
+}
+
+/// One of two tasks runs; the other waits.
+fn seldom(program: greenroom::Builder) -> greenroom::Builder {
+    let limits = Limits { rate: Some((1, Duration::from_secs(3_600))), ..Limits::default() };
+    program.tool_fn_with("seldom", Effect::Pure, limits, |_: Dig, _: Call| async { Ok(()) })
+}
+
+async fn leave_one_ready(world: &World) -> TaskId {
+    let request =
+        || TaskRequest { target: "tool:seldom".into(), input: Some(json!({})), ..Default::default() };
+    let first = soon(world.handle().operator().submit(request())).await.unwrap().0.id;
+    task_in(&world.handle(), first, "succeeded").await;
+    soon(world.handle().operator().submit(request())).await.unwrap().0.id
+}
+
+async fn nodeless(world: &World) -> Vec<Reason> {
+    let reasons = soon(world.handle().operator().status()).await.reasons;
+    reasons.into_iter().filter(|reason| reason.code == "no_node_for").collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_for_a_tool_that_is_not_there_any_more_are_told() {
+    let mut world = World::start(seldom(Runtime::builder())).await;
+    let left = leave_one_ready(&world).await;
+    assert_eq!(nodeless(&world).await.len(), 0, "it is only slow");
+    world.end().await;
+    world.start_again(Runtime::builder()).await;
+    let told = nodeless(&world).await;
+    assert!(told.len() == 1 && told[0].message.contains("tasks of tool:seldom are ready"), "{told:?}");
+    let ready_at = soon(world.handle().operator().task(left)).await.unwrap().created_at;
+    assert_eq!(told[0].since.as_second(), ready_at.as_second());
+    soon(world.handle().operator().cancel(left)).await.unwrap();
+    assert_eq!(nodeless(&world).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_only_another_node_can_run_are_told_when_that_has_gone() {
+    let database = Database::new();
+    let node = || Runtime::builder().set("store.url", &database.url()).set("node.lease", "3s");
+    let mut digs = World::start(seldom(node())).await;
+    let mut asks = World::start(node()).await;
+    leave_one_ready(&digs).await;
+    for _ in 0..3 {
+        assert_eq!((nodeless(&asks).await.len(), nodeless(&digs).await.len()), (0, 0));
+    }
+    digs.end().await;
+    until("it is told", || async { nodeless(&asks).await.len() == 1 }).await;
+    digs.start_again(seldom(node())).await;
+    until("it is over", || async { nodeless(&asks).await.is_empty() }).await;
     asks.end().await;
     digs.end().await;
 }

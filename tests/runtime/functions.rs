@@ -503,6 +503,112 @@ async fn a_rerun_that_asks_for_something_else_stops() {
     assert_eq!(stage.gate.count("stamp at run 2"), 0);
 }
 
+/// How a task came to its end whose two runs go as told.
+async fn two_runs<F>(run: impl Fn(usize, Call, Stage) -> F + Send + Sync + 'static) -> (TaskView, Stage)
+where
+    F: Future<Output = Result<Value>> + Send + 'static,
+{
+    let stage = Stage::default();
+    let function = tool(&stage, move |_, call, stage| {
+        stage.gate.note("run");
+        run(stage.gate.count("run"), call, stage)
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("function", Effect::Idempotent, function)).await;
+    let id = world.submits("function", |_| {}).await;
+    let task = world.ends(id).await;
+    world.end().await;
+    (task, stage)
+}
+
+async fn stamps(call: &Call, text: &str) -> Result<usize> {
+    Ok(call.call::<Stamper>(Stamp { text: text.into() }).await?)
+}
+
+async fn enters(call: &Call, text: &str) -> Result<u64> {
+    Ok(call.agent::<Ledger>("l").ask(Enter { text: text.into() }).await?)
+}
+
+/// Whichever target it turns to in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_that_ends_without_what_was_recorded_stops() {
+    let other = async |run: usize, call: &Call| match run {
+        1 => enters(call, "a").await.and_then(|_| bail!("not yet")),
+        _ => stamps(call, "b").await,
+    };
+    let nothing = async |run: usize, call: &Call| match run {
+        1 => enters(call, "a").await.and_then(|_| bail!("not yet")),
+        _ => Ok(0),
+    };
+    let others = two_runs(move |run, call, _| async move { Ok(json!(other(run, &call).await?)) }).await;
+    let nothings = two_runs(move |run, call, _| async move { Ok(json!(nothing(run, &call).await?)) }).await;
+    for (task, _) in [others, nothings] {
+        let error = task.error.unwrap();
+        assert_eq!((&*error.code, task.attempt), ("diverged", 2));
+        assert!(error.message.contains("without ledger/l Enter, which"), "{}", error.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_may_do_without_what_came_after_a_call_that_failed_or_was_left() {
+    // The first is down: it turns to the second.
+    let falls_back = async |run: usize, call: &Call, stage: &Stage| {
+        if run == 1 {
+            let late = call.call::<Stamper>(Stamp { text: "x".into() }).timeout(Duration::ZERO).await;
+            ensure!(late.is_err(), "in no time");
+            stamps(call, "second").await?;
+            bail!("not yet");
+        }
+        stage.gate.note("first");
+        stamps(call, "x").await
+    };
+    let (task, stage) =
+        two_runs(move |run, call, stage| async move { Ok(json!(falls_back(run, &call, &stage).await?)) })
+            .await;
+    assert_eq!((task.state.name(), stage.gate.count("first")), ("succeeded", 1), "{task:?}");
+    // What is left for something else is not waited for, and its successor may be another.
+    let leaves = async |run: usize, call: &Call| {
+        if run == 1 {
+            let never = call.wait_for::<Value>("never");
+            tokio::select! {
+                biased;
+                _ = never => bail!("it came"),
+                entered = enters(call, "a") => drop(entered?),
+            }
+            stamps(call, "b").await?;
+            bail!("not yet");
+        }
+        Ok(0)
+    };
+    let (task, stage) =
+        two_runs(move |run, call, _| async move { Ok(json!(leaves(run, &call).await?)) }).await;
+    assert_eq!((task.state.name(), stage.gate.count("stamp b")), ("succeeded", 1), "{task:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_beside_each_other_may_be_recorded_in_any_order() {
+    let beside = async |run: usize, call: &Call, stage: &Stage| {
+        let slow = async {
+            if run > 1 {
+                stamps(call, "slow").await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        let quick = async {
+            enters(call, "quick").await?;
+            stage.gate.note("quick");
+            // the other was under way when the run ended
+            ensure!(run > 1, "not yet");
+            Ok(())
+        };
+        let (slow, quick) = tokio::join!(slow, quick);
+        slow.and(quick)
+    };
+    let (task, stage) =
+        two_runs(move |run, call, stage| async move { Ok(json!(beside(run, &call, &stage).await?)) }).await;
+    assert_eq!((task.state.name(), stage.gate.count("stamp slow")), ("succeeded", 1), "{task:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_task_says_of_itself_is_seen_while_it_runs_and_afterwards() {
     let stage = Stage::default();

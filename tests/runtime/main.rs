@@ -10,9 +10,11 @@ mod configuration;
 mod crashes;
 mod crowd;
 mod cutting;
+mod defaults;
 mod elsewhere;
 mod entities;
 mod evolution;
+mod fanout;
 #[path = "../support/faulty.rs"]
 mod faulty;
 mod functions;
@@ -28,6 +30,7 @@ mod limits;
 #[path = "../../examples/migrate.rs"]
 mod migrate;
 mod model;
+mod options;
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/order.rs"]
 mod order;

@@ -138,7 +138,7 @@ impl Cell {
                 }
                 let target = world.ledger.target(first + n);
                 let notify = Some(Notify { target, message: joined(first + n) });
-                self.batches.push(NewBatch { id: batch, size: u64::from(n), notify });
+                self.batches.push(NewBatch { id: batch, size: u64::from(n), notify: notify.map(Into::into) });
             }
             _ => {}
         }

@@ -97,6 +97,8 @@ impl Process {
                 return self.function_failed(world, id, None);
             }
             let Some(step) = run.plan.steps.get(run.at).copied() else {
+                let missing = run.replay.missing();
+                world.ledger.must(missing.is_none(), || format!("a function ends without {missing:?}"));
                 let result = format!("[{}]", run.answers.join(",")).into_bytes();
                 return self.function_ended(world, id, FinishOutcome::Succeeded { result });
             };
@@ -278,7 +280,7 @@ impl Process {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(step) = run.plan.steps.get(run.at) else { return };
         let (Some((target, _)), Some(made)) = (step.asks(), &run.made) else { return };
-        let entries = vec![made.entry(&target, answer)];
+        let entries = vec![run.replay.entry(made, &target, answer)];
         let write = JournalWrite { entries, ..JournalWrite::of(run.claim.id, run.claim.claim) };
         if matches!(next, Next::Answered(_)) {
             run.made = None;

@@ -55,6 +55,8 @@ struct Inner {
     then_full: AtomicBool,
     /// So many calls of [`Store::park`] fail.
     no_parking: AtomicUsize,
+    /// So many looks at a key find nothing.
+    blind: AtomicUsize,
     /// How often claims were given back.
     given_back: AtomicUsize,
     /// The node waits with its leave for this to be taken back.
@@ -116,6 +118,7 @@ impl Default for Inner {
             lose: AtomicUsize::new(0),
             then_full: AtomicBool::new(false),
             no_parking: AtomicUsize::new(0),
+            blind: AtomicUsize::new(0),
             given_back: AtomicUsize::new(0),
             stays: watch::Sender::new(false),
             leaving: watch::Sender::new(false),
@@ -208,6 +211,16 @@ impl Faults {
     /// The next `n` times that tasks are to be parked or brought back nothing happens.
     pub fn fail_parking(&self, n: usize) {
         self.0.no_parking.store(n, Ordering::SeqCst);
+    }
+
+    /// The next `n` looks at idempotency keys find nothing: another takes them right afterwards.
+    pub fn overlook_keys(&self, n: usize) {
+        self.0.blind.store(n, Ordering::SeqCst);
+    }
+
+    /// Whether all of those have been.
+    pub fn sees_keys(&self) -> bool {
+        self.0.blind.load(Ordering::SeqCst) == 0
     }
 
     /// How often claims were given back.
@@ -450,6 +463,10 @@ impl Store for Faulty {
         self.step().await?.set_status(id, kind, key, epoch, status, reason).await
     }
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>> {
+        let see = |n: usize| n.checked_sub(1);
+        if self.0.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, see).is_ok() {
+            return Ok(None);
+        }
         self.pass().await?.key(scope, key).await
     }
     async fn subscribers(&self, topic: &str, limit: usize) -> Result<(Vec<Subscriber>, u64)> {
@@ -504,6 +521,9 @@ impl Store for Faulty {
     }
     async fn pause(&self, queue: &str, paused: bool) -> Result<bool> {
         self.pass().await?.pause(queue, paused).await
+    }
+    async fn ready_queues(&self) -> Result<Vec<(String, Timestamp)>> {
+        self.pass().await?.ready_queues().await
     }
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>> {
         self.pass().await?.paused().await

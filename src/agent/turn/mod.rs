@@ -33,7 +33,7 @@ use uuid::Uuid;
 pub use conversation::{Opened, Talk};
 use end::End;
 pub(crate) use gate::{Gate, Passage};
-pub(crate) use outbox::Outbox;
+pub(crate) use outbox::{Outbox, TaskKey};
 pub use peers::{Batch, Peer, Queued, ToolPeer};
 pub use session::{Held, SessionPeer};
 pub(crate) use timers::{Alarm, Timers};
@@ -56,13 +56,10 @@ use crate::{
         conversation::ConversationId,
         id::{MAX_IDEMPOTENCY_KEY_BYTES, Target, TaskId},
         session::Expect,
-        task::{NewBatch, NewTask},
+        task::{MAX_BATCH, NewBatch, NewTask, TaskOptions},
     },
     tool::Tool,
 };
-
-/// The most inputs that may leave one turn through `submit_all`.
-const MAX_BATCH: usize = 100_000;
 
 /// One turn of an agent. Handlers and hooks get it by reference; it is `Send + Sync`, so several
 /// asks may be awaited together.
@@ -383,7 +380,7 @@ impl<A: Agent> Turn<A> {
         if let Some(task) = made {
             self.outbox().push(task, true);
         }
-        Queued { turn: self, id, _message: PhantomData }
+        Queued { turn: self, id, options: TaskOptions::default(), _message: PhantomData }
     }
 
     fn submit_many<M: Message, B>(
@@ -406,7 +403,7 @@ impl<A: Agent> Turn<A> {
             outbox.push(task, false);
         }
         self.outbox().batches.push(NewBatch { id, size, notify: None });
-        Batch { turn: self, id, _message: PhantomData }
+        Batch { turn: self, id, options: TaskOptions::default(), _message: PhantomData }
     }
 
     /// A key for a call out of this turn that is the same when the turn runs again.

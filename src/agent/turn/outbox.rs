@@ -1,11 +1,17 @@
 //! The outputs of a turn, and their limits.
 
+use uuid::Uuid;
+
 use super::Alarm;
-use crate::model::{
-    conversation::{ConversationId, ConversationWrite, NewConversation, NewMessage},
-    session::{SessionChange, SessionWrite},
-    task::{NewBatch, NewTask},
-    topic::SubscriptionWrite,
+use crate::{
+    agent::letter::Key,
+    model::{
+        conversation::{ConversationId, ConversationWrite, NewConversation, NewMessage},
+        id::TaskId,
+        session::{SessionChange, SessionWrite},
+        task::{NewBatch, NewTask, TaskOptions},
+        topic::SubscriptionWrite,
+    },
 };
 
 /// At most so many tasks may leave one turn, one by one; at most so many messages may be appended by it.
@@ -13,6 +19,14 @@ const MAX_SINGLES: usize = 1_000;
 /// At most so many bytes of inputs may leave one turn one by one; at most so many of contents, if it
 /// appends more than one message.
 const MAX_OUTBOX_BYTES: usize = 4 << 20;
+
+/// An idempotency key that a task is submitted under, which settles with the commit.
+pub(crate) struct TaskKey {
+    /// Its target's.
+    pub scope: Uuid,
+    pub key: Key,
+    pub task: TaskId,
+}
 
 /// What leaves with the commit.
 #[derive(Default)]
@@ -22,6 +36,10 @@ pub(crate) struct Outbox {
     pub alarms: Vec<Alarm>,
     pub tasks: Vec<NewTask>,
     pub batches: Vec<NewBatch>,
+    /// Of `tasks`, those under keys that have not been looked at, with what was chosen for them.
+    pub keyed: Vec<(TaskId, TaskOptions)>,
+    /// Keys of `tasks` that stood for nothing when they were looked at.
+    pub keys: Vec<TaskKey>,
     pub conversations: Vec<ConversationWrite>,
     pub messages: Vec<NewMessage>,
     pub sessions: Vec<SessionWrite>,
@@ -69,6 +87,7 @@ impl Outbox {
         self.alarms.append(&mut later.alarms);
         self.tasks.append(&mut later.tasks);
         self.batches.append(&mut later.batches);
+        self.keys.append(&mut later.keys);
         self.messages.append(&mut later.messages);
         // What is written below counts already.
         let bytes = self.bytes + later.bytes;
@@ -92,6 +111,14 @@ impl Outbox {
             }
         }
         self.tasks.push(task);
+    }
+
+    /// A task is submitted under a key; the last word counts.
+    pub(super) fn keep_key(&mut self, task: TaskId, options: TaskOptions) {
+        match self.keyed.iter_mut().rev().find(|(id, _)| *id == task) {
+            Some((_, known)) => *known = options,
+            None => self.keyed.push((task, options)),
+        }
     }
 
     pub(super) fn say(&mut self, message: NewMessage) {

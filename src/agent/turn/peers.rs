@@ -7,10 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
-
-use jiff::Timestamp;
 
 use super::Turn;
 use crate::{
@@ -24,10 +21,11 @@ use crate::{
         messages::Accepts,
         pending::Pending,
         reference::{Address, Ask, check_size},
+        submit::task_options,
     },
     model::{
         id::{Target, TaskId},
-        task::{NewTask, Notify},
+        task::{NewTask, Notify, TaskOptions},
     },
     tool::{CallMeta, Effect, Out, Refusal, Tool, by, call_tool},
 };
@@ -213,6 +211,7 @@ impl<'c, A: Agent, T: Tool> ToolPeer<'c, A, T> {
 pub struct Queued<'c, A: Agent, M> {
     pub(super) turn: &'c Turn<A>,
     pub(super) id: TaskId,
+    pub(super) options: TaskOptions,
     pub(super) _message: PhantomData<fn() -> M>,
 }
 
@@ -226,35 +225,33 @@ impl<A: Agent, M> Queued<'_, A, M> {
         self
     }
 
-    /// Its id, known before it is stored.
+    fn choose(mut self, f: impl FnOnce(&mut TaskOptions)) -> Self {
+        f(&mut self.options);
+        let (options, now) = (self.options.clone(), self.turn.now());
+        if let Err(flaw) = options.check() {
+            self.turn.outbox().refuse(format!("cannot submit task {}: {flaw}", self.id));
+        }
+        if options.idempotency_key.is_some() {
+            self.turn.outbox().keep_key(self.id, options.clone());
+        }
+        self.change(|task| options.apply(task, now))
+    }
+
+    /// Its id, known before it is stored. Where its [key](Self::idempotency_key) stands for an earlier task, it is
+    /// nobody's.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// Runs no earlier than `d` from now.
-    pub fn run_in(self, d: Duration) -> Self {
-        let at = self.turn.now().checked_add(d).unwrap_or(Timestamp::MAX);
-        self.change(|t| t.run_at = Some(at))
-    }
+    task_options!();
 
-    /// Higher runs first.
-    pub fn priority(self, n: i16) -> Self {
-        self.change(|t| t.priority = n)
-    }
-
-    /// How many attempts it has. 0 is taken as 1.
-    pub fn max_attempts(self, n: u32) -> Self {
-        self.change(|t| t.max_attempts = n.max(1))
-    }
-
-    /// How long one attempt may take.
-    pub fn timeout(self, d: Duration) -> Self {
-        self.change(|t| t.timeout = Some(d))
-    }
-
-    /// Runs only after these tasks have ended.
-    pub fn after(self, ids: &[TaskId]) -> Self {
-        self.change(|t| t.after.extend_from_slice(ids))
+    /// Sets the idempotency key: 1 to 255 bytes, no control characters. It is scoped to the target, kept for
+    /// `limits.idempotency_ttl`, and settled by the turn's own commit. Where it stands for the same request
+    /// (message, input and options) already, nothing is submitted, the turn commits all the same, and tasks of
+    /// the turn that come [`after`](Self::after) this one come after the first. Where it stands for another
+    /// request, the turn fails.
+    pub fn idempotency_key(self, key: impl Into<String>) -> Self {
+        self.choose(|o| o.idempotency_key = Some(key.into()))
     }
 
     /// Sends its outcome back to this agent as a [`Done<M>`] message, exactly once.
@@ -268,10 +265,11 @@ impl<A: Agent, M> Queued<'_, A, M> {
     }
 }
 
-/// Many tasks in the turn's outbox; they leave when the turn commits.
+/// Many tasks in the turn's outbox; they leave when the turn commits. Options are those of each task.
 pub struct Batch<'c, A: Agent, M> {
     pub(super) turn: &'c Turn<A>,
     pub(super) id: TaskId,
+    pub(super) options: TaskOptions,
     pub(super) _message: PhantomData<fn() -> M>,
 }
 
@@ -283,15 +281,21 @@ impl<A: Agent, M: Message> Batch<'_, A, M> {
         self
     }
 
+    fn choose(mut self, f: impl FnOnce(&mut TaskOptions)) -> Self {
+        f(&mut self.options);
+        let (options, now) = (self.options.clone(), self.turn.now());
+        if let Err(flaw) = options.check() {
+            self.turn.outbox().refuse(format!("cannot submit batch {}: {flaw}", self.id));
+        }
+        self.change(|task| options.apply(task, now))
+    }
+
     /// The batch's id.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// How many attempts each task has. 0 is taken as 1.
-    pub fn max_attempts(self, n: u32) -> Self {
-        self.change(|t| t.max_attempts = n.max(1))
-    }
+    task_options!();
 
     /// Sends each outcome back to this agent as a [`Done<M>`] message.
     pub fn notify_each<I>(self) -> Self
@@ -312,7 +316,7 @@ impl<A: Agent, M: Message> Batch<'_, A, M> {
         let notify = Notify { target: self.turn.own_target(), message: Joined::<M>::NAME.to_owned() };
         let mut outbox = self.turn.outbox();
         if let Some(batch) = outbox.batches.iter_mut().rev().find(|b| b.id == self.id) {
-            batch.notify = Some(notify);
+            batch.notify = Some(notify.into());
         }
         drop(outbox);
         self

@@ -10,19 +10,23 @@ use super::id::{Target, TaskId};
 
 mod attempt;
 mod backlog;
+mod batch;
 mod claims;
 mod dead;
 mod family;
 mod machine;
+mod options;
 mod pace;
 mod shares;
 mod terms;
 pub use attempt::{Advice, AfterError};
 pub use backlog::{Backlog, Room};
+pub use batch::{BatchNotify, MAX_BATCH, NewBatch, batch_ended, batch_signal};
 pub use claims::{ClaimId, Claims, HeldClaim, returns_again};
 pub use dead::{DeadFilter, DeadTask, POISON};
 pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
+pub use options::{Flaw, TaskOptions, check_idempotency_key};
 pub use pace::{Bounds, Pace, Rate};
 pub use shares::{Queue, Shares, in_turn, queue_of, runs, share_out};
 pub use terms::{OwnTerms, TaskTerms};
@@ -263,17 +267,6 @@ impl NewTask {
             idempotency_key: None,
         }
     }
-}
-
-/// A batch to be accepted: when its last task has ended, `notify` receives a `Joined<M>`.
-#[derive(Debug, Clone)]
-pub struct NewBatch {
-    /// Its identity.
-    pub id: TaskId,
-    /// How many tasks it counts.
-    pub size: u64,
-    /// The agent to notify of its end, once.
-    pub notify: Option<Notify>,
 }
 
 /// A task that this node has claimed: what is needed to run and to end it.

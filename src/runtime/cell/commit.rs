@@ -95,6 +95,7 @@ impl<A: Agent> Runner<A> {
             });
         }
         unit.accepted.extend(outbox.tasks);
+        unit.keys.extend(self.key_writes(outbox.keys));
         unit.batches = outbox.batches;
         unit.conversations = outbox.conversations;
         unit.messages = outbox.messages;

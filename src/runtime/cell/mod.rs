@@ -6,6 +6,7 @@
 
 mod commit;
 mod drive;
+mod keyed;
 mod leave;
 pub(crate) mod restore;
 mod rewind;

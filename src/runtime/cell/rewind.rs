@@ -287,7 +287,7 @@ impl<A: Agent> Runner<A> {
                 }
                 match self.drive(&mut entry.letter).await {
                     End::Ran(ran) => {
-                        entry.ran = self.settle_outbox(&mut entry.letter, ran);
+                        entry.ran = self.settle_outbox(&mut entry.letter, ran).await;
                         failed = entry.ran == Ran::Failed;
                         self.keep_again(entry);
                     }

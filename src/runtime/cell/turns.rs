@@ -41,10 +41,11 @@ impl<A: Agent> Runner<A> {
             return self.admit_long(letter);
         };
         let flying = self.air.flight.iter().flat_map(|f| &f.keys).any(|text| *text == key.text);
+        let queued = self.window_key(self.lane.name.id.0, &key.text).is_some();
         let same = |e: &Entry<A>| {
             e.letter.letter().details().0.and_then(|m| m.key.as_ref()).is_some_and(|k| k.text == key.text)
         };
-        if flying || self.window.entries.iter().any(same) {
+        if flying || queued || self.window.entries.iter().any(same) {
             self.barrier = true;
             self.batch.push_front(letter);
             return None;
@@ -237,7 +238,7 @@ impl<A: Agent> Runner<A> {
         let reached = self.turn.gate.is_passed();
         match end {
             End::Ran(ran) => {
-                let ran = self.settle_outbox(&mut letter, ran);
+                let ran = self.settle_outbox(&mut letter, ran).await;
                 if reached {
                     self.kind.slow.learn(letter.wire_name());
                     self.barrier = true;
@@ -267,13 +268,16 @@ impl<A: Agent> Runner<A> {
     }
 
     /// Takes the turn's outputs into the window, unless the turn failed.
-    pub(super) fn settle_outbox(&mut self, letter: &mut EnvelopeOf<A>, ran: Ran) -> Ran {
-        let Some(outbox) = self.turn.take_outbox() else { return ran };
+    pub(super) async fn settle_outbox(&mut self, letter: &mut EnvelopeOf<A>, ran: Ran) -> Ran {
+        let Some(mut outbox) = self.turn.take_outbox() else { return ran };
         if ran != Ran::Done {
             return ran;
         }
         let fault = if letter.read_only() && outbox.has_records() {
             Some("a query may not send".to_owned())
+        } else if outbox.fault.is_none() && !outbox.keyed.is_empty() {
+            // Boxed: few turns have any.
+            Box::pin(self.settle_keys(letter, &mut outbox)).await.err()
         } else {
             outbox.fault.clone()
         };

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Operator, Result, not_found, reasons::reason};
+use super::{
+    Operator, Result, not_found,
+    reasons::{FEW, reason},
+};
 use crate::runtime::views::{KindInfo, Reason};
 
 impl Operator {
@@ -53,6 +56,28 @@ impl Operator {
             return BTreeMap::new();
         }
         self.node.store.paused().await.unwrap_or_default().into_iter().collect()
+    }
+
+    /// Kinds and tools of which tasks are ready, although no living node has them.
+    pub(super) async fn unserved(&self) -> Vec<Reason> {
+        let node = &self.node;
+        let mut ready = node.store.ready_queues().await.unwrap_or_default();
+        let own = node.queues();
+        ready.retain(|(queue, _)| !own.contains(queue));
+        if let (false, Some(shared)) = (ready.is_empty(), node.store.shared()) {
+            match shared.announced().await {
+                Ok(Some(others)) => ready.retain(|(queue, _)| !others.contains(queue)),
+                Ok(None) | Err(_) => ready.clear(),
+            }
+        }
+        let told = ready.into_iter().take(FEW).map(|(queue, since)| {
+            let message = format!("tasks of {queue} are ready, and no living node has it");
+            let all = if queue.starts_with("tool:") { queue } else { format!("{queue}/*") };
+            let remedy =
+                format!("start a node that has it, or cancel them: greenroom tasks ls --target '{all}'");
+            reason("no_node_for", since, message, remedy)
+        });
+        told.collect()
     }
 
     /// Why tasks wait that could run.

@@ -24,7 +24,7 @@ use crate::{
 /// How long the store may take to answer a question.
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many of a kind are listed; nobody would read a list of all.
-const FEW: usize = 10;
+pub(super) const FEW: usize = 10;
 /// Among so many stopped agents those are looked for that supervision has stopped.
 const LOOKED_AT: usize = 256;
 /// That supervision has stopped an agent is known within this time.

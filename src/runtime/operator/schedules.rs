@@ -152,6 +152,7 @@ impl Operator {
             tags: request.tags.clone(),
             ..TaskRequest::default()
         });
+        let task = task.map(|(task, _)| task);
         match &task {
             Ok(task) if task.input.get().len() > MAX_INPUT_BYTES => {
                 wrong.push(("/input".to_owned(), format!("it has more than {MAX_INPUT_BYTES} bytes")));

@@ -49,6 +49,7 @@ impl Operator {
             counts.tasks.iter().filter(|(_, n)| *n > 0).map(|(s, n)| (s.name().to_owned(), *n)).collect();
         if up {
             reasons.extend(self.pauses().await);
+            reasons.extend(self.unserved().await);
         }
         reasons.extend(self.drained());
         reasons.extend(self.casualties(&counts).await);

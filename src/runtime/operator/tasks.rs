@@ -14,21 +14,20 @@ use crate::{
     agent::{
         AskError, Shape,
         host::{Submission, Submitter},
-        letter::Key,
-        reference::{check_key_text, request_hash},
+        submit::key_of,
     },
     clock,
     model::{
         event::{self, Event, Level},
         id::{NameError, Target, TaskId},
-        task::{DeadTask, NewTask, OwnTerms, TaskEvent, TaskState, TaskView, by_name, circle},
+        task::{DeadTask, NewTask, TaskEvent, TaskOptions, TaskState, TaskView, by_name, circle},
         units::parse_duration,
     },
     runtime::{
         dispatcher::Cancel,
         doomed_tasks::{is_interrupted, unknown},
         persistence::Outcome,
-        settle::{finish, later},
+        settle::finish,
         views::{Page, TaskRequest},
     },
     store::{CancelFound, FinishOutcome, Guard, TaskFilter, TaskPage, Unit},
@@ -51,40 +50,6 @@ fn within(at: &str, error: OperatorError) -> OperatorError {
     }
 }
 
-/// How many labels a task may have, …
-const MOST_TAGS: usize = 32;
-/// … and of how many letters: they stand in every list.
-const MOST_TAG_LETTERS: usize = 256;
-
-/// Whether these may be a task's labels.
-pub(super) fn check_tags(tags: &[String]) -> Result<()> {
-    if tags.len() > MOST_TAGS {
-        return Err(invalid("/tags", format!("a task has {MOST_TAGS} labels at most")));
-    }
-    match tags.iter().position(|tag| tag.chars().nth(MOST_TAG_LETTERS).is_some()) {
-        Some(n) => {
-            Err(invalid(&format!("/tags/{n}"), format!("a label has {MOST_TAG_LETTERS} letters at most")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// What tells a request under its key from others: all that its submitter chose. Who chose nothing beyond message
-/// and input is not told from a typed `submit`, which can choose no more.
-fn asked(request: TaskRequest, task: &NewTask) -> Result<[u8; 16]> {
-    let (input, message) = (task.input.get(), &task.message);
-    let target = String::new();
-    // a call of a tool that takes effect once has one attempt, which its caller did not choose
-    let max_attempts = request.max_attempts.filter(|n| *n != 1 || !matches!(task.target, Target::Tool(_)));
-    let chosen =
-        TaskRequest { target, max_attempts, message: None, input: None, idempotency_key: None, ..request };
-    if chosen == TaskRequest::default() {
-        return Ok(request_hash(message, input));
-    }
-    let chosen = serde_json::to_string(&chosen).map_err(|e| OperatorError::Malformed(e.to_string()))?;
-    Ok(request_hash(&format!("{message} {chosen}"), input))
-}
-
 impl Operator {
     /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
     ///
@@ -94,14 +59,8 @@ impl Operator {
         if request.name.is_some() {
             return Err(invalid("/name", "only the tasks of a batch have names"));
         }
-        let task = self.new_task(&request)?;
-        let key = match request.idempotency_key.clone() {
-            None => None,
-            Some(text) => {
-                check_key_text(&text).map_err(AskError::widen)?;
-                Some(Key { request: asked(request, &task)?, text })
-            }
-        };
+        let (task, options) = self.new_task(&request)?;
+        let key = key_of(&task, &options);
         let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         Ok((self.task(submitted.first).await?, submitted.replayed))
@@ -125,7 +84,7 @@ impl Operator {
             }
             let (others, ids) = request.after.iter().cloned().partition(|name| named.contains_key(&**name));
             let alone = TaskRequest { after: ids, name: None, ..request.clone() };
-            tasks.push(self.new_task(&alone).map_err(|e| within(&at, e))?);
+            tasks.push(self.new_task(&alone).map_err(|e| within(&at, e))?.0);
             parents.extend(others.iter().filter_map(|name: &String| named.get(&**name).copied()));
         }
         if let Some(circle) = circle(&parents) {
@@ -321,7 +280,8 @@ impl Operator {
         Err(wrong_state(format!("task {id} is {is}: only what failed can be dismissed")))
     }
 
-    pub(super) fn new_task(&self, request: &TaskRequest) -> Result<NewTask> {
+    /// A task as it is to be accepted, and what was chosen for it.
+    pub(super) fn new_task(&self, request: &TaskRequest) -> Result<(NewTask, TaskOptions)> {
         let target: Target =
             request.target.parse().map_err(|e: NameError| invalid("/target", e.to_string()))?;
         let input = request.input.clone().unwrap_or(Value::Null);
@@ -362,34 +322,43 @@ impl Operator {
                 AskError::TooLarge(format!("the input is over limits.message_bytes ({limit})")).into()
             );
         }
-        let duration = |pointer: &str, text: &Option<String>| match text {
-            None => Ok(None),
-            Some(text) => parse_duration(text).map(Some).map_err(|e| invalid(pointer, e.to_string())),
-        };
-        if request.max_attempts == Some(0) {
-            return Err(invalid("/max_attempts", "a task has at least 1 attempt"));
-        }
-        let own = OwnTerms {
-            priority: request.priority,
-            max_attempts: request.max_attempts,
-            ..OwnTerms::default()
-        };
-        let mut task = NewTask::under(&self.node.terms_of(&target).with(own), target, name, raw);
-        task.run_at = match (request.run_at, duration("/run_in", &request.run_in)?) {
-            (Some(_), Some(_)) => return Err(invalid("/run_in", "give `run_at` or `run_in`, not both")),
-            (at, None) => at,
-            (None, Some(d)) => Some(later(clock::now(), d)),
-        };
-        task.timeout = duration("/timeout", &request.timeout)?;
-        for (n, id) in request.after.iter().enumerate() {
-            task.after
-                .push(id.parse().map_err(|_| invalid(&format!("/after/{n}"), "this is not a task id"))?);
-        }
-        check_tags(&request.tags)?;
-        task.tags.clone_from(&request.tags);
-        task.expires_at = request.expires_at;
-        task.on_parent_failed = request.on_parent_failed.unwrap_or_default();
-        task.idempotency_key.clone_from(&request.idempotency_key);
-        Ok(task)
+        let options = options_of(request)?;
+        let mut task = NewTask::under(&self.node.terms_of(&target), target, name, raw);
+        options.apply(&mut task, clock::now());
+        Ok((task, options))
     }
+}
+
+/// What a request chooses, checked.
+fn options_of(request: &TaskRequest) -> Result<TaskOptions> {
+    let duration = |pointer: &str, text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => parse_duration(text).map(Some).map_err(|e| invalid(pointer, e.to_string())),
+    };
+    if request.max_attempts == Some(0) {
+        return Err(invalid("/max_attempts", "a task has at least 1 attempt"));
+    }
+    let run_in = duration("/run_in", &request.run_in)?;
+    if run_in.is_some() && request.run_at.is_some() {
+        return Err(invalid("/run_in", "give `run_at` or `run_in`, not both"));
+    }
+    let timeout = duration("/timeout", &request.timeout)?;
+    let id = |(n, id): (usize, &String)| {
+        id.parse().map_err(|_| invalid(&format!("/after/{n}"), "this is not a task id"))
+    };
+    let options = TaskOptions {
+        run_at: request.run_at,
+        run_in,
+        priority: request.priority,
+        max_attempts: request.max_attempts,
+        timeout,
+        after: request.after.iter().enumerate().map(id).collect::<Result<_>>()?,
+        on_parent_failed: request.on_parent_failed,
+        tags: request.tags.clone(),
+        expires_at: request.expires_at,
+        expires_in: None,
+        idempotency_key: request.idempotency_key.clone(),
+    };
+    options.check().map_err(|flaw| invalid(&flaw.pointer, flaw.detail))?;
+    Ok(options)
 }

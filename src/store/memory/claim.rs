@@ -25,6 +25,19 @@ use crate::{
 const MOVE_BATCH: usize = 1_000;
 
 impl State {
+    /// The queues with ready tasks, each with since when the next of them is ready.
+    pub(super) fn ready_queues(&self) -> Vec<(String, Timestamp)> {
+        let mut found: BTreeMap<String, (Reverse<i16>, i64, Timestamp)> = BTreeMap::new();
+        let tasks = self.hot.iter().map(|(_, task)| task);
+        for task in tasks.filter(|task| task.is_ready(Lane::Agents) || task.is_ready(Lane::Tools)) {
+            let since = task.new.run_at.map_or(task.created_at, |at| at.max(task.created_at));
+            let place = (Reverse(task.new.priority), task.seq, since);
+            let best = found.entry(queue_of(&task.new.target)).or_insert(place);
+            *best = place.min(*best);
+        }
+        found.into_iter().map(|(name, (.., since))| (name, since)).collect()
+    }
+
     /// Claims ready tasks of the boot's partitions, and for tools. Whose lease has ended claims nothing.
     pub(super) fn claim(&mut self, boot: Uuid, request: &ClaimRequest) -> Vec<Claimed> {
         if !self.is_live(boot) {

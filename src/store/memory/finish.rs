@@ -11,11 +11,11 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{OnParentFailed, TaskInput, TaskState, next},
+        task::{BatchNotify, OnParentFailed, TaskInput, TaskState, batch_ended, batch_signal, next},
     },
     store::{
         Doom, Finish, FinishOutcome, Guard, Refusal,
-        finish::{batch_ended, input_of},
+        finish::{input_of, joined_task},
     },
 };
 
@@ -104,8 +104,14 @@ impl State {
     /// Tells whoever waits for a whole batch.
     pub(super) fn joined(&mut self, batch: &Batch, max_attempts: u32) -> Result<(), Refusal> {
         let Some(notify) = &batch.new.notify else { return Ok(()) };
-        let task = batch_ended(batch.new.id, batch.succeeded, batch.failed, notify, max_attempts)?;
-        self.insert(task, TaskState::Ready)
+        let id = batch.new.id;
+        let body = batch_ended(id, batch.succeeded, batch.failed).map_err(bad)?;
+        match notify {
+            BatchNotify::Agent(notify) => {
+                self.insert(joined_task(notify, body, max_attempts), TaskState::Ready)
+            }
+            BatchNotify::Function { task } => self.keep_joined(*task, &batch_signal(id, body)),
+        }
     }
 
     /// Tells a child that one of its parents has ended.

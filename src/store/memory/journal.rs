@@ -121,6 +121,20 @@ impl State {
         Ok(Some(SignalFound::Kept(state)))
     }
 
+    /// Keeps the signal that a batch has ended for the function that submitted it, also where that has ended.
+    pub(super) fn keep_joined(&mut self, id: TaskId, signal: &Signal) -> Result<(), Refusal> {
+        let state = self.hot.get(&id).map(|task| task.state);
+        if state.is_none() && self.archive.get(&id).is_none() {
+            return Ok(());
+        }
+        let Some(written) = self.written(id) else { return Ok(()) };
+        if written.signals.iter().all(|known| known.id != signal.id) {
+            written.signals.push(signal.clone());
+        }
+        let wanted = written.waits.iter().any(|(wait, open)| *open && wait.name == signal.name);
+        if state == Some(TaskState::Waiting) && wanted { self.wake(id, TaskInput::Signalled) } else { Ok(()) }
+    }
+
     /// Lets tasks go on whose wait has ended without a signal; says how many.
     pub(super) fn end_waits(&mut self) -> Result<u64, Refusal> {
         let now = self.now;

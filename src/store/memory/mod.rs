@@ -223,6 +223,9 @@ impl Store for MemoryStore {
         Ok(self.write_now(|s| s.pause(queue, paused)))
     }
 
+    async fn ready_queues(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        Ok(self.read(State::ready_queues))
+    }
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         Ok(self.read(|s| s.paused.iter().map(|(queue, at)| (queue.clone(), *at)).collect()))
     }

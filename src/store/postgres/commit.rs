@@ -29,7 +29,7 @@ use crate::{
     model::{
         id::TaskId,
         snapshot,
-        task::{ClaimId, Illegal, NewTask, TaskInput, TaskState, next},
+        task::{BatchNotify, ClaimId, Illegal, NewTask, TaskInput, TaskState, next},
     },
     store::{
         Finish, FinishOutcome, Guard, KeyWrite, MIXED, Refusal, StateWrite, StoreError, Unit, Verdict,
@@ -152,8 +152,11 @@ impl<'a> CommitCall<'a> {
             self.b_unit.push(n);
             self.b_id.push(batch.id.into());
             self.b_size.push(i64::try_from(batch.size).unwrap_or(i64::MAX));
-            self.b_notify.push(rows::notify_text(batch.notify.as_ref()));
-            self.b_partition.push(batch.notify.as_ref().map(|n| n.target.partition()));
+            self.b_notify.push(rows::batch_notify_text(batch.notify.as_ref()));
+            self.b_partition.push(batch.notify.as_ref().and_then(|notify| match notify {
+                BatchNotify::Agent(notify) => Some(notify.target.partition()),
+                BatchNotify::Function { .. } => None,
+            }));
         }
     }
 

@@ -22,7 +22,10 @@ use crate::{
         journal::{JournalWrite, MAX_SIGNALS, TaskNotes},
         task::TaskState,
     },
-    store::{SignalFound, Unit, journal::journal_reads},
+    store::{
+        SignalFound, Unit,
+        journal::{journal_reads, place},
+    },
 };
 
 /// How many waits one call ends.
@@ -67,7 +70,7 @@ impl<'a> RecordCall<'a> {
             self.j_hash.push(&entry.call.hash);
             self.j_occurrence.push(i64::from(entry.call.occurrence));
             self.j_target.push(&entry.target);
-            self.j_ordinal.push(i64::from(entry.ordinal));
+            self.j_ordinal.push(place(entry));
             let answer = entry.answer.as_ref();
             self.j_answer.push(answer.and_then(|answer| serde_json::to_vec(answer).ok()));
         }

@@ -53,6 +53,8 @@ const ALL: &[(&str, &str)] = &[
     ("00000000000018_unpark", include_str!("../../../migrations/postgres/00000000000018_unpark/up.sql")),
     ("00000000000019_running", include_str!("../../../migrations/postgres/00000000000019_running/up.sql")),
     ("00000000000020_ends", include_str!("../../../migrations/postgres/00000000000020_ends/up.sql")),
+    ("00000000000021_joins", include_str!("../../../migrations/postgres/00000000000021_joins/up.sql")),
+    ("00000000000022_queues", include_str!("../../../migrations/postgres/00000000000022_queues/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -20,6 +20,7 @@ mod journal;
 mod listen;
 mod migrate;
 mod pool;
+mod queues;
 mod read;
 mod schedules;
 mod settings;
@@ -206,6 +207,10 @@ impl Store for PostgresStore {
 
     async fn pause(&self, queue: &str, paused: bool) -> Result<bool, StoreError> {
         work::pause(&mut *self.pools.get().await?, queue, paused).await
+    }
+
+    async fn ready_queues(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        queues::ready(&mut *self.pools.get().await?).await
     }
 
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
@@ -421,6 +426,14 @@ impl Shared for PostgresStore {
 
     async fn drain(&self, boot: Uuid, since: Option<Timestamp>) -> Result<(), StoreError> {
         work::drain(&mut *self.pools.control().await?, boot, since).await
+    }
+
+    async fn announce(&self, boot: Uuid, queues: &[String]) -> Result<(), StoreError> {
+        queues::announce(&mut *self.pools.control().await?, boot, queues).await
+    }
+
+    async fn announced(&self) -> Result<Option<Vec<String>>, StoreError> {
+        queues::announced(&mut *self.pools.get().await?).await
     }
 }
 

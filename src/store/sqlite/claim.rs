@@ -14,7 +14,7 @@ use super::{
     rows::ClaimedRow,
     told,
     tx::{Sync, Tx, Writer},
-    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros},
+    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros, moment},
 };
 use crate::{
     model::{
@@ -157,6 +157,29 @@ impl Writer {
 /// The kind or tool of a task: a column that SQLite derives from the target.
 fn queue() -> SqlLiteral<Text> {
     sql::<Text>("queue")
+}
+
+/// The queues with ready tasks, each with since when the next of them is ready: a seek for each.
+pub(super) fn ready_queues(conn: &mut SqliteConnection) -> QueryResult<Vec<(String, Timestamp)>> {
+    use greenroom_tasks::dsl;
+    let mut found = Vec::new();
+    for lane in [lane::AGENTS, lane::TOOLS] {
+        let mut last = String::new();
+        loop {
+            let next = dsl::greenroom_tasks
+                .filter(dsl::state.eq(READY))
+                .filter(dsl::lane.eq(lane))
+                .filter(queue().gt(&last))
+                .order(queue().asc())
+                .select((queue(), dsl::created_at, dsl::run_at))
+                .first::<(String, Micros, Option<Micros>)>(conn)
+                .optional()?;
+            let Some((name, created_at, run_at)) = next else { break };
+            found.push((name.clone(), moment(run_at.map_or(created_at, |at| at.max(created_at)))));
+            last = name;
+        }
+    }
+    Ok(found)
 }
 
 impl Tx<'_> {

@@ -168,7 +168,7 @@ impl Tx<'_> {
                     dsl::open.eq(i64::try_from(batch.size).unwrap_or(i64::MAX)),
                     dsl::succeeded.eq(0),
                     dsl::failed.eq(0),
-                    dsl::notify.eq(rows::notify_text(batch.notify.as_ref())
+                    dsl::notify.eq(rows::batch_notify_text(batch.notify.as_ref())
                         .into_sql::<Nullable<diesel::sql_types::Text>>()),
                     dsl::created_at.eq(self.now),
                 ))

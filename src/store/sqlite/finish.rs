@@ -18,11 +18,11 @@ use super::{
 use crate::{
     model::{
         id::TaskId,
-        task::{Notify, TaskInput, TaskState, next},
+        task::{BatchNotify, TaskInput, TaskState, batch_ended, batch_signal, next},
     },
     store::{
         Finish, FinishOutcome, Guard, Refusal,
-        finish::{batch_ended, input_of},
+        finish::{input_of, joined_task},
         schema::{greenroom_batches, greenroom_task_archive, greenroom_task_parents, greenroom_tasks},
     },
 };
@@ -195,7 +195,7 @@ impl Tx<'_> {
             .get_result::<(i64, i64, i64, Option<String>)>(self.conn)
             .optional()?;
         if let Some((0, succeeded, failed, notify)) = after {
-            let notify = rows::notify_of(notify.as_deref())?;
+            let notify = rows::batch_notify_of(notify.as_deref())?;
             self.joined(batch, succeeded, failed, notify.as_ref(), max_attempts)?;
         }
         Ok(())
@@ -207,12 +207,19 @@ impl Tx<'_> {
         batch: Id,
         succeeded: i64,
         failed: i64,
-        notify: Option<&Notify>,
+        notify: Option<&BatchNotify>,
         max_attempts: i64,
     ) -> Result<(), Stop> {
         let Some(notify) = notify else { return Ok(()) };
+        let body = batch_ended(batch.into(), succeeded, failed).map_err(|e| Refusal::Bad(e.to_string()))?;
+        let notify = match notify {
+            BatchNotify::Agent(notify) => notify,
+            BatchNotify::Function { task } => {
+                return self.keep_joined(*task, &batch_signal(batch.into(), body));
+            }
+        };
         let max_attempts = u32::try_from(max_attempts).unwrap_or(u32::MAX);
-        let task = batch_ended(batch.into(), succeeded, failed, notify, max_attempts)?;
+        let task = joined_task(notify, body, max_attempts);
         let seq = self.next_seq()?;
         let texts = rows::Texts::of(&task);
         diesel::insert_into(greenroom_tasks::table)

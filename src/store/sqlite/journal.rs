@@ -19,7 +19,7 @@ use crate::{
     },
     store::{
         Refusal, SignalFound,
-        journal::journal_reads,
+        journal::{journal_reads, place},
         schema::{greenroom_task_archive, greenroom_tasks},
     },
 };
@@ -84,7 +84,7 @@ impl Tx<'_> {
             dsl::hash.eq(entry.call.hash.as_slice()),
             dsl::occurrence.eq(i64::from(entry.call.occurrence)),
             dsl::target.eq(&entry.target),
-            dsl::ordinal.eq(i64::from(entry.ordinal)),
+            dsl::ordinal.eq(place(entry)),
             dsl::answer.eq(&answer),
             dsl::at.eq(self.now),
         );
@@ -155,7 +155,6 @@ impl Tx<'_> {
         use greenroom_signals::dsl as s;
         use greenroom_task_archive::dsl as a;
         use greenroom_tasks::dsl;
-        use greenroom_waits::dsl as w;
         let id = Id::from(task);
         let hot = dsl::greenroom_tasks
             .filter(dsl::id.eq(id))
@@ -175,22 +174,56 @@ impl Tx<'_> {
         if sent.len() >= MAX_SIGNALS {
             return Ok(Some(SignalFound::TooMany));
         }
+        self.keep_signal(id, signal)?;
+        self.event(id, "signalled", attempt, None, Some(&signal.name))?;
+        if state == TaskState::Waiting && self.is_wanted(id, &signal.name)? {
+            self.wake(rowid, id, TaskInput::Signalled)?;
+        }
+        Ok(Some(SignalFound::Kept(state)))
+    }
+
+    /// Keeps the signal that a batch has ended for the function that submitted it, also where that has ended.
+    pub(super) fn keep_joined(&mut self, task: TaskId, signal: &Signal) -> Result<(), Stop> {
+        use greenroom_task_archive::dsl as a;
+        use greenroom_tasks::dsl;
+        let id = Id::from(task);
+        let row = dsl::greenroom_tasks.filter(dsl::id.eq(id)).select((dsl::rowid, dsl::state));
+        let hot = row.first::<(i64, i16)>(self.conn).optional()?;
+        let archived = a::greenroom_task_archive.filter(a::id.eq(id)).count();
+        if hot.is_none() && archived.get_result::<i64>(self.conn)? == 0 {
+            return Ok(());
+        }
+        self.keep_signal(id, signal)?;
+        match hot {
+            Some((rowid, state))
+                if state == TaskState::Waiting as i16 && self.is_wanted(id, &signal.name)? =>
+            {
+                self.wake(rowid, id, TaskInput::Signalled)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn keep_signal(&mut self, task: Id, signal: &Signal) -> QueryResult<()> {
+        use greenroom_signals::dsl as s;
         diesel::insert_into(s::greenroom_signals)
             .values((
-                s::task.eq(id),
+                s::task.eq(task),
                 s::name.eq(&signal.name),
                 s::id.eq(Id(signal.id)),
                 s::body.eq(signal.body.get().as_bytes()),
                 s::at.eq(self.now),
             ))
-            .execute(self.conn)?;
-        self.event(id, "signalled", attempt, None, Some(&signal.name))?;
-        let open = w::greenroom_waits.filter(w::task.eq(id)).filter(w::open.eq(true));
-        let wanted = open.filter(w::name.eq(&signal.name)).count().get_result::<i64>(self.conn)? > 0;
-        if state == TaskState::Waiting && wanted {
-            self.wake(rowid, id, TaskInput::Signalled)?;
-        }
-        Ok(Some(SignalFound::Kept(state)))
+            .on_conflict_do_nothing()
+            .execute(self.conn)
+            .map(drop)
+    }
+
+    /// Whether a task waits for a signal of this name.
+    fn is_wanted(&mut self, task: Id, name: &str) -> QueryResult<bool> {
+        use greenroom_waits::dsl as w;
+        let open = w::greenroom_waits.filter(w::task.eq(task)).filter(w::open.eq(true));
+        Ok(open.filter(w::name.eq(name)).count().get_result::<i64>(self.conn)? > 0)
     }
 
     /// A task that waits goes on.

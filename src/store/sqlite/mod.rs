@@ -275,6 +275,9 @@ impl Store for SqliteStore {
         self.write(move |w| w.pause(&queue, paused)).await
     }
 
+    async fn ready_queues(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        self.read(|conn| claim::ready_queues(conn).map_err(|e| error::of_statement(&e))).await
+    }
     async fn paused(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         self.read(read::paused).await
     }

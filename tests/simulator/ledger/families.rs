@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use greenroom::model::{
     id::TaskId,
-    task::{Claimed, NewTask, TaskState},
+    task::{BatchNotify, Claimed, NewTask, TaskState},
 };
 
 use super::{Commit, Ledger};
@@ -24,8 +24,10 @@ impl Ledger {
     pub(super) fn joins(&mut self, commit: Commit<'_>) {
         for unit in commit.durable() {
             for new in &unit.batches {
-                let effect =
-                    new.notify.as_ref().map(|notify| effect_of(&notify.message, &crate::work::input(0)));
+                let effect = new.notify.as_ref().and_then(|notify| match notify {
+                    BatchNotify::Agent(notify) => Some(effect_of(&notify.message, &crate::work::input(0))),
+                    BatchNotify::Function { .. } => None,
+                });
                 let members = unit.accepted.iter().filter(|task| task.batch == Some(new.id));
                 let members: BTreeSet<TaskId> = members.map(|task| task.id).collect();
                 let batch = Batch { open: members.clone(), members, effect: effect.unwrap_or(u32::MAX) };
