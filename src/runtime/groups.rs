@@ -125,7 +125,10 @@ fn planned(subject: &str, strategy: &str, attempt: u32, policy: &GroupPolicy) ->
 /// Restarts those of these places: the number of the kind, and the key.
 fn renew(node: &Node, group: &Group, which: impl Fn((usize, &str)) -> bool) -> usize {
     let kinds = node.kinds.iter().enumerate().filter(|(_, kind)| group.has(&***kind));
-    kinds.map(|(at, kind)| kind.renew(&|key| which((at, key)))).sum()
+    kinds
+        .flat_map(|(at, kind)| kind.members(&|key| which((at, key))))
+        .map(|(_, inbox)| inbox.tell(super::inbox::Control::Renew))
+        .count()
 }
 
 impl Group {

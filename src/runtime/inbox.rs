@@ -89,6 +89,8 @@ pub(crate) struct Inbox {
     /// What the cell has taken from its lane and not begun is to be cleared when it leaves.
     pub clears: AtomicBool,
     pub waker: AtomicWaker,
+    /// A test has its messages, in place of the agent.
+    pub is_double: bool,
     /// As which cell of the node it came into memory.
     pub started: u64,
     phase: AtomicU8,
@@ -118,8 +120,9 @@ impl Activation for Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(started: u64) -> Self {
+    pub(crate) fn new(started: u64, is_double: bool) -> Self {
         Self {
+            is_double,
             started,
             trouble: Mutex::new(None),
             cargo: Mutex::new(None),

@@ -6,5 +6,6 @@ mod crashes;
 #[path = "../../examples/crawler.rs"]
 mod crawler;
 mod kit;
+mod probes;
 mod schedules;
 mod timers;

@@ -169,7 +169,7 @@ impl<A: Agent> Runner<A> {
     pub(super) async fn close(&mut self) {
         self.report_turns();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
-        if let Some(agent) = self.agent.as_mut() {
+        if let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) {
             let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
             if let Err(why) = hook(agent.on_stop(turn), turn, &self.air.inbox, limit).await {
                 let (problem, site) = match why {

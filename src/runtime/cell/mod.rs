@@ -44,7 +44,9 @@ impl<A: Agent> Unpin for Cell<A> {}
 impl<A: Agent> Cell<A> {
     /// Starts a cell for an attached lane, on the current arbiter.
     pub(crate) fn launch(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>) {
-        let inbox = Arc::new(Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed)));
+        let double = node.probe.as_ref().and_then(|probe| probe.double(A::KIND, &lane.name.key));
+        let inbox = Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed), double.is_some());
+        let inbox = Arc::new(inbox);
         inbox.active_at.store(node.tick(), Ordering::Relaxed);
         if node.logger.wants(Level::Debug, event::AGENT_STARTED) {
             node.logger.emit(Event::new(Level::Debug, event::AGENT_STARTED, lane.name.subject()));

@@ -247,7 +247,7 @@ impl<A: Agent> Runner<A> {
 
     /// Runs `on_start`.
     async fn open(&mut self) -> Result<(), NotOpen> {
-        let Some(agent) = self.agent.as_mut() else { return Ok(()) };
+        let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) else { return Ok(()) };
         self.turn.is_new = self.air.image.is_none();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);

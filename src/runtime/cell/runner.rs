@@ -96,7 +96,9 @@ pub(super) struct Runner<A: Agent> {
 }
 impl<A: Agent> Runner<A> {
     pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
+        let probed = node.probe.is_some() && !inbox.is_double;
         let mut turn = Turn::new(node.host(), lane.clone());
+        turn.is_double = inbox.is_double;
         turn.activation = Some(inbox.clone());
         Self {
             epoch: node.epoch(lane.name.id),
@@ -114,7 +116,7 @@ impl<A: Agent> Runner<A> {
             decided: 0,
             flushed_at: Instant::now(),
             detached: false,
-            probed: node.probe.is_some(),
+            probed,
             alarm: None,
             turns: 0,
             failures: 0,
@@ -127,8 +129,9 @@ impl<A: Agent> Runner<A> {
         }
     }
 
+    /// Whether its state is not kept; a test's double has none.
     pub(super) fn volatile(&self) -> bool {
-        matches!(self.kind.policy.persistence, Persistence::Volatile)
+        self.turn.is_double || matches!(self.kind.policy.persistence, Persistence::Volatile)
     }
 
     pub(super) fn subject(&self) -> String {
