@@ -54,7 +54,10 @@ impl Double {
     }
 
     /// Has every later `M` answered like this.
-    pub(crate) fn answer<M: Message>(&self, answers: impl Fn(&M) -> Result<M::Reply> + Send + Sync + 'static) {
+    pub(crate) fn answer<M: Message>(
+        &self,
+        answers: impl Fn(&M) -> Result<M::Reply> + Send + Sync + 'static,
+    ) {
         let answers: Answers<M> = Arc::new(answers);
         self.state.lock().answers.insert(M::NAME, Box::new(answers));
     }
@@ -87,7 +90,8 @@ impl Double {
     }
 
     fn known_answer<M: Message>(&self, message: &M) -> Option<Result<M::Reply>> {
-        let answers = self.state.lock().answers.get(M::NAME).and_then(|a| a.downcast_ref::<Answers<M>>()).cloned();
+        let answers =
+            self.state.lock().answers.get(M::NAME).and_then(|a| a.downcast_ref::<Answers<M>>()).cloned();
         let unit = || (Box::new(()) as Box<dyn Any>).downcast::<M::Reply>().ok().map(|unit| Ok(*unit));
         answers.map(|answers| answers(message)).or_else(unit)
     }
@@ -97,9 +101,9 @@ impl Double {
         let received = &mut self.state.lock().received;
         match received.pop_front_if(|entry| entry.received.is::<Received<M>>()) {
             Some(entry) => entry.received.downcast::<Received<M>>().ok().map(|received| Ok(*received)),
-            None => received.front().map(|other| {
-                Err(anyhow!("{}: `{}` was expected, and {other} came", self.subject, M::NAME))
-            }),
+            None => received
+                .front()
+                .map(|other| Err(anyhow!("{}: `{}` was expected, and {other} came", self.subject, M::NAME))),
         }
     }
 

@@ -148,7 +148,8 @@ impl<M: Message> Letter<M> {
             self.stage_error(AskError::Unavailable("its probe has gone".to_owned()));
             return Ran::Declined;
         };
-        let mut handling = std::pin::pin!(double.handle(message, self.to.is_somebody() || self.is_recorded()));
+        let mut handling =
+            std::pin::pin!(double.handle(message, self.to.is_somebody() || self.is_recorded()));
         match std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await {
             Some(result) => self.take_result(result),
             None => Ran::Done,

@@ -152,6 +152,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn message_names(&self) -> Vec<String>;
     /// The running cells of such keys, in the order of their keys.
     fn members(&self, which: &dyn Fn(&str) -> bool) -> Vec<(Arc<str>, Arc<Inbox>)>;
+    /// Forgets an agent's crashes.
+    fn forgive(&self, key: &str);
     /// The running agent whose inbox lies there.
     fn lives_at(&self, place: usize) -> Option<String>;
     /// Decodes a message and puts it in the agent's lane.
@@ -395,6 +397,12 @@ impl<A: Agent> AnyKind for Kind<A> {
         let mut members: Vec<_> = those.map(|live| (live.lane.name.key.clone(), live.inbox)).collect();
         members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         members
+    }
+
+    fn forgive(&self, key: &str) {
+        if let Ok(lane) = self.lane(key) {
+            lane.forgive();
+        }
     }
 
     fn lives_at(&self, place: usize) -> Option<String> {

@@ -5,6 +5,7 @@ mod crashes;
 #[allow(dead_code)] // its `main`, and what that alone uses
 #[path = "../../examples/crawler.rs"]
 mod crawler;
+mod groups;
 mod kit;
 mod probes;
 mod schedules;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use greenroom::{model::task::TaskState, prelude::*, testkit};
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Sends its peer what it is told to.
@@ -205,12 +206,13 @@ fn what_was_committed_comes_once_wherever_its_sender_is_cut_off() -> Result<()> 
         assert_eq!(bank.expect::<Note>().await?.n, 1);
         shop.submit(Submit {}).await?;
         assert_eq!(bank.expect::<Charge>().await?.cents, 7);
+        kit.settle().await;
         shop.submit(Publish {}).await?;
         assert_eq!(notes.expect().await?.n, 3);
         kit.settle().await;
         assert_eq!(kit.state::<Shop>("a")?.paid, 7);
-        bank.expect_none(HOUR).await?;
-        notes.expect_none(HOUR).await
+        bank.expect_none(MINUTE).await?;
+        notes.expect_none(MINUTE).await
     })?;
     // four turns of the shop, four places each; the probe's have none
     assert_eq!(runs.get(), 1 + 4 * 4);

@@ -95,10 +95,16 @@ pub(super) struct Runner<A: Agent> {
     pub(super) nth: u32,
 }
 impl<A: Agent> Runner<A> {
-    pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
-        let probed = node.probe.is_some() && !inbox.is_double;
+    pub(super) fn new(
+        node: Arc<Node>,
+        kind: Arc<Kind<A>>,
+        lane: Arc<Lane<A>>,
+        inbox: Arc<Inbox>,
+        is_double: bool,
+    ) -> Self {
+        let probed = inbox.is_probed;
         let mut turn = Turn::new(node.host(), lane.clone());
-        turn.is_double = inbox.is_double;
+        turn.is_double = is_double;
         turn.activation = Some(inbox.clone());
         Self {
             epoch: node.epoch(lane.name.id),
@@ -410,10 +416,10 @@ impl<A: Agent> Runner<A> {
             }
             Control::Passivate => self.passivate().await,
             Control::Renew => {
-                self.inbox().done(Control::Renew);
                 self.lane.forgive();
                 self.streak = 0;
                 self.close().await;
+                self.inbox().done(Control::Renew);
                 self.revive().await
             }
             Control::Crash => {
