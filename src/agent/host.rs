@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use super::{
     Agent,
     answer::AskError,
+    double::Double,
     lane::{Activator, Entrance, Lane, Name},
     letter::Key,
     table::Table,
@@ -114,6 +115,10 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn noted(&self) {}
     /// So many tells will not be handled, and why.
     fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize, why: &str);
+    /// What a test has put in the place of an agent.
+    fn double(&self, _kind: &str, _key: &str) -> Option<Arc<Double>> {
+        None
+    }
     /// Tells the subscribers of a topic (by its stored name), as far as they can be told now.
     fn publish(&self, topic: Arc<str>, publication: Publication);
     /// Tells the running agents of a kind, as far as they can be told now.

@@ -130,12 +130,36 @@ impl<M: Message> Letter<M> {
             self.stage_error(AskError::Unavailable("the message was consumed".to_owned()));
             return Ran::Declined;
         };
+        if turn.is_double {
+            return Box::pin(self.run_double(message, turn)).await;
+        }
         if let Err(error) = agent.check(&message) {
             self.stage_error(AskError::Refused(error));
             return Ran::Declined;
         }
         let mut handling = std::pin::pin!(agent.handle(message, turn));
+        let result = std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await;
+        self.take_result(result)
+    }
+
+    /// Has a test's double handle the message in place of its agent.
+    async fn run_double<A: Agent>(&mut self, message: M, turn: &Turn<A>) -> Ran {
+        let Some(double) = turn.double() else {
+            self.stage_error(AskError::Unavailable("its probe has gone".to_owned()));
+            return Ran::Declined;
+        };
+        let mut handling =
+            std::pin::pin!(double.handle(message, self.to.is_somebody() || self.is_recorded()));
         match std::future::poll_fn(|cx| self.poll_watched(handling.as_mut(), turn, cx)).await {
+            Some(result) => self.take_result(result),
+            None => Ran::Done,
+        }
+    }
+
+    /// Keeps what a handler came to.
+    #[inline]
+    fn take_result(&mut self, result: anyhow::Result<M::Reply>) -> Ran {
+        match result {
             // A plain tell: nobody will want it.
             Ok(_) if !self.to.is_somebody() && !self.is_recorded() => Ran::Done,
             Ok(reply) => match self.stage(reply) {

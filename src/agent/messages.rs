@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::{
     Agent, Handler,
     drops::Guarded,
+    guard::guard,
     letter::{AnyLetter, Envelope, Letter, Meta, Ran, ReplyTo},
     message::{Invalid, Message},
     slot::ReplyTx,
@@ -254,6 +255,14 @@ impl Shape {
 /// Decodes a message; no body, `null` and `{}` are the same for a message without fields, `2.0` and `2` the
 /// same whole number.
 pub(crate) fn decode<M: Message>(body: &RawValue) -> Result<M, Invalid> {
+    // Both are the message's own code, and run on threads that others need.
+    guard(|| read::<M>(body)).unwrap_or_else(|(panic, site)| {
+        let at = site.map(|site| format!(" at {site}")).unwrap_or_default();
+        Err(Invalid::at("", format!("reading it panicked: {panic}{at}")))
+    })
+}
+
+fn read<M: Message>(body: &RawValue) -> Result<M, Invalid> {
     let text = match body.get().trim() {
         "null" => "{}",
         other => other,

@@ -8,6 +8,7 @@ pub(crate) mod answer;
 pub(crate) mod bond;
 pub(crate) mod chain;
 pub mod counter;
+pub(crate) mod double;
 pub(crate) mod drops;
 pub(crate) mod guard;
 pub(crate) mod host;

@@ -14,7 +14,11 @@ use super::supervision::{Budget, Decision, Restart, RestartPolicy, decide};
 ///
 /// As in [OTP](https://www.erlang.org/doc/system/sup_princ.html#restart-strategy), among those in memory. Their
 /// order is that of their kinds in the program, and within a kind that of their keys: leaving memory and coming
-/// back gives nobody another place. Members are restarted beside each other, not one after the other.
+/// back gives nobody another place.
+///
+/// Members that are restarted stop one after the other, in the reverse of that order, and start one after the other, in
+/// it, the one that crashed in its place. A turn that runs when its agent is to stop has 5 s to end, and is cut short
+/// then; `on_stop` has 5 s as well. Whoever takes longer than 10 s to stop or to start is not waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {

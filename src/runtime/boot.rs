@@ -2,7 +2,7 @@
 //!
 //! Start: lock the data directory → open the store → read what operators have set in it → take ownership → writers → arbiters → actors.
 //! A test's node stands on one thread and on a store that is given to it ([`Ground`]).
-//! End: refuse new work → drain the agents → give claims back → close the writers → end the threads.
+//! End: refuse new work → drain the agents, the last kind first → give claims back → close the writers → end the threads.
 
 use std::{
     path::PathBuf,
@@ -24,13 +24,13 @@ use super::{
     crashes::{self, install_hook},
     data_dir::DataDir,
     dispatcher::Quiesce,
+    drain::{DRAIN, drain},
     keeper::Keeper,
     lease,
     node::{Node, Parts},
     node_identity::{instance, member},
     notes,
     operator::Operator,
-    orchestrator::Drain,
     outage::{self, Outage},
     parked, peer_hints,
     persistence::{Close, Hooks, Persistence},
@@ -47,8 +47,6 @@ use crate::{
     store::{self, KeptSettings, Member, Store, StoreError, StoreOptions, Verdict},
 };
 
-/// How long the agents have to end what runs.
-const DRAIN: Duration = Duration::from_secs(25);
 /// How long a start waits for a store that does not answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is asked until then.
@@ -426,23 +424,8 @@ impl Running {
         node.set_closing();
         if let Some(actors) = node.actors() {
             let _ = actors.dispatcher.send(Quiesce).await;
-            let _ = actors.orchestrator.send(Drain).await;
         }
-        let mut clean = true;
-        loop {
-            let running: usize = node.kinds.iter().map(|k| k.running()).sum();
-            let tasks = node.held_tasks().await;
-            if running == 0 && (tasks == 0 || begun.elapsed() > DRAIN / 2) {
-                break;
-            }
-            if begun.elapsed() > DRAIN {
-                clean = false;
-                break;
-            }
-            // A cell that was starting while the others were told is told now.
-            node.kinds.iter().for_each(|k| k.drain());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let clean = drain(&node).await;
         // What the last cells left behind is answered.
         node.kinds.iter().for_each(|k| k.drain());
         if let Some(actors) = node.actors() {

@@ -4,12 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
 
-use super::{kind::AnyKind, millis, node::Node, orchestrator::Orchestrator};
+use super::{
+    kind::AnyKind,
+    millis,
+    node::Node,
+    orchestrator::Orchestrator,
+    restart_order::{self, Lead, Member},
+};
 use crate::{
     config::Settings,
     model::{
         event::{self, Event, Level},
-        group::{GroupPolicy, Verdict, judge},
+        group::{GroupPolicy, Strategy, Verdict, judge},
         supervision::Budget,
     },
 };
@@ -59,7 +65,12 @@ pub(crate) struct MemberCrashed {
     pub kind: &'static str,
     pub key: Arc<str>,
     pub gave_up: bool,
+    /// It waits for its place among those that restart with it. Dropped, it waits no longer.
+    pub place: Option<Lead>,
 }
+
+/// A member's place in its group: the number of its kind, and its key.
+type Place = (usize, Arc<str>);
 
 impl Handler<MemberCrashed> for Orchestrator {
     type Result = ();
@@ -71,11 +82,15 @@ impl Handler<MemberCrashed> for Orchestrator {
         let Some(budget) = self.budgets.groups.get_mut(at) else { return };
         let (policy, subject) = (&group.policy, format!("group:{}", group.name));
         let because_of = format!("{}/{}", crashed.kind, crashed.key);
-        let place = node.kinds.iter().position(|kind| kind.name() == crashed.kind);
-        let place = (place.unwrap_or_default(), &*crashed.key);
+        let at = node.kinds.iter().position(|kind| kind.name() == crashed.kind);
+        let place: Place = (at.unwrap_or_default(), crashed.key);
+        let waits = crashed.place.map(|lead| (place.clone(), lead));
         match judge(policy, budget, crashed.gave_up, node.uptime()) {
+            // It restarts alone, and by itself.
+            Verdict::Restart { .. } if policy.strategy == Strategy::OneForOne => {}
             Verdict::Restart { attempt } => {
-                let restarted = renew(&node, group, |member| policy.strategy.takes_along(place, member));
+                let takes_along = |member: &Place| policy.strategy.takes_along(&place, member);
+                let restarted = restart(&node, group, waits, takes_along);
                 if restarted > 0 {
                     let event = planned(&subject, policy.strategy.name(), attempt, policy);
                     node.logger.emit(event.field("members", restarted).field("because_of", because_of));
@@ -99,7 +114,11 @@ impl Handler<MemberCrashed> for Orchestrator {
                 node.logger.emit(event);
                 match judge(&root, &mut self.budgets.root, false, node.uptime()) {
                     Verdict::Restart { attempt } => {
-                        let restarted = renew(&node, group, |_| true);
+                        if let Some(kind) = node.kinds.get(place.0) {
+                            kind.forgive(&place.1);
+                        }
+                        let is_led = waits.is_some();
+                        let restarted = restart(&node, group, waits, |member| !is_led || *member != place);
                         let event = planned(&subject, "whole_group", attempt, &root);
                         node.logger.emit(event.field("members", restarted));
                     }
@@ -122,10 +141,27 @@ fn planned(subject: &str, strategy: &str, attempt: u32, policy: &GroupPolicy) ->
         .field("delay_ms", millis(Duration::ZERO))
 }
 
-/// Restarts those of these places: the number of the kind, and the key.
-fn renew(node: &Node, group: &Group, which: impl Fn((usize, &str)) -> bool) -> usize {
+/// Restarts those of its members of which this holds, and who `waits` among them, in their order. How many others
+/// there are.
+fn restart(
+    node: &Node,
+    group: &Group,
+    waits: Option<(Place, Lead)>,
+    which: impl Fn(&Place) -> bool,
+) -> usize {
     let kinds = node.kinds.iter().enumerate().filter(|(_, kind)| group.has(&***kind));
-    kinds.map(|(at, kind)| kind.renew(&|key| which((at, key)))).sum()
+    let members = kinds.flat_map(|(at, kind)| {
+        let members = kind.members(&|_| true).into_iter();
+        members.map(move |(key, inbox)| ((at, key), Member::Runs(inbox)))
+    });
+    let mut members: Vec<(Place, Member)> = members.filter(|(place, _)| which(place)).collect();
+    let others = members.len();
+    if others > 0 {
+        members.extend(waits.map(|(place, lead)| (place, Member::Waits(lead))));
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        node.runtime.spawn(restart_order::restart(members.into_iter().map(|(_, member)| member).collect()));
+    }
+    others
 }
 
 impl Group {

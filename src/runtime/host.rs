@@ -12,6 +12,7 @@ use super::{node::Node, persistence::Outcome};
 use crate::{
     agent::{
         AskError,
+        double::Double,
         host::{Host, Reads, Submission, Submitted},
         topic::Publication,
     },
@@ -133,6 +134,10 @@ impl Host for Node {
         let event = Event::new(Level::Warn, event::MESSAGE_DEAD_LETTER, format!("{kind}/{key}"));
         let event = event.field("message_type", message).field_opt("dropped", (n > 1).then_some(n));
         self.logger.emit(event.field("reason", why.to_owned()));
+    }
+
+    fn double(&self, kind: &str, key: &str) -> Option<Arc<Double>> {
+        self.probe.as_ref()?.double(kind, key)
     }
 
     fn publish(&self, topic: Arc<str>, publication: Publication) {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use tokio::time::Instant;
 
-use super::{persistence::Outcome, since::Since};
+use super::{persistence::Outcome, restart_order::Part, since::Since};
 use crate::agent::turn::Activation;
 
 /// What a cell is at.
@@ -55,7 +55,8 @@ pub(crate) enum Control {
     Flush = 1,
     /// Leave memory if there is nothing to do.
     Passivate = 2,
-    /// Restart after what runs, with a fresh budget.
+    /// Restart after what runs, with a fresh budget, in its place among others; a turn that does not end soon is cut
+    /// short.
     Renew = 3,
     /// A test has it crash, once what ran is durable.
     Crash = 4,
@@ -89,6 +90,8 @@ pub(crate) struct Inbox {
     /// What the cell has taken from its lane and not begun is to be cleared when it leaves.
     pub clears: AtomicBool,
     pub waker: AtomicWaker,
+    /// A test looks at each step of its turns.
+    pub is_probed: bool,
     /// As which cell of the node it came into memory.
     pub started: u64,
     phase: AtomicU8,
@@ -101,6 +104,8 @@ pub(crate) struct Inbox {
     pub restarts: AtomicU32,
     /// Its mailbox was seen nearly full, and not half empty after that.
     pub flooded: Since,
+    /// Its part in a restart of several, until it comes to it.
+    pub part: Mutex<Option<Box<Part>>>,
     /// What a turn that waits is at.
     pub current: Mutex<Option<Box<Current>>>,
 }
@@ -118,8 +123,9 @@ impl Activation for Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(started: u64) -> Self {
+    pub(crate) fn new(started: u64, is_probed: bool) -> Self {
         Self {
+            is_probed,
             started,
             trouble: Mutex::new(None),
             cargo: Mutex::new(None),
@@ -133,6 +139,7 @@ impl Inbox {
             version: AtomicI64::new(0),
             restarts: AtomicU32::new(0),
             flooded: Since::default(),
+            part: Mutex::new(None),
             current: Mutex::new(None),
         }
     }

@@ -16,7 +16,7 @@ use super::{
     cell::{Cell, restore::RestoreError},
     edited_state,
     held::Held,
-    inbox::{Control, Phase},
+    inbox::{Control, Inbox, Phase},
     kind_policy::KindPolicy,
     lost_tells,
     metrics::Turns,
@@ -150,8 +150,10 @@ pub(crate) trait AnyKind: Send + Sync {
     fn reconfigure(&self, settings: &Settings);
     fn shape(&self, message: &str) -> Option<Arc<Shape>>;
     fn message_names(&self) -> Vec<String>;
-    /// Has the running agents of such keys restart; how many.
-    fn renew(&self, which: &dyn Fn(&str) -> bool) -> usize;
+    /// The running cells of such keys, in the order of their keys.
+    fn members(&self, which: &dyn Fn(&str) -> bool) -> Vec<(Arc<str>, Arc<Inbox>)>;
+    /// Forgets an agent's crashes.
+    fn forgive(&self, key: &str);
     /// The running agent whose inbox lies there.
     fn lives_at(&self, place: usize) -> Option<String>;
     /// Decodes a message and puts it in the agent's lane.
@@ -390,9 +392,17 @@ impl<A: Agent> AnyKind for Kind<A> {
         self.live.all().filter_map(of).collect()
     }
 
-    fn renew(&self, which: &dyn Fn(&str) -> bool) -> usize {
+    fn members(&self, which: &dyn Fn(&str) -> bool) -> Vec<(Arc<str>, Arc<Inbox>)> {
         let those = self.live.all().filter(|live| which(&live.lane.name.key));
-        those.map(|live| live.inbox.tell(Control::Renew)).count()
+        let mut members: Vec<_> = those.map(|live| (live.lane.name.key.clone(), live.inbox)).collect();
+        members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        members
+    }
+
+    fn forgive(&self, key: &str) {
+        if let Ok(lane) = self.lane(key) {
+            lane.forgive();
+        }
     }
 
     fn lives_at(&self, place: usize) -> Option<String> {

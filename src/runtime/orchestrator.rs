@@ -55,11 +55,6 @@ pub(crate) struct Command {
 #[rtype(result = "()")]
 pub(crate) struct Crowded(pub Arc<dyn AnyKind>);
 
-/// Begins to drain every agent.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Drain;
-
 /// The root of the supervision tree.
 pub(crate) struct Orchestrator {
     pub node: Arc<Node>,
@@ -130,14 +125,5 @@ impl Handler<Crowded> for Orchestrator {
     type Result = ();
     fn handle(&mut self, Crowded(kind): Crowded, _: &mut Self::Context) {
         kind.thin_out();
-    }
-}
-
-impl Handler<Drain> for Orchestrator {
-    type Result = ();
-    fn handle(&mut self, _: Drain, _: &mut Self::Context) {
-        for kind in &self.node.kinds {
-            kind.drain();
-        }
     }
 }

@@ -386,7 +386,7 @@ async fn commit(cx: &Context, units: &[Unit], tickets: Vec<Ticket>) {
                 for (ticket, unit) in tickets.into_iter().zip(units) {
                     let durable = matches!(verdicts.as_slice().first(), Some(Verdict::Durable));
                     let cell = match &ticket {
-                        Ticket::Cell(inbox) if durable && cx.hooks.probe.is_some() => Some(inbox.clone()),
+                        Ticket::Cell(inbox) if durable && inbox.is_probed => Some(inbox.clone()),
                         _ => None,
                     };
                     if let Some(inbox) =

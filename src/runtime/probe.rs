@@ -1,12 +1,15 @@
-//! Hooks for tests: crash points in turns, observation of commits, and fakes for tools. Only a node that a test
-//! has started has them.
+//! Hooks for tests: crash points in turns, observation of commits and topics, and what stands in for agents and
+//! tools. Only a node that a test has started has them.
 
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 
 use super::node::Node;
-use crate::{agent::Message, store::Unit};
+use crate::{
+    agent::{Message, double::Double, topic::Publication},
+    store::Unit,
+};
 
 /// A place between two steps of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,10 @@ pub(crate) trait Probe: Send + Sync {
     fn comes_to(&self, boundary: Boundary, what: fmt::Arguments<'_>) -> bool;
     /// A unit is durable, and nobody has been told.
     fn durable(&self, node: &Arc<Node>, unit: &Unit);
+    /// What the test has put in the place of an agent.
+    fn double(&self, kind: &str, key: &str) -> Option<Arc<Double>>;
+    /// A message goes to a topic, by its stored name.
+    fn published(&self, topic: &str, publication: &Publication);
 }
 
 /// What a stand-in does in place of a tool whose input is `M`.

@@ -1,4 +1,4 @@
-//! The node's own actors: children of the root, as agents are. One that has ended is restarted where that is safe;
+//! The node's own actors and the cells of its tools: children of the root, as agents are. One that has ended is restarted where that is safe;
 //! where it is not, or it does not stay up, the node ends.
 
 use std::{sync::Arc, time::Duration};
@@ -42,15 +42,16 @@ impl Actors {
         }
     }
 
-    /// The first that has ended.
-    fn fallen(&self) -> Option<Part> {
+    /// The first that has ended, of them and the tools.
+    fn fallen(&self, node: &Node) -> Option<Part> {
         let parts = [
             (self.dispatcher.connected(), Part::Dispatcher),
             (self.orchestrator.connected(), Part::Orchestrator),
             (self.persistence.connected(), Part::Persistence),
             (self.cache.connected(), Part::Cache),
         ];
-        parts.into_iter().find(|(up, _)| !up).map(|(_, part)| part)
+        let part = parts.into_iter().find(|(up, _)| !up).map(|(_, part)| part);
+        part.or_else(|| node.tools.iter().find(|(_, tool)| !tool.is_up()).map(|(name, _)| Part::Tool(name)))
     }
 
     /// The same with one of them started again, on the current arbiter.
@@ -62,6 +63,7 @@ impl Actors {
                 actors.persistence = PersistenceActor { persistence: node.persistence.clone() }.start();
             }
             Part::Cache => actors.cache = CacheActor::of(node).start(),
+            Part::Tool(name) => node.tools.get(name).into_iter().for_each(|tool| tool.start()),
             Part::Dispatcher => {}
         }
         actors
@@ -74,15 +76,25 @@ enum Part {
     Dispatcher,
     Persistence,
     Cache,
+    Tool(&'static str),
 }
 
 impl Part {
     fn name(self) -> &'static str {
         match self {
+            Self::Tool(name) => name,
             Self::Orchestrator => "orchestrator",
             Self::Dispatcher => "dispatcher",
             Self::Persistence => "persistence",
             Self::Cache => "cache",
+        }
+    }
+
+    /// The subject of what is logged of it.
+    fn subject(self) -> String {
+        match self {
+            Self::Tool(name) => format!("tool:{name}"),
+            part => format!("node:{}", part.name()),
         }
     }
 
@@ -98,7 +110,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
     let policy = RestartPolicy { max_restarts: MAX_RESTARTS, ..RestartPolicy::default() };
     let (mut budget, mut streak) = (Budget::new(), 0);
     while end.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() && !node.is_closing() {
-        let Some((actors, part)) = node.actors().and_then(|a| a.fallen().map(|part| (a, part))) else {
+        let Some((actors, part)) = node.actors().and_then(|a| a.fallen(&node).map(|part| (a, part))) else {
             streak = 0;
             continue;
         };
@@ -110,7 +122,7 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         if !part.may_return() {
             return fail(&node, part);
         }
-        let event = Event::new(Level::Error, event::RESTART_PLANNED, format!("node:{}", part.name()))
+        let event = Event::new(Level::Error, event::RESTART_PLANNED, part.subject())
             .field("strategy", "one_for_one")
             .field("attempt", attempt)
             .field("max", policy.max_restarts)
@@ -124,7 +136,8 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
 }
 
 fn fail(node: &Node, part: Part) {
-    let why = format!("the {} has ended, and cannot be brought back", part.name());
+    let what = if matches!(part, Part::Tool(_)) { "tool " } else { "" };
+    let why = format!("the {what}{} has ended, and cannot be brought back", part.name());
     node.fail(why, "this is a defect of the runtime: its message stands before; start the node again");
 }
 
@@ -157,7 +170,11 @@ mod tests {
     }
 
     async fn start(dir: &tempfile::TempDir) -> (Runtime, Arc<Node>) {
-        let program = Runtime::builder().set("node.data_dir", &dir.path().to_string_lossy());
+        start_with(dir, Runtime::builder()).await
+    }
+
+    async fn start_with(dir: &tempfile::TempDir, program: crate::Builder) -> (Runtime, Arc<Node>) {
+        let program = program.set("node.data_dir", &dir.path().to_string_lossy());
         let runtime = program.set("store.durability", "relaxed").set("log.level", "critical").start().await;
         let runtime = runtime.unwrap();
         let node = runtime.handle().operator().node.clone();
@@ -168,7 +185,7 @@ mod tests {
     async fn actors_that_have_ended_are_brought_back_until_it_is_too_often() {
         let dir = tempfile::TempDir::new().unwrap();
         let (runtime, node) = start(&dir).await;
-        let up = || node.actors().is_some_and(|a| a.fallen().is_none());
+        let up = || node.actors().is_some_and(|a| a.fallen(&node).is_none());
         for part in 0..4 {
             until(up).await;
             let actors = node.actors().unwrap();
@@ -182,6 +199,65 @@ mod tests {
         }
         until(|| node.fatal.get().is_some()).await;
         assert!(node.fatal.get().unwrap().contains("the cache has ended"));
+        runtime.shutdown().await.unwrap();
+    }
+
+    /// Says how often it has run, when it may.
+    struct Slow(Arc<tokio::sync::Semaphore>);
+    #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Run {}
+    crate::message!(Run -> u64);
+    impl crate::Tool for Slow {
+        const NAME: &'static str = "slow";
+        const EFFECT: crate::Effect = crate::Effect::Idempotent;
+        type Input = Run;
+        fn limits(&self) -> crate::Limits {
+            crate::Limits { concurrency: Some(1), ..crate::Limits::default() }
+        }
+        async fn run(&self, _: Run, _: &crate::Call) -> crate::Result<u64> {
+            self.0.acquire().await?.forget();
+            Ok(1)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tool_whose_cell_has_ended_is_brought_back_and_bounds_what_still_runs() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let (runtime, node) = start_with(&dir, Runtime::builder().tool(Slow(gate.clone()))).await;
+        let (handle, tool) = (runtime.handle(), node.tools.get("slow").unwrap());
+        let slow = handle.tool::<Slow>();
+        let first = tokio::spawn(slow.call(Run {}));
+        until(|| tool.info().running == 1).await;
+        let second = slow.submit(Run {}).await.unwrap();
+        until(|| tool.info().waiting == 1).await;
+        tool.break_cell();
+        until(|| tool.info().restarts == 1 && tool.is_up()).await;
+        // The second one had not begun, which is no attempt at it: it comes again, and waits for the first.
+        until(|| tool.info().waiting == 1).await;
+        assert_eq!((tool.info().running, tool.info().calls), (1, 1));
+        let tree = handle.operator().tree().await;
+        let shown = tree.children.iter().find(|child| child.name == "slow").unwrap();
+        assert_eq!((&*shown.role, &*shown.status, shown.restarts), ("tool", "active", 1));
+        gate.add_permits(2);
+        assert_eq!(first.await.unwrap().unwrap(), 1);
+        assert_eq!(handle.wait::<Run>(second).await.unwrap(), crate::Outcome::Succeeded(1));
+        assert_eq!(handle.operator().task(second).await.unwrap().attempt, 1);
+        runtime.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tool_that_cannot_be_kept_up_ends_the_node() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let (runtime, node) = start_with(&dir, Runtime::builder().tool(Slow(gate))).await;
+        let tool = node.tools.get("slow").unwrap();
+        for restarts in 0..=u64::from(MAX_RESTARTS) {
+            until(|| tool.info().restarts == restarts && tool.is_up()).await;
+            tool.break_cell();
+        }
+        until(|| node.fatal.get().is_some()).await;
+        assert!(node.stop.is_cancelled() && node.fatal.get().unwrap().contains("the tool slow has ended"));
         runtime.shutdown().await.unwrap();
     }
 

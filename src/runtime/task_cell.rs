@@ -165,7 +165,7 @@ async fn live(
         }
         // Nothing happened, and nothing is wrong with the task: its turn comes again, and this was no
         // attempt. Not at once: whoever turned it away may do so for a while.
-        Step::Answer(Some(Err(AskError::Unavailable(_)))) if for_agent => {
+        Step::Answer(Some(Err(AskError::Unavailable(_)))) => {
             let _ = tokio::time::timeout(TURNED_AWAY, cancel.cancelled()).await;
             return End::Left(How::Unsettled);
         }

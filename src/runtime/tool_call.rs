@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use actix::prelude::*;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -16,7 +15,7 @@ use uuid::Uuid;
 use super::{
     crashes::{dropped_badly, guard},
     node::Node,
-    tool_cell::{Spec, ToolCell},
+    tool_cell::{Shared, Spec},
 };
 use crate::{
     agent::{AskError, Fault, JsonReply, Message as Typed, Refused, letter::Answer},
@@ -38,9 +37,8 @@ type Panic = (String, Option<String>);
 /// The report of a crash: its id, what it said and where.
 pub(super) type Crash = (String, Option<String>, Option<String>);
 
-/// A call has come to its end.
-#[derive(Message, Default)]
-#[rtype(result = "()")]
+/// How a call has come to its end.
+#[derive(Default)]
 pub(super) struct Ended {
     pub failed: bool,
     pub crash: Option<Crash>,
@@ -74,23 +72,22 @@ fn begins<M: Typed>(reply: &InvocationReply<M>) -> bool {
     }
 }
 
-/// The end of a call: however it comes, the cell hears of it, and whoever waits for it is answered.
+/// The end of a call: however it comes, its tool hears of it, and whoever waits for it is answered.
 pub(super) struct CallEnd<M: Typed> {
-    cell: Addr<ToolCell<M>>,
-    once: bool,
+    tool: Arc<Shared<M>>,
     /// `None`: it is answered, or has not begun.
     reply: Option<InvocationReply<M>>,
     ended: Option<Ended>,
 }
 
 impl<M: Typed> CallEnd<M> {
-    pub(super) fn new(cell: Addr<ToolCell<M>>, effect: Effect) -> Self {
-        Self { cell, once: effect == Effect::Once, reply: None, ended: None }
+    pub(super) fn new(tool: Arc<Shared<M>>) -> Self {
+        Self { tool, reply: None, ended: None }
     }
 
     /// Runs the call.
-    pub(super) async fn of(mut self, spec: Arc<Spec<M>>, invocation: Invocation<M>, node: Arc<Node>) {
-        self.ended = Some(run(spec, invocation, node, &mut self.reply).await);
+    pub(super) async fn of(mut self, invocation: Invocation<M>, node: Arc<Node>) {
+        self.ended = Some(run(&self.tool.spec, invocation, node, &mut self.reply).await);
     }
 }
 
@@ -100,15 +97,15 @@ impl<M: Typed> Drop for CallEnd<M> {
             if !std::thread::panicking() {
                 return Ended::default(); // the node goes down
             }
-            let (error, crash) =
-                broke_off("a value of its own could not be dropped".to_owned(), None, self.once);
+            let once = self.tool.spec.effect == Effect::Once;
+            let (error, crash) = broke_off("a value of its own could not be dropped".to_owned(), None, once);
             if let Some(reply) = self.reply.take() {
-                answer(reply, Err(error.widen()), self.once);
+                answer(reply, Err(error.widen()), once);
             }
             Ended { failed: true, crash: Some(crash) }
         };
         let ended = self.ended.take().unwrap_or_else(broken);
-        self.cell.do_send(ended);
+        self.tool.ended(ended);
     }
 }
 
@@ -148,7 +145,7 @@ impl Drop for Listed {
 
 /// Runs one call to its end; while it runs, `answers` holds what its caller waits for.
 async fn run<M: Typed>(
-    spec: Arc<Spec<M>>,
+    spec: &Spec<M>,
     invocation: Invocation<M>,
     node: Arc<Node>,
     answers: &mut Option<InvocationReply<M>>,

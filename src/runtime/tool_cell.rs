@@ -1,16 +1,20 @@
 //! The tool cell: the actix actor of one tool. It keeps the tool's limits, runs calls beside each
 //! other on the multi-thread runtime, and survives whatever they do.
+//!
+//! A child of the root: a cell that has ended all the same is brought back. Calls that wait in it are answered, as
+//! they have not begun; those that run go on, and are bounded together with those of the next cell.
 
 use std::{
     any::Any,
     collections::VecDeque,
     sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use actix::prelude::*;
@@ -53,20 +57,31 @@ pub(crate) struct Spec<M: Typed> {
 
 #[derive(Default)]
 struct Figures {
-    running: AtomicU64,
+    running: AtomicUsize,
     waiting: AtomicU64,
     calls: AtomicU64,
     failed: AtomicU64,
     crashed: AtomicU64,
+    /// Crashes since the last call that ended well.
+    streak: AtomicU32,
+    /// How many cells there have been.
+    cells: AtomicU64,
+}
+
+/// What outlives a tool's cell.
+pub(super) struct Shared<M: Typed> {
+    pub spec: Spec<M>,
+    figures: Figures,
+    pace: Mutex<Pace>,
+    /// `None`: it has not started.
+    cell: RwLock<Option<Addr<ToolCell<M>>>>,
+    pub node: Weak<Node>,
 }
 
 /// A registered tool at run time: the way to its cell, and what is seen of it.
 pub(crate) struct ToolHandle<M: Typed> {
-    spec: Arc<Spec<M>>,
+    shared: Arc<Shared<M>>,
     shape: Shape,
-    figures: Arc<Figures>,
-    addr: Arc<OnceLock<Addr<ToolCell<M>>>>,
-    node: Weak<Node>,
     port: TypedPort<M>,
 }
 
@@ -86,31 +101,81 @@ pub(crate) trait AnyTool: ToolPort {
         meta: CallMeta,
         tx: ReplyTx<JsonAnswer>,
     ) -> Result<(), AskError<JsonRefusal>>;
-    /// Starts the cell, on the current arbiter.
+    /// Starts the cell, on the current arbiter; in the place of one that has ended.
     fn start(&self);
+    /// Whether the cell takes calls.
+    fn is_up(&self) -> bool;
+    /// Ends the cell as a defect would.
+    #[cfg(test)]
+    fn break_cell(&self);
 }
 
 impl<M: Typed> ToolHandle<M> {
     pub(crate) fn new(spec: Spec<M>, node: Weak<Node>) -> Arc<Self> {
-        let addr: Arc<OnceLock<Addr<ToolCell<M>>>> = Arc::default();
-        let there = addr.clone();
-        let port = TypedPort(Box::new(move |invocation: Invocation<M>| {
+        let shape = Shape::of::<M>(spec.effect == Effect::Pure);
+        let pace = Mutex::new(Pace::of(spec.limits.rate));
+        let shared =
+            Arc::new(Shared { spec, figures: Figures::default(), pace, cell: RwLock::default(), node });
+        let there = shared.clone();
+        let port = TypedPort(Box::new(move |invocation| {
             // A cell that is not there drops the invocation, which tells its caller.
-            if let Some(addr) = there.get() {
-                let _ = addr.try_send(Invoke(invocation)).map_err(|e| match e {
-                    SendError::Full(invoke) | SendError::Closed(invoke) => refuse(invoke.0, overloaded()),
-                });
+            if let Some(cell) = there.cell.read().as_ref()
+                && let Err(SendError::Full(mut invoke)) = cell.try_send(Invoke(Some(invocation)))
+            {
+                invoke.0.take().into_iter().for_each(|invocation| refuse(invocation, overloaded()));
             }
         }));
-        Arc::new(Self {
-            shape: Shape::of::<M>(spec.effect == Effect::Pure),
-            spec: Arc::new(spec),
-            figures: Arc::default(),
-            addr,
-            node,
-            port,
-        })
+        Arc::new(Self { shared, shape, port })
     }
+}
+
+impl<M: Typed> Shared<M> {
+    /// A call has come to its end, whichever cell it was of.
+    pub(super) fn ended(&self, ended: Ended) {
+        let figures = &self.figures;
+        figures.running.fetch_sub(1, Ordering::AcqRel);
+        if ended.failed {
+            figures.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        match ended.crash {
+            Some((id, message, site)) => self.crashed(id, message.unwrap_or_default(), site),
+            None if !ended.failed => figures.streak.store(0, Ordering::Relaxed),
+            None => {}
+        }
+        if let Some(cell) = self.cell.read().as_ref() {
+            cell.do_send(Look);
+        }
+    }
+
+    /// A tool keeps no state: the call is answered as a crash, and the tool goes on.
+    fn crashed(&self, id: String, message: String, site: Option<String>) {
+        self.figures.crashed.fetch_add(1, Ordering::Relaxed);
+        let repeat = self.figures.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let Some(node) = self.node.upgrade() else { return };
+        let settings = node.settings.load();
+        let supervision = &settings.supervision;
+        node.crashed(CrashReport {
+            group: None,
+            id,
+            at: clock::now(),
+            subject: format!("tool:{}", self.spec.name),
+            reason: CrashReason { kind: CrashKind::Panic, message, site },
+            message_type: Some(M::NAME.to_owned()),
+            message_id: None,
+            message_bytes: None,
+            repeat,
+            version: None,
+            lost: Some("nothing: a tool keeps no state".to_owned()),
+            decision: Decision::Restart { attempt: repeat, delay: Duration::ZERO },
+            max_restarts: supervision.max_restarts,
+            within: supervision.within,
+        });
+    }
+}
+
+/// Why a call has not begun whose cell has ended.
+fn has_ended() -> AskError {
+    AskError::Unavailable("the tool has ended: the call has not begun".to_owned())
 }
 
 fn overloaded() -> AskError {
@@ -142,32 +207,34 @@ impl<M: Typed> ToolPort for ToolHandle<M> {
 
 impl<M: Typed> AnyTool for ToolHandle<M> {
     fn effect(&self) -> Effect {
-        self.spec.effect
+        self.shared.spec.effect
     }
 
     fn terms(&self) -> TaskTerms {
-        self.spec.terms
+        self.shared.spec.terms
     }
 
     fn bounds(&self) -> Bounds {
-        self.spec.limits.bounds()
+        self.shared.spec.limits.bounds()
     }
 
     fn info(&self) -> ToolInfo {
+        let (spec, figures) = (&self.shared.spec, &self.shared.figures);
         let figure = |n: &AtomicU64| n.load(Ordering::Relaxed);
         ToolInfo {
-            name: self.spec.name.to_owned(),
-            effect: self.spec.effect,
+            name: spec.name.to_owned(),
+            effect: spec.effect,
             input: self.shape.input.clone(),
             output: self.shape.reply.clone(),
             paused: false,
-            concurrency: self.spec.limits.concurrency,
-            timeout_ms: super::millis(self.spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT)),
-            running: figure(&self.figures.running),
-            waiting: figure(&self.figures.waiting),
-            calls: figure(&self.figures.calls),
-            failed: figure(&self.figures.failed),
-            crashed: figure(&self.figures.crashed),
+            concurrency: spec.limits.concurrency,
+            timeout_ms: super::millis(spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT)),
+            running: figures.running.load(Ordering::Relaxed) as u64,
+            waiting: figure(&figures.waiting),
+            calls: figure(&figures.calls),
+            failed: figure(&figures.failed),
+            crashed: figure(&figures.crashed),
+            restarts: figure(&figures.cells).saturating_sub(1),
         }
     }
 
@@ -187,28 +254,25 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
     }
 
     fn start(&self) {
-        let cell = ToolCell {
-            spec: self.spec.clone(),
-            figures: self.figures.clone(),
-            node: self.node.clone(),
-            waiting: VecDeque::new(),
-            running: 0,
-            pace: Pace::of(self.spec.limits.rate),
-            crashes: 0,
-        };
-        let _ = self.addr.set(cell.start());
+        let cell = ToolCell { shared: self.shared.clone(), waiting: VecDeque::new() };
+        self.shared.figures.cells.fetch_add(1, Ordering::Relaxed);
+        *self.shared.cell.write() = Some(cell.start());
+    }
+
+    fn is_up(&self) -> bool {
+        self.shared.cell.read().as_ref().is_some_and(Addr::connected)
+    }
+
+    #[cfg(test)]
+    fn break_cell(&self) {
+        let _ = self.shared.cell.read().as_ref().map(|cell| cell.try_send(tests::Break));
     }
 }
 
 /// The actor of one tool.
 pub(crate) struct ToolCell<M: Typed> {
-    spec: Arc<Spec<M>>,
-    figures: Arc<Figures>,
-    node: Weak<Node>,
+    shared: Arc<Shared<M>>,
     waiting: VecDeque<Invocation<M>>,
-    running: usize,
-    pace: Pace,
-    crashes: u32,
 }
 
 // Inputs that wait are moved, never pinned in place.
@@ -218,16 +282,33 @@ impl<M: Typed> Actor for ToolCell<M> {
     type Context = Context<Self>;
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAX_WAITING);
+        // A timer that was set for it has ended with the cell before.
+        self.shared.pace.lock().fired();
     }
 }
 
+impl<M: Typed> Drop for ToolCell<M> {
+    fn drop(&mut self) {
+        self.waiting.drain(..).for_each(|invocation| refuse(invocation, has_ended()));
+        self.shared.figures.waiting.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A call on its way to the cell. `None`: it has come there.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Invoke<M: Typed>(Invocation<M>);
+struct Invoke<M: Typed>(Option<Invocation<M>>);
+
+impl<M: Typed> Drop for Invoke<M> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|invocation| refuse(invocation, has_ended()));
+    }
+}
 
 impl<M: Typed> Handler<Invoke<M>> for ToolCell<M> {
     type Result = ();
-    fn handle(&mut self, Invoke(invocation): Invoke<M>, ctx: &mut Self::Context) {
+    fn handle(&mut self, mut invoke: Invoke<M>, ctx: &mut Self::Context) {
+        let Some(invocation) = invoke.0.take() else { return };
         if self.waiting.len() >= MAX_WAITING {
             return refuse(invocation, overloaded());
         }
@@ -236,19 +317,14 @@ impl<M: Typed> Handler<Invoke<M>> for ToolCell<M> {
     }
 }
 
-impl<M: Typed> Handler<Ended> for ToolCell<M> {
+/// A call has ended: another one may begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look;
+
+impl<M: Typed> Handler<Look> for ToolCell<M> {
     type Result = ();
-    fn handle(&mut self, ended: Ended, ctx: &mut Self::Context) {
-        self.running = self.running.saturating_sub(1);
-        self.figures.running.store(self.running as u64, Ordering::Relaxed);
-        if ended.failed {
-            self.figures.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        match ended.crash {
-            Some((id, message, site)) => self.crashed(id, message.unwrap_or_default(), site),
-            None if !ended.failed => self.crashes = 0,
-            None => {}
-        }
+    fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
         self.begin(ctx);
     }
 }
@@ -256,58 +332,48 @@ impl<M: Typed> Handler<Ended> for ToolCell<M> {
 impl<M: Typed> ToolCell<M> {
     /// Begins what the limits allow.
     fn begin(&mut self, ctx: &mut Context<Self>) {
-        let Some(node) = self.node.upgrade() else { return };
-        while self.spec.limits.concurrency.is_none_or(|n| self.running < n) {
+        let Some(node) = self.shared.node.upgrade() else { return };
+        let figures = &self.shared.figures;
+        let has_room = |n: usize| figures.running.load(Ordering::Acquire) < n;
+        while self.shared.spec.limits.concurrency.is_none_or(has_room) {
             let now = Instant::now();
             let Some(next) = self.waiting.front() else { break };
             if let Some(error) = comes_to_nothing(next, now) {
                 self.waiting.pop_front().into_iter().for_each(|gone| refuse(gone, error.clone()));
                 continue;
             }
-            match self.pace.begin(now) {
+            match self.shared.pace.lock().begin(now) {
                 Begin::Now => {}
                 Begin::Timed => break,
                 Begin::After(wait) => {
                     ctx.run_later(wait, |this, ctx| {
-                        this.pace.fired();
+                        this.shared.pace.lock().fired();
                         this.begin(ctx);
                     });
                     break;
                 }
             }
             let Some(invocation) = self.waiting.pop_front() else { break };
-            self.running += 1;
-            self.figures.calls.fetch_add(1, Ordering::Relaxed);
-            let (spec, host) = (self.spec.clone(), node.clone());
-            let end = CallEnd::new(ctx.address(), spec.effect);
-            node.runtime.spawn(end.of(spec, invocation, host));
+            figures.running.fetch_add(1, Ordering::AcqRel);
+            figures.calls.fetch_add(1, Ordering::Relaxed);
+            node.runtime.spawn(CallEnd::new(self.shared.clone()).of(invocation, node.clone()));
         }
-        self.figures.running.store(self.running as u64, Ordering::Relaxed);
-        self.figures.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
+        figures.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
     }
+}
 
-    /// A tool keeps no state: the call is answered as a crash, and the tool goes on.
-    fn crashed(&mut self, id: String, message: String, site: Option<String>) {
-        self.figures.crashed.fetch_add(1, Ordering::Relaxed);
-        self.crashes = self.crashes.saturating_add(1);
-        let Some(node) = self.node.upgrade() else { return };
-        let settings = node.settings.load();
-        let supervision = &settings.supervision;
-        node.crashed(CrashReport {
-            group: None,
-            id,
-            at: clock::now(),
-            subject: format!("tool:{}", self.spec.name),
-            reason: CrashReason { kind: CrashKind::Panic, message, site },
-            message_type: Some(M::NAME.to_owned()),
-            message_id: None,
-            message_bytes: None,
-            repeat: self.crashes,
-            version: None,
-            lost: Some("nothing: a tool keeps no state".to_owned()),
-            decision: Decision::Restart { attempt: self.crashes, delay: Duration::ZERO },
-            max_restarts: supervision.max_restarts,
-            within: supervision.within,
-        });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    pub(super) struct Break;
+
+    impl<M: Typed> Handler<Break> for ToolCell<M> {
+        type Result = ();
+        fn handle(&mut self, _: Break, _: &mut Self::Context) {
+            panic!("as told")
+        }
     }
 }

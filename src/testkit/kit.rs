@@ -7,9 +7,14 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::points::Watch;
+use super::{
+    points::Watch,
+    probe::{Probe, TopicProbe},
+};
 use crate::{
-    Agent, AgentRef, Handle, Message, Tool, ToolRef, clock,
+    Agent, AgentRef, Handle, Message, Tool, ToolRef, Topic,
+    agent::double::Double,
+    clock,
     model::id::AgentId,
     runtime::{self, inbox::Control, node::Node, probe::StandIns, tool_cell::AnyTool},
     store::{MemoryStore, Store as _},
@@ -123,6 +128,34 @@ impl Kit {
         let never = || format!("{}/{key} has never committed", A::KIND);
         let row = row.with_context(never)?;
         runtime::decode::<A>(&row)?.with_context(never)
+    }
+
+    /// Puts a probe in the place of one agent, for the rest of the scenario: see [`Probe`]. One that runs leaves
+    /// memory first. A second probe of an agent replaces the first.
+    ///
+    /// Fails the scenario if no such kind is registered.
+    pub fn probe<A: Agent>(&self, key: &str) -> Probe<A> {
+        let double = Arc::new(Double::new(format!("{}/{key}", A::KIND)));
+        self.watch.stand_in(double.clone());
+        match self.node.kind(A::KIND) {
+            Some((_, kind)) => {
+                kind.members(&|other| other == key).iter().for_each(|(_, cell)| cell.tell(Control::Leave));
+            }
+            None => self.watch.problem(format!("no kind `{}` is registered to stand in for", A::KIND)),
+        }
+        Probe::new(double)
+    }
+
+    /// Puts a probe among the subscribers of one topic, for as long as it lives: see [`TopicProbe`].
+    ///
+    /// Fails the scenario if the topic's name is invalid.
+    pub fn topic_probe<M: Message>(&self, topic: &Topic<M>) -> TopicProbe<M> {
+        let double = Arc::new(Double::new(format!("the topic {topic}")));
+        match topic.stored() {
+            Ok(name) => self.watch.look_at::<M>(name, double.clone()),
+            Err(error) => self.watch.problem(format!("there is no topic `{topic}`: {error}")),
+        }
+        TopicProbe::new(double)
     }
 
     /// Replaces a tool that the program has registered with `stand_in`, for the rest of the scenario. The

@@ -51,6 +51,49 @@
 //! the scenario once for each of them with a crash right there. What your agents guarantee must hold across these
 //! too.
 //!
+//! # Probes
+//!
+//! A [`Probe`] takes the place of one agent, so that another one can be tested alone: it gets the messages, and says
+//! how they are answered. A [`TopicProbe`] sees what is published to a topic.
+//!
+//! ```
+//! use greenroom::{prelude::*, testkit};
+//! # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Price { item: String }
+//! # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Ship { item: String }
+//! # #[derive(Clone, Serialize, Deserialize, JsonSchema)] struct Order { item: String }
+//! # message! { Price -> u64; Ship -> (); Order -> u64 }
+//! # /// Knows the prices, and ships.
+//! # #[derive(Default, Serialize, Deserialize)] struct Store {}
+//! # impl Agent for Store { const KIND: &'static str = "store"; type Messages = (Price, Ship); }
+//! # impl Handler<Price> for Store {
+//! #     async fn handle(&mut self, _: Price, _: &Turn<Self>) -> Result<u64> { bail!("not in this test") }
+//! # }
+//! # impl Handler<Ship> for Store {
+//! #     async fn handle(&mut self, _: Ship, _: &Turn<Self>) -> Result<()> { bail!("not in this test") }
+//! # }
+//! # #[derive(Default, Serialize, Deserialize)] struct Shop {}
+//! # impl Agent for Shop { const KIND: &'static str = "shop"; type Messages = Order; }
+//! impl Handler<Order> for Shop {
+//!     async fn handle(&mut self, order: Order, turn: &Turn<Self>) -> Result<u64> {
+//!         let store = turn.agent::<Store>("main");
+//!         let price = store.ask(Price { item: order.item.clone() }).await?;
+//!         store.submit(Ship { item: order.item });
+//!         Ok(price)
+//!     }
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! testkit::run(Runtime::builder().agent::<Shop>().agent::<Store>(), async |kit| {
+//!     let mut store = kit.probe::<Store>("main");
+//!     store.answer(|price: &Price| Ok(price.item.len() as u64));
+//!     assert_eq!(kit.agent::<Shop>("a").ask(Order { item: "tea".into() }).await?, 3);
+//!     assert_eq!(store.expect::<Price>().await?.item, "tea");
+//!     assert_eq!(store.expect::<Ship>().await?.item, "tea"); // its task has succeeded
+//!     store.expect_none(Duration::from_secs(3_600)).await
+//! })
+//! # }
+//! ```
+//!
 //! # What is real
 //!
 //! Everything but the store, the threads and the clock: orchestrator, cells, dispatcher, group commit, tools and
@@ -70,11 +113,12 @@
 //! # What fails a scenario
 //!
 //! Its own error or panic; a committed state from which the agent cannot be restored; an agent that still runs
-//! when the node has ended; a fake for a tool that is not registered; work that does not become idle within ten
+//! when the node has ended; a fake or a probe for what is not registered; work that does not become idle within ten
 //! minutes of its time.
 
 mod kit;
 mod points;
+mod probe;
 
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
@@ -82,6 +126,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt as _;
 
 pub use kit::Kit;
+pub use probe::{Probe, Received, TopicProbe};
 
 use crate::{
     app::{Builder, Stage},

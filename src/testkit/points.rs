@@ -1,7 +1,8 @@
-//! The probe of a scenario's node: counts the crash points of its turns, crashes at one of them, and reads back
-//! every committed state.
+//! The hand of a scenario in its node: counts the crash points of its turns, crashes at one of them, reads back every
+//! committed state, and brings probes what is theirs.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -13,6 +14,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use crate::{
+    agent::{Message, double::Double, drops::Guarded, topic::Publication},
     runtime::{
         node::Node,
         probe::{Boundary, Probe},
@@ -33,7 +35,14 @@ pub(super) struct Watch {
     resting: AtomicBool,
     crash: Mutex<Option<Crash>>,
     problems: Mutex<Vec<String>>,
+    /// What stands in for agents, by their subjects.
+    doubles: Mutex<HashMap<String, Arc<Double>>>,
+    /// What looks on at topics, with their stored names.
+    lookers: Mutex<Vec<(Arc<str>, Looker)>>,
 }
+
+/// Takes a copy of what is published, if it is of its type.
+type Looker = Box<dyn Fn(&Publication) + Send>;
 
 impl Watch {
     pub(super) fn new(store: Arc<MemoryStore>, crash_at: Option<usize>) -> Self {
@@ -44,6 +53,8 @@ impl Watch {
             resting: AtomicBool::new(false),
             crash: Mutex::default(),
             problems: Mutex::default(),
+            doubles: Mutex::default(),
+            lookers: Mutex::default(),
         }
     }
 
@@ -65,6 +76,21 @@ impl Watch {
     /// What was wrong, whatever the scenario says.
     pub(super) fn problems(&self) -> Vec<String> {
         self.problems.lock().clone()
+    }
+
+    /// Puts something in the place of an agent.
+    pub(super) fn stand_in(&self, double: Arc<Double>) {
+        self.doubles.lock().insert(double.subject().to_owned(), double);
+    }
+
+    /// Has a double get what is published to a topic as well.
+    pub(super) fn look_at<M: Message>(&self, topic: Arc<str>, double: Arc<Double>) {
+        let looker = move |publication: &Publication| {
+            if let Some(message) = publication.body.downcast_ref::<Guarded<M>>().and_then(Guarded::get) {
+                double.put(message.clone(), None);
+            }
+        };
+        self.lookers.lock().push((topic, Box::new(looker)));
     }
 
     fn read_back(&self, node: &Node, write: &StateWrite) -> anyhow::Result<()> {
@@ -101,5 +127,14 @@ impl Probe for Watch {
                 write.kind, write.key
             ));
         }
+    }
+
+    fn double(&self, kind: &str, key: &str) -> Option<Arc<Double>> {
+        self.doubles.lock().get(&format!("{kind}/{key}")).cloned()
+    }
+
+    fn published(&self, topic: &str, publication: &Publication) {
+        let lookers = self.lookers.lock();
+        lookers.iter().filter(|(name, _)| **name == *topic).for_each(|(_, looker)| looker(publication));
     }
 }

@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the end of a task must not be lost to a full mailbox; slots bound how many there are",
     ),
     ("src/runtime/dispatcher/newborns.rs", "do_send(", "nor the beginning of one: slots bound them too"),
-    ("src/runtime/tool_call.rs", "do_send(", "nor the end of a call: what runs at once bounds them"),
+    ("src/runtime/tool_cell.rs", "do_send(", "nor the end of a call: what runs at once bounds them"),
 ];
 
 /// The longest file, without its tests.

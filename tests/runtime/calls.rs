@@ -95,6 +95,59 @@ async fn a_tool_goes_on_whatever_a_call_of_it_drops_or_says() {
     assert_eq!((info.crashed, info.waiting), (4, 0));
 }
 
+/// Cannot be read, not even with an error.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Brittle {
+    #[serde(deserialize_with = "breaks")]
+    n: u64,
+}
+message!(Brittle -> ());
+
+fn breaks<'de, D: serde::Deserializer<'de>>(_: D) -> std::result::Result<u64, D::Error> {
+    panic!("it breaks")
+}
+
+struct Takes;
+impl Tool for Takes {
+    const NAME: &'static str = "takes";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Brittle;
+    async fn run(&self, _: Brittle, _: &Call) -> Result<()> {
+        Ok(())
+    }
+}
+#[derive(Default, Serialize, Deserialize)]
+struct Taker {}
+impl Agent for Taker {
+    const KIND: &'static str = "taker";
+    type Messages = Brittle;
+}
+impl Handler<Brittle> for Taker {
+    async fn handle(&mut self, _: Brittle, _: &Turn<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// It is read by the dispatcher, which must not end of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_panics_where_it_is_read_fails_its_task_alone() {
+    let world = World::start(Runtime::builder().tool(Takes).agent::<Taker>()).await;
+    let handle = world.handle();
+    for _ in 0..2 {
+        let for_tool = soon(handle.tool::<Takes>().submit(Brittle { n: 1 })).await.unwrap();
+        let for_agent = soon(handle.agent::<Taker>("a").submit(Brittle { n: 1 })).await.unwrap();
+        for task in [for_tool, for_agent] {
+            let Outcome::Failed(fault) = outcome::<Brittle>(&handle, task).await else {
+                panic!("it succeeded")
+            };
+            assert!(fault.message.contains("it breaks"), "{fault}");
+        }
+    }
+    let called = soon(handle.operator().call("takes", br#"{"n":1}"#, Default::default())).await;
+    assert!(called.unwrap_err().to_string().contains("it breaks"));
+    assert_eq!(handle.operator().fatal(), None);
+}
+
 /// It would be given back, and begin again, for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_tool_breaks_at_its_end_has_used_an_attempt() {

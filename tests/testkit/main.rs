@@ -5,7 +5,9 @@ mod crashes;
 #[allow(dead_code)] // its `main`, and what that alone uses
 #[path = "../../examples/crawler.rs"]
 mod crawler;
+mod groups;
 mod keys;
 mod kit;
+mod probes;
 mod schedules;
 mod timers;

@@ -43,6 +43,7 @@ use super::{
     Agent,
     answer::AskError,
     chain::{Chain, Waiting},
+    double::Double,
     host::{Host, Reads},
     lane::{Lane, Name},
     letter::Meta,
@@ -70,6 +71,8 @@ pub struct Turn<A: Agent> {
     outbox: Mutex<Option<Box<Outbox>>>,
     pub(crate) gate: Gate,
     pub(crate) is_new: bool,
+    /// A test has its messages, in place of the agent.
+    pub(crate) is_double: bool,
     now: AtomicI64,
     aside: OnceLock<Box<Aside>>,
     timers: OnceLock<Arc<Timers<A>>>,
@@ -122,6 +125,7 @@ impl<A: Agent> Turn<A> {
             outbox: Mutex::default(),
             gate: Gate::default(),
             is_new: true,
+            is_double: false,
             now: AtomicI64::new(0),
             aside: OnceLock::new(),
             timers: OnceLock::new(),
@@ -188,6 +192,11 @@ impl<A: Agent> Turn<A> {
     /// For the cell: what the turn leaves behind.
     pub(crate) fn take_outbox(&mut self) -> Option<Box<Outbox>> {
         self.outbox.get_mut().take_if(|outbox| !outbox.is_empty())
+    }
+
+    /// What a test has put in the agent's place.
+    pub(crate) fn double(&self) -> Option<Arc<Double>> {
+        self.host.double(&self.lane.name.kind, &self.lane.name.key)
     }
 
     fn name(&self) -> &Name {

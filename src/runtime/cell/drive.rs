@@ -154,7 +154,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
                     continue;
                 }
             }
-            if patience.is_none() && air.inbox.control() == Control::Cut {
+            if patience.is_none() && matches!(air.inbox.control(), Control::Renew | Control::Cut) {
                 patience = Some(Cut::Stopped).map(|cut| (cut, Box::pin(tokio::time::sleep(cut.grace()))));
             }
             if let Some((cut, patience)) = &mut patience

@@ -169,8 +169,11 @@ impl<A: Agent> Runner<A> {
     pub(super) async fn close(&mut self) {
         self.report_turns();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
-        if let Some(agent) = self.agent.as_mut() {
-            let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
+        if let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) {
+            let (turn, mut limit) = (&self.turn, self.kind.policy.turn_timeout);
+            if self.air.inbox.control() == Control::Renew {
+                limit = limit.min(STOP_GRACE); // others wait for it
+            }
             if let Err(why) = hook(agent.on_stop(turn), turn, &self.air.inbox, limit).await {
                 let (problem, site) = match why {
                     Unhooked::Failed(problem, site) => (problem, site),

@@ -45,12 +45,15 @@ impl<A: Agent> Unpin for Cell<A> {}
 impl<A: Agent> Cell<A> {
     /// Starts a cell for an attached lane, on the current arbiter.
     pub(crate) fn launch(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>) {
-        let inbox = Arc::new(Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed)));
+        let probe = node.probe.as_ref();
+        let is_double = probe.is_some_and(|probe| probe.double(A::KIND, &lane.name.key).is_some());
+        let is_probed = probe.is_some() && !is_double;
+        let inbox = Arc::new(Inbox::new(node.starts.fetch_add(1, Ordering::Relaxed), is_probed));
         inbox.active_at.store(node.tick(), Ordering::Relaxed);
         if node.logger.wants(Level::Debug, event::AGENT_STARTED) {
             node.logger.emit(Event::new(Level::Debug, event::AGENT_STARTED, lane.name.subject()));
         }
-        let runner = Runner::new(node, kind.clone(), lane.clone(), inbox.clone());
+        let runner = Runner::new(node, kind.clone(), lane.clone(), inbox.clone(), is_double);
         let addr = Self { runner: Some(Box::new(runner)), inbox: inbox.clone() }.start();
         kind.live.insert(Live { lane, inbox, addr });
     }

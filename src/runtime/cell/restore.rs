@@ -23,7 +23,12 @@ use crate::{
         snapshot,
         supervision::{CrashKind, CrashReason, Decision},
     },
-    runtime::{crashes::guard, inbox::Phase, millis},
+    runtime::{
+        crashes::guard,
+        inbox::{Control, Phase},
+        millis,
+        restart_order::Part,
+    },
     store::{AgentRow, SeenState, StoreError, StoredStatus},
 };
 
@@ -210,9 +215,7 @@ impl<A: Agent> Runner<A> {
         let delay = match decision {
             Decision::Restart { delay, .. } => Some(delay),
             // Its group decides what becomes of it.
-            Decision::Exceeded { .. } if self.kind.policy.group.is_some() => {
-                Some(self.kind.policy.restart.read().backoff_max)
-            }
+            Decision::Exceeded { .. } if self.kind.policy.group.is_some() => Some(self.longest()),
             Decision::Exceeded { .. } | Decision::Leave => None,
         };
         match delay {
@@ -245,9 +248,15 @@ impl<A: Agent> Runner<A> {
         self.let_go()
     }
 
-    /// Runs `on_start`.
+    /// Runs `on_start`, where others restart as well when it comes to its place.
     async fn open(&mut self) -> Result<(), NotOpen> {
-        let Some(agent) = self.agent.as_mut() else { return Ok(()) };
+        let part = self.inbox().part.lock().take();
+        // Until the end of this function, which is that of its start.
+        let _part = match part {
+            Some(part) => Some(self.take_place(part).await?),
+            None => None,
+        };
+        let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) else { return Ok(()) };
         self.turn.is_new = self.air.image.is_none();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
@@ -266,6 +275,17 @@ impl<A: Agent> Runner<A> {
             Err(Unhooked::Failed(message, site)) => Err(failed(format!("on_start: {message}"), site)),
             Err(Unhooked::Left) => Err(NotOpen::Left),
         }
+    }
+}
+
+impl<A: Agent> Runner<A> {
+    /// Waits for its place in a restart of several: it has stopped.
+    async fn take_place(&self, mut part: Box<Part>) -> Result<Box<Part>, NotOpen> {
+        self.inbox().done(Control::Renew);
+        self.inbox().set_phase(Phase::Restarting);
+        part.stopped();
+        let is_there = self.unless_leaving(part.place()).await;
+        if is_there { Ok(part) } else { Err(NotOpen::Left) }
     }
 }
 

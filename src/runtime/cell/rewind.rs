@@ -1,6 +1,6 @@
 //! Failed turns: the crash is reported and decided, and that turn alone is undone.
 
-use std::{future::Future as _, sync::atomic::Ordering, task::Poll, time::Duration};
+use std::{future::Future, sync::atomic::Ordering, task::Poll, time::Duration};
 
 use uuid::Uuid;
 
@@ -10,13 +10,20 @@ use super::{
     window::Entry,
 };
 use crate::{
-    agent::{Agent, AnyLetter, AskError, Envelope, Fault, Persistence, Ran, messages::EnvelopeOf},
+    agent::{
+        Agent, AnyLetter, AskError, Envelope, Fault, Persistence, Ran, messages::EnvelopeOf,
+        turn::Activation as _,
+    },
     clock,
-    model::supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
+    model::{
+        group::Strategy,
+        supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
+    },
     runtime::{
         crashes::{drop_panicked, guard},
         groups::MemberCrashed,
-        inbox::{Control, Phase},
+        inbox::Phase,
+        restart_order,
     },
 };
 
@@ -119,14 +126,13 @@ impl<A: Agent> Runner<A> {
             Decision::Restart { delay, .. } => {
                 self.inbox().set_phase(Phase::Restarting);
                 self.back_off(delay).await;
-                self.rewind_if_gone().await
+                self.start_again().await
             }
             // Its group decides what becomes of it.
             Decision::Exceeded { .. } if self.kind.policy.group.is_some() => {
                 self.inbox().set_phase(Phase::Restarting);
-                let delay = self.kind.policy.restart.read().backoff_max;
-                self.back_off(delay).await;
-                self.rewind_if_gone().await
+                self.back_off(self.longest()).await;
+                self.start_again().await
             }
             Decision::Exceeded { attempts } => {
                 if let Some(exit) = self.rewind_if_gone().await {
@@ -175,16 +181,48 @@ impl<A: Agent> Runner<A> {
 
     /// Waits, unless an operator or the end of the node asks it to leave. `false`: it is asked.
     pub(super) async fn back_off(&self, delay: Duration) -> bool {
-        let mut timer = std::pin::pin!(tokio::time::sleep(delay));
+        if delay.is_zero() {
+            return self.unless_leaving(std::future::ready(())).await;
+        }
+        self.unless_leaving(tokio::time::sleep(delay)).await
+    }
+
+    /// Waits for this, unless it is asked to leave. `false`: it is asked.
+    pub(super) async fn unless_leaving(&self, wait: impl Future<Output = ()>) -> bool {
+        let mut wait = std::pin::pin!(wait);
         std::future::poll_fn(|cx| {
             self.inbox().waker.register(cx.waker());
-            match self.inbox().control() {
-                Control::Leave | Control::Drain | Control::Cut => Poll::Ready(false),
-                _ if delay.is_zero() => Poll::Ready(true),
-                _ => timer.as_mut().poll(cx).map(|()| true),
+            if self.inbox().is_leaving() {
+                return Poll::Ready(false);
             }
+            if self.agent.is_none()
+                && let Some(part) = &mut *self.inbox().part.lock()
+            {
+                part.stopped(); // who leads a restart need not wait for more
+            }
+            wait.as_mut().poll(cx).map(|()| true)
         })
         .await
+    }
+
+    /// How long one waits past its intensity: until its group has decided, where it does so in an order.
+    pub(super) fn longest(&self) -> Duration {
+        let is_led = self.inbox().part.lock().is_some();
+        if is_led { Duration::ZERO } else { self.kind.policy.restart.read().backoff_max }
+    }
+
+    /// Starts again after a crash: in its place, where others restart with it.
+    async fn start_again(&mut self) -> Option<Exit> {
+        let is_led = self.inbox().part.lock().is_some();
+        if self.agent.is_none() || !is_led {
+            return self.rewind_if_gone().await;
+        }
+        // It went on, to judge its neighbours by it: what they did is to be durable.
+        if let Some(exit) = Box::pin(self.calm_down()).await {
+            return Some(exit);
+        }
+        self.close().await;
+        self.revive().await
     }
 
     async fn rewind_if_gone(&mut self) -> Option<Exit> {
@@ -207,6 +245,7 @@ impl<A: Agent> Runner<A> {
             meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
         let group = self.kind.policy.group.as_deref();
         let group = self.node.groups.iter().find(|g| group == Some(&*g.name));
+        let strategy = group.map(|g| g.policy.strategy);
         let report = CrashReport {
             group: group.map(|g| (g.name.clone(), g.policy.strategy)),
             id: Uuid::now_v7().to_string(),
@@ -244,7 +283,13 @@ impl<A: Agent> Runner<A> {
         {
             let (kind, key) = (A::KIND, self.lane.name.key.clone());
             let gave_up = matches!(decision, Decision::Exceeded { .. });
-            self.node.member_crashed(MemberCrashed { group, kind, key, gave_up });
+            let takes_along = strategy.is_some_and(|strategy| strategy != Strategy::OneForOne);
+            let place = (gave_up || takes_along).then(|| {
+                let (part, lead) = restart_order::part();
+                *self.inbox().part.lock() = Some(Box::new(part));
+                lead
+            });
+            self.node.member_crashed(MemberCrashed { group, kind, key, gave_up, place });
         }
         self.node.crashed(report);
         (decision, fault)

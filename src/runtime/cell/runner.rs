@@ -99,8 +99,16 @@ pub(super) struct Runner<A: Agent> {
     pub(super) nth: u32,
 }
 impl<A: Agent> Runner<A> {
-    pub(super) fn new(node: Arc<Node>, kind: Arc<Kind<A>>, lane: Arc<Lane<A>>, inbox: Arc<Inbox>) -> Self {
+    pub(super) fn new(
+        node: Arc<Node>,
+        kind: Arc<Kind<A>>,
+        lane: Arc<Lane<A>>,
+        inbox: Arc<Inbox>,
+        is_double: bool,
+    ) -> Self {
+        let probed = inbox.is_probed;
         let mut turn = Turn::new(node.host(), lane.clone());
+        turn.is_double = is_double;
         turn.activation = Some(inbox.clone());
         Self {
             epoch: node.epoch(lane.name.id),
@@ -118,7 +126,7 @@ impl<A: Agent> Runner<A> {
             decided: 0,
             flushed_at: Instant::now(),
             detached: false,
-            probed: node.probe.is_some(),
+            probed,
             alarm: None,
             turns: 0,
             failures: 0,
@@ -131,8 +139,9 @@ impl<A: Agent> Runner<A> {
         }
     }
 
+    /// Whether its state is not kept; a test's double has none.
     pub(super) fn volatile(&self) -> bool {
-        matches!(self.kind.policy.persistence, Persistence::Volatile)
+        self.turn.is_double || matches!(self.kind.policy.persistence, Persistence::Volatile)
     }
 
     pub(super) fn subject(&self) -> String {
@@ -423,10 +432,10 @@ impl<A: Agent> Runner<A> {
             }
             Control::Passivate => self.passivate().await,
             Control::Renew => {
-                self.inbox().done(Control::Renew);
                 self.lane.forgive();
                 self.streak = 0;
                 self.close().await;
+                self.inbox().done(Control::Renew);
                 self.revive().await
             }
             Control::Crash => {

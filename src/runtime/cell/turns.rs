@@ -142,7 +142,7 @@ impl<A: Agent> Runner<A> {
     /// Where a test has the turn crash.
     #[inline]
     fn cut_short(&self, boundary: Boundary, letter: Option<&EnvelopeOf<A>>) -> Option<End> {
-        let probe = self.node.probe.as_deref()?;
+        let probe = self.node.probe.as_deref().filter(|_| self.probed)?;
         let message = letter.map_or("", |letter| letter.wire_name());
         let crashes = probe.comes_to(boundary, format_args!("`{message}` in {}", self.subject()));
         crashes.then(|| End::panicked("a test crashed it".to_owned(), None))

@@ -53,7 +53,7 @@ impl Operator {
             let info = tool.info();
             let mut child =
                 leaf("tool", &info.name, if info.running > 0 { "active" } else { "idle" }, info.waiting);
-            child.restarts = info.crashed;
+            child.restarts = info.crashed + info.restarts;
             root.children.push(child);
         }
         let mut groups: Vec<_> = node.groups.iter().map(|g| leaf("group", &g.name, "active", 0)).collect();

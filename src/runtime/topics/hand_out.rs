@@ -32,6 +32,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 impl Node {
     /// Tells a topic's subscribers, or has them told.
     pub(crate) fn publish_to(&self, topic: Arc<str>, publication: Publication) {
+        if let Some(probe) = &self.probe {
+            probe.published(&topic, &publication);
+        }
         let way = self.topics.index.lock().post(&topic, publication, Instant::now());
         match way {
             Way::Now(publication, audience) => {

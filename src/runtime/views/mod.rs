@@ -269,6 +269,9 @@ pub struct ToolInfo {
     pub failed: u64,
     /// How many of them crashed.
     pub crashed: u64,
+    /// How often the tool itself was brought back.
+    #[serde(default)]
+    pub restarts: u64,
 }
 
 /// A mailbox.
