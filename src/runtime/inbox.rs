@@ -82,9 +82,7 @@ pub(crate) trait Cargo: Send {
 
 /// One activation's letterbox.
 pub(crate) struct Inbox {
-    /// Of an outcome that has come: what it is, unless it is durable.
-    trouble: Mutex<Option<Box<Outcome>>>,
-    cargo: Mutex<Option<Box<dyn Cargo>>>,
+    pub held: Mutex<Held>,
     has_outcome: AtomicBool,
     control: AtomicU8,
     /// What the cell has taken from its lane and not begun is to be cleared when it leaves.
@@ -104,10 +102,19 @@ pub(crate) struct Inbox {
     pub restarts: AtomicU32,
     /// Its mailbox was seen nearly full, and not half empty after that.
     pub flooded: Since,
+}
+
+/// What an agent at rest has nothing of: under one lock, since it has an inbox too.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// Of an outcome that has come: what it is, unless it is durable.
+    trouble: Option<Box<Outcome>>,
+    /// What the commit under way holds back.
+    cargo: Option<Box<dyn Cargo>>,
     /// Its part in a restart of several, until it comes to it.
-    pub part: Mutex<Option<Box<Part>>>,
+    pub part: Option<Box<Part>>,
     /// What a turn that waits is at.
-    pub current: Mutex<Option<Box<Current>>>,
+    pub current: Option<Box<Current>>,
 }
 
 /// A turn that waits for something.
@@ -127,8 +134,7 @@ impl Inbox {
         Self {
             is_probed,
             started,
-            trouble: Mutex::new(None),
-            cargo: Mutex::new(None),
+            held: Mutex::default(),
             has_outcome: AtomicBool::new(false),
             control: AtomicU8::new(0),
             clears: AtomicBool::new(false),
@@ -139,19 +145,17 @@ impl Inbox {
             version: AtomicI64::new(0),
             restarts: AtomicU32::new(0),
             flooded: Since::default(),
-            part: Mutex::new(None),
-            current: Mutex::new(None),
         }
     }
 
     /// Puts down what the commit that is about to begin will release.
     pub(crate) fn load(&self, cargo: Box<dyn Cargo>) {
-        *self.cargo.lock() = Some(cargo);
+        self.held.lock().cargo = Some(cargo);
     }
 
     /// Takes it back, where nobody has released it.
     pub(crate) fn unload(&self) -> Option<Box<dyn Cargo>> {
-        self.cargo.lock().take()
+        self.held.lock().cargo.take()
     }
 
     /// Releases what the commit holds back: it is durable.
@@ -172,10 +176,10 @@ impl Inbox {
     }
 
     pub(crate) fn land(&self, outcome: Outcome) {
-        let mut trouble = self.trouble.lock();
-        *trouble = Some(outcome).filter(|o| !matches!(o, Outcome::Durable)).map(Box::new);
+        let mut held = self.held.lock();
+        held.trouble = Some(outcome).filter(|o| !matches!(o, Outcome::Durable)).map(Box::new);
         self.has_outcome.store(true, Ordering::Release);
-        drop(trouble);
+        drop(held);
         self.waker.wake();
     }
 
@@ -190,9 +194,9 @@ impl Inbox {
             return None;
         }
         // Both or neither: what lands next must not be taken for durable because this was taken.
-        let mut trouble = self.trouble.lock();
+        let mut held = self.held.lock();
         self.has_outcome.store(false, Ordering::Relaxed);
-        Some(trouble.take().map_or(Outcome::Durable, |trouble| *trouble))
+        Some(held.trouble.take().map_or(Outcome::Durable, |trouble| *trouble))
     }
 
     pub(crate) fn tell(&self, control: Control) {

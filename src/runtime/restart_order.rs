@@ -89,7 +89,7 @@ async fn wait(end: &CancellationToken) {
 impl Inbox {
     /// Has its cell restart in its place among others.
     fn restart(&self, part: Part) {
-        *self.part.lock() = Some(Box::new(part));
+        self.held.lock().part = Some(Box::new(part));
         self.tell(Control::Renew);
     }
 }

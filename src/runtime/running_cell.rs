@@ -50,8 +50,8 @@ impl<A: Agent> Live<A> {
     }
 
     pub(crate) fn info(&self) -> LiveInfo {
-        let current = self.inbox.current.lock();
-        let current = current.as_ref().map(|at| (at.message, millis(at.since.elapsed())));
+        let held = self.inbox.held.lock();
+        let current = held.current.as_ref().map(|at| (at.message, millis(at.since.elapsed())));
         LiveInfo {
             status: self.status(),
             mailbox: mailbox(&self.lane),

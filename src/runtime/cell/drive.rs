@@ -177,7 +177,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
             let yields = terms.awaited && terms.keep && terms.budget > LONG && !turn.gate.is_passed();
             let (since, timer) = timer.get_or_insert_with(|| {
                 let since = Instant::now();
-                *air.inbox.current.lock() = Some(Box::new(Current { message: name, since }));
+                air.inbox.held.lock().current = Some(Box::new(Current { message: name, since }));
                 (since, Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget })))
             });
             while timer.as_mut().poll(cx).is_ready() {
@@ -195,7 +195,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
     })
     .await;
     if timer.is_some() {
-        let since = air.inbox.current.lock().take();
+        let since = air.inbox.held.lock().current.take();
         air.waited = since.map(|current| current.since.elapsed()).unwrap_or_default();
     }
     if let End::Ran(_) = end {

@@ -250,7 +250,7 @@ impl<A: Agent> Runner<A> {
 
     /// Runs `on_start`, where others restart as well when it comes to its place.
     async fn open(&mut self) -> Result<(), NotOpen> {
-        let part = self.inbox().part.lock().take();
+        let part = self.inbox().held.lock().part.take();
         // Until the end of this function, which is that of its start.
         let _part = match part {
             Some(part) => Some(self.take_place(part).await?),

@@ -196,7 +196,7 @@ impl<A: Agent> Runner<A> {
                 return Poll::Ready(false);
             }
             if self.agent.is_none()
-                && let Some(part) = &mut *self.inbox().part.lock()
+                && let Some(part) = &mut self.inbox().held.lock().part
             {
                 part.stopped(); // who leads a restart need not wait for more
             }
@@ -207,13 +207,13 @@ impl<A: Agent> Runner<A> {
 
     /// How long one waits past its intensity: until its group has decided, where it does so in an order.
     pub(super) fn longest(&self) -> Duration {
-        let is_led = self.inbox().part.lock().is_some();
+        let is_led = self.inbox().held.lock().part.is_some();
         if is_led { Duration::ZERO } else { self.kind.policy.restart.read().backoff_max }
     }
 
     /// Starts again after a crash: in its place, where others restart with it.
     async fn start_again(&mut self) -> Option<Exit> {
-        let is_led = self.inbox().part.lock().is_some();
+        let is_led = self.inbox().held.lock().part.is_some();
         if self.agent.is_none() || !is_led {
             return self.rewind_if_gone().await;
         }
@@ -286,7 +286,7 @@ impl<A: Agent> Runner<A> {
             let takes_along = strategy.is_some_and(|strategy| strategy != Strategy::OneForOne);
             let place = (gave_up || takes_along).then(|| {
                 let (part, lead) = restart_order::part();
-                *self.inbox().part.lock() = Some(Box::new(part));
+                self.inbox().held.lock().part = Some(Box::new(part));
                 lead
             });
             self.node.member_crashed(MemberCrashed { group, kind, key, gave_up, place });
