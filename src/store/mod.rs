@@ -19,6 +19,7 @@ mod families;
 mod finish;
 mod history;
 mod journal;
+mod listed;
 mod lists;
 mod member;
 mod memory;
@@ -424,7 +425,8 @@ pub trait Store:
     /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`).
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError>;
 
-    /// One page of tasks, newest first, hot and archived. With a filter, about ten thousand are scanned at most.
+    /// One page of tasks, newest first, hot and archived: without their results, and with bounded errors. With a
+    /// filter, about ten thousand are scanned at most.
     async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError>;
 
     /// A task's history, oldest first; empty if the task is unknown.

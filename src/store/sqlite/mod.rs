@@ -425,6 +425,11 @@ impl Families for SqliteStore {
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
         self.read(move |c| families::kin_behind(c, id, limit)).await
     }
+
+    async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError> {
+        let ids = ids.to_owned();
+        self.read(move |c| families::relatives(c, &ids)).await
+    }
 }
 
 #[async_trait]
