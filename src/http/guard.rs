@@ -19,6 +19,7 @@ use super::{
     access::{Caller, address_of, is_foreign, secure},
     audit::{self, Named},
     deliver::{compressed, paced},
+    pipeline::{Pipeline, until_sent},
     problem::{Problem, code_of},
     request_id::{REQUEST_ID, request_id},
     server::Ctx,
@@ -30,10 +31,10 @@ use crate::model::{
 
 /// The first and the last of all: refuses what nobody should see, and measures.
 pub(super) async fn front(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let began = Instant::now();
+    let (began, answering) = (Instant::now(), Pipeline::begin(&mut request));
     let method = method_label(request.method());
     let id = request_id(request.headers());
     let answered = match admit(&request) {
@@ -79,7 +80,7 @@ pub(super) async fn front(
         answered.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     let patience = ctx.map_or(Duration::ZERO, |ctx| ctx.settings.http.timeout);
-    Ok(paced(answered, patience))
+    Ok(until_sent(paced(answered, patience), answering))
 }
 
 /// Whether somebody tried what they may not. Who has shown nothing yet, as a browser before its login, did not.

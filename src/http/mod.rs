@@ -34,6 +34,7 @@ mod node;
 mod openapi;
 mod params;
 mod path;
+mod pipeline;
 mod problem;
 mod repair;
 mod request_id;

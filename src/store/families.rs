@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::model::id::TaskId;
+use crate::model::{id::TaskId, task::TaskView};
 
 /// The most that one look reads.
 pub(super) const MAX_LOOK: usize = 10_000;
@@ -31,16 +31,20 @@ pub trait Families: Send + Sync {
 
     /// The tasks behind an id, in the order of their ids, hot and archived: the first `limit`, 1 to 10,000.
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError>;
+
+    /// Those of these tasks that are known, as lists show them, in the order of their ids.
+    async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError>;
 }
 
 /// Writes the reads for one connection, as [`schedule_statements`](super::schedules::schedule_statements) does.
 macro_rules! family_reads {
     ($conn:ty, [$($async:tt)*], [$($wait:tt)*]) => {
         use crate::{
-            model::id::TaskId,
+            model::{id::TaskId, task::TaskView},
             store::{
                 StoreError,
                 families::{Kin, MAX_LOOK},
+                listed::{ListedEnd, ListedTask},
                 schema::{greenroom_task_archive, greenroom_task_edges, greenroom_tasks},
                 values::Id,
             },
@@ -94,6 +98,29 @@ macro_rules! family_reads {
             kin.dedup_by_key(|kin| kin.id);
             kin.truncate(limit);
             Ok(kin)
+        }
+
+        /// Those of these tasks that are known.
+        pub(super) $($async)* fn relatives(
+            conn: &mut $conn,
+            ids: &[TaskId],
+        ) -> Result<Vec<TaskView>, StoreError> {
+            use greenroom_task_archive::dsl as archive;
+            use greenroom_tasks::dsl as hot;
+            let ids: Vec<Id> = ids.iter().map(|id| Id::from(*id)).collect();
+            let unfinished = hot::greenroom_tasks.filter(hot::id.eq_any(ids.clone()));
+            let unfinished = unfinished.select(ListedTask::as_select());
+            let unfinished: Vec<ListedTask> = RunQueryDsl::load(unfinished, conn)$($wait)*.map_err(sql)?;
+            let ended = archive::greenroom_task_archive.filter(archive::id.eq_any(ids));
+            let ended = ended.select(ListedEnd::as_select());
+            let ended: Vec<ListedEnd> = RunQueryDsl::load(ended, conn)$($wait)*.map_err(sql)?;
+            let unfinished = unfinished.into_iter().map(ListedTask::into_view);
+            let views = unfinished.chain(ended.into_iter().map(ListedEnd::into_view));
+            let mut views: Vec<TaskView> = views.collect::<Result<_, _>>()?;
+            // one that ended between the two reads is told as ended
+            views.sort_by_key(|view| (view.id, std::cmp::Reverse(view.state)));
+            views.dedup_by_key(|view| view.id);
+            Ok(views)
         }
     };
 }

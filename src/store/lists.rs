@@ -93,11 +93,11 @@ macro_rules! lists {
 
         $crate::store::lists::table!(
             $conn, $db, [$($async)*], [$($wait)*],
-            greenroom_tasks, TaskRow, hot_floor, hot_page, (TaskState::Running, RUNNING)
+            greenroom_tasks, ListedTask, hot_floor, hot_page, (TaskState::Running, RUNNING)
         );
         $crate::store::lists::table!(
             $conn, $db, [$($async)*], [$($wait)*],
-            greenroom_task_archive, ArchivedRow, archived_floor, archived_page, (TaskState::Failed, FAILED)
+            greenroom_task_archive, ListedEnd, archived_floor, archived_page, (TaskState::Failed, FAILED)
         );
 
         /// One look at what failed or was cancelled, newest first.
@@ -109,7 +109,7 @@ macro_rules! lists {
             use greenroom_task_archive::dsl;
             let mut query = dsl::greenroom_task_archive
                 .filter(dsl::state.ge(FAILED))
-                .select((dsl::id, dsl::state, dsl::target, dsl::tags, dsl::error))
+                .select((dsl::id, dsl::state, dsl::target, dsl::tags, part(dsl::error, 1, ERROR_BYTES)))
                 .into_boxed::<$db>();
             if let Some(before) = before {
                 query = query.filter(dsl::id.lt(Id::from(before)));
@@ -123,7 +123,7 @@ macro_rules! lists {
                     state: state_of(state)?,
                     target: target_of(&target),
                     tags: tags_of(tags.as_deref()),
-                    code: code_of(error.as_deref()),
+                    code: error.as_deref().and_then(error_of_beginning).map(|error| error.code),
                 })
             };
             rows.into_iter().map(dead).collect()

@@ -15,10 +15,12 @@ mod commit_retry;
 mod crashes;
 mod deletions;
 mod entities;
+mod error;
 mod families;
 mod finish;
 mod history;
 mod journal;
+mod listed;
 mod lists;
 mod member;
 mod memory;
@@ -46,6 +48,7 @@ pub use commit_retry::Tries;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use deletions::{Deletion, Deletions};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
+pub use error::StoreError;
 pub use families::{Families, Kin};
 pub(crate) use finish::TELLING_ATTEMPTS;
 pub use journal::{Journals, SignalFound};
@@ -75,30 +78,6 @@ use crate::model::{
     task::{ClaimId, Claimed, DeadTask, HeldClaim, Queue, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
-
-/// Why a whole call failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Nothing happened; the call may be repeated.
-    #[error("the store did not take it: {0}")]
-    NotDone(String),
-    /// The call may or may not have taken effect: send the same units again.
-    #[error("the outcome is unknown: {0}")]
-    Unknown(String),
-    /// No room is left on the device.
-    #[error("the disk is full: {0}")]
-    Full(String),
-    /// The device failed to keep a commit: the process must end.
-    #[error("the device failed to keep a commit: {0}")]
-    Fatal(String),
-    /// The stored data cannot be read.
-    #[error("the stored data cannot be read: {0}")]
-    Corrupt(String),
-    /// Another process uses it, or it was made by a newer version.
-    #[error("{0}")]
-    Refused(String),
-}
 
 /// Operators' lasting decisions about an agent; everything else of its status is memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -426,7 +405,8 @@ pub trait Store:
     /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`).
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError>;
 
-    /// One page of tasks, newest first, hot and archived. With a filter, about ten thousand are scanned at most.
+    /// One page of tasks, newest first, hot and archived: without their results, and with bounded errors. With a
+    /// filter, about ten thousand are scanned at most.
     async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError>;
 
     /// A task's history, oldest first; empty if the task is unknown.

@@ -25,10 +25,11 @@ macro_rules! reads {
             store::{
                 AgentFilter, AgentRow, Doom, KeyRow, Oldest, StoreError, StoredStatus, TaskFilter,
                 TaskPage,
+                listed::{ERROR_BYTES, ListedEnd, ListedTask, error_of_beginning},
                 read::{SCAN_LIMIT, MAX_PAGE, page},
-                rows::{ArchivedRow, StoredAgent, TaskRow, code_of, state_of, tags_of, target_of},
+                rows::{ArchivedRow, StoredAgent, TaskRow, state_of, tags_of, target_of},
                 told,
-                sql_text::{letters, replace, substr, tag_places},
+                sql_text::{letters, part, replace, substr, tag_places},
                 schema::{
                     greenroom_agents, greenroom_idempotency, greenroom_paused, greenroom_snapshots,
                     greenroom_subscriptions, greenroom_task_archive, greenroom_task_events, greenroom_tasks,
@@ -199,16 +200,31 @@ macro_rules! reads {
             row.first(conn)$($wait)*.optional().map_err(sql)
         }
 
+        $($async)* fn hot_view(conn: &mut $conn, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+            use greenroom_tasks::dsl;
+            let row = dsl::greenroom_tasks.filter(dsl::id.eq(Id::from(id)));
+            let row = row.select((ListedTask::as_select(), dsl::error)).first(conn)$($wait)*.optional().map_err(sql)?;
+            row.map(|(task, error): (ListedTask, _)| task.whole(error)).transpose()
+        }
+
+        $($async)* fn archived_view(conn: &mut $conn, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+            use greenroom_task_archive::dsl;
+            let row = dsl::greenroom_task_archive.filter(dsl::id.eq(Id::from(id)));
+            let row = row.select((ListedEnd::as_select(), dsl::result, dsl::error));
+            let row = row.first(conn)$($wait)*.optional().map_err(sql)?;
+            row.map(|(task, result, error): (ListedEnd, _, _)| task.whole(result, error)).transpose()
+        }
+
         /// A task, hot or archived.
         pub(super) $($async)* fn task(conn: &mut $conn, id: TaskId) -> Result<Option<TaskView>, StoreError> {
             // A task moves from the hot table to the archive, and seldom back: look in this order.
-            if let Some(row) = hot(conn, id)$($wait)*? {
-                return row.into_view().map(Some);
+            if let Some(view) = hot_view(conn, id)$($wait)*? {
+                return Ok(Some(view));
             }
-            if let Some(row) = archived(conn, id)$($wait)*? {
-                return row.into_view().map(Some);
+            if let Some(view) = archived_view(conn, id)$($wait)*? {
+                return Ok(Some(view));
             }
-            hot(conn, id)$($wait)*?.map(TaskRow::into_view).transpose()
+            hot_view(conn, id)$($wait)*
         }
 
         /// A task's data, hot or archived.

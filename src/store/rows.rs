@@ -9,9 +9,7 @@ use super::values::{Id, Micros, count, lane, micros, moment};
 use crate::{
     model::{
         id::Target,
-        task::{
-            BatchNotify, ClaimId, Claimed, NewTask, Notify, OnParentFailed, TaskError, TaskState, TaskView,
-        },
+        task::{BatchNotify, ClaimId, Claimed, NewTask, Notify, OnParentFailed, TaskError, TaskState},
     },
     store::{
         StoreError,
@@ -36,7 +34,6 @@ pub(super) struct TaskRow {
     pub(super) lost: i64,
     pub(super) max_attempts: i64,
     pub(super) timeout_ms: Option<i64>,
-    pub(super) waits_for: i64,
     pub(super) run_after_failure: bool,
     pub(super) awaited: bool,
     pub(super) notify: Option<String>,
@@ -141,9 +138,7 @@ pub(super) struct ArchivedRow {
     pub(super) idempotency_key: Option<String>,
     pub(super) node: Option<Id>,
     pub(super) created_at: Micros,
-    pub(super) started_at: Option<Micros>,
     pub(super) finished_at: Micros,
-    pub(super) result: Option<Vec<u8>>,
     pub(super) error: Option<Vec<u8>>,
     pub(super) input: Vec<u8>,
 }
@@ -218,13 +213,9 @@ pub(super) fn error_bytes(error: &TaskError) -> Vec<u8> {
     serde_json::to_vec(error).unwrap_or_default()
 }
 
-fn error_of(bytes: Option<&[u8]>) -> Option<TaskError> {
+/// A stored error.
+pub(super) fn error_of(bytes: Option<&[u8]>) -> Option<TaskError> {
     bytes.and_then(|b| serde_json::from_slice(b).ok())
-}
-
-/// The code of a stored error.
-pub(super) fn code_of(bytes: Option<&[u8]>) -> Option<String> {
-    error_of(bytes).map(|error| error.code)
 }
 
 /// Stored labels.
@@ -310,64 +301,9 @@ impl TaskRow {
             input: &self.input,
         }
     }
-
-    pub(super) fn into_view(self) -> Result<TaskView, StoreError> {
-        let state = self.state()?;
-        Ok(TaskView {
-            id: self.id.into(),
-            target: target_of(&self.target),
-            message: Some(self.message).filter(|m| !m.is_empty()),
-            state,
-            attempt: count(self.attempt),
-            lost: count(self.lost),
-            max_attempts: count(self.max_attempts),
-            priority: self.priority,
-            run_at: self.run_at.map(moment),
-            created_at: moment(self.created_at),
-            started_at: self.started_at.map(moment),
-            finished_at: None,
-            input: None,
-            result: None,
-            error: error_of(self.error.as_deref()),
-            progress: None,
-            parent: self.parent.map(Into::into),
-            batch: self.batch.map(Into::into),
-            waiting_for: (state == TaskState::Blocked).then(|| count(self.waits_for)),
-            node: self.node.filter(|_| state == TaskState::Running).map(|n| n.0.to_string()),
-            idempotency_key: self.idempotency_key,
-            tags: tags_of(self.tags.as_deref()),
-        })
-    }
 }
 
 impl ArchivedRow {
-    pub(super) fn into_view(self) -> Result<TaskView, StoreError> {
-        Ok(TaskView {
-            id: self.id.into(),
-            target: target_of(&self.target),
-            message: Some(self.message).filter(|m| !m.is_empty()),
-            state: state_of(self.state)?,
-            attempt: count(self.attempt),
-            lost: count(self.lost),
-            max_attempts: count(self.max_attempts),
-            priority: self.priority,
-            run_at: self.run_at.map(moment),
-            created_at: moment(self.created_at),
-            started_at: self.started_at.map(moment),
-            finished_at: Some(moment(self.finished_at)),
-            input: None,
-            result: self.result.map(|r| json_of(r, self.id)).transpose()?,
-            error: error_of(self.error.as_deref()),
-            progress: None,
-            parent: self.parent.map(Into::into),
-            batch: self.batch.map(Into::into),
-            waiting_for: None,
-            node: self.node.map(|n| n.0.to_string()),
-            idempotency_key: self.idempotency_key,
-            tags: tags_of(self.tags.as_deref()),
-        })
-    }
-
     /// Why it failed, where it did.
     pub(super) fn failure(&self) -> Option<String> {
         error_of(self.error.as_deref()).map(|error| error.message)

@@ -2,7 +2,7 @@
 
 use diesel::{
     define_sql_function,
-    sql_types::{Integer, Nullable, Text},
+    sql_types::{Binary, Integer, Nullable, Text},
 };
 
 /// How a label begins a list of labels as it is stored, and how it follows upon another.
@@ -19,6 +19,12 @@ define_sql_function! {
 define_sql_function! {
     /// A part of the text, counted in letters from 1.
     fn substr(text: Text, from: Integer, length: Integer) -> Text;
+}
+
+define_sql_function! {
+    /// A part of the bytes, counted from 1.
+    #[sql_name = "substr"]
+    fn part(bytes: Nullable<Binary>, from: Integer, length: Integer) -> Nullable<Binary>;
 }
 
 /// How many letters a text has, as the databases want it.

@@ -155,6 +155,23 @@ fn every_promised_route_is_described_with_what_it_takes_and_answers() {
     }
 }
 
+/// The node takes an empty parameter for an absent one, and so has the document to say.
+#[test]
+fn no_parameter_is_described_as_if_it_could_not_be_empty() {
+    let node = Node::start(&[]);
+    let document = node.get("/api/v1/openapi.json").json;
+    let operations = document["paths"].as_object().unwrap().values().flat_map(|p| p.as_object().unwrap());
+    for (name, operation) in operations.filter(|(_, operation)| operation["operationId"].is_string()) {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
+            let schema = json!({"allOf": [parameter["schema"]], "components": document["components"]});
+            let takes = jsonschema::draft202012::new(&schema).unwrap();
+            assert!(takes.is_valid(&json!("")), "{name} {}: {parameter}", operation["operationId"]);
+        }
+    }
+    assert_eq!(node.get("/api/v1/events?follow=false&tail=").status, 200);
+}
+
 /// What stands in the document as a pattern is what is taken: neither less nor more.
 #[test]
 fn patterns_take_what_the_node_takes() {

@@ -132,3 +132,17 @@ fn the_last_crashes_are_leafed_through() {
     assert!(said.code == 0 && said.out.lines().count() == 2 && said.err.contains("--all"), "{said:?}");
     assert_eq!(node.cli(&["crashes", "ls", "--all", "--json"]).json()["items"].as_array().unwrap().len(), 3);
 }
+
+/// A page of them may otherwise be gigabytes.
+#[test]
+fn a_list_of_tasks_leaves_out_what_one_task_shows() {
+    let node = Node::start(&[]);
+    let body = json!({"target": "counter/a", "message": "Add", "input": {"n": 1}});
+    let id = node.post("/api/v1/tasks", &body.to_string()).json["id"].as_str().unwrap().to_owned();
+    let whole = node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json;
+    assert_eq!((&whole["state"], &whole["result"]), (&json!("succeeded"), &json!({"total": 1})));
+    let listed = &node.get("/api/v1/tasks").json["items"][0];
+    let mut expected = whole.clone();
+    expected.as_object_mut().unwrap().remove("result");
+    assert_eq!(*listed, expected, "and nothing else");
+}

@@ -11,6 +11,7 @@ mod limits;
 mod lists;
 mod mailbox;
 mod nodes;
+mod pipelines;
 mod repair;
 mod schedules;
 mod sessions;

@@ -4,7 +4,7 @@ use greenroom::{
     model::{
         id::AgentId,
         snapshot,
-        task::{NewTask, TaskState},
+        task::{NewTask, TaskError, TaskState},
     },
     store::{
         self, AgentFilter, FinishOutcome, KeyWrite, Past, SeenState, StoreError, StoreOptions, StoredStatus,
@@ -102,6 +102,34 @@ rules! {
         assert_eq!(list(None, Some("tally/E*")).await, 0, "letters are what they are");
         assert_eq!(list(None, Some("tal/*")).await, 0);
         assert_eq!(list(None, Some("tool:*")).await, 0);
+    }
+
+    /// They may be megabytes each: a page of a thousand must not read them.
+    async fn lists_hold_neither_results_nor_large_errors(w: &mut World) {
+        let large = format!("\"{}\"", "x".repeat(100_000));
+        let succeeded = w.running(NewTask { input: json(&large), ..task("a") }).await;
+        w.must(ending(&succeeded, FinishOutcome::Succeeded { result: large.clone().into_bytes() })).await;
+        let failing = w.running(task("a")).await;
+        let refusal = Some(serde_json::Value::from(&*large));
+        let whole = TaskError { refusal, ..error("it does not work") };
+        w.must(ending(&failing, FinishOutcome::Failed { error: whole.clone() })).await;
+        let retried = w.running(task("a")).await;
+        let later = FinishOutcome::Retry { run_at: Timestamp::now() + 1.hour(), error: whole.clone() };
+        w.must(ending(&retried, later)).await;
+
+        let page = w.store.tasks(&TaskFilter { limit: 10, ..TaskFilter::default() }).await.unwrap().items;
+        let ids = [succeeded.id, failing.id, retried.id];
+        let relatives = w.store.relatives(&[retried.id, succeeded.id, failing.id]).await.unwrap();
+        let brief = Some(TaskError { chain: Vec::new(), ..error("it does not work") });
+        for (listed, id) in page.iter().rev().chain(&relatives).zip(ids.into_iter().cycle()) {
+            assert_eq!((listed.id, listed.result.is_some()), (id, false));
+            assert_eq!(listed.error, brief.clone().filter(|_| id != succeeded.id));
+        }
+        assert_eq!(page.len() + relatives.len(), 6);
+        assert_eq!(w.view(succeeded.id).await.result.unwrap().get(), large, "one alone has all of it");
+        assert_eq!(w.view(failing.id).await.error, Some(whole.clone()));
+        assert_eq!(w.view(retried.id).await.error, Some(whole));
+        assert_eq!(w.store.dead(None, 9).await.unwrap()[0].code.as_deref(), Some("handler_failed"));
     }
 
     async fn a_history_tells_the_story_in_order(w: &mut World) {

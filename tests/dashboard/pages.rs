@@ -42,6 +42,15 @@ fn pages(seed: &Seed) -> Vec<(&'static str, String, &'static str)> {
     ]
 }
 
+/// What does not fit where it stands: buttons in a table, and a title that is squeezed into a column of letters.
+const CUT_OFF: &str = r"(() => {
+    const inner = (cell) => cell.getBoundingClientRect().right - parseFloat(getComputedStyle(cell).paddingRight) + 1;
+    const beyond = (button) => button.getBoundingClientRect().right > inner(button.closest('td'));
+    const buttons = [...document.querySelectorAll('td button')].filter((b) => b.offsetWidth > 0 && beyond(b));
+    const title = document.querySelector('.top h1');
+    return [...buttons, ...(title.offsetHeight > 70 ? [title] : [])].map((cut) => cut.innerText).join();
+})()";
+
 #[test]
 fn each_page_shows_what_is_there_and_asks_nobody_else() {
     let node = Node::start(&[]);
@@ -52,6 +61,7 @@ fn each_page_shows_what_is_there_and_asks_nobody_else() {
         page.until(&format!("document.querySelector('main').innerText.includes({})", json!(shows)));
         let wide = page.eval("document.documentElement.scrollWidth <= innerWidth");
         assert_eq!(wide, true, "{name} is wider than the window");
+        assert_eq!(page.eval(CUT_OFF), "", "on {name}");
     }
     is_clean(&page, &node);
 }
@@ -75,6 +85,7 @@ fn a_phone_needs_no_scrolling_sideways() {
             page.until(&format!("document.querySelector('main').innerText.includes({})", json!(shows)));
             let overflow = page.eval("document.documentElement.scrollWidth - innerWidth");
             assert!(overflow.as_i64().is_some_and(|pixels| pixels <= 0), "{name} on a {look}: {overflow}");
+            assert_eq!(page.eval(CUT_OFF), "", "{name} on a {look}");
             if let Some(folder) = &folder {
                 page.shoot(&folder.join(format!("{name}-{look}.png")));
             }

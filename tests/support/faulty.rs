@@ -608,6 +608,9 @@ impl Families for Faulty {
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>> {
         self.read().await?.kin_behind(id, limit).await
     }
+    async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>> {
+        self.read().await?.relatives(ids).await
+    }
 }
 
 #[async_trait]

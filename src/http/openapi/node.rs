@@ -113,12 +113,13 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .text("subject", "Only about this subject, or all that begin so, with a `*` at the end.")
             .text("event", "Only these events, by commas; `task.*` is all that begin so.")
             .query("after", "Only those after this id.", json!({"type": "string"}))
-            .query(
+            .number(
                 "tail",
                 "How many of the last ones come first: none, or, where it does not follow, all.",
-                json!({"type": "integer", "minimum": 0, "maximum": 1_000_000}),
+                0,
+                u64::MAX,
             )
-            .query("follow", "Whether it goes on with what follows; it does.", json!({"type": "boolean"}))
+            .flag("follow", "Whether it goes on with what follows; it does.")
             .header(
                 "Last-Event-ID",
                 "The same; a browser sends it when it connects again.",

@@ -20,6 +20,7 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
             .word("state", "Only this state.", &states)
             .query("target", "Only for this target, or with a `*` at the end for all that begin so, such as `KIND/*`.", whole_or_empty(&targets()))
             .says("A call looks at some ten thousand tasks. Where few of them are meant, a page is short, or empty, and has a cursor all the same: go on with it until it is null.")
+            .says("An entry has no `result`, and of an error over 32 KiB only its `code` and `message`: `GET /tasks/{id}` has all of it.")
             .text("tag", "Only with this label.")
             .paged(ID)
             .answers(200, "A page.", s.list::<TaskView>()),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
 use super::{Operator, Result};
@@ -17,8 +16,6 @@ const MAX_SHOWN: usize = 100;
 const FAR: usize = 16;
 /// How many of the tasks that were accepted since are looked at for relatives.
 const SCAN_LIMIT: usize = 5_000;
-/// How many are read at once.
-const READ_BATCH: usize = 16;
 /// How long before its batch, in milliseconds, the first task of one may have got its id.
 const EARLIER_MS: u64 = 1_000;
 
@@ -42,9 +39,8 @@ impl Operator {
             }
         }
         let Found { ids, edges, more } = found;
-        let views: Vec<Option<TaskView>> =
-            stream::iter(ids).map(|id| store.task(id)).buffered(READ_BATCH).try_collect().await?;
-        let tasks: Vec<Relative> = views.into_iter().flatten().map(Relative::from).collect();
+        let ids: Vec<TaskId> = ids.into_iter().collect();
+        let tasks: Vec<Relative> = store.relatives(&ids).await?.into_iter().map(Relative::from).collect();
         let known = |id: TaskId| tasks.iter().any(|task| task.id == id);
         let edges = edges.into_iter().filter(|edge| known(edge.from) && known(edge.to)).collect();
         Ok(Family { tasks, edges, more })
@@ -57,7 +53,7 @@ impl Operator {
             let Some(id) = parent else { break };
             found.connect(id, child, EdgeKind::Submitted);
             child = id;
-            parent = self.node.store.task(id).await?.and_then(|task| task.parent);
+            parent = self.node.store.relatives(&[id]).await?.pop().and_then(|task| task.parent);
         }
         Ok(())
     }

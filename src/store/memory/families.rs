@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::state::State;
+use super::{state::State, task::Task};
 use crate::{
-    model::id::TaskId,
+    model::{id::TaskId, task::TaskView},
     store::families::{Kin, MAX_LOOK},
 };
 
@@ -26,5 +26,10 @@ impl State {
         kin.sort_unstable_by_key(|kin| kin.id);
         kin.truncate(limit.clamp(1, MAX_LOOK));
         kin
+    }
+
+    pub(super) fn relatives(&self, ids: &[TaskId]) -> Vec<TaskView> {
+        let ids: BTreeSet<&TaskId> = ids.iter().collect();
+        ids.into_iter().filter_map(|id| self.task(*id)).map(Task::listed).collect()
     }
 }

@@ -396,6 +396,10 @@ impl Families for MemoryStore {
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
         Ok(self.read(|s| s.kin_behind(id, limit)))
     }
+
+    async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError> {
+        Ok(self.read(|s| s.relatives(ids)))
+    }
 }
 
 #[async_trait]

@@ -70,7 +70,7 @@ impl State {
         let ended = self.archive.before(before).rev().map(|(_, task)| task).filter(wanted).take(limit);
         let mut found: Vec<&Task> = hot.chain(ended).collect();
         found.sort_unstable_by_key(|task| Reverse(task.new.id));
-        TaskPage { items: found.into_iter().take(limit).map(Task::view).collect(), looked_to: None }
+        TaskPage { items: found.into_iter().take(limit).map(Task::listed).collect(), looked_to: None }
     }
 
     /// One look at what failed or was cancelled, newest first.

@@ -8,7 +8,7 @@ use crate::{
         id::{Target, TaskId},
         task::{ClaimId, Claimed, NewTask, TaskError, TaskState, TaskView},
     },
-    store::{Doom, values::SUSPECT_FROM},
+    store::{Doom, listed::error_in_list, values::SUSPECT_FROM},
 };
 use serde_json::value::RawValue;
 
@@ -127,6 +127,11 @@ impl Task {
     }
 
     pub(super) fn view(&self) -> TaskView {
+        TaskView { result: self.result.clone(), error: self.error.clone(), ..self.listed() }
+    }
+
+    /// As lists show it.
+    pub(super) fn listed(&self) -> TaskView {
         let new = &self.new;
         let runs = self.state == TaskState::Running || self.state.is_final();
         TaskView {
@@ -143,8 +148,8 @@ impl Task {
             started_at: self.started_at,
             finished_at: self.finished_at,
             input: None,
-            result: self.result.clone(),
-            error: self.error.clone(),
+            result: None,
+            error: self.error.as_ref().and_then(error_in_list),
             progress: None,
             parent: new.parent,
             batch: new.batch,

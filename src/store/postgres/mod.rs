@@ -346,6 +346,10 @@ impl Families for PostgresStore {
     async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
         families::kin_behind(&mut *self.pools.get().await?, id, limit).await
     }
+
+    async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError> {
+        families::relatives(&mut *self.pools.get().await?, ids).await
+    }
 }
 
 #[async_trait]

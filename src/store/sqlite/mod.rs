@@ -27,7 +27,6 @@ mod settings;
 mod subscriptions;
 mod tokens;
 mod tx;
-
 mod verify;
 
 use std::{path::Path, sync::Arc};
@@ -47,10 +46,10 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage,
-    Migrations, NodeRow, Oldest, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader,
-    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
-    history, rows, told, values,
+    Durability, Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, Migrations,
+    NodeRow, Oldest, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store,
+    StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport, history, rows,
+    told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -415,18 +414,6 @@ impl Entities for SqliteStore {
 
     async fn forget(&self, now: Timestamp, idle_since: Option<Timestamp>) -> Result<Forgotten, StoreError> {
         self.write(move |w| w.forget(now, idle_since)).await
-    }
-}
-
-#[async_trait]
-impl Families for SqliteStore {
-    async fn edges(&self, around: &[TaskId], limit: usize) -> Result<Vec<(TaskId, TaskId)>, StoreError> {
-        let around = around.to_owned();
-        self.read(move |c| families::edges(c, &around, limit)).await
-    }
-
-    async fn kin_behind(&self, id: TaskId, limit: usize) -> Result<Vec<Kin>, StoreError> {
-        self.read(move |c| families::kin_behind(c, id, limit)).await
     }
 }
 

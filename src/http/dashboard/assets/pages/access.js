@@ -75,14 +75,13 @@ export function loadAudit({ who, cursor }, signal) {
 export function auditView({ items, next_cursor }, { who, cursor }, page) {
   const columns = [
     { name: "When", class: "w-time", cell: (a) => ago(a.at) },
-    { name: "Who", class: "w-state", cell: (a) => h("span", { title: a.by }, a.who) },
-    { name: "What", class: "w-message", cell: (a) => a.action },
-    { name: "On", class: "grow", cell: (a) => subject(a.subject) },
-    { name: "Came to", class: "w-state", cell: (a) => (a.outcome ? badge(a.outcome) : h("span", { class: "faint" }, "not known")) },
+    { name: "Who", class: "w-time", cell: (a) => h("span", { title: a.by }, a.who) },
+    { name: "What", class: "grow", cell: (a) => [h("span", { class: "stack-main" }, a.action), h("span", { class: "stack-sub" }, subject(a.subject))] },
+    { name: "Came to", class: "w-num", cell: (a) => (a.outcome ? badge(a.outcome) : h("span", { class: "faint" }, "not known")) },
     { name: "Before → after", class: "grow hide-s mono", cell: (a) => [a.before !== null && jsonLine(a.before, 80), a.after !== null && h("span", { title: jsonLine(a.after, 400) }, ` → ${jsonLine(a.after, 80)}`)] },
   ];
   return [
-    h("div", { class: "filters" }, searchField("Who: the name of a token", who, (name) => page.with({ who: name, cursor: "" }))),
+    h("div", { class: "filters" }, searchField("Who: the name of a token", who, (name) => page.with({ who: name, cursor: "" }), { width: "wide" })),
     table("Audit", columns, items, { key: (a) => a.id, empty: empty("Nothing yet", "What operators do is written here: who, what, when, before and after.") }),
     h("div", { class: "pager" }, cursor && button("Newest", () => page.with({ cursor: "" }), { kind: "small" }), next_cursor && button("Older", () => page.with({ cursor: next_cursor }), { kind: "small" })),
   ];
