@@ -219,6 +219,12 @@ fn patterns_take_what_the_node_takes() {
         let taken = node.post(&path, "").status != 400;
         assert_eq!(fits(&timeout, json!(text)), taken, "timeout {text}");
     }
+    let pause = &document["paths"]["/api/v1/agents/{kind}/{key}/pause"]["post"]["requestBody"]["content"];
+    for body in [json!(null), json!({}), json!({"clear": true}), json!({"other": 1}), json!(1)] {
+        let answer = node.post("/api/v1/agents/counter/b/pause", &body.to_string());
+        let described = fits(&pause["application/json"]["schema"], body.clone());
+        assert_eq!(described, answer.status == 202, "pause with {body}: {answer:?}");
+    }
     let tag = parameter("/api/v1/sessions/{id}", "put", "If-Match");
     for text in ["\"1\"", "*", "1", "\"1", "\"1\", \"2\""] {
         let answer = node.send("PUT", "/api/v1/sessions/none", &[("If-Match", text)], Some("{\"data\":1}"));

@@ -71,10 +71,12 @@ pub(super) fn operations(s: &mut Schemas, kinds: &[KindInfo]) -> Vec<Operation> 
             _ => (act, json!({})),
         };
         all.push(
-            act.may_take(json!({"type": "object", "properties": members, "additionalProperties": false}))
-                .answers(202, "Started.", accepted())
-                .refuses(&[(404, "unknown_kind"), (409, "wrong_state")])
-                .writes(),
+            act.may_take(
+                json!({"type": ["object", "null"], "properties": members, "additionalProperties": false}),
+            )
+            .answers(202, "Started.", accepted())
+            .refuses(&[(404, "unknown_kind"), (409, "wrong_state")])
+            .writes(),
         );
     }
     all.extend(repair(agent));
