@@ -98,16 +98,17 @@ pub(super) async fn submit_batch(ctx: Data<Ctx>, request: HttpRequest, body: Bod
 /// `GET /tasks/{id}[?wait=30s][&input=true]`: at once, or when it has ended; at the latest after the wait, or a minute.
 pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest, params: Params) -> Answer {
     let id = path::task(&request)?;
-    if params.parsed("input", "true or false")?.unwrap_or(false) {
-        return ok(&ctx.operator.task_with_input(id).await?);
-    }
-    match params.duration("wait")? {
-        Some(wait) if !wait.is_zero() => tokio::select! {
-            task = ctx.operator.wait(id, wait.min(MAX_WAIT)) => ok(&task?),
-            () = ctx.stop.cancelled() => ok(&ctx.operator.task(id).await?),
-        },
-        _ => ok(&ctx.operator.task(id).await?),
-    }
+    let input = params.parsed("input", "true or false")?.unwrap_or(false);
+    let wait = params.duration("wait")?.unwrap_or_default();
+    let task = if wait.is_zero() {
+        ctx.operator.task(id).await?
+    } else {
+        tokio::select! {
+            task = ctx.operator.wait(id, wait.min(MAX_WAIT)) => task?,
+            () = ctx.stop.cancelled() => ctx.operator.task(id).await?,
+        }
+    };
+    if input { ok(&ctx.operator.task_with_input(id).await?) } else { ok(&task) }
 }
 
 /// `GET /tasks/{id}/history`.

@@ -188,6 +188,11 @@ fn what_a_task_was_given_is_shown_to_who_asks_while_it_is_kept() {
     let id = node.post("/api/v1/tasks", body).json["id"].as_str().unwrap().to_owned();
     assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json["state"], "failed");
     assert!(node.get(&format!("/api/v1/tasks/{id}")).json["input"].is_null(), "nobody asked");
+    assert_eq!(
+        node.get(&format!("/api/v1/tasks/{id}?wait=soon&input=true")).status,
+        400,
+        "it is read beside the input"
+    );
     let asked = node.get(&format!("/api/v1/tasks/{id}?input=true")).json;
     assert_eq!(asked["input"], json!({"message": "no luck"}));
     let done = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Add","input":{"n":1}}"#);
