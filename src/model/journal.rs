@@ -9,8 +9,8 @@
 //! Across targets there is no order to compare: of two calls beside each other either may be the first that is
 //! recorded. So it is looked at last whether a run that comes to its end has asked for all that was recorded. What a
 //! run may well do without is marked when it is recorded, as *optional*: what came after a call that failed, or that
-//! the function went on without, and what was answered while it waited for a signal. There the way depends on what is
-//! not recorded.
+//! the function went on without, and what was answered beside another call or a wait for a signal. There the way depends
+//! on what is not recorded, or not yet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -181,8 +181,6 @@ pub struct Replay {
     free: HashMap<[u8; 16], Vec<(u32, u32)>>,
     /// Recorded calls that this run has asked for.
     asked: HashSet<CallId>,
-    /// It has gone on without something that it had asked for.
-    strayed: bool,
     waits: Vec<Wait>,
     signals: Vec<Signal>,
     /// Signals that have answered a wait.
@@ -240,12 +238,7 @@ impl Replay {
 
     /// Whether a rerun may go another way from here: something came to nothing, and was not made good.
     fn is_astray(&self) -> bool {
-        self.strayed || self.free.values().any(|calls| !calls.is_empty())
-    }
-
-    /// The function has gone on without something that it had asked for.
-    pub fn stray(&mut self) {
-        self.strayed = true;
+        self.free.values().any(|calls| !calls.is_empty())
     }
 
     /// A recorded call that this run has not asked for, and should have by its end.
@@ -255,8 +248,8 @@ impl Replay {
     }
 
     /// A call has come to nothing, and nothing is recorded of it: an equal one is its repetition.
-    pub fn failed(&mut self, made: &Made) {
-        self.free.entry(made.call.hash).or_default().push((made.call.occurrence, made.ordinal));
+    pub fn failed(&mut self, call: CallId, ordinal: u32) {
+        self.free.entry(call.hash).or_default().push((call.occurrence, ordinal));
     }
 
     /// The signal that answers a wait for this name, where one has come that answered none before. (That a batch
@@ -430,15 +423,11 @@ mod tests {
     fn what_came_after_a_call_that_failed_may_be_missing_until_that_is_made_good() {
         let mut first = Replay::default();
         let failed = first.call("tool:a", hash(1));
-        first.failed(&failed);
+        first.failed(failed.call, failed.ordinal);
         let mut entries = run(&mut first, &[("tool:b", 2)]);
         entries.extend(run(&mut first, &[("tool:a", 1), ("tool:c", 3)]));
         let optional: Vec<_> = entries.iter().map(|e| (&*e.target, e.optional)).collect();
         assert_eq!(optional, [("tool:b", true), ("tool:a", false), ("tool:c", false)]);
-        // Begun before, and answered when another has been left.
-        let made = first.call("tool:d", hash(4));
-        first.stray();
-        assert!(first.entry(&made, "tool:d", None).optional);
         let mut again = Replay::of(Journal { entries, ..Journal::default() });
         assert_eq!(answers(&mut again, &[("tool:a", 1), ("tool:c", 3)]), ["1", "3"]);
         assert_eq!(again.missing(), None);
@@ -461,7 +450,7 @@ mod tests {
     fn a_call_that_failed_and_was_made_again_is_one_call() {
         let mut first = Replay::default();
         let failed = first.call("tool:a", hash(1));
-        first.failed(&failed);
+        first.failed(failed.call, failed.ordinal);
         let entries = run(&mut first, &[("tool:a", 1), ("tool:a", 1)]);
         assert_eq!(entries[0].call, failed.call);
         let mut again = Replay::of(Journal { entries, ..Journal::default() });

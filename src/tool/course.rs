@@ -7,7 +7,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -26,7 +26,7 @@ use crate::{
     },
     model::{
         id::TaskId,
-        journal::{Answer, Awaited, JournalWrite, Known, Made, Replay, Signal, Wait},
+        journal::{Answer, Awaited, CallId, JournalWrite, Known, Made, Replay, Signal, Wait},
         task::{BatchNotify, ClaimId, Claimed, NewBatch, NewTask},
     },
 };
@@ -54,6 +54,8 @@ pub(crate) struct Course {
     /// Read when the function first asks for something: most never do.
     replay: OnceCell<Mutex<Replay>>,
     waits: Mutex<Vec<Wait>>,
+    /// The function has gone on without something that it had asked for.
+    strayed: AtomicBool,
     once: Mutex<Once>,
     halt: Mutex<Option<Halt>>,
     inflight: AtomicUsize,
@@ -72,14 +74,26 @@ struct Once {
 /// A call that is under way: a function does not stop while one is.
 struct Flight<'c> {
     course: &'c Course,
-    /// It has been made, and nothing is known of it yet: the function has gone on without it when this is dropped.
+    /// Nothing is known of it yet: the function has gone on without it when this is dropped.
     out: bool,
+    /// A submission's place, which an equal one takes if this is dropped: it is the same then, and not another.
+    place: Option<(CallId, u32)>,
+}
+
+impl Flight<'_> {
+    /// It has come to its end.
+    fn end(mut self) {
+        (self.out, self.place) = (false, None);
+    }
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         if self.out {
-            self.course.stray();
+            self.course.strayed.store(true, Ordering::Release);
+        }
+        if let (Some((call, ordinal)), Some(replay)) = (self.place, self.course.replay.get()) {
+            replay.lock().failed(call, ordinal);
         }
         self.course.inflight.fetch_sub(1, Ordering::AcqRel);
         self.course.stirred.notify_one();
@@ -92,7 +106,7 @@ struct Stand<'c>(&'c Course, Wait);
 impl Drop for Stand<'_> {
     fn drop(&mut self) {
         self.0.waits.lock().retain(|wait| *wait != self.1);
-        self.0.stray();
+        self.0.strayed.store(true, Ordering::Release);
     }
 }
 
@@ -116,6 +130,7 @@ impl Course {
             again: task.attempt > 1 || task.lost > 0 || task.due.is_some(),
             replay: OnceCell::new(),
             waits: Mutex::default(),
+            strayed: AtomicBool::new(false),
             once: Mutex::default(),
             halt: Mutex::default(),
             inflight: AtomicUsize::new(0),
@@ -171,12 +186,15 @@ impl Course {
         asked: Asked<'_>,
         make: impl FnOnce(String) -> F,
     ) -> Reply<M> {
-        let mut flight = self.begin();
+        let flight = self.begin();
         let Asked { target, input, once } = asked;
         let made = self.made(target, input).await;
         match &made.known {
             Known::New => {}
-            Known::Answered(answer) => return recorded::<M>(target, answer),
+            Known::Answered(answer) => {
+                flight.end();
+                return recorded::<M>(target, answer);
+            }
             Known::Begun => return self.leave(flight, Halt::Unknown).await,
             Known::Diverged { recorded } => {
                 return self.leave(flight, Halt::Diverged(recorded.clone())).await;
@@ -191,7 +209,6 @@ impl Course {
         // An agent's or a tool's key for a call is the same in each run.
         let key =
             format!("{}:{:032x}:{}", self.task, u128::from_be_bytes(made.call.hash), made.call.occurrence);
-        flight.out = true;
         let reply = make(key).await;
         let answer = match &reply {
             Ok(reply) => to_raw_value(reply).map(Answer::Reply),
@@ -200,7 +217,7 @@ impl Course {
             Err(_) => {
                 self.undo(&made, once).await;
                 self.seen_to_end(once);
-                flight.out = false;
+                flight.end();
                 return reply;
             }
         };
@@ -208,7 +225,7 @@ impl Course {
             Ok(answer) => {
                 self.record(&made, target, Some(answer)).await;
                 self.seen_to_end(once);
-                flight.out = false;
+                flight.end();
             }
             Err(_) if once => return self.leave(flight, Halt::Unknown).await,
             Err(e) => {
@@ -231,15 +248,21 @@ impl Course {
         let made = self.made(asked.target, asked.input).await;
         task.id = self.task.of_call(made.call.hash, made.call.occurrence);
         match &made.known {
-            Known::Answered(Answer::Reply(id)) => return Ok(read(id).unwrap_or(task.id)),
-            Known::Answered(_) | Known::Begun => return Ok(task.id),
+            Known::Answered(Answer::Reply(id)) => {
+                flight.end();
+                return Ok(read(id).unwrap_or(task.id));
+            }
+            Known::Answered(_) | Known::Begun => {
+                flight.end();
+                return Ok(task.id);
+            }
             Known::Diverged { recorded } => {
                 return self.leave(flight, Halt::Diverged(recorded.clone())).await;
             }
             Known::New => {}
         }
         let submission = Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key };
-        flight.out = true;
+        flight.place = Some((made.call, made.ordinal));
         let submitted = self.host.submit(submission).await.map(|submitted| submitted.first);
         let written = |id| Ok((id, to_raw_value(&id).map_err(|e| AskError::Unavailable(e.to_string()))?));
         let id = match submitted.and_then(written) {
@@ -252,7 +275,7 @@ impl Course {
                 Err(e)
             }
         };
-        flight.out = false;
+        flight.end();
         id
     }
 
@@ -271,25 +294,28 @@ impl Course {
         }
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
         match &made.known {
-            Known::Answered(_) | Known::Begun => return Ok((batch, ids)),
+            Known::Answered(_) | Known::Begun => {
+                flight.end();
+                return Ok((batch, ids));
+            }
             Known::Diverged { recorded } => {
                 return self.leave(flight, Halt::Diverged(recorded.clone())).await;
             }
             Known::New => {}
         }
-        flight.out = true;
+        flight.place = Some((made.call, made.ordinal));
         if !tasks.is_empty() {
             let notify = Some(BatchNotify::Function { task: self.task });
             let batches = vec![NewBatch { id: batch, size: tasks.len() as u64, notify }];
             let submission = Submission { by: Submitter::Work, tasks, batches, key: None };
             if let Err(e) = self.host.submit(submission).await {
                 self.undo(&made, false).await;
-                flight.out = false;
+                flight.end();
                 return Err(e);
             }
         }
         self.record(&made, asked.target, to_raw_value(&batch).ok().map(Answer::Reply)).await;
-        flight.out = false;
+        flight.end();
         Ok((batch, ids))
     }
 
@@ -304,7 +330,10 @@ impl Course {
         let unreadable =
             |e| AskError::Failed(Fault::new(format!("the outcome of task {task} cannot be read: {e}")));
         match &made.known {
-            Known::Answered(Answer::Reply(body)) => return read(body).map_err(unreadable),
+            Known::Answered(Answer::Reply(body)) => {
+                flight.end();
+                return read(body).map_err(unreadable);
+            }
             Known::Diverged { recorded } => {
                 return self.leave(flight, Halt::Diverged(recorded.clone())).await;
             }
@@ -316,7 +345,7 @@ impl Course {
             Ok(None) => Err(AskError::NotFound(format!("there is no task {task}"))),
             Err(e) => Err(e),
         };
-        match found {
+        let outcome = match found {
             Ok((outcome, body)) => {
                 self.record(&made, &target, Some(Answer::Reply(body))).await;
                 Ok(outcome)
@@ -325,7 +354,9 @@ impl Course {
                 self.undo(&made, false).await;
                 Err(e)
             }
-        }
+        };
+        flight.end();
+        outcome
     }
 
     /// Waits for the next signal of this name that has answered no wait before; `None`: not in time.
@@ -334,8 +365,13 @@ impl Course {
         let flight = self.begin();
         let made = self.made(&target, "").await;
         match &made.known {
-            Known::Answered(Answer::Signal { body, .. }) => return Some(body.clone()),
-            Known::Answered(_) => return None,
+            Known::Answered(answer) => {
+                flight.end();
+                return match answer {
+                    Answer::Signal { body, .. } => Some(body.clone()),
+                    _ => None,
+                };
+            }
             Known::Diverged { recorded } => {
                 return self.leave(flight, Halt::Diverged(recorded.clone())).await;
             }
@@ -346,17 +382,19 @@ impl Course {
         let wait = match awaited {
             Awaited::Signalled(Signal { id, body, .. }) => {
                 self.record(&made, &target, Some(Answer::Signal { id, body: body.clone() })).await;
+                flight.end();
                 return Some(body);
             }
             Awaited::TimedOut => {
                 self.record(&made, &target, Some(Answer::TimedOut)).await;
+                flight.end();
                 return None;
             }
             Awaited::Open(wait) => wait,
         };
         self.waits.lock().push(wait.clone());
         let _stand = Stand(self, wait);
-        drop(flight);
+        flight.end();
         std::future::pending().await
     }
 
@@ -367,11 +405,11 @@ impl Course {
 
     fn begin(&self) -> Flight<'_> {
         self.inflight.fetch_add(1, Ordering::AcqRel);
-        Flight { course: self, out: false }
+        Flight { course: self, out: true, place: None }
     }
 
     async fn leave<T>(&self, flight: Flight<'_>, why: Halt) -> T {
-        drop(flight);
+        flight.end();
         self.stop(why).await
     }
 
@@ -388,13 +426,6 @@ impl Course {
         self.replay.get_or_init(read).await
     }
 
-    /// The function has gone on without something that it had asked for.
-    fn stray(&self) {
-        if let Some(replay) = self.replay.get() {
-            replay.lock().stray();
-        }
-    }
-
     /// What an earlier run has asked for, and this one, which has come to its end, has not.
     pub(crate) async fn missing(&self) -> Option<String> {
         let missing = |replay: &Replay| replay.missing().map(str::to_owned);
@@ -407,8 +438,10 @@ impl Course {
 
     async fn record(&self, made: &Made, target: &str, answer: Option<Answer>) {
         let mut entry = self.replay().await.lock().entry(made, target, answer);
-        // A signal may come first in another run.
-        entry.optional |= !self.waits.lock().is_empty();
+        // In another run that is answered first which is under way or waited for beside it, or not asked for at all.
+        entry.optional |= self.inflight.load(Ordering::Acquire) > 1
+            || !self.waits.lock().is_empty()
+            || self.strayed.load(Ordering::Acquire);
         let entries = vec![entry];
         self.write(JournalWrite { entries, ..JournalWrite::of(self.task, self.claim) }).await;
     }
@@ -419,7 +452,7 @@ impl Course {
             let undone = vec![made.call];
             self.write(JournalWrite { undone, ..JournalWrite::of(self.task, self.claim) }).await;
         }
-        self.replay().await.lock().failed(made);
+        self.replay().await.lock().failed(made.call, made.ordinal);
     }
 
     async fn write(&self, write: JournalWrite) {

@@ -195,6 +195,71 @@ async fn a_crash_between_a_fan_out_and_its_record_submits_nothing_twice() {
     .await;
 }
 
+/// It got another place than the first, and each of its tasks was there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fan_out_that_is_not_waited_for_and_is_made_again_is_the_same() {
+    on_both(async |world, program| {
+        let (stage, faults) = (Stage::default(), Faults::default());
+        let (hangs, seen) = (faults.clone(), stage.clone());
+        let impatient = move |_: Sum, call: Call| {
+            let (hangs, stage) = (hangs.clone(), seen.clone());
+            async move {
+                call.agent::<Abacus>("a").ask(Square { n: 1 }).await?;
+                let fan_out = || call.submit_all::<Squares>(squares(3)).tag("part");
+                hangs.hang(true);
+                let in_time = fan_out().within(Duration::from_millis(50)).await;
+                hangs.hang(false);
+                let fanout = match in_time {
+                    Err(AskError::Unknown) => {
+                        stage.gate.note("unknown");
+                        fan_out().await
+                    }
+                    known => known,
+                };
+                Ok(json!(call.join(&fanout?).await?.succeeded))
+            }
+        };
+        let program = program(&stage).tool_fn("impatient", Effect::Idempotent, impatient);
+        world.start_again(faults.under(program)).await;
+        let id = world.fans_out("impatient", 0).await;
+        assert_eq!(world.sums(id).await, json!(3));
+        assert_eq!((stage.gate.count("unknown"), world.parts().await), (1, 3));
+    })
+    .await;
+}
+
+/// A refusal that came later than its neighbour's answer is known at once in the rerun, which may do without the neighbour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_may_do_without_what_was_answered_beside_a_call_under_way() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        let of = stage.clone();
+        let beside = move |_: Sum, call: Call| {
+            let stage = of.clone();
+            async move {
+                stage.gate.note("run");
+                let slow = call.call::<Squares>(Square { n: 0 });
+                if stage.gate.count("run") > 1 {
+                    return Ok(json!(slow.await?));
+                }
+                let quick = async {
+                    stage.gate.arrival().await;
+                    let answered = call.call::<Squares>(Square { n: 2 }).await;
+                    stage.gate.open(1);
+                    answered
+                };
+                let (slow, quick) = tokio::join!(slow, quick);
+                bail!("not yet: {slow:?} {quick:?}")
+            }
+        };
+        world.start_again(program(&stage).tool_fn("beside", Effect::Idempotent, beside)).await;
+        let id = world.fans_out("beside", 0).await;
+        assert_eq!(world.sums(id).await, json!(0));
+        assert_eq!((stage.gate.count("run"), stage.gate.count("square 2")), (2, 1));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_lasts_across_restarts_and_ends_in_time() {
     on_both(async |world, program| {

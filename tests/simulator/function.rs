@@ -236,7 +236,7 @@ impl Process {
     fn call_again(&mut self, world: &mut World, id: ClaimId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(made) = run.made.take() else { return };
-        run.replay.failed(&made);
+        run.replay.failed(made.call, made.ordinal);
         world.ledger.note("calls made again");
         self.wake(world, AGAIN, Timer::GoOn(id));
     }
