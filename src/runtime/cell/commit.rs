@@ -246,9 +246,8 @@ impl<A: Agent> Runner<A> {
         // What the turn that was running would have sent: it never ran.
         let _ = self.turn.take_outbox();
         let may_do_better = match &outcome {
-            Outcome::Refused(Refusal::KeyTaken(_)) => true,
             // Another one has won. Those who lose wait for different times, so that each has its turn.
-            Outcome::Refused(Refusal::SessionMoved(_)) => {
+            Outcome::Refused(Refusal::KeyTaken(_) | Refusal::SessionMoved(_)) => {
                 self.air.contended += 1;
                 let pause = Duration::from_millis(self.air.contended.into()).min(MAX_CONTENDED_PAUSE);
                 self.back_off(pause.mul_f64(fastrand::f64())).await;

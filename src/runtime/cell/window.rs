@@ -92,7 +92,7 @@ pub(super) struct Air {
     pub image: Option<Arc<Vec<u8>>>,
     /// The last durable version.
     pub version: i64,
-    /// How often in a row a commit was refused for a session that another had written.
+    /// How often in a row a commit was refused for a key or a session that another had written.
     pub contended: u32,
     /// How long the last turn took, where it waited for something.
     pub waited: Duration,
