@@ -192,17 +192,17 @@ async fn live(
                     call.iter().for_each(Call::cancel);
                     let once = is_once(node, name);
                     if !once && !interrupts() {
-                        return End::Came(undone(node, claim, begun).await);
+                        return undone(node, claim, begun).await;
                     }
                     match rx.await {
-                        None if !once && !interrupts() => return End::Came(undone(node, claim, begun).await),
+                        None if !once && !interrupts() => return undone(node, claim, begun).await,
                         None | Some(Err(AskError::Unknown)) => Err(AskError::Unknown),
                         // Its call that takes effect once has come to its end, and is recorded.
-                        Some(Err(_)) if !once => return End::Came(undone(node, claim, begun).await),
+                        Some(Err(_)) if !once => return undone(node, claim, begun).await,
                         Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
                     }
                 }
-                _ => return End::Came(undone(node, claim, begun).await),
+                _ => return undone(node, claim, begun).await,
             }
         }
     };
@@ -214,17 +214,18 @@ async fn live(
 }
 
 /// The end of a task that was cancelled and has not come to another: unless an attempt before, that was lost, has begun
-/// what takes effect once.
-async fn undone(node: &Node, claim: &Claimed, begun: Instant) -> FinishOutcome {
+/// what takes effect once. Where the store does not say so, its node's next start does.
+async fn undone(node: &Node, claim: &Claimed, begun: Instant) -> End {
     let outcome = loop {
         match is_interrupted(node, claim).await {
             Ok(false) => break FinishOutcome::Cancelled,
-            Err(_) if !node.is_closing() => tokio::time::sleep(PAUSE).await,
-            Ok(true) | Err(_) => break FinishOutcome::OutcomeUnknown { error: unknown() },
+            Ok(true) => break FinishOutcome::OutcomeUnknown { error: unknown() },
+            Err(_) if node.is_closing() => return End::Left(How::Unsettled),
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
     tell(node, claim, &outcome, begun);
-    outcome
+    End::Came(outcome)
 }
 
 /// Whether a tool's effect happens once.
