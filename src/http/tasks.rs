@@ -100,15 +100,13 @@ pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest, params: Params) -
     let id = path::task(&request)?;
     let input = params.parsed("input", "true or false")?.unwrap_or(false);
     let wait = params.duration("wait")?.unwrap_or_default();
-    let task = if wait.is_zero() {
-        ctx.operator.task(id).await?
-    } else {
+    if !wait.is_zero() {
         tokio::select! {
-            task = ctx.operator.wait(id, wait.min(MAX_WAIT)) => task?,
-            () = ctx.stop.cancelled() => ctx.operator.task(id).await?,
+            ended = ctx.operator.wait(id, wait.min(MAX_WAIT)) => drop(ended?),
+            () = ctx.stop.cancelled() => {}
         }
-    };
-    if input { ok(&ctx.operator.task_with_input(id).await?) } else { ok(&task) }
+    }
+    if input { ok(&ctx.operator.task_with_input(id).await?) } else { ok(&ctx.operator.task(id).await?) }
 }
 
 /// `GET /tasks/{id}/history`.

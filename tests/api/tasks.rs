@@ -195,6 +195,9 @@ fn what_a_task_was_given_is_shown_to_who_asks_while_it_is_kept() {
     );
     let asked = node.get(&format!("/api/v1/tasks/{id}?input=true")).json;
     assert_eq!(asked["input"], json!({"message": "no luck"}));
+    let slow = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Sleep","input":{"ms":500}}"#);
+    let slow = format!("/api/v1/tasks/{}?wait=30s&input=true", slow.json["id"].as_str().unwrap());
+    assert_eq!(node.get(&slow).json["state"], "succeeded", "it is waited for beside the input");
     let done = node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Add","input":{"n":1}}"#);
     let id = done.json["id"].as_str().unwrap();
     assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json["state"], "succeeded");
