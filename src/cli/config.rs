@@ -260,6 +260,7 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
             let outcome = match &kept {
                 Ok(true) => act::OK,
                 Ok(false) => "precondition_failed",
+                Err(store::StoreError::Unknown(_)) => "outcome_unknown",
                 Err(_) => "unavailable",
             };
             // what is kept is kept, whatever the log has of it

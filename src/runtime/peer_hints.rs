@@ -15,7 +15,7 @@ use crate::{
 const TASKS: &str = "tasks";
 /// A schedule was written.
 const SCHEDULES: &str = "schedules";
-/// Until a hint that could not be sent is sent again.
+/// Until what could not be sent is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// How long a node that ends takes for its last ones.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,6 +51,7 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
         announced = announced || shared.announce(node.boot, &node.queues()).await.is_ok();
         tokio::select! {
             () = end.cancelled() => return,
+            () = tokio::time::sleep(RETRY_DELAY), if !announced => {}
             // One for all that has been committed meanwhile; a hint that is lost is only time.
             () = node.news.notified() => drop(shared.nudge(TASKS).await),
             () = node.schedules.news() => drop(shared.nudge(SCHEDULES).await),

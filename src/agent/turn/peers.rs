@@ -254,7 +254,9 @@ impl<A: Agent, M> Queued<'_, A, M> {
         self.choose(|o| o.idempotency_key = Some(key.into()))
     }
 
-    /// Sends its outcome back to this agent as a [`Done<M>`] message, exactly once.
+    /// Sends its outcome back to this agent as a [`Done<M>`] message, exactly once. Where its
+    /// [key](Self::idempotency_key) stands for an earlier task, it is not submitted, and nothing is sent but what that
+    /// one was to send.
     pub fn notify<I>(self) -> Self
     where
         M: Message,
