@@ -55,6 +55,8 @@ pub(crate) fn declared(code: Vec<Group>, settings: &Settings) -> Vec<Group> {
 pub(crate) struct Budgets {
     groups: Vec<Budget>,
     root: Budget,
+    /// Members of groups that cannot be kept up: they wait until the node has ended.
+    given_up: Vec<Lead>,
 }
 
 /// A member of a group has crashed, and is restarting by itself unless it `gave_up`.
@@ -122,10 +124,13 @@ impl Handler<MemberCrashed> for Orchestrator {
                         let event = planned(&subject, "whole_group", attempt, &root);
                         node.logger.emit(event.field("members", restarted));
                     }
-                    Verdict::Escalate { .. } => node.fail(
-                        format!("the group `{}` cannot be kept up", group.name),
-                        "look at `greenroom crashes ls`: what crashes in the group has to be mended first",
-                    ),
+                    Verdict::Escalate { .. } => {
+                        self.budgets.given_up.extend(waits.map(|(_, lead)| lead));
+                        node.fail(
+                            format!("the group `{}` cannot be kept up", group.name),
+                            "look at `greenroom crashes ls`: what crashes in the group has to be mended first",
+                        );
+                    }
                 }
             }
         }

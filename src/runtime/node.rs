@@ -344,11 +344,9 @@ impl Node {
         self.crashes.add(report);
     }
 
-    pub(crate) fn member_crashed(&self, crashed: MemberCrashed) {
-        if let Some(actors) = self.actors() {
-            // A full mailbox means so many crashes that the group is past its intensity anyway.
-            let _ = actors.orchestrator.try_send(crashed);
-        }
+    /// `false`: nobody hears of it. A full mailbox means so many crashes that the group is past its intensity anyway.
+    pub(crate) fn member_crashed(&self, crashed: MemberCrashed) -> bool {
+        self.actors().is_some_and(|actors| actors.orchestrator.try_send(crashed).is_ok())
     }
 
     /// Shuts the node down with an error, because it could not work properly any more.

@@ -12,6 +12,8 @@ use super::inbox::{Control, Inbox};
 
 /// How long one of them is waited for: it has 5 s for the turn that runs, and 5 s for `on_stop`.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long those that stop, and those that start, are waited for together: of many each has a share.
+const TOTAL: Duration = Duration::from_secs(60);
 
 /// A member's own part in a restart. Dropped, it has started, or will not.
 pub(crate) struct Part {
@@ -62,6 +64,7 @@ pub(crate) enum Member {
 
 /// Restarts them; they are in the order of their starts.
 pub(crate) async fn restart(members: Vec<Member>) {
+    let patience = PATIENCE.min(TOTAL / u32::try_from(members.len()).unwrap_or(u32::MAX).max(1));
     let mut stopped = Vec::with_capacity(members.len());
     for member in members.into_iter().rev() {
         stopped.push(match member {
@@ -71,19 +74,19 @@ pub(crate) async fn restart(members: Vec<Member>) {
                 inbox.restart(part);
                 // of one that leaves memory the part ends with it
                 drop(inbox);
-                wait(&lead.stopped).await;
+                wait(&lead.stopped, patience).await;
                 lead
             }
         });
     }
     for Lead { place, started, .. } in stopped.into_iter().rev() {
         drop(place);
-        wait(&started).await;
+        wait(&started, patience).await;
     }
 }
 
-async fn wait(end: &CancellationToken) {
-    let _ = tokio::time::timeout(PATIENCE, end.cancelled()).await;
+async fn wait(end: &CancellationToken, patience: Duration) {
+    let _ = tokio::time::timeout(patience, end.cancelled()).await;
 }
 
 impl Inbox {

@@ -141,6 +141,27 @@ fn who_stops_or_starts_for_long_is_waited_for_but_not_for_ever() -> Result<()> {
     .map(drop)
 }
 
+/// Each waited for members that stood in the other's order: for ten seconds, and again.
+#[test]
+fn two_restarts_at_once_do_not_wait_for_each_other() -> Result<()> {
+    play(async |kit, lives| {
+        lives.begin();
+        kit.agent::<Desk>("c").tell(Sleep { seconds: 2 }).await?;
+        assert!(kit.agent::<Feed>("b").ask(Crash {}).await.is_err());
+        kit.advance(Duration::from_millis(500)).await;
+        assert!(kit.agent::<Feed>("a").ask(Crash {}).await.is_err());
+        kit.settle().await;
+        let lives = lives.0.lock().clone();
+        for key in ["a", "b", "c", "d"] {
+            let last = lives.iter().rfind(|life| life[1..].starts_with(key));
+            assert!(last.is_some_and(|life| life.starts_with('+')), "{lives:?}");
+        }
+        assert!(lives.iter().all(|life| life.ends_with(" 0") || life.ends_with(" 2")), "{lives:?}");
+        Ok(())
+    })
+    .map(drop)
+}
+
 #[test]
 fn a_kind_that_does_not_stop_in_time_does_not_hold_up_those_before_it() -> Result<()> {
     let lives = play(async |kit, lives| {

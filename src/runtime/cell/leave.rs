@@ -171,7 +171,7 @@ impl<A: Agent> Runner<A> {
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         if let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) {
             let (turn, mut limit) = (&self.turn, self.kind.policy.turn_timeout);
-            if self.air.inbox.control() == Control::Renew {
+            if self.air.inbox.control() == Control::Renew || self.air.inbox.held.lock().part.is_some() {
                 limit = limit.min(STOP_GRACE); // others wait for it
             }
             if let Err(why) = hook(agent.on_stop(turn), turn, &self.air.inbox, limit).await {

@@ -251,6 +251,9 @@ impl<A: Agent> Runner<A> {
     /// Runs `on_start`, where others restart as well when it comes to its place.
     async fn open(&mut self) -> Result<(), NotOpen> {
         let part = self.inbox().held.lock().part.take();
+        if self.inbox().control() == Control::Renew {
+            self.forgive();
+        }
         // Until the end of this function, which is that of its start.
         let _part = match part {
             Some(part) => Some(self.take_place(part).await?),
@@ -279,13 +282,34 @@ impl<A: Agent> Runner<A> {
 }
 
 impl<A: Agent> Runner<A> {
-    /// Waits for its place in a restart of several: it has stopped.
+    /// Waits for its place in a restart of several: it has stopped. Where another restart begins meanwhile, for its
+    /// place in that one: two that wait for each other's members would come to nothing.
     async fn take_place(&self, mut part: Box<Part>) -> Result<Box<Part>, NotOpen> {
-        self.inbox().done(Control::Renew);
         self.inbox().set_phase(Phase::Restarting);
-        part.stopped();
-        let is_there = self.unless_leaving(part.place()).await;
-        if is_there { Ok(part) } else { Err(NotOpen::Left) }
+        loop {
+            self.inbox().done(Control::Renew);
+            part.stopped();
+            let mut next = None;
+            let mut place = Box::pin(part.place());
+            let turn = std::future::poll_fn(|cx| {
+                next = self.inbox().held.lock().part.take();
+                if next.is_some() { Poll::Ready(()) } else { place.as_mut().poll(cx) }
+            });
+            if !self.unless_leaving(turn).await {
+                return Err(NotOpen::Left);
+            }
+            drop(place);
+            match next {
+                Some(next) => part = next,
+                None => return Ok(part),
+            }
+        }
+    }
+
+    /// Nothing counts against it any more.
+    pub(super) fn forgive(&mut self) {
+        self.lane.forgive();
+        self.streak = 0;
     }
 }
 

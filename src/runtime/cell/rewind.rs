@@ -289,7 +289,9 @@ impl<A: Agent> Runner<A> {
                 self.inbox().held.lock().part = Some(Box::new(part));
                 lead
             });
-            self.node.member_crashed(MemberCrashed { group, kind, key, gave_up, place });
+            if !self.node.member_crashed(MemberCrashed { group, kind, key, gave_up, place }) {
+                self.inbox().held.lock().part = None; // nobody leads
+            }
         }
         self.node.crashed(report);
         (decision, fault)

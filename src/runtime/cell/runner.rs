@@ -431,9 +431,13 @@ impl<A: Agent> Runner<A> {
                 }
             }
             Control::Passivate => self.passivate().await,
+            // It has had its part already.
+            Control::Renew if self.inbox().held.lock().part.is_none() => {
+                self.inbox().done(Control::Renew);
+                None
+            }
             Control::Renew => {
-                self.lane.forgive();
-                self.streak = 0;
+                self.forgive();
                 self.close().await;
                 self.inbox().done(Control::Renew);
                 self.revive().await
