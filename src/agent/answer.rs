@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
+    guard::guard,
     message::{Invalid, JsonRefusal, Message, Never},
     retry::Retry,
 };
@@ -172,8 +173,15 @@ impl AskError<Never> {
 }
 
 impl<E: std::error::Error + Serialize + 'static> AskError<E> {
-    /// The same error with its refusal as JSON.
+    /// The same error with its refusal as JSON; a failure where the refusal's `Display` or `Serialize` panics.
     pub fn into_json(self) -> AskError<JsonRefusal> {
+        guard(|| self.written()).unwrap_or_else(|(why, _)| {
+            AskError::Failed(Fault::new(format!("crashed: the refusal cannot be written: {why}")))
+        })
+    }
+
+    /// The same, which panics where they do.
+    pub(crate) fn written(self) -> AskError<JsonRefusal> {
         self.map(|e| JsonRefusal {
             message: e.to_string(),
             value: serde_json::to_value(&e).unwrap_or(serde_json::Value::Null),

@@ -21,6 +21,7 @@ use super::{
     answer::{AskError, Fault},
     chain::Chain,
     drops::discard,
+    guard::guard,
     message::{JsonRefusal, Message, Refused},
     slot::ReplyTx,
     turn::Turn,
@@ -134,7 +135,7 @@ impl<M: Message> Letter<M> {
             return Box::pin(self.run_double(message, turn)).await;
         }
         if let Err(error) = agent.check(&message) {
-            self.stage_error(AskError::Refused(error));
+            self.stage_refusal(error);
             return Ran::Declined;
         }
         let mut handling = std::pin::pin!(agent.handle(message, turn));
@@ -173,10 +174,10 @@ impl<M: Message> Letter<M> {
                 }
             },
             Err(error) => {
-                self.stage_error(match error.downcast::<Refused<M::Error>>() {
-                    Ok(Refused(refusal)) => AskError::Refused(refusal),
-                    Err(error) => AskError::Failed(Fault::from(&error)),
-                });
+                match error.downcast::<Refused<M::Error>>() {
+                    Ok(Refused(refusal)) => self.stage_refusal(refusal),
+                    Err(error) => self.stage_error(AskError::Failed(Fault::from(&error))),
+                }
                 Ran::Failed
             }
         }
@@ -207,6 +208,14 @@ impl<M: Message> Letter<M> {
     /// Whether its outcome is written down: a task's end, a key's.
     fn is_recorded(&self) -> bool {
         self.meta.as_ref().is_some_and(|meta| meta.claim.is_some() || meta.key.is_some())
+    }
+
+    /// Keeps the refusal. Where it will be wanted as JSON it must be writable now, while a panic ends its turn alone.
+    fn stage_refusal(&mut self, refusal: M::Error) {
+        if matches!(self.to, ReplyTo::Json(_)) || self.is_recorded() {
+            drop(AskError::Refused(refusal.clone()).written());
+        }
+        self.stage_error(AskError::Refused(refusal));
     }
 
     fn stage_error(&mut self, error: AskError<M::Error>) {
@@ -270,6 +279,8 @@ pub trait AnyLetter: Send {
     fn size(&self) -> usize;
     /// Marks it as urgent.
     fn hurry(&mut self);
+    /// Gives it an id, if it has none.
+    fn name_it(&mut self, id: Uuid);
     /// Whether it does.
     fn is_urgent(&self) -> bool {
         self.details().0.is_some_and(|meta| meta.urgent)
@@ -325,14 +336,14 @@ impl<M: Message> AnyLetter for Letter<M> {
     }
 
     fn outcome(&self) -> Result<Vec<u8>, AskError<JsonRefusal>> {
-        match &self.staged {
-            Staged::Reply(reply) => serde_json::to_vec(reply).map_err(|e| {
-                AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}")))
-            }),
+        // The user's values were written once before; they may panic all the same.
+        let written = guard(|| match &self.staged {
+            Staged::Reply(reply) => serde_json::to_vec(reply).map_err(|e| unwritable(&e.to_string())),
             Staged::Text(body) => Ok(body.get().as_bytes().to_vec()),
-            Staged::Error(error) => Err(AskError::clone(error).into_json()),
+            Staged::Error(error) => Err(AskError::clone(error).written()),
             Staged::Nothing => Err(AskError::Unknown),
-        }
+        });
+        written.unwrap_or_else(|(why, _)| Err(unwritable(&why)))
     }
 
     fn replay(&mut self, outcome: Result<Box<RawValue>, AskError<JsonRefusal>>) {
@@ -374,6 +385,10 @@ impl<M: Message> AnyLetter for Letter<M> {
         self.meta.get_or_insert_default().urgent = true;
     }
 
+    fn name_it(&mut self, id: Uuid) {
+        self.meta.get_or_insert_default().id.get_or_insert(id);
+    }
+
     fn size(&self) -> usize {
         match (&self.meta, &self.message) {
             (Some(meta), _) if meta.bytes > 0 => meta.bytes,
@@ -401,8 +416,12 @@ fn from_json<E: serde::de::DeserializeOwned + std::error::Error + 'static>(
 }
 
 fn to_raw<T: Serialize>(value: &T) -> Result<Box<RawValue>, AskError> {
-    serde_json::value::to_raw_value(value)
-        .map_err(|e| AskError::Failed(Fault::new(format!("the reply cannot be written as JSON: {e}"))))
+    serde_json::value::to_raw_value(value).map_err(|e| unwritable(&e.to_string()))
+}
+
+#[cold]
+fn unwritable<E: std::error::Error + 'static>(why: &str) -> AskError<E> {
+    AskError::Failed(Fault::new(format!("the answer cannot be written as JSON: {why}")))
 }
 
 /// A letter for one of the messages of an agent: an enum for each arity of `Messages`.

@@ -176,7 +176,10 @@ impl Handler<Visit> for Visits {
             How::ReadAndWrite | How::ReadWaitAndWrite => {
                 let n = session.get::<u64>().await?.unwrap_or(0) + 1;
                 if visit.how == How::ReadWaitAndWrite {
-                    turn.resource::<Gate>().wait().await;
+                    let gate = turn.resource::<Gate>();
+                    let again = gate.count(turn.idempotency_key()) > 0;
+                    gate.note(if again { "the same key" } else { turn.idempotency_key() });
+                    gate.wait().await;
                 }
                 session.put(n).ttl(Duration::from_secs(600));
                 assert_eq!(session.get::<u64>().await?, Some(n), "a turn sees what it wrote");
@@ -439,6 +442,11 @@ async fn a_turn_whose_session_was_written_meanwhile_runs_again() {
     gate.open(2);
     assert_eq!(soon(waiting).await.unwrap(), Ok(1_001));
     assert_eq!((held(&world, "s").await, gate.count("s")), (Some(json!(1_001)), 4));
+    assert_eq!(
+        gate.count("the same key"),
+        1,
+        "what it called the first time it does not call under another key"
+    );
     // What is written without having been read replaces what is there.
     assert_eq!(soon(agent.ask(visit(How::WriteOnly))).await, Ok(1_000));
     assert_eq!(soon(agent.ask(visit(How::WriteTwice))).await, Ok(1_010));

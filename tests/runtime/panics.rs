@@ -5,7 +5,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-use greenroom::{model::supervision::CrashKind, prelude::*, runtime::views::Action};
+use greenroom::{
+    Call, Tool,
+    model::{supervision::CrashKind, task::TaskState},
+    prelude::*,
+    runtime::views::Action,
+};
 use serde_json::Value;
 
 use crate::support::{Gate, World, soon, until};
@@ -77,7 +82,18 @@ struct Leave {
 struct Wind {
     back: bool,
 }
-message! { Bump -> u64; Twice -> (); Throw -> (); Carry -> (); Give -> Fuse; Peek -> Fuse; Nest -> (); Leave -> (); Wind -> () }
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Refuse {}
+/// Panics when it is told.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+struct Sour {}
+impl std::fmt::Display for Sour {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("too sour")
+    }
+}
+impl std::error::Error for Sour {}
+message! { Refuse -> () | Sour; Bump -> u64; Twice -> (); Throw -> (); Carry -> (); Give -> Fuse; Peek -> Fuse; Nest -> (); Leave -> (); Wind -> () }
 
 static FUSES: Topic<Carry> = Topic::new("fuses");
 const FAR: Duration = Duration::from_secs(3_600);
@@ -88,17 +104,23 @@ fn armed() -> Carry {
 
 impl Agent for Odd {
     const KIND: &'static str = "odd";
-    type Messages = (Bump, Twice, Throw, Carry, Give, Peek, Nest, Leave, Wind);
+    type Messages = (Bump, Twice, Throw, Carry, Give, Peek, Nest, Leave, Wind, Refuse);
     fn policy() -> Policy {
         Policy::default().backoff(Duration::ZERO, Duration::ZERO)
     }
-    async fn on_start(&mut self, _: &Turn<Self>) -> Result<()> {
+    // Before there is a future.
+    fn on_start(&mut self, _: &Turn<Self>) -> impl Future<Output = Result<()>> + Send {
         assert!(!spends(&START), "no start");
-        Ok(())
+        std::future::ready(Ok(()))
     }
-    async fn on_stop(&mut self, _: &Turn<Self>) -> Result<()> {
+    fn on_stop(&mut self, _: &Turn<Self>) -> impl Future<Output = Result<()>> + Send {
         assert!(!spends(&STOP), "no stop");
-        Ok(())
+        std::future::ready(Ok(()))
+    }
+}
+impl Handler<Refuse> for Odd {
+    async fn handle(&mut self, _: Refuse, _: &Turn<Self>) -> Result<()> {
+        Err(Refuse::refuse(Sour {}))
     }
 }
 impl Handler<Bump> for Odd {
@@ -170,6 +192,16 @@ impl Handler<Wind> for Odd {
     }
 }
 
+struct Grump;
+impl Tool for Grump {
+    const NAME: &'static str = "grump";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Refuse;
+    async fn run(&self, _: Refuse, _: &Call) -> Result<()> {
+        Err(Refuse::refuse(Sour {}))
+    }
+}
+
 /// Has room for one message, and waits at the gate.
 #[derive(Default, Serialize, Deserialize)]
 struct Few {}
@@ -194,7 +226,12 @@ impl Handler<Bump> for Few {
 }
 
 fn program(gate: &Gate) -> greenroom::Builder {
-    Runtime::builder().agent::<Odd>().agent::<Few>().resource(gate.clone()).set("log.format", "compact")
+    Runtime::builder()
+        .agent::<Odd>()
+        .agent::<Few>()
+        .tool(Grump)
+        .resource(gate.clone())
+        .set("log.format", "compact")
 }
 
 /// The record of a log file in which this stands.
@@ -281,6 +318,28 @@ async fn an_agent_that_panics_where_it_is_closed_or_dropped_is_there_again() {
     assert_eq!(soon(agent.ask(Bump {})).await.unwrap(), 3);
     stage.tells("agent.crashed", "the first of two").await;
     stage.tells("agent.drop_panicked", "it went off").await;
+}
+
+/// Its task was given back and claimed again without end, and its cell ended unreported.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_panics_when_it_is_written_is_a_crash_of_its_turn() {
+    let _alone = ALONE.lock().await;
+    let stage = Stage::start().await;
+    let handle = stage.world.handle();
+    let (agent, tool) = (handle.agent::<Odd>("a"), handle.tool::<Grump>());
+    let refused = soon(agent.ask(Refuse {})).await;
+    assert!(matches!(refused, Err(AskError::Refused(Sour {}))), "nobody writes it");
+    let ids = [
+        soon(agent.submit(Refuse {}).max_attempts(2)).await.unwrap(),
+        soon(tool.submit(Refuse {}).max_attempts(2)).await.unwrap(),
+    ];
+    for id in ids {
+        let ended = soon(handle.operator().wait(id, Duration::from_secs(20))).await.unwrap();
+        assert_eq!((ended.state, ended.attempt), (TaskState::Failed, 2));
+        assert!(ended.error.unwrap().message.contains("too sour"));
+    }
+    stage.tells("agent.crashed", "too sour").await;
+    assert_eq!(soon(agent.ask(Bump {})).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -239,8 +239,7 @@ impl<A: Agent> Turn<A> {
     }
 
     /// A key that is the same whenever this message is handled again: the task's id, the caller's key, or the
-    /// request's id. Otherwise a fresh random key, which changes if the turn is undone and runs again. It may be
-    /// the key of an ask: it has at most 255 bytes.
+    /// message's id. It may be the key of an ask: it has at most 255 bytes.
     pub fn idempotency_key(&self) -> &str {
         let aside = self.aside();
         aside.key.get_or_init(|| match &aside.told {
@@ -249,6 +248,14 @@ impl<A: Agent> Turn<A> {
             Told { message: Some(message), .. } => message.to_string(),
             _ => Uuid::now_v7().to_string(),
         })
+    }
+
+    /// For the cell: the id that the message got when its turn wanted a key, and is to keep if that runs again.
+    #[inline]
+    pub(crate) fn named(&self) -> Option<Uuid> {
+        let aside = self.aside.get()?;
+        let fresh = matches!(aside.told, Told { message: None, task: None, key: None, .. });
+        aside.key.get().filter(|_| fresh)?.parse().ok()
     }
 
     /// The time left for what the turn waits for: of its caller's budget, and of its own.

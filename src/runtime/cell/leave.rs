@@ -174,7 +174,9 @@ impl<A: Agent> Runner<A> {
             if self.air.inbox.control() == Control::Renew || self.air.inbox.held.lock().part.is_some() {
                 limit = limit.min(STOP_GRACE); // others wait for it
             }
-            if let Err(why) = hook(agent.on_stop(turn), turn, &self.air.inbox, limit).await {
+            // what is not an `async fn` may do something before there is a future
+            let stop = async { agent.on_stop(turn).await };
+            if let Err(why) = hook(stop, turn, &self.air.inbox, limit).await {
                 let (problem, site) = match why {
                     Unhooked::Failed(problem, site) => (problem, site),
                     Unhooked::Left => (format!("cut short: it took longer than {STOP_GRACE:?}"), None),

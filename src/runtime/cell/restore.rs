@@ -263,7 +263,9 @@ impl<A: Agent> Runner<A> {
         self.turn.is_new = self.air.image.is_none();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
-        let started = hook(agent.on_start(turn), turn, &self.air.inbox, limit).await;
+        // what is not an `async fn` may do something before there is a future
+        let start = async { agent.on_start(turn).await };
+        let started = hook(start, turn, &self.air.inbox, limit).await;
         let outbox = self.turn.take_outbox().unwrap_or_default();
         let sent = !outbox.sends_nothing();
         match started {

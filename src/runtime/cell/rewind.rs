@@ -106,6 +106,7 @@ impl<A: Agent> Runner<A> {
     /// Reports a crash, of which its letter is the answer: what is decided, and how it ended.
     fn crashed(&mut self, letter: &mut EnvelopeOf<A>, reason: CrashReason) -> (Decision, String) {
         let timed_out = reason.kind == CrashKind::Timeout;
+        letter.letter_mut().name_it(Uuid::now_v7());
         let (decision, fault) = self.report(Some(letter.letter()), reason);
         let end = format!("it {}", fault.message);
         letter.letter_mut().fail(if timed_out { AskError::TimedOut } else { AskError::Failed(fault) });
@@ -241,8 +242,7 @@ impl<A: Agent> Runner<A> {
         let (streak, now) = (self.streak, self.node.uptime());
         let decision = self.lane.judge(|budget| decide(&policy, budget, streak, now, jitter));
         let meta = letter.and_then(|l| l.details().0);
-        let message_id =
-            meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id)).unwrap_or_else(Uuid::now_v7);
+        let message_id = meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id));
         let group = self.kind.policy.group.as_deref();
         let group = self.node.groups.iter().find(|g| group == Some(&*g.name));
         let strategy = group.map(|g| g.policy.strategy);
@@ -252,7 +252,7 @@ impl<A: Agent> Runner<A> {
             at: clock::now(),
             subject: self.subject(),
             message_type: letter.map(|l| l.name().to_owned()),
-            message_id: letter.map(|_| message_id.to_string()),
+            message_id: message_id.map(|id| id.to_string()),
             // what it writes is the user's code
             message_bytes: letter.and_then(|l| guard(|| l.size() as u64).ok()).filter(|known| *known > 0),
             repeat: self.streak,

@@ -236,6 +236,9 @@ impl<A: Agent> Runner<A> {
     /// Takes in how a turn ended.
     pub(super) async fn take_turn(&mut self, mut letter: EnvelopeOf<A>, end: End) -> Option<Exit> {
         let reached = self.turn.gate.is_passed();
+        if let Some(id) = self.turn.named() {
+            letter.letter_mut().name_it(id);
+        }
         match end {
             End::Ran(ran) => {
                 let ran = self.settle_outbox(&mut letter, ran).await;
