@@ -107,6 +107,10 @@ impl App for Program {
         self.builder.trials(settings)
     }
 
+    fn misfits(&self, settings: &Settings) -> Result<(), Errors> {
+        self.builder.registry.misfits(settings)
+    }
+
     fn wire(&self, settings: &Settings) -> Wire {
         self.builder.wire(settings)
     }

@@ -9,7 +9,7 @@ use super::{
     Session,
     again::Again,
     care::Care,
-    client::{LONG, agent_path, document, encode, query, typed},
+    client::{LONG, agent_path, encode, query, typed},
     exit::Failure,
     input::{self, AgentName},
     limit::Limit,
@@ -189,7 +189,7 @@ fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
     let wanted = [("kind", args.kind.clone()), ("status", args.status.clone())];
     let (items, rest) = session.client()?.pages("/api/v1/agents", &wanted, args.limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["AGENT", "STATUS", "VERSION", "WAITING", "RESTARTS", "UPDATED", "REASON"]);
     for agent in typed::<AgentInfo>(items)? {
@@ -224,6 +224,10 @@ fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     fact("version", format!("{} (epoch {})", agent.version, agent.epoch));
     fact("node", agent.node);
     fact("mailbox", format!("{} of {}", agent.mailbox.depth, agent.mailbox.capacity));
+    if let Some(message) = agent.message {
+        let since = Duration::from_millis(agent.since_ms.unwrap_or_default());
+        fact("handles", format!("{message}, for {}", print_duration(since)));
+    }
     fact("restarts", agent.restarts.to_string());
     if let Some(bytes) = agent.state_bytes {
         fact("state", out::size(bytes));
@@ -279,7 +283,7 @@ fn snapshots(session: &Session<'_>, name: &AgentName, limit: &Limit) -> Result<(
     let path = format!("{}/snapshots", agent_path(name));
     let (items, rest) = session.client()?.pages(&path, &[], limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["VERSION", "AT", "", "SIZE"]);
     for snapshot in typed::<SnapshotInfo>(items)? {

@@ -2,14 +2,7 @@
 
 use clap::Args;
 
-use super::{
-    Session,
-    client::{document, typed},
-    exit::Failure,
-    out,
-    table::Table,
-    when,
-};
+use super::{Session, client::typed, exit::Failure, table::Table, when};
 use crate::model::act::Act;
 
 #[derive(Debug, Args)]
@@ -38,7 +31,7 @@ pub(super) fn audit(session: &Session<'_>, args: &AuditArgs) -> Result<(), Failu
     let limit = if args.all { None } else { Some(args.limit) };
     let (items, rest) = session.client()?.pages("/api/v1/audit", &wanted, limit)?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["WHEN", "WHO", "FROM", "ACTION", "SUBJECT", "OUTCOME", "BEFORE", "ASKED"]);
     let text = |value: Option<serde_json::Value>| value.map(|value| value.to_string()).unwrap_or_default();

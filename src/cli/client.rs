@@ -8,7 +8,7 @@ use std::{
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use ureq::{Agent, Error, Timeout, http, tls::TlsConfig};
 
 use super::{
@@ -139,7 +139,7 @@ impl Client {
 
     /// Reads what may wait for `wait` before it answers.
     pub fn get_within(&self, path: &str, wait: Duration) -> Result<Reply, Failure> {
-        self.exchange(false, |there| there.bare("GET", path, wait))
+        self.exchange((path, false), |there| there.bare("GET", path, wait))
     }
 
     /// Does something.
@@ -156,13 +156,13 @@ impl Client {
         wait: Duration,
     ) -> Result<Reply, Failure> {
         let key = idempotency_key.map(|key| ("Idempotency-Key", key));
-        self.exchange(true, |there| there.with_body(("POST", path), JSON, key, body.clone(), wait))
+        self.exchange((path, true), |there| there.with_body(("POST", path), JSON, key, body.clone(), wait))
     }
 
     /// Changes something.
     pub fn patch(&self, path: &str, document: &Value) -> Result<Reply, Failure> {
         let (kind, body) = ("application/merge-patch+json", document.to_string().into_bytes());
-        self.exchange(true, |there| {
+        self.exchange((path, true), |there| {
             there.with_body(("PATCH", path), kind, None, body.clone(), REQUEST_TIMEOUT)
         })
     }
@@ -170,18 +170,22 @@ impl Client {
     /// Writes something over what is of a version.
     pub fn put(&self, path: &str, body: Vec<u8>, if_match: &str) -> Result<Reply, Failure> {
         let tag = Some(("If-Match", if_match));
-        self.exchange(true, |there| there.with_body(("PUT", path), JSON, tag, body.clone(), REQUEST_TIMEOUT))
+        self.exchange((path, true), |there| {
+            there.with_body(("PUT", path), JSON, tag, body.clone(), REQUEST_TIMEOUT)
+        })
     }
 
     /// Does something, if it is of a version where one is named.
     pub fn post_if(&self, path: &str, body: Vec<u8>, if_match: Option<&str>) -> Result<Reply, Failure> {
         let tag = if_match.map(|tag| ("If-Match", tag));
-        self.exchange(true, |there| there.with_body(("POST", path), JSON, tag, body.clone(), REQUEST_TIMEOUT))
+        self.exchange((path, true), |there| {
+            there.with_body(("POST", path), JSON, tag, body.clone(), REQUEST_TIMEOUT)
+        })
     }
 
     /// Removes something.
     pub fn delete(&self, path: &str) -> Result<Reply, Failure> {
-        self.exchange(true, |there| there.bare("DELETE", path, REQUEST_TIMEOUT))
+        self.exchange((path, true), |there| there.bare("DELETE", path, REQUEST_TIMEOUT))
     }
 
     fn bare(&self, method: &str, path: &str, wait: Duration) -> Sent {
@@ -209,11 +213,11 @@ impl Client {
 
     /// Sends a request; where the node says that another one serves what it is about, once more, to that one:
     /// nothing was done of it here.
-    fn exchange(&self, writes: bool, send: impl Fn(&Self) -> Sent) -> Result<Reply, Failure> {
-        match self.finish(send(self)?, writes) {
+    fn exchange(&self, (path, writes): (&str, bool), send: impl Fn(&Self) -> Sent) -> Result<Reply, Failure> {
+        match self.finish(send(self)?, path, writes) {
             Err(Refused { owner: Some(owner), .. }) if self.may_tell(&owner) => {
                 let there = self.at(&owner);
-                let answer = there.finish(send(&there)?, writes);
+                let answer = there.finish(send(&there)?, path, writes);
                 answer.map_err(|refused| refused.failure.detail(format!("asked at {owner}, which serves it")))
             }
             answer => answer.map_err(|refused| refused.failure),
@@ -237,7 +241,7 @@ impl Client {
         if response.status().is_success() {
             return Ok(response.into_body().into_reader());
         }
-        Err(match self.finish(Ok(response), false) {
+        Err(match self.finish(Ok(response), path, false) {
             Err(refused) => refused.failure,
             Ok(_) => Failure::new(Exit::Failed, "the node's answer cannot be understood"),
         })
@@ -259,6 +263,7 @@ impl Client {
     fn finish(
         &self,
         sent: Result<http::Response<ureq::Body>, Error>,
+        path: &str,
         writes: bool,
     ) -> Result<Reply, Refused> {
         let lost = |error: Error| Refused { failure: self.unanswered(&error, writes), owner: None };
@@ -270,7 +275,7 @@ impl Client {
         }
         let document = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let owner = document.get("owner").and_then(Value::as_str).filter(|_| status == 503);
-        let failure = Failure::of_problem(status, &document, &self.program);
+        let failure = Failure::of_problem(status, &document, path, &self.program);
         Err(Refused { failure, owner: owner.map(str::to_owned) })
     }
 
@@ -331,10 +336,10 @@ impl Client {
         loop {
             let left = limit.map_or(PAGE, |limit| limit.saturating_sub(items.len()));
             if left == 0 {
-                return Ok((items, if cursor.is_some() { Rest::More } else { Rest::Nothing }));
+                return Ok((items, if cursor.is_some() { Rest::More(cursor) } else { Rest::Nothing }));
             }
             if limit.is_some() && cursor.is_some() && begun.elapsed() > LOOKED_FOR {
-                return Ok((items, Rest::NotLookedAt));
+                return Ok((items, Rest::NotLookedAt(cursor)));
             }
             let mut all = pairs.to_vec();
             all.push(("limit", Some(left.min(PAGE).to_string())));
@@ -345,18 +350,13 @@ impl Client {
             if let Some(most) = limit.filter(|most| items.len() > *most) {
                 // what has no pages comes whole
                 items.truncate(most);
-                return Ok((items, Rest::More));
+                return Ok((items, Rest::More(None)));
             }
             if cursor.is_none() {
                 return Ok((items, Rest::Nothing));
             }
         }
     }
-}
-
-/// Items as a list's document.
-pub(super) fn document(items: &[Value]) -> Value {
-    json!({"items": items, "next_cursor": null})
 }
 
 /// Items as `T`.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Session, doctor,
     exit::{Exit, Failure},
+    fitness,
     out::{self, Paint},
 };
 use crate::{
@@ -93,7 +94,8 @@ fn show(session: &Session<'_>, origin: bool, local: bool) -> Result<(), Failure>
             return Err(failure);
         }
         Some(Ok(document)) => document,
-        _ => json!({"items": session.settings()?.show(), "next_cursor": null}),
+        _ if local => json!({"items": session.settings()?.show(), "next_cursor": null}),
+        _ => json!({"items": fitness::as_started(session)??.show(), "next_cursor": null}),
     };
     if session.json() {
         return Ok(out::json(document.to_string().as_bytes())?);
@@ -125,10 +127,23 @@ fn asks_node(session: &Session<'_>) -> Result<bool, Failure> {
 }
 
 fn check(session: &Session<'_>, connect: bool) -> Result<(), Failure> {
-    let settings = session.settings()?;
+    let read =
+        if connect { fitness::as_started(session)? } else { (session.load)(&session.common.sources()) };
+    let fit = read.and_then(|settings| (session.misfits)(&settings).map(|()| settings));
+    let settings = match fit {
+        Ok(settings) => settings,
+        Err(errors) if session.json() => {
+            out::line(&json!({"valid": false, "errors": errors}).to_string())?;
+            return Err(Failure::silent(Exit::Config));
+        }
+        Err(errors) => return Err(errors.into()),
+    };
     // what `run` would refuse
     http::exposed(&settings)?;
-    let found = if connect { doctor::environment(&settings) } else { Vec::new() };
+    let mut found = fitness::strangers(&settings, &(session.wire)(&settings));
+    if connect {
+        found.extend(doctor::environment(&settings));
+    }
     if session.json() {
         let wrong = found.iter().any(doctor::Finding::is_wrong);
         out::line(&json!({"valid": !wrong, "keys": settings.show().len(), "checks": found}).to_string())?;
@@ -220,7 +235,7 @@ fn tell(document: &Value, dry_run: bool) -> Result<(), Failure> {
         ));
     }
     if items("changed").is_empty() {
-        out::note("nothing has changed");
+        out::note("nothing has changed: `config show --origin` says where each value comes from");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::{
     Session,
     again::Again,
-    client::{document, encode, typed},
+    client::{encode, typed},
     exit::Failure,
     limit::Limit,
     out::{self, Paint},
@@ -59,7 +59,7 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
 fn groups(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
     let (items, rest) = session.client()?.pages("/api/v1/crashes/groups", &[], limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["ID", "FIRST", "LAST", "COUNT", "KIND", "REASON", "SITE"]);
     for group in typed::<CrashGroup>(items)? {
@@ -76,7 +76,7 @@ fn groups(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
 fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
     let (items, rest) = session.client()?.pages("/api/v1/crashes", &[], limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["ID", "WHEN", "SUBJECT", "REASON", "MESSAGE", "DECISION"]);
     for crash in typed::<CrashReport>(items)? {

@@ -7,7 +7,7 @@ use super::{
     Session,
     again::Again,
     care::{Care, ask, somebody_is_there},
-    client::{Client, document, typed},
+    client::{Client, typed},
     exit::{Exit, Failure},
     input,
     limit::Limit,
@@ -98,7 +98,7 @@ fn list_now(session: &Session<'_>, args: &DeadArgs) -> Result<(), Failure> {
     let wanted = [("state", failed), ("target", target), ("tag", args.tag.clone())];
     let (items, rest) = session.client()?.pages("/api/v1/tasks", &wanted, args.limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["ID", "TARGET", "MESSAGE", "FAILED", "ATTEMPTS", "LOST", "CODE", "ERROR"]);
     for task in typed::<TaskView>(items)? {

@@ -64,7 +64,11 @@ impl Finding {
         Self { check, state: State::Ok, message: message.into(), remedy: None }
     }
 
-    fn warning(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn warning(
+        check: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self { check, state: State::Warning, message: message.into(), remedy: Some(remedy.into()) }
     }
 

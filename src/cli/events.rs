@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::{
     Session,
-    client::{Client, document, query},
+    client::{Client, query},
     exit::{Exit, Failure},
     input,
+    limit::Rest,
     out::{self, Paint},
     sse::{Frame, Frames},
 };
@@ -87,7 +88,7 @@ pub(super) fn events(session: &Session<'_>, args: &EventsArgs) -> Result<(), Fai
         kept.extend(event(&frame).filter(is_young));
     }
     if session.json() && !args.jsonl {
-        return Ok(out::json(document(&kept).to_string().as_bytes())?);
+        return Ok(Rest::Nothing.json(&kept)?);
     }
     if kept.is_empty() {
         out::note("no such events are kept: -f waits for the next");

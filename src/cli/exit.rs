@@ -4,7 +4,7 @@ use std::{fmt, io, io::Write as _};
 
 use serde_json::Value;
 
-use super::out;
+use super::{advice::advice, out};
 use crate::{
     config::Errors,
     http::{BindError, TlsError, TokenError},
@@ -112,8 +112,8 @@ impl Failure {
         self
     }
 
-    /// The failure that a problem document tells.
-    pub(super) fn of_problem(status: u16, document: &Value, program: &str) -> Self {
+    /// The failure that a problem document tells; `path`: of the request.
+    pub(super) fn of_problem(status: u16, document: &Value, path: &str, program: &str) -> Self {
         let text = |name: &str| document.get(name).and_then(Value::as_str);
         let code = text("code");
         let said = text("detail").or_else(|| text("title")).map(str::to_owned);
@@ -137,23 +137,9 @@ impl Failure {
             let part = |name: &str| reason.get(name).and_then(Value::as_str).unwrap_or_default();
             failure = failure.detail(format!("{}  → {}", part("message"), part("remedy")));
         }
-        let hint = match (code.unwrap_or_default(), text("crash_id")) {
-            (_, Some(crash)) => Some(format!("{program} crashes show {crash}")),
-            ("unauthorized", _) => Some(format!(
-                "give the node's token with --token or GREENROOM_TOKEN; {program} looks for it in the data directory (--data-dir)"
-            )),
-            ("unknown_kind", _) => Some(format!("{program} kinds ls")),
-            ("unknown_message", _) => Some(format!("{program} kinds show KIND")),
-            ("precondition_failed", _) => Some("look again, and name the version that you see".to_owned()),
-            ("unavailable", _) => Some(format!("try again shortly; {program} status says why")),
-            ("overloaded", _) => Some(format!(
-                "try again shortly; {program} tree shows where messages wait, and {program} status whether too many tasks do"
-            )),
-            ("full", _) => Some("make room on the node's disk".to_owned()),
-            ("outcome_unknown", _) => {
-                Some("to repeat it safely, give both attempts the same --idempotency-key".to_owned())
-            }
-            _ => None,
+        let hint = match text("crash_id") {
+            Some(crash) => Some(format!("{program} crashes show {crash}")),
+            None => advice(code.unwrap_or_default(), path, program),
         };
         Self { hint, ..failure }
     }
@@ -265,18 +251,19 @@ mod tests {
     #[test]
     fn a_problem_is_told_with_what_to_do() {
         let document = json!({"code": "invalid", "detail": "invalid: /n: no", "errors": [{"pointer": "/n", "detail": "no"}]});
-        let text = Failure::of_problem(422, &document, "greenroom").to_string();
-        assert_eq!(text, "invalid: /n: no", "nothing is said twice");
+        let text = Failure::of_problem(422, &document, "/", "mine").to_string();
+        assert_eq!(text.lines().next(), Some("invalid: /n: no"));
+        assert_eq!(text.lines().count(), 2, "nothing is said twice: {text}");
         let document =
             json!({"code": "invalid", "detail": "invalid", "errors": [{"pointer": "", "detail": "no"}]});
-        let text = Failure::of_problem(422, &document, "greenroom").to_string();
-        assert_eq!(text, "invalid\n  the body: no");
+        let text = Failure::of_problem(422, &document, "/", "mine").to_string();
+        assert!(text.starts_with("invalid\n  the body: no\n  → mine schema"), "{text}");
         let document = json!({"code": "handler_crashed", "detail": "boom", "crash_id": "c1"});
-        let failure = Failure::of_problem(500, &document, "mine");
+        let failure = Failure::of_problem(500, &document, "/", "mine");
         assert_eq!(failure.to_string(), "boom\n  → mine crashes show c1");
         assert_eq!(failure.exit, Exit::Failed);
         let document = json!({"code": "overloaded", "detail": "the agent's mailbox is full"});
-        let text = Failure::of_problem(429, &document, "mine").to_string();
+        let text = Failure::of_problem(429, &document, "/", "mine").to_string();
         assert!(text.contains("mine tree shows"), "a status says nothing of one full mailbox: {text}");
     }
 

@@ -1,6 +1,9 @@
 //! How many items of a list are shown.
 
+use std::io;
+
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::out;
 
@@ -23,23 +26,34 @@ impl Limit {
 }
 
 /// What of a list was not shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rest {
     /// Nothing: that was all.
     Nothing,
-    /// There is more.
-    More,
-    /// It takes long to look at all of it, and so it was not done.
-    NotLookedAt,
+    /// There is more, behind this cursor.
+    More(Option<String>),
+    /// It takes long to look at all of it, and so it was not done behind this cursor.
+    NotLookedAt(Option<String>),
 }
 
 impl Rest {
+    /// Prints the items as their list's document, and says what is left.
+    pub fn json(&self, items: &[Value]) -> io::Result<()> {
+        let cursor = match self {
+            Self::Nothing => None,
+            Self::More(cursor) | Self::NotLookedAt(cursor) => cursor.as_deref(),
+        };
+        out::json(json!({"items": items, "next_cursor": cursor}).to_string().as_bytes())?;
+        self.tell();
+        Ok(())
+    }
+
     /// Says so.
-    pub fn tell(self) {
+    pub fn tell(&self) {
         match self {
             Self::Nothing => {}
-            Self::More => out::note("there are more: --all shows them"),
-            Self::NotLookedAt => out::note("older ones were not looked at: --all looks at them all"),
+            Self::More(_) => out::note("there are more: --all shows them"),
+            Self::NotLookedAt(_) => out::note("older ones were not looked at: --all looks at them all"),
         }
     }
 }

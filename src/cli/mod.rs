@@ -8,6 +8,7 @@
 //! [`main`] is given an [`App`]: how to load the settings, how to run the node. So a user's own
 //! binary offers the same commands as `greenroom` itself.
 
+mod advice;
 mod again;
 mod agents;
 mod args;
@@ -23,6 +24,7 @@ mod demo;
 mod doctor;
 mod events;
 mod exit;
+mod fitness;
 mod input;
 mod kinds;
 mod limit;
@@ -64,7 +66,7 @@ use crate::{
 
 /// What a program gives its command line.
 pub trait App {
-    /// Loads the settings and checks them, with those that the program has declared itself.
+    /// Loads the settings and checks them, but for what the program has declared itself.
     ///
     /// # Errors
     /// Everything that is wrong.
@@ -75,6 +77,14 @@ pub trait App {
     /// # Errors
     /// Why it could not start, or did not end well, with the exit code.
     fn run(self, settings: Settings, sources: Sources) -> Result<(), Failure>;
+
+    /// Checks what the program itself has declared of its settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    fn misfits(&self, _: &Settings) -> Result<(), Errors> {
+        Ok(())
+    }
 
     /// Dry runs over the stored states of the program's kinds.
     fn trials(&self, _: &Settings) -> Trials {
@@ -164,7 +174,15 @@ fn dispatch(app: impl App, matches: &ArgMatches, program: &str) -> Result<(), Fa
     let load = |sources: &Sources| app.settings(sources);
     let trials = |settings: &Settings| app.trials(settings);
     let wire = |settings: &Settings| app.wire(settings);
-    let session = Session { common: &cli.common, program, load: &load, trials: &trials, wire: &wire };
+    let misfits = |settings: &Settings| app.misfits(settings);
+    let session = Session {
+        common: &cli.common,
+        program,
+        load: &load,
+        misfits: &misfits,
+        trials: &trials,
+        wire: &wire,
+    };
     match cli.command {
         Command::Run => Ok(()), // done above
         Command::Status(args) => status::status(&session, &args),
@@ -195,6 +213,7 @@ struct Session<'a> {
     common: &'a Common,
     program: &'a str,
     load: &'a dyn Fn(&Sources) -> Result<Settings, Errors>,
+    misfits: &'a dyn Fn(&Settings) -> Result<(), Errors>,
     trials: &'a dyn Fn(&Settings) -> Trials,
     wire: &'a dyn Fn(&Settings) -> Wire,
 }

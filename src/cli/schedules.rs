@@ -8,7 +8,7 @@ use super::{
     Session,
     again::Again,
     care::Care,
-    client::{REQUEST_TIMEOUT, Reply, document, encode, typed},
+    client::{REQUEST_TIMEOUT, Reply, encode, typed},
     exit::Failure,
     input,
     limit::Limit,
@@ -152,7 +152,7 @@ fn state(schedule: &ScheduleView) -> &'static str {
 fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
     let (items, rest) = session.client()?.pages("/api/v1/schedules", &[], limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["NAME", "STATE", "WHEN", "TARGET", "MESSAGE", "NEXT", "LAST", "LAST TASK"]);
     for schedule in typed::<ScheduleView>(items)? {

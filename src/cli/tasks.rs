@@ -10,7 +10,7 @@ use super::{
     Session,
     again::Again,
     care::Care,
-    client::{Reply, document, encode, typed},
+    client::{Reply, encode, typed},
     dead,
     exit::Failure,
     input,
@@ -23,7 +23,7 @@ use crate::{
     model::{
         id::Target,
         targets::Targets,
-        task::{TaskEvent, TaskState, TaskView},
+        task::{OnParentFailed, TaskEvent, TaskState, TaskView},
         units::print_duration,
     },
     runtime::views::{Page, TaskRequest},
@@ -142,6 +142,15 @@ pub(super) struct SubmitArgs {
     /// Run only after this task has ended (may be repeated)
     #[arg(long, value_name = "ID")]
     pub after: Vec<String>,
+    /// Run it also where one of those has not succeeded
+    #[arg(long, requires = "after")]
+    pub even_if_failed: bool,
+    /// Cancel it if it has not started by this time (RFC 3339)
+    #[arg(long, value_name = "TIME", conflicts_with = "expires_in")]
+    pub expires_at: Option<Timestamp>,
+    /// Cancel it if it has not started after this time from now
+    #[arg(long, value_name = "DURATION", value_parser = input::duration)]
+    pub expires_in: Option<Duration>,
     /// A label, for finding and retrying tasks (may be repeated)
     #[arg(long)]
     pub tag: Vec<String>,
@@ -249,6 +258,9 @@ fn request(args: SubmitArgs) -> Result<TaskRequest, Failure> {
         max_attempts: args.max_attempts,
         timeout: args.timeout.map(print_duration),
         after: args.after,
+        on_parent_failed: args.even_if_failed.then_some(OnParentFailed::Run),
+        expires_at: args.expires_at,
+        expires_in: args.expires_in.map(print_duration),
         tags: args.tag,
         idempotency_key: args.idempotency_key,
         ..TaskRequest::default()
@@ -284,7 +296,7 @@ fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
     ];
     let (items, rest) = session.client()?.pages("/api/v1/tasks", &wanted, args.limit.most())?;
     if session.json() {
-        return Ok(out::json(document(&items).to_string().as_bytes())?);
+        return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["ID", "STATE", "TARGET", "MESSAGE", "ATTEMPT", "ACCEPTED", "ERROR"]);
     for task in typed::<TaskView>(items)? {

@@ -36,14 +36,14 @@ impl Settings {
             }
             other => other,
         };
+        let message = "the program knows no such key";
+        let mut problems: Vec<_> = unknown.iter().map(|path| problem(path, message.to_owned())).collect();
         match read {
-            Ok(value) if unknown.is_empty() => Ok(value),
-            Ok(_) => {
-                let message = "the program knows no such key";
-                Err(Errors(unknown.iter().map(|path| problem(path, message.to_owned())).collect()))
-            }
-            Err(error) => Err(Errors(vec![unfit(&track.path().to_string(), error.to_string())])),
+            Ok(value) if problems.is_empty() => return Ok(value),
+            Ok(_) => {}
+            Err(error) => problems.push(unfit(&track.path().to_string(), error.to_string())),
         }
+        Err(Errors(problems))
     }
 
     fn app_key(&self, section: &str, path: &str) -> String {

@@ -224,7 +224,8 @@ pub(super) fn from_sets(sets: &[String], problems: &mut Vec<Problem>) -> Layer {
             None => problems.push(Problem {
                 origin: None,
                 key: String::new(),
-                message: format!("--set {given} cannot be read"),
+                // what follows may be a secret
+                message: format!("--set {} cannot be read", given.split('=').next().unwrap_or_default()),
                 hint: Some("write --set section.key=value".to_owned()),
             }),
         }

@@ -83,5 +83,8 @@ pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest, params: Params, bo
         (_, None) if clear => ctx.operator.act_and_clear(&kind, &key, action).await?,
         (_, None) => ctx.operator.act(&kind, &key, action).await?,
     }
+    if let Ok(agent) = ctx.operator.agent(&kind, &key).await {
+        audit::now(&request, json!({"status": agent.status, "version": agent.version}));
+    }
     accepted_plain()
 }

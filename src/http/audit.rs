@@ -14,7 +14,7 @@ use super::{
     body::{Body, ok},
     params::Params,
     path,
-    problem::{Problem, code_of},
+    problem::{Problem, told},
     server::Ctx,
 };
 use crate::{
@@ -43,6 +43,14 @@ pub(super) struct Named {
 
 /// What was there before an act.
 struct Before(Value);
+
+/// What is there now.
+struct Now(Value);
+
+/// Has it written down how it is after what was asked for, under `now`.
+pub(super) fn now(request: &HttpRequest, found: Value) {
+    request.extensions_mut().insert(Now(found));
+}
 
 /// Has it written down what was there before, as the handler of an audited route has found it.
 pub(super) fn before(request: &HttpRequest, found: Option<Value>) {
@@ -98,7 +106,11 @@ async fn carry_out(
     let answered = next.call(request).await?.map_into_boxed_body();
     let before = answered.request().extensions_mut().remove::<Before>();
     let before = before.map(|Before(value)| kept(&value));
-    ctx.operator.end_act(&Act { outcome: Some(outcome(&answered).to_owned()), before, ..act }).await;
+    let after = match answered.request().extensions_mut().remove::<Now>() {
+        Some(Now(value)) => Some(with_now(act.after, kept(&value))),
+        None => act.after,
+    };
+    ctx.operator.end_act(&Act { outcome: Some(outcome(&answered).to_owned()), before, after, ..act }).await;
     Ok(answered)
 }
 
@@ -152,6 +164,17 @@ fn asked(query: &str, body: Value) -> Option<Value> {
     (!all.is_empty()).then(|| kept(&Value::Object(all)))
 }
 
+/// What was asked for, and how it is now.
+fn with_now(asked: Option<Value>, now: Value) -> Value {
+    let mut all = match asked {
+        Some(Value::Object(members)) => members,
+        Some(other) => Map::from_iter([("body".to_owned(), other)]),
+        None => Map::new(),
+    };
+    all.insert("now".to_owned(), now);
+    all.into()
+}
+
 /// A document as it is kept: without secrets, and not too large.
 fn kept(value: &Value) -> Value {
     let text = redacted(value).to_string();
@@ -161,7 +184,7 @@ fn kept(value: &Value) -> Value {
 
 /// `ok`, or the code of the problem.
 fn outcome(answered: &ServiceResponse<BoxBody>) -> &'static str {
-    match code_of(answered.response()) {
+    match told(answered.response()).map(Problem::code) {
         Some(code) => code,
         None if answered.status().is_client_error() || answered.status().is_server_error() => "failed",
         None => act::OK,

@@ -20,7 +20,7 @@ use super::{
     audit::{self, Named},
     deliver::{compressed, paced},
     pipeline::{Pipeline, until_sent},
-    problem::{Problem, code_of},
+    problem::{Problem, told},
     request_id::{REQUEST_ID, request_id},
     server::Ctx,
 };
@@ -45,12 +45,15 @@ pub(super) async fn front(
     let code = answered.status().as_u16();
     let ctx = answered.request().app_data::<web::Data<Ctx>>().cloned();
     if let Some(ctx) = ctx.as_ref().filter(|_| code >= 500) {
+        let problem = told(answered.response());
         let event = Event::new(Level::Warn, event::HTTP_FAILED, "http")
             .field("request", id.to_str().unwrap_or_default())
             .field("method", method)
             .field("route", route.clone())
             .field("status", code)
-            .field_opt("code", code_of(answered.response()))
+            .field_opt("code", problem.map(Problem::code))
+            .field_opt("error", problem.map(Problem::detail))
+            .field_opt("chain", problem.and_then(Problem::causes))
             .field("took_ms", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         ctx.logger.emit(event);
     }

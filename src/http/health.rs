@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde_json::json;
 
 use super::{body::answer, problem::Problem, server::Ctx};
+use crate::{clock, runtime::views::Reason};
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -15,7 +16,14 @@ pub(super) async fn live() -> Answer {
 /// `GET /health/ready`: the node may be sent work; else 503 with reasons.
 pub(super) async fn ready(ctx: Data<Ctx>) -> Answer {
     if ctx.stop.is_cancelled() {
-        return Err(Problem::new("unavailable", "the node is stopping").with("reasons", Vec::<String>::new()));
+        let reason = Reason {
+            code: "stopping".to_owned(),
+            message: "the node is stopping".to_owned(),
+            since: clock::now(),
+            remedy: "send work to another node, or wait until it has started again".to_owned(),
+        };
+        let reasons = serde_json::to_value([&reason]).unwrap_or_default();
+        return Err(Problem::new("unavailable", reason.message).with("reasons", reasons));
     }
     match ctx.operator.ready().await {
         Ok(()) => answer(StatusCode::OK, &json!({"status": "ok", "reasons": []})),

@@ -53,7 +53,7 @@ pub use self::{
     access::Access,
     announce::{Announcement, url_of},
     bind::{BindError, bind, exposed},
-    problem::{PROBLEM_JSON, Problem, status_of},
+    problem::{PROBLEM_CODES, PROBLEM_JSON, Problem, status_of},
     server::{Ctx, spawn},
     tls::{Certificate, TlsError},
     token::{FILE as TOKEN_FILE, Token, TokenError},

@@ -51,14 +51,24 @@ const CODES: [(&str, u16, &str); 24] = [
     ("full", 507, "No room left"),
 ];
 
+/// The code of every problem.
+pub const PROBLEM_CODES: [&str; CODES.len()] = {
+    let (mut codes, mut at) = ([""; CODES.len()], 0);
+    while at < CODES.len() {
+        codes[at] = CODES[at].0;
+        at += 1;
+    }
+    codes
+};
+
 /// The status that goes with a code. A code that nobody knows is not the handler's fault: 503.
 pub fn status_of(code: &str) -> u16 {
     CODES.iter().find(|(name, ..)| *name == code).map_or(503, |(_, status, _)| *status)
 }
 
-/// The code of the problem that an answer tells, if it tells one.
-pub(super) fn code_of<B>(answer: &HttpResponse<B>) -> Option<&'static str> {
-    answer.error().and_then(|error| error.as_error::<Problem>()).map(Problem::code)
+/// The problem that an answer tells, if it tells one.
+pub(super) fn told<B>(answer: &HttpResponse<B>) -> Option<&Problem> {
+    answer.error().and_then(|error| error.as_error::<Problem>())
 }
 
 fn title_of(code: &str) -> &'static str {
@@ -98,6 +108,17 @@ impl Problem {
     /// The contract's code.
     pub fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// What has happened.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Why, from the nearest cause to the last; `None`: nothing more is known.
+    pub fn causes(&self) -> Option<String> {
+        let causes = self.more.get("chain")?.as_array()?.iter().filter_map(Value::as_str);
+        Some(causes.collect::<Vec<_>>().join(": ")).filter(|causes| !causes.is_empty())
     }
 
     /// The document.

@@ -21,7 +21,8 @@ fn expected(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     Ok(if_match(headers)?.map(|tag| tag.parse().unwrap_or(-1)))
 }
 
-fn written(version: i64) -> Answer {
+fn written(request: &HttpRequest, version: i64) -> Answer {
+    audit::now(request, json!({"version": version}));
     Ok(tagged(ok(&json!({"version": version}))?, version))
 }
 
@@ -44,7 +45,7 @@ pub(super) async fn edit(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> An
     if body.json()?.is_none() {
         return Err(Problem::malformed("the body is to be the state, and there is none"));
     }
-    written(ctx.operator.edit_state(&kind, &key, version, &body.0).await?)
+    written(&request, ctx.operator.edit_state(&kind, &key, version, &body.0).await?)
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -58,7 +59,7 @@ pub(super) async fn roll_back(ctx: Data<Ctx>, request: HttpRequest, body: Body) 
     let (kind, key) = path::agent(&request)?;
     let (version, To { to }) = (expected(request.headers())?, body.read()?);
     was(&ctx, &request, &kind, &key).await?;
-    written(ctx.operator.roll_back(&kind, &key, to, version).await?)
+    written(&request, ctx.operator.roll_back(&kind, &key, to, version).await?)
 }
 
 /// `DELETE /agents/{kind}/{key}[?cancel_tasks=true]`, with `If-Match` if it matters what is there now.
@@ -68,5 +69,6 @@ pub(super) async fn delete(ctx: Data<Ctx>, request: HttpRequest, params: Params)
     let version = expected(request.headers())?;
     was(&ctx, &request, &kind, &key).await?;
     let cancelled = ctx.operator.delete_agent(&kind, &key, cancel, version).await?;
+    audit::now(&request, json!({"cancelled_tasks": cancelled}));
     ok(&json!({"deleted": true, "cancelled_tasks": cancelled}))
 }

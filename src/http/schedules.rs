@@ -5,7 +5,7 @@ use actix_web::{
     http::{StatusCode, header},
     web::Data,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     audit,
@@ -15,6 +15,7 @@ use super::{
     server::Ctx,
     tasks::submitted,
 };
+use crate::{model::redact::outline, runtime::views::ScheduleView};
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -42,10 +43,7 @@ pub(super) async fn show(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 pub(super) async fn remove(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let name = path::part(&request, "name")?;
     let was = ctx.operator.schedule(&name).await.ok();
-    audit::before(
-        &request,
-        was.map(|it| json!({"cron": it.cron, "target": it.target, "message": it.message})),
-    );
+    audit::before(&request, was.map(|it| whole(&it)));
     ctx.operator.remove_schedule(&name).await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -56,7 +54,24 @@ pub(super) async fn act(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let was = ctx.operator.schedule(&name).await.ok();
     audit::before(&request, was.map(|it| json!({"paused": it.paused})));
     match path::part(&request, "action")?.as_str() {
-        "run" => submitted(ctx.operator.run_schedule(&name, idempotency_key(&request)?).await?),
-        action => accepted(&ctx.operator.pause_schedule(&name, action == "pause").await?),
+        "run" => {
+            let run = ctx.operator.run_schedule(&name, idempotency_key(&request)?).await?;
+            audit::now(&request, json!({"task": run.0.id}));
+            submitted(run)
+        }
+        action => {
+            let schedule = ctx.operator.pause_schedule(&name, action == "pause").await?;
+            audit::now(&request, json!({"paused": schedule.paused}));
+            accepted(&schedule)
+        }
     }
+}
+
+/// All of a schedule; of the input, which is the agents' own, its outline.
+fn whole(schedule: &ScheduleView) -> Value {
+    let mut all = serde_json::to_value(schedule).unwrap_or_default();
+    if let Some(input) = all.get_mut("input") {
+        *input = outline(input);
+    }
+    all
 }

@@ -122,6 +122,12 @@ async fn was(ctx: &Ctx, request: &HttpRequest) -> Result<TaskId, Problem> {
     Ok(id)
 }
 
+/// The task after it was acted on; its state is written down.
+fn acted(request: &HttpRequest, task: &TaskView) -> Answer {
+    audit::now(request, json!({"state": task.state}));
+    accepted(task)
+}
+
 /// `GET /tasks/{id}/family`: those that it waits for or was submitted by, and those that do so of it.
 pub(super) async fn family(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     ok(&ctx.operator.family(path::task(&request)?).await?)
@@ -130,13 +136,13 @@ pub(super) async fn family(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 /// `POST /tasks/{id}/cancel`.
 pub(super) async fn cancel(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let id = was(&ctx, &request).await?;
-    accepted(&ctx.operator.cancel(id).await?)
+    acted(&request, &ctx.operator.cancel(id).await?)
 }
 
 /// `POST /tasks/{id}/retry`.
 pub(super) async fn retry(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let id = was(&ctx, &request).await?;
-    accepted(&ctx.operator.retry(id).await?)
+    acted(&request, &ctx.operator.retry(id).await?)
 }
 
 /// `POST /tasks/retry`: those that a filter means, or how many they are.
@@ -151,7 +157,7 @@ pub(super) async fn retry_many(ctx: Data<Ctx>, request: HttpRequest, body: Body)
 /// `POST /tasks/{id}/dismiss`.
 pub(super) async fn dismiss(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
     let id = was(&ctx, &request).await?;
-    accepted(&ctx.operator.dismiss(id).await?)
+    acted(&request, &ctx.operator.dismiss(id).await?)
 }
 
 /// `POST /tasks/dismiss`: those that a filter means, or how many they are.
@@ -171,7 +177,7 @@ pub(super) async fn resolve(ctx: Data<Ctx>, request: HttpRequest, body: Body) ->
         _ => return Err(Problem::malformed("write {\"succeeded\": RESULT} or {\"failed\": \"why\"}")),
     };
     let id = was(&ctx, &request).await?;
-    accepted(&ctx.operator.resolve(id, resolution).await?)
+    acted(&request, &ctx.operator.resolve(id, resolution).await?)
 }
 
 /// `POST /tasks/{id}/signals/{name}`: the body is what it says.

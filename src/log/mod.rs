@@ -289,6 +289,9 @@ impl Logger {
         let mut done = Vec::new();
         let admitted = self.0.limiter.lock().admit(event, site, most, (Instant::now(), at), &mut done);
         self.0.tell(done);
+        if !admitted {
+            metrics::counter!("greenroom_log_records_suppressed_total").increment(1);
+        }
         admitted
     }
 }

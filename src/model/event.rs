@@ -176,6 +176,8 @@ names! {
     AGENT_DELETED = "agent.deleted";
     /// An agent's turn holds its thread.
     AGENT_STUCK = "agent.stuck";
+    /// Its thread is free again.
+    AGENT_UNSTUCK = "agent.unstuck";
     /// An agent's turn ended in a panic or past its deadline.
     AGENT_CRASHED = "agent.crashed";
     /// Supervision will restart it.

@@ -201,6 +201,9 @@ pub enum CrashKind {
 }
 
 impl CrashKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Panic, Self::Timeout, Self::Start, Self::State];
+
     /// The name on every surface, also the metrics' `reason` label.
     pub fn name(self) -> &'static str {
         match self {

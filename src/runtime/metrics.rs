@@ -6,7 +6,7 @@ use metrics::{
     Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::store::PoolStatus;
+use crate::{model::supervision::CrashKind, store::PoolStatus};
 
 /// Tells Prometheus what each figure is (its `HELP` lines).
 pub(crate) fn describe() {
@@ -17,6 +17,10 @@ pub(crate) fn describe() {
         ("greenroom_commits_fenced_total", "commits refused since another node owns the agent"),
         ("greenroom_cache_requests_total", "lookups in the cache by strategy and result"),
         ("greenroom_log_records_dropped_total", "log records that were dropped, not written"),
+        (
+            "greenroom_log_records_suppressed_total",
+            "log records that a flood of their site left out, counted",
+        ),
         ("greenroom_store_pool_failures_total", "connections to the store that could not be had"),
     ];
     let gauges = [
@@ -44,14 +48,32 @@ pub(crate) fn describe() {
     counters.into_iter().for_each(|(name, help)| describe_counter!(name, help));
     gauges.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
     histograms.into_iter().for_each(|(name, help)| describe_histogram!(name, help));
+    // What is first told when it has happened is no increase to Prometheus.
+    for name in [
+        "greenroom_commits_fenced_total",
+        "greenroom_log_records_dropped_total",
+        "greenroom_log_records_suppressed_total",
+        "greenroom_store_pool_failures_total",
+    ] {
+        counter!(name).increment(0);
+    }
 }
 
 /// The one place that names the runtime's metrics.
-#[derive(Default)]
 pub(crate) struct Metrics {
     attempts: Attempts,
+    restored: Histogram,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        let restored = histogram!("greenroom_state_restore_duration_seconds");
+        Self { attempts: Attempts::default(), restored }
+    }
+}
+
+/// The reason of a restart that is none: the agent is held.
+pub(crate) const QUARANTINED: &str = "quarantined";
 /// How an attempt at a task can end.
 const OUTCOMES: [&str; 7] = ["ok", "refused", "failed", "retry", "unknown", "parked", "cancelled"];
 
@@ -82,6 +104,9 @@ pub(crate) struct Turns {
 
 impl Turns {
     pub(crate) fn of(kind: &'static str) -> Self {
+        for reason in CrashKind::ALL.map(CrashKind::name).into_iter().chain([QUARANTINED]) {
+            counter!("greenroom_agent_restarts_total", "kind" => kind, "reason" => reason).increment(0);
+        }
         Self {
             ok: counter!("greenroom_messages_total", "kind" => kind, "outcome" => "ok"),
             failed: counter!("greenroom_messages_total", "kind" => kind, "outcome" => "failed"),
@@ -108,7 +133,7 @@ impl Metrics {
     }
 
     pub(crate) fn restored(&self, took: Duration) {
-        histogram!("greenroom_state_restore_duration_seconds").record(took.as_secs_f64());
+        self.restored.record(took.as_secs_f64());
     }
 
     pub(crate) fn attempt(&self, outcome: &'static str, waited: Option<Duration>, ran: Duration) {

@@ -185,6 +185,16 @@ impl Registry {
         self.sections.push((TypeId::of::<S>(), (S::SECTION, read::<S>)));
     }
 
+    /// Checks the program's own settings alone.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(crate) fn misfits(&self, settings: &config::Settings) -> Result<(), Errors> {
+        let read = self.sections.iter().filter_map(|(_, (_, read))| read(settings).err());
+        let problems: Vec<_> = read.flat_map(|errors| errors.0).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Errors(problems)) }
+    }
+
     /// Checks names, and reads the program's own settings.
     ///
     /// # Errors

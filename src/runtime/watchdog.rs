@@ -121,7 +121,7 @@ fn listen(node: &Node, heart: &Heart, seen: &mut Seen) {
     if silent < STUCK {
         heart.stuck.set(false, clock::now());
         if let Some((subject, since)) = seen.told.take() {
-            let event = Event::new(Level::Info, "agent.unstuck", subject);
+            let event = Event::new(Level::Info, event::AGENT_UNSTUCK, subject);
             node.logger.emit(event.field("stuck_ms", millis(since.elapsed() + STUCK)));
         }
     } else if seen.told.is_none() && at_work != 0 && at_work == seen.at_work {

@@ -40,8 +40,10 @@ fn what_operators_do_is_written_down_with_who_and_what_came_of_it() {
 
     let all = acts(&node, "");
     let found: Vec<Value> = all.iter().map(told).collect();
-    let was = json!({"cron": "@daily", "target": "counter/a", "message": "Get"});
+    let was = &all[0]["before"];
     assert_eq!(found[0], json!(["node", "127.0.0.1", "schedule.remove", "schedule:n", "ok", was, null]));
+    let parts = [&was["cron"], &was["target"], &was["message"], &was["paused"]];
+    assert_eq!(parts, [&json!("@daily"), &json!("counter/a"), &json!("Get"), &json!(true)]);
     assert_eq!(found[1][2], "schedule.add");
     assert_eq!((&found[2][2], &found[2][6]), (&json!("task.signal"), &json!({"pin": "…"})));
     let asked = json!({"version": 99});
@@ -49,7 +51,8 @@ fn what_operators_do_is_written_down_with_who_and_what_came_of_it() {
         "node", "127.0.0.1", "agent.release", "counter/a", "wrong_state", {"status": "stopped"}, asked
     ]);
     assert_eq!(found[3], refused);
-    let asked = json!({"clear": "false"});
+    let version = &all[4]["after"]["now"]["version"];
+    let asked = json!({"clear": "false", "now": {"status": "stopped", "version": version}});
     let stopped = json!(["anna", "127.0.0.1", "agent.stop", "counter/a", "ok", all[4]["before"], asked]);
     assert_eq!(found[4], stopped);
     assert!(all[4]["before"]["status"].is_string(), "{all:?}");
@@ -102,6 +105,9 @@ fn what_was_there_before_is_written_down() {
     node.post("/api/v1/schedules", r#"{"name":"n","cron":"@daily","target":"counter/a","message":"Get"}"#);
     node.post("/api/v1/schedules/n/pause", "");
     assert_eq!(before(&node, "schedule.pause"), json!({"paused": false}));
+    let run = node.post("/api/v1/schedules/n/run", "").json;
+    let after = acts(&node, "?action=schedule.run&limit=1")[0]["after"].clone();
+    assert_eq!(after, json!({"now": {"task": run["id"]}}));
     let task = node.post("/api/v1/tasks", r#"{"target":"tool:probe.wait","input":{"signal":"go"}}"#);
     let id = task.json["id"].as_str().unwrap();
     node.post(&format!("/api/v1/tasks/{id}/signals/later"), "1");

@@ -140,9 +140,12 @@ fn a_request_has_an_id_by_which_it_is_found_in_the_log() {
     assert!(node.terminate().success());
     let told = node.told(&["http.failed"]);
     assert_eq!(told.len(), 1, "{}", node.log());
-    for (field, value) in
-        [("request", json!("trace-7")), ("status", json!(500)), ("code", json!("handler_failed"))]
-    {
+    for (field, value) in [
+        ("request", json!("trace-7")),
+        ("status", json!(500)),
+        ("code", json!("handler_failed")),
+        ("error", json!("no")),
+    ] {
         assert_eq!(told[0][field], value, "{:?}", told[0]);
     }
 }

@@ -369,6 +369,21 @@ fn the_node_tells_about_itself() {
     assert!(metrics.contains(r#"route="/api/v1/kinds/{kind}""#), "{metrics}");
 }
 
+/// What was first told when it had happened was no increase, and raised no alert.
+#[test]
+fn what_an_alert_is_about_is_told_before_it_happens() {
+    let node = Node::start(&[]);
+    let alerts = include_str!("../../config/alerts.yml");
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let names = alerts.split(|c| !is_name(c)).filter(|word| word.starts_with("greenroom_"));
+    let metrics = node.get("/metrics").text;
+    for name in names.chain(["greenroom_state_restore_duration_seconds"]) {
+        let tells =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_']));
+        assert!(metrics.lines().any(tells), "{name}: {metrics}");
+    }
+}
+
 /// The alert on agents that are out of service could never be raised.
 #[test]
 fn metrics_tell_of_agents_that_are_held_and_what_each_figure_is() {

@@ -97,12 +97,19 @@ fn a_kept_key_that_is_no_key_any_more_is_told_and_taken_away() {
         let store = store::open(&url, &StoreOptions::default()).await.unwrap();
         assert!(store.keep_settings(&kept).await.unwrap());
     });
-    let said = node.cli_unaided(&["run", "--data-dir", &data, "--set", "http.bind=127.0.0.1:0"]);
-    assert_eq!(said.code, 9, "{said:?}");
-    assert!(
-        said.err.contains("config set: tasks.gone") && said.err.contains("config unset tasks.gone"),
-        "{said:?}"
-    );
+    let said = |args: &[&str]| {
+        let there = ["--data-dir", &data, "--set", "http.bind=127.0.0.1:0"];
+        node.cli_unaided(&[args, &there].concat())
+    };
+    for refused in [said(&["run"]), said(&["config", "check", "--connect"]), said(&["config", "show"])] {
+        assert_eq!(refused.code, 9, "{refused:?}");
+        assert!(
+            refused.err.contains("config set: tasks.gone") && refused.err.contains("config unset tasks.gone"),
+            "{refused:?}"
+        );
+    }
+    let refused = said(&["config", "check", "--connect", "--json"]);
+    assert_eq!((refused.code, &refused.json()["errors"][0]["key"]), (9, &json!("tasks.gone")));
     let unset = node.cli_unaided(&[
         "config",
         "unset",
@@ -113,6 +120,10 @@ fn a_kept_key_that_is_no_key_any_more_is_told_and_taken_away() {
         "http.bind=127.0.0.1:1",
     ]);
     assert_eq!(unset.code, 0, "{unset:?}");
+    let shown = node.cli_unaided(&["config", "show", "--origin", "--data-dir", &data]);
+    assert!(shown.out.contains("tasks.slots = 3  # config set"), "{shown:?}");
+    let shown = node.cli_unaided(&["config", "show", "--local", "--data-dir", &data]);
+    assert!(shown.out.contains("tasks.slots = 64"), "{shown:?}");
     node.start_again();
     assert!(node.cli(&["config", "show"]).out.contains("tasks.slots = 3"));
 }

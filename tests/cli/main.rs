@@ -164,6 +164,28 @@ fn a_task_that_waits_is_signalled_and_watched() {
 }
 
 #[test]
+fn a_task_may_expire_and_may_run_after_one_that_has_not_succeeded() {
+    let node = Node::start(&[]);
+    let submit = |more: &[&str]| {
+        let said = node.cli(&[&["tasks", "submit", "counter/a", "Add", r#"{"n":1}"#], more].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        said.out.trim().to_owned()
+    };
+    let state = |id: &str| node.cli(&["tasks", "show", id, "--json"]).json()["state"].clone();
+    let late = submit(&["--in", "1h", "--expires-in", "1ms"]);
+    let after = submit(&["--after", &late, "--even-if-failed"]);
+    let with = submit(&["--after", &late]);
+    assert_eq!(node.cli(&["tasks", "wait", &late, &after, &with]).code, 1);
+    assert_eq!([&late, &after, &with].map(|id| state(id)), ["cancelled", "succeeded", "cancelled"]);
+    let both = ["--expires-in", "1s", "--expires-at", "2999-01-01T00:00:00Z"];
+    let args = [&["tasks", "submit", "counter/a", "Get"][..], &both].concat();
+    assert_eq!(node.cli(&args).code, 2);
+    let body =
+        r#"{"target":"counter/a","message":"Get","expires_in":"1s","expires_at":"2999-01-01T00:00:00Z"}"#;
+    node.post("/api/v1/tasks", body).is_problem(422, "invalid");
+}
+
+#[test]
 fn a_person_says_what_became_of_an_interrupted_effect() {
     let node = Node::start(&[]);
     let interrupted = || {
@@ -211,7 +233,12 @@ fn a_person_sees_how_things_are() {
         let said = node.cli(&[listing, "ls", "--json"]);
         assert!(said.json()["items"].is_array() && said.json()["next_cursor"].is_null(), "{said:?}");
     }
-    assert_eq!(node.cli(&["agents", "show", "counter/never"]).code, 3);
+    let never = node.cli(&["agents", "show", "counter/never"]);
+    assert!(never.code == 3 && never.err.contains("→ greenroom agents ls counter"), "{never:?}");
+    node.ask("b", "Add", r#"{"n":2}"#);
+    let one = node.cli(&["agents", "ls", "-n", "1", "--json"]);
+    assert_eq!(one.json()["next_cursor"], json!("counter/a"), "{one:?}");
+    assert!(one.err.contains("there are more"), "{one:?}");
     assert_eq!(node.cli(&["agents", "ls", "--token", "wrong"]).code, 5);
 }
 

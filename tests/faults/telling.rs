@@ -138,7 +138,8 @@ fn what_happens_is_in_the_log_and_in_the_metrics() {
     database.psql(&format!("UPDATE greenroom_partitions SET epoch = epoch + 1 WHERE id = {place}"));
     until("a commit is refused", || {
         node.ask("a", "Add", r#"{"n":1}"#);
-        sample(&node.get("/metrics").text, "greenroom_commits_fenced_total", &[]).is_some()
+        let fenced = sample(&node.get("/metrics").text, "greenroom_commits_fenced_total", &[]);
+        fenced.is_some_and(|n| n > 0.0)
     });
 
     let metrics = node.get("/metrics").text;

@@ -16,7 +16,7 @@ use crate::{
         event::{self, Event, Level},
         snapshot,
     },
-    runtime::{inbox::Control, kind::cleared, orchestrator::Notice},
+    runtime::{inbox::Control, kind::cleared, metrics::QUARANTINED, orchestrator::Notice},
     store::StoredStatus,
 };
 
@@ -71,7 +71,7 @@ impl<A: Agent> Runner<A> {
             .field_opt("not_kept", kept.err().map(|e| e.to_string()))
             .hint(format!("its state is kept as it is; repair it, then: greenroom agents release {subject}"));
         self.node.logger.emit(event);
-        self.node.metrics.restart(A::KIND, "quarantined");
+        self.node.metrics.restart(A::KIND, QUARANTINED);
         fail(&self.lane, entries.into_iter().map(|e| e.letter), &AskError::WrongState(text.to_string()));
         Exit::Shut(text)
     }

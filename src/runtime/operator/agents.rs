@@ -318,6 +318,8 @@ impl Operator {
                 Some(live) => live.mailbox,
                 None => found.map(|k| k.mailbox(key)).unwrap_or_default(),
             },
+            message: live.as_ref().and_then(|l| Some(l.current?.0.to_owned())),
+            since_ms: live.as_ref().and_then(|l| Some(l.current?.1)),
             restarts: live.as_ref().map_or(0, |l| l.restarts),
             updated_at: row.map(|r| r.updated_at),
             created_at: row.map(|r| r.created_at),

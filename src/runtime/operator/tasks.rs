@@ -342,6 +342,10 @@ fn options_of(request: &TaskRequest) -> Result<TaskOptions> {
     if run_in.is_some() && request.run_at.is_some() {
         return Err(invalid("/run_in", "give `run_at` or `run_in`, not both"));
     }
+    let expires_in = duration("/expires_in", &request.expires_in)?;
+    if expires_in.is_some() && request.expires_at.is_some() {
+        return Err(invalid("/expires_in", "give `expires_at` or `expires_in`, not both"));
+    }
     let timeout = duration("/timeout", &request.timeout)?;
     let id = |(n, id): (usize, &String)| {
         id.parse().map_err(|_| invalid(&format!("/after/{n}"), "this is not a task id"))
@@ -356,7 +360,7 @@ fn options_of(request: &TaskRequest) -> Result<TaskOptions> {
         on_parent_failed: request.on_parent_failed,
         tags: request.tags.clone(),
         expires_at: request.expires_at,
-        expires_in: None,
+        expires_in,
         idempotency_key: request.idempotency_key.clone(),
     };
     options.check().map_err(|flaw| invalid(&flaw.pointer, flaw.detail))?;

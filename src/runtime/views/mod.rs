@@ -304,6 +304,12 @@ pub struct AgentInfo {
     pub node: String,
     /// Its mailbox.
     pub mailbox: MailboxInfo,
+    /// The message that it is handling, if that waits for something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How long it has been handling it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
     /// Restarts since the node started.
     pub restarts: u64,
     /// Its last commit.

@@ -47,6 +47,9 @@ pub struct TaskRequest {
     /// It is cancelled if it has not started by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// It is cancelled if it has not started after this time from now (`"5m"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<String>,
     /// What happens when one of `after` does not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_parent_failed: Option<OnParentFailed>,

@@ -4,7 +4,7 @@ import { agentPath, get, post, query } from "../api.js";
 import { confirm } from "../dialog.js";
 import { diffTable } from "../diff.js";
 import { h } from "../dom.js";
-import { count, plural, size } from "../format.js";
+import { count, duration, plural, size } from "../format.js";
 import { jsonTree } from "../json.js";
 import { barred } from "../session.js";
 import { ago, badge, button, card, empty, facts, select, subject, tabs, targetHref } from "../ui.js";
@@ -76,6 +76,7 @@ function head(agent) {
     facts([
       ["Status", badge(agent.status)],
       ["Because", agent.reason, true],
+      ["Handles", agent.message && [agent.message, h("span", { class: "faint" }, ` for ${duration(agent.since_ms)}`)]],
       ["Mailbox", [count(mailbox.depth), h("span", { class: "faint" }, ` of ${count(mailbox.capacity)}`)]],
       ["Restarts", agent.restarts > 0 ? h("span", { class: "warn-text" }, count(agent.restarts)) : "0"],
       ["Version", count(agent.version)],
