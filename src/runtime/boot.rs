@@ -297,27 +297,27 @@ pub(crate) async fn launch(
     started.await.map_err(|_| std::io::Error::other("the supervising actors did not start"))?;
 
     let keepers = CancellationToken::new();
-    supervise("lease keeper", &node, &keepers, {
+    root_actors::supervise("lease keeper", &node, &keepers, {
         let member = member.clone();
         move |node, end| lease::keep(node, member.clone(), Duration::ZERO, end)
     });
-    supervise("crash keeper", &node, &keepers, crashes::keep);
-    supervise("keeper of bonds", &node, &keepers, bonds::keep);
-    supervise("keeper of settings", &node, &keepers, configuration::keep);
-    supervise("keeper of notes", &node, &keepers, notes::keep);
-    supervise("keeper of parked tasks", &node, &keepers, parked::keep);
-    supervise("keeper of schedules", &node, &keepers, schedules::keep);
+    root_actors::supervise("crash keeper", &node, &keepers, crashes::keep);
+    root_actors::supervise("keeper of bonds", &node, &keepers, bonds::keep);
+    root_actors::supervise("keeper of settings", &node, &keepers, configuration::keep);
+    root_actors::supervise("keeper of notes", &node, &keepers, notes::keep);
+    root_actors::supervise("keeper of parked tasks", &node, &keepers, parked::keep);
+    root_actors::supervise("keeper of schedules", &node, &keepers, schedules::keep);
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
     // hears of others.
     if threads.is_some() {
-        supervise("store watch", &node, &keepers, outage::watch);
-        supervise("backlog", &node, &keepers, backlog::watch);
-        supervise("hints", &node, &keepers, peer_hints::exchange);
-        supervise("parts", &node, &keepers, root_actors::keep);
+        root_actors::supervise("store watch", &node, &keepers, outage::watch);
+        root_actors::supervise("backlog", &node, &keepers, backlog::watch);
+        root_actors::supervise("hints", &node, &keepers, peer_hints::exchange);
+        root_actors::supervise("parts", &node, &keepers, root_actors::keep);
         for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
             watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
         }
-        supervise("watchdog", &node, &keepers, watchdog::watch);
+        root_actors::supervise("watchdog", &node, &keepers, watchdog::watch);
     }
 
     let event =
@@ -380,25 +380,6 @@ pub(crate) fn alone<F: Future>(work: F) -> std::io::Result<F::Output> {
         let _following = clock::follow();
         work.await
     }))
-}
-
-/// Runs a task of the node's until `end`, again where it panics.
-fn supervise<F>(
-    name: &'static str,
-    node: &Arc<Node>,
-    end: &CancellationToken,
-    run: impl Fn(Arc<Node>, CancellationToken) -> F + Send + 'static,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let (node, end) = (node.clone(), end.clone());
-    tokio::spawn(async move {
-        while let Err(error) = tokio::spawn(run(node.clone(), end.clone())).await {
-            let event = Event::new(Level::Critical, "node.task_panicked", name);
-            node.logger.emit(event.field("error", error.to_string()));
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    });
 }
 
 impl Running {

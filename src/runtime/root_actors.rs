@@ -1,5 +1,5 @@
-//! The node's own actors and the cells of its tools: children of the root, as agents are. One that has ended is restarted where that is safe;
-//! where it is not, or it does not stay up, the node ends.
+//! The node's own actors, the cells of its tools and its keepers: children of the root, as agents are. One that has
+//! ended is restarted where that is safe; where it is not, or it does not stay up, the node ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -98,6 +98,11 @@ impl Part {
         }
     }
 
+    fn called(self) -> String {
+        let what = if matches!(self, Self::Tool(_)) { "tool " } else { "" };
+        format!("{what}{}", self.name())
+    }
+
     /// Whether a new one may take its place. Only the dispatcher that claimed a task knows that it runs:
     /// another one would have it run a second time.
     fn may_return(self) -> bool {
@@ -105,10 +110,36 @@ impl Part {
     }
 }
 
-/// Looks after them until `end`.
+fn policy() -> RestartPolicy {
+    RestartPolicy { max_restarts: MAX_RESTARTS, ..RestartPolicy::default() }
+}
+
+/// Runs a keeper, a task of the node's, until `end`, and again where it panics.
+pub(super) fn supervise<F>(
+    name: &'static str,
+    node: &Arc<Node>,
+    end: &CancellationToken,
+    run: impl Fn(Arc<Node>, CancellationToken) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (node, end) = (node.clone(), end.clone());
+    tokio::spawn(async move {
+        let (policy, mut budget) = (policy(), Budget::new());
+        while let Err(error) = tokio::spawn(run(node.clone(), end.clone())).await {
+            let event = Event::new(Level::Critical, "node.task_panicked", name);
+            node.logger.emit(event.field("error", error.to_string()));
+            let Decision::Restart { delay, .. } = decide(&policy, &mut budget, 1, node.uptime(), 1.0) else {
+                return fail(&node, name);
+            };
+            tokio::time::sleep(delay).await;
+        }
+    });
+}
+
+/// Looks after the actors until `end`.
 pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
-    let policy = RestartPolicy { max_restarts: MAX_RESTARTS, ..RestartPolicy::default() };
-    let (mut budget, mut streak) = (Budget::new(), 0);
+    let (policy, mut budget, mut streak) = (policy(), Budget::new(), 0);
     while end.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() && !node.is_closing() {
         let Some((actors, part)) = node.actors().and_then(|a| a.fallen(&node).map(|part| (a, part))) else {
             streak = 0;
@@ -117,10 +148,10 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
         streak += 1;
         let decision = decide(&policy, &mut budget, streak, node.uptime(), 1.0);
         let Decision::Restart { attempt, delay } = decision else {
-            return fail(&node, part);
+            return fail(&node, &part.called());
         };
         if !part.may_return() {
-            return fail(&node, part);
+            return fail(&node, &part.called());
         }
         let event = Event::new(Level::Error, event::RESTART_PLANNED, part.subject())
             .field("strategy", "one_for_one")
@@ -135,9 +166,8 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
     }
 }
 
-fn fail(node: &Node, part: Part) {
-    let what = if matches!(part, Part::Tool(_)) { "tool " } else { "" };
-    let why = format!("the {what}{} has ended, and cannot be brought back", part.name());
+fn fail(node: &Node, name: &str) {
+    let why = format!("the {name} has ended, and cannot be brought back");
     node.fail(why, "this is a defect of the runtime: its message stands before; start the node again");
 }
 
@@ -243,6 +273,25 @@ mod tests {
         assert_eq!(first.await.unwrap().unwrap(), 1);
         assert_eq!(handle.wait::<Run>(second).await.unwrap(), crate::Outcome::Succeeded(1));
         assert_eq!(handle.operator().task(second).await.unwrap().attempt, 1);
+        runtime.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_keeper_that_cannot_be_kept_up_ends_the_node() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (runtime, node) = start(&dir).await;
+        let (runs, end) = (Arc::new(tokio::sync::Semaphore::new(0)), CancellationToken::new());
+        let seen = runs.clone();
+        supervise("keeper of nothing", &node, &end, move |_, _| {
+            let seen = seen.clone();
+            async move {
+                seen.add_permits(1);
+                panic!("as told")
+            }
+        });
+        until(|| node.fatal.get().is_some()).await;
+        assert!(node.fatal.get().unwrap().contains("the keeper of nothing has ended"));
+        assert_eq!(runs.available_permits(), MAX_RESTARTS as usize + 1);
         runtime.shutdown().await.unwrap();
     }
 
