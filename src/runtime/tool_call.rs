@@ -150,7 +150,7 @@ async fn run<M: Typed>(
     node: Arc<Node>,
     answers: &mut Option<InvocationReply<M>>,
 ) -> Ended {
-    let Invocation { input, meta, reply } = invocation;
+    let Invocation { input, mut meta, reply } = invocation;
     if !begins(&reply) {
         return Ended::default();
     }
@@ -165,6 +165,8 @@ async fn run<M: Typed>(
         .flatten()
         .min()
         .map_or(limit, |t| if spec.limits.timeout.is_some() { t.min(limit) } else { t });
+    // Whoever it asks has no longer than it has itself.
+    meta.deadline = [meta.deadline, Instant::now().checked_add(limit)].into_iter().flatten().min();
     let call = Call::new(node.host(), spec.name, meta, cancel);
     let listed = task.map(|task| Listed::new(&node, task, &call));
     let (begin, own) = (spec.run.clone(), call.clone());

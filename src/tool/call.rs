@@ -194,7 +194,7 @@ impl Call {
             let body = body(&**host, &input).map_err(AskError::widen)?;
             let asked = Asked { target: &format!("tool:{}", T::NAME), input: &body, once };
             let make = |key| {
-                let (key, deadline) = (options.key.unwrap_or(key), by(options.timeout));
+                let (key, deadline) = (options.key.unwrap_or(key), this.deadline(options.timeout));
                 call_tool::<T>(host.clone(), input, CallMeta { key, deadline, ..CallMeta::default() })
             };
             course.call::<T::Input, _>(asked, make).await

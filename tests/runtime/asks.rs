@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
-use greenroom::{AskError, Call, Effect, Full, Invalid, Tool, prelude::*, runtime::views::Action};
+use greenroom::{AskError, Call, Effect, Full, Invalid, Outcome, Tool, prelude::*, runtime::views::Action};
 
 use crate::{
     faulty::Faults,
-    support::{Gate, World, dropped, soon, status, until},
+    support::{Gate, World, dropped, outcome, soon, status, until},
 };
 
 #[derive(Default, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ struct AskBack {
 struct Detour {
     to: String,
 }
-/// Whether its caller's time is known.
+/// Whether its caller has 30 seconds or less.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct IsTimed {}
 /// Not more than a hundred, please.
@@ -119,7 +119,7 @@ impl Handler<Detour> for Relay {
 }
 impl Query<IsTimed> for Relay {
     async fn query(&self, _: IsTimed, turn: &Turn<Self>) -> Result<bool> {
-        Ok(turn.deadline().is_some())
+        Ok(turn.deadline().is_some_and(|left| left <= Duration::from_secs(30)))
     }
 }
 impl Handler<Count> for Relay {
@@ -229,7 +229,10 @@ async fn the_time_of_a_caller_is_that_of_whoever_a_tool_asks_for_it() {
     let envoy = world.handle().tool::<Envoy>();
     let carry = || envoy.call(Carry { to: "b".into() });
     assert_eq!(soon(carry().timeout(Duration::from_secs(9))).await, Ok(true));
-    assert_eq!(soon(carry()).await, Ok(false), "it has no end of its own");
+    assert_eq!(soon(carry()).await, Ok(true), "it ends when the tool's own time does");
+    let task = soon(envoy.submit(Carry { to: "b".into() })).await.unwrap();
+    assert_eq!(outcome::<Carry>(&world.handle(), task).await, Outcome::Succeeded(true), "of a task as well");
+    assert_eq!(soon(world.handle().agent::<Relay>("b").ask(IsTimed {})).await, Ok(false));
 }
 
 /// It had been taken out of the mailbox, and was put back: nothing of it had happened.
