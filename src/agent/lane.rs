@@ -1,7 +1,8 @@
 //! The lane: an agent's mailbox, and its identity.
 //!
 //! Cells attach to it and detach from it; a lane lives on across crashes and passivation, so a
-//! handle stays valid and nothing that waits is lost. A cell detaches only when the lane is empty,
+//! handle stays valid and nothing that waits is lost. It goes when nobody holds it and a new one would
+//! be the same. A cell detaches only when the lane is empty,
 //! under its lock, so there is no race with a sender. The queue is swapped out whole, and the cell
 //! is woken once a batch (after the lock is released).
 
@@ -350,6 +351,14 @@ impl<A: Agent> Lane<A> {
     /// way to be forgiven.
     pub(crate) fn judge<T>(&self, by: impl FnOnce(&mut Budget) -> T) -> T {
         by(self.queue.lock().budget.get_or_insert_default())
+    }
+
+    /// Whether a new one would be the same: nothing waits or runs, it is open, and no crash counts. Nobody else
+    /// holds it who could change that.
+    pub(super) fn is_as_new(&mut self, counts: impl FnOnce(&mut Budget) -> bool) -> bool {
+        let q = self.queue.get_mut();
+        let is_idle = !q.attached && q.is_empty() && q.entrance == Entrance::Open;
+        is_idle && !q.budget.as_mut().is_some_and(|budget| counts(budget))
     }
 
     /// Forgets its crashes.
