@@ -64,15 +64,17 @@ fn hurried<E: Envelope<A>, A: Agent>(mut letter: E) -> E {
     letter
 }
 
-/// An agent's mailbox.
+/// An agent's mailbox. In this order: `urgent`, at which a cell looks after each turn, is far from what senders
+/// write meanwhile, in this lane and in its neighbour in memory.
+#[repr(C)]
 pub struct Lane<A: Agent> {
-    pub(crate) name: Name,
+    queue: Mutex<Queue<EnvelopeOf<A>>>,
     capacity: usize,
     /// A full mailbox gives the message back in place of making the sender wait.
     pub(super) rejects: bool,
     /// Something waits in the high lane.
     urgent: AtomicBool,
-    queue: Mutex<Queue<EnvelopeOf<A>>>,
+    pub(crate) name: Name,
     activator: Arc<dyn Activator<A>>,
 }
 
@@ -717,6 +719,18 @@ mod tests {
         lane.abandon(&mut batch);
         assert_eq!((numbers(batch), lane.depth(), rings(&told.bell)), (vec![6], 1, 1));
         assert!(told.poll());
+    }
+
+    /// A cell would have to fetch the flag anew after each turn while somebody sends.
+    #[test]
+    fn what_a_cell_looks_at_after_each_turn_is_in_no_cache_line_that_senders_write() {
+        type Letters = Queue<EnvelopeOf<Clock>>;
+        let inside = size_of::<Mutex<Letters>>() - size_of::<Letters>();
+        let written = std::mem::offset_of!(Lane<Clock>, queue) + inside;
+        let written = written + std::mem::offset_of!(Letters, cell) + size_of::<Option<Waker>>();
+        let flag = std::mem::offset_of!(Lane<Clock>, urgent);
+        assert!(flag >= written + 64, "{flag} {written}");
+        assert!(size_of::<Lane<Clock>>() >= flag + 64, "{flag} of {}", size_of::<Lane<Clock>>());
     }
 
     #[test]

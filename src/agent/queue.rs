@@ -69,17 +69,18 @@ impl Woken {
     }
 }
 
-/// What waits in a lane.
+/// What waits in a lane. What is written for each letter stands first: see [`Lane`](super::lane::Lane).
+#[repr(C)]
 #[expect(clippy::box_collection, reason = "a word in place of four, for the many that never have one")]
 pub(super) struct Queue<E> {
     pub letters: VecDeque<E>,
+    pub cell: Option<Waker>,
+    pub entrance: Entrance,
+    pub attached: bool,
     /// The high lane; most never have one.
     pub urgent: Option<Box<VecDeque<E>>>,
-    pub entrance: Entrance,
     /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
     pub decided: u64,
-    pub attached: bool,
-    pub cell: Option<Waker>,
     /// Who waits for room; most never have anybody.
     pub senders: Option<Box<Senders>>,
     /// The crashes that count against the agent; most never have one.
