@@ -1,7 +1,8 @@
 //! The lane: an agent's mailbox, and its identity.
 //!
 //! Cells attach to it and detach from it; a lane lives on across crashes and passivation, so a
-//! handle stays valid and nothing that waits is lost. A cell detaches only when the lane is empty,
+//! handle stays valid and nothing that waits is lost. It goes when nobody holds it and a new one would
+//! be the same. A cell detaches only when the lane is empty,
 //! under its lock, so there is no race with a sender. The queue is swapped out whole, and the cell
 //! is woken once a batch (after the lock is released).
 
@@ -11,19 +12,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use parking_lot::Mutex;
 
 pub(crate) use super::queue::Entrance;
-use super::{
-    Agent, Envelope,
-    host::Host,
-    messages::EnvelopeOf,
-    queue::{Queue, wake_all},
-    table::Keyed,
-};
+use super::{Agent, Envelope, host::Host, messages::EnvelopeOf, queue::Queue, table::Keyed};
 use crate::model::{id::AgentId, supervision::Budget};
 
 /// Who an agent is.
@@ -69,15 +64,17 @@ fn hurried<E: Envelope<A>, A: Agent>(mut letter: E) -> E {
     letter
 }
 
-/// An agent's mailbox.
+/// An agent's mailbox. In this order: `urgent`, at which a cell looks after each turn, is far from what senders
+/// write meanwhile, in this lane and in its neighbour in memory.
+#[repr(C)]
 pub struct Lane<A: Agent> {
-    pub(crate) name: Name,
+    queue: Mutex<Queue<EnvelopeOf<A>>>,
     capacity: usize,
     /// A full mailbox gives the message back in place of making the sender wait.
-    rejects: bool,
+    pub(super) rejects: bool,
     /// Something waits in the high lane.
     urgent: AtomicBool,
-    queue: Mutex<Queue<EnvelopeOf<A>>>,
+    pub(crate) name: Name,
     activator: Arc<dyn Activator<A>>,
 }
 
@@ -224,56 +221,25 @@ impl<A: Agent> Lane<A> {
         }
     }
 
-    /// As [`Lane::place`], of a letter that is no task's, waiting for room where the policy waits; its
-    /// parts stay in `slot` until it is taken.
-    #[inline]
-    pub(crate) fn poll_place<P>(
-        self: &Arc<Self>,
-        urgent: bool,
-        slot: &mut Option<P>,
-        make: impl FnOnce(P) -> EnvelopeOf<A>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), NotTaken>> {
-        let Some(parts) = slot.take() else { return Poll::Ready(Ok(())) };
-        match self.place(Manner { is_task: false, urgent }, parts, make) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err((NotTaken::Full, parts)) if !self.rejects => {
-                *slot = Some(parts);
-                self.wait_for_room(urgent, cx);
-                Poll::Pending
-            }
-            Err((other, parts)) => {
-                *slot = Some(parts);
-                Poll::Ready(Err(other))
-            }
-        }
-    }
-
-    /// As [`Lane::place_many`], waiting for room where the policy waits.
-    pub(crate) fn poll_place_many<P>(
-        self: &Arc<Self>,
-        urgent: bool,
-        parts: &mut VecDeque<P>,
-        make: impl FnMut(P) -> EnvelopeOf<A>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), NotTaken>> {
-        match self.place_many(urgent, parts, make) {
-            Err(NotTaken::Full) if !self.rejects => {
-                self.wait_for_room(urgent, cx);
-                Poll::Pending
-            }
-            done => Poll::Ready(done),
-        }
-    }
-
-    fn wait_for_room(&self, urgent: bool, cx: &mut Context<'_>) {
+    /// Has a sender woken when there is room; `ticket` tells its place among those that wait, 0 none.
+    #[cold]
+    pub(super) fn wait_for_room(&self, urgent: bool, ticket: &mut u64, cx: &Context<'_>) {
         let mut q = self.queue.lock();
         if q.depth(urgent) < self.capacity {
             drop(q);
             cx.waker().wake_by_ref();
         } else {
-            q.senders.get_or_insert_default().push_back(cx.waker().clone());
+            let before = q.senders.get_or_insert_default().enter(ticket, cx.waker());
+            drop(q);
+            drop(before);
         }
+    }
+
+    /// Forgets a sender that waited for room, and may wait still.
+    #[cold]
+    pub(super) fn leave(&self, ticket: u64) {
+        let left = self.queue.lock().senders.as_mut().and_then(|senders| senders.leave(ticket));
+        drop(left);
     }
 
     /// For the cell: takes the waiting letters, behind those that `batch` holds. `false`: there are
@@ -293,9 +259,9 @@ impl<A: Agent> Lane<A> {
             batch.append(&mut q.letters);
         }
         self.to_front(&mut q, batch);
-        let senders = q.senders.take();
+        let woken = q.admit();
         drop(q);
-        wake_all(senders);
+        woken.wake();
         true
     }
 
@@ -308,9 +274,9 @@ impl<A: Agent> Lane<A> {
         let mut q = self.queue.lock();
         if q.entrance != Entrance::Paused {
             self.to_front(&mut q, batch);
-            let senders = q.senders.take();
+            let woken = q.admit();
             drop(q);
-            wake_all(senders);
+            woken.wake();
         }
     }
 
@@ -330,13 +296,13 @@ impl<A: Agent> Lane<A> {
 
     /// Takes out what waits and is in no store: it will not run. Tasks stay.
     pub(crate) fn clear(&self) -> VecDeque<EnvelopeOf<A>> {
-        let (cleared, senders) = {
+        let (cleared, woken) = {
             let mut q = self.queue.lock();
             let (tasks, cleared) = self.take_all(&mut q).into_iter().partition(|l| l.letter().is_task());
             q.letters = tasks;
-            (cleared, q.senders.take())
+            (cleared, q.admit())
         };
-        wake_all(senders);
+        woken.wake();
         cleared
     }
 
@@ -358,7 +324,7 @@ impl<A: Agent> Lane<A> {
     /// For a cell that goes: gives back what it had taken, in front, and starts another cell where
     /// there is work. What nobody will run is left in `batch`, to be answered.
     pub(crate) fn abandon(self: &Arc<Self>, batch: &mut VecDeque<EnvelopeOf<A>>) {
-        let start = {
+        let (woken, start) = {
             let mut q = self.queue.lock();
             batch.append(&mut self.take_all(&mut q));
             let runs = |letter: &EnvelopeOf<A>| match q.entrance {
@@ -370,8 +336,9 @@ impl<A: Agent> Lane<A> {
             (q.letters, *batch) = (back, rest);
             q.cell = None;
             q.attached = q.entrance == Entrance::Open && !q.letters.is_empty();
-            q.attached
+            (q.admit(), q.attached)
         };
+        woken.wake();
         if start {
             self.activator.activate(self.clone());
         }
@@ -386,6 +353,14 @@ impl<A: Agent> Lane<A> {
     /// way to be forgiven.
     pub(crate) fn judge<T>(&self, by: impl FnOnce(&mut Budget) -> T) -> T {
         by(self.queue.lock().budget.get_or_insert_default())
+    }
+
+    /// Whether a new one would be the same: nothing waits or runs, it is open, and no crash counts. Nobody else
+    /// holds it who could change that.
+    pub(super) fn is_as_new(&mut self, counts: impl FnOnce(&mut Budget) -> bool) -> bool {
+        let q = self.queue.get_mut();
+        let is_idle = !q.attached && q.is_empty() && q.entrance == Entrance::Open;
+        is_idle && !q.budget.as_mut().is_some_and(|budget| counts(budget))
     }
 
     /// Forgets its crashes.
@@ -425,7 +400,7 @@ impl<A: Agent> Lane<A> {
     }
 
     fn change(self: &Arc<Self>, entrance: Entrance, decided: Option<u64>) -> Option<VecDeque<EnvelopeOf<A>>> {
-        let (handed_back, wakers, start) = {
+        let (handed_back, woken, cell, start) = {
             let mut q = self.queue.lock();
             if decided.is_some_and(|seen| seen != q.decided) {
                 return None;
@@ -445,15 +420,13 @@ impl<A: Agent> Lane<A> {
             if q.entrance != Entrance::Closing {
                 q.entrance = entrance;
             }
-            let shut = matches!(q.entrance, Entrance::Shut(_) | Entrance::Closing);
-            let senders = if shut { q.senders.take() } else { None };
-            let wakers = (senders, q.cell.take());
             let start = q.entrance == Entrance::Open && !q.attached && !q.is_empty();
             q.attached |= start;
-            (handed_back, wakers, start)
+            // There may be room now, or none any more.
+            (handed_back, q.admit(), q.cell.take(), start)
         };
-        wake_all(wakers.0);
-        if let Some(cell) = wakers.1 {
+        woken.wake();
+        if let Some(cell) = cell {
             cell.wake();
         }
         if start {
@@ -469,10 +442,13 @@ impl<A: Agent> Lane<A> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use super::*;
     use crate::agent::{
-        Handler, Turn,
+        AgentRef, Handler, Turn,
         letter::{Letter, Meta, ReplyTo},
+        sender::Sender,
     };
 
     #[derive(Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -628,7 +604,6 @@ mod tests {
     fn many_letters_wake_once_and_those_without_room_wait() {
         let (lane, mut batch) = (lane(3), VecDeque::new());
         let (cell, sender) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        let rings = |bell: &Bell| bell.0.load(std::sync::atomic::Ordering::SeqCst);
         assert!(lane.push(letter(1)).is_ok());
         assert!(take(&lane, &mut batch));
         let waker = Waker::from(cell.clone());
@@ -636,15 +611,132 @@ mod tests {
         let waker = Waker::from(sender.clone());
         let mut cx = Context::from_waker(&waker);
         let mut many: VecDeque<u8> = (2..=8).collect();
-        assert!(lane.poll_place_many(false, &mut many, letter, &mut cx).is_pending());
+        let mut many_to = Sender::new(&lane);
+        assert!(many_to.poll_place_many(false, &mut many, letter, &mut cx).is_pending());
         assert_eq!((rings(&cell), rings(&sender), many.len()), (1, 0, 4));
         assert!(take(&lane, &mut batch));
         assert_eq!(rings(&sender), 1, "there is room again");
-        assert!(lane.poll_place_many(false, &mut many, letter, &mut cx).is_pending());
+        assert!(many_to.poll_place_many(false, &mut many, letter, &mut cx).is_pending());
         assert!(take(&lane, &mut batch));
-        assert!(lane.poll_place_many(false, &mut many, letter, &mut cx).is_ready());
+        assert!(many_to.poll_place_many(false, &mut many, letter, &mut cx).is_ready());
         assert!(take(&lane, &mut batch));
         assert_eq!(numbers(batch), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    fn rings(bell: &Bell) -> usize {
+        bell.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// How many wait for room.
+    fn waiting(lane: &Lane<Clock>) -> usize {
+        lane.queue.lock().senders.as_ref().map_or(0, |senders| senders.len())
+    }
+
+    /// A sender that waits for room, the letter that it has, and the bell that wakes it.
+    struct Waits<'l> {
+        to: Sender<Clock, &'l Arc<Lane<Clock>>>,
+        letter: Option<Letter<Tick>>,
+        bell: Arc<Bell>,
+    }
+
+    impl<'l> Waits<'l> {
+        fn at(lane: &'l Arc<Lane<Clock>>, n: u8) -> Self {
+            let mut waits = Self { to: Sender::new(lane), letter: Some(letter(n)), bell: Arc::default() };
+            assert!(!waits.poll());
+            waits
+        }
+
+        /// `false`: there is no room.
+        fn poll(&mut self) -> bool {
+            let waker = Waker::from(self.bell.clone());
+            self.to.poll_place(false, &mut self.letter, |l| l, &mut Context::from_waker(&waker)).is_ready()
+        }
+    }
+
+    #[test]
+    fn a_sender_waits_in_one_place_however_often_it_is_polled_and_leaves_it_when_it_is_dropped() {
+        let (lane, mut batch) = (lane(1), VecDeque::new());
+        assert!(lane.push(letter(1)).is_ok());
+        let mut first = Waits::at(&lane, 2);
+        let second = Waits::at(&lane, 3);
+        for _ in 0..100 {
+            assert!(!first.poll());
+        }
+        assert_eq!(waiting(&lane), 2);
+        let before = std::mem::take(&mut first.bell);
+        assert!(!first.poll() && waiting(&lane) == 2, "another task polls it: the waker is another");
+        assert_eq!(Arc::strong_count(&before), 1, "nobody rings the bell of the task before");
+        drop(second);
+        assert_eq!(waiting(&lane), 1);
+        assert!(take(&lane, &mut batch));
+        assert_eq!((rings(&before), rings(&first.bell), waiting(&lane)), (0, 1, 0));
+        assert!(lane.push(letter(4)).is_ok());
+        let third = Waits::at(&lane, 5);
+        assert!(!first.poll() && waiting(&lane) == 2, "who was woken and found no room waits anew");
+        drop(first);
+        assert_eq!(waiting(&lane), 1, "it left its own place");
+        assert!(take(&lane, &mut batch) && rings(&third.bell) == 1);
+    }
+
+    #[test]
+    fn whatever_waits_for_room_waits_no_more_when_it_is_dropped() {
+        let lane = lane(1);
+        assert!(lane.push(letter(1)).is_ok());
+        let clock = AgentRef { lane: Ok(lane.clone()), urgent: false };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut told = clock.tell(Tick(2));
+        let mut asked = clock.ask(Tick(3));
+        let mut many = clock.send_many([Tick(4), Tick(5)]);
+        for _ in 0..3 {
+            assert!(Pin::new(&mut told).poll(&mut cx).is_pending());
+            assert!(Pin::new(&mut asked).poll(&mut cx).is_pending());
+            assert!(Pin::new(&mut many).poll(&mut cx).is_pending());
+        }
+        assert_eq!(waiting(&lane), 3);
+        drop(told);
+        assert_eq!(waiting(&lane), 2);
+        drop(asked);
+        assert_eq!(waiting(&lane), 1);
+        drop(many);
+        assert_eq!((waiting(&lane), lane.depth()), (0, 1));
+    }
+
+    #[test]
+    fn room_that_a_pause_or_a_leaving_cell_makes_wakes_those_who_wait_for_it() {
+        let lane = lane(2);
+        assert!(lane.push(task(1)).is_ok() && lane.push(task(2)).is_ok());
+        let mut told = Waits::at(&lane, 3);
+        assert_eq!(numbers(lane.set_entrance(Entrance::Paused)), [1, 2]);
+        assert_eq!(rings(&told.bell), 1);
+        assert!(told.poll(), "a paused agent takes what is told it, to the bound");
+        assert!(lane.push(letter(4)).is_ok());
+        lane.set_entrance(Entrance::Open);
+        let mut told = Waits::at(&lane, 5);
+        let mut batch = VecDeque::new();
+        lane.queue.lock().entrance = Entrance::Paused;
+        assert!(lane.queue.lock().letters.pop_front().is_some());
+        lane.queue.lock().letters.push_back(task(6));
+        lane.abandon(&mut batch);
+        assert_eq!((numbers(batch), lane.depth(), rings(&told.bell)), (vec![6], 1, 1));
+        assert!(told.poll());
+    }
+
+    /// A cell would have to fetch the flag anew after each turn while somebody sends.
+    #[test]
+    fn what_a_cell_looks_at_after_each_turn_is_in_no_cache_line_that_senders_write() {
+        type Letters = Queue<EnvelopeOf<Clock>>;
+        let inside = size_of::<Mutex<Letters>>() - size_of::<Letters>();
+        let written = std::mem::offset_of!(Lane<Clock>, queue) + inside;
+        let written = written + std::mem::offset_of!(Letters, cell) + size_of::<Option<Waker>>();
+        let flag = std::mem::offset_of!(Lane<Clock>, urgent);
+        assert!(flag >= written + 64, "{flag} {written}");
+        assert!(size_of::<Lane<Clock>>() >= flag + 64, "{flag} of {}", size_of::<Lane<Clock>>());
+    }
+
+    #[test]
+    fn what_a_sender_needs_to_wait_is_a_word() {
+        assert_eq!(size_of::<Sender<Clock, &Arc<Lane<Clock>>>>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<Option<Sender<Clock, Arc<Lane<Clock>>>>>(), 2 * size_of::<usize>());
     }
 
     #[test]
@@ -692,7 +784,8 @@ mod tests {
         let waker = Waker::from(sender.clone());
         let mut waiting = Some(letter(4));
         let mut cx = Context::from_waker(&waker);
-        assert!(lane.poll_place(false, &mut waiting, |l| l, &mut cx).is_pending());
+        let mut to = Sender::new(&lane);
+        assert!(to.poll_place(false, &mut waiting, |l| l, &mut cx).is_pending());
         assert_eq!(numbers(lane.clear()), [3, 1]);
         assert_eq!(sender.0.load(std::sync::atomic::Ordering::SeqCst), 1, "there is room again");
         assert!(!lane.has_urgent() && take(&lane, &mut batch));

@@ -17,6 +17,7 @@ use super::{
     message::Message,
     messages::Accepts,
     reference::{AgentRef, Full},
+    sender::Sender,
 };
 
 impl<A: Agent> AgentRef<A> {
@@ -32,8 +33,8 @@ impl<A: Agent> AgentRef<A> {
     {
         let messages: VecDeque<M> = ms.into_iter().collect();
         let valid = |_: &&Arc<Lane<A>>| messages.iter().all(|m| m.validate().is_ok());
-        let lane = self.lane.as_ref().ok().filter(valid);
-        SendMany { lane, urgent: self.urgent, messages, _index: PhantomData }
+        let sender = self.lane.as_ref().ok().filter(valid).map(Sender::new);
+        SendMany { sender, urgent: self.urgent, messages, _index: PhantomData }
     }
 }
 
@@ -41,7 +42,7 @@ impl<A: Agent> AgentRef<A> {
 #[must_use = "nothing is sent until it is awaited"]
 pub struct SendMany<'r, A: Agent, M: Message, I> {
     /// `None`: there is no such agent, or it must not have one of them.
-    lane: Option<&'r Arc<Lane<A>>>,
+    sender: Option<Sender<A, &'r Arc<Lane<A>>>>,
     urgent: bool,
     messages: VecDeque<M>,
     _index: PhantomData<fn() -> I>,
@@ -61,8 +62,8 @@ impl<A: Accepts<M, I>, M: Message, I> Future for SendMany<'_, A, M, I> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let taken = match this.lane {
-            Some(lane) => lane.poll_place_many(this.urgent, &mut this.messages, plain::<A, M, I>, cx),
+        let taken = match &mut this.sender {
+            Some(sender) => sender.poll_place_many(this.urgent, &mut this.messages, plain::<A, M, I>, cx),
             None if this.messages.is_empty() => return Poll::Ready(Ok(())),
             None => return Poll::Ready(Err(Full(std::mem::take(&mut this.messages).into()))),
         };

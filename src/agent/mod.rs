@@ -24,6 +24,7 @@ mod queue;
 pub(crate) mod reference;
 mod retry;
 pub(crate) mod schedule;
+mod sender;
 pub(crate) mod slot;
 pub(crate) mod submit;
 pub(crate) mod table;

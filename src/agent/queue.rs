@@ -16,19 +16,73 @@ pub(crate) enum Entrance {
     Closing,
 }
 
-/// What waits in a lane.
+/// Who waits for room, in the order of their coming.
+#[derive(Default)]
+pub(super) struct Senders {
+    /// The last ticket given out. It never begins anew: who was woken still holds the one that it had.
+    last: u64,
+    waiting: VecDeque<(u64, Waker)>,
+}
+
+impl Senders {
+    /// Keeps the waker of a sender, in its place if it has one; else `ticket` becomes that of its place. What is
+    /// kept no longer comes back: to drop it is the affair of others, and not done under a lock.
+    pub fn enter(&mut self, ticket: &mut u64, waker: &Waker) -> Option<Waker> {
+        match self.place(*ticket).and_then(|at| self.waiting.get_mut(at)) {
+            Some((_, kept)) if kept.will_wake(waker) => None,
+            Some((_, kept)) => Some(std::mem::replace(kept, waker.clone())),
+            None => {
+                self.last += 1;
+                *ticket = self.last;
+                self.waiting.push_back((self.last, waker.clone()));
+                None
+            }
+        }
+    }
+
+    /// Forgets a sender.
+    pub fn leave(&mut self, ticket: u64) -> Option<Waker> {
+        self.waiting.remove(self.place(ticket)?).map(|(_, waker)| waker)
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn place(&self, ticket: u64) -> Option<usize> {
+        self.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
+    }
+}
+
+/// Those who are to be woken once the lock is released.
+#[must_use = "nobody wakes them else"]
+pub(super) struct Woken(Option<VecDeque<(u64, Waker)>>);
+
+impl Woken {
+    #[inline]
+    pub fn wake(self) {
+        if let Some(woken) = self.0 {
+            woken.into_iter().for_each(|(_, waker)| waker.wake());
+        }
+    }
+}
+
+/// What waits in a lane. What is written for each letter stands first: see [`Lane`](super::lane::Lane).
+#[repr(C)]
 #[expect(clippy::box_collection, reason = "a word in place of four, for the many that never have one")]
 pub(super) struct Queue<E> {
     pub letters: VecDeque<E>,
+    pub cell: Option<Waker>,
+    pub entrance: Entrance,
+    pub attached: bool,
     /// The high lane; most never have one.
     pub urgent: Option<Box<VecDeque<E>>>,
-    pub entrance: Entrance,
     /// How often an operator has decided on the entrance: a cell must not undo what it has not seen.
     pub decided: u64,
-    pub attached: bool,
-    pub cell: Option<Waker>,
-    /// Who waits for room, in the order of their coming; most never have anybody.
-    pub senders: Option<Box<VecDeque<Waker>>>,
+    /// Who waits for room; most never have anybody.
+    pub senders: Option<Box<Senders>>,
     /// The crashes that count against the agent; most never have one.
     pub budget: Option<Box<Budget>>,
 }
@@ -62,6 +116,12 @@ impl<E> Queue<E> {
         all
     }
 
+    /// There is room: all who waited for it.
+    #[inline]
+    pub fn admit(&mut self) -> Woken {
+        Woken(self.senders.as_mut().map(|senders| std::mem::take(&mut senders.waiting)))
+    }
+
     /// After letters were put in: the cell to wake, or whether one is to be started.
     #[inline]
     pub fn taken(&mut self) -> (Option<Waker>, bool) {
@@ -71,14 +131,5 @@ impl<E> Queue<E> {
             self.attached = self.entrance == Entrance::Open;
             (None, self.attached)
         }
-    }
-}
-
-/// Wakes all who waited for room.
-#[inline]
-#[expect(clippy::box_collection, reason = "as it comes")]
-pub(super) fn wake_all(waiting: Option<Box<VecDeque<Waker>>>) {
-    if let Some(waiting) = waiting {
-        waiting.into_iter().for_each(Waker::wake);
     }
 }

@@ -25,6 +25,7 @@ use super::{
     letter::{Answer, Key, Letter, Meta, ReplyTo},
     message::Message,
     messages::{Accepts, EnvelopeOf},
+    sender::Sender,
     slot::{ReplyRx, slot},
     submit::{Submit, submit},
 };
@@ -146,7 +147,7 @@ impl<A: Agent> AgentRef<A> {
         A: Accepts<M, I>,
     {
         let lane = self.lane.as_ref().ok().filter(|_| m.validate().is_ok());
-        Tell { lane, message: Some(m), urgent: self.urgent, _index: PhantomData }
+        Tell { sender: lane.map(Sender::new), message: Some(m), urgent: self.urgent, _index: PhantomData }
     }
 
     /// Sends `m` without waiting at all.
@@ -215,7 +216,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 enum AskStage<A: Agent, M: Message> {
     Start(Result<Arc<Lane<A>>, Box<AskError>>, M),
-    Sending(Arc<Lane<A>>, Option<EnvelopeOf<A>>, ReplyRx<Answer<M>>),
+    Sending(Sender<A, Arc<Lane<A>>>, Option<EnvelopeOf<A>>, ReplyRx<Answer<M>>),
     Waiting(ReplyRx<Answer<M>>),
     Over,
 }
@@ -287,7 +288,7 @@ impl<A: Accepts<M, I>, M: Message, I> Ask<A, M, I> {
         let manner = Manner { is_task: false, urgent: self.urgent };
         self.stage = match lane.place(manner, (message, tx, self.meta.take()), make) {
             Ok(()) => AskStage::Waiting(rx),
-            Err((_, parts)) => AskStage::Sending(lane, Some(make(parts)), rx),
+            Err((_, parts)) => AskStage::Sending(Sender::new(lane), Some(make(parts)), rx),
         };
         Ok(())
     }
@@ -337,8 +338,8 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Ask<A, M, I> {
                         return Poll::Ready(Err(e));
                     }
                 }
-                AskStage::Sending(lane, letter, _) => {
-                    match lane.poll_place(this.urgent, letter, |letter| letter, cx) {
+                AskStage::Sending(sender, letter, _) => {
+                    match sender.poll_place(this.urgent, letter, |letter| letter, cx) {
                         Poll::Ready(Ok(())) => {
                             let AskStage::Sending(_, _, rx) =
                                 std::mem::replace(&mut this.stage, AskStage::Over)
@@ -396,7 +397,7 @@ impl<A: Agent, M: Message, I> Ask<A, M, I> {
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Tell<'r, A: Agent, M, I> {
     /// `None`: there is no such agent, or it must not have this message.
-    lane: Option<&'r Arc<Lane<A>>>,
+    sender: Option<Sender<A, &'r Arc<Lane<A>>>>,
     /// The letter is made when the mailbox takes it: until then there is less to move.
     message: Option<M>,
     urgent: bool,
@@ -414,9 +415,9 @@ impl<A: Accepts<M, I>, M: Message, I> Future for Tell<'_, A, M, I> {
         if this.message.is_none() {
             return Poll::Pending; // it has ended before
         }
-        if let Some(lane) = this.lane {
+        if let Some(sender) = &mut this.sender {
             let make = |m| A::wrap(Letter::new(m, ReplyTo::Nobody, None));
-            match lane.poll_place(this.urgent, &mut this.message, make, cx) {
+            match sender.poll_place(this.urgent, &mut this.message, make, cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(_)) => {}
                 Poll::Pending => return Poll::Pending,

@@ -8,6 +8,7 @@ use std::{
     cmp::Ordering,
     collections::{BinaryHeap, hash_map::RandomState},
     hash::BuildHasher,
+    sync::atomic::{self, AtomicUsize},
 };
 
 use hashbrown::HashTable;
@@ -15,6 +16,12 @@ use parking_lot::RwLock;
 
 /// A power of two.
 const SHARDS: usize = 64;
+/// Pruning goes through at least so many shards at a time …
+const PRUNED_SHARDS: usize = SHARDS / 16;
+/// … and through more until it has looked at so many places, …
+const PRUNED_PLACES: usize = 16_384;
+/// … at so many at most under one lock.
+const PLACES_A_LOCK: usize = 1_024;
 
 /// A value with a key, which stays the same.
 pub(crate) trait Keyed: Clone {
@@ -48,12 +55,14 @@ impl<T: Keyed> Eq for ByKey<T> {}
 pub(crate) struct Table<T> {
     hasher: RandomState,
     shards: Box<[RwLock<HashTable<T>>]>,
+    /// How many shards have been pruned.
+    pruned: AtomicUsize,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect();
-        Self { hasher: RandomState::new(), shards }
+        Self { hasher: RandomState::new(), shards, pruned: AtomicUsize::new(0) }
     }
 }
 
@@ -105,6 +114,53 @@ impl<T: Keyed> Table<T> {
         let out = found.ok().filter(|entry| is(entry.get())).map(|entry| entry.remove().0);
         drop(shard);
         drop(out);
+    }
+
+    /// Takes out the values of which `is_over` holds, and tells how many: asked under the lock, when nobody else can
+    /// get them. Not among all at once, but among a part that follows upon that of the last time.
+    pub(crate) fn prune(&self, mut is_over: impl FnMut(&mut T) -> bool) -> usize {
+        let (mut places, mut out) = (0, 0);
+        for n in 0..SHARDS {
+            if n >= PRUNED_SHARDS && places >= PRUNED_PLACES {
+                break;
+            }
+            let at = self.pruned.fetch_add(1, atomic::Ordering::Relaxed) & (SHARDS - 1);
+            places += self.prune_shard(&self.shards[at], &mut is_over, &mut out);
+        }
+        out
+    }
+
+    /// Tells how many places the shard has.
+    fn prune_shard(
+        &self,
+        shard: &RwLock<HashTable<T>>,
+        is_over: &mut impl FnMut(&mut T) -> bool,
+        out: &mut usize,
+    ) -> usize {
+        let mut at = 0;
+        loop {
+            let mut over = Vec::new();
+            let mut shard = shard.write();
+            let places = shard.num_buckets();
+            if at >= places {
+                // What many keys have needed once is given back.
+                if shard.len().saturating_mul(8) < places {
+                    let room = shard.len().saturating_mul(2);
+                    shard.shrink_to(room, |value| self.hasher.hash_one(value.key()));
+                }
+                return places;
+            }
+            for place in at..places.min(at + PLACES_A_LOCK) {
+                if shard.get_bucket_mut(place).is_some_and(&mut *is_over)
+                    && let Ok(entry) = shard.get_bucket_entry(place)
+                {
+                    over.push(entry.remove().0);
+                }
+            }
+            drop(shard);
+            at += PLACES_A_LOCK;
+            *out += over.len();
+        }
     }
 
     /// Shows each value, under its shard's lock: `show` is to be short, and to ask nothing of the table.
@@ -194,6 +250,39 @@ mod tests {
         assert_eq!(read, keys);
         assert_eq!(table.behind(Some("word 999"), 70, |_| true), []);
         assert_eq!(table.behind(None, 0, |_| true), []);
+    }
+
+    #[test]
+    fn what_is_over_is_taken_out_and_its_room_is_given_back() {
+        let table = Table::default();
+        (0..10_000).for_each(|n| table.insert(word(n, n)));
+        let places = || table.shards.iter().map(|shard| shard.read().num_buckets()).sum::<usize>();
+        assert!(places() > 10_000);
+        assert_eq!(table.prune(|word| word.1 % 100 > 0), 9_900);
+        assert!(places() < 1_000, "{}", places());
+        assert!((0..10_000).all(|n| table.get(&format!("word {n}")).is_some() == (n % 100 == 0)));
+        assert_eq!((table.prune(|_| true), table.all().count()), (100, 0));
+        assert_eq!(table.prune(|_| true), 0);
+        table.insert(word(7, 0));
+        assert_eq!(table.get("word 7"), Some(word(7, 0)));
+    }
+
+    #[test]
+    fn a_large_table_is_pruned_a_part_at_a_time() {
+        let table = Table::default();
+        (0..100_000).for_each(|n| table.insert(word(n, 0)));
+        let mut most = 0;
+        for _ in 0..16 {
+            let mut looked = 0;
+            table.prune(|word| {
+                word.1 += 1;
+                looked += 1;
+                false
+            });
+            most = most.max(looked);
+        }
+        assert!(most < 2 * PRUNED_PLACES, "it looked at {most} at once");
+        assert!(table.all().all(|word| word.1 > 0), "in the end it has seen all");
     }
 
     #[test]

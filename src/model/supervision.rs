@@ -94,6 +94,12 @@ impl Budget {
         self.used
     }
 
+    /// Whether no restart counts any more at `now`.
+    pub fn is_unused(&mut self, within: Duration, now: Duration) -> bool {
+        self.expire(within, now);
+        self.used == 0
+    }
+
     /// Forgets everything: an operator has restarted it.
     pub fn reset(&mut self) {
         *self = Self::default();

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -194,8 +195,9 @@ pub(crate) trait AnyKind: Send + Sync {
     fn propose(&self, body: &[u8]) -> Result<Vec<u8>, Invalid>;
     /// Reads a state as a restore would, and drops it.
     fn try_state(&self, state: SeenState<'_>) -> Result<(), RestoreError>;
-    /// Passivates what has been idle since before the tick, and flushes what is relaxed.
-    fn sweep(&self, tick: u32);
+    /// Passivates what has been idle since before the tick, flushes what is relaxed, and lets go of lanes that
+    /// nobody needs at `now`, the time since the node's start.
+    fn sweep(&self, tick: u32, now: Duration);
     /// The agents whose mailboxes are nearly full, as the last sweep has seen, and since when.
     fn flooded(&self) -> Vec<(String, Timestamp)>;
     /// Has the longest idle leave where more are in memory than may.
@@ -370,7 +372,7 @@ impl<A: Agent> AnyKind for Kind<A> {
         self.policy.residency.thin_out(self.running(), || self.live.all().map(|live| live.inbox));
     }
 
-    fn sweep(&self, tick: u32) {
+    fn sweep(&self, tick: u32, now: Duration) {
         if self.policy.residency.is_over(self.running()) {
             self.thin_out();
         }
@@ -385,6 +387,10 @@ impl<A: Agent> AnyKind for Kind<A> {
             }
             self.gauge(live);
         });
+        let within = self.policy.restart.read().within;
+        if let Some(directory) = self.directory.get() {
+            directory.prune(|budget| !budget.is_unused(within, now));
+        }
     }
 
     fn flooded(&self) -> Vec<(String, Timestamp)> {
@@ -478,5 +484,72 @@ fn turn_away<A: Agent>(lane: &Lane<A>, letters: VecDeque<EnvelopeOf<A>>, error: 
     for mut letter in letters {
         letter.letter_mut().fail(error.clone());
         letter.letter_mut().release(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::{
+        agent::letter::{Letter, ReplyTo},
+        config::{Sources, load},
+        model::supervision::decide,
+    };
+
+    #[derive(Clone, Serialize, Deserialize, schemars::JsonSchema)]
+    struct Tick {}
+    crate::message!(Tick -> ());
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Clock;
+    impl Agent for Clock {
+        const KIND: &'static str = "clock";
+        type Messages = Tick;
+    }
+    impl crate::agent::Handler<Tick> for Clock {
+        async fn handle(&mut self, _: Tick, _: &crate::agent::Turn<Self>) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A kind of a node that has ended: its cells never start.
+    fn kind() -> Arc<Kind<Clock>> {
+        let settings = load(&Sources::default()).unwrap();
+        Kind::new(std::sync::Weak::new(), KindPolicy::of(&Clock::policy(), &settings, Clock::KIND))
+    }
+
+    fn keys(kind: &Kind<Clock>) -> Vec<String> {
+        let mut keys: Vec<String> =
+            kind.directory.get().unwrap().lanes.all().map(|lane| lane.name.key.to_string()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn lanes_that_nobody_needs_are_let_go_and_what_operators_decided_or_crashes_count_in_stays() {
+        let (kind, second) = (kind(), Duration::from_secs(1));
+        for n in 0..1_000 {
+            kind.lane(&format!("once {n}")).unwrap();
+        }
+        let held = kind.lane("held").unwrap();
+        kind.set_entrance("paused", Entrance::Paused);
+        kind.set_entrance("stopped", Entrance::Shut("it is stopped".into()));
+        assert!(kind.lane("told").unwrap().push(Letter::new(Tick {}, ReplyTo::Nobody, None)).is_ok());
+        let (policy, crashed) = (*kind.policy.restart.read(), kind.lane("crashed").unwrap());
+        crashed.judge(|budget| decide(&policy, budget, 1, second, 1.0));
+        drop(crashed);
+        assert_eq!(keys(&kind).len(), 1_005);
+        kind.sweep(2, 2 * second);
+        assert_eq!(keys(&kind), ["crashed", "held", "paused", "stopped", "told"]);
+        assert!(kind.is_paused("paused") && !kind.is_open("stopped"));
+        assert!(Arc::ptr_eq(&held, &kind.lane("held").unwrap()));
+        kind.sweep(3, policy.within);
+        assert!(keys(&kind).contains(&"crashed".to_owned()), "its crash counts still");
+        drop(held);
+        kind.set_entrance("paused", Entrance::Open);
+        kind.sweep(4, second + policy.within);
+        assert_eq!(keys(&kind), ["stopped", "told"]);
     }
 }

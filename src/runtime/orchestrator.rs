@@ -74,9 +74,9 @@ impl Actor for Orchestrator {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4_096);
         ctx.run_interval(Duration::from_secs(1), |this, _| {
-            let tick = this.node.advance();
+            let (tick, now) = (this.node.advance(), this.node.uptime());
             for kind in &this.node.kinds {
-                kind.sweep(tick);
+                kind.sweep(tick, now);
             }
         });
     }

@@ -1,7 +1,7 @@
 //! What goes before the rest, how long somebody waits for it, and who still wants it.
 
 use futures_util::future::join_all;
-use greenroom::prelude::*;
+use greenroom::{AgentRef, Persistence, prelude::*, runtime::views::Action};
 
 use crate::support::{Gate, World, soon, until};
 
@@ -9,7 +9,7 @@ use crate::support::{Gate, World, soon, until};
 struct Say {
     text: String,
 }
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct Block {}
 /// Waits until nobody wants its answer.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
@@ -102,19 +102,61 @@ impl Handler<Hurry> for Clerk {
     }
 }
 
+/// Its turns are not durable, so that nothing has it look up between them but itself.
+#[derive(Default, Serialize, Deserialize)]
+struct Porter {}
+impl Agent for Porter {
+    const KIND: &'static str = "porter";
+    type Messages = (Say, Block);
+    fn policy() -> Policy {
+        Policy::default().persistence(Persistence::Volatile)
+    }
+}
+impl Handler<Say> for Porter {
+    async fn handle(&mut self, say: Say, turn: &Turn<Self>) -> Result<()> {
+        turn.resource::<Gate>().note(say.text);
+        Ok(())
+    }
+}
+impl Handler<Block> for Porter {
+    async fn handle(&mut self, _: Block, turn: &Turn<Self>) -> Result<()> {
+        turn.resource::<Gate>().note("block");
+        turn.resource::<Gate>().wait().await;
+        Ok(())
+    }
+}
+
 async fn world() -> (World, Gate) {
     let gate = Gate::default();
-    (World::start(Runtime::builder().agent::<Clerk>().resource(gate.clone())).await, gate)
+    let program = Runtime::builder().agent::<Clerk>().agent::<Porter>();
+    (World::start(program.resource(gate.clone())).await, gate)
+}
+
+/// A porter at the first of nine long turns, after so many short ones.
+async fn at_long_turns(world: &World, gate: &Gate, key: &str, short: usize) -> AgentRef<Porter> {
+    let porter = world.handle().agent::<Porter>(key);
+    porter.try_tell(Block {}).unwrap();
+    gate.arrival().await;
+    for _ in 0..short {
+        porter.try_tell(say("short")).unwrap();
+    }
+    for _ in 0..9 {
+        porter.try_tell(Block {}).unwrap();
+    }
+    gate.open(1);
+    gate.arrival().await;
+    gate.notes.lock().clear();
+    porter
 }
 
 fn say(text: impl Into<String>) -> Say {
     Say { text: text.into() }
 }
 
-/// Waits until so many messages wait for a clerk.
-async fn wait_in_the_mailbox(world: &World, key: &str, n: usize) {
+/// Waits until so many messages wait for an agent.
+async fn wait_in_the_mailbox(world: &World, kind: &str, key: &str, n: usize) {
     let handle = world.handle();
-    let depth = async || handle.operator().agent("clerk", key).await.unwrap().mailbox.depth;
+    let depth = async || handle.operator().agent(kind, key).await.unwrap().mailbox.depth;
     until("they wait", || async { depth().await == n }).await;
 }
 
@@ -146,6 +188,46 @@ async fn what_is_urgent_goes_before_all_that_waits_in_its_own_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_urgent_goes_after_the_turn_that_runs_however_short_those_before_it_were() {
+    let (world, gate) = world().await;
+    for short in [0, 1, 2, 3, 7, 20, 64, 100] {
+        let porter = at_long_turns(&world, &gate, &format!("{short}"), short).await;
+        porter.urgent().try_tell(say("urgent")).unwrap();
+        gate.open(1);
+        gate.arrival().await;
+        assert_eq!(*gate.notes.lock(), ["urgent", "block"], "after {short} short turns");
+        gate.open(8);
+        for _ in 0..7 {
+            gate.arrival().await;
+        }
+        soon(porter.ask(say("end"))).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_and_a_stop_come_after_the_turn_that_runs_however_short_those_before_it_were() {
+    let (world, gate) = world().await;
+    let operator = world.handle().operator().clone();
+    for short in [0, 1, 2, 3, 7, 20, 64, 100] {
+        let key = format!("paused after {short}");
+        let _porter = at_long_turns(&world, &gate, &key, short).await;
+        operator.act("porter", &key, Action::Pause).await.unwrap();
+        gate.open(1);
+        wait_in_the_mailbox(&world, "porter", &key, 8).await;
+        assert_eq!(gate.count("block"), 0, "after {short} short turns");
+
+        let key = format!("stopped after {short}");
+        let porter = at_long_turns(&world, &gate, &key, short).await;
+        let last = tokio::spawn(porter.ask(Block {}).into_future());
+        wait_in_the_mailbox(&world, "porter", &key, 1).await;
+        operator.act("porter", &key, Action::Stop).await.unwrap();
+        gate.open(1);
+        assert_eq!(soon(last).await.unwrap().unwrap_err().code(), "wrong_state");
+        assert_eq!(gate.count("block"), 0, "after {short} short turns");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_is_answered_while_slow_ones_wait_behind_it() {
     let (world, gate) = world().await;
     let clerk = world.handle().agent::<Clerk>("a");
@@ -173,7 +255,7 @@ async fn a_turn_tells_urgent_things_too() {
     gate.arrival().await;
     soon(world.handle().agent::<Clerk>("a").ask(Hurry {})).await.unwrap();
     // what a turn tells leaves behind its answer
-    wait_in_the_mailbox(&world, "other", 2).await;
+    wait_in_the_mailbox(&world, "clerk", "other", 2).await;
     gate.open(1);
     soon(blocked).await.unwrap().unwrap();
     until("both were heard", || async { gate.count("calm") == 1 }).await;

@@ -196,7 +196,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
     .await;
     if timer.is_some() {
         let since = air.inbox.held.lock().current.take();
-        air.waited = since.map(|current| current.since.elapsed()).unwrap_or_default();
+        air.waited = since.map(|current| current.since.elapsed());
     }
     if let End::Ran(_) = end {
         return end; // the handler's future ended, and took its own values with it

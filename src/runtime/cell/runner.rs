@@ -38,6 +38,8 @@ pub(super) const MAX_WINDOW: usize = 256;
 const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// Turns until the cell looks up from its work.
 const BUDGET: u32 = 256;
+/// At most so many turns until it looks at the clock, which costs as much as a good part of a short turn.
+const UNTIMED: u32 = 16;
 /// How long a cell works before its neighbours have their turn.
 const SLICE: Duration = Duration::from_micros(200);
 /// Why the runner ends.
@@ -116,7 +118,7 @@ impl<A: Agent> Runner<A> {
             batch: VecDeque::new(),
             begun: 0,
             window: Window::default(),
-            air: Air { inbox, flight: None, image: None, version: 0, contended: 0, waited: Duration::ZERO },
+            air: Air { inbox, flight: None, image: None, version: 0, contended: 0, waited: None },
             agent: None,
             limit: MAX_WINDOW,
             overdue: false,
@@ -388,14 +390,18 @@ impl<A: Agent> Runner<A> {
             if self.inbox().has_outcome() || !self.can_run() || self.retire || self.is_troubled() {
                 break;
             }
+            if self.inbox().control() >= Control::Renew {
+                break;
+            }
+            if self.lane.has_urgent() {
+                self.sweep();
+                self.lane.take_urgent(&mut self.batch);
+            }
             left -= 1;
             until -= 1;
             // The clock is asked rarely while turns are short, and every turn while they are long.
-            if left == 0 || until == 0 {
+            if left == 0 || until == 0 || self.air.waited.is_some() {
                 self.sweep();
-                if self.lane.has_urgent() {
-                    self.lane.take_urgent(&mut self.batch);
-                }
                 let spent = since.elapsed();
                 if left == 0 || spent > SLICE {
                     self.overdue |= spent > SLICE;
@@ -403,7 +409,7 @@ impl<A: Agent> Runner<A> {
                     break;
                 }
                 if spent < SLICE / 4 {
-                    check = (check * 2).min(64);
+                    check = (check * 2).min(UNTIMED);
                 }
                 until = check;
             }

@@ -161,6 +161,7 @@ impl<A: Agent> Runner<A> {
     /// Begins a turn.
     #[inline]
     fn terms(&mut self, meta: Option<&Meta>) -> Terms {
+        self.air.waited = None;
         let uncovered = self.window.is_uncovered();
         let blocked = uncovered || self.air.flight.is_some();
         let limit = self.kind.policy.turn_timeout;
@@ -184,8 +185,8 @@ impl<A: Agent> Runner<A> {
 
     #[inline]
     fn has_run(&mut self, message: &'static str, ended: bool, terms: &Terms) {
-        if !self.air.waited.is_zero() || self.kind.slow.are_known() {
-            let long = std::mem::take(&mut self.air.waited) >= LONG;
+        if self.air.waited.is_some() || self.kind.slow.are_known() {
+            let long = self.air.waited.is_some_and(|waited| waited >= LONG);
             if ended && !long && !self.turn.gate.is_standing_or_passed() {
                 self.kind.slow.doubt(message);
             } else if long && !matches!(self.kind.policy.persistence, Persistence::Relaxed { .. }) {

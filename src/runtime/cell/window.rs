@@ -95,7 +95,7 @@ pub(super) struct Air {
     /// How often in a row a commit was refused for a key or a session that another had written.
     pub contended: u32,
     /// How long the last turn took, where it waited for something.
-    pub waited: Duration,
+    pub waited: Option<Duration>,
 }
 
 impl Air {
