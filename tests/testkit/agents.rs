@@ -28,11 +28,19 @@ pub struct Sleep {
 pub struct Now {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Panic {}
-message! { Add -> u64; Remind -> (); Write -> (); Sleep -> (); Now -> i64; Panic -> () }
+/// Works for so long, and then asks another one.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Pass {
+    pub seconds: u64,
+}
+/// How many seconds it has.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Left {}
+message! { Pass -> u64; Left -> u64; Add -> u64; Remind -> (); Write -> (); Sleep -> (); Now -> i64; Panic -> () }
 
 impl Agent for Tally {
     const KIND: &'static str = "tally";
-    type Messages = (Add, Remind, Write, Sleep, Now, Panic, Done<Letter>);
+    type Messages = (Add, Remind, Write, Sleep, Now, Panic, Done<Letter>, Pass, Left);
 }
 
 impl Handler<Add> for Tally {
@@ -67,6 +75,17 @@ impl Handler<Sleep> for Tally {
         tokio::time::sleep(Duration::from_secs(sleep.seconds)).await;
         self.words += 1;
         Ok(())
+    }
+}
+impl Handler<Pass> for Tally {
+    async fn handle(&mut self, pass: Pass, turn: &Turn<Self>) -> Result<u64> {
+        tokio::time::sleep(Duration::from_secs(pass.seconds)).await;
+        Ok(turn.agent::<Tally>("other").ask(Left {}).await?)
+    }
+}
+impl Handler<Left> for Tally {
+    async fn handle(&mut self, _: Left, turn: &Turn<Self>) -> Result<u64> {
+        Ok(turn.deadline().map_or(u64::MAX, |left| left.as_secs()))
     }
 }
 impl Handler<Now> for Tally {

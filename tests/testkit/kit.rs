@@ -43,6 +43,16 @@ fn turns_timers_and_the_kit_have_one_time() -> Result<()> {
     })
 }
 
+/// It had as long as if its caller's turn had only begun.
+#[test]
+fn who_is_asked_has_what_is_left_of_its_callers_turn() -> Result<()> {
+    testkit::run(program(), async |kit| {
+        let left = kit.agent::<Tally>("a").ask(Pass { seconds: 20 }).await?;
+        assert!((5..=10).contains(&left), "{left}");
+        Ok(())
+    })
+}
+
 #[test]
 fn time_stands_still_while_there_is_work_and_goes_on_while_all_wait() -> Result<()> {
     testkit::run(program(), async |kit| {

@@ -258,6 +258,11 @@ impl<A: Agent> Turn<A> {
         aside.key.get().filter(|_| fresh)?.parse().ok()
     }
 
+    /// For the cell: what the turn waits for has its time from now on.
+    pub(crate) fn waits(&self, since: Instant) {
+        let _ = self.aside().waits_since.set(since);
+    }
+
     /// The time left for what the turn waits for: of its caller's budget, and of its own.
     fn budget(&self) -> Duration {
         let since = self.aside().waits_since.get_or_init(Instant::now);

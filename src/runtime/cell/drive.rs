@@ -177,6 +177,7 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
             let yields = terms.awaited && terms.keep && terms.budget > LONG && !turn.gate.is_passed();
             let (since, timer) = timer.get_or_insert_with(|| {
                 let since = Instant::now();
+                turn.waits(since);
                 air.inbox.held.lock().current = Some(Box::new(Current { message: name, since }));
                 (since, Box::pin(tokio::time::sleep(if yields { LONG } else { terms.budget })))
             });
