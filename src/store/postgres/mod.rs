@@ -52,6 +52,7 @@ use super::{
     SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
     TaskFilter, TaskPage, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
+use crate::clock;
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
@@ -163,7 +164,7 @@ impl Store for PostgresStore {
     }
 
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
-        let now = values::micros(Timestamp::now());
+        let now = values::micros(clock::now());
         let mut conn = self.pools.get().await?;
         read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_statement(&e))
     }
@@ -328,7 +329,7 @@ impl Entities for PostgresStore {
     }
 
     async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
-        let now = values::micros(Timestamp::now());
+        let now = values::micros(clock::now());
         entities::sessions(&mut *self.pools.get().await?, ids, now).await
     }
 
