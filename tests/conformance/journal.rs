@@ -277,6 +277,23 @@ rules! {
             assert_eq!(found, Some(SignalFound::Kept(TaskState::Running)));
         }
         assert_eq!(w.sends(claimed.id, &signal("go", "0")).await, Some(SignalFound::TooMany));
+        // Those that have answered a wait do not count, however many they are.
+        let kept = w.store.journal(claimed.id).await.unwrap().signals;
+        let takes = |(n, signal): (usize, &Signal)| Entry {
+            call: CallId { hash: [7; 16], occurrence: n as u32 + 1 },
+            target: "wait go".into(),
+            ordinal: n as u32 + 1,
+            optional: false,
+            answer: Some(Answer::Signal { id: signal.id, body: signal.body.clone() }),
+        };
+        let other = entry(1, Some(r#"{"signal":{"id":"no"}}"#));
+        let taken = kept.iter().enumerate().map(takes).take(2).chain([other]).collect();
+        w.must(recording(&claimed, taken)).await;
+        for left in [1, 0] {
+            let found = w.sends(claimed.id, &signal("go", "1")).await;
+            assert_eq!(found, Some(SignalFound::Kept(TaskState::Running)), "{left} to come");
+        }
+        assert_eq!(w.sends(claimed.id, &signal("go", "1")).await, Some(SignalFound::TooMany));
     }
 
     async fn a_person_who_confirms_another_attempt_has_what_was_begun_forgotten(w: &mut World) {

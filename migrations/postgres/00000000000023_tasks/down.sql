@@ -138,3 +138,31 @@ BEGIN
       FROM counted c
      WHERE t.id = c.child AND t.id = ANY (ARRAY(SELECT c.child FROM counted c)) AND t.state = 0;
 END $$;
+
+CREATE OR REPLACE FUNCTION greenroom_signal_1(p_task uuid, p_name text, p_id uuid, p_body bytea, p_max int)
+RETURNS smallint LANGUAGE plpgsql AS $$
+DECLARE
+    found_in smallint;
+BEGIN
+    SELECT t.state INTO found_in FROM greenroom_tasks t WHERE t.id = p_task FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        SELECT a.state INTO found_in FROM greenroom_task_archive a WHERE a.id = p_task;
+        RETURN found_in;
+    END IF;
+    IF EXISTS (SELECT 1 FROM greenroom_signals s WHERE s.task = p_task AND s.id = p_id) THEN
+        RETURN found_in;
+    END IF;
+    IF (SELECT count(*) FROM greenroom_signals s WHERE s.task = p_task) >= p_max THEN
+        RETURN -1;
+    END IF;
+    INSERT INTO greenroom_signals (task, name, id, body) VALUES (p_task, p_name, p_id, p_body);
+    INSERT INTO greenroom_task_events (task, event, attempt, detail)
+    SELECT t.id, 'signalled', t.attempt, p_name FROM greenroom_tasks t WHERE t.id = p_task;
+    IF found_in = 4 AND EXISTS (SELECT 1 FROM greenroom_waits w
+                                 WHERE w.task = p_task AND w.name = p_name AND w.open) THEN
+        UPDATE greenroom_waits w SET open = false WHERE w.task = p_task AND w.open;
+        UPDATE greenroom_tasks t SET state = 2, seq = nextval('greenroom_tasks_seq_seq'), run_at = now()
+         WHERE t.id = p_task;
+    END IF;
+    RETURN found_in;
+END $$;
