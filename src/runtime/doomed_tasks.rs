@@ -1,5 +1,7 @@
 //! Ends tasks that the store marked as doomed, and notifies their submitters.
 
+use futures_util::{StreamExt as _, stream};
+
 use super::{node::Node, persistence::Outcome, settle::finish, task_cell::is_once};
 use crate::{
     JsonRefusal,
@@ -49,13 +51,15 @@ fn tell_cancelled(node: &Node, id: TaskId, target: &Target, reason: &str) {
     }
 }
 
+/// How many doomed tasks are ended side by side: their commits gather.
+const ENDED_AT_ONCE: usize = 64;
+
 /// Ends the doomed tasks whose submitters are to be notified; `true`: there were some.
 pub(super) async fn end_all_doomed(node: &Node) -> Result<bool, StoreError> {
-    let mut ended = false;
-    for (id, doom) in node.store.doomed().await? {
-        ended |= end_doomed(node, id, doom).await?;
-    }
-    Ok(ended)
+    let ends = node.store.doomed().await?.into_iter().map(|(id, doom)| end_doomed(node, id, doom));
+    // none of them is given up for the failure of another
+    let ended: Vec<_> = stream::iter(ends).buffer_unordered(ENDED_AT_ONCE).collect().await;
+    ended.into_iter().try_fold(false, |any, ended| Ok(any | ended?))
 }
 
 /// Ends a doomed task, so that its submitter is notified. `false`: somebody else has.
