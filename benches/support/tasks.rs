@@ -43,6 +43,10 @@ const PAST: usize = 1_000_000;
 const SLOTS: u32 = 4_096;
 /// Sizes of families.
 const FAMILIES: [usize; 3] = [1_000, 10_000, 100_000];
+/// Sizes of families that one call submits.
+const AT_ONCE: [usize; 3] = [1_000, 10_000, 20_000];
+/// So many tasks are of one generation.
+const WIDE: usize = 10;
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Nothing {
@@ -140,6 +144,7 @@ fn names(store: &str) -> Vec<String> {
         .into_iter()
         .chain(drains)
         .chain(families)
+        .chain(AT_ONCE.map(|n| at_once_name(store, n)))
         .collect()
 }
 
@@ -153,6 +158,10 @@ fn pick_up_name(store: &str) -> String {
 
 fn past_name(store: &str) -> String {
     format!("{store}drain {} no-op tasks after {PAST}", FULL[0])
+}
+
+fn at_once_name(store: &str, n: usize) -> String {
+    format!("{store}{n} tasks in generations, submitted at once")
 }
 
 fn drain_name(store: &str, n: usize) -> String {
@@ -182,6 +191,9 @@ fn all(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
         generations(plan, place, n)?;
         fan_out(plan, place, n)?;
     }
+    for n in AT_ONCE {
+        at_once(plan, place, n)?;
+    }
     Ok(())
 }
 
@@ -210,9 +222,7 @@ fn submits(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
     let (data, seen) = (directory()?, Seen::default());
     let url = place.fresh(data.path());
     let ground = ground(data.path(), &url, "1", &seen)?;
-    let held = r#"{"target":"tool:held","timeout":"10m","max_attempts":1}"#;
-    let request = serde_json::from_str(held)?;
-    let held = ground.runtime.block_on(ground.handle.operator().submit(request))?.0.id;
+    let held = hold(&ground)?;
     let (stretch, took) = (plan.stretch() * 2, Mutex::new(Vec::new()));
     let ours = || {
         let tool = ground.handle.tool::<Noop>();
@@ -241,6 +251,13 @@ fn submits(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
     ground.runtime.block_on(ground.handle.operator().cancel(held))?;
     drop(inserts);
     ground.end()
+}
+
+/// Takes the only slot, so that nothing is worked off before the task is cancelled.
+fn hold(ground: &Ground) -> anyhow::Result<TaskId> {
+    let held = r#"{"target":"tool:held","timeout":"10m","max_attempts":1}"#;
+    let request = serde_json::from_str(held)?;
+    Ok(ground.runtime.block_on(ground.handle.operator().submit(request))?.0.id)
 }
 
 fn payload() -> Nothing {
@@ -481,7 +498,6 @@ fn pick_up(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
 
 /// A DAG: generations of ten, each task after two of the generation before.
 fn generations(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
-    const WIDE: usize = 10;
     let name = format!("{}generations of {n} tasks", place.store());
     if !plan.wants(&name) {
         return Ok(());
@@ -510,6 +526,42 @@ fn generations(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<(
         goal: None,
         note,
     });
+    Ok(())
+}
+
+/// The same, submitted by one call of the operator, which `POST /tasks/batch` is, while nothing is worked off.
+fn at_once(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
+    let name = at_once_name(place.store(), n);
+    if !plan.wants(&name) {
+        return Ok(());
+    }
+    let request = |i: usize| {
+        let after: Vec<String> = match (i / WIDE).checked_sub(1).map(|before| before * WIDE) {
+            None => Vec::new(),
+            Some(first) => [i, i + 1].map(|i| format!("t{}", first + i % WIDE)).to_vec(),
+        };
+        let task =
+            serde_json::json!({"name": format!("t{i}"), "target": "tool:noop", "input": {}, "after": after});
+        Ok(serde_json::from_value(task)?)
+    };
+    let round = || {
+        let (data, seen) = (directory()?, Seen::default());
+        let url = place.fresh(data.path());
+        let ground = ground(data.path(), &url, "1", &seen)?;
+        let held = hold(&ground)?;
+        let family = (0..n).map(request).collect::<anyhow::Result<_>>()?;
+        let operator = ground.handle.operator();
+        let begun = Instant::now();
+        ground.runtime.block_on(operator.submit_batch(family))?;
+        let took = begun.elapsed();
+        ground.runtime.block_on(operator.cancel(held))?;
+        ground.end()?;
+        Ok(n as f64 / took.as_secs_f64())
+    };
+    let ours = (0..plan.rounds()).map(|_| round()).collect::<anyhow::Result<_>>()?;
+    let note = "ten wide, two parents each; to the answer with all of them".to_owned();
+    let (unit, better, peers) = (Figure::PerSecond, Better::More, Vec::new());
+    plan.add(Row { name, unit, better, peers, ours, goal: None, note });
     Ok(())
 }
 

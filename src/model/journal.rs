@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{event::Level, id::TaskId, task::ClaimId};
 
-/// At most so many signals of one task are kept.
+/// At most so many signals of one task are kept that have answered no wait of it yet.
 pub const MAX_SIGNALS: usize = 1_000;
 /// The longest name of a signal, in bytes.
 pub const MAX_SIGNAL_NAME_BYTES: usize = 100;

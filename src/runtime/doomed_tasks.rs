@@ -1,15 +1,18 @@
 //! Ends tasks that the store marked as doomed, and notifies their submitters.
 
+use futures_util::{StreamExt as _, stream};
+
 use super::{node::Node, persistence::Outcome, settle::finish, task_cell::is_once};
 use crate::{
     JsonRefusal,
     agent::AskError,
+    clock,
     model::{
         event::{self, Event, Level},
         id::{Target, TaskId},
         task::{Claimed, POISON, TaskError},
     },
-    store::{Doom, Finish, FinishOutcome, Guard, StoreError, Unit},
+    store::{Doom, Doomed, Finish, FinishOutcome, Guard, Promoted, StoreError, Unit},
 };
 
 /// The error of a task that has begun what takes effect once, and was not seen to end.
@@ -31,8 +34,36 @@ pub(super) async fn is_interrupted(node: &Node, task: &Claimed) -> Result<bool, 
     }
 }
 
+/// Makes due tasks ready, and tells of those that the store has cancelled by itself.
+pub(super) async fn promote(node: &Node) -> Result<Promoted, StoreError> {
+    let promoted = node.store.promote(clock::now()).await?;
+    for Doomed { id, target, why } in &promoted.cancelled {
+        tell_cancelled(node, *id, target, why.reason());
+        node.task_moved(*id);
+    }
+    Ok(promoted)
+}
+
+fn tell_cancelled(node: &Node, id: TaskId, target: &Target, reason: &str) {
+    if node.logger.wants(Level::Debug, event::TASK_CANCELLED) {
+        let event = Event::new(Level::Debug, event::TASK_CANCELLED, format!("task:{id}"));
+        node.logger.emit(event.field("target", target.to_string()).field("reason", reason));
+    }
+}
+
+/// How many doomed tasks are ended side by side: their commits gather.
+const ENDED_AT_ONCE: usize = 64;
+
+/// Ends the doomed tasks whose submitters are to be notified; `true`: there were some.
+pub(super) async fn end_all_doomed(node: &Node) -> Result<bool, StoreError> {
+    let ends = node.store.doomed().await?.into_iter().map(|(id, doom)| end_doomed(node, id, doom));
+    // none of them is given up for the failure of another
+    let ended: Vec<_> = stream::iter(ends).buffer_unordered(ENDED_AT_ONCE).collect().await;
+    ended.into_iter().try_fold(false, |any, ended| Ok(any | ended?))
+}
+
 /// Ends a doomed task, so that its submitter is notified. `false`: somebody else has.
-pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<bool, StoreError> {
+async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<bool, StoreError> {
     let Some(data) = node.store.task_data(id).await? else { return Ok(false) };
     let failed = |code: &str, message: &str| FinishOutcome::Failed {
         error: TaskError {
@@ -44,13 +75,12 @@ pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<bo
         },
     };
     let (outcome, note) = match doom {
-        Doom::ParentFailed => (FinishOutcome::Cancelled, "a task that it came after did not succeed"),
-        Doom::Expired => (FinishOutcome::Cancelled, "it expired before it started"),
+        Doom::ParentFailed | Doom::Expired => (FinishOutcome::Cancelled, doom.reason()),
         Doom::Cancelled | Doom::Poison if is_interrupted(node, &data).await? => {
             (FinishOutcome::OutcomeUnknown { error: unknown() }, "what it had begun takes effect once")
         }
-        Doom::Cancelled => (FinishOutcome::Cancelled, "it was cancelled while it ran"),
-        Doom::Poison => (failed(POISON, "its node died each time it ran alone"), "poison"),
+        Doom::Cancelled => (FinishOutcome::Cancelled, doom.reason()),
+        Doom::Poison => (failed(POISON, "its node died each time it ran alone"), doom.reason()),
     };
     let (ended, done) = finish(&data, Guard::Idle, outcome);
     let ended = Finish { note: Some(note.to_owned()), ..ended };
@@ -62,9 +92,8 @@ pub(super) async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<bo
         node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
     }
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
-    if cancelled && node.logger.wants(Level::Debug, event::TASK_CANCELLED) {
-        let event = Event::new(Level::Debug, event::TASK_CANCELLED, format!("task:{id}"));
-        node.logger.emit(event.field("target", data.target.to_string()).field("reason", note));
+    if cancelled {
+        tell_cancelled(node, id, &data.target, note);
     }
     if doom == Doom::Poison && !is_unknown {
         let event = Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);

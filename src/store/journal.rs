@@ -4,6 +4,7 @@
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::StoreError;
 use crate::model::{
@@ -20,7 +21,7 @@ pub enum SignalFound {
     Kept(TaskState),
     /// It has ended.
     Final(TaskState),
-    /// It has [as many](crate::model::journal::MAX_SIGNALS) as are kept.
+    /// It has [as many](crate::model::journal::MAX_SIGNALS) that it has not taken as are kept.
     TooMany,
 }
 
@@ -55,6 +56,14 @@ pub(super) fn json(bytes: Vec<u8>, what: &str, task: TaskId) -> Result<Box<RawVa
         .map_err(|e| e.to_string())
         .and_then(|text| RawValue::from_string(text).map_err(|e| e.to_string()))
         .map_err(|e| StoreError::Corrupt(format!("{what} of task {task}: {e}")))
+}
+
+/// With how many bytes the answer of a call begins that took a signal, to tell by which one.
+pub(super) const TAKING_BYTES: usize = 54;
+
+/// With which bytes the answer of the call begins that took this signal.
+pub(super) fn taking(signal: Uuid) -> Vec<u8> {
+    format!("{{\"signal\":{{\"id\":\"{signal}\"").into_bytes()
 }
 
 /// The place of an entry as it is stored: below zero where a rerun may do without it.

@@ -14,6 +14,7 @@ mod cause;
 mod commit_retry;
 mod crashes;
 mod deletions;
+mod doom;
 mod entities;
 mod error;
 mod families;
@@ -47,6 +48,7 @@ pub use cause::Cause;
 pub use commit_retry::Tries;
 pub use crashes::{CrashFilter, MAX_CRASH_GROUPS};
 pub use deletions::{Deletion, Deletions};
+pub use doom::{Doom, Doomed, Promoted};
 pub use entities::{ConversationFilter, Entities, Forgotten, MAX_PAGE_BYTES, MessagePage};
 pub use error::StoreError;
 pub use families::{Families, Kin};
@@ -228,19 +230,6 @@ pub enum CancelFound {
     Final(TaskState),
 }
 
-/// Why a task is to be ended although nobody ran it to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doom {
-    /// A prerequisite task did not succeed.
-    ParentFailed,
-    /// It expired before it started.
-    Expired,
-    /// It was lost too often while it ran alone: to be made a dead letter.
-    Poison,
-    /// It was cancelled while it ran, and the attempt ended without saying so.
-    Cancelled,
-}
-
 /// Figures for `status` and `/metrics`.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
@@ -367,9 +356,8 @@ pub trait Store:
     async fn claim(&self, boot: Uuid, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreError>;
 
     /// Makes due tasks ready, and ends expired and doomed tasks without anybody to notify
-    /// ([`Store::doomed`] has the others), a bounded number per call and one generation of dependents;
-    /// returns how many became ready and when the next one is due or expires.
-    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError>;
+    /// ([`Store::doomed`] has the others), a bounded number per call and one generation of dependents.
+    async fn promote(&self, now: Timestamp) -> Result<Promoted, StoreError>;
 
     /// Tasks that the runtime must end with [`Guard::Idle`] (poison failed, the others cancelled)
     /// because somebody must be notified, a bounded number per call. Until then they cannot be claimed.

@@ -23,7 +23,7 @@ macro_rules! reads {
                 topic::Subscriber,
             },
             store::{
-                AgentFilter, AgentRow, Doom, KeyRow, Oldest, StoreError, StoredStatus, TaskFilter,
+                AgentFilter, AgentRow, Doomed, KeyRow, Oldest, StoreError, StoredStatus, TaskFilter,
                 TaskPage,
                 listed::{ERROR_BYTES, ListedEnd, ListedTask, error_of_beginning},
                 read::{SCAN_LIMIT, MAX_PAGE, page},
@@ -392,24 +392,29 @@ macro_rules! reads {
         }
 
         /// The doomed: those that the store may end by itself, or those that it may not.
-        pub(super) $($async)* fn doomed(conn: &mut $conn, untold: bool) -> QueryResult<Vec<(TaskId, Doom)>> {
+        pub(super) $($async)* fn doomed(conn: &mut $conn, untold: bool) -> QueryResult<Vec<Doomed>> {
             use greenroom_tasks::dsl;
             let all = dsl::greenroom_tasks
                 .filter(dsl::lane.ge(Lit::<{ lane::DOOMED }>))
                 .filter(dsl::state.ne(RUNNING))
                 .order(dsl::lane.asc())
                 .limit(DOOMED_AT_ONCE)
-                .select((dsl::id, dsl::lane));
+                .select((dsl::id, dsl::target, dsl::lane));
             // A tool's task that has run and was lost may have begun something that takes effect once: the runtime looks.
             let cancelled = Lit::<{ lane::CANCELLED }>;
             let of_tools = dsl::partition.lt(0).and(dsl::lost.gt(0));
             let judged = dsl::lane.eq(Lit::<{ lane::POISON }>).or(dsl::lane.eq(cancelled).and(of_tools));
-            let rows: Vec<(Id, i16)> = if untold {
+            let rows: Vec<(Id, String, i16)> = if untold {
                 all.filter(dsl::notify.is_null()).filter(diesel::dsl::not(judged)).load(conn)$($wait)*?
             } else {
                 all.filter(dsl::notify.is_not_null().or(judged)).load(conn)$($wait)*?
             };
-            Ok(rows.into_iter().map(|(id, lane)| (id.into(), told::doom_of(lane))).collect())
+            let doomed = |(id, target, lane): (Id, String, i16)| Doomed {
+                id: id.into(),
+                target: target_of(&target),
+                why: told::doom_of(lane),
+            };
+            Ok(rows.into_iter().map(doomed).collect())
         }
     };
 }

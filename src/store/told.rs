@@ -43,12 +43,7 @@ pub(super) fn doom_of(lane: i16) -> Doom {
 
 /// What is written in the history of a task that the store ends by itself; `None`: it may not.
 pub(super) fn untold_end(doom: Doom) -> Option<&'static str> {
-    match doom {
-        Doom::ParentFailed => Some("a task it came after did not succeed"),
-        Doom::Expired => Some("it expired before it started"),
-        Doom::Cancelled => Some("it was cancelled while it ran"),
-        Doom::Poison => None,
-    }
+    (doom != Doom::Poison).then(|| doom.reason())
 }
 
 /// What is written in the history of a dead letter that a person dismisses.

@@ -160,6 +160,30 @@ fn what_is_kept_is_read_without_following() {
 }
 
 #[test]
+fn tasks_that_nobody_is_notified_of_are_told_to_have_been_cancelled() {
+    let node = Node::start(&[]);
+    let mut stream = Events::open(&node, "?event=task.cancelled", None);
+    let task = |name: &str, key: &str, after: Value| {
+        json!({"name": name, "target": format!("counter/{key}"), "message": "Fail", "input": {"message": "no"},
+               "max_attempts": 1, "after": after})
+    };
+    let tasks = [
+        task("root", "a", json!([])),
+        task("child", "b", json!(["root"])),
+        task("grandchild", "c", json!(["child"])),
+    ];
+    let answer = node.post("/api/v1/tasks/batch", &json!({"tasks": tasks}).to_string());
+    let ids: Vec<&str> =
+        answer.json["items"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap()).collect();
+    for (id, key) in [(ids[1], "b"), (ids[2], "c")] {
+        let told = stream.next().unwrap().data;
+        assert_eq!(told["subject"], format!("task:{id}"), "{told}");
+        assert_eq!(told["target"], format!("counter/{key}"));
+        assert_eq!(told["reason"], "a task that it came after did not succeed");
+    }
+}
+
+#[test]
 fn an_open_stream_hears_of_the_end_and_does_not_hold_it_up() {
     let mut node = Node::start(&[]);
     let mut stream = Events::open(&node, "?event=node.*", None);

@@ -3,9 +3,9 @@
 use greenroom::{
     model::{
         id::Target,
-        task::{Claimed, NewTask, TaskState},
+        task::{Claimed, NewTask, Notify, TaskState},
     },
-    store::{CancelFound, ClaimRequest, Doom, FinishOutcome, Refusal, Unit, Verdict},
+    store::{CancelFound, ClaimRequest, Doom, Doomed, FinishOutcome, Promoted, Refusal, Unit, Verdict},
 };
 use jiff::{Timestamp, ToSpan};
 
@@ -219,10 +219,11 @@ rules! {
         let view = w.view(claimed.id).await;
         assert_eq!(view.state, TaskState::Scheduled);
         assert_eq!(view.error, Some(error("not yet")));
-        let (promoted, due) = w.store.promote(Timestamp::now()).await.unwrap();
-        assert_eq!(promoted, 0);
-        assert_eq!(due.map(|d| d.as_microsecond()), Some(run_at.as_microsecond()));
-        assert_eq!(w.store.promote(run_at).await.unwrap(), (1, None));
+        let Promoted { ready, next, .. } = w.store.promote(Timestamp::now()).await.unwrap();
+        assert_eq!(ready, 0);
+        assert_eq!(next.map(|d| d.as_microsecond()), Some(run_at.as_microsecond()));
+        let promoted = w.store.promote(run_at).await.unwrap();
+        assert_eq!(promoted, Promoted { ready: 1, ..Promoted::default() });
         let again = w.claim(9).await;
         assert_eq!(keys(&again), ["b", "a"]);
         assert_eq!((again[1].attempt, again[1].lost), (2, 0));
@@ -235,7 +236,7 @@ rules! {
         w.submit(past).await;
         assert_eq!(keys(&w.claim(9).await), ["b"]);
         assert_eq!(w.state_of(id).await, TaskState::Scheduled);
-        assert_eq!(w.store.promote(run_at).await.unwrap().0, 1);
+        assert_eq!(w.store.promote(run_at).await.unwrap().ready, 1);
         assert_eq!(keys(&w.claim(9).await), ["a"]);
     }
 
@@ -362,13 +363,38 @@ rules! {
     async fn what_expired_in_the_hands_of_a_node_that_did_not_start_it_is_cancelled(w: &mut World) {
         let soon = Some(Timestamp::now() + 1.hour());
         let claimed = w.running(NewTask { expires_at: soon, ..task("a") }).await;
-        let (_, next) = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        let next = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap().next;
         assert_eq!(w.state_of(claimed.id).await, TaskState::Running);
         assert!(next.is_none_or(|next| next > Timestamp::now()), "nothing is to be done about it now: {next:?}");
         w.store.give_back(w.boot, &[(claimed.id, claimed.claim)]).await.unwrap();
         w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
         w.promote().await;
         assert_eq!(w.state_of(claimed.id).await, TaskState::Cancelled);
+    }
+
+    async fn what_the_store_cancels_by_itself_it_tells(w: &mut World) {
+        let doomed = |id, key: &str, why| Doomed { id, target: Target::agent("tally", key), why };
+        let parent = w.running(task("parent")).await;
+        let flagged = w.running(task("flagged")).await;
+        let expires_at = Some(Timestamp::now() + 1.hour());
+        let late = w.submit(NewTask { expires_at, run_at: expires_at, ..task("late") }).await;
+        let child = w.submit(child("child", &[parent.id])).await;
+        let told = Notify { target: Target::agent("tally", "told"), message: "Add.done".into() };
+        let told = NewTask { notify: Some(told), after: vec![parent.id], ..task("notified") };
+        w.submit(told).await;
+        assert_eq!(w.store.promote(Timestamp::now()).await.unwrap().cancelled, []);
+        w.must(ending(&parent, failed())).await;
+        w.store.cancel(flagged.id).await.unwrap();
+        w.store.give_back(w.boot, &[(flagged.id, flagged.claim)]).await.unwrap();
+        let mut cancelled = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap().cancelled;
+        cancelled.sort_by_key(|task| task.target.to_string());
+        let all = [
+            doomed(child, "child", Doom::ParentFailed),
+            doomed(flagged.id, "flagged", Doom::Cancelled),
+            doomed(late, "late", Doom::Expired),
+        ];
+        assert_eq!(cancelled, all);
+        assert_eq!(w.store.promote(Timestamp::now()).await.unwrap().cancelled, [], "once");
     }
 
     async fn what_expired_before_it_started_is_cancelled(w: &mut World) {

@@ -8,6 +8,7 @@ use greenroom::{
     store::{Doom, FinishOutcome, Kin, Past, Refusal, Unit, Verdict},
 };
 use jiff::{Timestamp, ToSpan};
+use tokio::time::{Duration, Instant};
 
 use crate::support::*;
 
@@ -151,6 +152,67 @@ rules! {
         assert_eq!(w.state_of(child).await, TaskState::Scheduled);
         w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
         assert_eq!(w.state_of(child).await, TaskState::Ready);
+    }
+
+    async fn a_family_of_one_call_stands_as_if_each_had_come_alone(w: &mut World) {
+        let well = w.running(task("well")).await;
+        w.must(ending(&well, ok())).await;
+        let ill = w.running(task("ill")).await;
+        w.must(ending(&ill, failed())).await;
+        let open = w.running(task("open")).await;
+        let brave = |parents: &[TaskId]| NewTask { on_parent_failed: OnParentFailed::Run, ..child("c", parents) };
+        let root = task("root");
+        let both = child("both", &[root.id, open.id, root.id]);
+        let done = child("done", &[well.id, well.id]);
+        let later = NewTask { run_at: Some(Timestamp::now() + 1.hour()), ..child("later", &[well.id]) };
+        let doomed = child("doomed", &[ill.id, open.id]);
+        let (brave, brave_later) = (brave(&[ill.id]), brave(&[ill.id, root.id, well.id]));
+        let last = child("last", &[both.id, done.id, brave_later.id]);
+        let waits = [
+            (root.id, TaskState::Ready, None),
+            (both.id, TaskState::Blocked, Some(2)),
+            (done.id, TaskState::Ready, None),
+            (later.id, TaskState::Scheduled, None),
+            (doomed.id, TaskState::Blocked, Some(1)),
+            (brave.id, TaskState::Ready, None),
+            (brave_later.id, TaskState::Blocked, Some(1)),
+            (last.id, TaskState::Blocked, Some(3)),
+        ];
+        // beside one that is refused
+        let (known, nobody) = (w.submit(task("known")).await, TaskId::fresh());
+        let family = [last, both, doomed, brave_later, brave, later, done, root];
+        let order: Vec<TaskId> = family.iter().map(|task| task.id).filter(|id| *id != waits[4].0).collect();
+        let units = [accepting(family), accepting([task("sibling"), child("orphan", &[known, nobody])])];
+        let refused = Verdict::Refused(Refusal::ParentUnknown(nobody));
+        assert_eq!(w.commit(&units).await, [Verdict::Durable, refused]);
+        assert_eq!(w.store.edges(&[known], 9).await.unwrap(), []);
+        for (id, state, waiting_for) in waits {
+            let view = w.view(id).await;
+            assert_eq!((view.state, view.waiting_for), (state, waiting_for), "{id}");
+        }
+        w.promote().await;
+        assert_eq!(w.state_of(waits[4].0).await, TaskState::Cancelled);
+        // and each of them is freed when the last that it waits for has ended
+        w.must(ending(&open, ok())).await;
+        w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        let mut ended = Vec::new();
+        loop {
+            let claimed = w.claim(99).await;
+            if claimed.is_empty() {
+                break;
+            }
+            let units: Vec<Unit> = claimed.iter().map(|c| ending(c, ok())).collect();
+            w.commit(&units).await;
+            ended.extend(claimed.iter().map(|c| c.id));
+        }
+        let generation = |id: &TaskId| ended.iter().position(|ended| ended == id).unwrap();
+        assert!(generation(&waits[7].0) > generation(&waits[1].0).max(generation(&waits[6].0)));
+        assert!(generation(&waits[1].0).min(generation(&waits[6].0)) > generation(&waits[0].0));
+        assert_eq!(ended.len(), order.len() + 1, "they and `known`");
+        let succeeded = ended.len() as u64 + 2;
+        let counts =
+            [(TaskState::Succeeded, succeeded), (TaskState::Failed, 1), (TaskState::Cancelled, 1)];
+        assert_eq!(w.counts().await, counts);
     }
 
     async fn an_unknown_parent_is_refused(w: &mut World) {
@@ -351,4 +413,54 @@ rules! {
         w.must(unit).await;
         assert_eq!(w.claim(9).await.len(), 0);
     }
+}
+
+/// Tasks of a key each, ten a generation, each after two of the generation before.
+fn generations(n: usize) -> Vec<NewTask> {
+    let mut tasks: Vec<NewTask> = Vec::with_capacity(n);
+    for i in 0..n {
+        let mut task = task("g");
+        if let Some(before) = (i / 10).checked_sub(1) {
+            task.after = vec![tasks[before * 10 + i % 10].id, tasks[before * 10 + (i + 1) % 10].id];
+        }
+        tasks.push(task);
+    }
+    tasks
+}
+
+/// How long it takes to submit a family in one call.
+async fn submitted(w: &World, n: usize) -> Duration {
+    let family = accepting(generations(n));
+    let begun = Instant::now();
+    w.must(family).await;
+    begun.elapsed()
+}
+
+/// How long it takes to end a task after which so many come.
+async fn freed(w: &World, n: usize) -> Duration {
+    let parent = NewTask { priority: 1, ..task("parent") };
+    let children: Vec<NewTask> = (0..n).map(|_| child("c", &[parent.id])).collect();
+    let last = children[n - 1].id;
+    w.submit(parent).await;
+    w.must(accepting(children)).await;
+    assert!(w.store.renew(&w.member()).await.unwrap().is_some());
+    let parent = w.claim(1).await.pop().unwrap();
+    let mut end = ending(&parent, ok());
+    end.finished[0].note = Some("with a note it goes the way of all commits".into());
+    let begun = Instant::now();
+    w.must(end).await;
+    let freed = begun.elapsed();
+    assert_eq!(w.state_of(last).await, TaskState::Ready);
+    freed
+}
+
+/// Where the time grows with the square of the family, eight times as many take 64 times as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_family_grows_with_its_size_on_postgres() {
+    const SMALL: usize = 2_500;
+    let w = World::postgres().await;
+    let (few, many) = (submitted(&w, SMALL).await, submitted(&w, 8 * SMALL).await);
+    assert!(many < few * 24, "submitted in {many:?}, a few in {few:?}");
+    let (few, many) = (freed(&w, SMALL).await, freed(&w, 8 * SMALL).await);
+    assert!(many < few * 24, "freed in {many:?}, a few in {few:?}");
 }

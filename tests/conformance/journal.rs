@@ -9,7 +9,7 @@ use greenroom::{
         journal::{self, Answer, CallId, Entry, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
         task::{BatchNotify, ClaimId, Claimed, NewBatch, NewTask, TaskState},
     },
-    store::{Past, Refusal, SignalFound, Unit, Verdict},
+    store::{Past, Promoted, Refusal, SignalFound, Unit, Verdict},
 };
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -229,13 +229,13 @@ rules! {
         let (soon, later) = (now + Duration::from_secs(60), now + Duration::from_secs(3_600));
         w.must(waiting(&claimed, &[wait("go", Some(soon)), wait("stop", None)])).await;
         w.must(waiting(&other, &[wait("go", Some(later))])).await;
-        let (woken, next) = w.store.promote(now).await.unwrap();
-        assert_eq!(woken, 0);
+        let Promoted { ready, next, .. } = w.store.promote(now).await.unwrap();
+        assert_eq!(ready, 0);
         assert!(next.unwrap().duration_until(soon).abs() < jiff::SignedDuration::from_millis(1));
-        let (woken, next) = w.store.promote(soon + Duration::from_secs(1)).await.unwrap();
-        assert_eq!((woken, w.state_of(claimed.id).await), (1, TaskState::Ready));
+        let Promoted { ready, next, .. } = w.store.promote(soon + Duration::from_secs(1)).await.unwrap();
+        assert_eq!((ready, w.state_of(claimed.id).await), (1, TaskState::Ready));
         assert!(next.unwrap().duration_until(later).abs() < jiff::SignedDuration::from_millis(1));
-        assert_eq!(w.store.promote(soon + Duration::from_secs(2)).await.unwrap().0, 0);
+        assert_eq!(w.store.promote(soon + Duration::from_secs(2)).await.unwrap().ready, 0);
         let waits = w.store.journal(claimed.id).await.unwrap().waits;
         let go = waits.iter().find(|wait| wait.name == "go").unwrap();
         assert!(go.until.unwrap().duration_until(soon).abs() < jiff::SignedDuration::from_millis(1));
@@ -243,7 +243,7 @@ rules! {
         w.sends(other.id, &signal("go", "1")).await;
         let again = w.claim(9).await;
         assert_eq!(again.len(), 2);
-        assert_eq!(w.store.promote(later + Duration::from_secs(1)).await.unwrap(), (0, None));
+        assert_eq!(w.store.promote(later + Duration::from_secs(1)).await.unwrap(), Promoted::default());
         assert_eq!(w.counts().await, [(TaskState::Running, 2)]);
     }
 
@@ -257,7 +257,7 @@ rules! {
         w.must(waiting(&flagged, &[wait("go", None)])).await;
         w.promote().await;
         assert_eq!(w.state_of(flagged.id).await, TaskState::Cancelled);
-        let (_, next) = w.store.promote(Timestamp::now() + Duration::from_secs(2)).await.unwrap();
+        let next = w.store.promote(Timestamp::now() + Duration::from_secs(2)).await.unwrap().next;
         assert_eq!(next, None, "a wait of a task that has ended is over");
     }
 
@@ -277,6 +277,23 @@ rules! {
             assert_eq!(found, Some(SignalFound::Kept(TaskState::Running)));
         }
         assert_eq!(w.sends(claimed.id, &signal("go", "0")).await, Some(SignalFound::TooMany));
+        // Those that have answered a wait do not count, however many they are.
+        let kept = w.store.journal(claimed.id).await.unwrap().signals;
+        let takes = |(n, signal): (usize, &Signal)| Entry {
+            call: CallId { hash: [7; 16], occurrence: n as u32 + 1 },
+            target: "wait go".into(),
+            ordinal: n as u32 + 1,
+            optional: false,
+            answer: Some(Answer::Signal { id: signal.id, body: signal.body.clone() }),
+        };
+        let other = entry(1, Some(r#"{"signal":{"id":"no"}}"#));
+        let taken = kept.iter().enumerate().map(takes).take(2).chain([other]).collect();
+        w.must(recording(&claimed, taken)).await;
+        for left in [1, 0] {
+            let found = w.sends(claimed.id, &signal("go", "1")).await;
+            assert_eq!(found, Some(SignalFound::Kept(TaskState::Running)), "{left} to come");
+        }
+        assert_eq!(w.sends(claimed.id, &signal("go", "1")).await, Some(SignalFound::TooMany));
     }
 
     async fn a_person_who_confirms_another_attempt_has_what_was_begun_forgotten(w: &mut World) {

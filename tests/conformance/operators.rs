@@ -44,7 +44,7 @@ rules! {
         assert_eq!(w.state_of(scheduled).await, TaskState::Scheduled);
         let claimed: Vec<_> = w.claim(9).await.into_iter().map(|c| c.id).collect();
         assert_eq!(claimed, [third, ready, second]);
-        let (promoted, _) = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        let promoted = w.store.promote(Timestamp::now() + 2.hours()).await.unwrap().ready;
         assert_eq!((promoted, w.state_of(scheduled).await), (1, TaskState::Ready));
     }
 

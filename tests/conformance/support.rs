@@ -317,7 +317,7 @@ impl World {
     }
 
     pub async fn promote(&self) -> u64 {
-        self.store.promote(Timestamp::now()).await.unwrap().0
+        self.store.promote(Timestamp::now()).await.unwrap().ready
     }
 
     /// The counters, without the zeros; and they must be what verification counts.

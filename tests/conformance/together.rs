@@ -266,7 +266,7 @@ impl Told {
                     let mut promoted = 0;
                     // Generations of children are ended one a pass; those that the runtime ends are its affair.
                     for _ in 0..4 {
-                        promoted += w.store.promote(Timestamp::now() + hours).await.unwrap().0;
+                        promoted += w.store.promote(Timestamp::now() + hours).await.unwrap().ready;
                         for (id, _) in w.store.doomed().await.unwrap() {
                             w.commit_one(ending_idle(id, failed())).await;
                         }

@@ -149,3 +149,38 @@ fn a_command_for_an_agent_whose_node_is_gone_says_so_and_works_after_the_takeove
         pair.other.cli(&["agents", "send", "counter/a", "Append", r#"{"id":"2"}"#]).code == 0
     });
 }
+
+/// The machine of the node is ten minutes ahead of the database.
+#[test]
+fn a_node_whose_clock_is_wrong_goes_by_the_databases() {
+    let database = Database::new();
+    for (name, volatility) in [("now", "STABLE"), ("clock_timestamp", "VOLATILE")] {
+        database.psql(&format!(
+            "CREATE FUNCTION public.{name}() RETURNS timestamptz LANGUAGE sql {volatility} AS \
+             $$ SELECT pg_catalog.{name}() - interval '10 minutes' $$"
+        ));
+    }
+    let search = "ALTER DATABASE %I SET search_path = public, pg_catalog";
+    database.psql(&format!("DO $$ BEGIN EXECUTE format('{search}', current_database()); END $$"));
+    let node = Node::start(&[&format!("store.url={}", database.url())]);
+    // five minutes ago by the machine, in five minutes by the database
+    let soon = (jiff::Timestamp::now() - Duration::from_secs(300)).to_string();
+    let submit = |id: &str, options: Value| {
+        let mut task = json!({"target": "counter/a", "message": "Append", "input": {"id": id}});
+        task.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let task = node.post("/api/v1/tasks", &task.to_string());
+        assert_eq!(task.status, 202, "{task:?}");
+        task.json["id"].as_str().unwrap().to_owned()
+    };
+    let later = submit("later", json!({"run_at": soon}));
+    let expires = submit("expires", json!({"after": [later], "expires_at": soon}));
+    let first = submit("first", json!({"run_in": "300ms"}));
+    assert_eq!(state(&node, &first, "30s"), "succeeded");
+    // it has looked for what is due and expired
+    assert_eq!(
+        (state(&node, &later, "0s"), state(&node, &expires, "0s")),
+        ("scheduled".into(), "blocked".into())
+    );
+    let at: jiff::Timestamp = node.get("/api/v1/status").json["at"].as_str().unwrap().parse().unwrap();
+    assert!(at < jiff::Timestamp::now() - Duration::from_secs(590), "{at}");
+}

@@ -6,18 +6,18 @@ use greenroom::{
     Call, Effect, Tool,
     model::{
         id::Target,
-        task::{Claimed, NewTask},
+        task::{Claimed, NewTask, Notify},
     },
     prelude::*,
     runtime::views::TaskRequest,
-    store::{self, ClaimRequest, Member, Store, StoreOptions, Unit},
+    store::{self, ClaimRequest, Member, Store, StoreOptions, Unit, Verdict},
 };
 use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
     faulty::Faults,
-    support::{Gate, World, outcome, soon, task_in},
+    support::{Gate, World, outcome, soon, task_in, until},
 };
 
 #[derive(Default, Serialize, Deserialize)]
@@ -235,4 +235,29 @@ async fn a_task_that_was_lost_twice_and_then_fails_is_tried_again() {
     assert_eq!(outcome::<Try>(&world.handle(), id).await, Outcome::Succeeded(()));
     let ended = task_in(&world.handle(), id, "succeeded").await;
     assert_eq!((ended.attempt, ended.lost), (4, 2));
+}
+
+/// Nobody on this node can be told, so that what is counted are the ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn doomed_tasks_whose_submitters_are_to_be_told_end_side_by_side() {
+    const CHILDREN: usize = 200;
+    let faults = Faults::default();
+    let world = World::start(faults.under(Runtime::builder().agent::<Novice>())).await;
+    let new = |after: &[TaskId]| {
+        let input = RawValue::from_string("{}".to_owned()).unwrap();
+        NewTask { after: after.to_vec(), ..NewTask::new(Target::agent("novice", "a"), "Nothing", input, 1) }
+    };
+    let parent = new(&[]);
+    let notify = Some(Notify { target: Target::agent("nobody", "here"), message: "Done".into() });
+    let child = |_| NewTask { notify: notify.clone(), ..new(&[parent.id]) };
+    let accepted: Vec<NewTask> = (0..CHILDREN).map(child).chain([parent.clone()]).collect();
+    let last = accepted[CHILDREN - 1].id;
+    let family = Unit { accepted, ..Unit::default() };
+    assert_eq!(faults.store().commit(Uuid::nil(), &[family]).await.unwrap(), [Verdict::Durable]);
+    task_in(&world.handle(), parent.id, "failed").await;
+    let before = faults.commits();
+    task_in(&world.handle(), last, "cancelled").await;
+    until("all have ended", || async { faults.store().doomed().await.unwrap().is_empty() }).await;
+    let commits = faults.commits() - before;
+    assert!(commits < CHILDREN / 2, "{commits} commits for the ends of {CHILDREN} tasks");
 }

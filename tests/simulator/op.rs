@@ -84,8 +84,8 @@ impl Op {
                 Self::Key(scope, key) => Said::Known(store.key(scope.0, key).await?.is_some()),
                 Self::Claim(request) => Said::Claims(store.claim(boot, request).await?),
                 Self::Promote(now) => {
-                    let (ready, next) = store.promote(*now).await?;
-                    Said::Promoted(ready, next)
+                    let promoted = store.promote(*now).await?;
+                    Said::Promoted(promoted.ready, promoted.next)
                 }
                 Self::Doomed => Said::Doomed(store.doomed().await?),
                 Self::GiveBack(claims) => {

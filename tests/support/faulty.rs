@@ -490,7 +490,7 @@ impl Store for Faulty {
         self.0.claimed.lock().extend(claimed.iter().map(|claim| claim.id));
         Ok(claimed)
     }
-    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
+    async fn promote(&self, now: Timestamp) -> Result<Promoted> {
         self.pass().await?.promote(now).await
     }
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>> {

@@ -16,8 +16,7 @@ use actix::{fut::wrap_future, prelude::*};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    cleaning,
-    doomed_tasks::end_doomed,
+    cleaning, doomed_tasks,
     kind::PostError,
     node::Node,
     task_cell::{TaskCell, record, tell},
@@ -29,7 +28,7 @@ use crate::{
         id::{Target, TaskId},
         task::{Claimed, Claims, Shares, TaskError, queue_of, runs},
     },
-    store::{FinishOutcome, StoreError},
+    store::{FinishOutcome, Promoted, StoreError},
     tool::{CallMeta, Effect, Waits},
 };
 pub(crate) use ended::{Ended, Endings, How};
@@ -156,12 +155,8 @@ impl Dispatcher {
         self.promoting = true;
         let node = self.node.clone();
         let work = async move {
-            let promoted = node.store.promote(clock::now()).await?;
-            let doomed = node.store.doomed().await?;
-            let mut ended = false;
-            for (id, doom) in &doomed {
-                ended |= end_doomed(&node, *id, *doom).await?;
-            }
+            let promoted = doomed_tasks::promote(&node).await?;
+            let ended = doomed_tasks::end_all_doomed(&node).await?;
             let suspects = node.store.suspects(node.boot).await?;
             Ok::<_, StoreError>((promoted, ended, suspects))
         };
@@ -169,7 +164,7 @@ impl Dispatcher {
             this.promoting = false;
             let again = std::mem::take(&mut this.promote_again);
             match result {
-                Ok(((ready, next), ended, suspects)) => {
+                Ok((Promoted { ready, next, .. }, ended, suspects)) => {
                     let now = this.node.uptime();
                     let suspects =
                         suspects.iter().any(|target| this.shares.may_begin(&queue_of(target), now));

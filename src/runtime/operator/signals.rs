@@ -37,7 +37,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`AskError::Conflict`] where the same key brought another body;
-    /// [`AskError::WrongState`] where the task has ended, is an agent's, or has 1,000 signals already;
+    /// [`AskError::WrongState`] where the task has ended, is an agent's, or has 1,000 signals that it has not taken yet;
     /// [`AskError::TooLarge`].
     pub async fn signal(&self, id: TaskId, name: &str, body: Value, key: Option<&str>) -> Result<TaskView> {
         check_signal_name(name).map_err(|e| invalid("/name", e))?;

@@ -18,7 +18,7 @@ use crate::{
         id::TaskId,
         task::{ClaimId, Claimed, TaskState, in_turn, queue_of, share_out},
     },
-    store::{ClaimRequest, Doom, StoreError, told},
+    store::{ClaimRequest, Doom, Doomed, Promoted, StoreError, told},
 };
 
 /// How many tasks one pass moves, per reason.
@@ -107,16 +107,19 @@ impl State {
     }
 
     /// Moves what is due, dooms what has expired, ends the doomed that nobody is to be told of.
-    pub(super) fn promote(&mut self) -> Result<(u64, Option<Timestamp>), StoreError> {
-        let promoted = self.promote_due();
-        let promoted = promoted + self.end_waits().map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    pub(super) fn promote(&mut self) -> Result<Promoted, StoreError> {
+        let ready = self.promote_due();
+        let ready = ready + self.end_waits().map_err(|e| StoreError::Corrupt(e.to_string()))?;
         self.doom_expired();
-        for (id, doom) in self.doomed(true) {
-            if let Some(why) = told::untold_end(doom) {
-                self.end_doomed(id, why).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+        let mut cancelled = Vec::new();
+        for task in self.doomed(true) {
+            if let Some(why) = told::untold_end(task.why)
+                && self.end_doomed(task.id, why).map_err(|e| StoreError::Corrupt(e.to_string()))?
+            {
+                cancelled.push(task);
             }
         }
-        Ok((promoted, self.next_due()))
+        Ok(Promoted { ready, cancelled, next: self.next_due() })
     }
 
     fn promote_due(&mut self) -> u64 {
@@ -153,7 +156,7 @@ impl State {
     }
 
     /// The doomed: those that the store may end by itself, or those that it may not.
-    pub(super) fn doomed(&self, untold: bool) -> Vec<(TaskId, Doom)> {
+    pub(super) fn doomed(&self, untold: bool) -> Vec<Doomed> {
         let idle = self.hot.iter().filter(|(_, task)| task.state != TaskState::Running);
         let doomed = idle.filter_map(|(id, task)| {
             // A tool's task that has run and was lost may have begun something that takes effect once: the runtime looks.
@@ -162,7 +165,8 @@ impl State {
                 doom => doom == Some(Doom::Poison),
             };
             let may = task.new.notify.is_none() && !judged;
-            task.doom.filter(|_| may == untold).map(|doom| (*id, doom))
+            let doomed = |why| Doomed { id: *id, target: task.new.target.clone(), why };
+            task.doom.filter(|_| may == untold).map(doomed)
         });
         doomed.take(MOVE_BATCH).collect()
     }

@@ -151,13 +151,14 @@ impl State {
     }
 
     /// Ends a task that nobody is to be told of.
-    pub(super) fn end_doomed(&mut self, id: TaskId, why: &str) -> Result<(), Refusal> {
+    pub(super) fn end_doomed(&mut self, id: TaskId, why: &str) -> Result<bool, Refusal> {
         let Some(task) = self.hot.get_mut(&id).filter(|task| task.state != TaskState::Running) else {
-            return Ok(());
+            return Ok(false);
         };
         task.state = next(task.state, TaskInput::Cancel).map_err(bad)?;
         let attempt = task.attempt;
         self.event(id, "cancelled", attempt, None, Some(why));
-        self.archive(id)
+        self.archive(id)?;
+        Ok(true)
     }
 }

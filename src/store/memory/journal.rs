@@ -1,6 +1,6 @@
 //! What task functions write: their journals, waits and signals, and what they say of themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -10,7 +10,9 @@ use super::state::{State, exact};
 use crate::{
     model::{
         id::TaskId,
-        journal::{CallId, Entry, Journal, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
+        journal::{
+            Answer, CallId, Entry, Journal, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait,
+        },
         task::{TaskInput, TaskState, next},
     },
     store::{Refusal, SignalFound},
@@ -25,6 +27,18 @@ pub(super) struct Written {
     signals: Vec<Signal>,
     progress: Option<Box<RawValue>>,
     logs: Vec<LogLine>,
+}
+
+impl Written {
+    /// How many signals have answered no wait.
+    fn untaken(&self) -> usize {
+        let takes = |entry: &Entry| match entry.answer {
+            Some(Answer::Signal { id, .. }) => Some(id),
+            _ => None,
+        };
+        let taken: HashSet<Uuid> = self.entries.values().filter_map(takes).collect();
+        self.signals.iter().filter(|signal| !taken.contains(&signal.id)).count()
+    }
 }
 
 impl State {
@@ -109,7 +123,7 @@ impl State {
         if written.signals.iter().any(|known| known.id == signal.id) {
             return Ok(Some(SignalFound::Kept(state)));
         }
-        if written.signals.len() >= MAX_SIGNALS {
+        if written.untaken() >= MAX_SIGNALS {
             return Ok(Some(SignalFound::TooMany));
         }
         written.signals.push(signal.clone());

@@ -38,7 +38,7 @@ use self::{nodes::Tenancy, state::State};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Entities, Families, Forgotten, Journals, KeptSettings, KeyRow, Kin, Member, MessagePage, NodeRow, Oldest,
-    Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
+    Ownership, Past, Promoted, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError,
     StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
 };
 use crate::clock;
@@ -202,12 +202,12 @@ impl Store for MemoryStore {
         Ok(self.write_now(|s| s.claim(boot, request)))
     }
 
-    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+    async fn promote(&self, now: Timestamp) -> Result<Promoted, StoreError> {
         self.write(now, State::promote)
     }
 
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
-        Ok(self.read(|s| s.doomed(false)))
+        Ok(self.read(|s| s.doomed(false)).into_iter().map(|task| (task.id, task.why)).collect())
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {

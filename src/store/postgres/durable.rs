@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     values::{Id, micros},
 };
 use crate::{
+    clock,
     model::snapshot,
     store::{
         Finish, KeyRow, KeyWrite, Unit,
@@ -26,7 +26,7 @@ pub(super) async fn stored_key(
     scope: Uuid,
     key: &str,
 ) -> QueryResult<Option<KeyRow>> {
-    read::stored_key(conn, scope, key, micros(Timestamp::now())).await
+    read::stored_key(conn, scope, key, micros(clock::now())).await
 }
 
 /// What the store has of some units. A lost answer is that of a whole batch: they are looked up together,
@@ -165,7 +165,7 @@ async fn stored_keys(
     let rows = dsl::greenroom_idempotency
         .filter(dsl::scope.eq_any(scopes))
         .filter(dsl::key.eq_any(keys))
-        .filter(dsl::expires_at.gt(micros(Timestamp::now())))
+        .filter(dsl::expires_at.gt(micros(clock::now())))
         .select((dsl::scope, dsl::key, dsl::request, dsl::task, dsl::reply));
     let rows: Vec<Row> = RunQueryDsl::load(rows, conn).await?;
     let row = |(scope, key, request, task, reply): Row| {

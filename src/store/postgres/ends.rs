@@ -13,10 +13,16 @@ use diesel::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
 use uuid::Uuid;
 
-use super::{call::EndsCall, pool::Pools, values::Id};
+use super::{
+    call::EndsCall,
+    commit::{self, Keeping},
+    pool::Pools,
+    read, told,
+    values::Id,
+};
 use crate::{
     model::id::TaskId,
-    store::{FinishOutcome, Guard, StoreError, Unit, rows},
+    store::{Doomed, Finish, FinishOutcome, Guard, StoreError, Unit, Verdict, rows},
 };
 
 /// Whether the unit is nothing else, and can be refused for nothing but a lost claim.
@@ -68,6 +74,28 @@ pub(super) async fn end(
     let done: HashSet<TaskId> = done.into_iter().map(TaskId::from).collect();
     let lost = ends.into_iter().map(|(n, finish)| (n, finish.task)).filter(|(_, task)| !done.contains(task));
     Ok(lost.collect())
+}
+
+/// Ends the doomed that nobody is to be told of, like any other task: children and batches follow. Those that it has
+/// ended.
+pub(super) async fn end_untold(
+    conn: &mut AsyncPgConnection,
+    keeping: &Keeping,
+) -> Result<Vec<Doomed>, StoreError> {
+    let mut doomed = read::doomed(conn, true).await.map_err(|e| super::error::of_statement(&e))?;
+    doomed.retain(|task| told::untold_end(task.why).is_some());
+    let end = |task: &Doomed| {
+        let note = told::untold_end(task.why).map(str::to_owned);
+        let finish = Finish { task: task.id, guard: Guard::Idle, outcome: FinishOutcome::Cancelled, note };
+        Unit { finished: vec![finish], ..Unit::default() }
+    };
+    let ends: Vec<Unit> = doomed.iter().map(end).collect();
+    if ends.is_empty() {
+        return Ok(doomed);
+    }
+    let verdicts = commit::commit(conn, keeping, Uuid::nil(), &ends).await?;
+    let ended = doomed.into_iter().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::Durable);
+    Ok(ended.map(|(task, _)| task).collect())
 }
 
 /// Has the table of tasks swept when so many tasks have gone through it that its indexes hold mostly what is

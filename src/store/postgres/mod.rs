@@ -47,11 +47,12 @@ use uuid::Uuid;
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Families, Finish, FinishOutcome, Forgotten, Guard, Hint, Journals, KeptSettings,
-    KeyRow, Kin, Member, MessagePage, Migrations, NodeRow, Oldest, Ownership, Past, PoolStatus, Schedules,
+    Durability, Entities, Families, Forgotten, Hint, Journals, KeptSettings, KeyRow, Kin, Member,
+    MessagePage, Migrations, NodeRow, Oldest, Ownership, Past, PoolStatus, Promoted, Schedules,
     SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
     TaskFilter, TaskPage, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
 };
+use crate::clock;
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
@@ -163,7 +164,7 @@ impl Store for PostgresStore {
     }
 
     async fn key(&self, scope: Uuid, key: &str) -> Result<Option<KeyRow>, StoreError> {
-        let now = values::micros(Timestamp::now());
+        let now = values::micros(clock::now());
         let mut conn = self.pools.get().await?;
         read::stored_key(&mut conn, scope, key, now).await.map_err(|e| error::of_statement(&e))
     }
@@ -180,21 +181,17 @@ impl Store for PostgresStore {
         work::claim(&mut *self.pools.get().await?, boot, request).await
     }
 
-    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+    async fn promote(&self, now: Timestamp) -> Result<Promoted, StoreError> {
         let mut conn = self.pools.get().await?;
-        let promoted = work::promote(&mut conn, now).await? + journal::end_waits(&mut conn, now).await?;
-        // What nobody is to be told of ends like any other task: children and batches follow.
-        let doomed = read::doomed(&mut conn, true).await.map_err(|e| error::of_statement(&e))?;
-        let ends: Vec<Unit> = doomed.into_iter().filter_map(|(task, doom)| end(task, doom)).collect();
-        if !ends.is_empty() {
-            commit::commit(&mut conn, &self.keeping, Uuid::nil(), &ends).await?;
-        }
-        let due = read::next_due(&mut conn).await.map_err(|e| error::of_statement(&e))?;
-        Ok((promoted, due))
+        let ready = work::promote(&mut conn, now).await? + journal::end_waits(&mut conn, now).await?;
+        let cancelled = ends::end_untold(&mut conn, &self.keeping).await?;
+        let next = read::next_due(&mut conn).await.map_err(|e| error::of_statement(&e))?;
+        Ok(Promoted { ready, cancelled, next })
     }
 
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
-        read::doomed(&mut *self.pools.get().await?, false).await.map_err(|e| error::of_statement(&e))
+        let doomed = read::doomed(&mut *self.pools.get().await?, false).await;
+        Ok(doomed.map_err(|e| error::of_statement(&e))?.into_iter().map(|task| (task.id, task.why)).collect())
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
@@ -328,7 +325,7 @@ impl Entities for PostgresStore {
     }
 
     async fn sessions(&self, ids: &[String]) -> Result<Vec<Option<Session>>, StoreError> {
-        let now = values::micros(Timestamp::now());
+        let now = values::micros(clock::now());
         entities::sessions(&mut *self.pools.get().await?, ids, now).await
     }
 
@@ -481,13 +478,6 @@ pub(super) async fn verify<'r>(
     }
     let pools = Pools::open(Url::parse(url)?, Durability::Relaxed, 1).await?;
     verify::verify(&mut *pools.get().await?, reader).await
-}
-
-/// The end of a task that the store ends by itself.
-fn end(task: TaskId, doom: Doom) -> Option<Unit> {
-    let note = told::untold_end(doom)?.to_owned();
-    let finish = Finish { task, guard: Guard::Idle, outcome: FinishOutcome::Cancelled, note: Some(note) };
-    Some(Unit { finished: vec![finish], ..Unit::default() })
 }
 
 /// The servers of the tests.

@@ -14,11 +14,12 @@ use super::{
     crashes, error, read,
     rows::ClaimedRow,
     values::{
-        Id, lane, micros,
+        Id, Micros, lane, micros, moment,
         types::{Moment, Uid},
     },
 };
 use crate::{
+    clock,
     model::{
         id::{AgentId, TaskId},
         task::{ClaimId, Claimed, DeadTask, TaskInput, TaskState, next},
@@ -54,6 +55,7 @@ mod functions {
     define_sql_function!(fn greenroom_retry_many_1(tasks: Array<Uid>, states: Array<SmallInt>, partitions: Array<SmallInt>, lanes: Array<SmallInt>) -> BigInt);
     define_sql_function!(fn greenroom_dismiss_many_1(tasks: Array<Uid>, states: Array<SmallInt>, why: Text) -> BigInt);
     define_sql_function!(fn greenroom_clean_3(now: Moment, before: Moment, failed: Moment, limit: Integer) -> BigInt);
+    define_sql_function!(fn clock_timestamp() -> Moment);
     define_sql_function!(fn greenroom_fold_counts_1(limit: Integer) -> BigInt);
 }
 use functions::*;
@@ -70,6 +72,11 @@ fn times(n: u32) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
+/// This process goes by the database's clock, as leases do: it said so since then.
+fn heard(before: Timestamp, there: Micros) {
+    clock::heard(before, moment(there), Timestamp::now());
+}
+
 /// Begins a lease and takes what nobody owns.
 pub(super) async fn join(conn: &mut AsyncPgConnection, member: &Member) -> Result<Ownership, StoreError> {
     let call = greenroom_join_1(
@@ -81,7 +88,10 @@ pub(super) async fn join(conn: &mut AsyncPgConnection, member: &Member) -> Resul
         millis(member),
         times(member.max_lost),
     );
-    let rescued: Option<i64> = diesel::select(call).get_result(conn).await.map_err(sql)?;
+    let before = Timestamp::now();
+    let answer = diesel::select((call, clock_timestamp())).get_result(conn).await;
+    let (rescued, there): (Option<i64>, Micros) = answer.map_err(sql)?;
+    heard(before, there);
     let over = || StoreError::Refused("a later boot on the same data directory has taken over".to_owned());
     owned(conn, member.boot, rescued.ok_or_else(over)?).await
 }
@@ -92,7 +102,10 @@ pub(super) async fn renew(
     member: &Member,
 ) -> Result<Option<Ownership>, StoreError> {
     let call = greenroom_renew_1(Id(member.boot), millis(member), times(member.max_lost));
-    let rescued: Option<i64> = diesel::select(call).get_result(conn).await.map_err(sql)?;
+    let before = Timestamp::now();
+    let answer = diesel::select((call, clock_timestamp())).get_result(conn).await;
+    let (rescued, there): (Option<i64>, Micros) = answer.map_err(sql)?;
+    heard(before, there);
     match rescued {
         Some(rescued) => owned(conn, member.boot, rescued).await.map(Some),
         None => Ok(None),

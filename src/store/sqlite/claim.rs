@@ -22,7 +22,7 @@ use crate::{
         task::{ClaimId, Claimed, TaskState, in_turn, share_out},
     },
     store::{
-        ClaimRequest, Refusal, StoreError,
+        ClaimRequest, Doomed, Promoted, Refusal, StoreError,
         schema::{greenroom_paused, greenroom_tasks},
     },
 };
@@ -110,20 +110,18 @@ impl Writer {
     }
 
     /// Moves what is due or doomed.
-    pub(super) fn promote(&mut self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
-        if !self.has_work(now).map_err(|e| error::of_statement(&e))? {
-            return read::next_due(&mut self.conn).map(|due| (0, due)).map_err(|e| error::of_statement(&e));
+    pub(super) fn promote(&mut self, now: Timestamp) -> Result<Promoted, StoreError> {
+        let mut promoted = Promoted::default();
+        if self.has_work(now).map_err(|e| error::of_statement(&e))? {
+            promoted = self.transaction(Sync::Full, now, |tx| {
+                let due = tx.promote_due().map_err(|e| error::of_statement(&e))?;
+                let ready = due + tx.end_waits().map_err(whole)?;
+                tx.doom_expired().map_err(|e| error::of_statement(&e))?;
+                Ok(Promoted { ready, cancelled: tx.end_untold().map_err(whole)?, next: None })
+            })?;
         }
-        self.transaction(Sync::Full, now, |tx| {
-            let promoted = tx.promote_due().map_err(|e| error::of_statement(&e))?;
-            let promoted = promoted + tx.end_waits().map_err(whole)?;
-            tx.doom_expired().map_err(|e| error::of_statement(&e))?;
-            tx.end_untold().map_err(whole)?;
-            Ok(promoted)
-        })
-        .and_then(|promoted| {
-            read::next_due(&mut self.conn).map(|due| (promoted, due)).map_err(|e| error::of_statement(&e))
-        })
+        promoted.next = read::next_due(&mut self.conn).map_err(|e| error::of_statement(&e))?;
+        Ok(promoted)
     }
 
     /// Whether anything is due or doomed: an idle pass writes nothing.
@@ -310,13 +308,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Ends the doomed that nobody is to be told of.
-    fn end_untold(&mut self) -> Result<(), Stop> {
-        for (id, doom) in read::doomed(self.conn, true)? {
-            if let Some(why) = told::untold_end(doom) {
-                self.end_doomed(id, why)?;
+    /// Ends the doomed that nobody is to be told of; those that it has ended.
+    fn end_untold(&mut self) -> Result<Vec<Doomed>, Stop> {
+        let mut ended = Vec::new();
+        for task in read::doomed(self.conn, true)? {
+            if let Some(why) = told::untold_end(task.why)
+                && self.end_doomed(task.id, why)?
+            {
+                ended.push(task);
             }
         }
-        Ok(())
+        Ok(ended)
     }
 }

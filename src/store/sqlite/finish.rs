@@ -298,7 +298,7 @@ impl Tx<'_> {
     }
 
     /// Ends a task that nobody is to be told of.
-    pub(super) fn end_doomed(&mut self, id: TaskId, why: &str) -> Result<(), Stop> {
+    pub(super) fn end_doomed(&mut self, id: TaskId, why: &str) -> Result<bool, Stop> {
         use greenroom_tasks::dsl;
         let row = diesel::delete(
             dsl::greenroom_tasks.filter(dsl::id.eq(Id::from(id))).filter(dsl::state.ne(RUNNING)),
@@ -306,10 +306,11 @@ impl Tx<'_> {
         .returning(TaskRow::as_returning())
         .get_result(self.conn)
         .optional()?;
-        let Some(row) = row else { return Ok(()) };
+        let Some(row) = row else { return Ok(false) };
         let from = row.state()?;
         let to = next(from, TaskInput::Cancel).map_err(|e| Refusal::Bad(e.to_string()))?;
         self.event(row.id, "cancelled", row.attempt, None, Some(why))?;
-        self.archive(&row, from, to, None, None)
+        self.archive(&row, from, to, None, None)?;
+        Ok(true)
     }
 }

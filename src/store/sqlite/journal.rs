@@ -1,6 +1,8 @@
 //! What task functions write, as [`crate::store::Journals`] says.
 
-use diesel::{prelude::*, upsert::excluded};
+use std::collections::HashSet;
+
+use diesel::{dsl::sql as written, prelude::*, sql_types::Binary, upsert::excluded};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -19,7 +21,7 @@ use crate::{
     },
     store::{
         Refusal, SignalFound,
-        journal::{journal_reads, place},
+        journal::{TAKING_BYTES, journal_reads, place, taking},
         schema::{greenroom_task_archive, greenroom_tasks},
     },
 };
@@ -171,7 +173,7 @@ impl Tx<'_> {
         if sent.contains(&Id(signal.id)) {
             return Ok(Some(SignalFound::Kept(state)));
         }
-        if sent.len() >= MAX_SIGNALS {
+        if sent.len() >= MAX_SIGNALS && self.untaken(id, &sent)? >= MAX_SIGNALS {
             return Ok(Some(SignalFound::TooMany));
         }
         self.keep_signal(id, signal)?;
@@ -180,6 +182,16 @@ impl Tx<'_> {
             self.wake(rowid, id, TaskInput::Signalled)?;
         }
         Ok(Some(SignalFound::Kept(state)))
+    }
+
+    /// How many of a task's signals have answered none of its waits.
+    fn untaken(&mut self, task: Id, sent: &[Id]) -> QueryResult<usize> {
+        use greenroom_journal::dsl;
+        let begins = written::<Binary>(&format!("substr(answer, 1, {TAKING_BYTES})"));
+        let answered = dsl::greenroom_journal.filter(dsl::task.eq(task)).filter(dsl::answer.is_not_null());
+        let taken: HashSet<Vec<u8>> =
+            answered.select(begins).load_iter(self.conn)?.collect::<Result<_, _>>()?;
+        Ok(sent.iter().filter(|signal| !taken.contains(&taking(signal.0))).count())
     }
 
     /// Keeps the signal that a batch has ended for the function that submitted it, also where that has ended.

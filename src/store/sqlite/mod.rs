@@ -47,9 +47,9 @@ use self::{
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
     Durability, Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, Migrations,
-    NodeRow, Oldest, Ownership, Past, Schedules, SettingsShelf, Shared, SignalFound, StateReader, Store,
-    StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport, history, rows,
-    told, values,
+    NodeRow, Oldest, Ownership, Past, Promoted, Schedules, SettingsShelf, Shared, SignalFound, StateReader,
+    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
+    history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -252,12 +252,13 @@ impl Store for SqliteStore {
         self.write(move |w| w.claim(boot, &request)).await
     }
 
-    async fn promote(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>), StoreError> {
+    async fn promote(&self, now: Timestamp) -> Result<Promoted, StoreError> {
         self.write(move |w| w.promote(now)).await
     }
 
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError> {
-        self.read(|c| read::doomed(c, false).map_err(|e| error::of_statement(&e))).await
+        let doomed = self.read(|c| read::doomed(c, false).map_err(|e| error::of_statement(&e))).await?;
+        Ok(doomed.into_iter().map(|task| (task.id, task.why)).collect())
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
