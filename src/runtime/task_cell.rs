@@ -159,8 +159,10 @@ async fn live(
             tell(node, claim, &FinishOutcome::Succeeded { result }, begun);
             return End::Left(How::Settled);
         }
-        // The node goes down before the turn began: the next boot has it at once.
-        Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => {
+        // The node goes down before the turn began: the next boot has it at once. Or its time to begin has passed.
+        Step::Answer(Some(Err(AskError::Unavailable(_))))
+            if node.is_closing() || claim.has_expired(clock::now()) =>
+        {
             return End::Left(How::Unsettled);
         }
         // Nothing happened, and nothing is wrong with the task: its turn comes again, and this was no

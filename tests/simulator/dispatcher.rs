@@ -213,6 +213,9 @@ impl Process {
         let (queue, now) = (queue_of(&claim.target), self.now(world));
         self.dispatcher.shares.claimed(&queue, 1, now);
         *self.dispatcher.count(&claim.target) += 1;
+        if claim.has_expired(world.wall(self.wall_off)) {
+            return self.give_back(world, claim);
+        }
         let effect = effect_of(&claim.message, &claim.input);
         let key = key_of(&claim.target);
         // it may have begun before its node died: a person must say what happened
@@ -231,6 +234,7 @@ impl Process {
             let script = world.ledger.script(effect);
             return self.deliver(world, Work { key, effect, script, via: Via::Task(claim) });
         }
+        world.ledger.starts(claim.id, world.wall(0));
         if queue == FLOW {
             return self.begin_function(world, claim);
         }
@@ -305,6 +309,10 @@ impl Process {
         }
         if !heard {
             self.wake(world, AGAIN, Timer::Reconcile { again: false });
+        }
+        if claim.has_expired(world.wall(self.wall_off)) {
+            world.ledger.note("expired in a node's hands");
+            self.promote(world);
         }
         self.end(world, claim);
     }

@@ -79,7 +79,7 @@ impl Handler<SomeEnded> for Dispatcher {
 impl Dispatcher {
     /// Lets claims go that have ended, and claims what there is room for now.
     pub(super) fn ended(&mut self, ended: Vec<Ended>, ctx: &mut Context<Self>) {
-        let (mut settled, mut early) = (Vec::with_capacity(ended.len()), Vec::new());
+        let (mut settled, mut early, mut back) = (Vec::with_capacity(ended.len()), Vec::new(), Vec::new());
         for Ended { claim, how } in ended {
             self.running.remove(&claim.id);
             match how {
@@ -90,10 +90,11 @@ impl Dispatcher {
                     early.extend(self.claims.end(claim.id));
                     settled.push(claim);
                 }
-                How::Unsettled => self.give_back(claim, ctx),
+                How::Unsettled => back.push(claim),
                 How::Unrecorded => {}
             }
         }
+        self.give_back(back, ctx);
         for (target, n) in runs(settled.iter().map(|claim| &claim.target)) {
             self.shares.ended(&queue_of(target), n);
             match target {

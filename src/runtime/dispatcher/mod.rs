@@ -2,6 +2,7 @@
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
 mod ended;
+mod hand_out;
 mod newborns;
 mod reconcile;
 mod room;
@@ -9,28 +10,20 @@ mod room;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix::{fut::wrap_future, prelude::*};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    cleaning,
-    doomed_tasks::end_doomed,
-    kind::PostError,
-    node::Node,
-    task_cell::{TaskCell, record, tell},
-};
+use super::{cleaning, doomed_tasks::end_doomed, node::Node};
 use crate::{
-    agent::{AskError, letter::Meta, slot::slot},
     clock,
     model::{
         id::{Target, TaskId},
-        task::{Claimed, Claims, Shares, TaskError, queue_of, runs},
+        task::{Claimed, Claims, Shares, queue_of, runs},
     },
     store::{FinishOutcome, StoreError},
-    tool::{CallMeta, Effect, Waits},
 };
 pub(crate) use ended::{Ended, Endings, How};
 pub(crate) use newborns::Newborns;
@@ -290,124 +283,6 @@ impl Dispatcher {
         }
         claims
     }
-
-    /// Hands claimed tasks over, in their order.
-    fn hand_out(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
-        for claim in claims {
-            if self.draining {
-                self.give_back(claim, ctx);
-                continue;
-            }
-            match self.lane_that_is_full(&claim.target) {
-                Some(waiting) => waiting.push_back(claim),
-                None => self.hand_over(claim, ctx),
-            }
-        }
-    }
-
-    /// Those that wait for the lane of a target, where it is full.
-    fn lane_that_is_full(&mut self, target: &Target) -> Option<&mut VecDeque<Arc<Claimed>>> {
-        match self.full.is_empty() {
-            true => None,
-            false => self.full.get_mut(&target.to_string()),
-        }
-    }
-
-    /// Hands a task to its lane or tool.
-    fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        let (tx, rx) = slot();
-        let (cancel, waits) = (CancellationToken::new(), Waits::default());
-        let posted = match &claim.target {
-            Target::Agent { kind, key } => match self.node.kind(kind) {
-                None => Err(gone("unknown_kind", format!("no kind `{kind}` is registered"))),
-                Some((_, kind)) => {
-                    let meta = Meta {
-                        claim: Some(claim.clone()),
-                        cancel: Some(cancel.clone()),
-                        bytes: claim.input.get().len(),
-                        ..Meta::default()
-                    };
-                    match kind.post(key, &claim.message, &claim.input, Some(tx), Some(Box::new(meta))) {
-                        Ok(()) => Ok(()),
-                        Err(PostError::Full) => {
-                            self.full.entry(claim.target.to_string()).or_default().push_back(claim);
-                            if !std::mem::replace(&mut self.retrying, true) {
-                                ctx.run_later(FULL_PAUSE, Self::retry_full);
-                            }
-                            return;
-                        }
-                        Err(PostError::UnknownMessage) => Err(gone(
-                            "unknown_message",
-                            format!("`{}` takes no message `{}`", kind.name(), claim.message),
-                        )),
-                        Err(PostError::Ask(AskError::Unavailable(_))) => return self.give_back(claim, ctx),
-                        Err(PostError::Ask(error)) => Err(self.node.settle(&claim, Err(error))),
-                    }
-                }
-            },
-            Target::Tool(name) => match self.node.tools.get(name.as_str()) {
-                None => Err(gone("not_found", format!("no tool `{name}` is registered"))),
-                // It may have begun before the node died: a person must say what happened.
-                Some(tool) if tool.effect() == Effect::Once && claim.lost > 0 => {
-                    Err(FinishOutcome::OutcomeUnknown {
-                        error: AskError::<crate::JsonRefusal>::Unknown.to_task_error(),
-                    })
-                }
-                Some(tool) => {
-                    let meta = CallMeta {
-                        key: claim.id.to_string(),
-                        attempt: claim.attempt,
-                        task: Some(claim.clone()),
-                        waits: waits.clone(),
-                        timeout: claim.timeout,
-                        ..CallMeta::default()
-                    };
-                    tool.invoke(&claim.input, meta, tx).map_err(|error| self.node.settle(&claim, Err(error)))
-                }
-            },
-        };
-        if let Err(outcome) = posted {
-            return self.end_at_once(claim, outcome, ctx);
-        }
-        self.running.insert(claim.id, Running { claim: claim.clone(), cancel: cancel.clone() });
-        let (node, dispatcher) = (self.node.clone(), ctx.address());
-        TaskCell { node, dispatcher, claim, rx: Some(rx), waits, cancel }.start();
-    }
-
-    /// Ends a task that cannot begin.
-    fn end_at_once(&mut self, claim: Arc<Claimed>, outcome: FinishOutcome, ctx: &mut Context<Self>) {
-        let node = self.node.clone();
-        let there = claim.clone();
-        let work = async move {
-            tell(&node, &there, &outcome, Instant::now());
-            record(&node, &there, outcome).await
-        };
-        ctx.spawn(
-            wrap_future::<_, Self>(work)
-                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
-        );
-    }
-
-    /// Tries the lanes that were full.
-    fn retry_full(&mut self, ctx: &mut Context<Self>) {
-        self.retrying = false;
-        let full = std::mem::take(&mut self.full);
-        for (_, mut waiting) in full {
-            while let Some(claim) = waiting.pop_front() {
-                let target = claim.target.to_string();
-                self.hand_over(claim, ctx);
-                if let Some(queue) = self.full.get_mut(&target) {
-                    queue.append(&mut waiting);
-                }
-            }
-        }
-    }
-}
-
-fn gone(code: &str, message: String) -> FinishOutcome {
-    let error =
-        TaskError { code: code.to_owned(), message, chain: Vec::new(), crash_id: None, refusal: None };
-    FinishOutcome::Failed { error }
 }
 
 impl Actor for Dispatcher {
@@ -484,9 +359,8 @@ impl Handler<Quiesce> for Dispatcher {
     fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
         self.draining = true;
         self.offer();
-        for claim in std::mem::take(&mut self.full).into_values().flatten() {
-            self.give_back(claim, ctx);
-        }
+        let waiting = std::mem::take(&mut self.full).into_values().flatten().collect();
+        self.give_back(waiting, ctx);
     }
 }
 

@@ -54,6 +54,7 @@ impl State {
             let mut ready: BTreeMap<String, VecDeque<_>> = BTreeMap::new();
             for task in self.hot.iter().map(|(_, task)| task) {
                 let open = task.is_ready(lane)
+                    && !task.has_expired(self.now)
                     && self.may_claim(boot, task.partition)
                     && (except.is_empty() || !except.contains(task.new.target.to_string().as_str()));
                 let queue = queue_of(&task.new.target);
@@ -101,6 +102,7 @@ impl State {
             if let Some(task) = known.filter(|task| task.claim == *claim) {
                 task.state = TaskState::Ready;
                 task.attempt -= 1;
+                task.started_at = task.started_at.filter(|_| task.attempt > 0);
                 task.let_go();
             }
         }
@@ -136,18 +138,18 @@ impl State {
         promoted
     }
 
-    /// Dooms what has expired before its first attempt. What runs is looked at when it comes back, if it does.
+    /// Dooms what has expired before it began. What runs is looked at when it comes back, if it does.
     fn doom_expired(&mut self) {
         let now = self.now;
         for id in self.hot.some(MOVE_BATCH, |task| {
             task.state != TaskState::Running && task.new.expires_at.is_some_and(|at| at <= now)
         }) {
             if let Some(task) = self.hot.get_mut(&id) {
-                // where it started in time, its expiry has no meaning any more
-                task.new.expires_at = None;
-                if task.attempt == 0 {
+                if !task.has_begun() {
                     task.doom = task.doom.or(Some(Doom::Expired));
                 }
+                // where it has begun, its expiry has no meaning any more
+                task.new.expires_at = None;
             }
         }
     }
