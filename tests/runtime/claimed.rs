@@ -1,9 +1,13 @@
 //! Tasks that a node has claimed, and that have not begun.
 
-use greenroom::{Call, Effect, Limits, prelude::*};
+use futures_util::future::try_join_all;
+use greenroom::{Call, Effect, Handle, Limits, prelude::*};
 use jiff::Timestamp;
 
-use crate::support::{Gate, World, outcome, soon, task_in, until};
+use crate::{
+    postgres::Database,
+    support::{Gate, World, outcome, soon, task_in, until},
+};
 
 /// Waits at the gate.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
@@ -115,4 +119,79 @@ async fn a_call_that_waits_past_its_tasks_expiry_does_not_begin() {
     has_expired(&world, late).await;
     assert_eq!(*gate.notes.lock(), ["direct"]);
     world.end().await;
+}
+
+/// A kind whose tasks wait until they are all there.
+async fn submit_together(handle: &Handle, tasks: impl AsyncFnOnce(&Handle)) {
+    soon(handle.operator().pause_kind("porter", true)).await.unwrap();
+    tasks(handle).await;
+    soon(handle.operator().pause_kind("porter", false)).await.unwrap();
+}
+
+async fn one_busy_agent(program: greenroom::Builder, gate: &Gate) {
+    let mut world = World::start(program).await;
+    let handle = world.handle();
+    submit_together(&handle, async |handle| {
+        soon(handle.agent::<Porter>("hot").submit(Stand {})).await.unwrap();
+        let notes = (0..1_400).map(|_| handle.agent::<Porter>("hot").submit(note("hot")).into_future());
+        soon(try_join_all(notes)).await.unwrap();
+    })
+    .await;
+    gate.arrival().await;
+    let other = soon(handle.agent::<Porter>("other").submit(note("other"))).await.unwrap();
+    outcome::<Note>(&handle, other).await;
+    let urgent = soon(handle.agent::<Porter>("hot").submit(note("urgent")).priority(5)).await.unwrap();
+    gate.open(1);
+    outcome::<Note>(&handle, urgent).await;
+    until("all is done", || async { gate.notes.lock().len() == 1_402 }).await;
+    let before = gate.notes.lock().iter().position(|note| note == "urgent").unwrap();
+    assert!(before < 400, "{before} were before what is urgent");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_busy_agent_holds_up_no_other_of_its_kind() {
+    let gate = Gate::default();
+    one_busy_agent(program(&gate), &gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_busy_agent_holds_up_no_other_of_its_kind_on_postgres() {
+    let (gate, database) = (Gate::default(), Database::new());
+    one_busy_agent(program(&gate).set("store.url", &database.url()), &gate).await;
+}
+
+async fn a_bound_counts_agents(program: greenroom::Builder, gate: &Gate) {
+    let mut world = World::start(program.set("agents.porter.concurrency", "2")).await;
+    let handle = world.handle();
+    submit_together(&handle, async |handle| {
+        for _ in 0..24 {
+            soon(handle.agent::<Porter>("hot").submit(Stand {})).await.unwrap();
+        }
+        soon(handle.agent::<Porter>("second").submit(Stand {})).await.unwrap();
+        soon(handle.agent::<Porter>("third").submit(note("third"))).await.unwrap();
+    })
+    .await;
+    // one of the first agent, whatever waits for it, and one of the second
+    gate.arrival().await;
+    gate.arrival().await;
+    assert_eq!(gate.notes.lock().len(), 0, "that would be a third");
+    gate.open(25);
+    until("all are done", || async { gate.count("third") == 1 }).await;
+    for _ in 0..23 {
+        gate.arrival().await;
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_the_lane_of_an_agent_takes_no_part_of_its_kinds_concurrency() {
+    let gate = Gate::default();
+    a_bound_counts_agents(program(&gate), &gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_the_lane_of_an_agent_takes_no_part_of_its_kinds_concurrency_on_postgres() {
+    let (gate, database) = (Gate::default(), Database::new());
+    a_bound_counts_agents(program(&gate).set("store.url", &database.url()), &gate).await;
 }

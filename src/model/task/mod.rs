@@ -28,7 +28,7 @@ pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
 pub use options::{Flaw, TaskOptions, check_idempotency_key};
 pub use pace::{Bounds, Pace, Rate};
-pub use shares::{Queue, Shares, in_turn, queue_of, runs, share_out};
+pub use shares::{Queue, Shares, each_of, in_turn, queue_of, runs, share_out};
 pub use terms::{OwnTerms, TaskTerms};
 
 /// The state of a task. The numbers are those in the store.

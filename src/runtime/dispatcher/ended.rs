@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::Dispatcher;
 use crate::model::{
     id::Target,
-    task::{Claimed, queue_of, runs},
+    task::{Claimed, runs},
 };
 
 /// How a running task left its cell.
@@ -96,9 +96,9 @@ impl Dispatcher {
         }
         self.give_back(back, ctx);
         for (target, n) in runs(settled.iter().map(|claim| &claim.target)) {
-            self.shares.ended(&queue_of(target), n);
+            self.shares.ended(target, n);
             match target {
-                Target::Agent { .. } => self.agent_ended(&target.to_string(), n),
+                Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(n),
                 Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(n),
             }
         }
@@ -109,16 +109,6 @@ impl Dispatcher {
         }
         if self.ready || self.suspects {
             self.claim(ctx);
-        }
-    }
-
-    fn agent_ended(&mut self, agent: &str, n: usize) {
-        self.agent_claims = self.agent_claims.saturating_sub(n);
-        if let Some(held) = self.by_agent.get_mut(agent) {
-            *held = held.saturating_sub(n);
-            if *held == 0 {
-                self.by_agent.remove(agent);
-            }
         }
     }
 }

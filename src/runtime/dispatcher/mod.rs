@@ -77,9 +77,7 @@ pub(crate) struct Dispatcher {
     running: HashMap<TaskId, Running>,
     /// All that is claimed: running, waiting for room, or about to be recorded or given back.
     claims: Claims,
-    /// Claimed tasks by agent, running or waiting for room.
-    by_agent: HashMap<String, usize>,
-    /// The same by kind and tool, and whose turn it is.
+    /// Claimed tasks by agent, kind and tool, running or waiting for room, and whose turn it is.
     shares: Shares,
     /// It comes back when a rate lets the next one begin.
     paced: bool,
@@ -99,6 +97,8 @@ pub(crate) struct Dispatcher {
     drained: bool,
     /// How many tasks for tools the claim under way may bring.
     asked: usize,
+    /// The next claim looks far behind those of agents that have no room.
+    looks_far: bool,
     promoting: bool,
     promote_again: bool,
     /// Tasks lost twice or more wait to run alone.
@@ -117,7 +117,6 @@ impl Dispatcher {
             node,
             running: HashMap::new(),
             claims: Claims::default(),
-            by_agent: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
             full: HashMap::new(),
@@ -128,6 +127,7 @@ impl Dispatcher {
             ready: true,
             drained: false,
             asked: 0,
+            looks_far: false,
             promoting: false,
             promote_again: false,
             suspects,
@@ -229,10 +229,14 @@ impl Dispatcher {
                         this.again |= claims.is_empty();
                     }
                     let left = Left::by(&request, &claims);
+                    let used_up = room::used_up(&request, &claims);
                     this.again |= left == Left::More;
                     this.ready = left != Left::Nothing || this.again;
                     this.drained = left == Left::Nothing && !request.alone;
                     let claims = this.count(claims.into_iter().map(Arc::new).collect());
+                    // Several may have been for one agent: then there are places left.
+                    let now = this.node.uptime();
+                    this.again |= used_up.iter().any(|kind| this.shares.has_places(kind, now));
                     this.offer();
                     if std::mem::take(&mut this.overdue) {
                         // it goes on claiming
@@ -272,12 +276,9 @@ impl Dispatcher {
         claims.retain(|claim| self.claims.take_in(claim));
         let now = self.node.uptime();
         for (target, n) in runs(claims.iter().map(|claim| &claim.target)) {
-            self.shares.claimed(&queue_of(target), n, now);
+            self.shares.claimed(target, n, now);
             match target {
-                Target::Agent { .. } => {
-                    self.agent_claims += n;
-                    *self.by_agent.entry(target.to_string()).or_default() += n;
-                }
+                Target::Agent { .. } => self.agent_claims += n,
                 Target::Tool(_) => self.tool_claims += n,
             }
         }
@@ -294,6 +295,7 @@ impl Actor for Dispatcher {
         self.claim(ctx);
         ctx.run_interval(POLL, |this, ctx| {
             this.promote(ctx);
+            this.looks_far = true;
             this.look(ctx);
         });
         ctx.run_interval(self.node.settings.load().node.lease / 3, |this, ctx| this.reconcile(ctx));

@@ -338,6 +338,8 @@ call! {
         queue: Array<Text> = Vec<&'a str>,
         at_most: Array<Integer> = Vec<i32>,
         durable: Array<Text> = Vec<&'a str>,
+        each: Integer = i32,
+        look: Integer = i32,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Claiming, giving back, promoting: transitions of tasks that do not end them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use diesel::{
     dsl::sql,
@@ -56,16 +56,15 @@ impl Writer {
         } else {
             vec![(lane::AGENTS, request.agents, Sync::Lazy), (lane::TOOLS, request.tools, Sync::Full)]
         };
-        let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
         let mut claimed = Vec::new();
         for (lane, limit, sync) in wanted.into_iter().filter(|(_, limit, _)| *limit > 0) {
             let more = self.transaction(sync, Timestamp::now(), |tx| {
                 let ready = tx.ready_queues(lane).map_err(|e| error::of_statement(&e))?;
-                let expired = tx.expired().map_err(|e| error::of_statement(&e))?;
+                let mut choice =
+                    Choice::of(request, lane, tx.expired().map_err(|e| error::of_statement(&e))?);
                 let mut more = Vec::new();
                 share_out(limit, in_turn(ready, &request.queues), |queue, n| {
-                    let best =
-                        tx.ready(lane, queue, n, (&except, &expired)).map_err(|e| error::of_statement(&e))?;
+                    let best = tx.ready(lane, queue, n, &mut choice).map_err(|e| error::of_statement(&e))?;
                     for rowid in &best {
                         more.push(tx.take(boot, *rowid, request.alone).map_err(whole)?);
                     }
@@ -195,6 +194,40 @@ pub(super) fn ready_queues(conn: &mut SqliteConnection) -> QueryResult<Vec<(Stri
     Ok(found)
 }
 
+/// Which of the ready tasks a claim takes.
+struct Choice<'r> {
+    /// Targets that have no room.
+    except: HashSet<&'r str>,
+    /// Tasks that are not to begin any more.
+    expired: HashSet<i64>,
+    /// At most so many for one target, and how many it has taken for each.
+    each: usize,
+    taken: HashMap<String, usize>,
+    /// How many it may pass over.
+    look: usize,
+}
+
+impl<'r> Choice<'r> {
+    fn of(request: &'r ClaimRequest, lane: i16, expired: HashSet<i64>) -> Self {
+        let bound = |n: Option<usize>| n.filter(|_| lane == lane::AGENTS).unwrap_or(usize::MAX);
+        let except = request.except.iter().map(String::as_str).collect();
+        Self { except, expired, each: bound(request.each), taken: HashMap::new(), look: bound(request.look) }
+    }
+
+    fn takes(&mut self, rowid: i64, target: String) -> bool {
+        if self.except.contains(target.as_str()) || self.expired.contains(&rowid) {
+            return false;
+        }
+        if self.each == usize::MAX {
+            return true;
+        }
+        let taken = self.taken.entry(target).or_default();
+        let takes = *taken < self.each;
+        *taken += usize::from(takes);
+        takes
+    }
+}
+
 impl Tx<'_> {
     pub(super) fn doom(&mut self, rowid: i64, lane: i16) -> QueryResult<()> {
         use greenroom_tasks::dsl;
@@ -246,18 +279,13 @@ impl Tx<'_> {
     }
 
     /// The best ready tasks of a queue. The index alone answers; it is read only as far as needed.
-    fn ready(
-        &mut self,
-        lane: i16,
-        of: &str,
-        limit: usize,
-        (except, expired): (&HashSet<&str>, &HashSet<i64>),
-    ) -> QueryResult<Vec<i64>> {
+    fn ready(&mut self, lane: i16, of: &str, limit: usize, choice: &mut Choice<'_>) -> QueryResult<Vec<i64>> {
         use greenroom_tasks::dsl;
         let mut best = Vec::with_capacity(limit.min(1_024));
         if limit == 0 {
             return Ok(best);
         }
+        let mut passed = 0;
         let rows = dsl::greenroom_tasks
             .filter(dsl::state.eq(READY))
             .filter(dsl::lane.eq(lane))
@@ -267,11 +295,12 @@ impl Tx<'_> {
             .load_iter::<(i64, String), _>(self.conn)?;
         for row in rows {
             let (rowid, target) = row?;
-            if except.contains(target.as_str()) || expired.contains(&rowid) {
-                continue;
+            if choice.takes(rowid, target) {
+                best.push(rowid);
+            } else {
+                passed += 1;
             }
-            best.push(rowid);
-            if best.len() == limit {
+            if best.len() == limit || passed > choice.look {
                 break;
             }
         }
