@@ -195,3 +195,74 @@ async fn what_waits_in_the_lane_of_an_agent_takes_no_part_of_its_kinds_concurren
     let (gate, database) = (Gate::default(), Database::new());
     a_bound_counts_agents(program(&gate).set("store.url", &database.url()), &gate).await;
 }
+
+/// Has it paused by a node, and looks at what another one had claimed.
+async fn what_is_paused_goes_back(world: &World, other: &World, gate: &Gate) {
+    let handle = world.handle();
+    let stand = soon(handle.agent::<Porter>("a").submit(Stand {})).await.unwrap();
+    gate.arrival().await;
+    let mut waiting = Vec::new();
+    for n in 0..5 {
+        let id = soon(handle.agent::<Porter>("a").submit(note(&n.to_string()))).await.unwrap();
+        task_in(&handle, id, "running").await;
+        waiting.push(id);
+    }
+    soon(other.handle().operator().pause_kind("porter", true)).await.unwrap();
+    for id in &waiting {
+        let view = task_in(&handle, *id, "ready").await;
+        assert_eq!(view.attempt, 0, "it was no attempt");
+    }
+    gate.open(1);
+    task_in(&handle, stand, "succeeded").await;
+    // asks are not affected, and stand behind what was claimed
+    soon(handle.agent::<Porter>("a").ask(note("asked"))).await.unwrap();
+    assert_eq!(*gate.notes.lock(), ["asked"]);
+    for id in &waiting {
+        task_in(&handle, *id, "ready").await;
+    }
+    soon(other.handle().operator().pause_kind("porter", false)).await.unwrap();
+    for id in waiting {
+        outcome::<Note>(&handle, id).await;
+    }
+    assert_eq!(*gate.notes.lock(), ["asked", "0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_claimed_of_a_kind_and_has_not_begun_goes_back_when_it_is_paused() {
+    let gate = Gate::default();
+    let mut world = World::start(program(&gate)).await;
+    what_is_paused_goes_back(&world, &world, &gate).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_reaches_the_nodes_that_have_claimed() {
+    let (gate, database) = (Gate::default(), Database::new());
+    let node = || program(&gate).set("store.url", &database.url()).set("node.lease", "3s");
+    // the first one owns the agents
+    let mut world = World::start(node()).await;
+    let mut other = World::start(node()).await;
+    what_is_paused_goes_back(&world, &other, &gate).await;
+    other.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waits_in_its_tool_goes_back_when_that_is_paused() {
+    let gate = Gate::default();
+    let mut world = World::start(program(&gate)).await;
+    let handle = world.handle();
+    let caller = handle.clone();
+    let call = tokio::spawn(async move { caller.tool::<Winch>().call(note("direct")).await });
+    gate.arrival().await;
+    let task = soon(handle.tool::<Winch>().submit(note("task"))).await.unwrap();
+    task_in(&handle, task, "running").await;
+    soon(handle.operator().pause_kind("tool:winch", true)).await.unwrap();
+    assert_eq!(task_in(&handle, task, "ready").await.attempt, 0);
+    gate.open(2);
+    soon(call).await.unwrap().unwrap();
+    assert_eq!(*gate.notes.lock(), ["direct"]);
+    soon(handle.operator().pause_kind("tool:winch", false)).await.unwrap();
+    outcome::<Note>(&handle, task).await;
+    world.end().await;
+}

@@ -27,7 +27,7 @@ impl Dispatcher {
         if self.draining {
             return self.give_back(claims, ctx);
         }
-        for claim in claims {
+        for claim in self.unless_paused(claims, ctx) {
             match self.lane_that_is_full(&claim.target) {
                 Some(waiting) => waiting.push_back(claim),
                 None => self.hand_over(claim, ctx),
@@ -49,7 +49,8 @@ impl Dispatcher {
             return self.give_back(vec![claim], ctx);
         }
         let (tx, rx) = slot();
-        let (cancel, waits) = (CancellationToken::new(), Waits::default());
+        let (cancel, recall) = (CancellationToken::new(), CancellationToken::new());
+        let waits = Waits::default();
         let posted = match &claim.target {
             Target::Agent { kind, key } => match self.node.kind(kind) {
                 None => Err(gone("unknown_kind", format!("no kind `{kind}` is registered"))),
@@ -104,9 +105,12 @@ impl Dispatcher {
         if let Err(outcome) = posted {
             return self.end_at_once(claim, outcome, ctx);
         }
-        self.running.insert(claim.id, Running { claim: claim.clone(), cancel: cancel.clone() });
+        self.running.insert(
+            claim.id,
+            Running { claim: claim.clone(), cancel: cancel.clone(), recall: recall.clone() },
+        );
         let (node, dispatcher) = (self.node.clone(), ctx.address());
-        TaskCell { node, dispatcher, claim, rx: Some(rx), waits, cancel }.start();
+        TaskCell { node, dispatcher, claim, rx: Some(rx), waits, cancel, recall }.start();
     }
 
     /// Ends a task that cannot begin.

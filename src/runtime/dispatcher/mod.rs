@@ -4,11 +4,12 @@
 mod ended;
 mod hand_out;
 mod newborns;
+mod pause;
 mod reconcile;
 mod room;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -69,6 +70,8 @@ pub(crate) struct Held;
 struct Running {
     claim: Arc<Claimed>,
     cancel: CancellationToken,
+    /// It goes back, if it has not begun.
+    recall: CancellationToken,
 }
 
 /// The dispatcher actor.
@@ -83,6 +86,8 @@ pub(crate) struct Dispatcher {
     paced: bool,
     agent_claims: usize,
     tool_claims: usize,
+    /// Kinds and tools of which nothing begins, as the store was last seen.
+    paused: HashSet<String>,
     /// Claimed, and their lane is full: in the order of their acceptance.
     full: HashMap<String, VecDeque<Arc<Claimed>>>,
     /// They are tried again in a moment.
@@ -119,6 +124,7 @@ impl Dispatcher {
             claims: Claims::default(),
             agent_claims: 0,
             tool_claims: 0,
+            paused: HashSet::new(),
             full: HashMap::new(),
             retrying: false,
             claiming: false,
@@ -137,7 +143,8 @@ impl Dispatcher {
         }
     }
 
-    /// Makes due tasks ready, looks whether some are to run alone, and comes back when the next one is due.
+    /// Makes due tasks ready, looks whether some are to run alone and which kinds are paused, and comes back when the
+    /// next one is due.
     ///
     /// Nobody tells of a suspect that is ready again after a retry or a return, or that was ready when its
     /// partition was taken over.
@@ -156,13 +163,14 @@ impl Dispatcher {
                 ended |= end_doomed(&node, *id, *doom).await?;
             }
             let suspects = node.store.suspects(node.boot).await?;
-            Ok::<_, StoreError>((promoted, ended, suspects))
+            Ok::<_, StoreError>((promoted, ended, suspects, node.store.paused().await?))
         };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             this.promoting = false;
             let again = std::mem::take(&mut this.promote_again);
             match result {
-                Ok(((ready, next), ended, suspects)) => {
+                Ok(((ready, next), ended, suspects, paused)) => {
+                    let resumed = this.pause(paused.into_iter().map(|(queue, _)| queue).collect(), ctx);
                     let now = this.node.uptime();
                     let suspects =
                         suspects.iter().any(|target| this.shares.may_begin(&queue_of(target), now));
@@ -179,7 +187,7 @@ impl Dispatcher {
                             .clamp(Duration::from_millis(5), POLL);
                         this.due = Some(ctx.run_later(wait, Self::promote));
                     }
-                    if ready > 0 || suspects {
+                    if ready > 0 || suspects || resumed {
                         this.ready = true;
                         this.claim(ctx);
                     }

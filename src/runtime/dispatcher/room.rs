@@ -139,6 +139,10 @@ impl Dispatcher {
             if self.agent_claims + self.tool_claims + coming == 0 {
                 self.alone.since = None;
                 let queues = self.shares.turns(1, now);
+                let queues = self.open(queues);
+                if queues.is_empty() {
+                    return None;
+                }
                 return Some(ClaimRequest {
                     agents: 1,
                     tools: 1,
@@ -163,8 +167,9 @@ impl Dispatcher {
         let except = self.shares.holders(each);
         let look = if std::mem::take(&mut self.looks_far) { FAR_LOOK } else { LOOK };
         let queues = self.shares.turns(free, self.node.uptime());
+        let queues = self.open(queues);
         if queues.is_empty() {
-            return None; // it has no kinds and no tools
+            return None; // it has no kinds and no tools, or all are paused
         }
         let once = self.node.tools.iter().filter(|(_, tool)| tool.effect() == Effect::Once);
         let durable = once.map(|(name, _)| format!("tool:{name}")).collect();
