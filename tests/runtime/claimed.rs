@@ -266,3 +266,32 @@ async fn a_call_that_waits_in_its_tool_goes_back_when_that_is_paused() {
     outcome::<Note>(&handle, task).await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_tool_has_no_room_for_its_call_has_not_failed() {
+    let gate = Gate::default();
+    let mut world = World::start(program(&gate)).await;
+    let handle = world.handle();
+    let calls: Vec<_> = (0..4_200)
+        .map(|_| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.tool::<Winch>().call(note("direct")).await.is_ok() })
+        })
+        .collect();
+    gate.arrival().await;
+    until("its room is full", || async {
+        let tools = handle.operator().tools().await;
+        tools.iter().any(|tool| tool.waiting >= 4_096)
+    })
+    .await;
+    let task = soon(handle.tool::<Winch>().submit(note("task")).max_attempts(1)).await.unwrap();
+    let view = task_in(&handle, task, "scheduled").await;
+    assert_eq!(view.error.map(|error| error.code).as_deref(), Some("overloaded"));
+    gate.open(5_000);
+    for call in calls {
+        soon(call).await.unwrap();
+    }
+    outcome::<Note>(&handle, task).await;
+    assert_eq!(gate.count("task"), 1);
+    world.end().await;
+}

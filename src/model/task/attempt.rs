@@ -61,8 +61,8 @@ impl Claimed {
             return AfterError::OutcomeUnknown;
         }
         let failures = self.attempt.saturating_sub(self.lost);
-        // where the store has no room, the task is not to blame, however often it is tried
-        let is_spent = failures >= self.max_attempts && code != "full";
+        // where the store or its tool has no room, nothing of it has begun, however often it is tried
+        let is_spent = failures >= self.max_attempts && !matches!(code, "full" | "overloaded");
         if is_spent || !may_retry(code) || advice == Some(Advice::Never) {
             return AfterError::Failed;
         }
