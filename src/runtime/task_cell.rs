@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long a task waits that its agent could not take.
-const TURNED_AWAY: Duration = Duration::from_secs(2);
+pub(super) const TURNED_AWAY: Duration = Duration::from_secs(2);
 
 /// The time between two tries of what the store could not do.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -295,3 +295,49 @@ async fn a_task_whose_tool_has_no_room_for_its_call_has_not_failed() {
     assert_eq!(gate.count("task"), 1);
     world.end().await;
 }
+
+/// The same kind in the version before, which takes no notes.
+mod before {
+    use super::*;
+
+    #[derive(Default, Serialize, Deserialize)]
+    pub(super) struct Porter {
+        done: u64,
+    }
+    impl Agent for Porter {
+        const KIND: &'static str = "porter";
+        type Messages = Stand;
+    }
+    impl Handler<Stand> for Porter {
+        async fn handle(&mut self, _: Stand, _: &Turn<Self>) -> Result<()> {
+            self.done += 1;
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_message_waits_for_the_nodes_that_take_it() {
+    let (gate, database) = (Gate::default(), Database::new());
+    let shared =
+        |program: greenroom::Builder| program.set("store.url", &database.url()).set("node.lease", "3s");
+    // it owns the agents
+    let mut old = World::start(shared(Runtime::builder().agent::<before::Porter>())).await;
+    let mut new = World::start(shared(program(&gate))).await;
+    let task = soon(new.handle().agent::<Porter>("a").submit(note("new"))).await.unwrap();
+    task_in(&new.handle(), task, "running").await;
+    let view = task_in(&new.handle(), task, "ready").await;
+    assert_eq!(view.attempt, 0, "it was no attempt");
+    old.end().await;
+    outcome::<Note>(&new.handle(), task).await;
+    assert_eq!(*gate.notes.lock(), ["new"]);
+    // where nobody takes it, it does not wait
+    soon(new.handle().operator().pause_kind("porter", true)).await.unwrap();
+    let task = soon(new.handle().agent::<Porter>("a").submit(note("none"))).await.unwrap();
+    new.end().await;
+    let mut old = World::start(shared(Runtime::builder().agent::<before::Porter>())).await;
+    soon(old.handle().operator().pause_kind("porter", false)).await.unwrap();
+    let view = task_in(&old.handle(), task, "failed").await;
+    assert_eq!(view.error.map(|error| error.code).as_deref(), Some("unknown_message"));
+    old.end().await;
+}

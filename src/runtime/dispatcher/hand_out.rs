@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use actix::{fut::wrap_future, prelude::*};
 use tokio_util::sync::CancellationToken;
 
-use super::{Dispatcher, Ended, FULL_PAUSE, Running};
+use super::{Dispatcher, Ended, FULL_PAUSE, How, Running};
 use crate::{
     agent::{AskError, letter::Meta, slot::slot},
     clock,
@@ -15,7 +15,7 @@ use crate::{
     },
     runtime::{
         kind::PostError,
-        task_cell::{TaskCell, record, tell},
+        task_cell::{TURNED_AWAY, TaskCell, record, tell},
     },
     store::FinishOutcome,
     tool::{CallMeta, Effect, Waits},
@@ -70,10 +70,10 @@ impl Dispatcher {
                             }
                             return;
                         }
-                        Err(PostError::UnknownMessage) => Err(gone(
-                            "unknown_message",
-                            format!("`{}` takes no message `{}`", kind.name(), claim.message),
-                        )),
+                        Err(PostError::UnknownMessage) => {
+                            let kind = kind.name().to_owned();
+                            return self.unknown_message(claim, kind, ctx);
+                        }
                         Err(PostError::Ask(AskError::Unavailable(_))) => {
                             return self.give_back(vec![claim], ctx);
                         }
@@ -123,6 +123,25 @@ impl Dispatcher {
         let node = self.node.clone();
         let there = claim.clone();
         let work = async move {
+            tell(&node, &there, &outcome, Instant::now());
+            record(&node, &there, outcome).await
+        };
+        ctx.spawn(
+            wrap_future::<_, Self>(work)
+                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
+        );
+    }
+
+    /// Ends a task whose message nobody takes. While another living node does, as in the middle of an upgrade, it goes
+    /// back, and after a while comes again: its agent may be that node's by then.
+    fn unknown_message(&mut self, claim: Arc<Claimed>, kind: String, ctx: &mut Context<Self>) {
+        let (node, there) = (self.node.clone(), claim.clone());
+        let work = async move {
+            if node.is_taken_elsewhere(&kind, &there.message).await {
+                tokio::time::sleep(TURNED_AWAY).await;
+                return How::Unsettled;
+            }
+            let outcome = gone("unknown_message", format!("`{kind}` takes no message `{}`", there.message));
             tell(&node, &there, &outcome, Instant::now());
             record(&node, &there, outcome).await
         };
