@@ -500,6 +500,7 @@ mod tests {
             notify: None,
             batch: None,
             due: None,
+            expires_at: None,
         };
         let meta = Meta { claim: Some(Arc::new(claim)), ..Meta::default() };
         Letter::new(Tick(n), ReplyTo::Nobody, Some(Box::new(meta)))

@@ -147,14 +147,6 @@ impl Signals {
     }
 }
 
-/// What is kept in the store is not in a file that one could look at: how to take it away.
-fn with_remedy(mut errors: Errors) -> Errors {
-    for problem in errors.0.iter_mut().filter(|problem| problem.origin == Some(config::Origin::Stored)) {
-        problem.hint = Some(format!("greenroom config unset {}", problem.key));
-    }
-    errors
-}
-
 /// What a node needs before it starts.
 pub(super) struct Opened {
     pub settings: Settings,
@@ -181,7 +173,7 @@ pub(super) async fn open(settings: Settings, sources: &Sources, boot: Uuid) -> R
     let sources = Sources { stored: kept.values.into_iter().collect(), ..sources.clone() };
     let settings = match sources.stored.is_empty() {
         true => settings,
-        false => config::load(&sources).map_err(with_remedy)?,
+        false => config::load(&sources).map_err(Errors::with_remedy)?,
     };
     let (logger, log) = match begun {
         Some(begun) => begun,

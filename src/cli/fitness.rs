@@ -29,7 +29,8 @@ pub(super) fn as_started(session: &Session<'_>) -> Result<Result<Settings, Error
     waiter.shutdown_background();
     match kept {
         Ok(Ok(Some(kept))) if !kept.values.is_empty() => {
-            Ok((session.load)(&Sources { stored: kept.values.into_iter().collect(), ..sources }))
+            let sources = Sources { stored: kept.values.into_iter().collect(), ..sources };
+            Ok((session.load)(&sources).map_err(Errors::with_remedy))
         }
         Ok(Ok(_)) => Ok(Ok(settings)),
         Ok(Err(_)) | Err(_) => {

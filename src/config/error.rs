@@ -44,6 +44,14 @@ impl Errors {
     pub fn one(key: &str, message: impl Into<String>) -> Self {
         Self(vec![Problem { origin: None, key: key.to_owned(), message: message.into(), hint: None }])
     }
+
+    /// What is kept in the store is not in a file that one could look at: with how to take it away.
+    pub(crate) fn with_remedy(mut self) -> Self {
+        for problem in self.0.iter_mut().filter(|problem| problem.origin == Some(Origin::Stored)) {
+            problem.hint = Some(format!("greenroom config unset {}", problem.key));
+        }
+        self
+    }
 }
 
 impl fmt::Display for Errors {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::node::Node;
+use super::{kind::AnyKind, node::Node};
 use crate::{
     model::event::{Event, Level},
     store::Hint,
@@ -48,7 +48,7 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
     let mut announced = false;
     loop {
         // Until that is known, nobody says of a kind or a tool that no node has it.
-        announced = announced || shared.announce(node.boot, &node.queues()).await.is_ok();
+        announced = announced || shared.announce(node.boot, &node.announcement()).await.is_ok();
         tokio::select! {
             () = end.cancelled() => return,
             () = tokio::time::sleep(RETRY_DELAY), if !announced => {}
@@ -62,6 +62,32 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             }
         }
     }
+}
+
+impl Node {
+    /// What it tells the nodes that share the store that it has: its kinds and tools, and the messages that each kind
+    /// takes.
+    fn announcement(&self) -> Vec<String> {
+        let takes = |kind: &Arc<dyn AnyKind>| {
+            let names = kind.message_names().into_iter();
+            names.map(|name| message_of(kind.name(), &name)).collect::<Vec<_>>()
+        };
+        self.queues().into_iter().chain(self.kinds.iter().flat_map(takes)).collect()
+    }
+
+    /// Whether another living node takes this message, or does not say what it takes.
+    pub(crate) async fn is_taken_elsewhere(&self, kind: &str, message: &str) -> bool {
+        let Some(shared) = self.store.shared() else { return false };
+        match shared.announced().await {
+            Ok(Some(names)) => names.contains(&message_of(kind, message)),
+            Ok(None) | Err(_) => true,
+        }
+    }
+}
+
+/// A message of a kind, as it is announced. No kind and no tool has such a name.
+fn message_of(kind: &str, message: &str) -> String {
+    format!("{kind}/{message}")
 }
 
 /// Sends what others are to know of this node's last commits.

@@ -133,6 +133,7 @@ mod tests {
             notify: Some(Notify { target: Target::agent("librarian", "x"), message: "Read.done".into() }),
             batch: None,
             due: None,
+            expires_at: None,
         }
     }
 

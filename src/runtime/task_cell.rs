@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long a task waits that its agent could not take.
-const TURNED_AWAY: Duration = Duration::from_secs(2);
+pub(super) const TURNED_AWAY: Duration = Duration::from_secs(2);
 
 /// The time between two tries of what the store could not do.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -48,6 +48,8 @@ pub(crate) struct TaskCell {
     /// What its run has left, if it waits for something.
     pub waits: Waits,
     pub cancel: CancellationToken,
+    /// Has it go back, if it has not begun.
+    pub recall: CancellationToken,
 }
 
 impl Actor for TaskCell {
@@ -60,10 +62,10 @@ impl Actor for TaskCell {
                 .field("target", self.claim.target.to_string());
             self.node.logger.emit(event.field("attempt", self.claim.attempt));
         }
-        let (node, claim, cancel) = (self.node.clone(), self.claim.clone(), self.cancel.clone());
-        let waits = self.waits.clone();
+        let (node, claim, waits) = (self.node.clone(), self.claim.clone(), self.waits.clone());
+        let (cancel, recall) = (self.cancel.clone(), self.recall.clone());
         let work = async move {
-            match live(&node, &claim, rx, waits, cancel).await {
+            match live(&node, &claim, rx, waits, (cancel, recall)).await {
                 End::Came(outcome) if is_followed_up(&claim, &outcome) => {
                     End::Left(record(&node, &claim, outcome).await)
                 }
@@ -122,6 +124,8 @@ fn is_followed_up(claim: &Claimed, outcome: &FinishOutcome) -> bool {
 enum Step {
     Answer(Option<JsonAnswer>),
     Cancelled,
+    /// It has not begun, and goes back.
+    Recalled,
 }
 
 async fn live(
@@ -129,18 +133,26 @@ async fn live(
     claim: &Claimed,
     mut rx: ReplyRx<JsonAnswer>,
     waits: Waits,
-    cancel: CancellationToken,
+    (cancel, recall): (CancellationToken, CancellationToken),
 ) -> End {
     let begun = Instant::now();
     let mut cancelled = std::pin::pin!(cancel.cancelled());
+    let (mut recalled, mut is_recalled) = (std::pin::pin!(recall.cancelled()), false);
     let step = std::future::poll_fn(|cx| {
         if let Poll::Ready(answer) = Pin::new(&mut rx).poll(cx) {
             return Poll::Ready(Step::Answer(answer));
         }
-        match cancelled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Step::Cancelled),
-            Poll::Pending => Poll::Pending,
+        if cancelled.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Step::Cancelled);
         }
+        // One that has begun runs on.
+        if !is_recalled && recalled.as_mut().poll(cx).is_ready() {
+            is_recalled = true;
+            if rx.withdraw() {
+                return Poll::Ready(Step::Recalled);
+            }
+        }
+        Poll::Pending
     })
     .await;
     let for_agent = matches!(claim.target, Target::Agent { .. });
@@ -159,8 +171,10 @@ async fn live(
             tell(node, claim, &FinishOutcome::Succeeded { result }, begun);
             return End::Left(How::Settled);
         }
-        // The node goes down before the turn began: the next boot has it at once.
-        Step::Answer(Some(Err(AskError::Unavailable(_)))) if node.is_closing() => {
+        // The node goes down before the turn began: the next boot has it at once. Or its time to begin has passed.
+        Step::Answer(Some(Err(AskError::Unavailable(_))))
+            if node.is_closing() || claim.has_expired(clock::now()) =>
+        {
             return End::Left(How::Unsettled);
         }
         // Nothing happened, and nothing is wrong with the task: its turn comes again, and this was no
@@ -170,6 +184,7 @@ async fn live(
             return End::Left(How::Unsettled);
         }
         Step::Answer(Some(answer)) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
+        Step::Recalled => return End::Left(How::Unsettled),
         Step::Cancelled => {
             if for_agent && !rx.withdraw() {
                 // The turn runs, and is asked to end: it may still succeed.

@@ -178,6 +178,11 @@ fn has_ended() -> AskError {
     AskError::Unavailable("the tool has ended: the call has not begun".to_owned())
 }
 
+/// Why a task's call does not begin any more.
+fn expired() -> AskError {
+    AskError::Unavailable("the task has expired: the call has not begun".to_owned())
+}
+
 fn overloaded() -> AskError {
     AskError::Overloaded {
         what: "too many calls wait for the tool".to_owned(),
@@ -196,7 +201,10 @@ fn comes_to_nothing<M: Typed>(invocation: &Invocation<M>, now: Instant) -> Optio
         InvocationReply::Json(tx) => tx.is_awaited(),
     };
     let late = invocation.meta.deadline.is_some_and(|deadline| now >= deadline);
-    (late || !awaited).then_some(AskError::TimedOut)
+    if late || !awaited {
+        return Some(AskError::TimedOut);
+    }
+    invocation.meta.task.as_ref().filter(|task| task.has_expired(clock::now())).map(|_| expired())
 }
 
 impl<M: Typed> ToolPort for ToolHandle<M> {

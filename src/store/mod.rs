@@ -211,6 +211,11 @@ pub struct ClaimRequest {
     pub tools: usize,
     /// Targets that have no room now.
     pub except: Vec<String>,
+    /// At most so many tasks for one agent.
+    pub each: Option<usize>,
+    /// So many tasks of a kind's agents are passed over at most, since their agents have no room or have had their
+    /// part: what stands behind more is not found.
+    pub look: Option<usize>,
     /// The kinds and tools that the node has, in their turn, with what each may have. Empty: all that there are.
     pub queues: Vec<Queue>,
     /// Tools whose claim may be all that says that an effect has begun: no crash of the store may forget it.

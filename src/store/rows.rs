@@ -47,6 +47,7 @@ pub(super) struct TaskRow {
     pub(super) error: Option<Vec<u8>>,
     pub(super) input: Vec<u8>,
     pub(super) claim: i64,
+    pub(super) expires_at: Option<Micros>,
 }
 
 /// A task as it is inserted.
@@ -161,6 +162,7 @@ pub(super) struct ClaimedRow {
     run_at: Option<Micros>,
     input: Vec<u8>,
     claim: i64,
+    expires_at: Option<Micros>,
 }
 
 /// The state that a stored number stands for.
@@ -229,11 +231,11 @@ fn millis(ms: Option<i64>) -> Option<Duration> {
 
 /// The claim that a row stands for; the rows that can say it have the same columns for it.
 macro_rules! claimable {
-    ($($row:ty: |$of:ident| $claim:expr;)*) => {$(
+    ($($row:ty: |$of:ident| $claim:expr, $expires:expr;)*) => {$(
         impl $row {
             pub(super) fn into_claimed(self) -> Result<Claimed, StoreError> {
                 let $of = &self;
-                let claim = ClaimId($claim);
+                let (claim, expires_at): (_, Option<Micros>) = (ClaimId($claim), $expires);
                 Ok(Claimed {
                     id: self.id.into(),
                     seq: self.seq,
@@ -249,16 +251,17 @@ macro_rules! claimable {
                     notify: notify_of(self.notify.as_deref())?,
                     batch: self.batch.map(Into::into),
                     due: self.run_at.map(moment),
+                    expires_at: expires_at.map(moment),
                 })
             }
         }
     )*};
 }
 claimable! {
-    ClaimedRow: |row| row.claim;
-    TaskRow: |row| row.claim;
+    ClaimedRow: |row| row.claim, row.expires_at;
+    TaskRow: |row| row.claim, row.expires_at;
     // nobody holds it
-    ArchivedRow: |_row| 0;
+    ArchivedRow: |_row| 0, None;
 }
 
 impl TaskRow {

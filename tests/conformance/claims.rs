@@ -181,6 +181,7 @@ rules! {
         w.submit(task("b")).await;
         let claimed = w.claim(1).await;
         w.store.give_back(w.boot, &[(claimed[0].id, claimed[0].claim)]).await.unwrap();
+        assert_eq!(w.view(claimed[0].id).await.started_at, None, "nothing has started");
         let again = w.claim(9).await;
         assert_eq!(keys(&again), ["a", "b"]);
         assert_eq!((again[0].attempt, again[0].seq), (1, claimed[0].seq));
@@ -415,6 +416,66 @@ rules! {
         assert_eq!(w.state_of(started.id).await, TaskState::Running);
         w.must(ending(&started, ok())).await;
         assert_eq!(w.claim(9).await[0].id, again.id, "it started in time, and may be tried again");
+    }
+
+    /// Whoever promotes and whoever claims do not wait for each other.
+    async fn what_has_expired_is_not_claimed_before_it_is_promoted(w: &mut World) {
+        let past = Some(Timestamp::now() - 1.hour());
+        let later = Some(Timestamp::now() + 1.hour());
+        let all = ClaimRequest { agents: 9, tools: 9, ..ClaimRequest::default() };
+        let claim = async |w: &World| w.store.claim(w.boot, &all).await.unwrap();
+        let expired = [
+            w.submit(NewTask { expires_at: past, ..task("a") }).await,
+            w.submit(NewTask { expires_at: past, ..paying() }).await,
+        ];
+        let open = w.submit(NewTask { expires_at: later, ..task("b") }).await;
+        let claimed = claim(w).await;
+        assert_eq!(claimed.iter().map(|c| c.id).collect::<Vec<_>>(), [open]);
+        assert_eq!(claimed[0].expires_at.map(|at| at.as_microsecond()), later.map(|at| at.as_microsecond()));
+        w.promote().await;
+        for id in expired {
+            assert_eq!(w.state_of(id).await, TaskState::Cancelled);
+        }
+    }
+
+    /// Of a turn whose node died nothing has happened; what a tool's call has begun goes on.
+    async fn what_was_lost_expires_unless_it_may_have_left_something(w: &mut World) {
+        let soon = Some(Timestamp::now() + 1.hour());
+        let lost = w.submit(NewTask { expires_at: soon, ..task("a") }).await;
+        let tool = w.submit(NewTask { expires_at: soon, ..paying() }).await;
+        let tried = w.submit(NewTask { expires_at: soon, ..task("b") }).await;
+        let all = ClaimRequest { agents: 9, tools: 9, ..ClaimRequest::default() };
+        let claimed = w.store.claim(w.boot, &all).await.unwrap();
+        let one = claimed.iter().find(|c| c.id == tried).unwrap();
+        let retry = FinishOutcome::Retry { run_at: Timestamp::now() - 1.hour(), error: error("busy") };
+        w.must(ending(one, retry)).await;
+        w.promote().await;
+        assert_eq!(w.store.claim(w.boot, &all).await.unwrap().len(), 1);
+        assert_eq!(w.crash().await.0, 3);
+        w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        w.promote().await;
+        assert_eq!(w.state_of(lost).await, TaskState::Cancelled);
+        assert_eq!(w.view(lost).await.lost, 1);
+        let history = w.store.history(lost).await.unwrap();
+        let end = history.iter().find(|e| e.event == "cancelled").unwrap();
+        assert_eq!(end.detail.as_deref(), Some("it expired before it started"));
+        let again = w.store.claim(w.boot, &all).await.unwrap();
+        let mut ids: Vec<_> = again.iter().map(|c| c.id).collect();
+        ids.sort();
+        let mut both = vec![tool, tried];
+        both.sort();
+        assert_eq!(ids, both, "the one may have left something, the other was attempted in time");
+        assert!(again.iter().all(|c| c.expires_at.is_none()));
+    }
+
+    async fn what_a_person_lets_run_again_does_not_expire(w: &mut World) {
+        let soon = Some(Timestamp::now() + 1.hour());
+        let claimed = w.running(NewTask { expires_at: soon, ..task("a") }).await;
+        w.must(ending(&claimed, FinishOutcome::OutcomeUnknown { error: error("cut off") })).await;
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+        w.store.promote(Timestamp::now() + 2.hours()).await.unwrap();
+        w.promote().await;
+        assert_eq!(w.claim(9).await[0].id, claimed.id);
     }
 
     async fn whoever_waits_for_an_expired_task_is_told_by_the_runtime(w: &mut World) {

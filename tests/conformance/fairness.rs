@@ -111,6 +111,39 @@ rules! {
         assert_eq!(counted(&claimed), counts(&[("a", 2), ("tool:t", 1)]));
     }
 
+    async fn no_more_is_claimed_for_one_agent_than_it_may_have(w: &mut World) {
+        let to = |key: &str, priority| NewTask { priority, ..task(key) };
+        let hot = (0..100).map(|_| to("hot", 0)).chain([to("other", 0), to("late", -1), to("hot", 9)]);
+        w.must(accepting(hot)).await;
+        w.must(accepting((0..9).map(|_| tool("t")))).await;
+        let claim = async |agents, each, except: &[&str], look| {
+            let except = except.iter().map(|agent| format!("tally/{agent}")).collect();
+            let request = ClaimRequest { agents, tools: 5, each: Some(each), look, except, ..ClaimRequest::default() };
+            let claimed = w.store.claim(w.boot, &request).await.unwrap();
+            let names = claimed.iter().map(|c| (c.target.to_string(), c.priority));
+            names.filter(|(name, _)| name.starts_with("tally/")).collect::<Vec<_>>()
+        };
+        let row = |key: &str, priority| (format!("tally/{key}"), priority);
+        let found = claim(30, 2, &[], None).await;
+        assert_eq!(found, [row("hot", 9), row("hot", 0), row("other", 0), row("late", -1)], "its best");
+        w.must(accepting([to("other", 0), to("third", 0), to("third", 0)])).await;
+        assert_eq!(claim(30, 2, &["hot"], Some(20)).await, [], "it does not look so far");
+        assert_eq!(claim(2, 2, &["hot"], Some(100)).await, [row("other", 0), row("third", 0)]);
+        assert_eq!(claim(9, 9, &["other"], Some(0)).await.len(), 9, "nothing is passed over");
+        assert_eq!(claim(9, 1, &[], None).await, [row("hot", 0), row("third", 0)]);
+    }
+
+    /// Each round of a claim takes what the rounds before have left.
+    async fn an_agent_has_its_part_of_a_claim_once(w: &mut World) {
+        let to = |kind: &str, key: &str| task_for(Target::agent(kind, key));
+        let tasks = (0..20).map(|_| to("a", "hot")).chain((0..20).map(|n| to("a", &n.to_string())));
+        w.must(accepting(tasks.chain([to("b", "1")]))).await;
+        let request = ClaimRequest { agents: 30, each: Some(3), ..ClaimRequest::default() };
+        let claimed = w.store.claim(w.boot, &request).await.unwrap();
+        assert_eq!(counted(&claimed), counts(&[("a", 23), ("b", 1)]));
+        assert_eq!(claimed.iter().filter(|c| c.target == Target::agent("a", "hot")).count(), 3);
+    }
+
     async fn nothing_of_a_paused_kind_is_claimed_until_it_is_resumed(w: &mut World) {
         accept(w, &[("a", 2), ("b", 1), ("tool:t", 1)]).await;
         assert_eq!(w.store.paused().await.unwrap(), []);

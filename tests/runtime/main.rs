@@ -5,6 +5,7 @@ mod ahead;
 mod asks;
 mod backlog;
 mod calls;
+mod claimed;
 mod clearing;
 mod configuration;
 mod crashes;

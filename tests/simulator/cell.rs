@@ -249,6 +249,14 @@ impl Process {
             return;
         }
         let Some(work) = cell.lane.pop_front() else { return };
+        let wall = world.wall(self.wall_off);
+        if let Some(claim) = work.claim().filter(|claim| claim.has_expired(wall)).cloned() {
+            self.give_back(world, claim);
+            return self.pump(world, key);
+        }
+        if let Some(claim) = work.claim() {
+            world.ledger.starts(claim.id, world.wall(0));
+        }
         cell.turn = Some(work);
         let serial = cell.serial;
         world.ledger.runs(self.me.pid, partition(key), world.now);

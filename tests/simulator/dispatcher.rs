@@ -1,6 +1,10 @@
 //! The dispatcher of a process: promotes, claims, hands over, records, gives back.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use greenroom::{
     model::{
@@ -24,6 +28,8 @@ use crate::{
 
 /// How many claims of agents' tasks are held at most.
 const AGENTS: usize = 8;
+/// How many of them for one agent, before it is given more.
+const EACH: usize = 3;
 /// How many of tools'.
 const TOOLS: usize = 5;
 /// The backstop: how often the store is asked although nobody woke the dispatcher.
@@ -176,7 +182,8 @@ impl Process {
             true => ClaimRequest { agents: 1, tools: 1, alone, ..ClaimRequest::default() },
             false => {
                 let queues = dispatcher.shares.turns(free, now);
-                ClaimRequest { agents: free, tools, queues, ..ClaimRequest::default() }
+                let (each, except) = (Some(EACH), dispatcher.shares.holders(EACH));
+                ClaimRequest { agents: free, tools, each, except, queues, ..ClaimRequest::default() }
             }
         };
         dispatcher.claiming = true;
@@ -211,8 +218,11 @@ impl Process {
             return;
         }
         let (queue, now) = (queue_of(&claim.target), self.now(world));
-        self.dispatcher.shares.claimed(&queue, 1, now);
+        self.dispatcher.shares.claimed(&claim.target, 1, now);
         *self.dispatcher.count(&claim.target) += 1;
+        if claim.has_expired(world.wall(self.wall_off)) {
+            return self.give_back(world, claim);
+        }
         let effect = effect_of(&claim.message, &claim.input);
         let key = key_of(&claim.target);
         // it may have begun before its node died: a person must say what happened
@@ -231,6 +241,7 @@ impl Process {
             let script = world.ledger.script(effect);
             return self.deliver(world, Work { key, effect, script, via: Via::Task(claim) });
         }
+        world.ledger.starts(claim.id, world.wall(0));
         if queue == FLOW {
             return self.begin_function(world, claim);
         }
@@ -243,8 +254,17 @@ impl Process {
     /// A task begins, beside others of its queue.
     fn begins(&self, world: &mut World, queue: &str, claim: &Claimed, is_early: bool) {
         let Some(bounds) = world.bounds.get(queue).copied() else { return };
-        let beside = self.dispatcher.running.values().filter(|other| queue_of(&other.target) == queue);
-        let (beside, now) = (beside.count(), self.now(world));
+        let others = self.dispatcher.running.values().map(|other| &other.target);
+        let others = others.filter(|other| queue_of(other) == queue);
+        // what waits in the lane of an agent does not run
+        let beside = match &claim.target {
+            Target::Tool(_) => others.count(),
+            Target::Agent { .. } => {
+                let agents = others.filter(|other| **other != claim.target).map(Target::to_string);
+                agents.collect::<BTreeSet<_>>().len()
+            }
+        };
+        let now = self.now(world);
         // one that is suspected has the node for itself, and one that has gone back begins once more
         let is_counted = claim.lost < 2 && !is_early;
         let bounds = Bounds { rate: bounds.rate.filter(|_| is_counted), ..bounds };
@@ -306,13 +326,17 @@ impl Process {
         if !heard {
             self.wake(world, AGAIN, Timer::Reconcile { again: false });
         }
+        if claim.has_expired(world.wall(self.wall_off)) {
+            world.ledger.note("expired in a node's hands");
+            self.promote(world);
+        }
         self.end(world, claim);
     }
 
     /// A claim has ended, and the next one may begin.
     pub fn end(&mut self, world: &mut World, claim: &Claimed) {
         self.dispatcher.running.remove(&claim.id);
-        self.dispatcher.shares.ended(&queue_of(&claim.target), 1);
+        self.dispatcher.shares.ended(&claim.target, 1);
         let held = self.dispatcher.count(&claim.target);
         *held = held.saturating_sub(1);
         if let Some(early) = self.dispatcher.claims.end(claim.id) {

@@ -66,6 +66,7 @@
 //! | what a function recorded is not found again | 184 of 300 |
 //! | a signal wakes nobody | 199 of 300 |
 //! | a signal answers two waits | 92 of 300 |
+//! | a task begins after it has expired | 11 of 300 |
 //!
 //! Not seen: a return repeated where early claims wait all the same (they make it harmless), and a claim
 //! ended by another node under the same attempt.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Claimed, TaskTerms};
+use crate::model::id::Target;
 
 /// What an error itself says of another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,22 @@ pub enum AfterError {
     OutcomeUnknown,
 }
 
+/// Whether a task has begun, after so many claims of which so many were lost: from then on it does not expire.
+///
+/// Nobody knows whether a claim that was lost with its node had begun. At an agent's task it counts as not begun: what a
+/// turn does commits with the end of its task, so nothing of it has happened. At a tool's it counts as begun.
+pub fn has_begun(is_tool: bool, attempt: u32, lost: u32) -> bool {
+    attempt > if is_tool { 0 } else { lost }
+}
+
 impl Claimed {
+    /// Whether this attempt is not to begin any more: the task has expired, and nothing of it has begun.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        let is_tool = matches!(self.target, Target::Tool(_));
+        let begun = has_begun(is_tool, self.attempt.saturating_sub(1), self.lost);
+        !begun && self.expires_at.is_some_and(|at| at <= now)
+    }
+
     /// Decides what an error, by its code in the contract and by its own advice, makes of this task.
     ///
     /// `jitter` is from 0 to 1. Advice does not raise the number of attempts.
@@ -45,8 +61,8 @@ impl Claimed {
             return AfterError::OutcomeUnknown;
         }
         let failures = self.attempt.saturating_sub(self.lost);
-        // where the store has no room, the task is not to blame, however often it is tried
-        let is_spent = failures >= self.max_attempts && code != "full";
+        // where the store or its tool has no room, nothing of it has begun, however often it is tried
+        let is_spent = failures >= self.max_attempts && !matches!(code, "full" | "overloaded");
         if is_spent || !may_retry(code) || advice == Some(Advice::Never) {
             return AfterError::Failed;
         }
@@ -79,7 +95,6 @@ fn may_retry(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::Target;
     use proptest::prelude::*;
 
     fn claim(attempt: u32, lost: u32) -> Claimed {
@@ -106,6 +121,25 @@ mod tests {
             "its attempts are used up"
         );
         assert_eq!(after(&claim(3, 1), Some(Advice::After(hour))), so_long(hour), "one of them was lost");
+    }
+
+    #[test]
+    fn what_has_begun_does_not_expire_and_a_lost_turn_has_not() {
+        let of = |target: Target, attempt, lost| Claimed {
+            attempt,
+            lost,
+            expires_at: Some(Timestamp::UNIX_EPOCH),
+            ..Claimed::first(target)
+        };
+        let (agent, tool) = (|| Target::agent("porter", "a"), || Target::Tool("t".to_owned()));
+        let past = |claim: Claimed| claim.has_expired(Timestamp::UNIX_EPOCH);
+        assert!(past(of(agent(), 1, 0)) && past(of(tool(), 1, 0)), "its first");
+        assert!(past(of(agent(), 3, 2)), "nothing of the lost turns has happened");
+        assert!(!past(of(tool(), 2, 1)), "of a lost call something may have");
+        assert!(!past(of(agent(), 2, 0)) && !past(of(agent(), 3, 1)), "an attempt of it has failed");
+        let early = of(agent(), 1, 0);
+        assert!(!early.has_expired(Timestamp::UNIX_EPOCH - Duration::from_nanos(1)));
+        assert!(!past(Claimed { expires_at: None, ..early }));
     }
 
     #[test]

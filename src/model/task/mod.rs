@@ -19,7 +19,7 @@ mod options;
 mod pace;
 mod shares;
 mod terms;
-pub use attempt::{Advice, AfterError};
+pub use attempt::{Advice, AfterError, has_begun};
 pub use backlog::{Backlog, Room};
 pub use batch::{BatchNotify, MAX_BATCH, NewBatch, batch_ended, batch_signal};
 pub use claims::{ClaimId, Claims, HeldClaim, returns_again};
@@ -28,7 +28,7 @@ pub use family::{by_name, circle};
 pub use machine::{Illegal, TaskInput, next};
 pub use options::{Flaw, TaskOptions, check_idempotency_key};
 pub use pace::{Bounds, Pace, Rate};
-pub use shares::{Queue, Shares, in_turn, queue_of, runs, share_out};
+pub use shares::{Queue, Shares, each_of, in_turn, queue_of, runs, share_out};
 pub use terms::{OwnTerms, TaskTerms};
 
 /// The state of a task. The numbers are those in the store.
@@ -195,6 +195,7 @@ impl Claimed {
             notify: task.notify.clone(),
             batch: task.batch,
             due: None,
+            expires_at: task.expires_at,
         }
     }
 
@@ -230,6 +231,7 @@ impl Claimed {
             notify: None,
             batch: None,
             due: None,
+            expires_at: None,
         }
     }
 }
@@ -300,6 +302,8 @@ pub struct Claimed {
     pub batch: Option<TaskId>,
     /// Its earliest start, if it had one.
     pub due: Option<Timestamp>,
+    /// When it expires, if it has not started by then.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// A task as every surface shows it.

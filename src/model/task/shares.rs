@@ -5,7 +5,7 @@
 //! of another.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -84,10 +84,26 @@ pub fn in_turn(ready: BTreeSet<String>, told: &[Queue]) -> Vec<Queue> {
     told.iter().filter(|queue| ready.contains(&queue.name)).cloned().collect()
 }
 
-/// What a node holds of each queue, and whose turn it is.
+/// At most so many tasks are claimed at once for one agent: as many as one of its commits covers, so that it does not
+/// wait for claims; and few, since what is claimed goes before all that comes later, whatever its priority is.
+const MAX_EACH: usize = 128;
+/// One agent may have such a part of the room.
+const PART_EACH: usize = 16;
+
+/// How many tasks one agent may have of so much room: the less there is, the fewer, so that busy agents leave some
+/// to those that come later.
+pub fn each_of(room: usize) -> usize {
+    (room / PART_EACH).clamp(1, MAX_EACH)
+}
+
+/// What a node holds of each queue and of each agent, and whose turn it is.
+///
+/// An agent handles one message at a time: what waits in its lane takes no further place of its kind.
 #[derive(Debug, Default)]
 pub struct Shares {
     queues: BTreeMap<String, Share>,
+    /// Claims by agent.
+    agents: HashMap<String, usize>,
     /// Claims so far.
     turns: u64,
 }
@@ -96,6 +112,7 @@ pub struct Shares {
 struct Share {
     bounds: Bounds,
     pace: Option<Pace>,
+    /// Agents that have claims; for a tool, claims.
     held: usize,
     /// In which turn it was served last.
     last: u64,
@@ -110,11 +127,19 @@ impl Shares {
         self.queues.insert(name, Share { bounds, pace, held: 0, last: 0, is_tool });
     }
 
-    /// So many of its tasks were claimed.
-    pub fn claimed(&mut self, name: &str, n: usize, now: Duration) {
+    /// So many of a target's tasks were claimed.
+    pub fn claimed(&mut self, target: &Target, n: usize, now: Duration) {
         self.turns += 1;
-        if let Some(share) = self.queues.get_mut(name) {
-            share.held += n;
+        let places = match target {
+            Target::Tool(_) => n,
+            Target::Agent { .. } => {
+                let held = self.agents.entry(target.to_string()).or_default();
+                *held += n;
+                usize::from(*held == n)
+            }
+        };
+        if let Some(share) = self.queues.get_mut(&queue_of(target)) {
+            share.held += places;
             share.last = self.turns;
             if let Some(pace) = &mut share.pace {
                 (0..n).for_each(|_| pace.begin(now));
@@ -122,16 +147,43 @@ impl Shares {
         }
     }
 
-    /// So many of its claims have ended.
-    pub fn ended(&mut self, name: &str, n: usize) {
-        if let Some(share) = self.queues.get_mut(name) {
-            share.held = share.held.saturating_sub(n);
+    /// So many of a target's claims have ended.
+    pub fn ended(&mut self, target: &Target, n: usize) {
+        let places = match target {
+            Target::Tool(_) => n,
+            Target::Agent { .. } => {
+                let agent = target.to_string();
+                let Some(held) = self.agents.get_mut(&agent) else { return };
+                *held = held.saturating_sub(n);
+                let is_over = *held == 0;
+                if is_over {
+                    self.agents.remove(&agent);
+                }
+                usize::from(is_over)
+            }
+        };
+        if let Some(share) = self.queues.get_mut(&queue_of(target)) {
+            share.held = share.held.saturating_sub(places);
         }
+    }
+
+    /// The agents that have so many claims, or more.
+    pub fn holders(&self, n: usize) -> Vec<String> {
+        self.agents.iter().filter(|(_, held)| **held >= n).map(|(agent, _)| agent.clone()).collect()
+    }
+
+    /// Whether another one of a queue whose concurrency is bounded may begin.
+    pub fn has_places(&mut self, name: &str, now: Duration) -> bool {
+        let Some(share) = self.queues.get_mut(name) else { return false };
+        share.bounds.concurrency.is_some()
+            && share.bounds.room(share.held) > 0
+            && share.pace.as_mut().is_none_or(|pace| pace.room(now) > 0)
     }
 
     /// What a claim is told of them: the next in turn first, that is, who holds the least, and of those who
     /// hold alike whoever was served the longest ago. `agents` is the room left for all agents' tasks: a kind
-    /// may hold as many as it leaves free, so that one whose agents take long leaves room for the others.
+    /// leaves as much of it free as it has agents at work, so that one whose agents take long leaves room for the
+    /// others.
     pub fn turns(&mut self, agents: usize, now: Duration) -> Vec<Queue> {
         let mut all: Vec<(usize, u64, Queue)> = Vec::with_capacity(self.queues.len());
         for (name, share) in &mut self.queues {
@@ -237,12 +289,13 @@ mod tests {
         let order = |shares: &mut Shares| -> Vec<String> {
             shares.turns(100, now).into_iter().map(|queue| queue.name).collect()
         };
-        shares.claimed("a", 1, now);
-        shares.claimed("b", 1, now);
+        let agent = |kind: &str| Target::agent(kind, "x");
+        shares.claimed(&agent("a"), 1, now);
+        shares.claimed(&agent("b"), 1, now);
         assert_eq!(order(&mut shares), ["c", "a", "b"]);
-        shares.ended("b", 1);
+        shares.ended(&agent("b"), 1);
         assert_eq!(order(&mut shares), ["c", "b", "a"]);
-        shares.ended("a", 1);
+        shares.ended(&agent("a"), 1);
         assert_eq!(order(&mut shares), ["c", "a", "b"], "with nothing held, they take turns");
     }
 
@@ -256,26 +309,56 @@ mod tests {
             if at_most == 0 {
                 break;
             }
+            (held..held + at_most)
+                .for_each(|n| shares.claimed(&Target::agent("slow", n.to_string()), 1, now));
             held += at_most;
-            (0..at_most).for_each(|_| shares.claimed("slow", 1, now));
         }
         assert_eq!(held, 50);
     }
 
     #[test]
+    fn what_waits_in_the_lane_of_an_agent_takes_no_further_place() {
+        let (mut shares, now) = (Shares::default(), Duration::ZERO);
+        shares.know("a".to_owned(), Bounds { concurrency: Some(2), rate: None });
+        let (hot, other) = (Target::agent("a", "hot"), Target::agent("a", "other"));
+        let room = |shares: &mut Shares| shares.turns(100, now)[0].at_most;
+        shares.claimed(&hot, 40, now);
+        shares.claimed(&hot, 20, now);
+        assert!(room(&mut shares) == 1 && shares.has_places("a", now), "it runs one of them");
+        assert_eq!((shares.holders(60), shares.holders(61)), (vec!["a/hot".to_owned()], vec![]));
+        shares.claimed(&other, 1, now);
+        assert!(room(&mut shares) == 0 && !shares.has_places("a", now));
+        shares.ended(&hot, 59);
+        assert_eq!(room(&mut shares), 0);
+        shares.ended(&hot, 1);
+        assert_eq!((room(&mut shares), shares.holders(1)), (1, vec!["a/other".to_owned()]));
+    }
+
+    #[test]
+    fn busy_agents_leave_room_to_those_that_come_later() {
+        let mut free = 2_048;
+        for _ in 0..60 {
+            free -= each_of(free);
+        }
+        assert!(free > 30, "after sixty of them, {free}");
+        assert_eq!((each_of(2_048), each_of(100_000), each_of(0)), (128, 128, 1));
+    }
+
+    #[test]
     fn bounds_leave_what_cannot_begin_where_it_is() {
         let (mut shares, now) = (Shares::default(), Duration::ZERO);
+        let tool = Target::Tool("a".to_owned());
         let rate = Some(Rate { n: 3, within: Duration::from_secs(1) });
         shares.know("tool:a".to_owned(), Bounds { concurrency: Some(2), rate });
         let room = |shares: &mut Shares, now| shares.turns(0, now)[0].at_most;
         assert_eq!(room(&mut shares, now), 2);
-        shares.claimed("tool:a", 1, now);
-        shares.claimed("tool:a", 1, now);
+        shares.claimed(&tool, 1, now);
+        shares.claimed(&tool, 1, now);
         assert_eq!((room(&mut shares, now), shares.opens_in(now)), (0, None));
-        shares.ended("tool:a", 1);
-        shares.ended("tool:a", 1);
+        shares.ended(&tool, 1);
+        shares.ended(&tool, 1);
         assert_eq!(room(&mut shares, now), 1, "the third of this second");
-        shares.claimed("tool:a", 1, now);
+        shares.claimed(&tool, 1, now);
         assert_eq!(room(&mut shares, now), 0);
         assert!(!shares.may_begin("tool:a", now) && !shares.may_begin("tool:b", now), "nobody here has b");
         assert_eq!(shares.opens_in(now), Some(Duration::from_secs(1)));

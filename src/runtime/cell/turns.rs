@@ -11,6 +11,7 @@ use crate::{
     agent::{
         Agent, AskError, Envelope, Fault, Persistence, Ran, letter::Meta, messages::EnvelopeOf, turn::Passage,
     },
+    clock,
     runtime::{
         crashes::{drop_panicked, guard},
         keys,
@@ -34,6 +35,10 @@ impl<A: Agent> Runner<A> {
         };
         if meta.deadline.is_some_and(|d| Instant::now() >= d) {
             fail(&self.lane, [letter], &AskError::TimedOut);
+            return None;
+        }
+        if meta.claim.as_ref().is_some_and(|claim| claim.has_expired(clock::now())) {
+            fail(&self.lane, [letter], &AskError::Unavailable("the task has expired".to_owned()));
             return None;
         }
         let key = meta.key.clone();

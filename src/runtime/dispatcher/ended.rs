@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::Dispatcher;
 use crate::model::{
     id::Target,
-    task::{Claimed, queue_of, runs},
+    task::{Claimed, runs},
 };
 
 /// How a running task left its cell.
@@ -79,7 +79,7 @@ impl Handler<SomeEnded> for Dispatcher {
 impl Dispatcher {
     /// Lets claims go that have ended, and claims what there is room for now.
     pub(super) fn ended(&mut self, ended: Vec<Ended>, ctx: &mut Context<Self>) {
-        let (mut settled, mut early) = (Vec::with_capacity(ended.len()), Vec::new());
+        let (mut settled, mut early, mut back) = (Vec::with_capacity(ended.len()), Vec::new(), Vec::new());
         for Ended { claim, how } in ended {
             self.running.remove(&claim.id);
             match how {
@@ -90,14 +90,15 @@ impl Dispatcher {
                     early.extend(self.claims.end(claim.id));
                     settled.push(claim);
                 }
-                How::Unsettled => self.give_back(claim, ctx),
+                How::Unsettled => back.push(claim),
                 How::Unrecorded => {}
             }
         }
+        self.give_back(back, ctx);
         for (target, n) in runs(settled.iter().map(|claim| &claim.target)) {
-            self.shares.ended(&queue_of(target), n);
+            self.shares.ended(target, n);
             match target {
-                Target::Agent { .. } => self.agent_ended(&target.to_string(), n),
+                Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(n),
                 Target::Tool(_) => self.tool_claims = self.tool_claims.saturating_sub(n),
             }
         }
@@ -108,16 +109,6 @@ impl Dispatcher {
         }
         if self.ready || self.suspects {
             self.claim(ctx);
-        }
-    }
-
-    fn agent_ended(&mut self, agent: &str, n: usize) {
-        self.agent_claims = self.agent_claims.saturating_sub(n);
-        if let Some(held) = self.by_agent.get_mut(agent) {
-            *held = held.saturating_sub(n);
-            if *held == 0 {
-                self.by_agent.remove(agent);
-            }
         }
     }
 }

@@ -2,34 +2,29 @@
 //! tools in the order of their acceptance. It claims no more than lanes and slots have room for.
 
 mod ended;
+mod hand_out;
 mod newborns;
+mod pause;
 mod reconcile;
 mod room;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix::{fut::wrap_future, prelude::*};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    cleaning, doomed_tasks,
-    kind::PostError,
-    node::Node,
-    task_cell::{TaskCell, record, tell},
-};
+use super::{cleaning, doomed_tasks, node::Node};
 use crate::{
-    agent::{AskError, letter::Meta, slot::slot},
     clock,
     model::{
         id::{Target, TaskId},
-        task::{Claimed, Claims, Shares, TaskError, queue_of, runs},
+        task::{Claimed, Claims, Shares, queue_of, runs},
     },
     store::{FinishOutcome, Promoted, StoreError},
-    tool::{CallMeta, Effect, Waits},
 };
 pub(crate) use ended::{Ended, Endings, How};
 pub(crate) use newborns::Newborns;
@@ -75,6 +70,8 @@ pub(crate) struct Held;
 struct Running {
     claim: Arc<Claimed>,
     cancel: CancellationToken,
+    /// It goes back, if it has not begun.
+    recall: CancellationToken,
 }
 
 /// The dispatcher actor.
@@ -83,14 +80,14 @@ pub(crate) struct Dispatcher {
     running: HashMap<TaskId, Running>,
     /// All that is claimed: running, waiting for room, or about to be recorded or given back.
     claims: Claims,
-    /// Claimed tasks by agent, running or waiting for room.
-    by_agent: HashMap<String, usize>,
-    /// The same by kind and tool, and whose turn it is.
+    /// Claimed tasks by agent, kind and tool, running or waiting for room, and whose turn it is.
     shares: Shares,
     /// It comes back when a rate lets the next one begin.
     paced: bool,
     agent_claims: usize,
     tool_claims: usize,
+    /// Kinds and tools of which nothing begins, as the store was last seen.
+    paused: HashSet<String>,
     /// Claimed, and their lane is full: in the order of their acceptance.
     full: HashMap<String, VecDeque<Arc<Claimed>>>,
     /// They are tried again in a moment.
@@ -105,6 +102,8 @@ pub(crate) struct Dispatcher {
     drained: bool,
     /// How many tasks for tools the claim under way may bring.
     asked: usize,
+    /// The next claim looks far behind those of agents that have no room.
+    looks_far: bool,
     promoting: bool,
     promote_again: bool,
     /// Tasks lost twice or more wait to run alone.
@@ -123,9 +122,9 @@ impl Dispatcher {
             node,
             running: HashMap::new(),
             claims: Claims::default(),
-            by_agent: HashMap::new(),
             agent_claims: 0,
             tool_claims: 0,
+            paused: HashSet::new(),
             full: HashMap::new(),
             retrying: false,
             claiming: false,
@@ -134,6 +133,7 @@ impl Dispatcher {
             ready: true,
             drained: false,
             asked: 0,
+            looks_far: false,
             promoting: false,
             promote_again: false,
             suspects,
@@ -143,7 +143,8 @@ impl Dispatcher {
         }
     }
 
-    /// Makes due tasks ready, looks whether some are to run alone, and comes back when the next one is due.
+    /// Makes due tasks ready, looks whether some are to run alone and which kinds are paused, and comes back when the
+    /// next one is due.
     ///
     /// Nobody tells of a suspect that is ready again after a retry or a return, or that was ready when its
     /// partition was taken over.
@@ -158,13 +159,14 @@ impl Dispatcher {
             let promoted = doomed_tasks::promote(&node).await?;
             let ended = doomed_tasks::end_all_doomed(&node).await?;
             let suspects = node.store.suspects(node.boot).await?;
-            Ok::<_, StoreError>((promoted, ended, suspects))
+            Ok::<_, StoreError>((promoted, ended, suspects, node.store.paused().await?))
         };
         ctx.spawn(wrap_future::<_, Self>(work).map(|result, this, ctx| {
             this.promoting = false;
             let again = std::mem::take(&mut this.promote_again);
             match result {
-                Ok((Promoted { ready, next, .. }, ended, suspects)) => {
+                Ok((Promoted { ready, next, .. }, ended, suspects, paused)) => {
+                    let resumed = this.pause(paused.into_iter().map(|(queue, _)| queue).collect(), ctx);
                     let now = this.node.uptime();
                     let suspects =
                         suspects.iter().any(|target| this.shares.may_begin(&queue_of(target), now));
@@ -181,7 +183,7 @@ impl Dispatcher {
                             .clamp(Duration::from_millis(5), POLL);
                         this.due = Some(ctx.run_later(wait, Self::promote));
                     }
-                    if ready > 0 || suspects {
+                    if ready > 0 || suspects || resumed {
                         this.ready = true;
                         this.claim(ctx);
                     }
@@ -231,10 +233,14 @@ impl Dispatcher {
                         this.again |= claims.is_empty();
                     }
                     let left = Left::by(&request, &claims);
+                    let used_up = room::used_up(&request, &claims);
                     this.again |= left == Left::More;
                     this.ready = left != Left::Nothing || this.again;
                     this.drained = left == Left::Nothing && !request.alone;
                     let claims = this.count(claims.into_iter().map(Arc::new).collect());
+                    // Several may have been for one agent: then there are places left.
+                    let now = this.node.uptime();
+                    this.again |= used_up.iter().any(|kind| this.shares.has_places(kind, now));
                     this.offer();
                     if std::mem::take(&mut this.overdue) {
                         // it goes on claiming
@@ -274,135 +280,14 @@ impl Dispatcher {
         claims.retain(|claim| self.claims.take_in(claim));
         let now = self.node.uptime();
         for (target, n) in runs(claims.iter().map(|claim| &claim.target)) {
-            self.shares.claimed(&queue_of(target), n, now);
+            self.shares.claimed(target, n, now);
             match target {
-                Target::Agent { .. } => {
-                    self.agent_claims += n;
-                    *self.by_agent.entry(target.to_string()).or_default() += n;
-                }
+                Target::Agent { .. } => self.agent_claims += n,
                 Target::Tool(_) => self.tool_claims += n,
             }
         }
         claims
     }
-
-    /// Hands claimed tasks over, in their order.
-    fn hand_out(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
-        for claim in claims {
-            if self.draining {
-                self.give_back(claim, ctx);
-                continue;
-            }
-            match self.lane_that_is_full(&claim.target) {
-                Some(waiting) => waiting.push_back(claim),
-                None => self.hand_over(claim, ctx),
-            }
-        }
-    }
-
-    /// Those that wait for the lane of a target, where it is full.
-    fn lane_that_is_full(&mut self, target: &Target) -> Option<&mut VecDeque<Arc<Claimed>>> {
-        match self.full.is_empty() {
-            true => None,
-            false => self.full.get_mut(&target.to_string()),
-        }
-    }
-
-    /// Hands a task to its lane or tool.
-    fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        let (tx, rx) = slot();
-        let (cancel, waits) = (CancellationToken::new(), Waits::default());
-        let posted = match &claim.target {
-            Target::Agent { kind, key } => match self.node.kind(kind) {
-                None => Err(gone("unknown_kind", format!("no kind `{kind}` is registered"))),
-                Some((_, kind)) => {
-                    let meta = Meta {
-                        claim: Some(claim.clone()),
-                        cancel: Some(cancel.clone()),
-                        bytes: claim.input.get().len(),
-                        ..Meta::default()
-                    };
-                    match kind.post(key, &claim.message, &claim.input, Some(tx), Some(Box::new(meta))) {
-                        Ok(()) => Ok(()),
-                        Err(PostError::Full) => {
-                            self.full.entry(claim.target.to_string()).or_default().push_back(claim);
-                            if !std::mem::replace(&mut self.retrying, true) {
-                                ctx.run_later(FULL_PAUSE, Self::retry_full);
-                            }
-                            return;
-                        }
-                        Err(PostError::UnknownMessage) => Err(gone(
-                            "unknown_message",
-                            format!("`{}` takes no message `{}`", kind.name(), claim.message),
-                        )),
-                        Err(PostError::Ask(AskError::Unavailable(_))) => return self.give_back(claim, ctx),
-                        Err(PostError::Ask(error)) => Err(self.node.settle(&claim, Err(error))),
-                    }
-                }
-            },
-            Target::Tool(name) => match self.node.tools.get(name.as_str()) {
-                None => Err(gone("not_found", format!("no tool `{name}` is registered"))),
-                // It may have begun before the node died: a person must say what happened.
-                Some(tool) if tool.effect() == Effect::Once && claim.lost > 0 => {
-                    Err(FinishOutcome::OutcomeUnknown {
-                        error: AskError::<crate::JsonRefusal>::Unknown.to_task_error(),
-                    })
-                }
-                Some(tool) => {
-                    let meta = CallMeta {
-                        key: claim.id.to_string(),
-                        attempt: claim.attempt,
-                        task: Some(claim.clone()),
-                        waits: waits.clone(),
-                        timeout: claim.timeout,
-                        ..CallMeta::default()
-                    };
-                    tool.invoke(&claim.input, meta, tx).map_err(|error| self.node.settle(&claim, Err(error)))
-                }
-            },
-        };
-        if let Err(outcome) = posted {
-            return self.end_at_once(claim, outcome, ctx);
-        }
-        self.running.insert(claim.id, Running { claim: claim.clone(), cancel: cancel.clone() });
-        let (node, dispatcher) = (self.node.clone(), ctx.address());
-        TaskCell { node, dispatcher, claim, rx: Some(rx), waits, cancel }.start();
-    }
-
-    /// Ends a task that cannot begin.
-    fn end_at_once(&mut self, claim: Arc<Claimed>, outcome: FinishOutcome, ctx: &mut Context<Self>) {
-        let node = self.node.clone();
-        let there = claim.clone();
-        let work = async move {
-            tell(&node, &there, &outcome, Instant::now());
-            record(&node, &there, outcome).await
-        };
-        ctx.spawn(
-            wrap_future::<_, Self>(work)
-                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
-        );
-    }
-
-    /// Tries the lanes that were full.
-    fn retry_full(&mut self, ctx: &mut Context<Self>) {
-        self.retrying = false;
-        let full = std::mem::take(&mut self.full);
-        for (_, mut waiting) in full {
-            while let Some(claim) = waiting.pop_front() {
-                let target = claim.target.to_string();
-                self.hand_over(claim, ctx);
-                if let Some(queue) = self.full.get_mut(&target) {
-                    queue.append(&mut waiting);
-                }
-            }
-        }
-    }
-}
-
-fn gone(code: &str, message: String) -> FinishOutcome {
-    let error =
-        TaskError { code: code.to_owned(), message, chain: Vec::new(), crash_id: None, refusal: None };
-    FinishOutcome::Failed { error }
 }
 
 impl Actor for Dispatcher {
@@ -414,6 +299,7 @@ impl Actor for Dispatcher {
         self.claim(ctx);
         ctx.run_interval(POLL, |this, ctx| {
             this.promote(ctx);
+            this.looks_far = true;
             this.look(ctx);
         });
         ctx.run_interval(self.node.settings.load().node.lease / 3, |this, ctx| this.reconcile(ctx));
@@ -479,9 +365,8 @@ impl Handler<Quiesce> for Dispatcher {
     fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
         self.draining = true;
         self.offer();
-        for claim in std::mem::take(&mut self.full).into_values().flatten() {
-            self.give_back(claim, ctx);
-        }
+        let waiting = std::mem::take(&mut self.full).into_values().flatten().collect();
+        self.give_back(waiting, ctx);
     }
 }
 

@@ -5,9 +5,12 @@ use std::{sync::Arc, time::Duration};
 use actix::{fut::wrap_future, prelude::*};
 
 use super::{Dispatcher, Ended, How};
-use crate::model::{
-    id::TaskId,
-    task::{ClaimId, Claimed, returns_again},
+use crate::{
+    clock,
+    model::{
+        id::TaskId,
+        task::{ClaimId, Claimed, returns_again},
+    },
 };
 
 /// After what could not be heard, it is asked so much later.
@@ -65,16 +68,20 @@ impl Dispatcher {
         }));
     }
 
-    /// Gives a claim back that did not start.
-    pub(super) fn give_back(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+    /// Gives claims back that did not start. What has expired meanwhile is ended as such, as if it had not been claimed.
+    pub(super) fn give_back(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
+        if claims.is_empty() {
+            return;
+        }
         // A suspect that goes back is not claimed again at once, and again, before all others: the next
         // promotion finds it.
         self.ready |= std::mem::take(&mut self.suspects);
-        let (node, back) = (self.node.clone(), (claim.id, claim.claim));
+        let node = self.node.clone();
+        let back: Vec<(TaskId, ClaimId)> = claims.iter().map(|claim| (claim.id, claim.claim)).collect();
         let work = async move {
             let mut pause = Duration::from_millis(10);
             loop {
-                let given = node.store.give_back(node.boot, &[back]).await;
+                let given = node.store.give_back(node.boot, &back).await;
                 match given {
                     Err(_) if returns_again(node.is_closing()) && pause < GIVE_UP => {
                         tokio::time::sleep(pause).await
@@ -89,7 +96,11 @@ impl Dispatcher {
                 this.store_failed(&e);
                 ctx.run_later(LATER, Self::reconcile);
             }
-            this.ended(vec![Ended { claim, how: How::Settled }], ctx);
+            let now = clock::now();
+            if claims.iter().any(|claim| claim.has_expired(now)) {
+                this.promote(ctx);
+            }
+            this.ended(claims.into_iter().map(|claim| Ended { claim, how: How::Settled }).collect(), ctx);
         }));
     }
 }

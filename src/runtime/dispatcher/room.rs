@@ -8,7 +8,7 @@ use super::Dispatcher;
 use crate::{
     model::{
         id::{Target, TaskId},
-        task::{Claimed, Shares, queue_of, runs},
+        task::{Claimed, Queue, Shares, each_of, queue_of, runs},
     },
     runtime::node::Node,
     store::ClaimRequest,
@@ -17,10 +17,13 @@ use crate::{
 
 /// At most so many tasks for agents are claimed at once.
 const MAX_AGENT_CLAIMS: usize = 2_048;
-/// At most so many of them for one agent.
-const MAX_CLAIMS_EACH: usize = 128;
 /// At most so many in one claim.
 const CLAIM_BATCH: usize = 1_024;
+/// So many tasks of agents that have no room are passed over by a claim …
+const LOOK: usize = 2_048;
+/// … and so many by the first one after a poll. Where one agent has more than the former waiting, other agents of its
+/// kind wait for a poll; where it has more than the latter, until it has fewer.
+const FAR_LOOK: usize = 32_768;
 /// The shortest time for which it waits until a rate lets the next one begin: then several may.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -55,9 +58,33 @@ impl Left {
         let held_back = request.agents == 0
             || request.tools == 0
             || !request.except.is_empty()
-            || request.queues.iter().any(|queue| bound(&queue.name, queue.at_most));
+            || request.queues.iter().any(|queue| bound(&queue.name, queue.at_most))
+            || request.each.is_some_and(|each| most_for_one(claims) >= each);
         if held_back { Self::Some } else { Self::Nothing }
     }
+}
+
+/// How many of them are for the agent that has the most.
+fn most_for_one(claims: &[Claimed]) -> usize {
+    let mut taken: HashMap<&Target, usize> = HashMap::new();
+    let agents =
+        claims.iter().map(|claim| &claim.target).filter(|target| matches!(target, Target::Agent { .. }));
+    agents.for_each(|target| *taken.entry(target).or_default() += 1);
+    taken.into_values().max().unwrap_or(0)
+}
+
+/// The kinds of which a claim has brought as many as it could.
+pub(super) fn used_up(request: &ClaimRequest, claims: &[Claimed]) -> Vec<String> {
+    let mut taken: HashMap<&str, usize> = HashMap::new();
+    for claim in claims {
+        if let Target::Agent { kind, .. } = &claim.target {
+            *taken.entry(kind).or_default() += 1;
+        }
+    }
+    let is_used_up = |queue: &&Queue| {
+        queue.at_most > 0 && taken.get(&*queue.name).is_some_and(|taken| *taken >= queue.at_most)
+    };
+    request.queues.iter().filter(is_used_up).map(|queue| queue.name.clone()).collect()
 }
 
 /// How long nothing is claimed, so that a task may run alone: what runs may take hours.
@@ -112,6 +139,10 @@ impl Dispatcher {
             if self.agent_claims + self.tool_claims + coming == 0 {
                 self.alone.since = None;
                 let queues = self.shares.turns(1, now);
+                let queues = self.open(queues);
+                if queues.is_empty() {
+                    return None;
+                }
                 return Some(ClaimRequest {
                     agents: 1,
                     tools: 1,
@@ -132,15 +163,18 @@ impl Dispatcher {
         if agents + tools == 0 {
             return None;
         }
-        let full = self.by_agent.iter().filter(|(_, n)| **n >= MAX_CLAIMS_EACH);
-        let except = full.map(|(target, _)| target.clone()).collect();
+        let each = each_of(free);
+        let except = self.shares.holders(each);
+        let look = if std::mem::take(&mut self.looks_far) { FAR_LOOK } else { LOOK };
         let queues = self.shares.turns(free, self.node.uptime());
+        let queues = self.open(queues);
         if queues.is_empty() {
-            return None; // it has no kinds and no tools
+            return None; // it has no kinds and no tools, or all are paused
         }
         let once = self.node.tools.iter().filter(|(_, tool)| tool.effect() == Effect::Once);
         let durable = once.map(|(name, _)| format!("tool:{name}")).collect();
-        Some(ClaimRequest { agents, tools, except, queues, durable, alone: false })
+        let (each, look) = (Some(each), Some(look));
+        Some(ClaimRequest { agents, tools, except, each, look, queues, durable, alone: false })
     }
 
     /// Comes back when a rate that is used up lets the next one begin.
@@ -161,7 +195,6 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::task::Queue;
 
     fn claims(of: &[(Target, usize)]) -> Vec<Claimed> {
         of.iter().flat_map(|(target, n)| (0..*n).map(|_| Claimed::first(target.clone()))).collect()
@@ -194,5 +227,8 @@ mod tests {
         assert_eq!(Left::by(&bound(2), &claims(&[(Target::Tool("t".into()), 2)])), Left::Some);
         assert_eq!(Left::by(&bound(2), &claims(&[(Target::Tool("t".into()), 1)])), Left::Nothing);
         assert_eq!(Left::by(&bound(0), &claims(&[])), Left::Some, "it may have some");
+        let each = |each| ClaimRequest { each: Some(each), ..asked() };
+        assert_eq!(Left::by(&each(3), &claims(&[(agent("a"), 3)])), Left::Some, "the agent may have more");
+        assert_eq!(Left::by(&each(4), &claims(&[(agent("a"), 3), (agent("b"), 3)])), Left::Nothing);
     }
 }

@@ -31,8 +31,9 @@ impl Operator {
         Ok(info)
     }
 
-    /// Pauses the tasks of a kind, or of a tool (`tool:NAME`), on all nodes, until they are resumed: none is
-    /// claimed. Running tasks continue, and asks and tells are not affected.
+    /// Pauses the tasks of a kind, or of a tool (`tool:NAME`), on all nodes, until they are resumed: none begins.
+    /// What a node has claimed and not begun goes back as soon as it hears of it. What has begun goes on, and asks and
+    /// tells are not affected.
     ///
     /// # Errors
     /// An unknown name; a store that does not answer.
@@ -43,8 +44,8 @@ impl Operator {
             None => drop(self.kind_of(kind)?),
         }
         let changed = self.node.store.pause(kind, paused).await?;
-        if changed && !paused {
-            self.node.wake_dispatcher(false);
+        if changed {
+            self.node.wake_dispatcher(true);
             self.node.news.notify_one();
         }
         Ok(())

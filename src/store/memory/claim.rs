@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     convert::Infallible,
 };
 
@@ -49,28 +49,40 @@ impl State {
             vec![(Lane::Agents, request.agents), (Lane::Tools, request.tools)]
         };
         let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
+        let (each, look) = (request.each.unwrap_or(usize::MAX), request.look.unwrap_or(usize::MAX));
+        let mut taken_each: HashMap<String, usize> = HashMap::new();
         let mut best: Vec<(Reverse<i16>, i64, TaskId)> = Vec::new();
         for (lane, at_most) in wanted {
             let mut ready: BTreeMap<String, VecDeque<_>> = BTreeMap::new();
             for task in self.hot.iter().map(|(_, task)| task) {
                 let open = task.is_ready(lane)
-                    && self.may_claim(boot, task.partition)
-                    && (except.is_empty() || !except.contains(task.new.target.to_string().as_str()));
+                    && !task.has_expired(self.now)
+                    && self.may_claim(boot, task.partition);
                 let queue = queue_of(&task.new.target);
                 if open && !self.paused.has(&queue) {
-                    let place = (Reverse(task.new.priority), task.seq, task.new.id);
+                    let place =
+                        (Reverse(task.new.priority), task.seq, task.new.id, task.new.target.to_string());
                     ready.entry(queue).or_default().push_back(place);
                 }
             }
             ready.values_mut().for_each(|queue| queue.make_contiguous().sort_unstable());
             let queues = in_turn(ready.keys().cloned().collect(), &request.queues);
             let shared = share_out::<Infallible>(at_most, queues, |queue, n| {
-                let there = ready.get_mut(queue);
-                let mut taken = 0;
-                for place in there.into_iter().flat_map(|ready| ready.drain(..n.min(ready.len()))) {
-                    best.push(place);
-                    taken += 1;
-                }
+                let Some(there) = ready.get_mut(queue) else { return Ok(0) };
+                let (mut taken, mut passed) = (0, 0);
+                there.retain(|(priority, seq, id, target)| {
+                    if taken == n || passed > look {
+                        return true;
+                    }
+                    let held = taken_each.entry(target.clone()).or_default();
+                    if except.contains(target.as_str()) || (lane == Lane::Agents && *held >= each) {
+                        passed += 1;
+                        return true;
+                    }
+                    (*held, taken) = (*held + 1, taken + 1);
+                    best.push((*priority, *seq, *id));
+                    false
+                });
                 Ok(taken)
             });
             match shared {
@@ -101,6 +113,7 @@ impl State {
             if let Some(task) = known.filter(|task| task.claim == *claim) {
                 task.state = TaskState::Ready;
                 task.attempt -= 1;
+                task.started_at = task.started_at.filter(|_| task.attempt > 0);
                 task.let_go();
             }
         }
@@ -139,18 +152,18 @@ impl State {
         promoted
     }
 
-    /// Dooms what has expired before its first attempt. What runs is looked at when it comes back, if it does.
+    /// Dooms what has expired before it began. What runs is looked at when it comes back, if it does.
     fn doom_expired(&mut self) {
         let now = self.now;
         for id in self.hot.some(MOVE_BATCH, |task| {
             task.state != TaskState::Running && task.new.expires_at.is_some_and(|at| at <= now)
         }) {
             if let Some(task) = self.hot.get_mut(&id) {
-                // where it started in time, its expiry has no meaning any more
-                task.new.expires_at = None;
-                if task.attempt == 0 {
+                if !task.has_begun() {
                     task.doom = task.doom.or(Some(Doom::Expired));
                 }
+                // where it has begun, its expiry has no meaning any more
+                task.new.expires_at = None;
             }
         }
     }

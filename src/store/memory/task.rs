@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     model::{
         id::{Target, TaskId},
-        task::{ClaimId, Claimed, NewTask, TaskError, TaskState, TaskView},
+        task::{ClaimId, Claimed, NewTask, TaskError, TaskState, TaskView, has_begun},
     },
     store::{Doom, listed::error_in_list, values::SUSPECT_FROM},
 };
@@ -93,6 +93,16 @@ impl Task {
         self.state == TaskState::Ready && self.lane() == Some(lane)
     }
 
+    /// Whether it is not to begin any more.
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        self.new.expires_at.is_some_and(|at| at <= now) && !self.has_begun()
+    }
+
+    /// Whether it has begun, and so does not expire.
+    pub(super) fn has_begun(&self) -> bool {
+        has_begun(self.partition < 0, self.attempt, self.lost)
+    }
+
     /// Whether this boot runs it.
     pub(super) fn is_claimed(&self, boot: Uuid) -> bool {
         self.state == TaskState::Running && self.node == Some(boot)
@@ -123,6 +133,7 @@ impl Task {
             notify: new.notify,
             batch: new.batch,
             due: new.run_at,
+            expires_at: new.expires_at,
         }
     }
 

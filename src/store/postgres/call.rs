@@ -325,10 +325,10 @@ call! {
 call! {
     /// A claim; its answer are the columns of a claimed row.
     ClaimCall = "SELECT id, seq, target, message, priority, attempt, lost, max_attempts, timeout_ms, notify, \
-                 batch, run_at, input, claim FROM greenroom_claim_3(", ")"
+                 batch, run_at, input, claim, expires_at FROM greenroom_claim_4(", ")"
     -> (
         Uid, BigInt, Text, Text, SmallInt, BigInt, BigInt, BigInt, Nullable<BigInt>, Nullable<Text>,
-        Nullable<Uid>, Nullable<Moment>, Binary, BigInt
+        Nullable<Uid>, Nullable<Moment>, Binary, BigInt, Nullable<Moment>
     ) {
         boot: Nullable<Uid> = Option<Id>,
         lane: Array<SmallInt> = Vec<i16>,
@@ -338,6 +338,8 @@ call! {
         queue: Array<Text> = Vec<&'a str>,
         at_most: Array<Integer> = Vec<i32>,
         durable: Array<Text> = Vec<&'a str>,
+        each: Integer = i32,
+        look: Integer = i32,
     }
 }
 

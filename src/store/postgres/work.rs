@@ -168,6 +168,8 @@ pub(super) async fn claim(
         queue: request.queues.iter().map(|queue| queue.name.as_str()).collect(),
         at_most: request.queues.iter().map(|queue| room(queue.at_most)).collect(),
         durable: request.durable.iter().map(String::as_str).collect(),
+        each: room(request.each.unwrap_or(usize::MAX)),
+        look: room(request.look.unwrap_or(usize::MAX)),
     };
     let rows: Vec<ClaimedRow> = RunQueryDsl::load(call, conn).await.map_err(sql)?;
     let mut claimed = rows.into_iter().map(ClaimedRow::into_claimed).collect::<Result<Vec<_>, _>>()?;

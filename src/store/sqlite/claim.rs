@@ -1,8 +1,13 @@
 //! Claiming, giving back, promoting: transitions of tasks that do not end them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use diesel::{dsl::sql, expression::SqlLiteral, prelude::*, sql_types::Text};
+use diesel::{
+    dsl::sql,
+    expression::SqlLiteral,
+    prelude::*,
+    sql_types::{Nullable, Text},
+};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -14,12 +19,12 @@ use super::{
     rows::ClaimedRow,
     told,
     tx::{Sync, Tx, Writer},
-    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, lane, micros, moment},
+    values::{Id, Lit, Micros, READY, RUNNING, SCHEDULED, count, lane, micros, moment, types::Moment},
 };
 use crate::{
     model::{
         id::TaskId,
-        task::{ClaimId, Claimed, TaskState, in_turn, share_out},
+        task::{ClaimId, Claimed, TaskState, has_begun, in_turn, share_out},
     },
     store::{
         ClaimRequest, Doomed, Promoted, Refusal, StoreError,
@@ -51,14 +56,15 @@ impl Writer {
         } else {
             vec![(lane::AGENTS, request.agents, Sync::Lazy), (lane::TOOLS, request.tools, Sync::Full)]
         };
-        let except: HashSet<&str> = request.except.iter().map(String::as_str).collect();
         let mut claimed = Vec::new();
         for (lane, limit, sync) in wanted.into_iter().filter(|(_, limit, _)| *limit > 0) {
             let more = self.transaction(sync, Timestamp::now(), |tx| {
                 let ready = tx.ready_queues(lane).map_err(|e| error::of_statement(&e))?;
+                let mut choice =
+                    Choice::of(request, lane, tx.expired().map_err(|e| error::of_statement(&e))?);
                 let mut more = Vec::new();
                 share_out(limit, in_turn(ready, &request.queues), |queue, n| {
-                    let best = tx.ready(lane, queue, n, &except).map_err(|e| error::of_statement(&e))?;
+                    let best = tx.ready(lane, queue, n, &mut choice).map_err(|e| error::of_statement(&e))?;
                     for rowid in &best {
                         more.push(tx.take(boot, *rowid, request.alone).map_err(whole)?);
                     }
@@ -91,6 +97,7 @@ impl Writer {
                     .set((
                         dsl::state.eq(READY),
                         dsl::attempt.eq(dsl::attempt - 1),
+                        dsl::started_at.eq(started_before()),
                         dsl::node.eq(None::<Id>),
                         dsl::alone.eq(false),
                     ))
@@ -157,6 +164,11 @@ fn queue() -> SqlLiteral<Text> {
     sql::<Text>("queue")
 }
 
+/// When the attempt before this one began, if there was one.
+fn started_before() -> SqlLiteral<Nullable<Moment>> {
+    sql::<Nullable<Moment>>("CASE WHEN attempt > 1 THEN started_at END")
+}
+
 /// The queues with ready tasks, each with since when the next of them is ready: a seek for each.
 pub(super) fn ready_queues(conn: &mut SqliteConnection) -> QueryResult<Vec<(String, Timestamp)>> {
     use greenroom_tasks::dsl;
@@ -178,6 +190,40 @@ pub(super) fn ready_queues(conn: &mut SqliteConnection) -> QueryResult<Vec<(Stri
         }
     }
     Ok(found)
+}
+
+/// Which of the ready tasks a claim takes.
+struct Choice<'r> {
+    /// Targets that have no room.
+    except: HashSet<&'r str>,
+    /// Tasks that are not to begin any more.
+    expired: HashSet<i64>,
+    /// At most so many for one target, and how many it has taken for each.
+    each: usize,
+    taken: HashMap<String, usize>,
+    /// How many it may pass over.
+    look: usize,
+}
+
+impl<'r> Choice<'r> {
+    fn of(request: &'r ClaimRequest, lane: i16, expired: HashSet<i64>) -> Self {
+        let bound = |n: Option<usize>| n.filter(|_| lane == lane::AGENTS).unwrap_or(usize::MAX);
+        let except = request.except.iter().map(String::as_str).collect();
+        Self { except, expired, each: bound(request.each), taken: HashMap::new(), look: bound(request.look) }
+    }
+
+    fn takes(&mut self, rowid: i64, target: String) -> bool {
+        if self.except.contains(target.as_str()) || self.expired.contains(&rowid) {
+            return false;
+        }
+        if self.each == usize::MAX {
+            return true;
+        }
+        let taken = self.taken.entry(target).or_default();
+        let takes = *taken < self.each;
+        *taken += usize::from(takes);
+        takes
+    }
 }
 
 impl Tx<'_> {
@@ -215,13 +261,29 @@ impl Tx<'_> {
         Ok(found)
     }
 
+    /// The ready tasks that are not to begin any more: none, or those since the last pass of `promote`.
+    fn expired(&mut self) -> QueryResult<HashSet<i64>> {
+        use greenroom_tasks::dsl;
+        let passed = dsl::greenroom_tasks
+            .filter(dsl::expires_at.is_not_null())
+            .filter(dsl::expires_at.le(self.now))
+            .filter(dsl::state.eq(READY))
+            .select((dsl::rowid, dsl::partition, dsl::attempt, dsl::lost))
+            .load::<(i64, i16, i64, i64)>(self.conn)?;
+        let unbegun = passed.into_iter().filter(|(_, partition, attempt, lost)| {
+            !has_begun(*partition < 0, count(*attempt), count(*lost))
+        });
+        Ok(unbegun.map(|(rowid, ..)| rowid).collect())
+    }
+
     /// The best ready tasks of a queue. The index alone answers; it is read only as far as needed.
-    fn ready(&mut self, lane: i16, of: &str, limit: usize, except: &HashSet<&str>) -> QueryResult<Vec<i64>> {
+    fn ready(&mut self, lane: i16, of: &str, limit: usize, choice: &mut Choice<'_>) -> QueryResult<Vec<i64>> {
         use greenroom_tasks::dsl;
         let mut best = Vec::with_capacity(limit.min(1_024));
         if limit == 0 {
             return Ok(best);
         }
+        let mut passed = 0;
         let rows = dsl::greenroom_tasks
             .filter(dsl::state.eq(READY))
             .filter(dsl::lane.eq(lane))
@@ -231,11 +293,12 @@ impl Tx<'_> {
             .load_iter::<(i64, String), _>(self.conn)?;
         for row in rows {
             let (rowid, target) = row?;
-            if except.contains(target.as_str()) {
-                continue;
+            if choice.takes(rowid, target) {
+                best.push(rowid);
+            } else {
+                passed += 1;
             }
-            best.push(rowid);
-            if best.len() == limit {
+            if best.len() == limit || passed > choice.look {
                 break;
             }
         }
@@ -284,7 +347,7 @@ impl Tx<'_> {
         Ok(promoted)
     }
 
-    /// Dooms what has expired before its first attempt. What runs is looked at when it comes back, if it does.
+    /// Dooms what has expired before it began. What runs is looked at when it comes back, if it does.
     fn doom_expired(&mut self) -> QueryResult<()> {
         use greenroom_tasks::dsl;
         let passed = dsl::greenroom_tasks
@@ -292,16 +355,16 @@ impl Tx<'_> {
             .filter(dsl::expires_at.le(self.now))
             .filter(dsl::state.ne(RUNNING))
             .limit(PROMOTED_AT_ONCE)
-            .select((dsl::rowid, dsl::lane, dsl::attempt))
-            .load::<(i64, i16, i64)>(self.conn)?;
-        for (rowid, lane, attempt) in passed {
+            .select((dsl::rowid, dsl::lane, dsl::partition, dsl::attempt, dsl::lost))
+            .load::<(i64, i16, i16, i64, i64)>(self.conn)?;
+        for (rowid, lane, partition, attempt, lost) in passed {
             let row = dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid));
-            if attempt == 0 && lane < lane::DOOMED {
+            if !has_begun(partition < 0, count(attempt), count(lost)) && lane < lane::DOOMED {
                 diesel::update(row)
                     .set((dsl::lane.eq(lane::EXPIRED), dsl::expires_at.eq(None::<Micros>)))
                     .execute(self.conn)?;
             } else {
-                // it started in time: its expiry has no meaning any more
+                // it has begun: its expiry has no meaning any more
                 diesel::update(row).set(dsl::expires_at.eq(None::<Micros>)).execute(self.conn)?;
             }
         }

@@ -240,6 +240,7 @@ impl Tx<'_> {
                     dsl::lost.eq(0),
                     dsl::lost_alone.eq(0),
                     dsl::cancel.eq(false),
+                    dsl::expires_at.eq(None::<Micros>),
                 ))
                 .execute(self.conn)?;
             self.forget_begun(id)?;

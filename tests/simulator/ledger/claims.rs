@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::FutureExt as _;
 use greenroom::{
     model::{
-        id::TaskId,
+        id::{Target, TaskId},
         task::{ClaimId, Claimed, NewTask, TaskState, TaskView, queue_of},
     },
     store::{CancelFound, Finish, FinishOutcome, Guard, MemoryStore, Store as _},
@@ -44,8 +44,10 @@ pub struct Known {
     pub with_parents: bool,
     /// One of them did not succeed, and it is to end too.
     pub doomed: bool,
-    /// It may be cancelled by its expiry.
-    pub expires: bool,
+    /// It is not to begin at that time or after it.
+    pub expires_at: Option<Timestamp>,
+    /// It has begun, as far as anybody knows: it does not expire any more.
+    pub begun: bool,
     /// Somebody wanted it cancelled, at some time.
     pub unwanted: bool,
     /// That was written down while it ran.
@@ -73,7 +75,8 @@ impl Known {
             after: BTreeSet::new(),
             with_parents: task.on_parent_failed == greenroom::model::task::OnParentFailed::Cancel,
             doomed: false,
-            expires: task.expires_at.is_some(),
+            expires_at: task.expires_at,
+            begun: false,
             unwanted: false,
             flagged: false,
             cancelled: false,
@@ -81,6 +84,11 @@ impl Known {
             back: 0,
             not_before: task.run_at,
         }
+    }
+
+    /// Whether it may end because it has expired.
+    pub fn may_expire(&self) -> bool {
+        self.expires_at.is_some() && !self.begun
     }
 }
 
@@ -130,10 +138,22 @@ impl Ledger {
         self.reads_its_journal(id);
     }
 
+    /// A task begins: a turn, or a call of a tool.
+    pub fn starts(&mut self, id: TaskId, wall: Timestamp) {
+        let skew = SignedDuration::from_millis(self.skew_ms);
+        let Some(known) = self.tasks.get(&id) else { return };
+        let late = known.expires_at.filter(|at| !known.begun && *at <= wall - skew);
+        self.must(late.is_none(), || format!("t{} begins at {wall}, after {late:?}", short(id.0)));
+    }
+
     /// Looks which claims have ended, and whether they were those to end them; tells how many were lost.
     pub(super) fn settle(&mut self, store: &MemoryStore, commit: Option<Commit<'_>>, op: &Op) -> u64 {
         let mut rescued = 0;
         let mut wrong = Vec::new();
+        let effects = &self.effects;
+        let is_tool = |effect: u32| {
+            effects.get(effect as usize).is_some_and(|effect| matches!(effect.target, Target::Tool(_)))
+        };
         for (id, known) in &mut self.tasks {
             let Some(open) = known.open else { continue };
             let Some(view) = view(store, *id) else {
@@ -150,6 +170,8 @@ impl Ledger {
                     rescued += 1;
                     known.lost += 1;
                     known.lost_alone += u32::from(open.alone);
+                    // of a turn that was lost nothing has happened
+                    known.begun |= is_tool(known.effect);
                 }
                 (Op::GiveBack(back), _) => {
                     known.attempt -= 1;
@@ -166,9 +188,13 @@ impl Ledger {
                         Some(Finish { outcome: FinishOutcome::Parked, .. }) => known.attempt -= 1,
                         Some(Finish { outcome: FinishOutcome::Retry { run_at, .. }, .. }) => {
                             known.not_before = Some(*run_at);
+                            known.begun = true;
                         }
-                        Some(_) => {}
-                        None if waits && mine => known.attempt -= 1,
+                        Some(_) => known.begun = true,
+                        None if waits && mine => {
+                            known.attempt -= 1;
+                            known.begun = true;
+                        }
                         None => wrong.push(format!("t{} was ended by one who does not hold it", short(id.0))),
                     }
                 }
@@ -206,7 +232,7 @@ impl Ledger {
 
     /// The store has ended those that nobody is to be told of.
     pub(super) fn swept(&mut self, store: &MemoryStore, now: Duration) {
-        let may = |known: &Known| known.doomed || known.expires || known.unwanted;
+        let may = |known: &Known| known.doomed || known.may_expire() || known.unwanted;
         let open = self.tasks.iter().filter(|(_, known)| known.ended.is_none() && may(known));
         let open: Vec<TaskId> = open.map(|(id, _)| *id).collect();
         open.into_iter().for_each(|id| self.has_ended(store, id, now));
@@ -216,11 +242,12 @@ impl Ledger {
         let Some(view) = view(store, id).filter(|view| view.state.is_final()) else { return };
         let Some(known) = self.tasks.get_mut(&id).filter(|known| known.ended.is_none()) else { return };
         known.ended = Some((view.state, now));
-        let (doomed, unwanted) = (known.doomed, known.unwanted);
+        let (doomed, unwanted, expired) = (known.doomed, known.unwanted, known.may_expire());
         self.parent_ended(id, view.state);
         match view.state {
             TaskState::Cancelled if doomed => self.note("children cancelled"),
             TaskState::Cancelled if unwanted => self.note("cancelled"),
+            TaskState::Cancelled if expired => self.note("expired"),
             TaskState::Succeeded => self.note("succeeded"),
             TaskState::Failed => self.note("dead letters"),
             _ => {}
@@ -270,7 +297,7 @@ impl Ledger {
         (known.attempt, known.lost, known.lost_alone) = (0, 0, 0);
         // who cancels it may do so once more, by a call that comes late
         (known.flagged, known.cancelled) = (false, false);
-        (known.doomed, known.expires) = (false, false);
+        (known.doomed, known.begun, known.expires_at) = (false, false, None);
         known.after = after;
         (known.ended, known.not_before, known.resolved) = (None, None, false);
         known.back += 1;

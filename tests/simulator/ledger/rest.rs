@@ -111,7 +111,7 @@ impl Ledger {
 
     /// Whether a task may be cancelled.
     fn may_be_cancelled(&self, id: TaskId) -> bool {
-        self.tasks.get(&id).is_some_and(|k| k.doomed || k.expires || k.unwanted)
+        self.tasks.get(&id).is_some_and(|k| k.doomed || k.may_expire() || k.unwanted)
     }
 
     fn ended(&mut self, n: u32, effect: &Effect, view: &TaskView, times: u32) {
