@@ -112,9 +112,9 @@
 //!
 //! # What fails a scenario
 //!
-//! Its own error or panic; a committed state from which the agent cannot be restored; an agent that still runs
-//! when the node has ended; a fake or a probe for what is not registered; work that does not become idle within ten
-//! minutes of its time.
+//! Its own error or panic; a committed state from which the agent cannot be restored; an agent or a call of a tool that
+//! still runs when the node has ended; a fake or a probe for what is not registered; work that does not become idle
+//! within ten minutes of its time.
 
 mod kit;
 mod points;
@@ -241,7 +241,8 @@ async fn play(
         let name = kind.name();
         kind.page(None, 8, &|_| true).into_iter().map(move |(key, _)| format!("{name}/{key}"))
     });
-    let left: Vec<String> = left.collect();
+    let at_work = node.tools.iter().filter(|(_, tool)| tool.info().running > 0);
+    let left: Vec<String> = left.chain(at_work.map(|(name, _)| format!("tool:{name}"))).collect();
     let outcome = ended.map(|outcome| {
         outcome.and_then(|()| {
             let problems = watch.problems();

@@ -233,9 +233,10 @@ async fn a_turn_is_answered_while_slow_ones_wait_behind_it() {
     let clerk = world.handle().agent::<Clerk>("a");
     let mut blocked: Vec<_> = (0..5).map(|_| tokio::spawn(clerk.ask(Block {}))).collect();
     gate.arrival().await;
-    // a turn that takes its time
-    tokio::time::sleep(Duration::from_millis(20)).await;
     for _ in 0..4 {
+        // Turns that take their time: of one that takes long no more it is forgotten now and then, and the one before
+        // it runs again.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         gate.open(1);
         gate.arrival().await;
         let any = futures_util::future::select_all(&mut blocked);

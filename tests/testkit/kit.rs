@@ -8,7 +8,8 @@ use std::{
     time::Instant,
 };
 
-use greenroom::{model::task::TaskState, prelude::*, testkit};
+use greenroom::{Call, model::task::TaskState, prelude::*, runtime::views::TaskRequest, testkit};
+use serde_json::json;
 
 use crate::agents::*;
 
@@ -139,6 +140,21 @@ fn an_agent_that_does_not_end_fails_the_scenario() {
     });
     let error = leaky.unwrap_err().to_string();
     assert!(error.contains("tally/a"), "{error}");
+}
+
+#[test]
+fn a_call_of_a_tool_that_does_not_end_fails_the_scenario() {
+    let hangs = |_: Left, _: Call| std::future::pending::<Result<u64>>();
+    let program = program().tool_fn("hangs", Effect::Idempotent, hangs);
+    let leaky = testkit::run(program, async |kit| {
+        let request =
+            TaskRequest { target: "tool:hangs".into(), input: Some(json!({})), ..Default::default() };
+        kit.handle().operator().submit(request).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    });
+    let error = leaky.unwrap_err().to_string();
+    assert!(error.contains("tool:hangs"), "{error}");
 }
 
 #[test]
