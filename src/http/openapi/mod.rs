@@ -80,8 +80,16 @@ fn addressed(kinds: &[KindInfo], tools: &[ToolInfo]) -> Value {
         all.push(json!({"required": Vec::from_iter(brings), "properties": members}));
     }
     let absent = |name: &str| json!({"properties": {name: {"type": "null"}}});
-    let once = json!({"anyOf": [absent("run_at"), absent("run_in")]});
-    if all.is_empty() { once } else { json!({"allOf": [once, {"anyOf": all}]}) }
+    let mut rules = ["run", "expires"]
+        .map(|name| {
+            let ways = ["at", "in"].map(|way| absent(&format!("{name}_{way}")));
+            json!({ "anyOf": ways })
+        })
+        .to_vec();
+    if !all.is_empty() {
+        rules.push(json!({ "anyOf": all }));
+    }
+    json!({ "allOf": rules })
 }
 
 /// The document.

@@ -104,6 +104,7 @@ pub(super) fn narrower() -> Vec<(&'static str, Value)> {
     vec![
         ("TaskRequest/properties/target", target.clone()),
         ("TaskRequest/properties/run_in", duration.clone()),
+        ("TaskRequest/properties/expires_in", duration.clone()),
         ("TaskRequest/properties/timeout", duration.clone()),
         ("TaskRequest/properties/max_attempts", json!({"minimum": 1})),
         ("TaskRequest/properties/after/items", pattern(ID)),
