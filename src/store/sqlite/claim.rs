@@ -261,13 +261,15 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// The ready tasks that are not to begin any more: none, or those since the last pass of `promote`.
+    /// The ready tasks that are not to begin any more: none, or those since the last pass of `promote`. After an outage
+    /// there may be more of them than are looked at: what is claimed of those goes back where it would begin.
     fn expired(&mut self) -> QueryResult<HashSet<i64>> {
         use greenroom_tasks::dsl;
         let passed = dsl::greenroom_tasks
             .filter(dsl::expires_at.is_not_null())
             .filter(dsl::expires_at.le(self.now))
             .filter(dsl::state.eq(READY))
+            .limit(10 * PROMOTED_AT_ONCE)
             .select((dsl::rowid, dsl::partition, dsl::attempt, dsl::lost))
             .load::<(i64, i16, i64, i64)>(self.conn)?;
         let unbegun = passed.into_iter().filter(|(_, partition, attempt, lost)| {
