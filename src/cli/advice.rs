@@ -1,5 +1,7 @@
 //! What to try next, by a problem's code and by what was asked for.
 
+use percent_encoding::percent_decode_str;
+
 /// The command to try next, or what else to do; `path`: of the request.
 pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
     let thing = Thing::of(path);
@@ -27,7 +29,7 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
             Thing::Config => command("config show --origin".to_owned()),
             _ => format!("{program} schema prints what every message holds"),
         },
-        "too_large" => format!("{program} config show limits tells how much may be sent"),
+        "too_large" => format!("{program} config show tells how much may be sent (limits.*)"),
         "timed_out" => format!("nothing happened: try again; {program} tree shows what takes so long"),
         "slow" => "try again, on a better connection".to_owned(),
         "idempotency_conflict" => "take another --idempotency-key for another request".to_owned(),
@@ -38,7 +40,7 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
         }
         "unavailable" => format!("try again shortly; {program} status says why"),
         "overloaded" => format!(
-            "try again shortly; {program} tree shows where messages wait, and {program} status whether too many tasks do"
+            "try again shortly; {program} tree shows where messages wait, and {program} status says whether too many tasks do"
         ),
         "full" => "make room on the node's disk".to_owned(),
         "outcome_unknown" => "to repeat it safely, give both attempts the same --idempotency-key".to_owned(),
@@ -47,12 +49,12 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
 }
 
 /// What a request was about.
-enum Thing<'p> {
-    Agent { kind: &'p str, key: &'p str },
+enum Thing {
+    Agent { kind: String, key: String },
     Kind,
-    Task(&'p str),
-    Schedule(&'p str),
-    Tool(&'p str),
+    Task(String),
+    Schedule(String),
+    Tool(String),
     Crash,
     Token,
     Node,
@@ -60,13 +62,14 @@ enum Thing<'p> {
     Other,
 }
 
-impl<'p> Thing<'p> {
-    fn of(path: &'p str) -> Self {
+impl Thing {
+    fn of(path: &str) -> Self {
         let path = path.split('?').next().unwrap_or_default();
         let mut parts = path.strip_prefix("/api/v1/").unwrap_or_default().split('/');
-        let room = parts.next().unwrap_or_default();
-        let (name, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        match room {
+        let mut next =
+            || percent_decode_str(parts.next().unwrap_or_default()).decode_utf8_lossy().into_owned();
+        let (room, name, key) = (next(), next(), next());
+        match &*room {
             "agents" if !key.is_empty() => Self::Agent { kind: name, key },
             "agents" | "kinds" => Self::Kind,
             "tasks" => Self::Task(name),
@@ -83,7 +86,7 @@ impl<'p> Thing<'p> {
     /// The command that lists all of its sort.
     fn list(&self) -> String {
         match self {
-            Self::Agent { kind, .. } => format!("agents ls {kind}"),
+            Self::Agent { kind, .. } => format!("agents ls --kind {kind}"),
             Self::Kind => "kinds ls".to_owned(),
             Self::Task(_) => "tasks ls".to_owned(),
             Self::Schedule(_) => "schedules ls".to_owned(),
@@ -100,7 +103,7 @@ impl<'p> Thing<'p> {
     fn show(&self) -> String {
         match self {
             Self::Agent { kind, key } => format!("agents show {kind}/{key}"),
-            Self::Task(id) if !matches!(*id, "" | "batch" | "retry" | "dismiss") => {
+            Self::Task(id) if !matches!(&**id, "" | "batch" | "retry" | "dismiss") => {
                 format!("tasks show {id}")
             }
             Self::Schedule(name) if !name.is_empty() => format!("schedules show {name}"),
@@ -115,12 +118,40 @@ mod tests {
     use super::*;
     use crate::http::PROBLEM_CODES;
 
+    /// The commands in a text: what follows the program's name, up to what is said of it.
+    fn commands(text: &str) -> Vec<Vec<&str>> {
+        let said = |word: &&str| !matches!(*word, "tells" | "shows" | "says" | "prints" | "looks");
+        let rest = text.split("mine ").skip(1);
+        rest.map(|rest| rest.split_whitespace().take_while(said).collect()).collect()
+    }
+
     #[test]
-    fn every_problem_has_something_to_try_next() {
+    fn every_problem_has_something_to_try_next_and_what_it_names_is_a_command() {
+        let paths = [
+            "/api/v1/agents/counter/a/messages/Add?mode=ask",
+            "/api/v1/tasks",
+            "/api/v1/tasks/x/cancel",
+            "/api/v1/schedules/n",
+            "/api/v1/tools/fs.read/call",
+            "/api/v1/crashes/x",
+            "/api/v1/tokens/x",
+            "/api/v1/nodes/x/drain",
+            "/api/v1/kinds/x",
+            "/api/v1/config",
+            "/x",
+        ];
         for code in PROBLEM_CODES.iter().filter(|code| **code != "handler_crashed") {
-            for path in ["/api/v1/agents/counter/a/messages/Add", "/api/v1/tasks", "/api/v1/kinds/x", "/x"] {
-                let said = advice(code, path, "mine");
-                assert!(said.is_some_and(|said| !said.is_empty()), "{code} of {path}");
+            for path in paths {
+                let said = advice(code, path, "mine").unwrap_or_default();
+                assert!(!said.is_empty(), "{code} of {path}");
+                for command in commands(&said).iter().filter(|command| !command.is_empty()) {
+                    let read = super::super::parse_for_test(command);
+                    assert!(
+                        read.is_ok(),
+                        "{code} of {path}: {said}: {}",
+                        read.err().map_or_else(String::new, |e| e.to_string())
+                    );
+                }
             }
         }
         assert_eq!(advice("new", "/api/v1/tasks", "mine"), None);
@@ -129,7 +160,14 @@ mod tests {
     #[test]
     fn the_command_is_about_what_was_asked_for() {
         let said = |code, path| advice(code, path, "mine").unwrap_or_default();
-        assert_eq!(said("not_found", "/api/v1/agents/counter/zz?state=true"), "mine agents ls counter");
+        assert_eq!(
+            said("not_found", "/api/v1/agents/counter/zz?state=true"),
+            "mine agents ls --kind counter"
+        );
+        assert_eq!(
+            said("refused", "/api/v1/agents/counter/a%2Fb/messages/Add"),
+            "mine agents show counter/a/b"
+        );
         assert_eq!(said("not_found", "/api/v1/tasks/x"), "mine tasks ls");
         assert_eq!(said("not_found", "/api/v1/tokens/x"), "mine tokens ls");
         assert_eq!(said("wrong_state", "/api/v1/tasks/x/cancel"), "mine tasks show x");

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long a neighbour may take to answer.
-const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Less room than this is told …
 const LITTLE_ROOM: u64 = 1024 * 1024 * 1024;
 /// … and less than this is wrong.

@@ -1,17 +1,17 @@
 //! Whether a configuration is one that a node starts with.
 
-use std::time::Duration;
-
-use super::{Session, doctor::Finding, exit::Failure, out};
+use super::{
+    Session,
+    doctor::{Finding, PEER_TIMEOUT},
+    exit::Failure,
+    out,
+};
 use crate::{
     config::{Errors, Settings, Sources},
     model::wire::Wire,
     runtime,
     store::{self, KeptSettings, StoreError, StoreOptions},
 };
-
-/// How long the store has to say what it keeps.
-const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings as a node would start with them: with what `config set` keeps in the store, where that can be read
 /// without a change to it. A node that runs on this machine's data directory is left alone.
@@ -25,7 +25,7 @@ pub(super) fn as_started(session: &Session<'_>) -> Result<Result<Settings, Error
         Err(errors) => return Ok(Err(errors)),
     };
     let waiter = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let kept = waiter.block_on(async { tokio::time::timeout(STORE_TIMEOUT, kept(&settings)).await });
+    let kept = waiter.block_on(async { tokio::time::timeout(PEER_TIMEOUT, kept(&settings)).await });
     waiter.shutdown_background();
     match kept {
         Ok(Ok(Some(kept))) if !kept.values.is_empty() => {

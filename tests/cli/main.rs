@@ -234,7 +234,7 @@ fn a_person_sees_how_things_are() {
         assert!(said.json()["items"].is_array() && said.json()["next_cursor"].is_null(), "{said:?}");
     }
     let never = node.cli(&["agents", "show", "counter/never"]);
-    assert!(never.code == 3 && never.err.contains("→ greenroom agents ls counter"), "{never:?}");
+    assert!(never.code == 3 && never.err.contains("→ greenroom agents ls --kind counter"), "{never:?}");
     node.ask("b", "Add", r#"{"n":2}"#);
     let one = node.cli(&["agents", "ls", "-n", "1", "--json"]);
     assert_eq!(one.json()["next_cursor"], json!("counter/a"), "{one:?}");
