@@ -53,7 +53,7 @@ pub(super) async fn front(
             .field("status", code)
             .field_opt("code", problem.map(Problem::code))
             .field_opt("error", problem.map(Problem::detail))
-            .field_opt("chain", problem.and_then(Problem::causes))
+            .caused_by(problem.into_iter().flat_map(Problem::causes))
             .field("took_ms", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         ctx.logger.emit(event);
     }

@@ -115,10 +115,10 @@ impl Problem {
         &self.detail
     }
 
-    /// Why, from the nearest cause to the last; `None`: nothing more is known.
-    pub fn causes(&self) -> Option<String> {
-        let causes = self.more.get("chain")?.as_array()?.iter().filter_map(Value::as_str);
-        Some(causes.collect::<Vec<_>>().join(": ")).filter(|causes| !causes.is_empty())
+    /// Why, from the nearest cause to the last.
+    pub fn causes(&self) -> impl Iterator<Item = &str> {
+        let chain = self.more.get("chain").and_then(Value::as_array);
+        chain.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// The document.

@@ -16,6 +16,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// The most bytes that the causes of an error take in an event: there may be many, and long ones.
+const MOST_CAUSES: usize = 4 << 10;
+
 /// How much an event matters.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
@@ -118,6 +121,24 @@ impl Event {
     pub fn field(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// Adds the causes of an error, from the nearest to the last, where it has any: `chain`, 4 KiB at most.
+    #[must_use]
+    pub fn caused_by<'c>(self, causes: impl IntoIterator<Item = &'c str>) -> Self {
+        let mut text = String::new();
+        for cause in causes {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(cause);
+            if text.len() > MOST_CAUSES {
+                text.truncate(text.floor_char_boundary(MOST_CAUSES));
+                text.push('…');
+                break;
+            }
+        }
+        if text.is_empty() { self } else { self.field("chain", text) }
     }
 
     /// Adds a fact if there is one.
@@ -255,6 +276,18 @@ names! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_in_their_order_and_within_bounds() {
+        let of = |causes: &[&str]| {
+            Event::new(Level::Info, TASK_FAILED, "task:x").caused_by(causes.iter().copied()).fields
+        };
+        assert!(of(&[]).is_empty());
+        assert_eq!(of(&["no answer", "refused"])["chain"], "no answer: refused");
+        let long = "ä".repeat(MOST_CAUSES);
+        let told = of(&[&long, &long])["chain"].as_str().unwrap().len();
+        assert!((MOST_CAUSES - 1..=MOST_CAUSES + '…'.len_utf8()).contains(&told), "{told}");
+    }
 
     #[test]
     fn levels_are_ordered_and_named_as_the_contract_says() {

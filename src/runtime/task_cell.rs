@@ -362,9 +362,8 @@ pub(super) fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun:
             .field("attempt", claim.attempt)
             .field("max_attempts", claim.max_attempts);
         if let Some(error) = error {
-            let causes = (!error.chain.is_empty()).then(|| error.chain.join(": "));
             event = event.field("error", error.message.clone()).field("code", error.code.clone());
-            event = event.field_opt("chain", causes);
+            event = event.caused_by(error.chain.iter().map(String::as_str));
         }
         if name == event::TASK_FAILED && level == Level::Error {
             event = event.hint(format!("greenroom tasks show {}", claim.id));
