@@ -19,9 +19,10 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
         "not_found" => command(thing.list()),
         "wrong_state" | "refused" | "ask_cycle" | "diverged" => command(thing.show()),
         "handler_failed" => match thing {
-            Thing::Agent { kind, key } => command(format!("logs --subject {kind}/{key}")),
-            Thing::Tool(name) => command(format!("logs --subject tool:{name}")),
-            _ => command("logs".to_owned()),
+            Thing::Agent { kind, key } => {
+                format!("its turn was undone; {program} agents state {kind}/{key} shows what it works with")
+            }
+            other => command(other.show()),
         },
         "malformed" | "invalid" => match thing {
             Thing::Agent { kind, .. } => format!("{program} kinds show {kind} tells what its messages hold"),

@@ -33,7 +33,7 @@ pub(super) fn audit(session: &Session<'_>, args: &AuditArgs) -> Result<(), Failu
     if session.json() {
         return Ok(rest.json(&items)?);
     }
-    let mut table = Table::new(&["WHEN", "WHO", "FROM", "ACTION", "SUBJECT", "OUTCOME", "BEFORE", "ASKED"]);
+    let mut table = Table::new(&["WHEN", "WHO", "FROM", "ACTION", "SUBJECT", "OUTCOME", "BEFORE", "AFTER"]);
     let text = |value: Option<serde_json::Value>| value.map(|value| value.to_string()).unwrap_or_default();
     for act in typed::<Act>(items)? {
         table.row([
