@@ -19,7 +19,7 @@ use std::{process::ExitCode, time::Duration};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::{
     crashes, crowd, durable, herd, http, idle, measure::Plan, million, neighbour, phase::Phase, postgres,
-    talk, tasks, volatile,
+    strain, talk, tasks, volatile,
 };
 
 fn main() -> ExitCode {
@@ -44,6 +44,7 @@ fn measure(plan: &mut Plan) -> anyhow::Result<()> {
     talk::measure(plan)?;
     tasks::measure(plan)?;
     http::measure(plan)?;
+    strain::measure(plan)?;
     herd::measure(plan)?;
     million::measure(plan)?;
     postgres::measure(plan)?;

@@ -40,6 +40,7 @@ impl Unit {
             Self::MillionsPerSecond => format!("{:.2} M/s", figure / 1e6),
             Self::PerSecond => format!("{}/s", grouped(figure)),
             Self::Micros => format!("{figure:.1} µs"),
+            Self::Millis if figure < 10.0 => format!("{figure:.1} ms"),
             Self::Millis => format!("{figure:.0} ms"),
             Self::Bytes => format!("{} B", grouped(figure)),
             Self::Mebibytes => format!("{} MiB", grouped(figure / f64::from(1 << 20))),
