@@ -189,6 +189,8 @@ names! {
     AGENT_STARTED = "agent.started";
     /// An agent has been stopped, by an operator or past its intensity.
     AGENT_STOPPED = "agent.stopped";
+    /// A turn did not end although it was asked to, and was undone.
+    AGENT_TURN_CUT = "agent.turn_cut";
     /// An idle agent has been put away.
     AGENT_PASSIVATED = "agent.passivated";
     /// A person has written an agent's state.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use tokio::time::Instant;
 
-use super::{persistence::Outcome, restart_order::Part, since::Since};
+use super::{persistence::Outcome, restart_order::Part};
 use crate::agent::turn::Activation;
 
 /// What a cell is at.
@@ -100,8 +100,6 @@ pub(crate) struct Inbox {
     pub used_at: AtomicU32,
     pub version: AtomicI64,
     pub restarts: AtomicU32,
-    /// Its mailbox was seen nearly full, and not half empty after that.
-    pub flooded: Since,
 }
 
 /// What an agent at rest has nothing of: under one lock, since it has an inbox too.
@@ -144,7 +142,6 @@ impl Inbox {
             used_at: AtomicU32::new(started as u32),
             version: AtomicI64::new(0),
             restarts: AtomicU32::new(0),
-            flooded: Since::default(),
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     inbox::{Control, Inbox, Phase},
     kind_policy::KindPolicy,
     lost_tells,
+    mailbox_alerts::MailboxAlerts,
     metrics::Turns,
     node::Node,
     running_cell::{Live, LiveInfo, mailbox},
@@ -61,6 +62,7 @@ pub(crate) struct Kind<A: Agent> {
     crowded: AtomicBool,
     /// They start only when the window is clear.
     pub slow: SlowMessages,
+    pub(super) mailbox_alerts: MailboxAlerts,
 }
 
 impl<A: Agent> Kind<A> {
@@ -75,6 +77,7 @@ impl<A: Agent> Kind<A> {
             running: AtomicUsize::new(0),
             crowded: AtomicBool::new(false),
             slow: SlowMessages::default(),
+            mailbox_alerts: MailboxAlerts::default(),
             policy,
         });
         let directory = Arc::new(Directory {
@@ -387,6 +390,7 @@ impl<A: Agent> AnyKind for Kind<A> {
             }
             self.gauge(live);
         });
+        self.clear_mailbox_alerts();
         let within = self.policy.restart.read().within;
         if let Some(directory) = self.directory.get() {
             directory.prune(|budget| !budget.is_unused(within, now));
@@ -394,8 +398,8 @@ impl<A: Agent> AnyKind for Kind<A> {
     }
 
     fn flooded(&self) -> Vec<(String, Timestamp)> {
-        let of = |live: Live<A>| Some((live.lane.name.subject(), live.inbox.flooded.since()?));
-        self.live.all().filter_map(of).collect()
+        let all = self.mailbox_alerts.all().into_iter();
+        all.map(|(key, since)| (format!("{}/{key}", A::KIND), since)).collect()
     }
 
     fn members(&self, which: &dyn Fn(&str) -> bool) -> Vec<(Arc<str>, Arc<Inbox>)> {

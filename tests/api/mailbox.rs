@@ -26,3 +26,29 @@ fn a_mailbox_that_is_nearly_full_is_told_once_until_it_is_half_empty() {
     assert!(told[0]["depth"].as_u64().unwrap() >= 7 && told[1]["depth"].as_u64().unwrap() <= 4, "{told:?}");
     assert_eq!(node.get("/api/v1/status").json["verdict"], "ok");
 }
+
+/// The new activation has an inbox of its own; what was told of its mailbox was forgotten with the old one. The turn
+/// that was cut short on the way is told of, which nobody waits for.
+#[test]
+fn that_a_mailbox_is_half_empty_is_told_although_its_agent_was_restarted_in_between() {
+    let sets = ["agents.counter.mailbox=8", "agents.counter.turn_timeout=1h", "log.format=json"];
+    let node = Node::start(&sets);
+    let tell = |message: &str, body: &str| {
+        node.post(&format!("/api/v1/agents/counter/slow/messages/{message}?mode=tell"), body).status
+    };
+    assert_eq!(tell("Sleep", r#"{"ms":3600000}"#), 202);
+    while tell("Add", r#"{"n":1}"#) == 202 {}
+    until("it is told", || !node.told(&["mailbox.backlog"]).is_empty());
+    let reason = &node.get("/api/v1/status").json["reasons"][0];
+    assert!(
+        reason["remedy"].as_str().unwrap().contains("greenroom agents restart counter/slow;"),
+        "{reason}"
+    );
+    assert_eq!(node.post("/api/v1/agents/counter/slow/restart", "").status, 202);
+    until("it is cleared", || !node.told(&["mailbox.cleared"]).is_empty());
+    let cut = &node.told(&["agent.turn_cut"])[0];
+    assert_eq!((&cut["subject"], &cut["message"]), (&json!("counter/slow"), &json!("Sleep")), "{cut}");
+    assert!(cut["ran_ms"].as_u64().unwrap() >= 5_000 && cut["by"] == "its stop or restart", "{cut}");
+    assert_eq!(node.ask("slow", "Get", "").json, json!({"total": 8}), "what waited has run");
+    assert_eq!(node.get("/api/v1/status").json["verdict"], "ok");
+}

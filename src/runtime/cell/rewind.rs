@@ -16,6 +16,7 @@ use crate::{
     },
     clock,
     model::{
+        event::{self, Event, Level},
         group::Strategy,
         supervision::{CrashKind, CrashReason, CrashReport, Decision, decide},
     },
@@ -55,9 +56,25 @@ impl<A: Agent> Runner<A> {
     pub(super) async fn cut(&mut self, mut letter: EnvelopeOf<A>, why: Cut) -> Option<Exit> {
         self.failures += 1;
         let _ = self.turn.take_outbox();
+        self.tell_of_cut(letter.letter(), why);
         letter.letter_mut().fail(self.cut_error(why));
         self.drop_agent();
         Box::pin(self.undo(letter)).await
+    }
+
+    /// Who looks later for what became of a message finds it: a tell has nobody else who hears of it.
+    fn tell_of_cut(&self, letter: &dyn AnyLetter, why: Cut) {
+        let by = match why {
+            Cut::Cancelled => "the cancellation of its task",
+            Cut::Stopped => "its stop or restart",
+        };
+        let ran = self.air.waited.map(|ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX));
+        let told = Event::new(Level::Warn, event::AGENT_TURN_CUT, self.subject())
+            .field("message", letter.name().to_owned())
+            .field_opt("message_id", message_id(letter).map(|id| id.to_string()))
+            .field("by", by)
+            .field_opt("ran_ms", ran);
+        self.node.logger.emit(told);
     }
 
     fn cut_error(&self, why: Cut) -> AskError {
@@ -241,8 +258,7 @@ impl<A: Agent> Runner<A> {
         let jitter = 0.5 + fastrand::f64() / 2.0;
         let (streak, now) = (self.streak, self.node.uptime());
         let decision = self.lane.judge(|budget| decide(&policy, budget, streak, now, jitter));
-        let meta = letter.and_then(|l| l.details().0);
-        let message_id = meta.and_then(|m| m.claim.as_ref().map(|c| c.id.0).or(m.id));
+        let message_id = letter.and_then(message_id);
         let group = self.kind.policy.group.as_deref();
         let group = self.node.groups.iter().find(|g| group == Some(&*g.name));
         let strategy = group.map(|g| g.policy.strategy);
@@ -413,4 +429,10 @@ impl<A: Agent> Runner<A> {
         self.window.urgent = true;
         self.window.entries.push(entry);
     }
+}
+
+/// The id of a message: of the task that it is an attempt of, or its own if it was given one.
+fn message_id(letter: &dyn AnyLetter) -> Option<Uuid> {
+    let meta = letter.details().0?;
+    meta.claim.as_ref().map(|claim| claim.id.0).or(meta.id)
 }

@@ -13,6 +13,7 @@ use crate::{
     model::{bond::orphaned_by, task::TaskState},
     runtime::{
         agent_status::STOPPED_BY_OPERATOR,
+        mailbox_alerts,
         node::Node,
         orchestrator::{Casualties, Casualty},
         views::Reason,
@@ -99,7 +100,11 @@ impl Operator {
         stopped.sort_by_key(|c| std::cmp::Reverse(c.since));
         let told = stopped.into_iter().take(FEW).map(|c| {
             let message = format!("{} is stopped: {}", c.subject, c.reason);
-            reason("agent_stopped", c.since, message, format!("greenroom agents restart {}", c.subject))
+            let remedy = format!(
+                "greenroom crashes ls --groups shows why; when that is mended: greenroom agents restart {}",
+                c.subject
+            );
+            reason("agent_stopped", c.since, message, remedy)
         });
         told.collect()
     }
@@ -135,7 +140,7 @@ impl Operator {
         let flooded = self.node.kinds.iter().flat_map(|kind| kind.flooded()).take(FEW);
         let told = flooded.map(|(subject, since)| {
             let message = format!("the mailbox of {subject} is nearly full");
-            let remedy = format!("greenroom tree shows what it is at; agents restart {subject} --clear");
+            let remedy = mailbox_alerts::remedy(&subject);
             reason("mailbox_full", since, message, remedy)
         });
         told.collect()
