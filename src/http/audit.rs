@@ -47,6 +47,15 @@ struct Before(Value);
 /// What is there now.
 struct Now(Value);
 
+struct DryRun;
+
+/// Has it written down that nothing was to be done.
+pub(super) fn dry_run(request: &HttpRequest, is: bool) {
+    if is {
+        request.extensions_mut().insert(DryRun);
+    }
+}
+
 /// Has it written down how it is after what was asked for, under `now`.
 pub(super) fn now(request: &HttpRequest, found: Value) {
     request.extensions_mut().insert(Now(found));
@@ -110,7 +119,9 @@ async fn carry_out(
         Some(Now(value)) => Some(with_now(act.after, kept(&value))),
         None => act.after,
     };
-    ctx.operator.end_act(&Act { outcome: Some(outcome(&answered).to_owned()), before, after, ..act }).await;
+    let dry_run = answered.request().extensions_mut().remove::<DryRun>().is_some();
+    let outcome = if dry_run { act::DRY_RUN } else { outcome(&answered) };
+    ctx.operator.end_act(&Act { outcome: Some(outcome.to_owned()), before, after, ..act }).await;
     Ok(answered)
 }
 

@@ -80,15 +80,16 @@ impl Feed {
     fn seat(&self, token: Option<&str>) -> Result<Seat, Problem> {
         let (most, mut open) = (self.most, self.open.lock());
         let own = token.map_or(0, |token| open.of.get(token).copied().unwrap_or_default());
-        if open.all >= most || own >= most.div_ceil(2) {
-            return Err(Problem::new(
-                "overloaded",
-                format!(
-                    "{} event streams are open, {own} with this token: no more than {MAX_STREAMS} may be, nor than half the \
-                     files that the process may open (ulimit -n), and half of those with one token",
-                    open.all
-                ),
-            ));
+        if own >= most.div_ceil(2) {
+            let why = format!("{own} event streams are open with this token: half of the {most} that may be");
+            return Err(Problem::new("overloaded", why));
+        }
+        if open.all >= most {
+            let why = format!(
+                "{most} event streams are open: no more may be ({MAX_STREAMS}, or half of the files that the process \
+                 may open, ulimit -n)"
+            );
+            return Err(Problem::new("overloaded", why));
         }
         open.all += 1;
         if let Some(token) = token {

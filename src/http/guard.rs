@@ -29,6 +29,9 @@ use crate::model::{
     event::{self, Event, Level},
 };
 
+/// So many characters of a path are told in the log.
+const MAX_PATH: usize = 256;
+
 /// The first and the last of all: refuses what nobody should see, and measures.
 pub(super) async fn front(
     mut request: ServiceRequest,
@@ -50,6 +53,9 @@ pub(super) async fn front(
             .field("request", id.to_str().unwrap_or_default())
             .field("method", method)
             .field("route", route.clone())
+            .field("path", path_of(answered.request()))
+            .field_opt("who", who_of(answered.request()))
+            .field_opt("by", address_of(answered.request(), ctx.settings.http.behind_proxy))
             .field("status", code)
             .field_opt("code", problem.map(Problem::code))
             .field_opt("error", problem.map(Problem::detail))
@@ -58,13 +64,13 @@ pub(super) async fn front(
         ctx.logger.emit(event);
     }
     if let Some(ctx) = ctx.as_ref().filter(|_| is_attempt(&answered)) {
-        let who = answered.request().extensions().get::<Caller>().map(|caller| caller.me().name);
         let event = Event::new(Level::Warn, event::HTTP_REFUSED, "http")
             .field("request", id.to_str().unwrap_or_default())
             .field("method", method)
             .field("route", route.clone())
             .field("status", code)
-            .field_opt("who", who)
+            .field("path", path_of(answered.request()))
+            .field_opt("who", who_of(answered.request()))
             .field_opt("by", address_of(answered.request(), ctx.settings.http.behind_proxy));
         ctx.logger.emit(event);
     }
@@ -84,6 +90,15 @@ pub(super) async fn front(
     }
     let patience = ctx.map_or(Duration::ZERO, |ctx| ctx.settings.http.timeout);
     Ok(until_sent(paced(answered, patience), answering))
+}
+
+/// The path that was asked for, cut where it is long: whom it was about.
+fn path_of(request: &HttpRequest) -> String {
+    request.path().chars().take(MAX_PATH).collect()
+}
+
+fn who_of(request: &HttpRequest) -> Option<String> {
+    request.extensions().get::<Caller>().map(|caller| caller.me().name)
 }
 
 /// Whether somebody tried what they may not. Who has shown nothing yet, as a browser before its login, did not.

@@ -151,6 +151,7 @@ pub(super) async fn retry_many(ctx: Data<Ctx>, request: HttpRequest, body: Body)
     let swept = ctx.operator.retry_many(&asked).await?;
     let state = asked.filter.state.unwrap_or(TaskState::Failed);
     audit::before(&request, Some(json!({"state": state, "tasks": swept.count})));
+    audit::dry_run(&request, swept.dry_run);
     ok(&swept)
 }
 
@@ -164,6 +165,7 @@ pub(super) async fn dismiss(ctx: Data<Ctx>, request: HttpRequest) -> Answer {
 pub(super) async fn dismiss_many(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
     let swept = ctx.operator.dismiss_many(&body.read::<DismissRequest>()?).await?;
     audit::before(&request, Some(json!({"state": TaskState::Failed, "tasks": swept.count})));
+    audit::dry_run(&request, swept.dry_run);
     ok(&swept)
 }
 

@@ -49,3 +49,5 @@ impl Act {
 
 /// The outcome of what was done.
 pub const OK: &str = "ok";
+/// The outcome of what was only tried out: nothing was done.
+pub const DRY_RUN: &str = "dry_run";

@@ -112,7 +112,10 @@ fn what_was_there_before_is_written_down() {
     let id = task.json["id"].as_str().unwrap();
     node.post(&format!("/api/v1/tasks/{id}/signals/later"), "1");
     assert!(before(&node, "task.signal")["state"].is_string());
+    node.post("/api/v1/tasks/retry", r#"{"filter":{},"dry_run":true}"#);
+    assert_eq!(acts(&node, "?action=tasks.retry")[0]["outcome"], "dry_run", "nothing was done");
     node.post("/api/v1/tasks/retry", r#"{"filter":{}}"#);
+    assert_eq!(acts(&node, "?action=tasks.retry")[0]["outcome"], "ok");
     assert_eq!(before(&node, "tasks.retry"), json!({"state": "failed", "tasks": 0}));
 }
 

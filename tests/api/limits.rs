@@ -142,6 +142,9 @@ fn a_request_has_an_id_by_which_it_is_found_in_the_log() {
     assert_eq!(told.len(), 1, "{}", node.log());
     for (field, value) in [
         ("request", json!("trace-7")),
+        ("path", json!(path)),
+        ("who", json!("node")),
+        ("by", json!("127.0.0.1")),
         ("status", json!(500)),
         ("code", json!("handler_failed")),
         ("error", json!("no")),
