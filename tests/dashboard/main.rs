@@ -9,9 +9,12 @@ mod connection;
 mod pages;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod seed;
 #[path = "../support/mod.rs"]
 mod support;
+mod troubles;
 
 use browser::Browser;
 use support::Node;
