@@ -31,7 +31,12 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
             _ => format!("{program} schema prints what every message holds"),
         },
         "too_large" => format!("{program} config show tells how much may be sent (limits.*)"),
-        "timed_out" => format!("nothing happened: try again; {program} tree shows what takes so long"),
+        "timed_out" => match thing {
+            Thing::Agent { kind, key } => {
+                format!("{program} agents show {kind}/{key} shows what it is at, and what waits")
+            }
+            _ => format!("{program} tree shows what takes so long"),
+        },
         "slow" => "try again, on a better connection".to_owned(),
         "idempotency_conflict" => "take another --idempotency-key for another request".to_owned(),
         "precondition_failed" => "look again, and name the version that you see".to_owned(),

@@ -117,7 +117,22 @@ impl Clearing {
         if self.clear {
             self.care.confirm(&format!("{action} {subject}, and reject the messages that wait?"))?;
         }
-        act(session, &self.one.agent, action, self.clear.then(|| json!({"clear": true})))
+        let found: Option<AgentInfo> =
+            session.client()?.get(&agent_path(name)).ok().and_then(|reply| reply.read().ok());
+        act(session, &self.one.agent, action, self.clear.then(|| json!({"clear": true})))?;
+        if let Some(agent) = found.filter(|_| !session.json()) {
+            agent.message.into_iter().filter(|_| action != "pause").for_each(|message| {
+                out::note(&format!(
+                    "its turn ({message}, for {}) is asked to end, and cut short and undone if it does not",
+                    when::span(agent.since_ms.unwrap_or_default())
+                ));
+            });
+            let waiting = agent.mailbox.depth;
+            if self.clear && waiting > 0 {
+                out::note(&format!("about {waiting} messages that waited are refused"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -225,8 +240,7 @@ fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     fact("node", agent.node);
     fact("mailbox", format!("{} of {}", agent.mailbox.depth, agent.mailbox.capacity));
     if let Some(message) = agent.message {
-        let since = Duration::from_millis(agent.since_ms.unwrap_or_default());
-        fact("handles", format!("{message}, for {}", print_duration(since)));
+        fact("handles", format!("{message}, for {}", when::span(agent.since_ms.unwrap_or_default())));
     }
     fact("restarts", agent.restarts.to_string());
     if let Some(bytes) = agent.state_bytes {

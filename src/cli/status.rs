@@ -10,7 +10,10 @@ use super::{
     out::{self, Paint},
     when,
 };
-use crate::runtime::views::{Status, TreeNode, Verdict};
+use crate::{
+    model::supervision::CrashReport,
+    runtime::views::{Status, TreeNode, Verdict},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -68,6 +71,11 @@ fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
         "up",
         format!("{up} · version {} · {} in memory", out::plain(&status.version), out::size(node.rss_bytes)),
     );
+    if node.rescued > 0 {
+        let rescued = format!("tasks rescued at the start: {}", node.rescued);
+        lines.push(format!("           {rescued}; the process before ended without a word"));
+    }
+    let mut fact = |name: &str, text: String| lines.push(format!("{name:>9}: {text}"));
     fact("agents", counts(&status.agents));
     fact("tasks", counts(&status.tasks));
     if status.tasks.get("failed").is_some_and(|n| *n > 0) {
@@ -79,9 +87,10 @@ fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
     fact("cache", facts(&status.cache));
     let crashes = &status.crashes;
     fact("crashes", format!("{} in the last hour", crashes.last_hour));
-    for crash in crashes.recent.iter().take(5) {
+    for (crash, n) in alike(&crashes.recent).into_iter().take(5) {
+        let times = if n > 1 { format!(" ({n} of these)") } else { String::new() };
         lines.push(format!(
-            "           {}  {}  {}: {}  {}",
+            "           {}  {}  {}: {}{times}  {}",
             when::relative(status.at, crash.at),
             out::plain(&crash.subject),
             out::plain(crash.reason.kind.name()),
@@ -90,6 +99,21 @@ fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// The last crash of each sort, and how many of these there are: of one agent, with the same reason.
+fn alike(crashes: &[CrashReport]) -> Vec<(&CrashReport, usize)> {
+    let mut sorts: Vec<(&CrashReport, usize)> = Vec::new();
+    for crash in crashes {
+        let same = |(other, _): &&mut (&CrashReport, usize)| {
+            other.subject == crash.subject && other.reason.message == crash.reason.message
+        };
+        match sorts.iter_mut().find(same) {
+            Some((_, n)) => *n += 1,
+            None => sorts.push((crash, 1)),
+        }
+    }
+    sorts
 }
 
 fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
@@ -144,8 +168,12 @@ fn branch(node: &TreeNode, first: &str, rest: &str, paint: Paint, lines: &mut Ve
     if node.depth > 0 {
         line.push_str(&format!("  waiting {}", node.depth));
     }
-    if let Some(current) = &node.current {
-        line.push_str(&format!("  {}", paint.dim(&out::plain(current))));
+    let current = match (&node.message, node.since_ms) {
+        (Some(message), Some(ms)) => Some(format!("{message} for {}", when::span(ms))),
+        _ => node.current.clone(),
+    };
+    if let Some(current) = current {
+        line.push_str(&format!("  {}", paint.dim(&out::plain(&current))));
     }
     lines.push(line);
     let last = node.children.len().saturating_sub(1);
@@ -171,7 +199,7 @@ mod tests {
                 "remedy": "greenroom agents ls --status stopped"}],
             "version": "0.1.0",
             "node": {"id": "b1", "name": "eu-1", "pid": 7, "started_at": "2026-01-01T10:00:00Z",
-                "uptime_ms": 7_200_000, "rss_bytes": 1_048_576},
+                "uptime_ms": 7_200_000, "rss_bytes": 1_048_576, "rescued": 2},
             "agents": {"active": 2, "stopped": 1, "idle": 0}, "tasks": {"failed": 3},
             "store": {"kind": "sqlite", "up": true, "size_bytes": 2048}, "cache": {"kind": "memory"},
             "crashes": {"last_hour": 0, "recent": []}, "at": "2026-01-01T12:00:00Z"
@@ -183,6 +211,7 @@ mod tests {
     → greenroom agents ls --status stopped
      node: b1 · pid 7 · http://127.0.0.1:7710
        up: 2 h · version 0.1.0 · 1.0 MiB in memory
+           tasks rescued at the start: 2; the process before ended without a word
    agents: 2 active · 1 stopped
     tasks: 3 failed
            → greenroom tasks dead
@@ -190,6 +219,21 @@ mod tests {
     cache: kind memory
   crashes: 0 in the last hour";
         assert_eq!(render(&status, "http://127.0.0.1:7710", "greenroom", Paint::NONE), expected);
+    }
+
+    #[test]
+    fn crashes_that_are_alike_are_told_once() {
+        let crash = |id: &str, subject: &str, message: &str| -> CrashReport {
+            serde_json::from_value(json!({
+                "id": id, "at": "2026-01-01T12:00:00Z", "subject": subject,
+                "reason": {"kind": "panic", "message": message}, "repeat": 1,
+                "decision": {"action": "leave"}, "max_restarts": 10, "within_ms": 60_000
+            }))
+            .unwrap()
+        };
+        let all = [crash("3", "c/a", "boom"), crash("2", "c/b", "boom"), crash("1", "c/a", "boom")];
+        let told: Vec<_> = alike(&all).into_iter().map(|(crash, n)| (&*crash.id, n)).collect();
+        assert_eq!(told, [("3", 2), ("2", 1)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -320,6 +320,7 @@ pub(crate) async fn launch(
         root_actors::supervise("watchdog", &node, &keepers, watchdog::watch);
     }
 
+    node.rescued.store(ownership.rescued, Ordering::Relaxed);
     let event =
         Event::new(Level::Info, event::NODE_STARTED, format!("node:{}", node.settings.load().node.name))
             .field("store", node.store.name())

@@ -73,6 +73,8 @@ pub(crate) struct Node {
     pub boot: Uuid,
     pub started: Instant,
     pub started_at: Timestamp,
+    /// Tasks that were rescued when it started.
+    pub rescued: AtomicU64,
     /// What is in force; some of it may change while the node runs.
     pub settings: ArcSwap<config::Settings>,
     pub configuration: Configuration,
@@ -166,6 +168,7 @@ impl Node {
                 boot: parts.boot,
                 started: parts.started,
                 started_at: clock::now(),
+                rescued: AtomicU64::new(0),
                 configuration: Configuration::new(parts.layers, parts.settings.clone(), built.sections),
                 settings: ArcSwap::new(parts.settings),
                 logger: parts.logger,

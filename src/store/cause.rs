@@ -39,14 +39,16 @@ impl Cause {
     /// What to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::DiskFull => "make room on the store's device",
+            Self::DiskFull => "make room on the store's device; greenroom doctor shows where it is",
             Self::ReadOnly => "the store takes no writes: is it a standby, or its device read-only?",
             Self::TooManyConnections => "raise the server's max_connections, or lower store.pool_size",
             Self::PoolExhausted => "raise store.pool_size, or look for long statements on the server",
             Self::StatementTimeout => {
                 "look for locks and long statements on the server, or raise its timeout"
             }
-            Self::Unreachable => "is the server up, and reached from here?",
+            Self::Unreachable => {
+                "is the server up, and reached from here? greenroom doctor shows its address"
+            }
             Self::Other => "look at the error, and at the server's own log",
         }
     }

@@ -146,6 +146,7 @@ impl Operator {
             started_at: self.node.started_at,
             uptime_ms: millis(self.node.uptime()),
             rss_bytes: rss_bytes(),
+            rescued: self.node.rescued.load(Ordering::Relaxed),
         }
     }
 }

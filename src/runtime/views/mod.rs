@@ -117,6 +117,9 @@ pub struct NodeInfo {
     pub uptime_ms: u64,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// Tasks that it has rescued at its start from processes that had ended without a word: killed, or by a fault.
+    #[serde(default)]
+    pub rescued: u64,
 }
 
 /// A summary of the crashes.

@@ -88,10 +88,10 @@ function linked(message) {
   return first ? [subject(first[1]), first[2]] : message;
 }
 
+// The commands in it can be copied: each ends where something is said of it.
 function remedyLine(remedy) {
-  const at = remedy.indexOf("greenroom ");
-  if (at < 0) return h("div", { class: "remedy" }, "→ ", remedy);
-  return h("div", { class: "remedy" }, "→ ", remedy.slice(0, at), command(remedy.slice(at)));
+  const pieces = remedy.split(/(greenroom .+?(?= (?:tells|shows|says) |[;,] |$))/);
+  return h("div", { class: "remedy" }, "→ ", pieces.map((piece, n) => (n % 2 === 1 ? command(piece) : piece)));
 }
 
 function rate([name, unit, of]) {
