@@ -15,11 +15,15 @@ use std::{
     task::{Context, Waker},
 };
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 pub(crate) use super::queue::Entrance;
 use super::{Agent, Envelope, host::Host, messages::EnvelopeOf, queue::Queue, table::Keyed};
-use crate::model::{id::AgentId, supervision::Budget};
+use crate::{
+    clock,
+    model::{id::AgentId, supervision::Budget},
+};
 
 /// Who an agent is.
 #[derive(Debug)]
@@ -216,7 +220,13 @@ impl<A: Agent> Lane<A> {
                 Some(NotTaken::Full)
             }
             Entrance::Open | Entrance::Paused => None,
-            Entrance::Shut(why) => Some(NotTaken::Shut(why.clone())),
+            Entrance::Shut(shut) => {
+                // a task waits in the store
+                if !manner.is_task {
+                    shut.refuse(clock::now());
+                }
+                Some(NotTaken::Shut(shut.why.clone()))
+            }
             Entrance::Closing => Some(NotTaken::Closing),
         }
     }
@@ -341,6 +351,14 @@ impl<A: Agent> Lane<A> {
         woken.wake();
         if start {
             self.activator.activate(self.clone());
+        }
+    }
+
+    /// How many messages were refused since it was shut, and when the last one was.
+    pub(crate) fn refused(&self) -> Option<(u64, Timestamp)> {
+        match &self.queue.lock().entrance {
+            Entrance::Shut(shut) => shut.refused(),
+            Entrance::Open | Entrance::Paused | Entrance::Closing => None,
         }
     }
 
@@ -559,7 +577,7 @@ mod tests {
         assert!(lane.push(letter(1)).is_ok());
         assert!(lane.place(Manner { is_task: false, urgent: true }, letter(2), |l| l).is_ok());
         assert!(!lane.detach());
-        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [2, 1]);
+        assert_eq!(numbers(lane.set_entrance(Entrance::shut("it is stopped"))), [2, 1]);
         assert!(!lane.has_urgent(), "its cell would look for it after each turn, for ever");
         assert!(lane.detach());
         let mut batch = VecDeque::new();
@@ -581,7 +599,7 @@ mod tests {
         assert!(lane.place_many(false, &mut many, letter).is_ok());
         assert!(take(&lane, &mut batch));
         assert_eq!(numbers(batch), [1, 2, 3, 4, 5, 6]);
-        lane.set_entrance(Entrance::Shut("it is stopped".into()));
+        lane.set_entrance(Entrance::shut("it is stopped"));
         assert!(lane.place_many(false, &mut many, letter).is_ok(), "nothing is always taken");
         many.push_back(7);
         assert!(matches!(lane.place_many(false, &mut many, letter), Err(NotTaken::Shut(_))));
@@ -589,7 +607,7 @@ mod tests {
         lane.set_entrance(Entrance::Open);
         assert!(lane.push(letter(6)).is_ok() && lane.place_many(true, &mut many, letter).is_ok());
         assert!(lane.has_urgent());
-        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [7, 6]);
+        assert_eq!(numbers(lane.set_entrance(Entrance::shut("it is stopped"))), [7, 6]);
     }
 
     /// Counts how often it is woken.
@@ -755,7 +773,7 @@ mod tests {
         assert!(lane.set_entrance(Entrance::Paused).is_empty());
         assert!(lane.push(letter(1)).is_ok());
         assert!(!take(&lane, &mut batch));
-        assert_eq!(numbers(lane.set_entrance(Entrance::Shut("it is stopped".into()))), [1]);
+        assert_eq!(numbers(lane.set_entrance(Entrance::shut("it is stopped"))), [1]);
         assert!(matches!(lane.push(letter(2)), Err((NotTaken::Shut(_), _))));
     }
 
@@ -764,12 +782,10 @@ mod tests {
         let (lane, mut batch) = (lane(8), VecDeque::from([letter(1)]));
         let seen = lane.decided();
         lane.decide(Entrance::Open);
-        assert!(lane.found(seen, Entrance::Shut("it was stopped".into())).is_none());
+        assert!(lane.found(seen, Entrance::shut("it was stopped")).is_none());
         lane.abandon(&mut batch);
         assert_eq!((lane.entrance(), lane.depth(), batch.len()), (Entrance::Open, 1, 0));
-        assert!(
-            lane.found(lane.decided(), Entrance::Shut("it is stopped".into())).is_some_and(|l| l.len() == 1)
-        );
+        assert!(lane.found(lane.decided(), Entrance::shut("it is stopped")).is_some_and(|l| l.len() == 1));
         batch.push_back(letter(2));
         lane.abandon(&mut batch);
         assert_eq!((lane.depth(), numbers(batch)), (0, vec![2]), "nobody would run it: it is to be answered");

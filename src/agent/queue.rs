@@ -1,6 +1,15 @@
 //! The queue of a lane, kept under the lane's lock.
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use jiff::Timestamp;
 
 use crate::model::supervision::Budget;
 
@@ -11,9 +20,49 @@ pub(crate) enum Entrance {
     /// Messages wait, to the bound; no cell is started.
     Paused,
     /// Messages are refused, for this reason.
-    Shut(Arc<str>),
+    Shut(Arc<Shut>),
     /// The node is going down: nothing is taken any more.
     Closing,
+}
+
+/// Why messages are refused, and how many have been.
+#[derive(Debug)]
+pub(crate) struct Shut {
+    pub why: Arc<str>,
+    refused: AtomicU64,
+    /// In milliseconds; 0: none has been.
+    last: AtomicI64,
+}
+
+impl Shut {
+    /// One more was refused.
+    pub(super) fn refuse(&self, now: Timestamp) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.last.store(now.as_millisecond(), Ordering::Relaxed);
+    }
+
+    /// How many were, and when the last one was.
+    pub(crate) fn refused(&self) -> Option<(u64, Timestamp)> {
+        let n = self.refused.load(Ordering::Relaxed);
+        (n > 0)
+            .then(|| Timestamp::from_millisecond(self.last.load(Ordering::Relaxed)).ok().map(|at| (n, at)))?
+    }
+}
+
+impl PartialEq for Shut {
+    fn eq(&self, other: &Self) -> bool {
+        self.why == other.why
+    }
+}
+
+impl Eq for Shut {}
+
+impl Entrance {
+    /// Messages are refused, for this reason.
+    pub(crate) fn shut(why: impl Into<Arc<str>>) -> Self {
+        let (refused, last) = (AtomicU64::new(0), AtomicI64::new(0));
+        Self::Shut(Arc::new(Shut { why: why.into(), refused, last }))
+    }
 }
 
 /// Who waits for room, in the order of their coming.

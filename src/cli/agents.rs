@@ -239,6 +239,9 @@ fn show(session: &Session<'_>, name: &AgentName) -> Result<(), Failure> {
     fact("version", format!("{} (epoch {})", agent.version, agent.epoch));
     fact("node", agent.node);
     fact("mailbox", format!("{} of {}", agent.mailbox.depth, agent.mailbox.capacity));
+    if let Some(at) = agent.mailbox.refused_at {
+        fact("refused", format!("{} messages since then, the last {}", agent.mailbox.refused, when::ago(at)));
+    }
     if let Some(message) = agent.message {
         fact("handles", format!("{message}, for {}", when::span(agent.since_ms.unwrap_or_default())));
     }

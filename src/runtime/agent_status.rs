@@ -40,7 +40,7 @@ impl Standing {
     pub(crate) fn stopped(kind: &str, key: &str, why: &str) -> Self {
         Self {
             status: StoredStatus::Stopped,
-            entrance: Entrance::Shut(stopped_text(&format!("{kind}/{key}"), why)),
+            entrance: Entrance::shut(stopped_text(&format!("{kind}/{key}"), why)),
             control: Control::Cut,
             why: Some(why.to_owned()),
             action: Action::Stop,

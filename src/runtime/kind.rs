@@ -297,7 +297,8 @@ impl<A: Agent> AnyKind for Kind<A> {
 
     fn mailbox(&self, key: &str) -> MailboxInfo {
         let lane = self.directory.get().and_then(|d| d.lanes.get(key));
-        lane.map_or(MailboxInfo { depth: 0, capacity: self.policy.mailbox }, |lane| mailbox(&lane))
+        let none = MailboxInfo { capacity: self.policy.mailbox, ..MailboxInfo::default() };
+        lane.map_or(none, |lane| mailbox(&lane))
     }
 
     fn is_paused(&self, key: &str) -> bool {
@@ -337,7 +338,7 @@ impl<A: Agent> AnyKind for Kind<A> {
     fn set_entrance(&self, key: &str, entrance: Entrance) {
         let Ok(lane) = self.lane(key) else { return };
         let why = match &entrance {
-            Entrance::Shut(why) => why.to_string(),
+            Entrance::Shut(shut) => shut.why.to_string(),
             _ => format!("{} is paused", lane.name.subject()),
         };
         turn_away(&lane, lane.decide(entrance), &AskError::WrongState(why));
@@ -539,7 +540,7 @@ mod tests {
         }
         let held = kind.lane("held").unwrap();
         kind.set_entrance("paused", Entrance::Paused);
-        kind.set_entrance("stopped", Entrance::Shut("it is stopped".into()));
+        kind.set_entrance("stopped", Entrance::shut("it is stopped"));
         assert!(kind.lane("told").unwrap().push(Letter::new(Tick {}, ReplyTo::Nobody, None)).is_ok());
         let (policy, crashed) = (*kind.policy.restart.read(), kind.lane("crashed").unwrap());
         crashed.judge(|budget| decide(&policy, budget, 1, second, 1.0));

@@ -64,5 +64,7 @@ impl<A: Agent> Live<A> {
 
 /// What waits in a lane.
 pub(crate) fn mailbox<A: Agent>(lane: &Lane<A>) -> MailboxInfo {
-    MailboxInfo { depth: lane.depth(), capacity: lane.capacity() }
+    let (refused, refused_at) = lane.refused().unzip();
+    let refused = refused.unwrap_or_default();
+    MailboxInfo { depth: lane.depth(), capacity: lane.capacity(), refused, refused_at }
 }

@@ -52,3 +52,23 @@ fn that_a_mailbox_is_half_empty_is_told_although_its_agent_was_restarted_in_betw
     assert_eq!(node.ask("slow", "Get", "").json, json!({"total": 8}), "what waited has run");
     assert_eq!(node.get("/api/v1/status").json["verdict"], "ok");
 }
+
+/// Whoever is to start an agent again has to know whether those have stopped who made it crash.
+#[test]
+fn what_a_stopped_agent_refuses_is_counted_until_it_is_started_again() {
+    let node = Node::start(&[]);
+    node.ask("a", "Add", r#"{"n":1}"#);
+    assert_eq!(node.post("/api/v1/agents/counter/a/stop", "").status, 202);
+    let mailbox = || node.get("/api/v1/agents/counter/a").json["mailbox"].clone();
+    assert_eq!((&mailbox()["refused"], &mailbox()["refused_at"]), (&json!(0), &json!(null)));
+    for _ in 0..3 {
+        node.ask("a", "Add", r#"{"n":1}"#).is_problem(409, "wrong_state");
+    }
+    // a task is parked
+    node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Get"}"#);
+    until("the task is parked", || node.get("/api/v1/tasks?state=parked").text.contains("counter/a"));
+    assert_eq!(mailbox()["refused"], 3);
+    assert!(mailbox()["refused_at"].is_string(), "{}", mailbox());
+    assert_eq!(node.post("/api/v1/agents/counter/a/restart", "").status, 202);
+    assert_eq!(mailbox()["refused"], 0);
+}

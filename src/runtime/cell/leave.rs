@@ -111,7 +111,7 @@ impl<A: Agent> Runner<A> {
     /// Shuts the lane and answers what waits.
     pub(super) fn shut(&mut self, why: &Arc<str>) {
         self.drop_agent();
-        if let Some(handed_back) = self.lane.found(self.decided, Entrance::Shut(why.clone())) {
+        if let Some(handed_back) = self.lane.found(self.decided, Entrance::shut(why.clone())) {
             self.batch.extend(handed_back);
         }
         self.let_go();
@@ -129,7 +129,7 @@ impl<A: Agent> Runner<A> {
         self.lane.abandon(&mut self.batch);
         self.detached = true;
         let error = match self.lane.entrance() {
-            Entrance::Shut(why) => AskError::WrongState(why.to_string()),
+            Entrance::Shut(shut) => AskError::WrongState(shut.why.to_string()),
             Entrance::Open | Entrance::Paused => {
                 AskError::WrongState(format!("{} is paused", self.subject()))
             }

@@ -234,7 +234,7 @@ impl Operator {
             (Action::Stop, _) => {
                 let why = STOPPED_BY_OPERATOR;
                 let text = format!("{subject} is {why}; greenroom agents restart {subject}");
-                (StoredStatus::Stopped, Entrance::Shut(text.into()), Control::Cut, Some(why))
+                (StoredStatus::Stopped, Entrance::shut(text), Control::Cut, Some(why))
             }
             (Action::Pause, StoredStatus::Normal | StoredStatus::Paused) => {
                 (StoredStatus::Paused, Entrance::Paused, Control::Leave, Some("paused by an operator"))
@@ -251,7 +251,7 @@ impl Operator {
                 let text =
                     format!("{subject} is quarantined by an operator; greenroom agents release {subject}");
                 let why = Some("quarantined by an operator");
-                (StoredStatus::Quarantined, Entrance::Shut(text.into()), Control::Cut, why)
+                (StoredStatus::Quarantined, Entrance::shut(text), Control::Cut, why)
             }
             (Action::Release, StoredStatus::Quarantined) => {
                 if let Some(row) = &row {

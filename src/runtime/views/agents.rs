@@ -12,6 +12,13 @@ pub struct MailboxInfo {
     pub depth: usize,
     /// Its capacity.
     pub capacity: usize,
+    /// Of an agent that was stopped or quarantined: messages that have been refused since; tasks are parked instead.
+    #[serde(default)]
+    pub refused: u64,
+    /// When the last of those was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::model::units::moment")]
+    pub refused_at: Option<Timestamp>,
 }
 
 /// An agent.

@@ -78,6 +78,7 @@ function head(agent) {
       ["Because", agent.reason, true],
       ["Handles", agent.message && [agent.message, h("span", { class: "faint" }, ` for ${duration(agent.since_ms)}`)]],
       ["Mailbox", [count(mailbox.depth), h("span", { class: "faint" }, ` of ${count(mailbox.capacity)}`)]],
+      ["Refused since", mailbox.refused > 0 && [plural(mailbox.refused, "message"), h("span", { class: "faint" }, ", the last "), ago(mailbox.refused_at)]],
       ["Restarts", agent.restarts > 0 ? h("span", { class: "warn-text" }, count(agent.restarts)) : "0"],
       ["Version", count(agent.version)],
       ["State", agent.state_bytes === undefined ? "none yet" : size(agent.state_bytes)],
