@@ -8,7 +8,7 @@ use super::{
     agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, schema,
     status, tasks, tokens, tools,
 };
-use crate::config::Sources;
+use crate::config::{Secret, Sources};
 
 /// A durable actor runtime for agents.
 #[derive(Debug, Parser)]
@@ -45,7 +45,7 @@ pub(super) struct Common {
     pub config: Vec<PathBuf>,
     /// Set a configuration key
     #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
-    pub set: Vec<String>,
+    pub set: Vec<Secret>,
     /// The directory of the node's files
     #[arg(long, value_name = "DIR", global = true, help_heading = "Configuration")]
     pub data_dir: Option<PathBuf>,
@@ -68,7 +68,7 @@ pub(super) struct Common {
         global = true,
         help_heading = "Connection"
     )]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// Also trust this certificate authority (a PEM file)
     #[arg(
         long,
@@ -92,7 +92,7 @@ impl Common {
     pub fn sources(&self) -> Sources {
         Sources {
             files: self.config.clone(),
-            sets: self.set.clone(),
+            sets: self.set.iter().map(|set| set.reveal().to_owned()).collect(),
             data_dir: self.data_dir.clone(),
             ..Sources::of_process()
         }
@@ -269,6 +269,23 @@ mod tests {
             "agents show tool:fs.read",
             "agents show Counter/a",
             "agents send counter/a",
+    #[test]
+    fn no_secret_of_a_command_line_is_printed() {
+        const CANARY: &str = "canary-0a9c";
+        let (token, set) = (format!("--token={CANARY}"), format!("--set=http.token={CANARY}"));
+        let mut read = parse(&["status", &token, &set]).unwrap();
+        read.common.data_dir = Some("here".into());
+        let sources = Sources {
+            env: vec![("DATABASE_URL".into(), CANARY.into())],
+            stored: vec![("app.x".into(), CANARY.into())],
+            overrides: vec![("app.y".into(), CANARY.into())],
+            ..read.common.sources()
+        };
+        assert_eq!(sources.sets, [format!("http.token={CANARY}")]);
+        let printed = format!("{read:?} {sources:?}");
+        assert!(!printed.contains(CANARY) && printed.contains("here"), "{printed}");
+    }
+
             "agents send counter/a Add {} --tell --submit",
             "agents send counter/a Add {} --tell --idempotency-key k",
             "agents send counter/a Add {} --timeout 30",

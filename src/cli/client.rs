@@ -18,7 +18,10 @@ use super::{
     limit::Rest,
     trust,
 };
-use crate::http::{Announcement, Token, url_of};
+use crate::{
+    config::Secret,
+    http::{Announcement, Token, url_of},
+};
 
 /// How long an answer may take that does not wait for anything.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,7 +41,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 pub(super) struct Client {
     agent: Agent,
     url: String,
-    token: Option<String>,
+    token: Option<Secret>,
     program: String,
 }
 
@@ -86,8 +89,8 @@ pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
 impl Client {
     /// The node that the arguments, the environment or the configuration name.
     pub fn of(session: &Session<'_>) -> Result<Self, Failure> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let (url, token) = (given(&session.common.url), given(&session.common.token));
+        let url = session.common.url.clone().filter(|url| !url.trim().is_empty());
+        let token = session.common.token.clone().filter(|token| !token.reveal().trim().is_empty());
         let (url, token) = match (url, token) {
             (Some(url), Some(token)) => (url, Some(token)),
             (url, token) => {
@@ -99,7 +102,7 @@ impl Client {
                     || announced().map_or_else(|| url_of(bind, &settings.http), |announced| announced.url);
                 let token = match token {
                     Some(token) => Some(token),
-                    None => Token::find(&settings)?.map(|token| token.reveal().to_owned()),
+                    None => Token::find(&settings)?.map(Token::into_secret),
                 };
                 (url.unwrap_or_else(own), token)
             }
@@ -255,7 +258,7 @@ impl Client {
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
         }
         request
     }
