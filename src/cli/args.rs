@@ -234,7 +234,7 @@ mod tests {
             "tool show fs.read",
             "tools call fs.read -",
             "crashes ls",
-            "crashes ls --groups",
+            "crashes ls --groups --since 1h",
             "crashes show x",
             "events -f -n 20 --event agent.crashed,task.* --subject counter/* --since 10m --jsonl",
             "logs -f -n 20 --level warn --subject counter/a --since 10m",
@@ -242,7 +242,7 @@ mod tests {
             "tokens add ci --scope read --expires 30d",
             "token rm ci",
             "login",
-            "audit --who ci --subject counter/a --action agent.stop -n 5",
+            "audit --who ci --subject counter/a --action agent.stop -n 5 --since 7d --until 2030-01-01T00:00:00Z",
             "audit --all",
             "config show --origin",
             "config check",
@@ -299,6 +299,7 @@ mod tests {
             let words: Vec<&str> = line.split(' ').collect();
             let error = parse(&words).map(|_| ()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
+            "audit --since yesterday",
         }
         assert_eq!(parse(&["--help"]).map(|_| ()).unwrap_err().exit_code(), 0);
     }

@@ -34,6 +34,7 @@ mod node;
 mod nodes;
 mod out;
 mod repair;
+mod period;
 mod schedules;
 mod schema;
 mod sse;

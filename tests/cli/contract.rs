@@ -70,7 +70,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("tools ls", &["-w, --watch"]),
     ("tools show", &["<NAME>"]),
     ("tools call", &["<NAME>", "[JSON]"]),
-    ("crashes ls", &["--groups", "-n, --limit", "--all", "-w, --watch"]),
+    ("crashes ls", &["--groups", "--since", "--until", "-n, --limit", "--all", "-w, --watch"]),
     ("crashes show", &["<ID>"]),
     ("events", &["-f, --follow", "--subject", "--event", "-n", "--since", "--jsonl"]),
     ("logs", &["-f, --follow", "--level", "--subject", "-n", "--since", "--jsonl"]),
@@ -90,7 +90,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("tokens ls", &[]),
     ("tokens add", &["<NAME>"]),
     ("tokens rm", &["<NAME>", "-y, --yes", "--dry-run"]),
-    ("audit", &["--who", "--subject", "--action", "-n, --limit", "--all"]),
+    ("audit", &["--who", "--subject", "--action", "--since", "--until", "-n, --limit", "--all"]),
     ("login", &[]),
     ("completions", &["<SHELL>"]),
 ];
