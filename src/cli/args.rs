@@ -212,6 +212,12 @@ mod tests {
             "agents release counter/a",
             "agents edit counter/a @state.json --if-version 3",
             "agents edit counter/a",
+            "agents edit counter/a {} --if-version 3 -y --dry-run",
+            "agents release counter/a --version 3 -y --dry-run",
+            "tasks resolve x --failed no -y --dry-run",
+            "tasks retry x --dry-run",
+            "tasks dismiss x y --yes --dry-run",
+            "stop --yes --dry-run",
             "agents rollback counter/a --to 3 --dry-run",
             "agents delete counter/a --yes --cancel-tasks",
             "tasks submit counter/a Add {\"n\":1} --in 5m --priority 3 --max-attempts 2 --timeout 5s --after x --wait",
@@ -251,9 +257,10 @@ mod tests {
             "db verify",
             "db backup copy.db",
             "config check --connect",
-            "config init --production --force",
+            "config init --production --force --yes --dry-run",
             "config set log.level debug --dry-run",
             "config unset log.level",
+            "config unset log --yes --dry-run",
             "doctor --json",
             "completions zsh",
         ] {
@@ -262,13 +269,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_wrong_is_a_usage_error() {
-        for line in [
-            "agents show counter",
-            "agents show tool:fs.read",
-            "agents show Counter/a",
-            "agents send counter/a",
     #[test]
     fn no_secret_of_a_command_line_is_printed() {
         const CANARY: &str = "canary-0a9c";
@@ -286,12 +286,20 @@ mod tests {
         assert!(!printed.contains(CANARY) && printed.contains("here"), "{printed}");
     }
 
+    #[test]
+    fn what_is_wrong_is_a_usage_error() {
+        for line in [
+            "agents show counter",
+            "agents show tool:fs.read",
+            "agents show Counter/a",
+            "agents send counter/a",
             "agents send counter/a Add {} --tell --submit",
             "agents send counter/a Add {} --tell --idempotency-key k",
             "agents send counter/a Add {} --timeout 30",
             "tasks submit nowhere Add",
             "tasks submit counter/a Add --at 2030-01-01T00:00:00Z --in 5m",
             "tasks wait",
+            "audit --since yesterday",
             "schedules add nightly @daily",
             "schedules add nightly @daily counter/a Add {} --overlap never",
             "nonsense",
@@ -299,7 +307,6 @@ mod tests {
             let words: Vec<&str> = line.split(' ').collect();
             let error = parse(&words).map(|_| ()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
-            "audit --since yesterday",
         }
         assert_eq!(parse(&["--help"]).map(|_| ()).unwrap_err().exit_code(), 0);
     }

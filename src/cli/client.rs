@@ -48,6 +48,8 @@ pub(super) struct Client {
 /// What the node answered, where that was no problem.
 pub(super) struct Reply {
     pub body: Vec<u8>,
+    /// Its `ETag`.
+    pub tag: Option<String>,
 }
 
 /// What came of sending a request.
@@ -162,11 +164,12 @@ impl Client {
         self.exchange((path, true), |there| there.with_body(("POST", path), JSON, key, body.clone(), wait))
     }
 
-    /// Changes something.
-    pub fn patch(&self, path: &str, document: &Value) -> Result<Reply, Failure> {
+    /// Changes something, if it is as it was seen where a tag is named.
+    pub fn patch(&self, path: &str, document: &Value, if_match: Option<&str>) -> Result<Reply, Failure> {
         let (kind, body) = ("application/merge-patch+json", document.to_string().into_bytes());
+        let tag = if_match.map(|tag| ("If-Match", tag));
         self.exchange((path, true), |there| {
-            there.with_body(("PATCH", path), kind, None, body.clone(), REQUEST_TIMEOUT)
+            there.with_body(("PATCH", path), kind, tag, body.clone(), REQUEST_TIMEOUT)
         })
     }
 
@@ -272,9 +275,10 @@ impl Client {
         let lost = |error: Error| Refused { failure: self.unanswered(&error, writes), owner: None };
         let mut response = sent.map_err(lost)?;
         let status = response.status().as_u16();
+        let tag = response.headers().get("ETag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(lost)?;
         if (200..300).contains(&status) {
-            return Ok(Reply { body });
+            return Ok(Reply { body, tag });
         }
         let document = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let owner = document.get("owner").and_then(Value::as_str).filter(|_| status == 503);
@@ -364,7 +368,7 @@ impl Client {
 
 /// Items as `T`.
 pub(super) fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Failure> {
-    let reply = Reply { body: Value::Array(items).to_string().into_bytes() };
+    let reply = Reply { body: Value::Array(items).to_string().into_bytes(), tag: None };
     reply.read()
 }
 

@@ -34,5 +34,5 @@ pub(super) async fn change(ctx: Data<Ctx>, request: HttpRequest, params: Params,
     let over = if_match(request.headers())?;
     let applied = ctx.operator.configure(&body.read::<Value>()?, over, dry_run).await?;
     audit::before(&request, Some(Change::before(&applied.changed)));
-    Ok(tagged(ok(&applied)?, ctx.operator.configuration().tag))
+    Ok(tagged(ok(&applied)?, &applied.tag))
 }
