@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use greenroom::{Persistence, prelude::*, runtime::operator::PageQuery};
+use greenroom::{Persistence, prelude::*, runtime::operator::CrashQuery};
 
 use super::{
     ground::{Ground, directory},
@@ -90,7 +90,7 @@ pub fn crash(ground: &Ground, n: usize) -> anyhow::Result<()> {
         // What is remembered of the last crashes is full after these, and their backtrace has been read.
         let operator = ground.handle.operator();
         let known = async || -> anyhow::Result<bool> {
-            let groups = operator.crash_groups(&PageQuery::default()).await?.items;
+            let groups = operator.crash_groups(&CrashQuery::default()).await?.items;
             let Some(group) = groups.first() else { return Ok(false) };
             Ok(operator.crash(&group.id.to_string()).await?.backtrace.is_some())
         };

@@ -90,7 +90,7 @@ pub(super) fn invite(access: &Access, announcement: &Announcement) {
     if console.is_terminal() {
         let link = access.first_link(&announcement.url);
         // Where it cannot be written nobody reads it; `greenroom login` prints another.
-        let _ = writeln!(console, "dashboard (once, within 10 minutes): {}", link.url);
+        let _ = writeln!(console, "dashboard (once, within 10 minutes): {}", link.url.reveal());
     }
 }
 

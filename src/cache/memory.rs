@@ -114,7 +114,7 @@ impl Cache for MemoryCache {
     }
 
     fn health(&self) -> Health {
-        Health { up: true, since: self.since, reason: None, lookups: self.stats.lookups() }
+        Health { up: true, since: self.since, reason: None, version: None, lookups: self.stats.lookups() }
     }
 
     async fn put_state(&self, id: AgentId, epoch: i64, version: i64, bytes: Arc<Vec<u8>>) {

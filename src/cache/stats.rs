@@ -42,6 +42,8 @@ pub struct Health {
     pub since: Timestamp,
     /// Why it does not answer.
     pub reason: Option<String>,
+    /// The server's version, where it is on one that says so.
+    pub version: Option<String>,
     /// Look-ups since the start.
     pub lookups: Vec<Lookups>,
 }

@@ -39,7 +39,10 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
         },
         "slow" => "try again, on a better connection".to_owned(),
         "idempotency_conflict" => "take another --idempotency-key for another request".to_owned(),
-        "precondition_failed" => "look again, and name the version that you see".to_owned(),
+        "precondition_failed" => match thing {
+            Thing::Config => format!("{program} config show --origin tells how it is now; then do it again"),
+            _ => "look again, and name the version that you see".to_owned(),
+        },
         "precondition_required" => "name the version that it is about".to_owned(),
         "method_not_allowed" => {
             format!("the node is of another version: {program} doctor shows both")

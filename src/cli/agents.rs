@@ -61,13 +61,7 @@ pub(super) enum Agents {
     /// Quarantine an agent: it handles no messages until it is released
     Quarantine(One),
     /// Release an agent from quarantine
-    Release {
-        #[command(flatten)]
-        agent: One,
-        /// Go on from this kept version [default: the current one]
-        #[arg(long, value_name = "N")]
-        version: Option<i64>,
-    },
+    Release(repair::ReleaseArgs),
     /// Replace an agent's state, from a file or in $EDITOR
     Edit(repair::EditArgs),
     /// Roll an agent's state back to a kept version
@@ -190,10 +184,7 @@ pub(super) fn run(session: &Session<'_>, command: Agents) -> Result<(), Failure>
         Agents::Pause(args) => args.act(session, "pause"),
         Agents::Resume(one) => act(session, &one.agent, "resume", None),
         Agents::Quarantine(one) => act(session, &one.agent, "quarantine", None),
-        Agents::Release { agent, version } => {
-            let how = version.map(|version| json!({"version": version}));
-            act(session, &agent.agent, "release", how)
-        }
+        Agents::Release(args) => repair::release(session, &args),
         Agents::Edit(args) => repair::edit(session, &args),
         Agents::Rollback(args) => repair::rollback(session, &args),
         Agents::Delete(args) => repair::delete(session, &args),
@@ -312,7 +303,12 @@ fn snapshots(session: &Session<'_>, name: &AgentName, limit: &Limit) -> Result<(
     Ok(())
 }
 
-fn act(session: &Session<'_>, name: &AgentName, action: &str, how: Option<Value>) -> Result<(), Failure> {
+pub(super) fn act(
+    session: &Session<'_>,
+    name: &AgentName,
+    action: &str,
+    how: Option<Value>,
+) -> Result<(), Failure> {
     let body = how.map(|how| how.to_string().into_bytes()).unwrap_or_default();
     let reply = session.client()?.post(&format!("{}/{action}", agent_path(name)), body)?;
     if session.json() {

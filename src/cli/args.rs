@@ -8,7 +8,7 @@ use super::{
     agents, audit, completions, config, crashes, db, events, kinds, logs, node, nodes, schedules, schema,
     status, tasks, tokens, tools,
 };
-use crate::config::Sources;
+use crate::config::{Secret, Sources};
 
 /// A durable actor runtime for agents.
 #[derive(Debug, Parser)]
@@ -45,7 +45,7 @@ pub(super) struct Common {
     pub config: Vec<PathBuf>,
     /// Set a configuration key
     #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
-    pub set: Vec<String>,
+    pub set: Vec<Secret>,
     /// The directory of the node's files
     #[arg(long, value_name = "DIR", global = true, help_heading = "Configuration")]
     pub data_dir: Option<PathBuf>,
@@ -68,7 +68,7 @@ pub(super) struct Common {
         global = true,
         help_heading = "Connection"
     )]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// Also trust this certificate authority (a PEM file)
     #[arg(
         long,
@@ -92,7 +92,7 @@ impl Common {
     pub fn sources(&self) -> Sources {
         Sources {
             files: self.config.clone(),
-            sets: self.set.clone(),
+            sets: self.set.iter().map(|set| set.reveal().to_owned()).collect(),
             data_dir: self.data_dir.clone(),
             ..Sources::of_process()
         }
@@ -212,6 +212,12 @@ mod tests {
             "agents release counter/a",
             "agents edit counter/a @state.json --if-version 3",
             "agents edit counter/a",
+            "agents edit counter/a {} --if-version 3 -y --dry-run",
+            "agents release counter/a --version 3 -y --dry-run",
+            "tasks resolve x --failed no -y --dry-run",
+            "tasks retry x --dry-run",
+            "tasks dismiss x y --yes --dry-run",
+            "stop --yes --dry-run",
             "agents rollback counter/a --to 3 --dry-run",
             "agents delete counter/a --yes --cancel-tasks",
             "tasks submit counter/a Add {\"n\":1} --in 5m --priority 3 --max-attempts 2 --timeout 5s --after x --wait",
@@ -234,7 +240,7 @@ mod tests {
             "tool show fs.read",
             "tools call fs.read -",
             "crashes ls",
-            "crashes ls --groups",
+            "crashes ls --groups --since 1h",
             "crashes show x",
             "events -f -n 20 --event agent.crashed,task.* --subject counter/* --since 10m --jsonl",
             "logs -f -n 20 --level warn --subject counter/a --since 10m",
@@ -242,7 +248,7 @@ mod tests {
             "tokens add ci --scope read --expires 30d",
             "token rm ci",
             "login",
-            "audit --who ci --subject counter/a --action agent.stop -n 5",
+            "audit --who ci --subject counter/a --action agent.stop -n 5 --since 7d --until 2030-01-01T00:00:00Z",
             "audit --all",
             "config show --origin",
             "config check",
@@ -251,15 +257,33 @@ mod tests {
             "db verify",
             "db backup copy.db",
             "config check --connect",
-            "config init --production --force",
+            "config init --production --force --yes --dry-run",
             "config set log.level debug --dry-run",
             "config unset log.level",
+            "config unset log --yes --dry-run",
             "doctor --json",
             "completions zsh",
         ] {
             let words: Vec<&str> = line.split(' ').collect();
             assert!(parse(&words).is_ok(), "{line}: {}", parse(&words).unwrap_err());
         }
+    }
+
+    #[test]
+    fn no_secret_of_a_command_line_is_printed() {
+        const CANARY: &str = "canary-0a9c";
+        let (token, set) = (format!("--token={CANARY}"), format!("--set=http.token={CANARY}"));
+        let mut read = parse(&["status", &token, &set]).unwrap();
+        read.common.data_dir = Some("here".into());
+        let sources = Sources {
+            env: vec![("DATABASE_URL".into(), CANARY.into())],
+            stored: vec![("app.x".into(), CANARY.into())],
+            overrides: vec![("app.y".into(), CANARY.into())],
+            ..read.common.sources()
+        };
+        assert_eq!(sources.sets, [format!("http.token={CANARY}")]);
+        let printed = format!("{read:?} {sources:?}");
+        assert!(!printed.contains(CANARY) && printed.contains("here"), "{printed}");
     }
 
     #[test]
@@ -275,6 +299,7 @@ mod tests {
             "tasks submit nowhere Add",
             "tasks submit counter/a Add --at 2030-01-01T00:00:00Z --in 5m",
             "tasks wait",
+            "audit --since yesterday",
             "schedules add nightly @daily",
             "schedules add nightly @daily counter/a Add {} --overlap never",
             "nonsense",

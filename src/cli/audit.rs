@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Session, client::typed, exit::Failure, table::Table, when};
+use super::{Session, client::typed, exit::Failure, period::Period, table::Table, when};
 use crate::model::act::Act;
 
 #[derive(Debug, Args)]
@@ -16,6 +16,8 @@ pub(super) struct AuditArgs {
     /// Only this action, such as agent.stop
     #[arg(long, value_name = "ACTION")]
     pub action: Option<String>,
+    #[command(flatten)]
+    period: Period,
     /// How many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50, conflicts_with = "all")]
     pub limit: usize,
@@ -27,7 +29,9 @@ pub(super) struct AuditArgs {
 /// `audit`: the latest first.
 pub(super) fn audit(session: &Session<'_>, args: &AuditArgs) -> Result<(), Failure> {
     let AuditArgs { who, subject, action, .. } = args;
-    let wanted = [("who", who.clone()), ("subject", subject.clone()), ("action", action.clone())];
+    let [since, until] = args.period.query();
+    let wanted =
+        [("who", who.clone()), ("subject", subject.clone()), ("action", action.clone()), since, until];
     let limit = if args.all { None } else { Some(args.limit) };
     let (items, rest) = session.client()?.pages("/api/v1/audit", &wanted, limit)?;
     if session.json() {

@@ -18,7 +18,10 @@ use super::{
     limit::Rest,
     trust,
 };
-use crate::http::{Announcement, Token, url_of};
+use crate::{
+    config::Secret,
+    http::{Announcement, Token, url_of},
+};
 
 /// How long an answer may take that does not wait for anything.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,13 +41,15 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 pub(super) struct Client {
     agent: Agent,
     url: String,
-    token: Option<String>,
+    token: Option<Secret>,
     program: String,
 }
 
 /// What the node answered, where that was no problem.
 pub(super) struct Reply {
     pub body: Vec<u8>,
+    /// Its `ETag`.
+    pub tag: Option<String>,
 }
 
 /// What came of sending a request.
@@ -86,8 +91,8 @@ pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
 impl Client {
     /// The node that the arguments, the environment or the configuration name.
     pub fn of(session: &Session<'_>) -> Result<Self, Failure> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let (url, token) = (given(&session.common.url), given(&session.common.token));
+        let url = session.common.url.clone().filter(|url| !url.trim().is_empty());
+        let token = session.common.token.clone().filter(|token| !token.reveal().trim().is_empty());
         let (url, token) = match (url, token) {
             (Some(url), Some(token)) => (url, Some(token)),
             (url, token) => {
@@ -99,7 +104,7 @@ impl Client {
                     || announced().map_or_else(|| url_of(bind, &settings.http), |announced| announced.url);
                 let token = match token {
                     Some(token) => Some(token),
-                    None => Token::find(&settings)?.map(|token| token.reveal().to_owned()),
+                    None => Token::find(&settings)?.map(Token::into_secret),
                 };
                 (url.unwrap_or_else(own), token)
             }
@@ -159,11 +164,12 @@ impl Client {
         self.exchange((path, true), |there| there.with_body(("POST", path), JSON, key, body.clone(), wait))
     }
 
-    /// Changes something.
-    pub fn patch(&self, path: &str, document: &Value) -> Result<Reply, Failure> {
+    /// Changes something, if it is as it was seen where a tag is named.
+    pub fn patch(&self, path: &str, document: &Value, if_match: Option<&str>) -> Result<Reply, Failure> {
         let (kind, body) = ("application/merge-patch+json", document.to_string().into_bytes());
+        let tag = if_match.map(|tag| ("If-Match", tag));
         self.exchange((path, true), |there| {
-            there.with_body(("PATCH", path), kind, None, body.clone(), REQUEST_TIMEOUT)
+            there.with_body(("PATCH", path), kind, tag, body.clone(), REQUEST_TIMEOUT)
         })
     }
 
@@ -255,7 +261,7 @@ impl Client {
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
         }
         request
     }
@@ -269,9 +275,10 @@ impl Client {
         let lost = |error: Error| Refused { failure: self.unanswered(&error, writes), owner: None };
         let mut response = sent.map_err(lost)?;
         let status = response.status().as_u16();
+        let tag = response.headers().get("ETag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(lost)?;
         if (200..300).contains(&status) {
-            return Ok(Reply { body });
+            return Ok(Reply { body, tag });
         }
         let document = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let owner = document.get("owner").and_then(Value::as_str).filter(|_| status == 503);
@@ -361,7 +368,7 @@ impl Client {
 
 /// Items as `T`.
 pub(super) fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Failure> {
-    let reply = Reply { body: Value::Array(items).to_string().into_bytes() };
+    let reply = Reply { body: Value::Array(items).to_string().into_bytes(), tag: None };
     reply.read()
 }
 

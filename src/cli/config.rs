@@ -10,7 +10,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    Session, doctor,
+    Session,
+    care::{Care, somebody_is_there},
+    doctor,
     exit::{Exit, Failure},
     fitness,
     out::{self, Paint},
@@ -53,6 +55,8 @@ pub(super) enum Config {
         /// Overwrite an existing file
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        care: Care,
     },
     /// Set a key in the store, for all nodes that share it; live keys apply at once
     Set {
@@ -68,9 +72,8 @@ pub(super) enum Config {
     Unset {
         /// Such as log.level; a section removes all its keys
         key: String,
-        /// Say what would come of it, and change nothing
-        #[arg(long)]
-        dry_run: bool,
+        #[command(flatten)]
+        care: Care,
     },
 }
 
@@ -78,9 +81,13 @@ pub(super) fn run(session: &Session<'_>, command: Config) -> Result<(), Failure>
     match command {
         Config::Show { origin, local } => show(session, origin, local),
         Config::Check { connect } => check(session, connect),
-        Config::Init { file, production, force } => init(session, &file, production, force),
-        Config::Set { key, value, dry_run } => change(session, &key, config::plain(&value), dry_run),
-        Config::Unset { key, dry_run } => change(session, &key, Value::Null, dry_run),
+        Config::Init { file, production, force, care } => init(session, &file, production, force, &care),
+        Config::Set { key, value, dry_run } => {
+            let asked = Asked { patch: json!({key: config::plain(&value)}), dry_run, seen: None };
+            let (document, _) = asked.change(session)?;
+            told(session, &document, dry_run)
+        }
+        Config::Unset { key, care } => unset(session, &key, &care),
     }
 }
 
@@ -154,9 +161,30 @@ fn check(session: &Session<'_>, connect: bool) -> Result<(), Failure> {
     doctor::verdict(&found)
 }
 
-fn init(session: &Session<'_>, file: &Path, production: bool, force: bool) -> Result<(), Failure> {
+fn init(
+    session: &Session<'_>,
+    file: &Path,
+    production: bool,
+    force: bool,
+    care: &Care,
+) -> Result<(), Failure> {
     let text = if production { config::PRODUCTION.to_owned() } else { commented(config::DEFAULTS) };
-    let shown = file.display();
+    let (shown, is_there) = (file.display(), file.exists());
+    if care.dry_run {
+        let would = match (is_there, force) {
+            (false, _) => "would be written",
+            (true, true) => "is there, and would be written over",
+            (true, false) => "is there already, and would stay as it is: --force writes over it",
+        };
+        if session.json() {
+            let document = json!({"file": file, "exists": is_there, "writes": force || !is_there});
+            return Ok(out::line(&document.to_string())?);
+        }
+        return Ok(out::line(&format!("{shown}  {would}"))?);
+    }
+    if force && is_there {
+        care.confirm(&format!("write over {shown}?"))?;
+    }
     let opened = match force {
         true => File::create(file),
         false => File::create_new(file),
@@ -186,26 +214,63 @@ fn commented(defaults: &str) -> String {
     )
 }
 
-/// Sets a key, or with `null` takes it away: by a node where one runs, else in the store.
-fn change(session: &Session<'_>, key: &str, value: Value, dry_run: bool) -> Result<(), Failure> {
-    let patch = json!({key: value});
-    let path = format!("/api/v1/config{}", if dry_run { "?dry_run=true" } else { "" });
-    let said = match asks_node(session)? {
-        true => Some(session.client()?.patch(&path, &patch).and_then(|reply| reply.read())),
-        false => None,
-    };
-    let document: Value = match said {
-        Some(Err(failure)) if session.common.url.is_some() || failure.exit != Exit::Unreachable => {
-            return Err(failure);
+/// Takes keys away. A person at a terminal is shown which they are where a section was named, and what they have
+/// agreed to is done, or nothing.
+fn unset(session: &Session<'_>, key: &str, care: &Care) -> Result<(), Failure> {
+    let ask = !care.dry_run && !care.yes && somebody_is_there();
+    let mut asked = Asked { patch: json!({key: null}), dry_run: care.dry_run || ask, seen: None };
+    let (mut document, tag) = asked.change(session)?;
+    if ask {
+        let keys = changed(&document);
+        if keys.iter().any(|changed| changed != key) {
+            care.confirm(&format!("unset {}?", out::plain(&keys.join(", "))))?;
         }
-        Some(Ok(document)) => document,
-        // what it announced is of a node that was killed
-        _ => in_store(session, &patch, dry_run)?,
-    };
+        asked = Asked { dry_run: false, seen: tag, ..asked };
+        (document, _) = asked.change(session)?;
+    }
+    told(session, &document, care.dry_run)
+}
+
+/// A change that is asked for. One that names its key and its value is made whatever others have done meanwhile;
+/// one that was shown first, only upon what was seen.
+struct Asked {
+    patch: Value,
+    dry_run: bool,
+    /// The tag of what was seen.
+    seen: Option<String>,
+}
+
+impl Asked {
+    /// Has it made by a node where one runs, else in the store: what came of it, and the tag of that.
+    fn change(&self, session: &Session<'_>) -> Result<(Value, Option<String>), Failure> {
+        let path = format!("/api/v1/config{}", if self.dry_run { "?dry_run=true" } else { "" });
+        let said = match asks_node(session)? {
+            true => Some(session.client()?.patch(&path, &self.patch, self.seen.as_deref())),
+            false => None,
+        };
+        match said {
+            Some(Err(failure)) if session.common.url.is_some() || failure.exit != Exit::Unreachable => {
+                Err(failure)
+            }
+            Some(Ok(reply)) => Ok((reply.read()?, reply.tag)),
+            // what it announced is of a node that was killed
+            _ => in_store(session, self),
+        }
+    }
+}
+
+/// Prints what a change came to.
+fn told(session: &Session<'_>, document: &Value, dry_run: bool) -> Result<(), Failure> {
     if session.json() {
         return Ok(out::json(document.to_string().as_bytes())?);
     }
-    tell(&document, dry_run)
+    tell(document, dry_run)
+}
+
+/// The keys that a change changes.
+fn changed(document: &Value) -> Vec<String> {
+    let all = document.get("changed").and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(|change| Some(change.get("key")?.as_str()?.to_owned())).collect()
 }
 
 /// Says what a change came to.
@@ -246,7 +311,7 @@ fn keys(list: Option<&Value>) -> Vec<String> {
 }
 
 /// Changes what the store keeps, where no node runs here. Nodes elsewhere that share it take it over.
-fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value, Failure> {
+fn in_store(session: &Session<'_>, asked: &Asked) -> Result<(Value, Option<String>), Failure> {
     let sources = session.common.sources();
     let settings = session.settings()?;
     let _alone = runtime::lock(&settings.node.data_dir).map_err(|error| {
@@ -258,17 +323,21 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
     waiter.block_on(async {
         let store = store::open(&settings.store.url, &StoreOptions::default()).await.map_err(failed)?;
         let kept = store.settings().await.map_err(failed)?;
+        let tag = format!("\"{}\"", kept.generation);
+        if asked.seen.as_ref().is_some_and(|seen| *seen != tag) {
+            return Err(overtaken());
+        }
         let with = |values: &KeptSettings| Sources {
             stored: values.values.clone().into_iter().collect(),
             ..sources.clone()
         };
-        let next = config::patched(&kept.values, patch)?;
+        let next = config::patched(&kept.values, &asked.patch)?;
         let next = KeptSettings { generation: kept.generation + 1, values: next };
         // what was kept may be wrong, and this its remedy
         let before = (session.load)(&with(&kept)).unwrap_or(settings);
         let after = (session.load)(&with(&next))?;
         let changed = before.changes(&after);
-        if !dry_run && next.values != kept.values {
+        if !asked.dry_run && next.values != kept.values {
             let act = act(&changed);
             store.begin_act(&act).await.map_err(failed)?;
             let kept = store.keep_settings(&next).await;
@@ -283,9 +352,7 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
                 out::note(&format!("the audit log lacks the outcome: {e}"));
             }
             if !kept.map_err(failed)? {
-                return Err(
-                    Failure::new(Exit::Refused, "somebody else has changed it meanwhile").hint("try again")
-                );
+                return Err(overtaken());
             }
         }
         let set = next.values.keys().filter(|key| kept.values.get(*key) != next.values.get(*key));
@@ -294,11 +361,16 @@ fn in_store(session: &Session<'_>, patch: &Value, dry_run: bool) -> Result<Value
             Some(json!({"key": key, "by": by}))
         });
         let keys: Vec<&String> = changed.iter().map(|change| &change.key).collect();
-        Ok(json!({
+        let document = json!({
             "generation": 0, "changed": changed, "applied": [], "needs_restart": keys,
             "overruled": overruled.collect::<Vec<_>>(),
-        }))
+        });
+        Ok((document, Some(tag)))
     })
+}
+
+fn overtaken() -> Failure {
+    Failure::new(Exit::Refused, "somebody else has changed it meanwhile").hint("try again")
 }
 
 /// What is written in the audit log of a change without a node; secrets are hidden, as they are shown.

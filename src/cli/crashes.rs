@@ -9,6 +9,7 @@ use super::{
     exit::Failure,
     limit::Limit,
     out::{self, Paint},
+    period::Period,
     table::Table,
     when,
 };
@@ -30,6 +31,8 @@ pub(super) enum Crashes {
         #[arg(long)]
         groups: bool,
         #[command(flatten)]
+        period: Period,
+        #[command(flatten)]
         limit: Limit,
         #[command(flatten)]
         again: Again,
@@ -44,8 +47,8 @@ pub(super) enum Crashes {
 
 pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure> {
     match command {
-        Crashes::Ls { groups: true, limit, again } => again.show(|| groups(session, &limit)),
-        Crashes::Ls { groups: false, limit, again } => again.show(|| list(session, &limit)),
+        Crashes::Ls { groups: true, period, limit, again } => again.show(|| groups(session, &period, &limit)),
+        Crashes::Ls { groups: false, period, limit, again } => again.show(|| list(session, &period, &limit)),
         Crashes::Show { id } => {
             let reply = session.client()?.get(&format!("/api/v1/crashes/{}", encode(&id)))?;
             if session.json() {
@@ -56,8 +59,8 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
     }
 }
 
-fn groups(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
-    let (items, rest) = session.client()?.pages("/api/v1/crashes/groups", &[], limit.most())?;
+fn groups(session: &Session<'_>, period: &Period, limit: &Limit) -> Result<(), Failure> {
+    let (items, rest) = session.client()?.pages("/api/v1/crashes/groups", &period.query(), limit.most())?;
     if session.json() {
         return Ok(rest.json(&items)?);
     }
@@ -73,8 +76,8 @@ fn groups(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
-    let (items, rest) = session.client()?.pages("/api/v1/crashes", &[], limit.most())?;
+fn list(session: &Session<'_>, period: &Period, limit: &Limit) -> Result<(), Failure> {
+    let (items, rest) = session.client()?.pages("/api/v1/crashes", &period.query(), limit.most())?;
     if session.json() {
         return Ok(rest.json(&items)?);
     }
@@ -89,7 +92,10 @@ fn list(session: &Session<'_>, limit: &Limit) -> Result<(), Failure> {
         let reason = crash.reason.kind.name().to_owned();
         table.row([crash.id, at, crash.subject, reason, crash.reason.message, decision]);
     }
-    table.print("no crashes since the node started: --groups tells of earlier ones")?;
+    table.print(match period.is_given() {
+        true => "no crashes then, since the node started: --groups tells of earlier ones",
+        false => "no crashes since the node started: --groups tells of earlier ones",
+    })?;
     rest.tell();
     Ok(())
 }

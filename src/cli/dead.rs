@@ -41,7 +41,7 @@ pub(super) struct DeadArgs {
 pub(super) struct RetryArgs {
     /// The tasks
     #[arg(required_unless_present_any = ["state", "target", "tag", "code"],
-          conflicts_with_all = ["state", "target", "tag", "code", "dry_run"])]
+          conflicts_with_all = ["state", "target", "tag", "code"])]
     ids: Vec<String>,
     /// All in this state: failed (default) or cancelled
     #[arg(long, value_parser = state)]
@@ -64,7 +64,7 @@ pub(super) struct RetryArgs {
 pub(super) struct DismissArgs {
     /// The tasks
     #[arg(required_unless_present_any = ["target", "tag", "code", "all"],
-          conflicts_with_all = ["target", "tag", "code", "all", "dry_run"])]
+          conflicts_with_all = ["target", "tag", "code", "all"])]
     ids: Vec<String>,
     /// All for this target, or for those that begin so: KIND/*
     #[arg(long, value_parser = input::targets)]
@@ -122,6 +122,13 @@ fn list_now(session: &Session<'_>, args: &DeadArgs) -> Result<(), Failure> {
 /// Brings dead letters back.
 pub(super) fn retry(session: &Session<'_>, args: &RetryArgs) -> Result<(), Failure> {
     if !args.ids.is_empty() {
+        if args.care.dry_run {
+            return tasks::preview(session, &args.ids, |state| match state {
+                TaskState::Failed | TaskState::Cancelled => "would be tried again",
+                TaskState::OutcomeUnknown => "would be tried again, though it may have taken effect",
+                _ => "would be refused: there is nothing to try again",
+            });
+        }
         return tasks::act(session, &args.ids, "retry");
     }
     let filter = RetryFilter {
@@ -138,6 +145,15 @@ pub(super) fn retry(session: &Session<'_>, args: &RetryArgs) -> Result<(), Failu
 /// Lets dead letters rest.
 pub(super) fn dismiss(session: &Session<'_>, args: &DismissArgs) -> Result<(), Failure> {
     if !args.ids.is_empty() {
+        if args.care.dry_run {
+            return tasks::preview(session, &args.ids, |state| match state {
+                TaskState::Failed => "would be dismissed",
+                _ => "would be refused: it is no dead letter",
+            });
+        }
+        if args.ids.len() > 1 {
+            args.care.confirm(&format!("dismiss {} tasks?", args.ids.len()))?;
+        }
         return tasks::act(session, &args.ids, "dismiss");
     }
     let target = args.target.as_ref().map(Targets::to_string);

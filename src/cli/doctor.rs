@@ -9,17 +9,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustix::{
-    fs::statvfs,
-    process::{Resource, getrlimit},
-};
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Session,
+    Session, disk,
     exit::{Exit, Failure},
     out::{self, Paint},
+    when,
 };
 use crate::{
     cache::{self, CacheOptions},
@@ -31,10 +29,6 @@ use crate::{
 
 /// How long a neighbour may take to answer.
 pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Less room than this is told …
-const LITTLE_ROOM: u64 = 1024 * 1024 * 1024;
-/// … and less than this is wrong.
-const NO_ROOM: u64 = 64 * 1024 * 1024;
 /// A clock that is off by more is told.
 const SKEW: Duration = Duration::from_secs(2);
 /// Each connection and each event stream takes one; a node under load needs thousands.
@@ -60,7 +54,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    fn ok(check: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn ok(check: &'static str, message: impl Into<String>) -> Self {
         Self { check, state: State::Ok, message: message.into(), remedy: None }
     }
 
@@ -72,7 +66,7 @@ impl Finding {
         Self { check, state: State::Warning, message: message.into(), remedy: Some(remedy.into()) }
     }
 
-    fn wrong(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn wrong(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, state: State::Wrong, message: message.into(), remedy: Some(remedy.into()) }
     }
 
@@ -86,8 +80,13 @@ pub(super) fn run(session: &Session<'_>) -> Result<(), Failure> {
     let settings = session.settings()?;
     let mut found = vec![Finding::ok("configuration", format!("valid: {} keys", settings.show().len()))];
     let running = node(session, &settings, &mut found);
+    if !found.iter().any(|one| one.check == "version") {
+        found.extend(unaccompanied());
+    }
     found.extend(environment(&settings));
-    found.extend([permissions(&settings.node.data_dir), disk(&settings.node.data_dir), files()]);
+    found.push(permissions(&settings.node.data_dir));
+    found.extend(disk::room(&settings));
+    found.push(files());
     if !running {
         found.push(port(&settings));
     }
@@ -108,7 +107,7 @@ pub(super) fn environment(settings: &Settings) -> Vec<Finding> {
     };
     let mut found = waiter.block_on(async {
         let mut found = vec![store(settings).await];
-        found.extend(store_clock(settings).await);
+        found.extend(engine(settings).await);
         found.push(cache(settings).await);
         found
     });
@@ -163,16 +162,25 @@ async fn store(settings: &Settings) -> Finding {
                 format!("{shown} answers in {}; {} migrations are pending", millis(took), seen.pending.len());
             Finding::warning("store", message, "`run` applies them, or now: greenroom db migrate")
         }
-        Ok(Ok(_)) => Finding::ok("store", format!("{shown} answers in {}, and is up to date", millis(took))),
+        Ok(Ok(seen)) => {
+            let last =
+                seen.applied.last().map(|name| format!(", the last of them {name}")).unwrap_or_default();
+            let has = format!("has all {} migrations of this program{last}", seen.applied.len());
+            Finding::ok("store", format!("{shown} answers in {}, and {has}", millis(took)))
+        }
     }
 }
 
-/// How far the clock of a database server is from ours. That it does not answer has been said.
-async fn store_clock(settings: &Settings) -> Option<Finding> {
+/// What the store runs on, and how far its clock is from ours. That it does not answer has been said.
+async fn engine(settings: &Settings) -> Vec<Finding> {
     let begun = (Instant::now(), Timestamp::now());
-    let asked = tokio::time::timeout(PEER_TIMEOUT, store::clock(&settings.store.url)).await;
-    let at = asked.ok()?.ok()??;
-    Some(clock("store clock", "the database's", at.duration_since(begun.1), begun.0.elapsed()))
+    let asked = tokio::time::timeout(PEER_TIMEOUT, store::engine(&settings.store.url)).await;
+    let Ok(Ok(engine)) = asked else { return Vec::new() };
+    let clock = match engine.clock {
+        Some(at) => clock("store clock", "the database's", at.duration_since(begun.1), begun.0.elapsed()),
+        None => Finding::ok("store clock", "the store is a file, and goes by this machine's"),
+    };
+    vec![Finding::ok("store version", engine.name), clock]
 }
 
 async fn cache(settings: &Settings) -> Finding {
@@ -195,7 +203,8 @@ async fn cache(settings: &Settings) -> Finding {
     }
     let health = opened.health();
     if health.up {
-        return Finding::ok("cache", format!("{shown} answers in {}", millis(begun.elapsed())));
+        let version = health.version.map(|version| format!(", and is Redis {version}")).unwrap_or_default();
+        return Finding::ok("cache", format!("{shown} answers in {}{version}", millis(begun.elapsed())));
     }
     let why = health.reason.unwrap_or_else(|| format!("no answer within {PEER_TIMEOUT:?}"));
     let remedy =
@@ -229,7 +238,7 @@ fn named_files(settings: &Settings) -> Vec<Finding> {
     }
     found.extend(settings.http.token_file.as_deref().and_then(seen_by_others));
     if let Some(path) = &settings.log.file.path {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = disk::folder(path);
         if !dir.is_dir() {
             let message = format!("{}: there is no such directory", dir.display());
             found.push(Finding::wrong("log.file.path", message, "make it, or name another file"));
@@ -313,6 +322,16 @@ fn node(session: &Session<'_>, settings: &Settings, found: &mut Vec<Finding>) ->
     true
 }
 
+/// What there is to say of program and clock where no node has told its own.
+fn unaccompanied() -> [Finding; 2] {
+    let own = env!("CARGO_PKG_VERSION");
+    let now = when::exact(Timestamp::now());
+    [
+        Finding::ok("version", format!("this program is {own}; there is no node to compare it with")),
+        Finding::ok("clock", format!("this machine's says {now}")),
+    ]
+}
+
 /// How far another clock is from ours, of which the way there and back explains a part.
 fn clock(check: &'static str, whose: &str, ahead: jiff::SignedDuration, took: Duration) -> Finding {
     let off = ahead.unsigned_abs().saturating_sub(took);
@@ -348,9 +367,12 @@ fn permissions(data_dir: &Path) -> Finding {
         let message = format!("{} is open to others (mode {dir:03o})", data_dir.display());
         return Finding::warning("permissions", message, format!("chmod 700 {}", data_dir.display()));
     }
-    let writable = tempfile_in(data_dir);
-    match writable {
-        Ok(()) => Finding::ok("permissions", format!("{} is this user's alone", data_dir.display())),
+    let its_token = if token.exists() { ", and so is its token" } else { "" };
+    match tempfile_in(data_dir) {
+        Ok(()) => {
+            let message = format!("{} is this user's alone{its_token}", data_dir.display());
+            Finding::ok("permissions", message)
+        }
         Err(error) => {
             let message = format!("cannot write to {}: {error}", data_dir.display());
             Finding::wrong("permissions", message, "chown it to this user, or choose another with --data-dir")
@@ -362,27 +384,6 @@ fn tempfile_in(dir: &Path) -> std::io::Result<()> {
     let path = dir.join(format!("doctor.{}", std::process::id()));
     fs::File::create_new(&path)?;
     fs::remove_file(path)
-}
-
-fn disk(data_dir: &Path) -> Finding {
-    // what is not there yet lies in what is
-    let there = data_dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
-    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
-    let free = match statvfs(there) {
-        Ok(told) => told.f_bavail.saturating_mul(told.f_frsize),
-        Err(error) => {
-            return Finding::warning("disk", format!("{}: {error}", there.display()), "look at it with df");
-        }
-    };
-    let message = format!("{} free for {}", out::size(free), data_dir.display());
-    let remedy = "make room, or move the data directory: a node without room refuses new work";
-    if free < NO_ROOM {
-        Finding::wrong("disk", message, remedy)
-    } else if free < LITTLE_ROOM {
-        Finding::warning("disk", message, remedy)
-    } else {
-        Finding::ok("disk", message)
-    }
 }
 
 fn files() -> Finding {

@@ -9,5 +9,5 @@ pub(super) fn login(session: &Session<'_>) -> Result<(), Failure> {
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }
-    Ok(out::line(&out::plain(&reply.read::<LoginLink>()?.url))?)
+    Ok(out::line(&out::plain(reply.read::<LoginLink>()?.url.reveal()))?)
 }

@@ -1,4 +1,4 @@
-//! `agents edit`, `agents rollback`: replacing an agent's state.
+//! `agents edit`, `release`, `rollback`, `delete`: what replaces an agent's state, or takes it away.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Session,
-    agents::One,
+    agents::{One, act},
     care::{Care, answer, somebody_is_there},
     client::{Client, Reply, agent_path},
     exit::{Exit, Failure},
@@ -34,6 +34,19 @@ pub(super) struct EditArgs {
     /// Only if the agent is at this version
     #[arg(long, value_name = "N")]
     if_version: Option<i64>,
+    #[command(flatten)]
+    care: Care,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReleaseArgs {
+    #[command(flatten)]
+    one: One,
+    /// Go on from this kept version [default: the current one]
+    #[arg(long, value_name = "N")]
+    version: Option<i64>,
+    #[command(flatten)]
+    care: Care,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +80,13 @@ pub(super) fn edit(session: &Session<'_>, args: &EditArgs) -> Result<(), Failure
     match (&args.state, args.if_version) {
         (Some(given), Some(version)) => {
             let state = input::json(Some(given))?;
+            if args.care.dry_run {
+                let present = present(&client, name, args.if_version)?;
+                let next = serde_json::from_slice(&state).map_err(Failure::usage)?;
+                return show_changes(session, &present, &next, None);
+            }
+            let subject = format!("{}/{}", name.kind, name.key);
+            args.care.confirm(&format!("write this state over version {version} of {subject}?"))?;
             done(session, name, &put(&client, name, version, state)?)
         }
         _ if io::stdin().is_terminal() && io::stdout().is_terminal() => in_editor(session, &client, args),
@@ -84,10 +104,7 @@ fn put(client: &Client, name: &AgentName, version: i64, state: Vec<u8>) -> Resul
 /// Has the person edit the present state. What was written and not taken is left in its file.
 fn in_editor(session: &Session<'_>, client: &Client, args: &EditArgs) -> Result<(), Failure> {
     let name = &args.one.agent;
-    let present = state_at(client, name, None)?;
-    if args.if_version.is_some_and(|version| version != present.version) {
-        return Err(Failure::new(Exit::Refused, format!("it is at version {} now", present.version)));
-    }
+    let present = present(client, name, args.if_version)?;
     let text = serde_json::to_string_pretty(&present.state).map_err(Failure::usage)?;
     // Others may write to that directory as well: nobody knows the name before, and what is there is not followed.
     let file = std::env::temp_dir().join(format!("greenroom-{}-{}.json", name.kind, Uuid::new_v4()));
@@ -103,6 +120,10 @@ fn in_editor(session: &Session<'_>, client: &Client, args: &EditArgs) -> Result<
         return Ok(());
     }
     let written = match state {
+        Ok(next) if args.care.dry_run => {
+            let _ = fs::remove_file(&file);
+            return show_changes(session, &present, &next, None);
+        }
         Ok(_) => put(client, name, present.version, edited),
         Err(error) => Err(Failure::usage(format!("this is not JSON: {error}"))),
     };
@@ -164,23 +185,82 @@ fn state_at(client: &Client, name: &AgentName, version: Option<i64>) -> Result<S
     client.get(&format!("{}/state{at}", agent_path(name)))?.read()
 }
 
+/// The present state, which is to be of this version where one is named.
+fn present(client: &Client, name: &AgentName, version: Option<i64>) -> Result<StateInfo, Failure> {
+    let present = state_at(client, name, None)?;
+    match version {
+        Some(version) if version != present.version => {
+            Err(Failure::new(Exit::Refused, format!("it is at version {} now", present.version)))
+        }
+        _ => Ok(present),
+    }
+}
+
+/// Shows what would differ from the present state, a line each; `to`: the kept version that would be gone back to.
+fn show_changes(
+    session: &Session<'_>,
+    present: &StateInfo,
+    next: &Value,
+    to: Option<i64>,
+) -> Result<(), Failure> {
+    let mut lines = Vec::new();
+    differences("", &present.state, next, &mut lines);
+    if session.json() {
+        let document = json!({"version": present.version, "to": to, "changes": lines});
+        return Ok(out::value_pretty(&document)?);
+    }
+    if lines.is_empty() {
+        out::note("nothing would change");
+        return Ok(());
+    }
+    match to {
+        Some(to) => {
+            out::note(&format!("from version {} to the state of version {to}:", present.version));
+        }
+        None => out::note(&format!("over version {}:", present.version)),
+    }
+    Ok(out::line(&out::plain_lines(&lines.join("\n")))?)
+}
+
+/// `agents release`.
+pub(super) fn release(session: &Session<'_>, args: &ReleaseArgs) -> Result<(), Failure> {
+    let (name, version) = (&args.one.agent, args.version);
+    let subject = format!("{}/{}", name.kind, name.key);
+    if args.care.dry_run {
+        return show_release(session, name, version);
+    }
+    if let Some(version) = version {
+        args.care.confirm(&format!("release {subject} with the state of version {version}?"))?;
+    }
+    act(session, name, "release", version.map(|version| json!({"version": version})))
+}
+
+/// What a release would go on from. The present state may be one that cannot be read: it is not needed.
+fn show_release(session: &Session<'_>, name: &AgentName, version: Option<i64>) -> Result<(), Failure> {
+    let client = session.client()?;
+    let reply = client.get(&agent_path(name))?;
+    let agent: AgentInfo = reply.read()?;
+    if let Some(kept) = version.filter(|version| *version != agent.version) {
+        state_at(&client, name, Some(kept))?;
+    }
+    if session.json() {
+        return Ok(out::json(&reply.body)?);
+    }
+    let would = match &*agent.status {
+        "quarantined" => {
+            format!("would be released with the state of version {}", version.unwrap_or(agent.version))
+        }
+        _ => "would be refused: it is not quarantined".to_owned(),
+    };
+    Ok(out::line(&format!("{}/{}  {}  {would}", name.kind, name.key, agent.status))?)
+}
+
 /// `agents rollback`.
 pub(super) fn rollback(session: &Session<'_>, args: &RollbackArgs) -> Result<(), Failure> {
     let (client, name) = (session.client()?, &args.one.agent);
     if args.care.dry_run {
         let (present, kept) = (state_at(&client, name, None)?, state_at(&client, name, Some(args.to))?);
-        let mut lines = Vec::new();
-        differences("", &present.state, &kept.state, &mut lines);
-        if session.json() {
-            let document = json!({"version": present.version, "to": kept.version, "changes": lines});
-            return Ok(out::value_pretty(&document)?);
-        }
-        out::note(&format!("from version {} to the state of version {}:", present.version, kept.version));
-        if lines.is_empty() {
-            out::note("nothing would change");
-            return Ok(());
-        }
-        return Ok(out::line(&out::plain_lines(&lines.join("\n")))?);
+        return show_changes(session, &present, &kept.state, Some(kept.version));
     }
     let subject = format!("{}/{}", name.kind, name.key);
     args.care.confirm(&format!("roll {subject} back to the state of version {}?", args.to))?;

@@ -99,6 +99,8 @@ pub(super) enum Tasks {
         /// It did not take effect, for this reason
         #[arg(long, value_name = "MESSAGE", required_unless_present = "succeeded")]
         failed: Option<String>,
+        #[command(flatten)]
+        care: Care,
     },
     /// Follow a task's progress and log lines until it ends; exit 1 unless it succeeded
     Watch {
@@ -190,7 +192,7 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Signal { id, name, body, idempotency_key } => {
             signal(session, &id, &name, body.as_deref(), idempotency_key.as_deref())
         }
-        Tasks::Resolve { id, succeeded, failed } => resolve(session, &id, succeeded, failed),
+        Tasks::Resolve { id, succeeded, failed, care } => resolve(session, &id, succeeded, failed, &care),
         Tasks::Watch { id, jsonl } => watch::run(session, &id, jsonl || session.json()),
         Tasks::Cancel { ids, care } => cancel(session, &ids, &care),
         Tasks::Dead(args) => dead::list(session, &args),
@@ -390,23 +392,32 @@ fn history(session: &Session<'_>, id: &str) -> Result<(), Failure> {
 
 fn cancel(session: &Session<'_>, ids: &[String], care: &Care) -> Result<(), Failure> {
     if care.dry_run {
-        let client = session.client()?;
-        for id in ids {
-            let reply = client.get(&path(id))?;
-            if session.json() {
-                out::json(&reply.body)?;
-                continue;
-            }
-            let task: TaskView = reply.read()?;
-            let would = if task.state.is_final() { "has ended" } else { "would be cancelled" };
-            out::line(&format!("{}  {}  {would}", task.id, task.state.name()))?;
-        }
-        return Ok(());
+        let would = |state: TaskState| if state.is_final() { "has ended" } else { "would be cancelled" };
+        return preview(session, ids, would);
     }
     if ids.len() > 1 {
         care.confirm(&format!("cancel {} tasks?", ids.len()))?;
     }
     act(session, ids, "cancel")
+}
+
+/// Shows each task, and what would become of it.
+pub(super) fn preview(
+    session: &Session<'_>,
+    ids: &[String],
+    would: impl Fn(TaskState) -> &'static str,
+) -> Result<(), Failure> {
+    let client = session.client()?;
+    for id in ids {
+        let reply = client.get(&path(id))?;
+        if session.json() {
+            out::json(&reply.body)?;
+            continue;
+        }
+        let task: TaskView = reply.read()?;
+        out::line(&format!("{}  {}  {}", task.id, task.state.name(), would(task.state)))?;
+    }
+    Ok(())
 }
 
 pub(super) fn act(session: &Session<'_>, ids: &[String], action: &str) -> Result<(), Failure> {
@@ -435,11 +446,21 @@ fn resolve(
     id: &str,
     succeeded: Option<String>,
     failed: Option<String>,
+    care: &Care,
 ) -> Result<(), Failure> {
-    let said = match (succeeded, failed) {
-        (Some(result), _) => json!({"succeeded": input::value(Some(&result))?}),
-        (None, why) => json!({"failed": why.unwrap_or_default()}),
+    let (end, said) = match (succeeded, failed) {
+        (Some(result), _) => ("succeeded", json!({"succeeded": input::value(Some(&result))?})),
+        (None, why) => ("failed", json!({"failed": why.unwrap_or_default()})),
     };
+    if care.dry_run {
+        let would = |state: TaskState| match (state, end) {
+            (TaskState::OutcomeUnknown, "succeeded") => "would be taken for succeeded",
+            (TaskState::OutcomeUnknown, _) => "would be taken for failed",
+            _ => "would be refused: its outcome is not in question",
+        };
+        return preview(session, &[id.to_owned()], would);
+    }
+    care.confirm(&format!("tell whoever submitted {} that it has {end}?", out::plain(id)))?;
     told(session, &session.client()?.post(&format!("{}/resolve", path(id)), said.to_string().into())?)
 }
 

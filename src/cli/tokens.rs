@@ -106,7 +106,7 @@ fn add(session: &Session<'_>, args: AddArgs) -> Result<(), Failure> {
         return Ok(out::json(&reply.body)?);
     }
     let made: NewToken = reply.read()?;
-    out::line(&out::plain(&made.token))?;
+    out::line(&out::plain(made.token.reveal()))?;
     let name = out::plain(&made.kept.name);
     out::note(&format!("`{name}` may {scope}; this is the only time that its token is shown"));
     Ok(())

@@ -53,12 +53,19 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// One value that was set.
-#[derive(Debug, Clone)]
+/// One value that was set. It may be a secret, and is not printed.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) value: Value,
     pub(super) origin: Origin,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key, origin, .. } = self;
+        f.debug_struct("Entry").field("key", key).field("origin", origin).finish_non_exhaustive()
+    }
 }
 
 /// What one source sets.

@@ -20,7 +20,7 @@ mod show;
 mod supervision;
 mod tasks;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub use self::{
     live::{Change, is_live, patched},
     log::{Log, LogConsole, LogFile, LogFormat},
     schema::settings_schema,
-    secret::{HIDDEN, Secret, Url, without_password},
+    secret::{Disclosed, HIDDEN, Secret, Url, without_password},
     settings::*,
     show::{Origin, Shown},
     supervision::{GroupOverrides, Supervision},
@@ -52,7 +52,7 @@ pub const PRODUCTION: &str = include_str!("../../config/production.toml");
 pub const FILE: &str = "greenroom.toml";
 
 /// Where a configuration comes from. Nothing else is read: no variable, no directory.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The working directory: where [`FILE`] is looked for, and what relative files start from.
     pub cwd: PathBuf,
@@ -69,6 +69,18 @@ pub struct Sources {
     pub sets: Vec<String>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
+}
+
+/// Without what the layers set: nobody has said yet what of it is secret.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cwd, files, data_dir, .. } = self;
+        f.debug_struct("Sources")
+            .field("cwd", cwd)
+            .field("files", files)
+            .field("data_dir", data_dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sources {

@@ -42,6 +42,49 @@ impl Serialize for Secret {
     }
 }
 
+/// A secret in a document that is made to hand it over: as it is in JSON, and as little as any other in `{}` and
+/// `{:?}`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Disclosed(Secret);
+
+impl Disclosed {
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        self.0.reveal()
+    }
+}
+
+impl From<String> for Disclosed {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Secret> for Disclosed {
+    fn from(secret: Secret) -> Self {
+        Self(secret)
+    }
+}
+
+impl fmt::Debug for Disclosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Disclosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Serialize for Disclosed {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.reveal())
+    }
+}
+
 /// A URL that may hold a password: read it through [`std::ops::Deref`] (`&*url`); `{:?}` and JSON
 /// show it without.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -79,5 +122,8 @@ mod tests {
             "*** *** \"***\""
         );
         assert_eq!(secret.reveal(), "hunter2");
+        let handed_over = Disclosed::from(secret);
+        assert_eq!(format!("{handed_over} {handed_over:?}"), "*** ***");
+        assert_eq!(serde_json::to_string(&handed_over).unwrap(), "\"hunter2\"");
     }
 }

@@ -79,12 +79,13 @@ pub(super) fn note(ctx: &Ctx, request: &HttpRequest, who: String, action: &str, 
     });
 }
 
-/// `GET /audit?who=&subject=&action=&cursor=&limit=`: the latest first.
+/// `GET /audit?who=&subject=&action=&since=&until=&cursor=&limit=`: the latest first.
 pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Result<HttpResponse, Problem> {
     let query = ActQuery {
         who: params.owned("who")?,
         subject: params.owned("subject")?,
         action: params.owned("action")?,
+        period: params.period()?,
         cursor: params.owned("cursor")?,
         limit: params.limit()?,
     };

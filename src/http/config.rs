@@ -35,5 +35,5 @@ pub(super) async fn change(ctx: Data<Ctx>, request: HttpRequest, params: Params,
     let applied = ctx.operator.configure(&body.read::<Value>()?, over, dry_run).await?;
     audit::before(&request, Some(Change::before(&applied.changed)));
     audit::dry_run(&request, dry_run);
-    Ok(tagged(ok(&applied)?, ctx.operator.configuration().tag))
+    Ok(tagged(ok(&applied)?, &applied.tag))
 }

@@ -3,20 +3,22 @@
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
 use super::{body::ok, params::Params, path, problem::Problem, server::Ctx};
-use crate::runtime::operator::PageQuery;
+use crate::runtime::operator::CrashQuery;
 
 type Answer = Result<HttpResponse, Problem>;
 
-/// `GET /crashes?cursor=&limit=`: newest first; all that are kept where no limit is given.
+/// `GET /crashes?since=&until=&cursor=&limit=`: newest first; all that are kept where no limit is given.
 pub(super) async fn list(ctx: Data<Ctx>, params: Params) -> Answer {
-    let query = PageQuery { cursor: params.owned("cursor")?, limit: params.limit()? };
-    ok(&ctx.operator.crash_page(&query)?)
+    ok(&ctx.operator.crash_page(&query(&params)?)?)
 }
 
-/// `GET /crashes/groups?cursor=&limit=`: by site, those with the latest crashes first.
+/// `GET /crashes/groups?since=&until=&cursor=&limit=`: by site, those with the latest crashes first.
 pub(super) async fn groups(ctx: Data<Ctx>, params: Params) -> Answer {
-    let query = PageQuery { cursor: params.owned("cursor")?, limit: params.limit()? };
-    ok(&ctx.operator.crash_groups(&query).await?)
+    ok(&ctx.operator.crash_groups(&query(&params)?).await?)
+}
+
+fn query(params: &Params) -> Result<CrashQuery, Problem> {
+    Ok(CrashQuery { period: params.period()?, cursor: params.owned("cursor")?, limit: params.limit()? })
 }
 
 /// `GET /crashes/{id}`: a crash by its id, or the last one of a group by the group's.

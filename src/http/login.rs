@@ -21,6 +21,7 @@ use super::{
     problem::Problem,
     server::Ctx,
 };
+use crate::config::Secret;
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -30,7 +31,8 @@ const SPENT: &str = include_str!("spent.html");
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Login {
-    token: String,
+    #[schemars(with = "String")]
+    token: Secret,
 }
 
 /// `GET /login?code=C`: begins a session, and goes on to the dashboard.
@@ -47,7 +49,7 @@ pub(super) async fn redeem(ctx: Data<Ctx>, request: HttpRequest, params: Params)
             audit::note(&ctx, &request, who, "login", Some(json!({"with": "link"})));
             let mut response = HttpResponse::SeeOther();
             response.insert_header((header::LOCATION, "/"));
-            Ok(with_cookie(response, &ctx, &cookie, SESSION_SECONDS))
+            Ok(with_cookie(response, &ctx, cookie.reveal(), SESSION_SECONDS))
         }
         Err(problem) if problem.code() == "unauthorized" => {
             Ok(HttpResponse::Unauthorized().content_type("text/html; charset=utf-8").body(SPENT))
@@ -58,9 +60,9 @@ pub(super) async fn redeem(ctx: Data<Ctx>, request: HttpRequest, params: Params)
 
 /// `POST /login` `{token}`: begins a session; 204.
 pub(super) async fn login(ctx: Data<Ctx>, request: HttpRequest, Few(body): Few) -> Answer {
-    let Opened { who, cookie } = ctx.access.login(&body.read::<Login>()?.token).await?;
+    let Opened { who, cookie } = ctx.access.login(body.read::<Login>()?.token.reveal()).await?;
     audit::note(&ctx, &request, who, "login", Some(json!({"with": "token"})));
-    Ok(with_cookie(HttpResponse::NoContent(), &ctx, &cookie, SESSION_SECONDS))
+    Ok(with_cookie(HttpResponse::NoContent(), &ctx, cookie.reveal(), SESSION_SECONDS))
 }
 
 /// `POST /logout`: ends the session; 204.

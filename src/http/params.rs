@@ -6,7 +6,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, web::Query};
 use std::future::{Ready, ready};
 
 use super::problem::Problem;
-use crate::model::units::parse_duration;
+use crate::model::{period::Period, units::parse_duration};
 
 /// The largest page.
 const MAX_PAGE: usize = 1_000;
@@ -70,6 +70,12 @@ impl Params {
         parse_duration(text).map(Some).map_err(|error| Problem::malformed(format!("`{name}`: {error}")))
     }
 
+    /// `since` and `until`: moments.
+    pub(super) fn period(&self) -> Result<Period, Problem> {
+        let moment = "a moment such as 2026-01-31T12:00:00Z";
+        Ok(Period { since: self.parsed("since", moment)?, until: self.parsed("until", moment)? })
+    }
+
     /// `limit`: 1 to 1,000.
     pub(super) fn limit(&self) -> Result<Option<usize>, Problem> {
         match self.parsed("limit", "a number from 1 to 1000")? {
@@ -92,6 +98,12 @@ mod tests {
         assert_eq!(params.text("empty").unwrap(), None);
         assert_eq!(params.duration("timeout").unwrap(), Some(Duration::from_secs(30)));
         assert_eq!(params.limit().unwrap(), Some(10));
+        assert_eq!(params.period().unwrap(), Period::default());
+        let period = Params::read("since=2026-01-31T12:00:00%2B01:00&until=").unwrap().period().unwrap();
+        assert_eq!((period.since, period.until), ("2026-01-31T11:00:00Z".parse().ok(), None));
+        for bad in ["since=10m", "until=x", "since=2026-01-31"] {
+            assert_eq!(Params::read(bad).unwrap().period().unwrap_err().code(), "malformed", "{bad}");
+        }
         for bad in ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=1&limit=2"] {
             assert_eq!(Params::read(bad).unwrap().limit().unwrap_err().code(), "malformed", "{bad}");
         }

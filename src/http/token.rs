@@ -88,6 +88,11 @@ impl Token {
     pub fn reveal(&self) -> &str {
         self.0.reveal()
     }
+
+    /// What a client keeps of it.
+    pub(crate) fn into_secret(self) -> Secret {
+        self.0
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Token>, TokenError> {

@@ -31,10 +31,10 @@ pub struct Act {
 }
 
 impl Act {
-    /// What begins at this moment.
+    /// What begins at this moment, which its id carries to the microsecond: a period is a range of ids.
     pub fn new(at: Timestamp, action: impl Into<String>, subject: impl Into<String>) -> Self {
         Self {
-            id: Uuid::now_v7(),
+            id: drawn_at(at),
             at,
             who: String::new(),
             by: None,
@@ -47,7 +47,34 @@ impl Act {
     }
 }
 
+/// A UUIDv7 of a moment, with what it is past the millisecond where others have a counter.
+fn drawn_at(at: Timestamp) -> Uuid {
+    let micros = u64::try_from(at.as_microsecond()).unwrap_or(0);
+    let (millis, rest) = (u128::from(micros / 1_000), u128::from(micros % 1_000));
+    let random = Uuid::new_v4().as_u128() & u128::from(u64::MAX);
+    Uuid::from_u128(millis << 80 | 7 << 76 | rest << 64 | random)
+}
+
 /// The outcome of what was done.
 pub const OK: &str = "ok";
 /// The outcome of what was only tried out: nothing was done.
 pub const DRY_RUN: &str = "dry_run";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_of_version_7_and_in_the_order_of_time() {
+        let ids: Vec<Uuid> = (0..3_000)
+            .map(|n| Timestamp::from_microsecond(1_800_000_000_000_000 + n).unwrap())
+            .map(|at| Act::new(at, "agent.stop", "counter/a").id)
+            .collect();
+        assert!(ids.is_sorted());
+        for id in [ids[0], ids[2_999]] {
+            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+        }
+        let (seconds, nanos) = ids[1_000].get_timestamp().unwrap().to_unix();
+        assert_eq!((seconds, nanos / 1_000_000), (1_800_000_000, 1));
+    }
+}

@@ -14,6 +14,7 @@ pub mod interest;
 pub mod journal;
 pub mod json;
 pub mod lease;
+pub mod period;
 pub mod redact;
 pub mod schedule;
 pub mod session;

@@ -58,6 +58,9 @@ pub struct Applied {
     pub needs_restart: Vec<String>,
     /// Keys that were set here and have no effect, with the source that overrides each.
     pub overruled: Vec<Overruled>,
+    /// Names what the store keeps of it then, or of a dry run what it was made upon: for `If-Match`.
+    #[serde(skip)]
+    pub tag: String,
 }
 
 /// A key that another source overrides.
@@ -210,7 +213,8 @@ impl Node {
             let set = next.values.iter().filter(|(key, value)| kept.values.get(*key) != Some(*value));
             let overruled = set.filter_map(|(key, _)| overruled(&plan.wanted, key)).collect();
             if dry_run {
-                return Ok(Applied { overruled, ..self.outlook(&plan) });
+                let tag = kept.generation.to_string();
+                return Ok(Applied { overruled, tag, ..self.outlook(&plan) });
             }
             if unchanged || self.store.keep_settings(&next).await? {
                 return Ok(Applied { overruled, ..self.apply(plan, why) });
@@ -246,6 +250,7 @@ impl Node {
             applied,
             needs_restart: keys(&plan.in_force.changes(&plan.wanted)),
             overruled: Vec::new(),
+            tag: plan.layers.kept.to_string(),
         }
     }
 

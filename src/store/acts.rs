@@ -27,6 +27,8 @@ pub struct ActFilter {
     pub subject: Option<String>,
     /// Only this action.
     pub action: Option<String>,
+    /// From this one on: the first of a period.
+    pub from: Option<Uuid>,
     /// Before this one.
     pub before: Option<Uuid>,
     /// At most so many; 1 to 1,000.
@@ -145,6 +147,9 @@ macro_rules! act_statements {
             }
             if let Some(action) = &filter.action {
                 query = query.filter(dsl::action.eq(action));
+            }
+            if let Some(from) = filter.from {
+                query = query.filter(dsl::id.ge(Id(from)));
             }
             if let Some(before) = filter.before {
                 query = query.filter(dsl::id.lt(Id(before)));

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::model::{
     crash_group::{CrashGroup, Site},
+    period::Period,
     supervision::CrashReport,
 };
 
@@ -28,6 +29,8 @@ pub(super) const MAX_COUNT: u64 = i64::MAX as u64;
 pub struct CrashFilter {
     /// Only the one with this id, or whose last crash has it; with its backtrace. Listings have none.
     pub named: Option<String>,
+    /// Only those that had a crash since its beginning, and one before its end.
+    pub period: Period,
     /// Behind this one.
     pub before: Option<(Timestamp, Uuid)>,
     /// At most so many; 1 to 1,000.
@@ -102,6 +105,12 @@ macro_rules! crash_reads {
                 return rows.into_iter().map(|(row, trace)| row.into_model(trace)).collect();
             }
             let mut query = dsl::greenroom_crashes.select(GroupRow::as_select()).into_boxed::<$db>();
+            if let Some(since) = filter.period.since {
+                query = query.filter(dsl::last_at.ge(micros(since)));
+            }
+            if let Some(until) = filter.period.until {
+                query = query.filter(dsl::first_at.lt(micros(until)));
+            }
             if let Some((at, id)) = filter.before {
                 let at = micros(at);
                 query = query.filter(dsl::last_at.lt(at).or(dsl::last_at.eq(at).and(dsl::id.lt(Id(id)))));

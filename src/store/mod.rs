@@ -57,7 +57,7 @@ pub use journal::{Journals, SignalFound};
 pub use member::{Member, NodeRow, Ownership};
 pub use memory::MemoryStore;
 pub use open::{
-    Durability, StoreOptions, VerifyReport, backup, clock, migrate, migration_status, open, verify,
+    Durability, Engine, StoreOptions, VerifyReport, backup, engine, migrate, migration_status, open, verify,
     verify_with,
 };
 pub use retention::Past;

@@ -130,14 +130,23 @@ pub async fn migration_status(url: &str) -> Result<Migrations, StoreError> {
     }
 }
 
-/// What the clock of the store at `url` says, where that is a server's and so may be another one.
+/// What a store runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    /// `sqlite` or `postgres`, with its version, as [`Store::name`] tells it.
+    pub name: String,
+    /// What its clock says, where it has one of its own.
+    pub clock: Option<Timestamp>,
+}
+
+/// What the store at `url` runs on. A file need not be there for it.
 ///
 /// # Errors
 /// As [`open`].
-pub async fn clock(url: &str) -> Result<Option<Timestamp>, StoreError> {
+pub async fn engine(url: &str) -> Result<Engine, StoreError> {
     match place(url)? {
-        Place::Sqlite(_) => Ok(None),
-        Place::Postgres(url) => postgres::clock(&url).await.map(Some),
+        Place::Sqlite(_) => Ok(Engine { name: sqlite::name(), clock: None }),
+        Place::Postgres(url) => postgres::engine(&url).await,
     }
 }
 

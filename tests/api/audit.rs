@@ -120,6 +120,46 @@ fn what_was_there_before_is_written_down() {
 }
 
 #[test]
+fn the_acts_of_a_period_are_found_page_by_page() {
+    let node = Node::start(&[]);
+    for _ in 0..2 {
+        for action in ["pause", "resume"] {
+            assert_eq!(node.post(&format!("/api/v1/kinds/counter/{action}"), "").status, 202);
+        }
+    }
+    let all = acts(&node, "");
+    let at = |n: usize| all[n]["at"].as_str().unwrap().to_owned();
+    // an act may have begun in the same millisecond as the next
+    let from = |moment: &str| all.iter().filter(|act| act["at"].as_str() >= Some(moment)).count();
+    for n in 0..4 {
+        let since = acts(&node, &format!("?since={}", at(n)));
+        assert_eq!(since, all[..from(&at(n))], "since the act {n}");
+        let until = acts(&node, &format!("?until={}", at(n)));
+        assert_eq!(until, all[from(&at(n))..], "until the act {n}");
+    }
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("/api/v1/audit?since={}&limit=1&cursor={cursor}", at(2))).json;
+        seen.extend(page["items"].as_array().unwrap().clone());
+        match page["next_cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    assert_eq!(seen, all[..from(&at(2))]);
+    node.get("/api/v1/audit?since=10m").is_problem(400, "malformed");
+    let shown = |args: &[&str]| {
+        let said = node.cli(&[&["audit", "--json"][..], args].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        said.json()["items"].as_array().unwrap().len()
+    };
+    assert_eq!(shown(&["--since", "1h"]), 4);
+    assert_eq!(shown(&["--until", "1h"]), 0);
+    assert_eq!(shown(&["--since", &at(0), "--action", "kind.resume"]), 1);
+    assert_eq!(node.cli(&["audit", "--since", "yesterday"]).code, 2);
+}
+
+#[test]
 fn logins_and_what_a_signal_changes_are_written_down() {
     let node = Node::start(&[]);
     let link = node.post("/api/v1/login-links", "").json["url"].as_str().unwrap().to_owned();

@@ -63,6 +63,7 @@ fn a_change_that_is_wrong_changes_nothing() {
     assert_eq!(node.get("/api/v1/config").header("etag"), Some(&*tag));
     let dry = node.send("PATCH", "/api/v1/config?dry_run=true", &[], Some(r#"{"tasks":{"slots":3}}"#));
     assert_eq!((dry.status, &dry.json["applied"]), (200, &json!(["tasks.slots"])), "{dry:?}");
+    assert_eq!(dry.header("etag"), Some(&*tag), "what it was made upon");
     assert_eq!(item(&node, "tasks.slots")["value"], 64);
 }
 

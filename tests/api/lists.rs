@@ -128,6 +128,24 @@ fn the_last_crashes_are_leafed_through() {
         node.get(&format!("/api/v1/crashes?limit=2&cursor={}", first["next_cursor"].as_str().unwrap())).json;
     assert_eq!((&rest["items"][0], &rest["next_cursor"]), (&all["items"][2], &Value::Null));
     node.get("/api/v1/crashes?cursor=never").is_problem(400, "malformed");
+    // of a period, as well
+    let at = all["items"][1]["at"].as_str().unwrap();
+    let of = |query: &str| node.get(&format!("/api/v1/crashes?{query}")).json;
+    let (since, until) = (of(&format!("since={at}")), of(&format!("until={at}")));
+    let both: Vec<Value> =
+        [&since, &until].into_iter().flat_map(|part| part["items"].as_array().unwrap().clone()).collect();
+    assert_eq!(json!(both), all["items"], "each of them is in one of the two");
+    let paged = of(&format!("since={at}&limit=1"));
+    assert_eq!((&paged["items"][0], paged["next_cursor"].is_string()), (&all["items"][0], true));
+    assert_eq!(of("since=2100-01-01T00:00:00Z")["items"], json!([]));
+    node.get("/api/v1/crashes?until=soon").is_problem(400, "malformed");
+    for listing in [&["crashes", "ls"][..], &["crashes", "ls", "--groups"]] {
+        let found = |period: &[&str]| {
+            let said = node.cli(&[listing, period, &["--json"]].concat());
+            said.json()["items"].as_array().unwrap().is_empty()
+        };
+        assert!(!found(&["--since", "1h"]) && found(&["--until", "1h"]), "{listing:?}");
+    }
     let said = node.cli(&["crashes", "ls", "-n", "1"]);
     assert!(said.code == 0 && said.out.lines().count() == 2 && said.err.contains("--all"), "{said:?}");
     assert_eq!(node.cli(&["crashes", "ls", "--all", "--json"]).json()["items"].as_array().unwrap().len(), 3);

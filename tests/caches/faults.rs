@@ -96,7 +96,9 @@ async fn a_server_that_goes_and_comes_back_is_told_once_each() {
     assert_eq!(world.cache.get_state(AgentId::of("tally", "a")).await, None);
     world.server.as_mut().unwrap().start_again();
     world.up(true).await;
-    assert_eq!(world.cache.health().reason, None);
+    let health = world.cache.health();
+    assert_eq!(health.reason, None);
+    assert!(health.version.is_some_and(|version| version.split('.').count() == 3), "it says what it is");
     let told = told.lock().clone();
     assert_eq!(told, [(false, true), (true, false)]);
 }

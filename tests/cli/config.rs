@@ -163,6 +163,7 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     ] {
         assert!(well.out.contains(check), "{check}: {well:?}");
     }
+    assert!(well.out.contains("has all ") && well.out.contains("and so is its token"), "{well:?}");
     let token = node.data_dir().join("token");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
     let open = node.cli(&["doctor", "--json", "--data-dir", &data]);
@@ -180,6 +181,18 @@ fn without_a_node_the_doctor_and_check_look_at_the_neighbours() {
     let said = cli_alone(&["doctor", "--set", "http.bind=127.0.0.1:0"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("none runs") && said.out.contains("✓ port"), "{said:?}");
+    // what needs no node to be known
+    for check in
+        ["✓ version", "✓ clock", "✓ store version  sqlite 3.", "✓ store clock", "✓ permissions", " disk "]
+    {
+        assert!(said.out.contains(check), "{check}: {said:?}");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(said.out.contains(&format!("this program is {version}; there is no node")), "{said:?}");
+    let logs = tempfile::tempdir().unwrap();
+    let path = format!("log.file.path={}", logs.path().join("node.log").display());
+    let said = cli_alone(&["doctor", "--set", "http.bind=127.0.0.1:0", "--set", &path]);
+    assert!(said.out.contains(&format!("free for {}", logs.path().display())), "{said:?}");
     for (set, check) in [
         ("store.url=postgres://nobody@127.0.0.1:1/x", "✗ store"),
         ("cache.url=redis://127.0.0.1:1", "! cache"),

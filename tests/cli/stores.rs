@@ -32,6 +32,25 @@ fn the_tables_are_made_told_and_read() {
 }
 
 #[test]
+fn the_doctor_knows_the_server_its_clock_and_its_tables_without_a_node() {
+    let database = Database::new();
+    let store = format!("store.url={}", database.url());
+    let doctor = || cli_alone(&["doctor", "--set", "http.bind=127.0.0.1:0", "--set", &store]);
+    let said = doctor();
+    assert!(said.code == 0 && said.out.contains("migrations are pending"), "{said:?}");
+    assert_eq!(db("migrate", &database.url(), &[]).code, 0);
+    let said = doctor();
+    assert_eq!(said.code, 0, "{said:?}");
+    for line in [
+        "and has all ",
+        "✓ store version  postgres 1",
+        "✓ store clock    this machine's and the database's agree",
+    ] {
+        assert!(said.out.contains(line), "{line}: {said:?}");
+    }
+}
+
+#[test]
 fn somebody_elses_database_is_used_only_when_told() {
     let database = Database::new();
     database.psql("CREATE TABLE customers (id int)");

@@ -4,6 +4,7 @@ use greenroom::{
     model::{
         access::{Digest, Scope, StoredToken},
         act::Act,
+        period::Period,
     },
     store::ActFilter,
 };
@@ -113,6 +114,40 @@ rules! {
         let stops = ActFilter { action: Some("agent.stop".into()), who: Some("node".into()), ..all };
         assert_eq!(find(stops.clone()).await, [4, 1]);
         assert_eq!(find(ActFilter { subject: Some("counter/b".into()), ..stops }).await, [0; 0]);
+    }
+
+    /// A period is a range of ids, so each of the indexes finds it.
+    async fn acts_of_a_period_are_found_page_by_page(w: &mut World) {
+        let mut ids = Vec::new();
+        for n in 0..6 {
+            let who = if n % 2 == 0 { "node" } else { "ci" };
+            let act = Act { who: who.into(), ..Act::new(at(n), "agent.stop", "counter/a") };
+            w.store.begin_act(&act).await.unwrap();
+            ids.push(act.id);
+        }
+        let find = async |since: Option<i64>, until: Option<i64>, filter: ActFilter| {
+            let (from, until) = Period { since: since.map(at), until: until.map(at) }.ids();
+            let before = [filter.before, until].into_iter().flatten().min();
+            let filter = ActFilter { from, before, limit: 2, ..filter };
+            let found = w.store.acts(&filter).await.unwrap();
+            let place = |act: Act| ids.iter().position(|id| *id == act.id).unwrap();
+            found.into_iter().map(place).collect::<Vec<_>>()
+        };
+        let any = ActFilter::default;
+        assert_eq!(find(Some(4), None, any()).await, [5, 4]);
+        assert_eq!(find(None, Some(2), any()).await, [1, 0]);
+        assert_eq!(find(Some(1), Some(4), any()).await, [3, 2], "not the one at its end");
+        let behind = |n: usize| ActFilter { before: Some(ids[n]), ..any() };
+        assert_eq!(find(Some(1), Some(4), behind(2)).await, [1], "and its first one on the next page");
+        assert_eq!(find(Some(1), Some(4), behind(1)).await, [0; 0]);
+        for (name, found) in [("node", [4, 2]), ("ci", [5, 3])] {
+            assert_eq!(find(Some(2), None, ActFilter { who: Some(name.into()), ..any() }).await, found);
+        }
+        let subject = ActFilter { subject: Some("counter/a".into()), ..any() };
+        assert_eq!(find(Some(5), None, subject.clone()).await, [5]);
+        assert_eq!(find(Some(6), None, subject).await, [0; 0]);
+        let action = ActFilter { action: Some("agent.stop".into()), ..any() };
+        assert_eq!(find(Some(3), Some(1), action).await, [0; 0]);
     }
 
     async fn old_acts_are_forgotten(w: &mut World) {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use greenroom::{
     model::{
         crash_group::CrashGroup,
+        period::Period,
         supervision::{CrashKind, CrashReason, CrashReport, Decision},
     },
     store::{CrashFilter, MAX_CRASH_GROUPS, Past},
@@ -164,6 +165,26 @@ rules! {
         }
         assert_eq!(seen.len(), 25);
         assert!(seen.is_sorted_by(|a, b| (a.last, a.id) > (b.last, b.id)));
+    }
+
+    async fn groups_are_found_by_the_period_of_their_crashes(w: &mut World) {
+        let groups =
+            [group([crash(1, 10), crash(1, 20)]), group([crash(2, 15), crash(2, 40)]), group([crash(3, 40)])];
+        w.note(&groups).await;
+        let find = async |since: Option<i64>, until: Option<i64>| {
+            let second = |at: Option<i64>| at.map(|at| Timestamp::from_second(at).unwrap());
+            let period = Period { since: second(since), until: second(until) };
+            let filter = CrashFilter { period, limit: 10, ..CrashFilter::default() };
+            let mut lines: Vec<String> =
+                w.store.crash_groups(&filter).await.unwrap().into_iter().map(|g| g.site.place).collect();
+            lines.sort();
+            lines.iter().map(|place| place.rsplit(':').next().unwrap().parse().unwrap()).collect::<Vec<u32>>()
+        };
+        assert_eq!(find(Some(20), None).await, [1, 2, 3]);
+        assert_eq!(find(Some(21), None).await, [2, 3]);
+        assert_eq!(find(None, Some(15)).await, [1], "not what began at its end");
+        assert_eq!(find(Some(21), Some(40)).await, [2]);
+        assert_eq!(find(Some(41), None).await, [0; 0]);
     }
 
     async fn cleaning_keeps_the_latest_groups_up_to_a_bound(w: &mut World) {

@@ -6,6 +6,7 @@ mod actions;
 #[path = "../support/browser.rs"]
 mod browser;
 mod connection;
+mod controls;
 mod pages;
 #[path = "../support/port.rs"]
 mod port;

@@ -4,7 +4,7 @@ use greenroom::{
     Persistence,
     model::{crash_group::CrashGroup, supervision::CrashKind},
     prelude::*,
-    runtime::operator::PageQuery,
+    runtime::operator::CrashQuery,
 };
 
 use crate::{
@@ -64,7 +64,7 @@ fn program() -> greenroom::Builder {
 }
 
 async fn groups(world: &World) -> Vec<CrashGroup> {
-    soon(world.handle().operator().crash_groups(&PageQuery::default())).await.unwrap().items
+    soon(world.handle().operator().crash_groups(&CrashQuery::default())).await.unwrap().items
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ async fn crashes_wait_in_memory_for_a_store_that_is_down() {
     }
     let crashed = operator.crashes().len() as u64;
     assert!(crashed > 2, "{crashed}");
-    assert_eq!(soon(operator.crash_groups(&PageQuery::default())).await.unwrap_err().code(), "unavailable");
+    assert_eq!(soon(operator.crash_groups(&CrashQuery::default())).await.unwrap_err().code(), "unavailable");
     faults.fail(None);
     until("they are written", || async { groups(&world).await[0].count == crashed }).await;
 }

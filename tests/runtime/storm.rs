@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use greenroom::{AskError, Persistence, prelude::*, runtime::operator::PageQuery};
+use greenroom::{AskError, Persistence, prelude::*, runtime::operator::CrashQuery};
 use serde_json::Value;
 
 use crate::support::World;
@@ -119,7 +119,7 @@ macro_rules! storm_of {
             let second = storm(n, crash, get, $healed).await;
             let grown = rss().saturating_sub(before);
             let operator = world.handle().operator().clone();
-            let groups = operator.crash_groups(&PageQuery::default()).await.unwrap().items;
+            let groups = operator.crash_groups(&CrashQuery::default()).await.unwrap().items;
             assert_eq!((groups.len(), groups[0].count), (1, 2 * n as u64), "{groups:?}");
             assert!(operator.crashes().len() <= 1_024);
             let shown = operator.crash(&groups[0].report.id).await.unwrap();

@@ -81,6 +81,8 @@ pub(super) struct Link {
     space: String,
     prefix: String,
     channel: String,
+    /// The server's version, where it says so.
+    version: Option<String>,
     /// Copies of what others may change too; `None` where it was asked for that there be none.
     near: Option<Shared>,
 }
@@ -107,6 +109,7 @@ impl Link {
             space: String::new(),
             prefix: options.prefix.clone(),
             channel: String::new(),
+            version: None,
             near,
         };
         link.beat().await?;
@@ -142,11 +145,14 @@ impl Link {
     /// who may not ask which run it is (`+info`) starts with empty shelves instead: `false`.
     async fn learn_run(&mut self) -> Result<bool, String> {
         let answer: Result<String, Failed> = self.call(redis::cmd("INFO").arg("server")).await;
-        let run = match answer {
-            Ok(info) => info.lines().find_map(|line| line.trim().strip_prefix("run_id:")).map(str::to_owned),
-            Err(Failed::Refused(_)) => None,
+        let info = match answer {
+            Ok(info) => info,
+            Err(Failed::Refused(_)) => String::new(),
             Err(Failed::Broken) => return Err(self.broken.wait().await),
         };
+        let of = |name: &str| info.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::to_owned);
+        let run = of("run_id:");
+        self.version = of("redis_version:");
         let known = run.is_some();
         self.space = format!("{}{}:", self.prefix, run.as_deref().unwrap_or("any"));
         Ok(known)
@@ -181,6 +187,11 @@ impl Link {
     /// Whether it may be used.
     pub(super) fn is_good(&self) -> bool {
         !self.broken.is_set()
+    }
+
+    /// The server's version, where it says so.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 
     pub(super) fn broken(&self) -> &Broken {

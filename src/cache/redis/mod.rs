@@ -210,7 +210,8 @@ impl Cache for RedisCache {
 
     fn health(&self) -> Health {
         let line::State { up, since, reason } = self.line.state();
-        Health { up, since, reason, lookups: self.stats.lookups() }
+        let version = self.line.link().and_then(|link| link.version().map(str::to_owned));
+        Health { up, since, reason, version, lookups: self.stats.lookups() }
     }
 
     async fn put_state(&self, id: AgentId, epoch: i64, version: i64, bytes: Arc<Vec<u8>>) {

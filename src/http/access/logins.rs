@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::access::{Digest, NODE, Scope, StoredToken, draw};
+use crate::{
+    config::Secret,
+    model::access::{Digest, NODE, Scope, StoredToken, draw},
+};
 
 /// How long a link can be used.
 const LINK: SignedDuration = SignedDuration::from_mins(10);
@@ -47,7 +50,7 @@ pub(super) struct Session {
     /// What it was begun with.
     pub(super) grant: Grant,
     /// What its requests name that change something.
-    pub(super) csrf: String,
+    pub(super) csrf: Secret,
     /// When it ends.
     pub(super) expires_at: Timestamp,
 }
@@ -80,7 +83,7 @@ impl Logins {
         let expires_at = grant.expires_at.map_or(most, |at| at.min(most));
         make_room(&mut self.sessions, now, |session| session.expires_at, |session| session.grant == grant);
         let cookie = draw();
-        let session = Session { grant, csrf: draw(), expires_at };
+        let session = Session { grant, csrf: draw().into(), expires_at };
         self.sessions.insert(Digest::of(cookie.as_bytes()), session);
         cookie
     }
@@ -155,7 +158,9 @@ mod tests {
         let mut logins = Logins::default();
         let cookie = logins.open(Grant::node(), at(0));
         let session = logins.session(&cookie, at(SESSION_SECONDS - 1)).unwrap();
-        assert!(session.csrf != cookie && session.csrf.len() > 60);
+        let csrf = session.csrf.reveal();
+        assert!(csrf != cookie && csrf.len() > 60);
+        assert!(!format!("{session:?}").contains(csrf), "it is not printed");
         assert_eq!(logins.session(&cookie, at(SESSION_SECONDS)), None);
         let short = Grant { expires_at: Some(at(60)), ..Grant::node() };
         let of_token = logins.open(short, at(0));

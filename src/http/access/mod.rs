@@ -35,6 +35,7 @@ pub(super) use self::{
 use super::{problem::Problem, token::Token};
 use crate::{
     clock,
+    config::Secret,
     model::access::{Digest, Scope},
     runtime::{
         operator::Operator,
@@ -70,7 +71,7 @@ pub(super) struct Caller {
 pub(super) struct Opened {
     /// The name of the token with which it was.
     pub(super) who: String,
-    pub(super) cookie: String,
+    pub(super) cookie: Secret,
 }
 
 impl Access {
@@ -92,7 +93,7 @@ impl Access {
 
     fn link(&self, base: &str, grant: Grant) -> LoginLink {
         let (code, expires_at) = self.0.logins.lock().invite(grant, clock::now());
-        LoginLink { url: format!("{base}/login?code={code}"), expires_at }
+        LoginLink { url: format!("{base}/login?code={code}").into(), expires_at }
     }
 
     /// Begins a session with a link's code.
@@ -118,7 +119,7 @@ impl Access {
 
     fn open(&self, grant: Grant) -> Opened {
         let who = grant.name.clone();
-        Opened { who, cookie: self.0.logins.lock().open(grant, clock::now()) }
+        Opened { who, cookie: self.0.logins.lock().open(grant, clock::now()).into() }
     }
 
     /// Ends the session of a request, if it has one.
@@ -160,7 +161,7 @@ impl Access {
         };
         let named = request.headers().get(CSRF).map(|named| Digest::of(named.as_bytes()));
         // by their digests, whose comparison tells nothing of how much is right
-        if !request.method().is_safe() && named != Some(Digest::of(session.csrf.as_bytes())) {
+        if !request.method().is_safe() && named != Some(Digest::of(session.csrf.reveal().as_bytes())) {
             return Err(Problem::new(
                 "forbidden",
                 format!("a session's request names its CSRF token: send `{CSRF}` as GET /api/v1/me tells it"),
@@ -218,7 +219,7 @@ impl Caller {
         Me {
             name: self.grant.name.clone(),
             scope: self.grant.scope,
-            csrf: self.session.as_ref().map(|session| session.csrf.clone()),
+            csrf: self.session.as_ref().map(|session| session.csrf.clone().into()),
             expires_at: self.session.as_ref().map(|s| s.expires_at).or(self.grant.expires_at),
         }
     }

@@ -86,10 +86,15 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             accepted(),
         ),
         get("/crashes", "listCrashes", "Lists the last crashes of this node, newest first: 1,024 at most.")
+            .within("Only from this moment on.", "Only from before this moment.")
             .query("cursor", "From the page before.", whole_or_empty(ID))
             .number("limit", "The size of a page; all where it is absent.", 1, 1_000)
             .answers(200, "The items.", s.list::<CrashReport>()),
         get("/crashes/groups", "listCrashGroups", "Lists crash groups by site, those with the latest crashes first.")
+            .within(
+                "Only those with a crash from this moment on.",
+                "Only those with a crash before this moment.",
+            )
             .paged(&format!("[0-9]{{1,15}}\\.{ID}"))
             .answers(200, "A page.", s.list::<CrashGroup>()),
         get("/crashes/{id}", "getCrash", "Shows a crash, or the last one of a group.").answers(

@@ -162,6 +162,12 @@ impl Operation {
         )
     }
 
+    /// Takes `since` and `until`.
+    pub(super) fn within(self, since: &str, until: &str) -> Self {
+        let moment = json!({"anyOf": [{"type": "string", "format": "date-time"}, {"const": ""}]});
+        self.query("since", since, moment.clone()).query("until", until, moment)
+    }
+
     /// Takes a header.
     pub(super) fn header(mut self, name: &str, about: &str, schema: Value) -> Self {
         self.parameters.push(json!({"name": name, "in": "header", "description": about, "schema": schema}));

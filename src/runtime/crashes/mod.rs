@@ -202,7 +202,7 @@ mod tests {
         let flushed = tokio::time::timeout(Duration::from_secs(20), crashes.flush(&store)).await;
         flushed.expect("it does not wait").unwrap();
         let named = Some(waiting("tally").group.id.to_string());
-        let filter = CrashFilter { named, before: None, limit: 1 };
+        let filter = CrashFilter { named, limit: 1, ..CrashFilter::default() };
         let written = store.crash_groups(&filter).await.unwrap();
         assert_eq!((written[0].count, &written[0].backtrace), (1, &None));
         drop(naming);

@@ -10,6 +10,7 @@ use crate::{
     model::{
         act::Act,
         event::{self, Event, Level},
+        period::Period,
     },
     runtime::views::Page,
     store::{ActFilter, StoreError},
@@ -27,6 +28,8 @@ pub struct ActQuery {
     pub subject: Option<String>,
     /// Only this action.
     pub action: Option<String>,
+    /// Only those of this period, to the millisecond.
+    pub period: Period,
     /// The cursor of the previous page.
     pub cursor: Option<String>,
     /// 1 to 1,000; 100 when absent.
@@ -40,10 +43,12 @@ impl Operator {
     /// An invalid cursor or limit; errors of the store.
     pub async fn acts(&self, query: &ActQuery) -> Result<Page<Act>> {
         let limit = page_limit(query.limit)?;
-        let before = query.cursor.as_ref().map(|c| c.parse::<Uuid>()).transpose();
-        let before = before.map_err(|_| foreign_cursor())?;
-        let ActQuery { who, subject, action, .. } = query.clone();
-        let items = self.node.store.acts(&ActFilter { who, subject, action, before, limit }).await?;
+        let cursor = query.cursor.as_ref().map(|c| c.parse::<Uuid>()).transpose();
+        let cursor = cursor.map_err(|_| foreign_cursor())?;
+        let ActQuery { who, subject, action, period, .. } = query.clone();
+        let (from, until) = period.ids();
+        let before = [cursor, until].into_iter().flatten().min();
+        let items = self.node.store.acts(&ActFilter { who, subject, action, from, before, limit }).await?;
         let next_cursor = items.last().filter(|_| items.len() == limit).map(|act| act.id.to_string());
         Ok(Page { items, next_cursor })
     }

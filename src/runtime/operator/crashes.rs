@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Operator, PageQuery, Result, conversations::foreign_cursor, not_found, page_limit};
+use super::{Operator, Result, conversations::foreign_cursor, not_found, page_limit};
 use crate::{
     model::{
         crash_group::{CrashGroup, Site},
+        period::Period,
         supervision::CrashReport,
     },
     runtime::views::{CrashDetail, CrashTally, Page},
@@ -17,6 +18,17 @@ use crate::{
 
 /// How long a crash that is in memory waits for what the store knows of its site.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Which crashes to list.
+#[derive(Debug, Clone, Default)]
+pub struct CrashQuery {
+    /// Only those of this period; of groups, those that had a crash since and one before its end.
+    pub period: Period,
+    /// The cursor of the previous page.
+    pub cursor: Option<String>,
+    /// 1 to 1,000; 100 groups when absent.
+    pub limit: Option<usize>,
+}
 
 impl Operator {
     /// The last 1,024 crashes of this node since it started, newest first.
@@ -28,8 +40,9 @@ impl Operator {
     ///
     /// # Errors
     /// An invalid cursor or limit.
-    pub fn crash_page(&self, query: &PageQuery) -> Result<Page<CrashReport>> {
-        let all = self.node.crashes.list();
+    pub fn crash_page(&self, query: &CrashQuery) -> Result<Page<CrashReport>> {
+        let mut all = self.node.crashes.list();
+        all.retain(|report| query.period.holds(report.at));
         let before =
             query.cursor.as_deref().map(str::parse::<Uuid>).transpose().map_err(|_| foreign_cursor())?;
         let from = before.map_or(0, |id| {
@@ -51,11 +64,12 @@ impl Operator {
     ///
     /// # Errors
     /// An invalid cursor or limit; errors of the store.
-    pub async fn crash_groups(&self, query: &PageQuery) -> Result<Page<CrashGroup>> {
+    pub async fn crash_groups(&self, query: &CrashQuery) -> Result<Page<CrashGroup>> {
         let limit = page_limit(query.limit)?;
         let before = query.cursor.as_deref().map(read_cursor).transpose()?;
         self.node.flush_crashes().await?;
-        let items = self.node.store.crash_groups(&CrashFilter { named: None, before, limit }).await?;
+        let filter = CrashFilter { named: None, period: query.period, before, limit };
+        let items = self.node.store.crash_groups(&filter).await?;
         let next_cursor = items.last().filter(|_| items.len() == limit).map(cursor);
         Ok(Page { items, next_cursor })
     }
@@ -82,7 +96,7 @@ impl Operator {
         self.node.flush_crashes().await?;
         // Whoever asks for one wants to see where it was; not at any price.
         let _ = tokio::time::timeout(STORE_TIMEOUT / 2, self.node.name_crashes()).await;
-        let filter = CrashFilter { named: Some(name.to_owned()), before: None, limit: 1 };
+        let filter = CrashFilter { named: Some(name.to_owned()), limit: 1, ..CrashFilter::default() };
         Ok(self.node.store.crash_groups(&filter).await?.pop())
     }
 }

@@ -30,6 +30,7 @@ pub use self::{
     acts::ActQuery,
     configuration::ConfigView,
     conversations::{MessageQuery, PageQuery},
+    crashes::CrashQuery,
     signals::Resolution,
 };
 use super::{kind::AnyKind, node::Node};

@@ -60,7 +60,7 @@ impl Operator {
         if !self.node.store.add_token(&new).await? {
             return Err(wrong_state(format!("there is a token `{}` already: remove it first", new.name)));
         }
-        Ok(NewToken { kept: new.into(), token })
+        Ok(NewToken { kept: new.into(), token: token.into() })
     }
 
     /// Revokes a token.

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::access::{Scope, StoredToken};
+use crate::{
+    config::Disclosed,
+    model::access::{Scope, StoredToken},
+};
 
 /// A token: `GET /api/v1/tokens`. Its secret is stored nowhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,7 +54,8 @@ pub struct NewToken {
     #[serde(flatten)]
     pub kept: TokenView,
     /// The secret.
-    pub token: String,
+    #[schemars(with = "String")]
+    pub token: Disclosed,
 }
 
 /// The identity of the caller: `GET /api/v1/me`.
@@ -62,7 +66,8 @@ pub struct Me {
     /// Its scope.
     pub scope: Scope,
     /// In a browser session: the value of the header `X-CSRF-Token` that each changing request must carry.
-    pub csrf: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub csrf: Option<Disclosed>,
     /// When the session or the token ends, if it does.
     #[serde(serialize_with = "crate::model::units::moment")]
     pub expires_at: Option<Timestamp>,
@@ -72,8 +77,38 @@ pub struct Me {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LoginLink {
     /// The link, to open in a browser.
-    pub url: String,
+    #[schemars(with = "String")]
+    pub url: Disclosed,
     /// When it expires.
     #[serde(serialize_with = "crate::model::units::moment")]
     pub expires_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were plain texts, which any `{:?}` would have shown.
+    #[test]
+    fn what_is_handed_over_is_in_the_document_alone() {
+        const CANARY: &str = "canary-5e1f";
+        let at = Timestamp::UNIX_EPOCH;
+        let kept = TokenView {
+            name: "ci".into(),
+            scope: Scope::Read,
+            created_at: at,
+            expires_at: None,
+            last_used: None,
+        };
+        let secret = || Disclosed::from(CANARY.to_owned());
+        let token = NewToken { kept, token: secret() };
+        let me = Me { name: "ci".into(), scope: Scope::Read, csrf: Some(secret()), expires_at: None };
+        let link = LoginLink { url: secret(), expires_at: at };
+        let printed = format!("{token:?} {me:?} {link:?}");
+        assert!(!printed.contains(CANARY) && printed.contains("***"), "{printed}");
+        let documents = [serde_json::json!(token), serde_json::json!(me), serde_json::json!(link)];
+        assert_eq!(documents.map(|document| document.to_string().matches(CANARY).count()), [1, 1, 1]);
+        let read: NewToken = serde_json::from_value(serde_json::json!(token)).unwrap();
+        assert_eq!(read.token.reveal(), CANARY);
+    }
 }

@@ -36,7 +36,9 @@ impl State {
     /// One page, the latest first.
     pub(super) fn acts(&self, filter: &ActFilter) -> Vec<Act> {
         let is = |wanted: &Option<String>, it: &str| wanted.as_ref().is_none_or(|wanted| wanted == it);
-        let found = self.acts.before(filter.before.as_ref()).rev().map(|(_, act)| act).filter(|act| {
+        let young = |id: &Uuid| filter.from.is_none_or(|from| from <= *id);
+        let all = self.acts.before(filter.before.as_ref()).rev().take_while(|(id, _)| young(id));
+        let found = all.map(|(_, act)| act).filter(|act| {
             is(&filter.who, &act.who) && is(&filter.subject, &act.subject) && is(&filter.action, &act.action)
         });
         found.take(filter.limit.clamp(1, MAX_LISTED)).cloned().collect()

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::state::State;
 use crate::{
-    model::crash_group::CrashGroup,
+    model::{crash_group::CrashGroup, period::Period},
     store::{
         CrashFilter, MAX_CRASH_GROUPS,
         crashes::{MAX_COUNT, MAX_LISTED},
@@ -36,7 +36,11 @@ impl State {
             return all.filter(|g| g.id == id || g.report.id == *name).take(1).cloned().collect();
         }
         let behind = |g: &&CrashGroup| filter.before.is_none_or(|before| (g.last, g.id) < before);
-        let mut found: Vec<&CrashGroup> = all.filter(behind).collect();
+        let Period { since, until } = filter.period;
+        let within = |g: &&CrashGroup| {
+            since.is_none_or(|since| since <= g.last) && until.is_none_or(|until| g.first < until)
+        };
+        let mut found: Vec<&CrashGroup> = all.filter(within).filter(behind).collect();
         found.sort_unstable_by_key(|g| Reverse((g.last, g.id)));
         let page = found.into_iter().take(filter.limit.clamp(1, MAX_LISTED));
         page.map(|group| CrashGroup { backtrace: None, ..group.clone() }).collect()

@@ -108,11 +108,18 @@ pub(super) async fn status(client: &Client) -> Result<Migrations, StoreError> {
     Ok(compare(&applied(client).await?.unwrap_or_default()))
 }
 
-/// What the server's clock says.
-pub(super) async fn clock(client: &Client) -> Result<Timestamp, StoreError> {
-    let micros = column(client, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").await?;
-    let at = micros.first().and_then(|text| Timestamp::from_microsecond(text.parse().ok()?).ok());
-    at.ok_or_else(|| StoreError::Corrupt("the server does not say what time it is".to_owned()))
+/// The server's version as a number, and what its clock says.
+pub(super) async fn server(client: &Client) -> Result<(u32, Timestamp), StoreError> {
+    const SAYS: &str = "SELECT current_setting('server_version_num') || ' ' || \
+                        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let said = column(client, SAYS).await?;
+    let read = |text: &String| {
+        let (version, micros) = text.split_once(' ')?;
+        Some((version.parse().ok()?, Timestamp::from_microsecond(micros.parse().ok()?).ok()?))
+    };
+    let unclear =
+        || StoreError::Corrupt("the server does not say which it is and what time it is".to_owned());
+    said.first().and_then(read).ok_or_else(unclear)
 }
 
 /// Brings the tables up to date, whatever else the database holds; the names of what was applied.

@@ -47,7 +47,7 @@ use uuid::Uuid;
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Families, Forgotten, Hint, Journals, KeptSettings, KeyRow, Kin, Member,
+    Durability, Engine, Entities, Families, Forgotten, Hint, Journals, KeptSettings, KeyRow, Kin, Member,
     MessagePage, Migrations, NodeRow, Oldest, Ownership, Past, PoolStatus, Promoted, Schedules,
     SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
     TaskFilter, TaskPage, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
@@ -89,8 +89,7 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     fn name(&self) -> String {
-        let version = self.pools.server().version;
-        format!("postgres {}.{}", version / 10_000, version % 10_000)
+        name(self.pools.server().version)
     }
 
     fn writers(&self) -> usize {
@@ -462,9 +461,14 @@ pub(super) async fn migration_status(url: &str) -> Result<Migrations, StoreError
     migrate::status(&attend(url).await?).await
 }
 
-/// What the server's clock says.
-pub(super) async fn clock(url: &str) -> Result<jiff::Timestamp, StoreError> {
-    migrate::clock(&attend(url).await?).await
+/// Which server it is, and what its clock says.
+pub(super) async fn engine(url: &str) -> Result<Engine, StoreError> {
+    let (version, at) = migrate::server(&attend(url).await?).await?;
+    Ok(Engine { name: name(version), clock: Some(at) })
+}
+
+fn name(version: u32) -> String {
+    format!("postgres {}.{}", version / 10_000, version % 10_000)
 }
 
 /// Reads everything in the database.

@@ -145,6 +145,12 @@ pub(super) fn migration_status(path: &Path) -> Result<Migrations, StoreError> {
     connect::status(&mut connect(path, Role::Writer(Durability::Full))?)
 }
 
+/// What reads and writes the file, with its version: it is a part of this program.
+pub(super) fn name() -> String {
+    let version = libsqlite3_sys::SQLITE_VERSION.to_bytes();
+    format!("sqlite {}", String::from_utf8_lossy(version))
+}
+
 /// Reads everything in the file.
 pub(super) fn verify<'r>(path: &Path, reader: &'r mut StateReader<'r>) -> Result<VerifyReport, StoreError> {
     if !path.exists() {
@@ -156,8 +162,7 @@ pub(super) fn verify<'r>(path: &Path, reader: &'r mut StateReader<'r>) -> Result
 #[async_trait]
 impl Store for SqliteStore {
     fn name(&self) -> String {
-        let version = libsqlite3_sys::SQLITE_VERSION.to_bytes();
-        format!("sqlite {}", String::from_utf8_lossy(version))
+        name()
     }
 
     fn writers(&self) -> usize {

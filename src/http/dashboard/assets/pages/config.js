@@ -1,19 +1,20 @@
 // The configuration: what is in force and where it came from; changes of it, whole or not at all.
 
-import { get, send } from "../api.js";
+import { send } from "../api.js";
 import { STAY, dialog, toast } from "../dialog.js";
 import { h } from "../dom.js";
 import { jsonLine } from "../json.js";
 import { barred } from "../session.js";
 import { badge, button, empty, searchField, table } from "../ui.js";
 
-/** Reads it. */
-export function loadConfig(signal) {
-  return get("/config", { signal });
+/** Reads it, with the tag by which a change says what it was made upon. */
+export async function loadConfig(signal) {
+  const answer = await send("GET", "/config", { signal });
+  return { ...(await answer.json()), tag: answer.headers.get("ETag") };
 }
 
 /** Shows it; `find` in lower case. */
-export function configView({ items, needs_restart }, { find }, page) {
+export function configView({ items, needs_restart, tag }, { find }, page) {
   const no = barred("admin");
   const waits = new Set(needs_restart);
   const shown = items.filter((one) => `${one.key} ${jsonLine(one.value)} ${one.origin}`.toLowerCase().includes(find));
@@ -21,13 +22,23 @@ export function configView({ items, needs_restart }, { find }, page) {
     { name: "Key", class: "grow mono", cell: (c) => c.key },
     { name: "Value", class: "grow mono", cell: (c) => [text(c.value), waits.has(c.key) && badge("waiting", "in force after a restart")] },
     { name: "From", class: "w-origin", cell: (c) => (c.origin === "default" ? h("span", { class: "faint" }, "default") : h("span", { class: "pill" }, c.origin)) },
-    { name: "", class: "w-act hide-s", cell: (c) => button("Change", () => change(c, page), { kind: "small", barred: no }) },
+    { name: "", class: "w-act hide-s", cell: (c) => button("Change", () => change(c, tag, page), { kind: "small", barred: no }) },
   ];
   return [
     waits.size > 0 && h("p", { class: "warn-text" }, `In force after a restart: ${needs_restart.join(", ")}`),
     h("div", { class: "filters" }, searchField("Find a key, a value or an origin", find, (text) => page.with({ find: text }), { live: true, width: "wide" })),
     table("Configuration", columns, shown, { key: (c) => c.key, empty: empty("No such key", "Take away the filter to see them all.") }),
   ];
+}
+
+/** How often a change is made again that met changes of other keys alone. */
+const TRIES = 3;
+
+/** How a key is now. */
+async function look(key) {
+  const { items, tag } = await loadConfig();
+  const found = items.find((one) => one.key === key);
+  return { value: found?.value ?? null, origin: found?.origin ?? "nowhere", tag };
 }
 
 function text(value) {
@@ -49,13 +60,29 @@ function read(written) {
   }
 }
 
-function change({ key, value, origin }, page) {
+// What is changed is the value that was seen: where somebody else has changed it meanwhile, it is told and not
+// written over, until that value has been seen too.
+function change({ key, value, origin }, tag, page) {
   const secret = value === "***";
   const field = h("input", { class: "input mono", value: secret ? "" : text(value), spellcheck: "false", autocomplete: "off" });
   const told = h("p", { class: "faint" });
+  let seen = { value, origin, tag };
   const put = async (to, dry_run) => {
-    const answer = await send("PATCH", `/config${dry_run ? "?dry_run=true" : ""}`, { body: patch(key, to) });
-    return answer.json();
+    const request = () => ({ body: patch(key, to), headers: { "If-Match": seen.tag } });
+    for (let n = 0; ; n += 1) {
+      try {
+        const answer = await send("PATCH", `/config${dry_run ? "?dry_run=true" : ""}`, request());
+        return await answer.json();
+      } catch (error) {
+        if (error.status !== 412 || n === TRIES) throw error;
+        const before = seen;
+        seen = await look(key);
+        if (jsonLine(seen.value) !== jsonLine(before.value) || seen.origin !== before.origin) {
+          page.refresh();
+          throw new Error(`Somebody has changed it meanwhile: it is ${text(seen.value)} now, from ${seen.origin}. Nothing was written; to write over that, do it again.`);
+        }
+      }
+    }
   };
   const say = (applied) => {
     const beyond = applied.overruled.map((one) => `; ${one.key} is also set by ${one.by}, which overrides it`).join("");
