@@ -324,6 +324,7 @@ rules! {
         w.store.note(&[note(Some(r#"{"fraction":0.5}"#), &["one", "t\0wo"])]).await.unwrap();
         w.store.note(&[note(None, &["three"])]).await.unwrap();
         assert_eq!(w.store.progress(claimed.id).await.unwrap().unwrap().get(), r#"{"fraction":0.5}"#);
+        assert!(again.due.is_some(), "it may have run before");
         w.store.note(&[note(Some("1"), &[])]).await.unwrap();
         assert_eq!(w.store.progress(claimed.id).await.unwrap().unwrap().get(), "1");
         let lines = w.store.task_logs(claimed.id, 0, 2).await.unwrap();

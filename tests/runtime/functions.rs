@@ -554,6 +554,31 @@ async fn a_rerun_may_do_without_what_came_after_a_call_that_failed_or_was_left()
     // The first is down: it turns to the second.
     let falls_back = async |run: usize, call: &Call, stage: &Stage| {
         if run == 1 {
+/// Its attempts are counted from 0 again, as if it had never run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_is_brought_back_and_asks_for_nothing_stops() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        let forgets = tool(&stage, |work, call, stage| async move {
+            stage.gate.note("run");
+            if stage.gate.count("run") > 1 {
+                return Ok(Value::Null);
+            }
+            enters(&call, &work.say).await?;
+            bail!("not yet")
+        });
+        world.start_again(program(&stage).tool_fn("forgets", Effect::Idempotent, forgets)).await;
+        let id = world.submits("forgets", |request| request.max_attempts = Some(1)).await;
+        assert_eq!(world.ends(id).await.error.unwrap().code, "handler_failed");
+        let operator = world.handle().operator().clone();
+        soon(operator.retry(id)).await.unwrap();
+        let task = world.ends(id).await;
+        let error = task.error.unwrap_or_else(|| panic!("it has forgotten what it had done"));
+        assert_eq!((&*error.code, task.attempt, stage.gate.count("run")), ("diverged", 1, 2));
+    })
+    .await;
+}
+
             let late = call.call::<Stamper>(Stamp { text: "x".into() }).timeout(Duration::ZERO).await;
             ensure!(late.is_err(), "in no time");
             stamps(call, "second").await?;
