@@ -313,7 +313,7 @@ impl Faults {
         self.0.most.load(Ordering::SeqCst)
     }
 
-    /// How often conversations, messages and sessions were read.
+    /// How often conversations, messages, sessions and single tasks, with what they wrote, were read.
     pub fn reads(&self) -> usize {
         self.0.reads.load(Ordering::SeqCst)
     }
@@ -539,7 +539,7 @@ impl Store for Faulty {
         self.pass().await?.parked(after, limit).await
     }
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
-        self.pass().await?.task(id).await
+        self.read().await?.task(id).await
     }
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>> {
         self.pass().await?.task_data(id).await

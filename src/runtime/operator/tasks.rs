@@ -1,8 +1,7 @@
 //! Tasks: submit, list, wait, cancel, retry.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 
 use super::{
@@ -37,8 +36,8 @@ use crate::{
 const SOON: Duration = Duration::from_millis(10);
 /// The longest time between two such questions.
 const LATER: Duration = Duration::from_secs(1);
-/// How many tasks of a batch are read at once, to be shown.
-const VIEWS_AT_ONCE: usize = 16;
+/// How many tasks of a batch one query reads, to be shown.
+const VIEWS_AT_ONCE: usize = 1_000;
 
 /// An error of one task of a batch, with the place where it stands there.
 fn within(at: &str, error: OperatorError) -> OperatorError {
@@ -67,7 +66,7 @@ impl Operator {
     }
 
     /// Submits several tasks, all or none; they may name each other as prerequisites by
-    /// their names in the batch. Idempotency keys are not accepted here.
+    /// their names in the batch. Idempotency keys are not accepted here. They are returned as lists show them.
     ///
     /// # Errors
     /// See [`OperatorError`]; nothing was accepted. A cycle is invalid.
@@ -99,7 +98,11 @@ impl Operator {
         }
         let submission = Submission { by: Submitter::Outside, tasks, batches: Vec::new(), key: None };
         self.node.clone().accept(submission).await.map_err(AskError::widen)?;
-        stream::iter(ids).map(|id| self.task(id)).buffered(VIEWS_AT_ONCE).try_collect().await
+        let mut views = HashMap::with_capacity(ids.len());
+        for some in ids.chunks(VIEWS_AT_ONCE) {
+            views.extend(self.node.store.relatives(some).await?.into_iter().map(|view| (view.id, view)));
+        }
+        ids.iter().map(|id| views.remove(id).ok_or_else(|| not_found(format!("no task {id}")))).collect()
     }
 
     /// One page of tasks, newest first. A call scans about ten thousand tasks: if few of them match, a page
