@@ -39,6 +39,7 @@ mod schema;
 mod sse;
 mod status;
 mod table;
+mod task;
 mod tasks;
 mod tokens;
 mod tools;

@@ -2,10 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Operator, OperatorError, Result, TaskQuery, invalid,
+    Operator, OperatorError, Result, TaskQuery,
+    family::MAX_SHOWN,
+    invalid,
     messages::{check, unknown_message},
     not_found, page_limit, wrong_state,
 };
@@ -19,7 +22,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::{NameError, Target, TaskId},
-        task::{DeadTask, NewTask, TaskEvent, TaskOptions, TaskState, TaskView, by_name, circle},
+        task::{DeadTask, NewTask, TaskEvent, TaskOptions, TaskState, TaskView, TaskWait, by_name, circle},
         units::parse_duration,
     },
     runtime::{
@@ -141,6 +144,16 @@ impl Operator {
             None => self.node.store.progress(id).await?,
         };
         view.progress = progress.and_then(|progress| serde_json::from_str(progress.get()).ok());
+        match view.state {
+            TaskState::Blocked => view.prerequisites = self.node.store.prerequisites(id, MAX_SHOWN).await?,
+            TaskState::Waiting => {
+                let waits = self.node.store.waits(id).await?.into_iter();
+                view.waits = waits.map(TaskWait::from).collect();
+                let order = |wait: &TaskWait| (wait.until.unwrap_or(Timestamp::MAX), wait.signal.clone());
+                view.waits.sort_by_key(order);
+            }
+            _ => {}
+        }
         Ok(view)
     }
 
