@@ -142,7 +142,7 @@ mod tests {
         }));
         for line in [
             "  expires: 2026-01-02T00:00:00.000Z",
-            "  timeout: 1m 30s",
+            "  timeout: 1m30s",
             "     runs: even if a prerequisite fails",
             "      key: k",
             " notifies: desk/a Order.done",

@@ -90,7 +90,7 @@ function overview(task) {
 
 function wait({ signal, batch, until }) {
   const what = signal ? ["the signal ", h("code", {}, signal)] : ["the end of batch ", h("span", { class: "mono" }, batch)];
-  return h("div", {}, what, until && [h("span", { class: "faint" }, ", until "), ago(until)]);
+  return h("div", {}, what, until && [h("span", { class: "faint" }, ", at the latest "), ago(until)]);
 }
 
 function prerequisites({ prerequisites = [], waiting_for }) {
