@@ -30,7 +30,7 @@ use crate::{
         supervision::Budget,
         task::{NewBatch, NewTask, TaskTerms, TaskView},
     },
-    tool::ToolPort,
+    tool::{ToolPort, notes::Notes},
 };
 
 /// Who submits, where no turn does.
@@ -114,6 +114,10 @@ pub(crate) trait Host: Send + Sync + 'static {
     }
     /// Tasks have something to say of themselves.
     fn noted(&self) {}
+    /// A turn says something of the task that it is an attempt of, until it falls silent.
+    fn speaks(&self, _task: TaskId, _notes: &Arc<Notes>) {}
+    /// That turn has ended.
+    fn fell_silent(&self, _task: TaskId, _notes: &Arc<Notes>) {}
     /// So many tells will not be handled, and why.
     fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize, why: &str);
     /// What a test has put in the place of an agent.

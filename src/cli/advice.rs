@@ -1,6 +1,10 @@
 //! What to try next, by a problem's code and by what was asked for.
 
+use std::collections::HashSet;
+
 use percent_encoding::percent_decode_str;
+
+use crate::model::task::TaskView;
 
 /// The command to try next, or what else to do; `path`: of the request.
 pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
@@ -55,6 +59,14 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
         "outcome_unknown" => "to repeat it safely, give both attempts the same --idempotency-key".to_owned(),
         _ => return None,
     })
+}
+
+/// The commands that send a task the signals that it waits for. `JSON` is what each is to say.
+pub(super) fn answers(task: &TaskView, program: &str) -> Vec<String> {
+    let mut named = HashSet::new();
+    let names =
+        task.waits.iter().filter_map(|wait| wait.signal.as_deref()).filter(|name| named.insert(*name));
+    names.map(|name| format!("{program} tasks signal {} {name} JSON", task.id)).collect()
 }
 
 /// What a request was about.
@@ -164,6 +176,24 @@ mod tests {
             }
         }
         assert_eq!(advice("new", "/api/v1/tasks", "mine"), None);
+    }
+
+    #[test]
+    fn what_a_task_waits_for_is_answered_by_a_command() {
+        let task = serde_json::json!({
+            "id": "01a2042c-2ece-713c-be69-e95672407ec4", "target": "tool:order", "state": "waiting",
+            "attempt": 0, "lost": 0, "max_attempts": 3, "priority": 0, "created_at": "2026-01-01T00:00:00Z",
+            "waits": [
+                {"signal": "approved"}, {"signal": "paid:7"}, {"signal": "approved"},
+                {"batch": "01a2042c-2ece-713c-be69-e95672407ec4"},
+            ],
+        });
+        let said = answers(&serde_json::from_value(task).unwrap(), "mine");
+        let signal = |name| format!("mine tasks signal 01a2042c-2ece-713c-be69-e95672407ec4 {name} JSON");
+        assert_eq!(said, [signal("approved"), signal("paid:7")]);
+        for command in said.iter().flat_map(|said| commands(said)) {
+            assert!(super::super::parse_for_test(&command).is_ok(), "{command:?}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod schema;
 mod sse;
 mod status;
 mod table;
+mod task;
 mod tasks;
 mod tokens;
 mod tools;

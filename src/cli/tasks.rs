@@ -17,7 +17,7 @@ use super::{
     limit::Limit,
     out,
     table::Table,
-    watch, when,
+    task, watch, when,
 };
 use crate::{
     model::{
@@ -186,7 +186,7 @@ pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> 
         Tasks::Submit(args) => submit(session, args),
         Tasks::Batch { tasks } => batch(session, &tasks),
         Tasks::Ls(args) => args.again.show(|| list(session, &args)),
-        Tasks::Show { id, input } => show(session, &id, input),
+        Tasks::Show { id, input } => task::show(session, &id, input),
         Tasks::History { id } => history(session, &id),
         Tasks::Wait { ids, timeout } => watch::wait(session, &ids, timeout),
         Tasks::Signal { id, name, body, idempotency_key } => {
@@ -315,65 +315,6 @@ fn list(session: &Session<'_>, args: &ListArgs) -> Result<(), Failure> {
     table.print("no tasks")?;
     rest.tell();
     Ok(())
-}
-
-fn show(session: &Session<'_>, id: &str, input: bool) -> Result<(), Failure> {
-    let asked = if input { "?input=true" } else { "" };
-    let reply = session.client()?.get(&format!("{}{asked}", path(id)))?;
-    if session.json() {
-        return Ok(out::json(&reply.body)?);
-    }
-    let task: TaskView = reply.read()?;
-    let paint = out::Paint::of_stdout();
-    let state = match task.state {
-        TaskState::Succeeded => paint.green(task.state.name()),
-        TaskState::Failed | TaskState::OutcomeUnknown => paint.red(task.state.name()),
-        _ => paint.yellow(task.state.name()),
-    };
-    let mut lines = vec![format!("{}  {state}", paint.bold(&task.id.to_string()))];
-    let mut fact = |name: &str, text: String| lines.push(format!("{name:>9}: {}", out::plain(&text)));
-    fact("target", task.target.to_string());
-    if let Some(message) = task.message {
-        fact("message", message);
-    }
-    fact("attempt", format!("{} of {}", task.attempt, task.max_attempts));
-    fact("priority", task.priority.to_string());
-    if !task.tags.is_empty() {
-        fact("tags", task.tags.join(", "));
-    }
-    let moments = [
-        ("accepted", Some(task.created_at)),
-        ("due", task.run_at),
-        ("started", task.started_at),
-        ("ended", task.finished_at),
-    ];
-    for (name, at) in moments {
-        if let Some(at) = at {
-            fact(name, format!("{} ({})", when::exact(at), when::ago(at)));
-        }
-    }
-    if let Some(count) = task.waiting_for {
-        fact("waits for", format!("{count} tasks"));
-    }
-    if let Some(progress) = task.progress {
-        fact("progress", progress.to_string());
-    }
-    if let Some(input) = task.input {
-        fact("input", input.get().to_owned());
-    }
-    if let Some(result) = task.result {
-        fact("result", result.get().to_owned());
-    }
-    if let Some(error) = task.error {
-        fact("error", format!("{}: {}", error.code, error.message));
-        for cause in error.chain {
-            fact("because", cause);
-        }
-        if let Some(crash) = error.crash_id {
-            fact("crash", crash);
-        }
-    }
-    Ok(out::line(&lines.join("\n"))?)
 }
 
 fn history(session: &Session<'_>, id: &str) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ use crate::{
         task::{TaskTerms, TaskView},
     },
     store::Unit,
-    tool::ToolPort,
+    tool::{ToolPort, notes::Notes},
 };
 
 /// How long a store that does not answer is left alone.
@@ -127,6 +127,14 @@ impl Host for Node {
 
     fn noted(&self) {
         self.notes.noted();
+    }
+
+    fn speaks(&self, task: TaskId, notes: &Arc<Notes>) {
+        self.notes.listen(task, notes);
+    }
+
+    fn fell_silent(&self, task: TaskId, notes: &Arc<Notes>) {
+        self.notes.close(task, notes);
     }
 
     fn tells_dropped(&self, kind: &str, key: &str, message: &'static str, n: usize, why: &str) {

@@ -11,6 +11,7 @@ use super::node::Node;
 use crate::{
     clock,
     model::{id::TaskId, journal::TaskNotes},
+    tool::notes::Notes,
 };
 
 /// How long what is said is gathered.
@@ -20,9 +21,11 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// At most so many notes of tasks that have ended wait for a store that is away: the oldest go.
 const MAX_LEFT: usize = 4_096;
 
-/// The last words of tasks that do not run any more.
+/// The last words of tasks that do not run any more, and what turns say of theirs.
 #[derive(Debug, Default)]
 pub(crate) struct NoteBook {
+    /// Of running turns that have said something.
+    turns: papaya::HashMap<TaskId, Arc<Notes>>,
     pages: Mutex<Pages>,
     work: Notify,
     /// Somebody waits for what is there.
@@ -46,13 +49,28 @@ impl NoteBook {
         }
     }
 
+    /// A turn speaks of its task.
+    pub(crate) fn listen(&self, task: TaskId, notes: &Arc<Notes>) {
+        self.turns.pin().insert(task, notes.clone());
+    }
+
+    /// It has ended.
+    pub(crate) fn close(&self, task: TaskId, notes: &Arc<Notes>) {
+        // A later attempt may have begun.
+        let _ = self.turns.pin().remove_if(&task, |_, listed| Arc::ptr_eq(listed, notes));
+        self.leave(notes.take(task, clock::now()));
+    }
+
     /// Somebody has said something.
     pub(crate) fn noted(&self) {
         self.work.notify_one();
     }
 
-    /// How far a task said it is in its last word, where that is not written down yet.
+    /// How far a task said it is, in its turn or in its last word, where that is not written down yet.
     pub(crate) fn latest(&self, task: TaskId) -> Option<Box<RawValue>> {
+        if let Some(said) = self.turns.pin().get(&task).and_then(|notes| notes.latest()) {
+            return Some(said);
+        }
         let pages = self.pages.lock();
         let mut said = pages.left.iter().rev().chain(pages.writing.iter().rev());
         said.find_map(|note| note.progress.clone().filter(|_| note.task == task))
@@ -127,8 +145,10 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
 async fn write(node: &Arc<Node>) {
     let now = clock::now();
     let notes = {
-        let calls = node.calls.pin();
-        node.notes.begin(calls.iter().filter_map(|(task, call)| call.notes().take(*task, now)))
+        let (calls, turns) = (node.calls.pin(), node.notes.turns.pin());
+        let of_calls = calls.iter().map(|(task, call)| (task, call.notes()));
+        let all = of_calls.chain(turns.iter().map(|(task, notes)| (task, &**notes)));
+        node.notes.begin(all.filter_map(|(task, notes)| notes.take(*task, now)))
     };
     if notes.is_empty() {
         return;

@@ -6,7 +6,10 @@
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::model::{id::TaskId, task::TaskView};
+use crate::model::{
+    id::TaskId,
+    task::{Prerequisite, TaskView},
+};
 
 /// The most that one look reads.
 pub(super) const MAX_LOOK: usize = 10_000;
@@ -34,18 +37,27 @@ pub trait Families: Send + Sync {
 
     /// Those of these tasks that are known, as lists show them, in the order of their ids.
     async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError>;
+
+    /// The tasks that a blocked one waits for, in the order of their ids: the first `limit`, 1 to 10,000.
+    async fn prerequisites(&self, of: TaskId, limit: usize) -> Result<Vec<Prerequisite>, StoreError>;
 }
 
 /// Writes the reads for one connection, as [`schedule_statements`](super::schedules::schedule_statements) does.
 macro_rules! family_reads {
     ($conn:ty, [$($async:tt)*], [$($wait:tt)*]) => {
         use crate::{
-            model::{id::TaskId, task::TaskView},
+            model::{
+                id::TaskId,
+                task::{Prerequisite, TaskView},
+            },
             store::{
                 StoreError,
                 families::{Kin, MAX_LOOK},
                 listed::{ListedEnd, ListedTask},
-                schema::{greenroom_task_archive, greenroom_task_edges, greenroom_tasks},
+                rows::{state_of, target_of},
+                schema::{
+                    greenroom_task_archive, greenroom_task_edges, greenroom_task_parents, greenroom_tasks,
+                },
                 values::Id,
             },
         };
@@ -121,6 +133,34 @@ macro_rules! family_reads {
             views.sort_by_key(|view| (view.id, std::cmp::Reverse(view.state)));
             views.dedup_by_key(|view| view.id);
             Ok(views)
+        }
+
+        /// The tasks that a blocked one waits for.
+        pub(super) $($async)* fn prerequisites(
+            conn: &mut $conn,
+            of: TaskId,
+            limit: usize,
+        ) -> Result<Vec<Prerequisite>, StoreError> {
+            use greenroom_task_edges::dsl as edges;
+            use greenroom_task_parents::dsl as open;
+            use greenroom_tasks::dsl as hot;
+            let (of, limit) = (Id::from(of), i64::try_from(limit.clamp(1, MAX_LOOK)).unwrap_or(1));
+            // only the edges are found by their child
+            let all = edges::greenroom_task_edges.filter(edges::child.eq(of)).select(edges::parent);
+            let open = open::greenroom_task_parents
+                .filter(open::parent.eq_any(all))
+                .filter(open::child.eq(of))
+                .select(open::parent);
+            let tasks = hot::greenroom_tasks
+                .filter(hot::id.eq_any(open))
+                .order(hot::id.asc())
+                .limit(limit)
+                .select((hot::id, hot::target, hot::state));
+            let rows: Vec<(Id, String, i16)> = RunQueryDsl::load(tasks, conn)$($wait)*.map_err(sql)?;
+            let prerequisite = |(id, target, state): (Id, String, i16)| {
+                Ok(Prerequisite { id: id.into(), target: target_of(&target), state: state_of(state)? })
+            };
+            rows.into_iter().map(prerequisite).collect()
         }
     };
 }

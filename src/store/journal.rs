@@ -6,11 +6,14 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{
+    StoreError,
+    values::{Micros, count, moment},
+};
 use crate::model::{
     event::Level,
     id::TaskId,
-    journal::{Entry, Journal, LogLine, Signal, TaskNotes},
+    journal::{Entry, Journal, LogLine, Signal, TaskNotes, Wait},
     task::TaskState,
 };
 
@@ -30,6 +33,9 @@ pub enum SignalFound {
 pub trait Journals {
     /// All that is recorded of a task.
     async fn journal(&self, task: TaskId) -> Result<Journal, StoreError>;
+
+    /// What a task that waits is waiting for, in no order.
+    async fn waits(&self, task: TaskId) -> Result<Vec<Wait>, StoreError>;
 
     /// Keeps a signal, once, and makes the task ready that waits for it; `None`: nobody knows the task.
     async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError>;
@@ -72,6 +78,14 @@ pub(super) fn place(entry: &Entry) -> i64 {
     if entry.optional { -ordinal } else { ordinal }
 }
 
+/// A wait as it is stored: its name, which of that name it is, and its end.
+pub(super) type WaitRow = (String, i64, Option<Micros>);
+
+/// A stored wait.
+pub(super) fn wait_of((name, occurrence, until): WaitRow) -> Wait {
+    Wait { name, occurrence: count(occurrence), until: until.map(moment), seen: 0 }
+}
+
 /// A level by its number.
 pub(super) fn level_of(code: i16) -> Level {
     usize::try_from(code).ok().and_then(|n| Level::ALL.get(n).copied()).unwrap_or(Level::Info)
@@ -89,7 +103,7 @@ macro_rules! journal_reads {
             },
             store::{
                 StoreError,
-                journal::{json, level_of},
+                journal::{WaitRow, json, level_of, wait_of},
                 read::page,
                 schema::{
                     greenroom_journal, greenroom_signals, greenroom_task_logs, greenroom_task_progress,
@@ -112,7 +126,7 @@ macro_rules! journal_reads {
                 .select((j::hash, j::occurrence, j::target, j::ordinal, j::answer))
                 .load(conn)$($wait)*
                 .map_err(sql)?;
-            let waits: Vec<(String, i64, Option<Micros>)> = w::greenroom_waits
+            let waits: Vec<WaitRow> = w::greenroom_waits
                 .filter(w::task.eq(id))
                 .select((w::name, w::occurrence, w::until))
                 .load(conn)$($wait)*
@@ -137,20 +151,26 @@ macro_rules! journal_reads {
                     answer: answer.map_err(|e| corrupt(&e))?,
                 })
             };
-            let wait = |(name, occurrence, until): (String, i64, Option<Micros>)| Wait {
-                name,
-                occurrence: count(occurrence),
-                until: until.map(moment),
-                seen: 0,
-            };
             let signal = |(id, name, body): (Id, String, Vec<u8>)| {
                 Ok(Signal { id: id.0, name, body: json(body, "a signal", task)? })
             };
             Ok(Journal {
                 entries: rows.into_iter().map(entry).collect::<Result<_, StoreError>>()?,
-                waits: waits.into_iter().map(wait).collect(),
+                waits: waits.into_iter().map(wait_of).collect(),
                 signals: signals.into_iter().map(signal).collect::<Result<_, StoreError>>()?,
             })
+        }
+
+        /// What a task that waits is waiting for.
+        pub(super) $($async)* fn waits(conn: &mut $conn, task: TaskId) -> Result<Vec<Wait>, StoreError> {
+            use greenroom_waits::dsl;
+            let rows: Vec<WaitRow> = dsl::greenroom_waits
+                .filter(dsl::task.eq(Id::from(task)))
+                .filter(dsl::open.eq(true))
+                .select((dsl::name, dsl::occurrence, dsl::until))
+                .load(conn)$($wait)*
+                .map_err(sql)?;
+            Ok(rows.into_iter().map(wait_of).collect())
         }
 
         /// How far a task last said it is.

@@ -4,19 +4,19 @@ use diesel::prelude::*;
 
 use super::{
     StoreError,
-    rows::{error_bytes, error_of, json_of, state_of, tags_of, target_of},
+    rows::{error_bytes, error_of, json_of, notify_of, state_of, tags_of, target_of},
     schema::{greenroom_task_archive, greenroom_tasks},
     sql_text::part,
     values::{Id, Micros, count, moment},
 };
-use crate::model::task::{TaskError, TaskState, TaskView};
+use crate::model::task::{OnParentFailed, TaskError, TaskState, TaskView};
 
 /// So many bytes of an error are read for a list: a larger one is shown without its causes and refusal.
 pub(super) const ERROR_BYTES: i32 = 32 << 10;
 
 /// The same of either table, and what it alone has.
 macro_rules! listed {
-    ($(#[$doc:meta])* $row:ident of $table:ident, $own:ident: $own_type:ty) => {
+    ($(#[$doc:meta])* $row:ident of $table:ident $(, $own:ident: $own_type:ty)+) => {
         $(#[$doc])*
         #[derive(Debug, Queryable, Selectable)]
         #[diesel(table_name = $table)]
@@ -40,7 +40,10 @@ macro_rules! listed {
             #[diesel(select_expression = part($table::error, 1, ERROR_BYTES))]
             #[diesel(select_expression_type = part<$table::error, i32, i32>)]
             error: Option<Vec<u8>>,
-            $own: $own_type,
+            timeout_ms: Option<i64>,
+            run_after_failure: bool,
+            notify: Option<String>,
+            $($own: $own_type,)+
         }
 
         impl $row {
@@ -65,9 +68,15 @@ macro_rules! listed {
                     parent: self.parent.map(Into::into),
                     batch: self.batch.map(Into::into),
                     waiting_for: None,
+                    prerequisites: Vec::new(),
+                    waits: Vec::new(),
                     node: self.node.map(|node| node.0.to_string()),
                     idempotency_key: self.idempotency_key,
                     tags: tags_of(self.tags.as_deref()),
+                    timeout_ms: self.timeout_ms.and_then(|ms| u64::try_from(ms).ok()),
+                    expires_at: None,
+                    on_parent_failed: self.run_after_failure.then_some(OnParentFailed::Run),
+                    notify: notify_of(self.notify.as_deref()).ok().flatten(),
                 })
             }
         }
@@ -76,7 +85,7 @@ macro_rules! listed {
 
 listed!(
     /// An unfinished task in a list.
-    ListedTask of greenroom_tasks, waits_for: i64
+    ListedTask of greenroom_tasks, waits_for: i64, expires_at: Option<Micros>
 );
 listed!(
     /// A task that has ended in a list.
@@ -85,11 +94,11 @@ listed!(
 
 impl ListedTask {
     pub(super) fn into_view(self) -> Result<TaskView, StoreError> {
-        let waits_for = count(self.waits_for);
+        let (waits_for, expires_at) = (count(self.waits_for), self.expires_at.map(moment));
         let view = self.view()?;
         let waiting_for = (view.state == TaskState::Blocked).then_some(waits_for);
         let node = view.node.filter(|_| view.state == TaskState::Running);
-        Ok(TaskView { waiting_for, node, ..view })
+        Ok(TaskView { waiting_for, node, expires_at, ..view })
     }
 
     /// With its whole error.

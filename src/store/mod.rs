@@ -369,7 +369,8 @@ pub trait Store:
     /// The store itself ends the others, in [`Store::promote`].
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError>;
 
-    /// Gives back claims that did not start: the tasks are ready again, `attempt - 1`. A later claim of the
+    /// Gives back claims that did not start: the tasks are ready again, `attempt - 1`. A function that its node's
+    /// shutdown broke off comes back so as well: a tool's task could run as of now, if it has no such time yet. A later claim of the
     /// same task, even of the same attempt, is not affected: this call may be late, or be repeated.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError>;
 
@@ -408,8 +409,8 @@ pub trait Store:
     /// Looks up a task for cancellation, and flags it if it runs. `None`: unknown.
     async fn cancel(&self, id: TaskId) -> Result<Option<CancelFound>, StoreError>;
 
-    /// Retries a failed or cancelled task with `attempt = lost = 0` and a new place in the
-    /// order; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
+    /// Retries a failed or cancelled task with `attempt = lost = 0`, a new place in the order and now as the time
+    /// from which it could run; confirms an `outcome_unknown` one. `Ok(Err(state))`: it is in another state.
     async fn retry(&self, id: TaskId) -> Result<Option<Result<(), TaskState>>, StoreError>;
 
     /// One page of failed and cancelled tasks: the `limit` (1 to 1,000) newest before a task, without their

@@ -312,9 +312,9 @@ impl ArchivedRow {
         error_of(self.error.as_deref()).map(|error| error.message)
     }
 
-    /// The task as it comes back: a new place in the order, nothing counted against it, no batch
+    /// The task as it comes back: a new place in the order, ready as of now, nothing counted against it, no batch
     /// (`batch` says which, if any) and no expiry.
-    pub(super) fn revived(&self, seq: i64, batch: Option<Id>) -> InsertTask<'_> {
+    pub(super) fn revived(&self, seq: i64, batch: Option<Id>, now: Micros) -> InsertTask<'_> {
         let target = target_of(&self.target);
         InsertTask {
             id: self.id,
@@ -325,7 +325,7 @@ impl ArchivedRow {
             message: &self.message,
             state: TaskState::Ready as i16,
             priority: self.priority,
-            run_at: None,
+            run_at: Some(now),
             attempt: 0,
             lost: 0,
             lost_alone: 0,

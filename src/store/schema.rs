@@ -436,4 +436,5 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(greenroom_agents, greenroom_snapshots);
+diesel::allow_tables_to_appear_in_same_query!(greenroom_tasks, greenroom_task_edges, greenroom_task_parents);
 diesel::allow_tables_to_appear_in_same_query!(greenroom_conversations, greenroom_messages);

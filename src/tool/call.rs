@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -138,13 +138,7 @@ impl Call {
     /// # Errors
     /// It cannot be serialised to JSON, or exceeds `limits.message_bytes`.
     pub fn partial(&self, part: &impl serde::Serialize) -> anyhow::Result<()> {
-        let part = to_raw_value(part)?;
-        let limit = self.0.host.message_bytes();
-        anyhow::ensure!(
-            part.get().len() <= limit,
-            "the partial result is over limits.message_bytes ({limit})"
-        );
-        self.0.notes.partial(part);
+        self.0.notes.partial(part, self.0.host.message_bytes())?;
         self.noted();
         Ok(())
     }

@@ -126,7 +126,7 @@ impl Course {
             host,
             task: task.id,
             claim: task.claim,
-            // A task that has waited has a time at which it could go on.
+            // One that has waited, went back or was tried again by a person has a time at which it could go on.
             again: task.attempt > 1 || task.lost > 0 || task.due.is_some(),
             replay: OnceCell::new(),
             waits: Mutex::default(),

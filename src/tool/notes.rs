@@ -1,4 +1,4 @@
-//! What a running call reports: progress, log lines and heartbeats.
+//! What a running call, or a turn of a task, reports: progress, log lines and heartbeats.
 
 use std::collections::VecDeque;
 
@@ -69,7 +69,7 @@ impl Said {
 }
 
 impl Notes {
-    pub(super) fn progress(&self, fraction: f32, text: String) {
+    pub(crate) fn progress(&self, fraction: f32, text: String) {
         let mut said = self.0.lock();
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
         said.progress = Some((fraction, cut(text, MAX_TEXT)));
@@ -77,13 +77,23 @@ impl Notes {
         said.beats();
     }
 
-    pub(super) fn partial(&self, part: Box<RawValue>) {
+    /// `limit`: its largest size, in bytes.
+    ///
+    /// # Errors
+    /// It is larger, or cannot be serialised.
+    pub(crate) fn partial(&self, part: &impl Serialize, limit: usize) -> anyhow::Result<()> {
+        let part = to_raw_value(part)?;
+        anyhow::ensure!(
+            part.get().len() <= limit,
+            "the partial result is over limits.message_bytes ({limit})"
+        );
         let mut said = self.0.lock();
         (said.partial, said.fresh) = (Some(part), true);
         said.beats();
+        Ok(())
     }
 
-    pub(super) fn log(&self, at: Timestamp, level: Level, text: String) {
+    pub(crate) fn log(&self, at: Timestamp, level: Level, text: String) {
         let mut said = self.0.lock();
         if said.lines.len() == MAX_LINES {
             said.lines.pop_front();
@@ -138,7 +148,8 @@ mod tests {
         assert!(notes.take(task, now).is_none() && notes.latest().is_none());
         notes.progress(f32::NAN, "a".repeat(2_000));
         notes.progress(2.0, "half".to_owned());
-        notes.partial(to_raw_value(&[1]).unwrap());
+        notes.partial(&[1], 3).unwrap();
+        assert!(notes.partial(&[10], 3).is_err());
         let taken = notes.take(task, now).unwrap().progress.unwrap();
         assert_eq!(taken.get(), r#"{"fraction":1.0,"text":"half","partial":[1]}"#);
         assert!(notes.take(task, now).is_none());

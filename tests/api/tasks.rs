@@ -40,6 +40,42 @@ fn a_key_stands_for_all_that_was_chosen_with_it() {
 }
 
 #[test]
+fn a_task_is_shown_with_what_it_waits_for_and_what_was_chosen() {
+    let node = Node::start(&[]);
+    let submit = |task: Value| {
+        let accepted = node.post("/api/v1/tasks", &task.to_string());
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        accepted.json
+    };
+    let shown = |id: &Value| node.get(&format!("/api/v1/tasks/{}", id.as_str().unwrap())).json;
+    let plain = submit(json!({"target": "counter/a", "message": "Get", "run_in": "1h"}));
+    let members = plain.as_object().unwrap();
+    let unset = ["waits", "prerequisites", "timeout_ms", "expires_at", "on_parent_failed", "notify", "tags"];
+    assert!(unset.iter().all(|name| !members.contains_key(*name)), "{plain}");
+
+    let until = "2100-01-01T00:00:00.000Z";
+    let chosen = submit(json!({
+        "target": "counter/a", "message": "Get", "after": [plain["id"]], "on_parent_failed": "run",
+        "expires_at": until, "timeout": "1m 30s",
+    }));
+    let seen = shown(&chosen["id"]);
+    assert_eq!(
+        [&seen["timeout_ms"], &seen["expires_at"], &seen["on_parent_failed"], &seen["waiting_for"]],
+        [&json!(90_000), &json!(until), &json!("run"), &json!(1)]
+    );
+    let parent = json!({"id": plain["id"], "target": "counter/a", "state": "scheduled"});
+    assert_eq!(seen["prerequisites"], json!([parent]));
+
+    let input = json!({"signal": "approved", "within": "1h"});
+    let waiting = submit(json!({"target": "tool:probe.wait", "input": input}))["id"].clone();
+    let waits = (0..600).map(|_| shown(&waiting)).find(|task| task["state"] == "waiting").unwrap();
+    assert_eq!(waits["waits"][0]["signal"], "approved", "{waits}");
+    let deadline: jiff::Timestamp = waits["waits"][0]["until"].as_str().unwrap().parse().unwrap();
+    let left = jiff::Timestamp::now().duration_until(deadline).as_secs();
+    assert!((3_000..=3_600).contains(&left), "{waits}");
+}
+
+#[test]
 fn a_batch_takes_no_key() {
     let node = Node::start(&[]);
     let batch = r#"{"tasks":[{"target":"counter/a","message":"Get"}]}"#;

@@ -147,7 +147,15 @@ fn a_task_that_waits_is_signalled_and_watched() {
     let node = Node::start(&[]);
     let submit = |input: &str| node.cli(&["tasks", "submit", "tool:probe.wait", input]).out.trim().to_owned();
     let id = submit(r#"{"signal":"go"}"#);
-    let said = node.cli(&["tasks", "signal", &id, "go", r#"{"by":"Ada"}"#]);
+    let shown =
+        (0..600).map(|_| node.cli(&["tasks", "show", &id])).find(|said| said.out.contains("  waiting"));
+    let shown = shown.unwrap();
+    assert!(shown.out.contains("\nwaits for: signal go\n"), "{shown:?}");
+    // The command that it names is the one that answers it.
+    let hint = shown.err.trim().strip_prefix("→ greenroom ").unwrap_or_else(|| panic!("{shown:?}"));
+    let answer: Vec<&str> =
+        hint.split(' ').map(|word| if word == "JSON" { r#"{"by":"Ada"}"# } else { word }).collect();
+    let said = node.cli(&answer);
     assert!(said.code == 0 && said.out.starts_with(&id), "{said:?}");
     let said = node.cli(&["tasks", "watch", &id]);
     assert_eq!((said.code, said.json()), (0, json!({"by": "Ada"})), "{said:?}");

@@ -191,6 +191,27 @@ rules! {
         assert_eq!(w.counts().await, [(TaskState::Running, 2)]);
     }
 
+    /// A function that a shutdown broke off comes back so: its next run must know that it may not be the first.
+    async fn what_a_tool_gave_back_could_run_since_then(w: &mut World) {
+        let tool = || NewTask::new(Target::Tool("fs.read".into()), "", json("{}"), 5);
+        let long_ago = Some(Timestamp::from_second(1_000_000_000).unwrap());
+        let fresh = w.submit(tool()).await;
+        let due = w.submit(NewTask { run_at: long_ago, ..tool() }).await;
+        w.submit(task("a")).await;
+        let request = ClaimRequest { tools: 5, agents: 5, ..ClaimRequest::default() };
+        let claimed = w.store.claim(w.boot, &request).await.unwrap();
+        assert!(claimed.iter().all(|claimed| claimed.due.is_some() == (claimed.id == due)));
+        let back: Vec<_> = claimed.iter().map(|claimed| (claimed.id, claimed.claim)).collect();
+        w.store.give_back(w.boot, &back).await.unwrap();
+        for again in w.store.claim(w.boot, &request).await.unwrap() {
+            match again.id {
+                id if id == fresh => assert!(again.due > long_ago),
+                id if id == due => assert_eq!(again.due, long_ago),
+                _ => assert_eq!(again.due, None, "an agent's"),
+            }
+        }
+    }
+
     /// A pooler may hold a statement past its sender's patience.
     async fn a_return_that_is_late_takes_nothing_from_the_next_claim(w: &mut World) {
         let first = w.running(task("a")).await;
@@ -205,6 +226,7 @@ rules! {
         w.must(ending(&next[0], FinishOutcome::Failed { error: error("no") })).await;
         w.store.retry(first.id).await.unwrap().unwrap().unwrap();
         let last = w.claim(9).await;
+        assert!(last[0].due.is_some(), "it could run as of the retry, and may have run before");
         for claim in [first.claim, next[0].claim] {
             w.store.give_back(w.boot, &[(first.id, claim)]).await.unwrap();
         }

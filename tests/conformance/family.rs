@@ -67,6 +67,33 @@ rules! {
         assert!(!w.store.edges(&[one], 9).await.unwrap().contains(&(one, late)));
     }
 
+    async fn what_a_blocked_task_waits_for_is_told(w: &mut World) {
+        let one = w.submit(task("one")).await;
+        let two = w.submit(task("two")).await;
+        let three = w.submit(task("three")).await;
+        let runs = NewTask { on_parent_failed: OnParentFailed::Run, ..child("runs", &[three, one, two, one]) };
+        let child = w.submit(runs).await;
+        w.submit(self::child("behind", &[child])).await;
+        let waits = async |w: &World, limit| {
+            let all = w.store.prerequisites(child, limit).await.unwrap();
+            all.into_iter().map(|one| (one.id, one.state)).collect::<Vec<_>>()
+        };
+        let (ready, running) = (TaskState::Ready, TaskState::Running);
+        let claimed = w.claim(1).await.remove(0);
+        assert_eq!(waits(w, 9).await, [(one, running), (two, ready), (three, ready)]);
+        assert_eq!(waits(w, 2).await, [(one, running), (two, ready)]);
+        assert_eq!(w.store.prerequisites(child, 1).await.unwrap()[0].target, claimed.target);
+        w.must(ending(&claimed, failed())).await;
+        assert_eq!(waits(w, 9).await, [(two, ready), (three, ready)]);
+        w.store.retry(one).await.unwrap().unwrap().unwrap();
+        assert_eq!(waits(w, 9).await, [(two, ready), (three, ready)], "it has counted as ended");
+        for claimed in w.claim(9).await {
+            w.must(ending(&claimed, ok())).await;
+        }
+        assert_eq!((waits(w, 9).await, w.state_of(child).await), (Vec::new(), ready));
+        assert_eq!(w.store.prerequisites(TaskId::fresh(), 9).await.unwrap(), []);
+    }
+
     async fn whose_a_task_is_is_told_in_the_order_of_ids(w: &mut World) {
         let first = w.submit(task("first")).await;
         let submitted = w.submit(NewTask { parent: Some(first), ..task("submitted") }).await;

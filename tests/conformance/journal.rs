@@ -77,6 +77,12 @@ impl World {
         self.store.signal(task, signal).await.unwrap()
     }
 
+    async fn waits(&self, task: TaskId) -> Vec<Wait> {
+        let mut waits = self.store.waits(task).await.unwrap();
+        waits.sort_by(|a, b| a.name.cmp(&b.name));
+        waits
+    }
+
     async fn events(&self, task: TaskId) -> Vec<String> {
         self.store.history(task).await.unwrap().into_iter().map(|event| event.event).collect()
     }
@@ -208,6 +214,21 @@ rules! {
         assert_eq!(w.sends(TaskId::fresh(), &go).await, None);
     }
 
+    async fn what_a_task_waits_for_is_told_as_long_as_it_waits(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        assert!(w.store.waits(claimed.id).await.unwrap().is_empty());
+        let later = Some(Timestamp::from_second(Timestamp::now().as_second() + 3_600).unwrap());
+        w.must(waiting(&claimed, &[wait("stop", None), wait("go", later)])).await;
+        assert_eq!(w.waits(claimed.id).await, [wait("go", later), wait("stop", None)]);
+        assert!(w.store.waits(TaskId::fresh()).await.unwrap().is_empty());
+        w.sends(claimed.id, &signal("go", "1")).await;
+        assert_eq!(w.waits(claimed.id).await, []);
+        let again = w.claim(9).await.remove(0);
+        let second = Wait { occurrence: 2, ..wait("go", None) };
+        w.must(waiting(&again, &[Wait { seen: 1, ..second.clone() }])).await;
+        assert_eq!(w.waits(claimed.id).await, [second], "and nothing of the waits that are over");
+    }
+
     async fn a_signal_that_came_before_the_wait_is_not_missed(w: &mut World) {
         let claimed = w.running(task("a")).await;
         assert_eq!(w.sends(claimed.id, &signal("go", "1")).await, Some(SignalFound::Kept(TaskState::Running)));
@@ -303,6 +324,7 @@ rules! {
         assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
         assert_eq!(w.recorded(claimed.id).await, [(1, "1".into())]);
         let again = w.claim(9).await.remove(0);
+        assert!(again.due.is_some(), "it may have run before");
         w.must(recording(&again, vec![entry(3, None)])).await;
         w.must(ending(&again, failed())).await;
         assert_eq!(w.recorded(claimed.id).await.len(), 2);

@@ -1,10 +1,12 @@
 //! What people see and do: parking, retrying, listings, histories, cleaning, checking.
 
+use std::time::Duration;
+
 use greenroom::{
     model::{
-        id::AgentId,
+        id::{AgentId, Target},
         snapshot,
-        task::{NewTask, TaskError, TaskState},
+        task::{NewTask, Notify, OnParentFailed, TaskError, TaskState},
     },
     store::{
         self, AgentFilter, FinishOutcome, KeyWrite, Past, SeenState, StoreError, StoreOptions, StoredStatus,
@@ -130,6 +132,36 @@ rules! {
         assert_eq!(w.view(failing.id).await.error, Some(whole.clone()));
         assert_eq!(w.view(retried.id).await.error, Some(whole));
         assert_eq!(w.store.dead(None, 9).await.unwrap()[0].code.as_deref(), Some("handler_failed"));
+    }
+
+    async fn a_task_is_shown_with_what_its_submitter_chose(w: &mut World) {
+        let at = Timestamp::from_second(Timestamp::now().as_second() + 3_600).unwrap();
+        let plain = w.submit(task("plain")).await;
+        let seen = w.view(plain).await;
+        assert_eq!((seen.timeout_ms, seen.expires_at, seen.on_parent_failed, seen.notify), (None, None, None, None));
+        let notify = Some(Notify { target: Target::agent("tally", "told"), message: "Add.done".into() });
+        let chosen = w.submit(NewTask {
+            timeout: Some(Duration::from_millis(1_500)),
+            expires_at: Some(at),
+            on_parent_failed: OnParentFailed::Run,
+            notify: notify.clone(),
+            ..task("chosen")
+        }).await;
+        let claimed = w.claim(9).await.into_iter().find(|claimed| claimed.id == chosen).unwrap();
+        let shown = async |w: &World| {
+            let listed = w.store.tasks(&TaskFilter { limit: 9, ..TaskFilter::default() }).await.unwrap().items;
+            let listed = listed.into_iter().find(|task| task.id == chosen).unwrap();
+            [w.view(chosen).await, listed, w.store.relatives(&[chosen]).await.unwrap().remove(0)]
+        };
+        for seen in shown(w).await {
+            assert_eq!((seen.timeout_ms, seen.expires_at), (Some(1_500), Some(at)));
+            assert_eq!((seen.on_parent_failed, &seen.notify), (Some(OnParentFailed::Run), &notify));
+        }
+        w.must(ending(&claimed, ok())).await;
+        for seen in shown(w).await {
+            assert_eq!((seen.timeout_ms, seen.expires_at), (Some(1_500), None), "it cannot expire any more");
+            assert_eq!((seen.on_parent_failed, &seen.notify), (Some(OnParentFailed::Run), &notify));
+        }
     }
 
     async fn a_history_tells_the_story_in_order(w: &mut World) {

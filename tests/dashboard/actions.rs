@@ -179,8 +179,9 @@ fn a_task_is_signalled_and_seen_to_its_end() {
     let seed = seed(&node);
     let mut page = signed_in(&node);
     page.go(&format!("#/tasks/{}", seed.waiting));
+    page.sees("the signal approved");
     page.click("Signal…");
-    page.fill("dialog input", "approved");
+    page.until("document.querySelector('dialog input').value === 'approved'");
     page.fill("dialog textarea", "{\"by\": \"ada\"}");
     page.click("Send");
     page.until("document.querySelector('main .badge').textContent === 'succeeded'");

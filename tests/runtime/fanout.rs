@@ -6,7 +6,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-use greenroom::{Call, Fanout, NoSignal, Tool, prelude::*, runtime::views::TaskRequest};
+use greenroom::{
+    Call, Fanout, NoSignal, Tool, model::task::TaskWait, prelude::*, runtime::views::TaskRequest,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -286,12 +288,16 @@ async fn a_join_lasts_across_restarts_and_ends_in_time() {
         let id = world.fans_out("waits", 0).await;
         let waiting = task_in(&world.handle(), id, "waiting").await;
         assert_eq!((waiting.attempt, waiting.node), (0, None));
+        let [TaskWait { signal: None, batch: Some(joined), until: None }] = waiting.waits[..] else {
+            panic!("{:?}", waiting.waits)
+        };
         world.end().await;
         world.start_again(waits(&stage)).await;
         task_in(&world.handle(), id, "waiting").await;
         let operator = world.handle().operator().clone();
         let tasks = soon(operator.tasks(&Default::default())).await.unwrap().items;
         let batch = tasks.iter().find_map(|task| task.batch).unwrap();
+        assert_eq!(batch, joined);
         // Nobody else tells that it has ended.
         let told = soon(operator.signal(id, &format!("joined {batch}"), json!(1), None)).await;
         assert_eq!(told.unwrap_err().code(), "invalid");

@@ -7,7 +7,10 @@ use std::sync::{
 
 use greenroom::{
     AskError, Call, Effect, Limits, NoSignal, Tool,
-    model::{event::Level, task::TaskView},
+    model::{
+        event::Level,
+        task::{TaskView, TaskWait},
+    },
     prelude::*,
     runtime::{operator::Resolution, views::TaskRequest},
 };
@@ -245,6 +248,8 @@ async fn a_task_waits_for_signals_across_restarts_and_holds_no_slot() {
             (waits.attempt, waits.node, waits.progress.unwrap()["text"].as_str()),
             (0, None, Some("asked"))
         );
+        let approved = TaskWait { signal: Some("approved".into()), batch: None, until: None };
+        assert_eq!(waits.waits, [approved]);
         // The one slot is free.
         let other = world.submits("stamp", |request| request.input = Some(json!({"text": "free"}))).await;
         assert_eq!(world.ends(other).await.state.name(), "succeeded");
@@ -259,7 +264,7 @@ async fn a_task_waits_for_signals_across_restarts_and_holds_no_slot() {
         world.signals(id, "approved", json!("Bob")).await;
         let task = world.ends(id).await;
         assert_eq!(result(&task), json!([1, 1, "Ada", "Bob"]));
-        assert_eq!((task.attempt, stage.gate.count("run")), (1, 3));
+        assert_eq!((task.attempt, stage.gate.count("run"), task.waits), (1, 3, Vec::new()));
         assert_eq!((world.entries().await, stage.gate.count("stamp asked")), (vec!["hello".to_owned()], 1));
         let refused = world.handle().operator().signal(id, "approved", json!(1), None).await.unwrap_err();
         assert_eq!(refused.code(), "wrong_state");
@@ -547,6 +552,31 @@ async fn a_rerun_that_ends_without_what_was_recorded_stops() {
         assert_eq!((&*error.code, task.attempt), ("diverged", 2));
         assert!(error.message.contains("without ledger/l Enter, which"), "{}", error.message);
     }
+}
+
+/// Its attempts are counted from 0 again, as if it had never run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_is_brought_back_and_asks_for_nothing_stops() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        let forgets = tool(&stage, |work, call, stage| async move {
+            stage.gate.note("run");
+            if stage.gate.count("run") > 1 {
+                return Ok(Value::Null);
+            }
+            enters(&call, &work.say).await?;
+            bail!("not yet")
+        });
+        world.start_again(program(&stage).tool_fn("forgets", Effect::Idempotent, forgets)).await;
+        let id = world.submits("forgets", |request| request.max_attempts = Some(1)).await;
+        assert_eq!(world.ends(id).await.error.unwrap().code, "handler_failed");
+        let operator = world.handle().operator().clone();
+        soon(operator.retry(id)).await.unwrap();
+        let task = world.ends(id).await;
+        let error = task.error.unwrap_or_else(|| panic!("it has forgotten what it had done"));
+        assert_eq!((&*error.code, task.attempt, stage.gate.count("run")), ("diverged", 1, 2));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ mod limits;
 #[path = "../../examples/migrate.rs"]
 mod migrate;
 mod model;
+mod notes;
 mod options;
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/order.rs"]

@@ -692,3 +692,20 @@ async fn a_paused_agent_holds_up_neither_shutdown_nor_its_tasks_next_life() {
         assert_eq!(world.handle().operator().task(id).await.unwrap().lost, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_answered_in_its_order_and_not_read_task_by_task() {
+    let faults = Faults::default();
+    let world = World::start(faults.under(program(&Gate::default()))).await;
+    let operator = world.handle().operator().clone();
+    soon(operator.pause_kind("clerk", true)).await.unwrap();
+    let task = |n| json!({"target": format!("clerk/{n}"), "message": "Write", "input": {"line": ""}});
+    let tasks = (0..2_500).map(|n| serde_json::from_value(task(n)).unwrap()).collect();
+    let before = faults.reads();
+    let accepted = soon(operator.submit_batch(tasks)).await.unwrap();
+    let reads = faults.reads() - before;
+    assert!((1..10).contains(&reads), "{reads} reads");
+    let targets: Vec<String> = accepted.iter().map(|task| task.target.to_string()).collect();
+    assert_eq!(targets, (0..2_500).map(|n| format!("clerk/{n}")).collect::<Vec<_>>());
+    assert!(accepted.iter().all(|task| task.state.name() == "ready"));
+}

@@ -24,10 +24,10 @@ use greenroom::{
         conversation::{Conversation, ConversationId, MessageId, StoredMessage},
         crash_group::CrashGroup,
         id::{AgentId, Target},
-        journal::{Journal, LogLine, Signal, TaskNotes},
+        journal::{Journal, LogLine, Signal, TaskNotes, Wait},
         schedule::Schedule,
         session::Session,
-        task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
+        task::{ClaimId, Claimed, DeadTask, HeldClaim, Prerequisite, TaskEvent, TaskState, TaskView},
         topic::Subscriber,
     },
     store::*,
@@ -313,7 +313,7 @@ impl Faults {
         self.0.most.load(Ordering::SeqCst)
     }
 
-    /// How often conversations, messages and sessions were read.
+    /// How often conversations, messages, sessions and single tasks, with what they wrote, were read.
     pub fn reads(&self) -> usize {
         self.0.reads.load(Ordering::SeqCst)
     }
@@ -539,7 +539,7 @@ impl Store for Faulty {
         self.pass().await?.parked(after, limit).await
     }
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
-        self.pass().await?.task(id).await
+        self.read().await?.task(id).await
     }
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>> {
         self.pass().await?.task_data(id).await
@@ -611,12 +611,18 @@ impl Families for Faulty {
     async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>> {
         self.read().await?.relatives(ids).await
     }
+    async fn prerequisites(&self, of: TaskId, limit: usize) -> Result<Vec<Prerequisite>> {
+        self.read().await?.prerequisites(of, limit).await
+    }
 }
 
 #[async_trait]
 impl Journals for Faulty {
     async fn journal(&self, task: TaskId) -> Result<Journal> {
         self.read().await?.journal(task).await
+    }
+    async fn waits(&self, task: TaskId) -> Result<Vec<Wait>> {
+        self.read().await?.waits(task).await
     }
     async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>> {
         self.pass().await?.signal(task, signal).await

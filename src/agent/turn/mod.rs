@@ -7,6 +7,7 @@ mod bonds;
 mod conversation;
 mod end;
 mod gate;
+mod notes;
 mod outbox;
 mod peers;
 mod session;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 pub use conversation::{Opened, Talk};
 use end::End;
 pub(crate) use gate::{Gate, Passage};
+use notes::Voice;
 pub(crate) use outbox::{Outbox, TaskKey};
 pub use peers::{Batch, Peer, Queued, ToolPeer};
 pub use session::{Held, SessionPeer};
@@ -96,6 +98,8 @@ struct Aside {
     /// When it first waited for another agent or a tool.
     waits_since: OnceLock<Instant>,
     end: End,
+    /// It says something of its task.
+    voice: OnceLock<Voice>,
 }
 
 /// The metadata of the letter.

@@ -39,6 +39,7 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
                     s.request::<TaskRequest>(), {"properties": {"idempotency_key": {"type": "null"}}}, to.clone(),
                 ]}}},
             }))
+            .says("An entry of the answer is as in a list.")
             .answers(202, "Accepted.", list(view.clone()))
             .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "idempotency_conflict")])
             .refuses(&[(409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")])

@@ -19,6 +19,7 @@ mod options;
 mod pace;
 mod shares;
 mod terms;
+mod view;
 pub use attempt::{Advice, AfterError, has_begun};
 pub use backlog::{Backlog, Room};
 pub use batch::{BatchNotify, MAX_BATCH, NewBatch, batch_ended, batch_signal};
@@ -30,6 +31,7 @@ pub use options::{Flaw, TaskOptions, check_idempotency_key};
 pub use pace::{Bounds, Pace, Rate};
 pub use shares::{Queue, Shares, each_of, in_turn, queue_of, runs, share_out};
 pub use terms::{OwnTerms, TaskTerms};
+pub use view::{Prerequisite, TaskEvent, TaskView, TaskWait};
 
 /// The state of a task. The numbers are those in the store.
 #[derive(
@@ -132,7 +134,7 @@ pub enum OnParentFailed {
 }
 
 /// The agent to notify when a task has ended: it receives `message` (a `Done<M>`) as a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Notify {
     /// The agent.
     pub target: Target,
@@ -304,91 +306,4 @@ pub struct Claimed {
     pub due: Option<Timestamp>,
     /// When it expires, if it has not started by then.
     pub expires_at: Option<Timestamp>,
-}
-
-/// A task as every surface shows it.
-#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct TaskView {
-    /// Its identity.
-    pub id: TaskId,
-    /// Its target.
-    pub target: Target,
-    /// The message's wire name; absent for a tool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// Its state.
-    pub state: TaskState,
-    /// Claims so far.
-    pub attempt: u32,
-    /// Claims that ended without an outcome.
-    pub lost: u32,
-    /// How many attempts it has.
-    pub max_attempts: u32,
-    /// Higher runs first.
-    pub priority: i16,
-    /// When it may run, or ran first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::model::units::moment")]
-    pub run_at: Option<Timestamp>,
-    /// When it was accepted.
-    #[serde(serialize_with = "crate::model::units::moment")]
-    pub created_at: Timestamp,
-    /// When its last attempt began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::model::units::moment")]
-    pub started_at: Option<Timestamp>,
-    /// When it ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::model::units::moment")]
-    pub finished_at: Option<Timestamp>,
-    /// Its input, if requested and still kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "serde_json::Value")]
-    pub input: Option<Box<RawValue>>,
-    /// The reply, if it succeeded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "serde_json::Value")]
-    pub result: Option<Box<RawValue>>,
-    /// The last error.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<TaskError>,
-    /// The progress it reported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<serde_json::Value>,
-    /// The task whose turn submitted it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<TaskId>,
-    /// The batch it is counted in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<TaskId>,
-    /// How many prerequisites have not ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting_for: Option<u32>,
-    /// The boot id of the node that runs it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The idempotency key it was submitted with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-    /// Its labels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
-}
-
-/// One entry of a task's history.
-#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct TaskEvent {
-    /// When.
-    #[serde(serialize_with = "crate::model::units::moment")]
-    pub at: Timestamp,
-    /// `accepted`, `started`, `retry`, `rescued`, `cancelled`, `succeeded`, …
-    pub event: String,
-    /// The attempt.
-    pub attempt: u32,
-    /// The boot id of the node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The reason, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
 }

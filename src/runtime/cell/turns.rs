@@ -140,6 +140,7 @@ impl<A: Agent> Runner<A> {
         };
         let name = letter.wire_name();
         let end = drive(agent, letter, &self.turn, &mut self.air, &terms).await;
+        self.turn.fall_silent();
         self.has_run(name, matches!(end, End::Ran(_)), &terms);
         self.unless_cut_short(end, Some(letter))
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many tasks of a family are shown.
-const MAX_SHOWN: usize = 100;
+pub(super) const MAX_SHOWN: usize = 100;
 /// How far up it is followed, and how many steps along those who come after each other.
 const FAR: usize = 16;
 /// How many of the tasks that were accepted since are looked at for relatives.

@@ -1,12 +1,14 @@
 //! Tasks: submit, list, wait, cancel, retry.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Operator, OperatorError, Result, TaskQuery, invalid,
+    Operator, OperatorError, Result, TaskQuery,
+    family::MAX_SHOWN,
+    invalid,
     messages::{check, unknown_message},
     not_found, page_limit, wrong_state,
 };
@@ -20,7 +22,7 @@ use crate::{
     model::{
         event::{self, Event, Level},
         id::{NameError, Target, TaskId},
-        task::{DeadTask, NewTask, TaskEvent, TaskOptions, TaskState, TaskView, by_name, circle},
+        task::{DeadTask, NewTask, TaskEvent, TaskOptions, TaskState, TaskView, TaskWait, by_name, circle},
         units::parse_duration,
     },
     runtime::{
@@ -37,8 +39,8 @@ use crate::{
 const SOON: Duration = Duration::from_millis(10);
 /// The longest time between two such questions.
 const LATER: Duration = Duration::from_secs(1);
-/// How many tasks of a batch are read at once, to be shown.
-const VIEWS_AT_ONCE: usize = 16;
+/// How many tasks of a batch one query reads, to be shown.
+const VIEWS_AT_ONCE: usize = 1_000;
 
 /// An error of one task of a batch, with the place where it stands there.
 fn within(at: &str, error: OperatorError) -> OperatorError {
@@ -67,7 +69,7 @@ impl Operator {
     }
 
     /// Submits several tasks, all or none; they may name each other as prerequisites by
-    /// their names in the batch. Idempotency keys are not accepted here.
+    /// their names in the batch. Idempotency keys are not accepted here. They are returned as lists show them.
     ///
     /// # Errors
     /// See [`OperatorError`]; nothing was accepted. A cycle is invalid.
@@ -99,7 +101,11 @@ impl Operator {
         }
         let submission = Submission { by: Submitter::Outside, tasks, batches: Vec::new(), key: None };
         self.node.clone().accept(submission).await.map_err(AskError::widen)?;
-        stream::iter(ids).map(|id| self.task(id)).buffered(VIEWS_AT_ONCE).try_collect().await
+        let mut views = HashMap::with_capacity(ids.len());
+        for some in ids.chunks(VIEWS_AT_ONCE) {
+            views.extend(self.node.store.relatives(some).await?.into_iter().map(|view| (view.id, view)));
+        }
+        ids.iter().map(|id| views.remove(id).ok_or_else(|| not_found(format!("no task {id}")))).collect()
     }
 
     /// One page of tasks, newest first. A call scans about ten thousand tasks: if few of them match, a page
@@ -138,6 +144,16 @@ impl Operator {
             None => self.node.store.progress(id).await?,
         };
         view.progress = progress.and_then(|progress| serde_json::from_str(progress.get()).ok());
+        match view.state {
+            TaskState::Blocked => view.prerequisites = self.node.store.prerequisites(id, MAX_SHOWN).await?,
+            TaskState::Waiting => {
+                let waits = self.node.store.waits(id).await?.into_iter();
+                view.waits = waits.map(TaskWait::from).collect();
+                let order = |wait: &TaskWait| (wait.until.unwrap_or(Timestamp::MAX), wait.signal.clone());
+                view.waits.sort_by_key(order);
+            }
+            _ => {}
+        }
         Ok(view)
     }
 

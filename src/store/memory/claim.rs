@@ -108,12 +108,16 @@ impl State {
 
     /// Gives back what did not start.
     pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, ClaimId)]) {
+        let now = self.now;
         for (id, claim) in claims {
             let known = self.hot.get_mut(id).filter(|task| task.is_claimed(boot));
             if let Some(task) = known.filter(|task| task.claim == *claim) {
                 task.state = TaskState::Ready;
                 task.attempt -= 1;
                 task.started_at = task.started_at.filter(|_| task.attempt > 0);
+                if task.partition < 0 {
+                    task.new.run_at.get_or_insert(now);
+                }
                 task.let_go();
             }
         }

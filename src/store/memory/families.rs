@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{state::State, task::Task};
 use crate::{
-    model::{id::TaskId, task::TaskView},
+    model::{
+        id::TaskId,
+        task::{Prerequisite, TaskView},
+    },
     store::families::{Kin, MAX_LOOK},
 };
 
@@ -31,5 +34,18 @@ impl State {
     pub(super) fn relatives(&self, ids: &[TaskId]) -> Vec<TaskView> {
         let ids: BTreeSet<&TaskId> = ids.iter().collect();
         ids.into_iter().filter_map(|id| self.task(*id)).map(Task::listed).collect()
+    }
+
+    pub(super) fn prerequisites(&self, of: TaskId, limit: usize) -> Vec<Prerequisite> {
+        let parents: BTreeSet<&TaskId> =
+            self.hot.get(&of).into_iter().flat_map(|task| &task.new.after).collect();
+        let open = parents.into_iter().filter_map(|id| self.hot.get(id));
+        let open = open.filter(|parent| parent.children.contains(&of));
+        let prerequisite = |task: &Task| Prerequisite {
+            id: task.new.id,
+            target: task.new.target.clone(),
+            state: task.state,
+        };
+        open.map(prerequisite).take(limit.clamp(1, MAX_LOOK)).collect()
     }
 }

@@ -188,6 +188,12 @@ impl State {
         }
     }
 
+    /// What a task that waits is waiting for.
+    pub(super) fn waits(&self, id: TaskId) -> Vec<Wait> {
+        let waits = self.written.get(&id).map(|written| &*written.waits).unwrap_or_default();
+        waits.iter().filter(|(_, open)| *open).map(|(wait, _)| wait.clone()).collect()
+    }
+
     /// Writes down what a task says of itself.
     pub(super) fn note(&mut self, note: &TaskNotes) {
         if let Some(written) = self.written(note.task) {

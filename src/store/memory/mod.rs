@@ -46,10 +46,10 @@ use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, Target, TaskId},
-    journal::{Journal, LogLine, Signal, TaskNotes},
+    journal::{Journal, LogLine, Signal, TaskNotes, Wait},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, HeldClaim, Prerequisite, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 
@@ -400,12 +400,20 @@ impl Families for MemoryStore {
     async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError> {
         Ok(self.read(|s| s.relatives(ids)))
     }
+
+    async fn prerequisites(&self, of: TaskId, limit: usize) -> Result<Vec<Prerequisite>, StoreError> {
+        Ok(self.read(|s| s.prerequisites(of, limit)))
+    }
 }
 
 #[async_trait]
 impl Journals for MemoryStore {
     async fn journal(&self, task: TaskId) -> Result<Journal, StoreError> {
         Ok(self.read(|s| s.journal(task)))
+    }
+
+    async fn waits(&self, task: TaskId) -> Result<Vec<Wait>, StoreError> {
+        Ok(self.read(|s| s.waits(task)))
     }
 
     async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError> {

@@ -134,11 +134,10 @@ impl State {
         task.seq = self.next_seq();
         task.state = to;
         (task.attempt, task.lost, task.lost_alone, task.cancel) = (0, 0, 0, false);
-        task.new.expires_at = None;
+        (task.new.run_at, task.new.expires_at) = (Some(self.now), None);
         if ended {
             (task.doom, task.node, task.error) = (None, None, None);
             (task.started_at, task.finished_at) = (None, None);
-            task.new.run_at = None;
             task.new.batch = task.new.batch.filter(|batch| self.count_out_of_batch(*batch));
         }
         let how = if ended { "an operator brought it back" } else { "an operator confirmed another attempt" };

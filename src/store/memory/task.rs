@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::state::exact;
 use crate::{
     model::{
         id::{Target, TaskId},
-        task::{ClaimId, Claimed, NewTask, TaskError, TaskState, TaskView, has_begun},
+        task::{ClaimId, Claimed, NewTask, OnParentFailed, TaskError, TaskState, TaskView, has_begun},
     },
     store::{Doom, listed::error_in_list, values::SUSPECT_FROM},
 };
@@ -165,9 +166,15 @@ impl Task {
             parent: new.parent,
             batch: new.batch,
             waiting_for: (self.state == TaskState::Blocked).then_some(self.waits_for),
+            prerequisites: Vec::new(),
+            waits: Vec::new(),
             node: self.node.filter(|_| runs).map(|n| n.to_string()),
             idempotency_key: new.idempotency_key.clone(),
             tags: new.tags.clone(),
+            timeout_ms: new.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            expires_at: new.expires_at.filter(|_| !self.state.is_final()).map(exact),
+            on_parent_failed: Some(new.on_parent_failed).filter(|how| *how == OnParentFailed::Run),
+            notify: new.notify.clone(),
         }
     }
 }

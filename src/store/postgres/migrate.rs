@@ -57,6 +57,7 @@ const ALL: &[(&str, &str)] = &[
     ("00000000000022_queues", include_str!("../../../migrations/postgres/00000000000022_queues/up.sql")),
     ("00000000000023_tasks", include_str!("../../../migrations/postgres/00000000000023_tasks/up.sql")),
     ("00000000000024_starts", include_str!("../../../migrations/postgres/00000000000024_starts/up.sql")),
+    ("00000000000025_retries", include_str!("../../../migrations/postgres/00000000000025_retries/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

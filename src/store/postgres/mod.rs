@@ -57,10 +57,10 @@ use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, TOOL_PARTITION, Target, TaskId},
-    journal::{Journal, LogLine, Signal, TaskNotes},
+    journal::{Journal, LogLine, Signal, TaskNotes, Wait},
     schedule::Schedule,
     session::Session,
-    task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
+    task::{ClaimId, Claimed, DeadTask, HeldClaim, Prerequisite, TaskEvent, TaskState, TaskView},
     topic::Subscriber,
 };
 use commit::Keeping;
@@ -346,12 +346,20 @@ impl Families for PostgresStore {
     async fn relatives(&self, ids: &[TaskId]) -> Result<Vec<TaskView>, StoreError> {
         families::relatives(&mut *self.pools.get().await?, ids).await
     }
+
+    async fn prerequisites(&self, of: TaskId, limit: usize) -> Result<Vec<Prerequisite>, StoreError> {
+        families::prerequisites(&mut *self.pools.get().await?, of, limit).await
+    }
 }
 
 #[async_trait]
 impl Journals for PostgresStore {
     async fn journal(&self, task: TaskId) -> Result<Journal, StoreError> {
         journal::journal(&mut *self.pools.get().await?, task).await
+    }
+
+    async fn waits(&self, task: TaskId) -> Result<Vec<Wait>, StoreError> {
+        journal::waits(&mut *self.pools.get().await?, task).await
     }
 
     async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError> {

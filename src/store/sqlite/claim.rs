@@ -101,11 +101,16 @@ impl Writer {
                         dsl::node.eq(None::<Id>),
                         dsl::alone.eq(false),
                     ))
-                    .returning((dsl::rowid, dsl::cancel))
-                    .get_result::<(i64, bool)>(tx.conn)
+                    .returning((dsl::rowid, dsl::cancel, dsl::partition))
+                    .get_result::<(i64, bool, i16)>(tx.conn)
                     .optional()
                     .map_err(|e| error::of_statement(&e))?;
-                let Some((rowid, cancel)) = given else { continue };
+                let Some((rowid, cancel, partition)) = given else { continue };
+                if partition < 0 {
+                    let row = dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)).filter(dsl::run_at.is_null());
+                    let ready = diesel::update(row).set(dsl::run_at.eq(tx.now));
+                    ready.execute(tx.conn).map_err(|e| error::of_statement(&e))?;
+                }
                 tx.deltas.task(TaskState::Running, -1);
                 tx.deltas.task(TaskState::Ready, 1);
                 if cancel {

@@ -27,4 +27,8 @@ impl Families for SqliteStore {
         let ids = ids.to_owned();
         self.read(move |c| relatives(c, &ids)).await
     }
+
+    async fn prerequisites(&self, of: TaskId, limit: usize) -> Result<Vec<Prerequisite>, StoreError> {
+        self.read(move |c| prerequisites(c, of, limit)).await
+    }
 }

@@ -55,7 +55,7 @@ use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
     crash_group::CrashGroup,
     id::{AgentId, PARTITIONS, TOOL_PARTITION, Target, TaskId},
-    journal::{Journal, LogLine, Signal, TaskNotes},
+    journal::{Journal, LogLine, Signal, TaskNotes, Wait},
     schedule::Schedule,
     session::Session,
     task::{ClaimId, Claimed, DeadTask, HeldClaim, TaskEvent, TaskState, TaskView},
@@ -427,6 +427,10 @@ impl Entities for SqliteStore {
 impl Journals for SqliteStore {
     async fn journal(&self, task: TaskId) -> Result<Journal, StoreError> {
         self.read(move |c| journal::journal(c, task)).await
+    }
+
+    async fn waits(&self, task: TaskId) -> Result<Vec<Wait>, StoreError> {
+        self.read(move |c| journal::waits(c, task)).await
     }
 
     async fn signal(&self, task: TaskId, signal: &Signal) -> Result<Option<SignalFound>, StoreError> {

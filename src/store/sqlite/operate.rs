@@ -236,6 +236,7 @@ impl Tx<'_> {
                 .set((
                     dsl::state.eq(READY),
                     dsl::seq.eq(seq),
+                    dsl::run_at.eq(self.now),
                     dsl::attempt.eq(0),
                     dsl::lost.eq(0),
                     dsl::lost_alone.eq(0),
@@ -318,7 +319,9 @@ impl Tx<'_> {
         diesel::delete(archive::greenroom_task_archive.filter(archive::id.eq(row.id))).execute(self.conn)?;
         let batch = self.count_out_of_batch(row.batch)?;
         let seq = self.next_seq()?;
-        diesel::insert_into(greenroom_tasks::table).values(row.revived(seq, batch)).execute(self.conn)?;
+        diesel::insert_into(greenroom_tasks::table)
+            .values(row.revived(seq, batch, self.now))
+            .execute(self.conn)?;
         self.forget_begun(row.id)?;
         self.event(row.id, "retried", row.attempt, None, Some("an operator brought it back"))?;
         self.deltas.task(from, -1);

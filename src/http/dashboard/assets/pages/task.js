@@ -4,7 +4,7 @@ import { get, post, path } from "../api.js";
 import { dag } from "../dag.js";
 import { STAY, confirm, dialog, toast } from "../dialog.js";
 import { h } from "../dom.js";
-import { clock, count, exact, plural, tail } from "../format.js";
+import { clock, count, duration, exact, plural, tail } from "../format.js";
 import { jsonTree } from "../json.js";
 import { barred } from "../session.js";
 import { timeline } from "../timeline.js";
@@ -72,7 +72,12 @@ function overview(task) {
       ["Runs", !FINAL.has(task.state) && task.run_at ? ago(task.run_at) : null],
       ["Began", task.started_at ? ago(task.started_at) : null],
       ["Ended", task.finished_at ? ago(task.finished_at) : null],
-      ["Waits for", task.waiting_for ? plural(task.waiting_for, "task") : null],
+      ["Waits for", task.waits?.length ? task.waits.map(wait) : null, true],
+      ["Waits for", task.waiting_for ? prerequisites(task) : null, true],
+      ["Expires", task.expires_at ? ago(task.expires_at) : null],
+      ["Time-out", task.timeout_ms === undefined ? null : duration(task.timeout_ms)],
+      ["If a prerequisite fails", task.on_parent_failed === "run" ? "it runs all the same" : null],
+      ["Notifies", task.notify ? [target(task.notify.target), h("span", { class: "faint" }, ` ${task.notify.message}`)] : null],
       ["Submitted by", task.parent ? taskLink(task.parent) : null],
       ["Batch", task.batch ? h("span", { class: "mono" }, task.batch) : null, true],
       ["Labels", task.tags?.length ? task.tags.map((tag) => h("a", { class: "pill", href: `#/tasks?tag=${encodeURIComponent(tag)}` }, tag)) : null],
@@ -81,6 +86,17 @@ function overview(task) {
       ["Id", h("span", { class: "mono" }, task.id), true],
     ]),
   );
+}
+
+function wait({ signal, batch, until }) {
+  const what = signal ? ["the signal ", h("code", {}, signal)] : ["the end of batch ", h("span", { class: "mono" }, batch)];
+  return h("div", {}, what, until && [h("span", { class: "faint" }, ", at the latest "), ago(until)]);
+}
+
+function prerequisites({ prerequisites = [], waiting_for }) {
+  const one = ({ id, target: whose, state }) => h("div", {}, taskLink(id), " ", badge(state), " ", target(whose));
+  const more = waiting_for - prerequisites.length;
+  return [plural(waiting_for, "task"), prerequisites.map(one), more > 0 && prerequisites.length > 0 && h("div", { class: "faint" }, `and ${count(more)} more`)];
 }
 
 function progress(said) {
@@ -173,7 +189,8 @@ function resolve(page, task) {
 }
 
 function signal(page, task) {
-  const name = h("input", { class: "input", required: true, spellcheck: "false" });
+  const names = [...new Set((task.waits ?? []).map((wait) => wait.signal).filter(Boolean))];
+  const name = h("input", { class: "input", required: true, spellcheck: "false", list: "signal-names", value: names[0] });
   const body = h("textarea", { class: "mono", rows: "4", placeholder: "null" });
   dialog(
     "Send a signal",
@@ -182,6 +199,7 @@ function signal(page, task) {
       { class: "form" },
       h("p", {}, "A task that waits for it goes on; one that does not yet will find it."),
       h("label", { class: "form-field" }, h("span", { class: "form-name" }, "Name"), name),
+      h("datalist", { id: "signal-names" }, names.map((value) => h("option", {}, value))),
       h("label", { class: "form-field" }, h("span", { class: "form-name" }, "What it says (JSON)"), body),
     ),
     [
