@@ -96,7 +96,7 @@ pub enum AskError<E: std::error::Error + 'static = Never> {
     /// The disk is full. Nothing changed.
     #[error("no room left: {0}")]
     NoRoom(String),
-    /// The agent is stopped, paused or quarantined, or the tool may not be called here.
+    /// The agent is stopped, paused or quarantined, or the tool is stopped, or may not be called here.
     #[error("{0}")]
     WrongState(String),
     /// The agent kind, message, tool or task does not exist.

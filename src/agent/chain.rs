@@ -21,10 +21,16 @@ impl Chain {
 
     /// Whether `callee` may be asked. The error: it waits for this, in a circle that is shown.
     pub(crate) fn admits(&self, callee: &str) -> Result<(), Vec<String>> {
+        self.admits_beside(callee, 1)
+    }
+
+    /// The same of a callee of which so many may run at once: whether there is a place left for this beside those that
+    /// wait for it.
+    pub(crate) fn admits_beside(&self, callee: &str, places: usize) -> Result<(), Vec<String>> {
         // Where somebody has given up, those before wait for nobody behind.
         let mut waiting: Vec<String> =
             self.0.iter().rev().map_while(Weak::upgrade).map(|who| (*who).to_owned()).collect();
-        if waiting.iter().all(|who| who != callee) {
+        if waiting.iter().filter(|who| *who == callee).count() < places {
             return Ok(());
         }
         waiting.reverse();
@@ -53,5 +59,15 @@ mod tests {
         assert!(chain.admits("c").is_err());
         drop(a);
         assert_eq!(chain.admits("a"), Ok(()));
+    }
+
+    #[test]
+    fn what_runs_beside_itself_may_be_asked_until_all_its_places_wait() {
+        let (chain, _first) = Chain::default().and("t");
+        assert_eq!(chain.admits_beside("t", 2), Ok(()));
+        let (chain, second) = chain.and("t");
+        assert_eq!(chain.admits_beside("t", 2), Err(["t", "t", "t"].map(str::to_owned).into()));
+        drop(second);
+        assert_eq!(chain.admits_beside("t", 2), Ok(()));
     }
 }

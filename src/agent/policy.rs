@@ -48,6 +48,7 @@ pub struct Policy {
     pub(crate) persistence: Persistence,
     pub(crate) restart: Option<Restart>,
     pub(crate) turn_timeout: Option<Duration>,
+    pub(crate) stop_timeout: Option<Duration>,
     pub(crate) terms: OwnTerms,
     pub(crate) bounds: Bounds,
     pub(crate) on_full: OnFull,
@@ -135,6 +136,14 @@ impl Policy {
     /// How long one turn may take. A turn that waits is ended; a handler that spins cannot be interrupted.
     pub fn turn_timeout(mut self, d: Duration) -> Self {
         self.turn_timeout = Some(d);
+        self
+    }
+
+    /// How long a turn may go on whose agent is stopped, restarted or quarantined, and how long `on_start` and `on_stop`
+    /// may take once the agent is to leave; 5 s by default. Past that they are cut short, and a turn is undone. Zero
+    /// cuts them at once. When a node ends, the 25 s that it has for all its agents are the longer bound.
+    pub fn stop_timeout(mut self, d: Duration) -> Self {
+        self.stop_timeout = Some(d);
         self
     }
 

@@ -21,7 +21,11 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
             _ => command("kinds show KIND".to_owned()),
         },
         "not_found" => command(thing.list()),
-        "wrong_state" | "refused" | "ask_cycle" | "diverged" => command(thing.show()),
+        "wrong_state" => match thing {
+            Thing::Tool(name) => format!("when the cause is mended: {program} kinds resume tool:{name}"),
+            other => command(other.show()),
+        },
+        "refused" | "ask_cycle" | "diverged" => command(thing.show()),
         "handler_failed" => match thing {
             Thing::Agent { kind, key } => {
                 format!("its turn was undone; {program} agents state {kind}/{key} shows what it works with")
@@ -137,7 +141,7 @@ impl Thing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::PROBLEM_CODES;
+    use crate::{http::PROBLEM_CODES, model::supervision::restart_command};
 
     /// The commands in a text: what follows the program's name, up to what is said of it.
     fn commands(text: &str) -> Vec<Vec<&str>> {
@@ -197,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn what_supervision_has_stopped_is_brought_back_by_a_command() {
+        for subject in ["counter/a", "tool:fs.read"] {
+            let said = restart_command(subject).replace("greenroom ", "mine ");
+            for command in commands(&said) {
+                assert!(super::super::parse_for_test(&command).is_ok(), "{said}");
+                assert_eq!(command.last(), Some(&subject));
+            }
+        }
+    }
+
+    #[test]
     fn the_command_is_about_what_was_asked_for() {
         let said = |code, path| advice(code, path, "mine").unwrap_or_default();
         assert_eq!(
@@ -211,6 +226,10 @@ mod tests {
         assert_eq!(said("not_found", "/api/v1/tokens/x"), "mine tokens ls");
         assert_eq!(said("wrong_state", "/api/v1/tasks/x/cancel"), "mine tasks show x");
         assert_eq!(said("wrong_state", "/api/v1/tasks/retry"), "mine tasks ls");
+        assert_eq!(
+            said("wrong_state", "/api/v1/tools/fs.read/call"),
+            "when the cause is mended: mine kinds resume tool:fs.read"
+        );
         assert_eq!(
             said("unknown_message", "/api/v1/agents/counter/a/messages/Ad"),
             "mine kinds show counter"

@@ -21,7 +21,7 @@ pub(super) enum Kinds {
         /// The kind, or tool:NAME
         kind: String,
     },
-    /// Resume a paused kind
+    /// Resume a paused kind, or a tool that has crashed too often
     Resume {
         /// The kind, or tool:NAME
         kind: String,

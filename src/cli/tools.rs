@@ -15,7 +15,7 @@ use super::{
     when,
 };
 use crate::{
-    model::units::print_duration,
+    model::{supervision::restart_command, units::print_duration},
     runtime::views::{Page, ToolInfo},
     tool::Effect,
 };
@@ -74,15 +74,25 @@ fn effect(effect: Effect) -> &'static str {
     }
 }
 
+/// A tool that is stopped is so whether its tasks are paused or not.
+fn status(tool: &ToolInfo) -> &str {
+    match &*tool.status {
+        "stopped" => "stopped",
+        _ if tool.paused => "paused",
+        other => other,
+    }
+}
+
 fn list(session: &Session<'_>) -> Result<(), Failure> {
     let reply = session.client()?.get("/api/v1/tools")?;
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }
-    let mut table = Table::new(&["TOOL", "EFFECT", "RUNNING", "WAITING", "CALLS", "FAILED", "CRASHED"]);
+    let columns = ["TOOL", "EFFECT", "STATUS", "RUNNING", "WAITING", "CALLS", "FAILED", "CRASHED"];
+    let mut table = Table::new(&columns);
     for tool in reply.read::<Page<ToolInfo>>()?.items {
         let counts = [tool.running, tool.waiting, tool.calls, tool.failed, tool.crashed];
-        let named = [tool.name, effect(tool.effect).to_owned()];
+        let named = [tool.name.clone(), effect(tool.effect).to_owned(), status(&tool).to_owned()];
         table.row(named.into_iter().chain(counts.map(|n| n.to_string())));
     }
     Ok(table.print("this program has no tools")?)
@@ -95,13 +105,17 @@ fn show(session: &Session<'_>, name: &str) -> Result<(), Failure> {
     }
     let tool: ToolInfo = reply.read()?;
     let most = tool.concurrency.map_or_else(|| "any number".to_owned(), |n| n.to_string());
-    let lines = [
-        format!("{}  {}", Paint::of_stdout().bold(&tool.name), effect(tool.effect)),
+    let mut lines = vec![
+        format!("{}  {}  {}", Paint::of_stdout().bold(&tool.name), effect(tool.effect), status(&tool)),
         format!("    takes: {}", tool.input),
         format!("  answers: {}", tool.output),
         format!("   limits: {most} at once, {} each", when::span(tool.timeout_ms)),
         format!("      now: {} running, {} waiting", tool.running, tool.waiting),
         format!("   so far: {} calls, {} failed, {} crashed", tool.calls, tool.failed, tool.crashed),
     ];
+    if let Some(reason) = &tool.reason {
+        let command = restart_command(&format!("tool:{}", tool.name));
+        lines.insert(1, format!("  stopped: {reason}; when the cause is mended: {command}"));
+    }
     Ok(out::line(&lines.join("\n"))?)
 }

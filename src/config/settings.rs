@@ -208,6 +208,9 @@ pub struct AgentOverrides {
     /// How long a turn may take.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub turn_timeout: Option<Duration>,
+    /// How long a turn or a hook may go on whose agent is to leave.
+    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<Duration>,
     /// At most so many restarts …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_restarts: Option<u32>,
@@ -240,14 +243,18 @@ pub struct AgentOverrides {
     pub tasks: TaskOverrides,
 }
 
+/// As long as a child of OTP's supervisors has.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The keys that `[agents.KIND]` knows.
-pub(super) const AGENT_KEYS: [&str; 14] = [
+pub(super) const AGENT_KEYS: [&str; 15] = [
     "group",
     "mailbox",
     "idle_timeout",
     "max_live",
     "ask_timeout",
     "turn_timeout",
+    "stop_timeout",
     "max_restarts",
     "within",
     "backoff_min",
@@ -283,6 +290,8 @@ pub struct AgentSettings {
     pub ask_timeout: Duration,
     /// How long a turn may take, where that was set.
     pub turn_timeout: Option<Duration>,
+    /// How long a turn or a hook may go on whose agent is to leave.
+    pub stop_timeout: Duration,
     /// How often and how fast it is restarted.
     pub restart: RestartPolicy,
     /// Priority, attempts and delays of the tasks for it.
@@ -305,6 +314,7 @@ impl AgentSettings {
             max_live: over.max_live.unwrap_or(self.max_live),
             ask_timeout: over.ask_timeout.unwrap_or(self.ask_timeout),
             turn_timeout: over.turn_timeout.or(self.turn_timeout),
+            stop_timeout: over.stop_timeout.unwrap_or(self.stop_timeout),
             restart: RestartPolicy {
                 max_restarts: over.max_restarts.unwrap_or(self.restart.max_restarts),
                 within: over.within.unwrap_or(self.restart.within),
@@ -383,6 +393,7 @@ impl Settings {
             max_live: default.max_live,
             ask_timeout: default.ask_timeout,
             turn_timeout: None,
+            stop_timeout: STOP_TIMEOUT,
             restart: RestartPolicy {
                 max_restarts: supervision.max_restarts,
                 within: supervision.within,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::record::{Paint, Record, escape};
 use crate::model::{
-    supervision::{CrashKind, CrashReport, Decision},
+    supervision::{CrashKind, CrashReport, Decision, restart_command},
     units::print_duration,
 };
 
@@ -91,8 +91,8 @@ fn next(report: &CrashReport) -> String {
             format!("restart {attempt} of {} within {window}, in {delay}", report.max_restarts)
         }
         Decision::Exceeded { attempts } => format!(
-            "stopped: {attempts} restarts within {window} are the limit; greenroom agents restart {}",
-            escape(&report.subject)
+            "stopped: {attempts} restarts within {window} are the limit; {}",
+            restart_command(&escape(&report.subject))
         ),
         Decision::Leave => "stays down: it is not to be restarted".to_owned(),
     }

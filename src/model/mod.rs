@@ -22,6 +22,7 @@ pub mod snapshot;
 pub mod supervision;
 pub mod targets;
 pub mod task;
+pub mod tool_life;
 pub mod topic;
 pub mod units;
 pub mod wire;

@@ -158,6 +158,12 @@ pub enum Decision {
     Leave,
 }
 
+/// The command that has something work again which supervision has stopped.
+pub fn restart_command(subject: &str) -> String {
+    let command = if subject.starts_with("tool:") { "kinds resume" } else { "agents restart" };
+    format!("greenroom {command} {subject}")
+}
+
 /// Decides what happens after a crash, and counts it.
 ///
 /// `streak` is the number of crashes since the last successful turn, this one included. `now` is
@@ -326,7 +332,7 @@ impl CrashReport {
                     .field("max", self.max_restarts)
                     .field("within_ms", within_ms)
                     .field("escalated_to", escalated_to)
-                    .hint(format!("greenroom agents restart {}", self.subject)),
+                    .hint(restart_command(&self.subject)),
             ),
             Decision::Leave => None,
         }

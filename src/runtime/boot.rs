@@ -36,7 +36,8 @@ use super::{
     persistence::{Close, Hooks, Persistence},
     registry::Registry,
     root_actors::{self, Actors},
-    schedules, trial, watchdog,
+    schedules, trial,
+    watchdog::{Watchdog, beat},
 };
 use crate::{
     cache::{self, CacheError},
@@ -96,6 +97,7 @@ pub(crate) struct Running {
     threads: Option<Threads>,
     /// Ends those who keep the lease and watch the store.
     keepers: CancellationToken,
+    watchdog: Option<Watchdog>,
     _lock: Option<DataDir>,
 }
 
@@ -307,6 +309,7 @@ pub(crate) async fn launch(
     root_actors::supervise("keeper of notes", &node, &keepers, notes::keep);
     root_actors::supervise("keeper of parked tasks", &node, &keepers, parked::keep);
     root_actors::supervise("keeper of schedules", &node, &keepers, schedules::keep);
+    let mut watchdog = None;
     // On one thread there is nobody who could tell that it is stuck; and a store in it neither hangs nor
     // hears of others.
     if threads.is_some() {
@@ -315,9 +318,9 @@ pub(crate) async fn launch(
         root_actors::supervise("hints", &node, &keepers, peer_hints::exchange);
         root_actors::supervise("parts", &node, &keepers, root_actors::keep);
         for (arbiter, heart) in node.arbiters.iter().zip(&node.hearts) {
-            watchdog::beat(arbiter, heart.clone(), node.started, keepers.clone());
+            beat(arbiter, heart.clone(), node.started, keepers.clone());
         }
-        root_actors::supervise("watchdog", &node, &keepers, watchdog::watch);
+        watchdog = Some(Watchdog::start(node.clone())?);
     }
 
     node.rescued.store(ownership.rescued, Ordering::Relaxed);
@@ -331,7 +334,7 @@ pub(crate) async fn launch(
     node.logger.emit(event);
     tokio::spawn(trial::sample(node.clone()));
     let handle = Handle { host: node.host(), operator: Operator { node: node.clone() } };
-    Ok(Running { node, handle, threads, keepers, _lock: lock })
+    Ok(Running { node, handle, threads, keepers, watchdog, _lock: lock })
 }
 
 impl Threads {
@@ -419,6 +422,9 @@ impl Running {
         node.persistence.ended(Duration::from_secs(2)).await;
         peer_hints::last(&node).await;
         self.keepers.cancel();
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.end().await;
+        }
         // The same for a store that does not answer: the log has them.
         let crashes = async {
             node.flush_crashes().await?;

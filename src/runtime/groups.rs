@@ -156,8 +156,8 @@ fn restart(
 ) -> usize {
     let kinds = node.kinds.iter().enumerate().filter(|(_, kind)| group.has(&***kind));
     let members = kinds.flat_map(|(at, kind)| {
-        let members = kind.members(&|_| true).into_iter();
-        members.map(move |(key, inbox)| ((at, key), Member::Runs(inbox)))
+        let (members, stop_timeout) = (kind.members(&|_| true).into_iter(), kind.policy().stop_timeout);
+        members.map(move |(key, inbox)| ((at, key), Member::Runs(inbox, stop_timeout)))
     });
     let mut members: Vec<(Place, Member)> = members.filter(|(place, _)| which(place)).collect();
     let others = members.len();

@@ -21,6 +21,7 @@ pub(crate) struct KindPolicy {
     pub idle_timeout: Duration,
     pub residency: Residency,
     pub turn_timeout: Duration,
+    pub stop_timeout: Duration,
     pub ask_timeout: Duration,
     /// It may change while the node runs.
     pub restart: RwLock<RestartPolicy>,
@@ -40,6 +41,7 @@ impl KindPolicy {
         base.idle_timeout = code.idle_timeout.unwrap_or(base.idle_timeout);
         base.max_live = code.max_live.map_or(base.max_live, |n| u32::try_from(n).unwrap_or(u32::MAX));
         base.turn_timeout = code.turn_timeout.or(base.turn_timeout);
+        base.stop_timeout = code.stop_timeout.unwrap_or(base.stop_timeout);
         if let Some((max, within)) = code.restarts {
             (base.restart.max_restarts, base.restart.within) = (max, within);
         }
@@ -71,6 +73,7 @@ impl KindPolicy {
             idle_timeout: over.idle_timeout,
             residency: Residency::of(over.max_live as usize),
             turn_timeout: over.turn_timeout.unwrap_or(over.ask_timeout),
+            stop_timeout: over.stop_timeout,
             ask_timeout: over.ask_timeout,
             restart: RwLock::new(over.restart),
             terms: over.terms,

@@ -49,6 +49,7 @@ mod parked;
 mod peer_hints;
 pub(crate) mod persistence;
 pub(crate) mod probe;
+mod pulse;
 pub(crate) mod registry;
 mod residency;
 mod restart_order;
@@ -62,6 +63,7 @@ mod state_loader;
 mod task_cell;
 mod tool_call;
 pub(crate) mod tool_cell;
+mod tool_service;
 mod topics;
 #[doc(hidden)]
 pub mod trial;

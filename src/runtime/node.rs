@@ -40,6 +40,7 @@ use super::{
     outage::Outage,
     persistence::{MAX_WAITING, Outcome, Persistence, SUBMISSIONS},
     probe::Probe,
+    pulse::Pulses,
     root_actors::Actors,
     schedules::Signal,
     settle::later,
@@ -115,6 +116,8 @@ pub(crate) struct Node {
     pub fatal: Arc<OnceLock<String>>,
     /// Tool calls of running tasks, for their progress.
     pub calls: papaya::HashMap<TaskId, Call>,
+    /// All the calls of tools that run, for the watchdog.
+    pub pulses: Pulses,
     /// What they have said that is not written down.
     pub notes: NoteBook,
     /// Ids of tasks whose state changed.
@@ -200,6 +203,7 @@ impl Node {
                 stop: parts.stop,
                 fatal: parts.fatal,
                 calls: papaya::HashMap::new(),
+                pulses: Pulses::default(),
                 notes: NoteBook::default(),
                 moved: broadcast::channel(1_024).0,
                 news: tokio::sync::Notify::new(),
@@ -323,6 +327,12 @@ impl Node {
     pub(crate) fn queues(&self) -> Vec<String> {
         let tools = self.tools.keys().map(|name| format!("tool:{name}"));
         self.kinds.iter().map(|kind| kind.name().to_owned()).chain(tools).collect()
+    }
+
+    /// Those of them of which nothing may begin here: tools that have crashed too often.
+    pub(crate) fn stopped_queues(&self) -> impl Iterator<Item = String> + '_ {
+        let stopped = self.tools.iter().filter(|(_, tool)| tool.stopped().is_some());
+        stopped.map(|(name, _)| format!("tool:{name}"))
     }
 
     /// Keeps a durable state for the next activation.

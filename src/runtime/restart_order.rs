@@ -8,10 +8,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::inbox::{Control, Inbox};
+use super::{
+    drain::MOMENT,
+    inbox::{Control, Inbox},
+};
 
-/// How long one of them is waited for: it has 5 s for the turn that runs, and 5 s for `on_stop`.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one of them is waited for that starts.
+const START: Duration = Duration::from_secs(10);
 /// How long those that stop, and those that start, are waited for together: of many each has a share.
 const TOTAL: Duration = Duration::from_secs(60);
 
@@ -57,31 +60,33 @@ pub(crate) fn part() -> (Part, Lead) {
 
 /// Who is to restart.
 pub(crate) enum Member {
-    Runs(Arc<Inbox>),
+    /// It has its stop time-out for the turn that runs, and again for `on_stop`.
+    Runs(Arc<Inbox>, Duration),
     /// It has stopped by itself, and waits for its place.
     Waits(Lead),
 }
 
 /// Restarts them; they are in the order of their starts.
 pub(crate) async fn restart(members: Vec<Member>) {
-    let patience = PATIENCE.min(TOTAL / u32::try_from(members.len()).unwrap_or(u32::MAX).max(1));
+    let share = TOTAL / u32::try_from(members.len()).unwrap_or(u32::MAX).max(1);
     let mut stopped = Vec::with_capacity(members.len());
     for member in members.into_iter().rev() {
         stopped.push(match member {
             Member::Waits(lead) => lead,
-            Member::Runs(inbox) => {
+            Member::Runs(inbox, stop_timeout) => {
                 let (part, lead) = part();
                 inbox.restart(part);
                 // of one that leaves memory the part ends with it
                 drop(inbox);
-                wait(&lead.stopped, patience).await;
+                let patience = stop_timeout.saturating_mul(2).saturating_add(MOMENT);
+                wait(&lead.stopped, patience.min(share)).await;
                 lead
             }
         });
     }
     for Lead { place, started, .. } in stopped.into_iter().rev() {
         drop(place);
-        wait(&started, patience).await;
+        wait(&started, START.min(share)).await;
     }
 }
 

@@ -125,16 +125,38 @@ pub(super) fn supervise<F>(
 {
     let (node, end) = (node.clone(), end.clone());
     tokio::spawn(async move {
-        let (policy, mut budget) = (policy(), Budget::new());
+        let mut care = KeeperCare::new(name, node.clone());
         while let Err(error) = tokio::spawn(run(node.clone(), end.clone())).await {
-            let event = Event::new(Level::Critical, "node.task_panicked", name);
-            node.logger.emit(event.field("error", error.to_string()));
-            let Decision::Restart { delay, .. } = decide(&policy, &mut budget, 1, node.uptime(), 1.0) else {
-                return fail(&node, name);
-            };
+            let Some(delay) = care.panicked(error.to_string()) else { return };
             tokio::time::sleep(delay).await;
         }
     });
+}
+
+/// Looks after one keeper.
+pub(super) struct KeeperCare {
+    name: &'static str,
+    node: Arc<Node>,
+    budget: Budget,
+}
+
+impl KeeperCare {
+    pub(super) fn new(name: &'static str, node: Arc<Node>) -> Self {
+        Self { name, node, budget: Budget::new() }
+    }
+
+    /// It has panicked, and runs again after such a time. `None`: it has done so too often, and the node ends.
+    pub(super) fn panicked(&mut self, error: String) -> Option<Duration> {
+        let event = Event::new(Level::Critical, "node.task_panicked", self.name);
+        self.node.logger.emit(event.field("error", error));
+        match decide(&policy(), &mut self.budget, 1, self.node.uptime(), 1.0) {
+            Decision::Restart { delay, .. } => Some(delay),
+            Decision::Exceeded { .. } | Decision::Leave => {
+                fail(&self.node, self.name);
+                None
+            }
+        }
+    }
 }
 
 /// Looks after the actors until `end`.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     crashes::{dropped_badly, guard},
     node::Node,
-    tool_cell::{Shared, Spec},
+    tool_cell::Shared,
 };
 use crate::{
     agent::{AskError, Fault, JsonReply, Message as Typed, Refused, letter::Answer},
@@ -36,13 +36,6 @@ type Panic = (String, Option<String>);
 
 /// The report of a crash: its id, what it said and where.
 pub(super) type Crash = (String, Option<String>, Option<String>);
-
-/// How a call has come to its end.
-#[derive(Default)]
-pub(super) struct Ended {
-    pub failed: bool,
-    pub crash: Option<Crash>,
-}
 
 /// Answers a call.
 pub(super) fn answer<M: Typed>(reply: InvocationReply<M>, answer: Answer<M>, once: bool) {
@@ -75,19 +68,22 @@ fn begins<M: Typed>(reply: &InvocationReply<M>) -> bool {
 /// The end of a call: however it comes, its tool hears of it, and whoever waits for it is answered.
 pub(super) struct CallEnd<M: Typed> {
     tool: Arc<Shared<M>>,
+    /// In which life of the tool it began.
+    life: u64,
     /// `None`: it is answered, or has not begun.
     reply: Option<InvocationReply<M>>,
-    ended: Option<Ended>,
+    /// Whether it has failed, once it has ended.
+    failed: Option<bool>,
 }
 
 impl<M: Typed> CallEnd<M> {
-    pub(super) fn new(tool: Arc<Shared<M>>) -> Self {
-        Self { tool, reply: None, ended: None }
+    pub(super) fn new(tool: Arc<Shared<M>>, life: u64) -> Self {
+        Self { tool, life, reply: None, failed: None }
     }
 
     /// Runs the call.
     pub(super) async fn of(mut self, invocation: Invocation<M>, node: Arc<Node>) {
-        self.ended = Some(run(&self.tool.spec, invocation, node, &mut self.reply).await);
+        self.failed = Some(run(&self.tool, self.life, invocation, node, &mut self.reply).await);
     }
 }
 
@@ -95,17 +91,18 @@ impl<M: Typed> Drop for CallEnd<M> {
     fn drop(&mut self) {
         let broken = || {
             if !std::thread::panicking() {
-                return Ended::default(); // the node goes down
+                return false; // the node goes down
             }
             let once = self.tool.spec.effect == Effect::Once;
             let (error, crash) = broke_off("a value of its own could not be dropped".to_owned(), None, once);
+            self.tool.judge(Some(crash), false, self.life);
             if let Some(reply) = self.reply.take() {
                 answer(reply, Err(error.widen()), once);
             }
-            Ended { failed: true, crash: Some(crash) }
+            true
         };
-        let ended = self.ended.take().unwrap_or_else(broken);
-        self.tool.ended(ended);
+        let failed = self.failed.unwrap_or_else(broken);
+        self.tool.ended(failed);
     }
 }
 
@@ -143,16 +140,18 @@ impl Drop for Listed {
     }
 }
 
-/// Runs one call to its end; while it runs, `answers` holds what its caller waits for.
+/// Runs one call to its end; while it runs, `answers` holds what its caller waits for. `true`: it has failed.
 async fn run<M: Typed>(
-    spec: &Spec<M>,
+    tool: &Shared<M>,
+    life: u64,
     invocation: Invocation<M>,
     node: Arc<Node>,
     answers: &mut Option<InvocationReply<M>>,
-) -> Ended {
+) -> bool {
+    let spec = &tool.spec;
     let Invocation { input, mut meta, reply } = invocation;
     if !begins(&reply) {
-        return Ended::default();
+        return false;
     }
     *answers = Some(reply);
     let cancel = CancellationToken::new();
@@ -204,10 +203,16 @@ async fn run<M: Typed>(
         Left::Ended(Ok(Err(error))) => (Err(error), None),
         Left::Halted(Halt::Waits(waits)) => {
             *waiting.lock() = waits;
-            return over(answers.take(), dropped);
+            tool.judge(dropped.map(crash_of), true, life);
+            drop(answers.take());
+            return false;
         }
         // Whoever holds the claim now ends it.
-        Left::Halted(Halt::Over) => return over(answers.take(), dropped),
+        Left::Halted(Halt::Over) => {
+            tool.judge(dropped.map(crash_of), false, life);
+            drop(answers.take());
+            return false;
+        }
         Left::Halted(Halt::Unknown) => (Err(AskError::Unknown), None),
         Left::Halted(Halt::Diverged(how)) => (Err(AskError::Diverged(how)), None),
         Left::Ended(Err((message, site))) => {
@@ -217,16 +222,12 @@ async fn run<M: Typed>(
         Left::OutOfTime => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
     };
     let failed = outcome.is_err();
+    // Before it is answered: its caller may call again at once.
+    tool.judge(crash.or_else(|| dropped.map(crash_of)), !failed, life);
     if let Some(reply) = answers.take() {
         answer(reply, outcome, once);
     }
-    Ended { failed, crash: crash.or_else(|| dropped.map(crash_of)) }
-}
-
-/// The end of a call that answers nobody.
-fn over<M: Typed>(unanswered: Option<InvocationReply<M>>, dropped: Option<Panic>) -> Ended {
-    drop(unanswered);
-    Ended { failed: false, crash: dropped.map(crash_of) }
+    failed
 }
 
 fn crash_of((message, site): Panic) -> Crash {

@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,17 +24,19 @@ use serde_json::value::RawValue;
 use super::{
     node::Node,
     pace::{Begin, Pace},
-    tool_call::{CallEnd, DEFAULT_TIMEOUT, Ended, answer},
+    tool_call::{CallEnd, Crash, DEFAULT_TIMEOUT, answer},
+    tool_service::{Entry, Service, Stop},
     views::ToolInfo,
 };
 use crate::{
     agent::{
-        AskError, JsonRefusal, Message as Typed, Shape, drops::Guarded, letter::JsonAnswer, messages::decode,
-        slot::ReplyTx,
+        AskError, JsonRefusal, Message as Typed, Shape, chain::Chain, drops::Guarded, letter::JsonAnswer,
+        messages::decode, slot::ReplyTx,
     },
-    clock,
+    clock, config,
     model::{
-        supervision::{CrashKind, CrashReason, CrashReport, Decision},
+        event::{self, Event, Level},
+        supervision::{CrashKind, CrashReason, CrashReport, Restart, RestartPolicy, restart_command},
         task::{Bounds, TaskTerms},
     },
     tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
@@ -62,8 +64,6 @@ struct Figures {
     calls: AtomicU64,
     failed: AtomicU64,
     crashed: AtomicU64,
-    /// Crashes since the last call that ended well.
-    streak: AtomicU32,
     /// How many cells there have been.
     cells: AtomicU64,
 }
@@ -72,6 +72,7 @@ struct Figures {
 pub(super) struct Shared<M: Typed> {
     pub spec: Spec<M>,
     figures: Figures,
+    service: Service,
     pace: Mutex<Pace>,
     /// `None`: it has not started.
     cell: RwLock<Option<Addr<ToolCell<M>>>>,
@@ -103,8 +104,12 @@ pub(crate) trait AnyTool: ToolPort {
     ) -> Result<(), AskError<JsonRefusal>>;
     /// Starts the cell, on the current arbiter; in the place of one that has ended.
     fn start(&self);
-    /// Whether the cell takes calls.
+    /// Whether there is a cell.
     fn is_up(&self) -> bool;
+    /// That it takes no calls: it has crashed too often.
+    fn stopped(&self) -> Option<Arc<Stop>>;
+    /// An operator has it take calls again, and forgives it. `false`: it did take them.
+    fn resume(&self) -> bool;
     /// Ends the cell as a defect would.
     #[cfg(test)]
     fn break_cell(&self);
@@ -113,11 +118,23 @@ pub(crate) trait AnyTool: ToolPort {
 impl<M: Typed> ToolHandle<M> {
     pub(crate) fn new(spec: Spec<M>, node: Weak<Node>) -> Arc<Self> {
         let shape = Shape::of::<M>(spec.effect == Effect::Pure);
-        let pace = Mutex::new(Pace::of(spec.limits.rate));
-        let shared =
-            Arc::new(Shared { spec, figures: Figures::default(), pace, cell: RwLock::default(), node });
+        let (pace, cell) = (Mutex::new(Pace::of(spec.limits.rate)), RwLock::default());
+        let shared = Arc::new(Shared {
+            spec,
+            figures: Figures::default(),
+            service: Service::default(),
+            pace,
+            cell,
+            node,
+        });
         let there = shared.clone();
         let port = TypedPort(Box::new(move |invocation| {
+            if let Some(stop) = there.service.stopped() {
+                return turn_away(invocation, &stop);
+            }
+            if let Err(circle) = there.admits(&invocation.meta.chain) {
+                return refuse(invocation, AskError::Cycle(circle));
+            }
             // A cell that is not there drops the invocation, which tells its caller.
             if let Some(cell) = there.cell.read().as_ref()
                 && let Err(SendError::Full(mut invoke)) = cell.try_send(Invoke(Some(invocation)))
@@ -130,46 +147,83 @@ impl<M: Typed> ToolHandle<M> {
 }
 
 impl<M: Typed> Shared<M> {
+    /// Whether a call may wait for its place. The error: all the places are of calls that wait for it, in a circle.
+    fn admits(&self, chain: &Chain) -> Result<(), Vec<String>> {
+        match self.spec.limits.concurrency {
+            Some(places) if !chain.is_empty() => chain.admits_beside(&self.subject(), places),
+            _ => Ok(()),
+        }
+    }
+
     /// A call has come to its end, whichever cell it was of.
-    pub(super) fn ended(&self, ended: Ended) {
+    pub(super) fn ended(&self, failed: bool) {
         let figures = &self.figures;
         figures.running.fetch_sub(1, Ordering::AcqRel);
-        if ended.failed {
+        if failed {
             figures.failed.fetch_add(1, Ordering::Relaxed);
         }
-        match ended.crash {
-            Some((id, message, site)) => self.crashed(id, message.unwrap_or_default(), site),
-            None if !ended.failed => figures.streak.store(0, Ordering::Relaxed),
+        self.look();
+    }
+
+    /// Takes in what a call shows of the tool in whose `life` it began. `well`: it has done what it was to do, or waits
+    /// for a signal.
+    pub(super) fn judge(&self, crash: Option<Crash>, well: bool, life: u64) {
+        match crash {
+            Some(crash) => self.crashed(crash, life),
+            None if well => self.service.works(),
             None => {}
         }
+    }
+
+    /// Has the cell look what may begin.
+    fn look(&self) {
         if let Some(cell) = self.cell.read().as_ref() {
             cell.do_send(Look);
         }
     }
 
-    /// A tool keeps no state: the call is answered as a crash, and the tool goes on.
-    fn crashed(&self, id: String, message: String, site: Option<String>) {
+    /// The call is answered as a crash. A tool keeps no state, so that its restart is a pause: unless it has had too
+    /// many of them.
+    fn crashed(&self, (id, message, site): Crash, life: u64) {
         self.figures.crashed.fetch_add(1, Ordering::Relaxed);
-        let repeat = self.figures.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let Some(node) = self.node.upgrade() else { return };
-        let settings = node.settings.load();
-        let supervision = &settings.supervision;
+        let (subject, policy) = (self.subject(), self.policy(&node.settings.load().supervision));
+        let judged = self.service.crashed(life, &subject, &policy, &node);
         node.crashed(CrashReport {
             group: None,
             id,
             at: clock::now(),
-            subject: format!("tool:{}", self.spec.name),
-            reason: CrashReason { kind: CrashKind::Panic, message, site },
+            subject: subject.clone(),
+            reason: CrashReason { kind: CrashKind::Panic, message: message.unwrap_or_default(), site },
             message_type: Some(M::NAME.to_owned()),
             message_id: None,
             message_bytes: None,
-            repeat,
+            repeat: judged.repeat,
             version: None,
             lost: Some("nothing: a tool keeps no state".to_owned()),
-            decision: Decision::Restart { attempt: repeat, delay: Duration::ZERO },
-            max_restarts: supervision.max_restarts,
-            within: supervision.within,
+            decision: judged.decision,
+            max_restarts: policy.max_restarts,
+            within: policy.within,
         });
+        if let (true, Some(stop)) = (judged.counts, self.service.stopped()) {
+            let hint = format!("its tasks wait; when the cause is mended: {}", restart_command(&subject));
+            let event = Event::new(Level::Error, event::AGENT_STOPPED, subject);
+            node.logger.emit(event.field("reason", stop.why.clone()).hint(hint));
+            // it claims none of them from now on
+            node.wake_dispatcher(true);
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("tool:{}", self.spec.name)
+    }
+
+    /// What its code says, over what is in force for all.
+    fn policy(&self, all: &config::Supervision) -> RestartPolicy {
+        let limits = &self.spec.limits;
+        let (max_restarts, within) = limits.max_restarts.unwrap_or((all.max_restarts, all.within));
+        let (backoff_min, backoff_max) = limits.restart_backoff.unwrap_or((all.backoff_min, all.backoff_max));
+        RestartPolicy { max_restarts, within, backoff_min, backoff_max, restart: Restart::Permanent }
     }
 }
 
@@ -192,6 +246,16 @@ fn overloaded() -> AskError {
 
 fn refuse<M: Typed>(invocation: Invocation<M>, error: AskError) {
     answer(invocation.reply, Err(error.widen()), false);
+}
+
+/// Refuses a call of a tool that is stopped.
+fn turn_away<M: Typed>(invocation: Invocation<M>, stop: &Stop) {
+    let error = stop.error(invocation.meta.task.is_some());
+    refuse(invocation, error);
+}
+
+fn turn_away_all<M: Typed>(waiting: &mut VecDeque<Invocation<M>>, stop: &Stop) {
+    waiting.drain(..).for_each(|invocation| turn_away(invocation, stop));
 }
 
 /// Why a call is not to begin any more.
@@ -229,15 +293,25 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
     fn info(&self) -> ToolInfo {
         let (spec, figures) = (&self.shared.spec, &self.shared.figures);
         let figure = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let stop = self.shared.service.stopped();
+        let running = figures.running.load(Ordering::Relaxed) as u64;
+        let status = match running {
+            _ if stop.is_some() => "stopped",
+            _ if self.shared.service.backs_off(Instant::now()) => "restarting",
+            0 => "idle",
+            _ => "active",
+        };
         ToolInfo {
             name: spec.name.to_owned(),
+            status: status.to_owned(),
+            reason: stop.map(|stop| stop.why.clone()),
             effect: spec.effect,
             input: self.shape.input.clone(),
             output: self.shape.reply.clone(),
             paused: false,
             concurrency: spec.limits.concurrency,
             timeout_ms: super::millis(spec.limits.timeout.unwrap_or(DEFAULT_TIMEOUT)),
-            running: figures.running.load(Ordering::Relaxed) as u64,
+            running,
             waiting: figure(&figures.waiting),
             calls: figure(&figures.calls),
             failed: figure(&figures.failed),
@@ -262,13 +336,23 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
     }
 
     fn start(&self) {
-        let cell = ToolCell { shared: self.shared.clone(), waiting: VecDeque::new() };
+        let cell = ToolCell { shared: self.shared.clone(), waiting: VecDeque::new(), backs_off: false };
         self.shared.figures.cells.fetch_add(1, Ordering::Relaxed);
         *self.shared.cell.write() = Some(cell.start());
     }
 
     fn is_up(&self) -> bool {
         self.shared.cell.read().as_ref().is_some_and(Addr::connected)
+    }
+
+    fn stopped(&self) -> Option<Arc<Stop>> {
+        self.shared.service.stopped()
+    }
+
+    fn resume(&self) -> bool {
+        let was_stopped = self.shared.service.resume();
+        self.shared.look();
+        was_stopped
     }
 
     #[cfg(test)]
@@ -281,6 +365,8 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
 pub(crate) struct ToolCell<M: Typed> {
     shared: Arc<Shared<M>>,
     waiting: VecDeque<Invocation<M>>,
+    /// It comes back when a back-off has passed.
+    backs_off: bool,
 }
 
 // Inputs that wait are moved, never pinned in place.
@@ -342,6 +428,9 @@ impl<M: Typed> ToolCell<M> {
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let Some(node) = self.shared.node.upgrade() else { return };
         let figures = &self.shared.figures;
+        if let Some(stop) = self.shared.service.stopped() {
+            turn_away_all(&mut self.waiting, &stop);
+        }
         let has_room = |n: usize| figures.running.load(Ordering::Acquire) < n;
         while self.shared.spec.limits.concurrency.is_none_or(has_room) {
             let now = Instant::now();
@@ -350,6 +439,22 @@ impl<M: Typed> ToolCell<M> {
                 self.waiting.pop_front().into_iter().for_each(|gone| refuse(gone, error.clone()));
                 continue;
             }
+            let life = match self.shared.service.entry(now) {
+                Entry::Now(life) => life,
+                Entry::Never(stop) => {
+                    turn_away_all(&mut self.waiting, &stop);
+                    break;
+                }
+                Entry::After(wait) => {
+                    if !std::mem::replace(&mut self.backs_off, true) {
+                        ctx.run_later(wait, |this, ctx| {
+                            this.backs_off = false;
+                            this.begin(ctx);
+                        });
+                    }
+                    break;
+                }
+            };
             match self.shared.pace.lock().begin(now) {
                 Begin::Now => {}
                 Begin::Timed => break,
@@ -364,7 +469,10 @@ impl<M: Typed> ToolCell<M> {
             let Some(invocation) = self.waiting.pop_front() else { break };
             figures.running.fetch_add(1, Ordering::AcqRel);
             figures.calls.fetch_add(1, Ordering::Relaxed);
-            node.runtime.spawn(CallEnd::new(self.shared.clone()).of(invocation, node.clone()));
+            let (tool, task) = (self.shared.spec.name, invocation.meta.task.as_ref().map(|task| task.id));
+            let call = Box::pin(CallEnd::new(self.shared.clone(), life).of(invocation, node.clone()));
+            let there = node.clone();
+            node.runtime.spawn(async move { there.pulses.of(tool, M::NAME, task, call).await });
         }
         figures.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
     }

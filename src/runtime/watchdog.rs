@@ -1,18 +1,24 @@
-//! The watchdog: finds arbiters whose thread is blocked, names the agent, and keeps new activations off them.
+//! The watchdog: finds threads that are blocked, names the agent or the tool, and keeps new activations off them.
 //!
 //! A handler that spins, or blocks its thread, cannot be stopped, and all that live on its arbiter wait for
 //! it. Each arbiter has a heart that beats while its thread is free; around each step of a cell it holds
-//! which cell is at work.
+//! which cell is at work. Calls of tools, task functions among them, share the threads of the multi-thread runtime,
+//! where the lease is kept and HTTP is served: each has a [pulse](super::pulse).
+//!
+//! It listens on a thread of its own, for there may be no other that is free.
 
 use std::{
     cell::OnceCell,
+    collections::{BTreeMap, HashMap},
     future::Future,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     task::{Context, Poll},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -21,7 +27,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{inbox::Inbox, millis, node::Node, since::Since};
+use super::{
+    crashes::guard, inbox::Inbox, millis, node::Node, pulse::Pulse, root_actors::KeeperCare, since::Since,
+};
 use crate::{
     clock,
     model::event::{self, Event, Level},
@@ -104,15 +112,84 @@ struct Seen {
     told: Option<(String, Instant)>,
 }
 
-/// Listens to the hearts until `end`.
-pub(crate) async fn watch(node: Arc<Node>, end: CancellationToken) {
-    let mut seen: Vec<Seen> = Vec::new();
-    seen.resize_with(node.hearts.len(), Seen::default);
-    while end.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
-        for (heart, seen) in node.hearts.iter().zip(&mut seen) {
-            listen(&node, heart, seen);
+/// A step of a call that is under way.
+struct SeenStep {
+    step: u64,
+    pulse: Arc<Pulse>,
+    since: Instant,
+    told: bool,
+}
+
+/// The thread that listens; it ends when this is dropped.
+pub(crate) struct Watchdog {
+    end: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watchdog {
+    pub(crate) fn start(node: Arc<Node>) -> std::io::Result<Self> {
+        let (end, ended) = mpsc::channel();
+        let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+            let mut care = KeeperCare::new("watchdog", node.clone());
+            while let Err((panic, _)) = guard(|| watch(&node, &ended)) {
+                let Some(delay) = care.panicked(panic) else { return };
+                thread::sleep(delay);
+            }
+        })?;
+        Ok(Self { end, thread })
+    }
+
+    /// Ends it; it has nothing more to say when this is over.
+    pub(crate) async fn end(self) {
+        drop(self.end);
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+    }
+}
+
+/// Listens to the hearts and pulses until nobody is there who would end it.
+fn watch(node: &Node, ended: &mpsc::Receiver<()>) {
+    let mut hearts: Vec<Seen> = Vec::new();
+    hearts.resize_with(node.hearts.len(), Seen::default);
+    let mut steps = HashMap::new();
+    while ended.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        for (heart, seen) in node.hearts.iter().zip(&mut hearts) {
+            listen(node, heart, seen);
+        }
+        feel(node, &mut steps);
+    }
+}
+
+/// Looks which steps of calls do not end.
+fn feel(node: &Node, seen: &mut HashMap<u64, SeenStep>) {
+    seen.retain(|_, seen| {
+        let goes_on = seen.pulse.step() == Some(seen.step);
+        if seen.told && !goes_on {
+            seen.pulse.stuck.set(false, clock::now());
+            let event = of_call(Level::Info, event::AGENT_UNSTUCK, &seen.pulse);
+            node.logger.emit(event.field("stuck_ms", millis(seen.since.elapsed())));
+        }
+        goes_on
+    });
+    for (n, pulse) in node.pulses.at_work() {
+        let Some(step) = pulse.step() else { continue };
+        let since = Instant::now();
+        let seen = seen.entry(n).or_insert(SeenStep { step, pulse, since, told: false });
+        let held = seen.since.elapsed();
+        if held >= STUCK && !std::mem::replace(&mut seen.told, true) {
+            let now = clock::now();
+            seen.pulse.stuck.set(true, now.saturating_sub(held).unwrap_or(now));
+            let event =
+                of_call(Level::Warn, event::AGENT_STUCK, &seen.pulse).field("stuck_ms", millis(held)).hint(
+                    "its code spins or blocks a thread that others need: use `tokio::task::spawn_blocking`",
+                );
+            node.logger.emit(event);
         }
     }
+}
+
+fn of_call(level: Level, name: &'static str, pulse: &Pulse) -> Event {
+    let event = Event::new(level, name, pulse.subject()).field("message_type", pulse.message);
+    event.field_opt("task", pulse.task.map(|task| task.to_string()))
 }
 
 fn listen(node: &Node, heart: &Heart, seen: &mut Seen) {
@@ -140,11 +217,23 @@ fn listen(node: &Node, heart: &Heart, seen: &mut Seen) {
     seen.at_work = at_work;
 }
 
-/// Who holds up a thread at the moment, and since when.
+/// Which agents hold up a thread at the moment, and since when.
 pub(crate) fn stuck(node: &Node) -> Vec<(String, Timestamp)> {
     let of = |heart: &Arc<Heart>| {
         let (since, at) = (heart.stuck.since()?, heart.at_work.load(Ordering::Relaxed));
         Some((node.kinds.iter().find_map(|kind| kind.lives_at(at))?, since))
     };
     node.hearts.iter().filter_map(of).collect()
+}
+
+/// Which tools do, and since when the first of their calls.
+pub(crate) fn stuck_tools(node: &Node) -> BTreeMap<String, Timestamp> {
+    let mut found = BTreeMap::new();
+    for (_, pulse) in node.pulses.at_work() {
+        if let Some(since) = pulse.stuck.since() {
+            let first = found.entry(pulse.subject()).or_insert(since);
+            *first = since.min(*first);
+        }
+    }
+    found
 }

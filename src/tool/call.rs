@@ -187,9 +187,10 @@ impl Call {
             };
             let body = body(&**host, &input).map_err(AskError::widen)?;
             let asked = Asked { target: &format!("tool:{}", T::NAME), input: &body, once };
+            let (chain, _waiting) = this.chain();
             let make = |key| {
                 let (key, deadline) = (options.key.unwrap_or(key), this.deadline(options.timeout));
-                call_tool::<T>(host.clone(), input, CallMeta { key, deadline, ..CallMeta::default() })
+                call_tool::<T>(host.clone(), input, CallMeta { key, deadline, chain, ..CallMeta::default() })
             };
             course.call::<T::Input, _>(asked, make).await
         })

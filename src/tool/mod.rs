@@ -91,6 +91,17 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// How long a call may go without [`Call::heartbeat`] before it is ended as if it had timed out.
     pub heartbeat: Option<Duration>,
+    /// Restart intensity: more than so many crashes in a row within this time stop the tool on this node, until an
+    /// operator resumes it; `supervision.max_restarts` and `.within` when not set (10 in 60 s).
+    ///
+    /// A crash is a panic, and ends one call; an error or a time-out is none. A call that ends well clears the
+    /// count, so that callers who send what it cannot take do not stop it for those whom it serves. Calls that ran
+    /// when it crashed are part of that crash, and count no more. While it is stopped, calls are refused at once
+    /// ([`AskError::WrongState`]), and its tasks wait, or run on another node.
+    pub max_restarts: Option<(u32, Duration)>,
+    /// The pause after a crash before the next call begins, doubling from the first duration to the second with
+    /// each crash in a row; `supervision.backoff_min` and `.backoff_max` when not set.
+    pub restart_backoff: Option<(Duration, Duration)>,
     /// The priority of tasks for it whose submitter sets none: higher runs first; 0 by default.
     pub priority: Option<i16>,
     /// How many attempts a task for it has, unless its submitter says otherwise; at least 1.

@@ -39,7 +39,7 @@ struct Slow {
 message! { Touch -> u64; Sleep -> (); Crash -> (); Slow -> () }
 
 macro_rules! member {
-    ($agent:ident, $kind:literal) => {
+    ($agent:ident, $kind:literal, $policy:expr) => {
         #[derive(Default, Serialize, Deserialize)]
         struct $agent {
             touched: u64,
@@ -50,7 +50,7 @@ macro_rules! member {
             const KIND: &'static str = $kind;
             type Messages = (Touch, Sleep, Crash, Slow);
             fn policy() -> Policy {
-                Policy::default().group("house").backoff(Duration::ZERO, Duration::ZERO)
+                $policy.group("house").backoff(Duration::ZERO, Duration::ZERO)
             }
             async fn on_start(&mut self, turn: &Turn<Self>) -> Result<()> {
                 tokio::time::sleep(Duration::from_secs(self.start)).await;
@@ -88,8 +88,9 @@ macro_rules! member {
         }
     };
 }
-member!(Feed, "feed");
-member!(Desk, "desk");
+member!(Feed, "feed", Policy::default());
+member!(Desk, "desk", Policy::default());
+member!(Brisk, "brisk", Policy::default().stop_timeout(Duration::from_secs(1)));
 
 /// Runs a scenario with `a` and `b`, and `c` and `d` behind them; what went on in it and at its end.
 fn play(scenario: impl AsyncFnOnce(&testkit::Kit, &Lives) -> Result<()>) -> Result<Vec<String>> {
@@ -139,6 +140,40 @@ fn who_stops_or_starts_for_long_is_waited_for_but_not_for_ever() -> Result<()> {
         Ok(())
     })
     .map(drop)
+}
+
+/// The turn, or the hook, of one that has less time; and of one to which the configuration gives more.
+#[test]
+fn an_agent_has_as_long_to_stop_as_its_kind_and_the_configuration_say() -> Result<()> {
+    for (set, seconds) in [(None, 1), (Some("3s"), 3), (Some("0s"), 0)] {
+        for hangs_in_its_turn in [true, false] {
+            let lives = Lives(Arc::default(), Arc::default());
+            let program = Runtime::builder()
+                .group("house", Strategy::OneForAll, 9, Duration::from_secs(60))
+                .agent::<Feed>()
+                .agent::<Brisk>()
+                .resource(lives.clone());
+            let program = match set {
+                Some(set) => program.set("agents.brisk.stop_timeout", set),
+                None => program,
+            };
+            testkit::run(program, async |kit| {
+                kit.agent::<Feed>("a").ask(Touch {}).await?;
+                let brisk = kit.agent::<Brisk>("b");
+                brisk.ask(Slow { start: 0, stop: if hangs_in_its_turn { 0 } else { 20 } }).await?;
+                lives.begin();
+                if hangs_in_its_turn {
+                    brisk.tell(Sleep { seconds: 20 }).await?;
+                }
+                assert!(kit.agent::<Feed>("a").ask(Crash {}).await.is_err());
+                kit.settle().await;
+                assert_eq!(*lives.0.lock(), [format!("+a {seconds}"), format!("+b {seconds}")]);
+                brisk.ask(Slow { start: 0, stop: 0 }).await?;
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Each waited for members that stood in the other's order: for ten seconds, and again.

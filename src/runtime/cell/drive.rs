@@ -31,8 +31,6 @@ pub(super) const LONG: Duration = Duration::from_millis(5);
 
 /// How long a turn may go on whose task was cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
-/// How long a turn may go on whose agent was stopped: as long as a child of OTP's supervisors.
-pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a turn is to end before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +39,6 @@ pub(super) enum Cut {
     Cancelled,
     /// Its agent was stopped, restarted or quarantined.
     Stopped,
-}
-
-impl Cut {
-    fn grace(self) -> Duration {
-        match self {
-            Self::Cancelled => CANCEL_GRACE,
-            Self::Stopped => STOP_GRACE,
-        }
-    }
 }
 
 /// How a turn ended. The rare ends are boxed, since every turn copies its own.
@@ -85,6 +74,8 @@ pub(super) struct Terms {
     /// Somebody waits for answers of earlier turns, which a flush would release.
     pub awaited: bool,
     pub budget: Duration,
+    /// How long it may go on once its agent is stopped.
+    pub stop_timeout: Duration,
     /// When it began, where it is timed.
     pub begun: Option<Instant>,
     /// Cancelled with the task that it is an attempt of.
@@ -149,13 +140,13 @@ async fn wait<A: Agent, F: Future<Output = Ran>>(
             }
             if cancelled.as_mut().is_some_and(|token| token.as_mut().poll(cx).is_ready()) {
                 cancelled = None;
-                patience = Some(Cut::Cancelled).map(|cut| (cut, Box::pin(tokio::time::sleep(cut.grace()))));
+                patience = Some((Cut::Cancelled, Box::pin(tokio::time::sleep(CANCEL_GRACE))));
                 if turn.hears_of_its_end(true) {
                     continue;
                 }
             }
             if patience.is_none() && matches!(air.inbox.control(), Control::Renew | Control::Cut) {
-                patience = Some(Cut::Stopped).map(|cut| (cut, Box::pin(tokio::time::sleep(cut.grace()))));
+                patience = Some((Cut::Stopped, Box::pin(tokio::time::sleep(terms.stop_timeout))));
             }
             if let Some((cut, patience)) = &mut patience
                 && patience.as_mut().poll(cx).is_ready()
@@ -216,12 +207,14 @@ pub(super) enum Unhooked {
     Left,
 }
 
-/// Runs a hook of the user's, with panics caught and a time limit, which is shorter once the agent is to leave.
+/// Runs a hook of the user's, with panics caught and a time limit; once the agent is to leave, it has no more than its
+/// stop time-out.
 pub(super) async fn hook<A: Agent>(
     future: impl Future<Output = anyhow::Result<()>>,
     turn: &Turn<A>,
     inbox: &Inbox,
     limit: Duration,
+    stop_timeout: Duration,
 ) -> Result<(), Unhooked> {
     let failed = |(message, site)| Unhooked::Failed(message, site);
     let mut slot = pin!(Some(future));
@@ -242,7 +235,7 @@ pub(super) async fn hook<A: Agent>(
                 continue; // somebody asked it to leave before there was a waker to wake
             }
             if inbox.is_leaving() {
-                let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(STOP_GRACE)));
+                let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(stop_timeout)));
                 if patience.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(Unhooked::Left));
                 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    drive::{STOP_GRACE, Unhooked, hook},
+    drive::{Unhooked, hook},
     runner::{Exit, Runner},
     window::fail,
 };
@@ -171,15 +171,16 @@ impl<A: Agent> Runner<A> {
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
         if let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) {
             let (turn, mut limit) = (&self.turn, self.kind.policy.turn_timeout);
+            let stop_timeout = self.kind.policy.stop_timeout;
             if self.air.inbox.control() == Control::Renew || self.air.inbox.held.lock().part.is_some() {
-                limit = limit.min(STOP_GRACE); // others wait for it
+                limit = limit.min(stop_timeout); // others wait for it
             }
             // what is not an `async fn` may do something before there is a future
             let stop = async { agent.on_stop(turn).await };
-            if let Err(why) = hook(stop, turn, &self.air.inbox, limit).await {
+            if let Err(why) = hook(stop, turn, &self.air.inbox, limit, stop_timeout).await {
                 let (problem, site) = match why {
                     Unhooked::Failed(problem, site) => (problem, site),
-                    Unhooked::Left => (format!("cut short: it took longer than {STOP_GRACE:?}"), None),
+                    Unhooked::Left => (format!("cut short: it took longer than {stop_timeout:?}"), None),
                 };
                 let event = Event::new(Level::Warn, event::AGENT_STOPPED, self.subject());
                 self.node.logger.emit(event.field("on_stop", problem).field_opt("site", site));

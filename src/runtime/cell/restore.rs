@@ -262,10 +262,11 @@ impl<A: Agent> Runner<A> {
         let Some(agent) = self.agent.as_mut().filter(|_| !self.turn.is_double) else { return Ok(()) };
         self.turn.is_new = self.air.image.is_none();
         self.turn.begin(None, Passage::Hook, self.kind.policy.turn_timeout);
-        let (turn, limit) = (&self.turn, self.kind.policy.turn_timeout);
+        let (turn, policy) = (&self.turn, &self.kind.policy);
         // what is not an `async fn` may do something before there is a future
         let start = async { agent.on_start(turn).await };
-        let started = hook(start, turn, &self.air.inbox, limit).await;
+        let (limit, stop_timeout) = (policy.turn_timeout, policy.stop_timeout);
+        let started = hook(start, turn, &self.air.inbox, limit, stop_timeout).await;
         let outbox = self.turn.take_outbox().unwrap_or_default();
         let sent = !outbox.sends_nothing();
         match started {

@@ -184,6 +184,7 @@ impl<A: Agent> Runner<A> {
             uncovered,
             awaited: self.window.urgent && !self.window.is_empty(),
             budget,
+            stop_timeout: self.kind.policy.stop_timeout,
             begun,
             cancel: meta.and_then(|m| m.cancel.clone()),
         }

@@ -86,7 +86,7 @@ pub(crate) struct Dispatcher {
     paced: bool,
     agent_claims: usize,
     tool_claims: usize,
-    /// Kinds and tools of which nothing begins, as the store was last seen.
+    /// Kinds and tools of which nothing begins: paused, as the store was last seen, or stopped here.
     paused: HashSet<String>,
     /// Claimed, and their lane is full: in the order of their acceptance.
     full: HashMap<String, VecDeque<Arc<Claimed>>>,
@@ -166,7 +166,9 @@ impl Dispatcher {
             let again = std::mem::take(&mut this.promote_again);
             match result {
                 Ok((Promoted { ready, next, .. }, ended, suspects, paused)) => {
-                    let resumed = this.pause(paused.into_iter().map(|(queue, _)| queue).collect(), ctx);
+                    let paused = paused.into_iter().map(|(queue, _)| queue);
+                    let paused = paused.chain(this.node.stopped_queues()).collect();
+                    let resumed = this.pause(paused, ctx);
                     let now = this.node.uptime();
                     let suspects =
                         suspects.iter().any(|target| this.shares.may_begin(&queue_of(target), now));

@@ -1,4 +1,4 @@
-//! Kinds and tools that are paused: what a node has claimed of them and not begun goes back.
+//! Kinds and tools that are paused, or stopped on this node: what it has claimed of them and not begun goes back.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -8,7 +8,10 @@ use super::{
     Operator, Result, not_found,
     reasons::{FEW, reason},
 };
-use crate::runtime::views::{KindInfo, Reason};
+use crate::{
+    model::event::{self, Event, Level},
+    runtime::views::{KindInfo, Reason},
+};
 
 impl Operator {
     /// The kinds of the program. While the store does not answer, none is shown as paused.
@@ -35,16 +38,27 @@ impl Operator {
     /// What a node has claimed and not begun goes back as soon as it hears of it. What has begun goes on, and asks and
     /// tells are not affected.
     ///
+    /// To resume a tool also has it take calls again on this node, where it was stopped because it had crashed too
+    /// often, and forgives it.
+    ///
     /// # Errors
     /// An unknown name; a store that does not answer.
     pub async fn pause_kind(&self, kind: &str, paused: bool) -> Result<()> {
-        match kind.strip_prefix("tool:") {
-            Some(name) if self.node.tools.contains_key(name) => {}
-            Some(name) => return Err(not_found(format!("no tool `{name}`"))),
-            None => drop(self.kind_of(kind)?),
-        }
+        let tool = match kind.strip_prefix("tool:").map(|name| (name, self.node.tools.get(name))) {
+            Some((_, Some(tool))) => Some(tool),
+            Some((name, None)) => return Err(not_found(format!("no tool `{name}`"))),
+            None => {
+                self.kind_of(kind)?;
+                None
+            }
+        };
         let changed = self.node.store.pause(kind, paused).await?;
-        if changed {
+        let restarted = !paused && tool.is_some_and(|tool| tool.resume());
+        if restarted {
+            let event = Event::new(Level::Info, event::AGENT_STARTED, kind);
+            self.node.logger.emit(event.field("by", "operator"));
+        }
+        if changed || restarted {
             self.node.wake_dispatcher(true);
             self.node.news.notify_one();
         }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Operator;
 use crate::{
     cache, clock,
-    model::{bond::orphaned_by, task::TaskState},
+    model::{bond::orphaned_by, supervision::restart_command, task::TaskState},
     runtime::{
         agent_status::STOPPED_BY_OPERATOR,
         mailbox_alerts,
@@ -100,10 +100,8 @@ impl Operator {
         stopped.sort_by_key(|c| std::cmp::Reverse(c.since));
         let told = stopped.into_iter().take(FEW).map(|c| {
             let message = format!("{} is stopped: {}", c.subject, c.reason);
-            let remedy = format!(
-                "greenroom crashes ls --groups shows why; when that is mended: greenroom agents restart {}",
-                c.subject
-            );
+            let restart = restart_command(&c.subject);
+            let remedy = format!("greenroom crashes ls --groups shows why; when that is mended: {restart}");
             reason("agent_stopped", c.since, message, remedy)
         });
         told.collect()
@@ -125,14 +123,29 @@ impl Operator {
         ours.filter_map(given_up).collect()
     }
 
-    /// Agents that block their threads.
+    /// Tools that are stopped on this node after too many restarts.
+    pub(super) fn stopped_tools(&self) -> Vec<Reason> {
+        let told = self.node.tools.iter().filter_map(|(name, tool)| {
+            let (subject, stop) = (format!("tool:{name}"), tool.stopped()?);
+            let message = format!("{subject} is stopped: {}", stop.why);
+            Some(reason("tool_stopped", stop.since, message, restart_command(&subject)))
+        });
+        told.collect()
+    }
+
+    /// Agents and tools that block their threads.
     pub(super) fn stuck(&self) -> Vec<Reason> {
-        let told = watchdog::stuck(&self.node).into_iter().map(|(subject, since)| {
+        let agents = watchdog::stuck(&self.node).into_iter().map(|(subject, since)| {
             let message = format!("{subject} holds up its thread, and its neighbours wait");
             let remedy = "its handler spins or blocks: it ends by itself, or with the process";
             reason("agent_stuck", since, message, remedy)
         });
-        told.collect()
+        let tools = watchdog::stuck_tools(&self.node).into_iter().map(|(subject, since)| {
+            let message = format!("{subject} holds up a thread that others need");
+            let remedy = "its code spins or blocks: it ends by itself, or with the process";
+            reason("tool_stuck", since, message, remedy)
+        });
+        agents.chain(tools).collect()
     }
 
     /// Mailboxes that are nearly full.

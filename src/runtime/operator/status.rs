@@ -53,6 +53,7 @@ impl Operator {
         }
         reasons.extend(self.drained());
         reasons.extend(self.casualties(&counts).await);
+        reasons.extend(self.stopped_tools());
         reasons.extend(self.stuck());
         reasons.extend(self.flooded());
         if let Some(counts) = &counted {

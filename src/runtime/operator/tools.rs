@@ -54,6 +54,9 @@ impl Operator {
         let (value, raw) = body(bytes)?;
         check(tool.shape(), &value)?;
         if tool.effect() == Effect::Once || options.idempotency_key.is_some() {
+            if let Some(stop) = tool.stopped() {
+                return Err(stop.error(false).widen::<JsonRefusal>().into());
+            }
             return self.call_as_task(name, tool.effect() == Effect::Once, value, options).await;
         }
         let (tx, rx) = slot();

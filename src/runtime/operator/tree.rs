@@ -51,9 +51,9 @@ impl Operator {
         ];
         for tool in node.tools.values() {
             let info = tool.info();
-            let mut child =
-                leaf("tool", &info.name, if info.running > 0 { "active" } else { "idle" }, info.waiting);
+            let mut child = leaf("tool", &info.name, &info.status, info.waiting);
             child.restarts = info.crashed + info.restarts;
+            child.current = info.reason;
             root.children.push(child);
         }
         let mut groups: Vec<_> = node.groups.iter().map(|g| leaf("group", &g.name, "active", 0)).collect();

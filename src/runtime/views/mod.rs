@@ -260,6 +260,13 @@ pub struct ToolInfo {
     /// Whether its tasks are paused.
     #[serde(default)]
     pub paused: bool,
+    /// What it does on the answering node: `idle`, `active`, `restarting` (it has crashed, and pauses), or `stopped`
+    /// (it has crashed too often, and takes no calls until an operator resumes it).
+    #[serde(default)]
+    pub status: String,
+    /// Why it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// How many calls may run at once.
     pub concurrency: Option<usize>,
     /// The time limit of one call.

@@ -107,6 +107,12 @@ function pauseButton(name, paused, page) {
   return button("Pause its tasks", ask, { kind: "small", barred: barrier });
 }
 
+// Of a tool that has crashed too often: its tasks are resumed with it.
+function resumeButton(tool, page) {
+  const turn = () => attempt(() => post(path("kinds", `tool:${tool.name}`, "resume")), `${tool.name} takes calls again`).then(() => page.refresh());
+  return button("Resume", turn, { kind: "small", barred: barred("operate") });
+}
+
 function kinds({ kinds: list }, { name }, page) {
   if (list.length === 0) return empty("No kinds", "The program registers none.");
   return list.map((kind) =>
@@ -141,9 +147,11 @@ function tools({ tools: list }, { name }, page) {
         h("h2", {}, tool.name),
         h("span", { class: "pill", title: "what repeating a call does" }, tool.effect),
         tool.paused && badge("paused"),
-        h("div", { class: "side-note" }, button("Call…", () => callDialog(tool, () => page.refresh()), { kind: "small", barred: barred("operate") }), pauseButton(`tool:${tool.name}`, tool.paused, page)),
+        tool.reason && badge(tool.status, tool.reason),
+        h("div", { class: "side-note" }, button("Call…", () => callDialog(tool, () => page.refresh()), { kind: "small", barred: barred("operate") }), tool.reason ? resumeButton(tool, page) : pauseButton(`tool:${tool.name}`, tool.paused, page)),
       ),
       facts([
+        ["Stopped", tool.reason],
         ["Running", [count(tool.running), tool.concurrency && h("span", { class: "faint" }, ` of ${count(tool.concurrency)}`)]],
         ["Waiting", count(tool.waiting)],
         ["Calls", count(tool.calls)],
