@@ -47,12 +47,17 @@ impl Act {
     }
 }
 
-/// A UUIDv7 of a moment, with what it is past the millisecond where others have a counter.
+/// A UUIDv7 of a moment, with what it is past the millisecond where others have a counter: a period is a range of ids.
 fn drawn_at(at: Timestamp) -> Uuid {
+    let random = Uuid::new_v4().as_u128() & u128::from(u64::MAX);
+    Uuid::from_u128(first_at(at).as_u128() | random)
+}
+
+/// Before the first id that can be drawn at a moment, and behind all that were drawn before it.
+pub(super) fn first_at(at: Timestamp) -> Uuid {
     let micros = u64::try_from(at.as_microsecond()).unwrap_or(0);
     let (millis, rest) = (u128::from(micros / 1_000), u128::from(micros % 1_000));
-    let random = Uuid::new_v4().as_u128() & u128::from(u64::MAX);
-    Uuid::from_u128(millis << 80 | 7 << 76 | rest << 64 | random)
+    Uuid::from_u128(millis << 80 | 7 << 76 | rest << 64)
 }
 
 /// The outcome of what was done.

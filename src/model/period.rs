@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::act;
+
 /// A period of time, open on the side where it names no moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Period {
@@ -18,15 +20,10 @@ impl Period {
         self.since.is_none_or(|since| since <= at) && self.until.is_none_or(|until| at < until)
     }
 
-    /// Where the ids (UUIDv7) begin and end that were drawn within it, to the millisecond: the first may be one of
-    /// them, the second is past them.
+    /// Where the ids of acts begin and end that were drawn within it: the first may be one of them,
+    /// the second is past them.
     pub fn ids(&self) -> (Option<Uuid>, Option<Uuid>) {
-        const MICROS: i64 = 1_000;
-        let first = |millis: i64| Uuid::from_u128(u128::from(u64::try_from(millis).unwrap_or(0)) << 80);
-        let since = self.since.map(|at| first(at.as_microsecond().div_euclid(MICROS)));
-        // what is drawn in a millisecond that has begun by then belongs to it
-        let until = self.until.map(|at| first((at.as_microsecond() + MICROS - 1).div_euclid(MICROS)));
-        (since, until)
+        (self.since.map(act::first_at), self.until.map(act::first_at))
     }
 }
 
@@ -56,10 +53,10 @@ mod tests {
             since.is_some_and(|first| first <= id) && until.is_some_and(|past| id < past)
         };
         assert!([0, 1, 999, 1_000, 2_499].into_iter().all(within));
-        assert!(![-1, -1_000, 3_000, 1_000_000].into_iter().any(within));
+        assert!(![-1, -1_000, 2_500, 3_000, 1_000_000].into_iter().any(within));
         assert_eq!(Period::default().ids(), (None, None));
         let long_ago = Period { since: Some(Timestamp::MIN), until: Some(Timestamp::MIN) };
-        assert_eq!(long_ago.ids(), (Some(Uuid::nil()), Some(Uuid::nil())));
+        assert!(long_ago.ids().1 < Some(Act::new(at(0), "agent.stop", "counter/a").id));
         let late = Period { since: Some(Timestamp::MAX), until: None }.ids().0;
         assert!(late > Some(Act::new(at(noon), "agent.stop", "counter/a").id));
     }

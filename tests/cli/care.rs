@@ -201,18 +201,18 @@ fn what_replaces_or_ends_something_is_shown_first_and_asked_about() {
 #[test]
 fn a_section_is_unset_as_it_was_shown_or_not_at_all() {
     let node = Node::start(&[]);
-    for (key, value) in [("tasks.slots", "3"), ("tasks.max_attempts", "7")] {
+    for (key, value) in [("tasks.slots", "3"), ("tasks.max_backlog", "7")] {
         assert_eq!(node.cli(&["config", "set", key, value]).code, 0);
     }
-    let meanwhile = || assert_eq!(node.cli(&["config", "set", "tasks.max_lost", "9"]).code, 0);
+    let meanwhile = || assert_eq!(node.cli(&["config", "set", "tasks.retention", "9d"]).code, 0);
     let said = asked_at_a_terminal(&node, &["config", "unset", "tasks"], meanwhile, "y\n");
     assert!(said.code == 4 && said.out.contains("has been changed since"), "{said:?}");
     let shown = node.cli(&["config", "show"]).out;
-    for line in ["tasks.slots = 3", "tasks.max_attempts = 7", "tasks.max_lost = 9"] {
+    for line in ["tasks.slots = 3", "tasks.max_backlog = 7", "tasks.retention = \"9d\""] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
     let said = asked_at_a_terminal(&node, &["config", "unset", "tasks"], || (), "y\n");
-    assert!(said.code == 0 && said.out.contains("tasks.max_lost = "), "{said:?}");
+    assert!(said.code == 0 && said.out.contains("tasks.retention = "), "{said:?}");
 }
 
 #[test]
