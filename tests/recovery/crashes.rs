@@ -1,8 +1,11 @@
 //! A handler that panics all day long.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Instant,
 };
 
 use crate::{clients::sized, support::Node};
@@ -49,7 +52,7 @@ fn thousands_of_crashes_lose_no_other_message_and_fill_neither_log_nor_memory() 
         "supervision.backoff_min=1ms",
         "supervision.backoff_max=1ms",
     ]));
-    let crashes = sized(1_200, 10_000);
+    let (crashes, began) = (sized(1_200, 10_000), Instant::now());
     storm(&node, crashes, 0);
     let before = rss(node.pid());
     storm(&node, crashes, 1_000_000);
@@ -64,6 +67,8 @@ fn thousands_of_crashes_lose_no_other_message_and_fill_neither_log_nor_memory() 
         ids += list.len();
     }
     assert_eq!(ids, crashes * 2);
+    // In ten seconds: five crashes of four lines, as many failed requests, and what was left out of either.
+    let most = 60 + 27 * (usize::try_from(began.elapsed().as_secs()).unwrap() / 10 + 1);
     let lines = node.log().lines().count();
-    assert!(lines < 400, "{lines} lines of log for {} crashes", crashes * 2);
+    assert!(lines < most, "{lines} lines of log for {} crashes, and {most} are the most", crashes * 2);
 }
