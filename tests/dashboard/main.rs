@@ -2,14 +2,17 @@
 //!
 //! `GREENROOM_SHOTS=FOLDER` has pictures of every page put there: light, dark, and as wide as a phone.
 
+#![allow(
+    clippy::duplicate_mod,
+    reason = "Postgres and Chromium are each found by their own copy of the same search"
+)]
+
 mod actions;
 #[path = "../support/browser.rs"]
 mod browser;
 mod connection;
 mod controls;
 mod pages;
-#[path = "../support/port.rs"]
-mod port;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod seed;
@@ -18,6 +21,7 @@ mod support;
 mod troubles;
 
 use browser::Browser;
+use postgres::port;
 use support::Node;
 
 /// A browser in which somebody has signed in.
