@@ -46,6 +46,11 @@ impl Program {
         Ok(Self { child, address, token })
     }
 
+    /// How many files and connections it has open.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
     /// A request to it, as it is written.
     pub fn request(&self, line: &str, body: &str) -> String {
         format!(

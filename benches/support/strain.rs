@@ -1,7 +1,14 @@
 //! What clients that cost a node without using it do to those who use it: how long callers wait beside them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet};
 
@@ -16,6 +23,10 @@ const CALLERS: usize = 8;
 const PACE: Duration = Duration::from_millis(10);
 const STREAMS: usize = 10_000;
 const SLOW: usize = 4_000;
+/// A node that nobody is connected to has fewer files open.
+const FEW_FILES: usize = 200;
+/// How long a crowd may take to come in, or to be gone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const BESIDE_STREAMS: &str = "HTTP beside 10,000 idle event streams, p99";
 const BESIDE_SLOW: &str = "HTTP beside 4,000 clients that send a byte a second, p99";
@@ -26,6 +37,8 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
         return Ok(());
     }
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let enough = maximum.is_none_or(|most| most >= 2 * STREAMS as u64);
+    ensure!(enough, "{} files have to be allowed (ulimit -Hn), not {maximum:?}", 2 * STREAMS);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     let data = directory()?;
     let program = Program::start(data.path(), None)?;
@@ -38,16 +51,10 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
         let streams = || async {
             let mut open = Vec::with_capacity(STREAMS);
             let request = program.request("GET /api/v1/events", "");
-            while open.len() < STREAMS {
+            for _ in 0..STREAMS {
                 let mut stream = program.connect().await?;
-                match stream.open(&request).await {
-                    Ok(()) => open.push(stream),
-                    // those of the round before are still being closed
-                    Err(error) if error.to_string().contains(" 429 ") => {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                    Err(error) => return Err(error),
-                }
+                stream.open(&request).await?;
+                open.push(stream);
             }
             anyhow::Ok(open)
         };
@@ -55,20 +62,25 @@ pub fn measure(plan: &mut Plan) -> anyhow::Result<()> {
             let open: Vec<Connection> = crowd.block_on(streams())?;
             let took = waits();
             drop(open);
+            alone(&program)?;
             took
         };
         add(plan, BESIDE_STREAMS, &waits, &beside)?;
     }
     if plan.wants(BESIDE_SLOW) {
         let beside = || {
-            let mut slow = JoinSet::new();
+            let (mut slow, connected) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
             for n in 0..SLOW {
-                slow.spawn_on(dribble(program.address.clone(), n), crowd.handle());
+                slow.spawn_on(dribble(program.address.clone(), n, connected.clone()), crowd.handle());
             }
-            // until all of them are connected
-            std::thread::sleep(Duration::from_secs(2));
+            let begun = Instant::now();
+            while connected.load(Ordering::Relaxed) < SLOW {
+                ensure!(begun.elapsed() < PATIENCE, "only {connected:?} have come in");
+                std::thread::sleep(Duration::from_millis(10));
+            }
             let took = waits();
             crowd.block_on(slow.shutdown());
+            alone(&program)?;
             took
         };
         add(plan, BESIDE_SLOW, &waits, &beside)?;
@@ -95,11 +107,26 @@ fn add(
     Ok(())
 }
 
-/// Sends the head of a request by bytes, again whenever the node has had enough of it.
-async fn dribble(address: String, n: usize) {
+/// Waits until the node has closed what it had open for a crowd that has left: the next round is not to pay for it.
+fn alone(program: &Program) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while program.open_files()? > FEW_FILES {
+        ensure!(begun.elapsed() < PATIENCE, "the crowd does not leave");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Sends the head of a request by bytes, again whenever the node has had enough of it; `connected` counts those who
+/// have come in.
+async fn dribble(address: String, n: usize, connected: Arc<AtomicUsize>) {
     tokio::time::sleep(Duration::from_micros(n as u64 * 250)).await;
+    let mut known = false;
     loop {
         if let Ok(mut stream) = TcpStream::connect(&address).await {
+            if !std::mem::replace(&mut known, true) {
+                connected.fetch_add(1, Ordering::Relaxed);
+            }
             for byte in b"GET /api/v1/status HTTP/1.1\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'a')) {
                 if stream.write_all(&[*byte]).await.is_err() {
                     break;
