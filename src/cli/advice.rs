@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
 
-use crate::model::task::TaskView;
+use crate::model::task::{POISON, TaskState, TaskView};
 
 /// The command to try next, or what else to do; `path`: of the request.
 pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
@@ -65,12 +65,39 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
     })
 }
 
-/// The commands that send a task the signals that it waits for. `JSON` is what each is to say.
-pub(super) fn answers(task: &TaskView, program: &str) -> Vec<String> {
-    let mut named = HashSet::new();
-    let names =
-        task.waits.iter().filter_map(|wait| wait.signal.as_deref()).filter(|name| named.insert(*name));
-    names.map(|name| format!("{program} tasks signal {} {name} JSON", task.id)).collect()
+/// What may be done about a task that waits for a person: to send the signals that it waits for (`JSON` is what each
+/// is to say), to say what became of it, or to try it again or let it rest.
+pub(super) fn for_task(task: &TaskView, program: &str) -> Vec<String> {
+    let id = task.id;
+    let tasks = |rest: String| format!("{program} tasks {rest}");
+    match task.state {
+        TaskState::Failed => {
+            let error = task.error.as_ref();
+            let crash = error.and_then(|error| error.crash_id.as_ref());
+            let mut all: Vec<String> =
+                crash.map(|crash| format!("{program} crashes show {crash}")).into_iter().collect();
+            all.push(match error.is_some_and(|error| error.code == POISON) {
+                true => format!(
+                    "it takes its node down when it runs; when the program is mended: {}",
+                    tasks(format!("retry {id}"))
+                ),
+                false => format!("when the cause is mended: {}", tasks(format!("retry {id}"))),
+            });
+            all.push(format!("if nobody needs it: {}", tasks(format!("dismiss {id}"))));
+            all
+        }
+        TaskState::OutcomeUnknown => vec![
+            format!("if it took effect: {}", tasks(format!("resolve {id} --succeeded JSON"))),
+            format!("if it did not: {}", tasks(format!("resolve {id} --failed WHY"))),
+            format!("if it may happen again: {}", tasks(format!("retry {id}"))),
+        ],
+        _ => {
+            let mut named = HashSet::new();
+            let names = task.waits.iter().filter_map(|wait| wait.signal.as_deref());
+            let names = names.filter(|name| named.insert(*name));
+            names.map(|name| tasks(format!("signal {id} {name} JSON"))).collect()
+        }
+    }
 }
 
 /// What a request was about.
@@ -183,21 +210,40 @@ mod tests {
     }
 
     #[test]
-    fn what_a_task_waits_for_is_answered_by_a_command() {
-        let task = serde_json::json!({
-            "id": "01a2042c-2ece-713c-be69-e95672407ec4", "target": "tool:order", "state": "waiting",
-            "attempt": 0, "lost": 0, "max_attempts": 3, "priority": 0, "created_at": "2026-01-01T00:00:00Z",
-            "waits": [
-                {"signal": "approved"}, {"signal": "paid:7"}, {"signal": "approved"},
-                {"batch": "01a2042c-2ece-713c-be69-e95672407ec4"},
-            ],
-        });
-        let said = answers(&serde_json::from_value(task).unwrap(), "mine");
-        let signal = |name| format!("mine tasks signal 01a2042c-2ece-713c-be69-e95672407ec4 {name} JSON");
-        assert_eq!(said, [signal("approved"), signal("paid:7")]);
-        for command in said.iter().flat_map(|said| commands(said)) {
-            assert!(super::super::parse_for_test(&command).is_ok(), "{command:?}");
-        }
+    fn what_a_task_waits_for_a_person_to_do_is_done_by_a_command() {
+        let id = "01a2042c-2ece-713c-be69-e95672407ec4";
+        let said = |state: &str, more: serde_json::Value| {
+            let mut task = serde_json::json!({
+                "id": id, "target": "tool:order", "state": state, "attempt": 0, "lost": 0, "max_attempts": 3,
+                "priority": 0, "created_at": "2026-01-01T00:00:00Z",
+            });
+            task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let said = for_task(&serde_json::from_value(task).unwrap(), "mine");
+            for command in said.iter().flat_map(|said| commands(said)) {
+                assert!(super::super::parse_for_test(&command).is_ok(), "{command:?}");
+            }
+            said
+        };
+        let signals = said(
+            "waiting",
+            serde_json::json!({"waits": [
+                {"signal": "approved"}, {"signal": "paid:7"}, {"signal": "approved"}, {"batch": id},
+            ]}),
+        );
+        let signal = |name| format!("mine tasks signal {id} {name} JSON");
+        assert_eq!(signals, [signal("approved"), signal("paid:7")]);
+
+        let failed = |code: &str, crash: Option<&str>| {
+            let error = serde_json::json!({"code": code, "message": "no", "chain": [], "crash_id": crash});
+            said("failed", serde_json::json!({"error": error}))
+        };
+        let plain = failed("timed_out", None);
+        assert_eq!(plain[0], format!("when the cause is mended: mine tasks retry {id}"));
+        assert_eq!(plain[1], format!("if nobody needs it: mine tasks dismiss {id}"));
+        assert_eq!(failed("handler_crashed", Some(id))[0], format!("mine crashes show {id}"));
+        assert!(failed(POISON, None)[0].starts_with("it takes its node down"));
+        assert_eq!(said("outcome_unknown", serde_json::json!({})).len(), 3);
+        assert!(said("succeeded", serde_json::json!({})).is_empty());
     }
 
     #[test]

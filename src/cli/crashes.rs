@@ -1,6 +1,7 @@
 //! `crashes`: crash reports, and the decisions of supervision.
 
 use clap::Subcommand;
+use console::truncate_str;
 
 use super::{
     Session,
@@ -54,7 +55,7 @@ pub(super) fn run(session: &Session<'_>, command: Crashes) -> Result<(), Failure
             if session.json() {
                 return Ok(out::json(&reply.body)?);
             }
-            Ok(out::line(&told(&reply.read()?, Paint::of_stdout()))?)
+            Ok(out::line(&told(&reply.read()?, Paint::of_stdout(), out::width()))?)
         }
     }
 }
@@ -100,8 +101,12 @@ fn list(session: &Session<'_>, period: &Period, limit: &Limit) -> Result<(), Fai
     Ok(())
 }
 
-/// The report, how often it came to this, and the calls that led there.
-fn told(crash: &CrashDetail, paint: Paint) -> String {
+/// The columns before the calls.
+const INDENT: usize = 19;
+
+/// The report, how often it came to this, and the calls that led there: on a terminal so `wide`, each in a line, since
+/// the types in a name can make it very long.
+fn told(crash: &CrashDetail, paint: Paint, wide: Option<usize>) -> String {
     let mut text = crash_text(&crash.report, paint.is_on());
     if let Some(group) = &crash.group {
         let (first, last) = (when::ago(group.first), when::ago(group.last));
@@ -113,7 +118,10 @@ fn told(crash: &CrashDetail, paint: Paint) -> String {
     }
     for (n, line) in crash.backtrace.as_deref().unwrap_or_default().lines().enumerate() {
         let label = if n == 0 { "by  " } else { "    " };
-        text.push_str(&format!("\n             {}  {}", paint.dim(label), out::plain(line)));
+        let line = out::plain(line);
+        let room = wide.map_or(usize::MAX, |wide| wide.saturating_sub(INDENT).max(INDENT));
+        let line = truncate_str(&line, room, "…");
+        text.push_str(&format!("\n             {}  {line}", paint.dim(label)));
     }
     text
 }
@@ -132,12 +140,15 @@ mod tests {
             "group": {"id": uuid::Uuid::nil(), "first": "2026-01-01T00:00:00Z", "last": jiff::Timestamp::now(), "count": 7},
             "backtrace": "tally::add\n    at src/tally.rs:12:9\n\u{1b}[2Jmain"
         });
-        let text = told(&serde_json::from_value(crash).unwrap(), Paint::NONE);
+        let crash = serde_json::from_value(crash).unwrap();
+        let text = told(&crash, Paint::NONE, None);
         let (report, rest) = text.split_at(text.find("\n             seen").unwrap());
         assert!(report.starts_with("14:05:06.789 ERRO agent.crashed tally/a  panicked"), "{text}");
         assert!(rest.contains("seen  7 times, first ") && rest.contains(", last just now"), "{text}");
         assert!(rest.ends_with(
             "\n             by    tally::add\n                       at src/tally.rs:12:9\n                   \\u{1b}[2Jmain"
         ), "{text}");
+        let narrow = told(&crash, Paint::NONE, Some(40));
+        assert!(narrow.contains("\n                       at src/tally.rs:…"), "{narrow}");
     }
 }

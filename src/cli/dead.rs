@@ -11,14 +11,14 @@ use super::{
     exit::{Exit, Failure},
     input,
     limit::Limit,
-    out,
+    out::{self, Paint},
     table::Table,
     tasks, when,
 };
 use crate::{
     model::{
         targets::Targets,
-        task::{TaskState, TaskView},
+        task::{POISON, TaskState, TaskView},
     },
     runtime::views::{DismissFilter, DismissRequest, RetryFilter, RetryRequest, Swept},
 };
@@ -101,7 +101,9 @@ fn list_now(session: &Session<'_>, args: &DeadArgs) -> Result<(), Failure> {
         return Ok(rest.json(&items)?);
     }
     let mut table = Table::new(&["ID", "TARGET", "MESSAGE", "FAILED", "ATTEMPTS", "LOST", "CODE", "ERROR"]);
-    for task in typed::<TaskView>(items)? {
+    let items = typed::<TaskView>(items)?;
+    let hints = hints(&items, session.program);
+    for task in items {
         let (code, error) = task.error.map(|error| (error.code, error.message)).unwrap_or_default();
         table.row([
             task.id.to_string(),
@@ -116,7 +118,28 @@ fn list_now(session: &Session<'_>, args: &DeadArgs) -> Result<(), Failure> {
     }
     table.print("no dead letters")?;
     rest.tell();
+    for hint in hints {
+        out::note(&Paint::of_stderr().dim(&format!("→ {hint}")));
+    }
     Ok(())
+}
+
+/// What may be done about these.
+fn hints(dead: &[TaskView], program: &str) -> Vec<String> {
+    let is_poison = |task: &&TaskView| task.error.as_ref().is_some_and(|error| error.code == POISON);
+    let poison = dead.iter().filter(is_poison).count();
+    let mut hints = Vec::new();
+    if !dead.is_empty() {
+        hints.push(format!(
+            "{program} tasks show ID; when the cause is mended: tasks retry, else: tasks dismiss (ID, --target, --tag, --code)"
+        ));
+    }
+    if poison > 0 {
+        hints.push(format!(
+            "{POISON}: what takes its node down when it runs; not to be tried again before the program is mended"
+        ));
+    }
+    hints
 }
 
 /// Brings dead letters back.

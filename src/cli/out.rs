@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use console::Term;
 use serde_json::Value;
 
 thread_local! {
@@ -54,6 +55,11 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     stdout.write_all(text.as_bytes())?;
     stdout.write_all(b"\n")?;
     stdout.flush()
+}
+
+/// How many columns the terminal has that stdout is, if it is one.
+pub(super) fn width() -> Option<usize> {
+    io::stdout().is_terminal().then(|| usize::from(Term::stdout().size().1))
 }
 
 /// Says something on stderr, for the person and not for the script.

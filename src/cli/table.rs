@@ -1,8 +1,8 @@
 //! Tables that fit the terminal.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
-use console::{Term, measure_text_width, truncate_str};
+use console::{measure_text_width, truncate_str};
 
 use super::out;
 
@@ -38,9 +38,7 @@ impl Table {
         if out::is_quiet() {
             return out::line(&self.names());
         }
-        let stdout = Term::stdout();
-        let width = io::stdout().is_terminal().then(|| usize::from(stdout.size().1));
-        out::line(&self.render(width, out::Paint::of_stdout()))
+        out::line(&self.render(out::width(), out::Paint::of_stdout()))
     }
 
     /// The ids alone, a line each; where there are none, the first column.

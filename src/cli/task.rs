@@ -21,7 +21,7 @@ pub(super) fn show(session: &Session<'_>, id: &str, input: bool) -> Result<(), F
         return Ok(out::json(&reply.body)?);
     }
     let task: TaskView = reply.read()?;
-    let hints = advice::answers(&task, session.program);
+    let hints = advice::for_task(&task, session.program);
     out::line(&lines(task, Paint::of_stdout()).join("\n"))?;
     for hint in hints {
         out::note(&Paint::of_stderr().dim(&format!("→ {hint}")));

@@ -23,6 +23,14 @@ fn dead_letters_are_listed_and_brought_back_by_a_filter() {
         assert!(listed.out.contains(shows), "{shows}: {listed:?}");
     }
     assert_eq!(listed.out.lines().count(), 4, "{listed:?}");
+    assert!(
+        listed.err.contains("tasks retry, else: tasks dismiss") && !listed.err.contains("poison"),
+        "{listed:?}"
+    );
+    let shown = node.cli(&["tasks", "show", &ids[0]]);
+    for next in [format!("tasks retry {}", ids[0]), format!("tasks dismiss {}", ids[0])] {
+        assert!(shown.err.contains(&next), "{shown:?}");
+    }
     let some = node.cli(&["tasks", "dead", "-n", "1", "--target", "counter/a", "--json"]);
     assert_eq!(some.json()["items"].as_array().unwrap().len(), 1);
     assert_eq!(some.json()["items"][0]["id"], ids[1], "the newest of that target");
