@@ -29,7 +29,7 @@ use crate::{
     tool::{
         Call, Effect, Limits, Tool,
         fs::{FsList, FsRead, Roots},
-        probe::{ProbeHold, ProbeStumble, ProbeWait},
+        probe::{ProbeCrash, ProbeHold, ProbeStumble, ProbeWait},
     },
 };
 use program::Program;
@@ -356,6 +356,7 @@ fn add_own(registry: &mut Registry, crew: bool, settings: &config::Settings) {
         registry.tool(ProbeWait);
         registry.tool(ProbeHold);
         registry.tool(ProbeStumble);
+        registry.tool(ProbeCrash);
     }
 }
 

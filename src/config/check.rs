@@ -11,19 +11,39 @@ use super::{
     secret::{HIDDEN, Url, without_password},
     settings::{AGENT_KEYS, AgentSettings, Hidden, Settings},
     show::{Origin, Shown},
-    supervision::GROUP_KEYS,
+    supervision::{GROUP_KEYS, RESTART_KEYS},
     tasks::{TASK_KEYS, TASK_NUMBERS},
 };
 use crate::model::{
     id::{check_kind, check_tool},
     redact, session,
+    supervision::RestartPolicy,
     task::TaskTerms,
 };
 
 /// How long the node's token is at least.
 pub const MIN_TOKEN_BYTES: usize = 16;
 /// The keys of `[agents.KIND]` that are numbers.
-pub(super) const NUMBERS: [&str; 4] = ["mailbox", "max_live", "max_restarts", "snapshot_turns"];
+const NUMBERS: [&str; 4] = ["mailbox", "max_live", "max_restarts", "snapshot_turns"];
+
+/// The keys of `[tools.NAME]`.
+pub(super) fn tool_keys() -> impl Iterator<Item = &'static str> {
+    TASK_KEYS.into_iter().chain(RESTART_KEYS)
+}
+
+/// The keys of `[agents.KIND]`.
+pub(super) fn agent_keys() -> impl Iterator<Item = &'static str> {
+    AGENT_KEYS.into_iter().chain(tool_keys())
+}
+
+/// Whether what `[agents.KIND]` or `[tools.NAME]` hold under a key is a number.
+pub(super) fn is_number(key: &str) -> bool {
+    NUMBERS.contains(&key) || TASK_NUMBERS.contains(&key)
+}
+
+fn sample(key: &str) -> Value {
+    if is_number(key) { Value::from(0) } else { Value::from("") }
+}
 
 /// Layers in which every entry is known, and valid by itself.
 pub(super) struct Checked {
@@ -152,7 +172,9 @@ fn spread(entry: Entry) -> Vec<Entry> {
 /// A tool's name may hold dots: `tools.fs.read.max_attempts` is a key of `tools."fs.read"`.
 fn of_tool(mut entry: Entry) -> Entry {
     let name = match entry.key.parts().as_slice() {
-        ["tools", name @ .., key] if name.len() > 1 && TASK_KEYS.contains(key) => name.join("."),
+        ["tools", name @ .., key] if name.len() > 1 && tool_keys().any(|known| known == *key) => {
+            name.join(".")
+        }
         _ => return entry,
     };
     if let [.., key] = entry.key.0.as_slice() {
@@ -198,18 +220,17 @@ impl Known {
             ["log", "levels" | "subjects", _] => Value::from("info"),
             ["supervision", "groups", name, key] if GROUP_KEYS.contains(&key) => {
                 check_kind(name).map_err(|error| (error.to_string(), None))?;
-                if key == "max_restarts" { Value::from(0) } else { Value::from("") }
+                sample(key)
             }
-            ["tools", name, key] if TASK_KEYS.contains(&key) => {
+            ["tools", name, key] if tool_keys().any(|known| known == key) => {
                 check_tool(name).map_err(|error| (error.to_string(), None))?;
-                if TASK_NUMBERS.contains(&key) { Value::from(0) } else { Value::from("") }
+                sample(key)
             }
-            ["agents", kind, key] if AGENT_KEYS.contains(&key) || TASK_KEYS.contains(&key) => {
+            ["agents", kind, key] if agent_keys().any(|known| known == key) => {
                 if kind != "default" {
                     check_kind(kind).map_err(|error| (error.to_string(), None))?;
                 }
-                let numeric = NUMBERS.contains(&key) || TASK_NUMBERS.contains(&key);
-                if numeric { Value::from(0) } else { Value::from("") }
+                sample(key)
             }
             _ => match self.keys.get(&entry.key.to_string()) {
                 Some(sample) => sample.clone(),
@@ -239,11 +260,10 @@ impl Known {
         }
         let mut candidates: Vec<String> = self.keys.keys().cloned().collect();
         if let ["agents", kind, _] = *key.parts().as_slice() {
-            let known = AGENT_KEYS.iter().chain(&TASK_KEYS);
-            candidates.extend(known.map(|known| format!("agents.{kind}.{known}")));
+            candidates.extend(agent_keys().map(|known| format!("agents.{kind}.{known}")));
         }
         if let ["tools", name @ .., _] = key.parts().as_slice() {
-            candidates.extend(TASK_KEYS.iter().map(|known| format!("tools.{}.{known}", name.join("."))));
+            candidates.extend(tool_keys().map(|known| format!("tools.{}.{known}", name.join("."))));
         }
         if let ["supervision", "groups", group, _] = *key.parts().as_slice() {
             candidates.extend(GROUP_KEYS.iter().map(|known| format!("supervision.groups.{group}.{known}")));
@@ -404,9 +424,16 @@ fn together(settings: &Settings) -> Vec<Found> {
     let all = settings.tasks.terms();
     terms("tasks", &all, &mut found);
     for name in settings.tools.named.keys() {
-        let own = all.with(settings.tool(name).terms());
+        let (over, section) = (settings.tool(name), format!("tools.\"{name}\""));
+        let own = all.with(over.tasks.terms());
         if own != all {
-            terms(&format!("tools.\"{name}\""), &own, &mut found);
+            terms(&section, &own, &mut found);
+        }
+        let policy = settings.supervision.policy();
+        let own = over.intensity.over(policy);
+        // What is wrong for all is said once.
+        if own != policy {
+            restarts(&section, &own, &mut found);
         }
     }
     let base = settings.agent_base();
@@ -424,15 +451,22 @@ fn together(settings: &Settings) -> Vec<Found> {
 
 /// Checks what is in force for one kind.
 fn agent(section: &str, kind: &str, settings: &AgentSettings, found: &mut Vec<Found>) {
-    let mut wrong = |key: String, message: &str| found.push((key, message.to_owned(), None));
     if settings.mailbox == 0 {
-        wrong(format!("agents.{kind}.mailbox"), "an agent needs room for at least 1 message");
+        let message = "an agent needs room for at least 1 message";
+        found.push((format!("agents.{kind}.mailbox"), message.to_owned(), None));
     }
-    if settings.restart.within.is_zero() {
-        wrong(format!("{section}.within"), "a window must be longer than nothing");
+    restarts(section, &settings.restart, found);
+}
+
+/// Checks how restarts follow upon each other.
+fn restarts(section: &str, policy: &RestartPolicy, found: &mut Vec<Found>) {
+    let mut wrong =
+        |key: &str, message: &str| found.push((format!("{section}.{key}"), message.to_owned(), None));
+    if policy.within.is_zero() {
+        wrong("within", "a window must be longer than nothing");
     }
-    if settings.restart.backoff_min > settings.restart.backoff_max {
-        wrong(format!("{section}.backoff_min"), "this is longer than backoff_max");
+    if policy.backoff_min > policy.backoff_max {
+        wrong("backoff_min", "this is longer than backoff_max");
     }
 }
 

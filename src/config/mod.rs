@@ -35,7 +35,7 @@ pub use self::{
     secret::{Disclosed, HIDDEN, Secret, Url, without_password},
     settings::*,
     show::{Origin, Shown},
-    supervision::{GroupOverrides, Supervision},
+    supervision::{GroupOverrides, RestartOverrides, Supervision},
     tasks::{TaskOverrides, Tasks},
 };
 use self::{

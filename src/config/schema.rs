@@ -4,11 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     DEFAULTS, Origin,
-    check::{NUMBERS, put},
+    check::{agent_keys, is_number, put, tool_keys},
     is_local, layer,
-    settings::AGENT_KEYS,
     supervision::GROUP_KEYS,
-    tasks::{TASK_KEYS, TASK_NUMBERS},
 };
 use crate::model::units::{DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size};
 
@@ -25,10 +23,10 @@ pub fn settings_schema() -> Value {
         }
     }
     let mut schema = section(tree);
-    let kind = of_keys(AGENT_KEYS.iter().chain(&TASK_KEYS));
-    let tool = of_keys(TASK_KEYS.iter());
+    let kind = of_keys(agent_keys());
+    let tool = of_keys(tool_keys());
     let levels = json!({"type": ["object", "null"], "additionalProperties": level()});
-    let groups = json!({"type": ["object", "null"], "additionalProperties": of_keys(GROUP_KEYS.iter())});
+    let groups = json!({"type": ["object", "null"], "additionalProperties": of_keys(GROUP_KEYS.into_iter())});
     for (pointer, open) in [
         ("/properties/log/properties/levels", levels.clone()),
         ("/properties/log/properties/subjects", levels),
@@ -101,13 +99,13 @@ fn level() -> Value {
     json!({"enum": ["debug", "info", "warn", "error", "critical", null]})
 }
 
-fn of_keys<'k>(keys: impl Iterator<Item = &'k &'static str>) -> Value {
+fn of_keys(keys: impl Iterator<Item = &'static str>) -> Value {
     let value = |key: &str| match key {
         "priority" => {
             let text = "^-?[0-9]+$";
             json!({"type": ["integer", "string", "null"], "minimum": i16::MIN, "maximum": i16::MAX, "pattern": text})
         }
-        key if NUMBERS.contains(&key) || TASK_NUMBERS.contains(&key) => section(json!(0)),
+        key if is_number(key) => section(json!(0)),
         _ => section(json!("")),
     };
     let members: Map<String, Value> = keys.map(|key| ((*key).to_owned(), value(key))).collect();

@@ -11,7 +11,7 @@ use super::{
     log::Log,
     secret::{HIDDEN, Secret, Url},
     show::Shown,
-    supervision::Supervision,
+    supervision::{RestartOverrides, Supervision},
     tasks::{TaskOverrides, Tasks},
 };
 use crate::model::{
@@ -211,18 +211,9 @@ pub struct AgentOverrides {
     /// How long a turn or a hook may go on whose agent is to leave.
     #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<Duration>,
-    /// At most so many restarts …
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_restarts: Option<u32>,
-    /// … in any window of this length.
-    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
-    pub within: Option<Duration>,
-    /// The wait before a restart.
-    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
-    pub backoff_min: Option<Duration>,
-    /// The longest wait.
-    #[serde(with = "units::duration_option", skip_serializing_if = "Option::is_none")]
-    pub backoff_max: Option<Duration>,
+    /// How often and how fast they are restarted.
+    #[serde(flatten)]
+    pub intensity: RestartOverrides,
     /// Which ends are followed by a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
@@ -247,7 +238,7 @@ pub struct AgentOverrides {
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys that `[agents.KIND]` knows.
-pub(super) const AGENT_KEYS: [&str; 15] = [
+pub(super) const AGENT_KEYS: [&str; 11] = [
     "group",
     "mailbox",
     "idle_timeout",
@@ -255,10 +246,6 @@ pub(super) const AGENT_KEYS: [&str; 15] = [
     "ask_timeout",
     "turn_timeout",
     "stop_timeout",
-    "max_restarts",
-    "within",
-    "backoff_min",
-    "backoff_max",
     "restart",
     "persistence",
     "snapshot_turns",
@@ -316,11 +303,8 @@ impl AgentSettings {
             turn_timeout: over.turn_timeout.or(self.turn_timeout),
             stop_timeout: over.stop_timeout.unwrap_or(self.stop_timeout),
             restart: RestartPolicy {
-                max_restarts: over.max_restarts.unwrap_or(self.restart.max_restarts),
-                within: over.within.unwrap_or(self.restart.within),
-                backoff_min: over.backoff_min.unwrap_or(self.restart.backoff_min),
-                backoff_max: over.backoff_max.unwrap_or(self.restart.backoff_max),
                 restart: over.restart.unwrap_or(self.restart.restart),
+                ..over.intensity.over(self.restart)
             },
             terms: self.terms.with(over.tasks.terms()),
             persistence: over.persistence.or(self.persistence),
@@ -337,7 +321,19 @@ pub struct Tools {
     pub fs: Files,
     /// `[tools.NAME]`, where a name with dots is one part: `[tools."fs.read"]`.
     #[serde(flatten)]
-    pub named: BTreeMap<String, TaskOverrides>,
+    pub named: BTreeMap<String, ToolOverrides>,
+}
+
+/// Overrides for one tool; unset keys are as for all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToolOverrides {
+    /// How often it may crash, and how long it pauses then.
+    #[serde(flatten)]
+    pub intensity: RestartOverrides,
+    /// The tasks for it.
+    #[serde(flatten)]
+    pub tasks: TaskOverrides,
 }
 
 /// The file tools.
@@ -394,13 +390,7 @@ impl Settings {
             ask_timeout: default.ask_timeout,
             turn_timeout: None,
             stop_timeout: STOP_TIMEOUT,
-            restart: RestartPolicy {
-                max_restarts: supervision.max_restarts,
-                within: supervision.within,
-                backoff_min: supervision.backoff_min,
-                backoff_max: supervision.backoff_max,
-                restart: Restart::Permanent,
-            },
+            restart: supervision.policy(),
             terms: self.tasks.terms(),
             persistence: None,
             snapshot_turns: 100,
@@ -415,7 +405,7 @@ impl Settings {
     }
 
     /// The overrides in `[tools.NAME]`.
-    pub fn tool(&self, name: &str) -> TaskOverrides {
+    pub fn tool(&self, name: &str) -> ToolOverrides {
         self.tools.named.get(name).cloned().unwrap_or_default()
     }
 

@@ -331,18 +331,28 @@ fn a_tool_is_named_with_its_dots_however_it_is_written() {
         "tools.fs.read.retry_max=9s".into(),
         "agents.clerk.max_attempts=4".into(),
         "agents.clerk.priority=-2".into(),
+        "tools.fs.read.max_restarts=1".into(),
+        "tools.fs.read.backoff_max=1m".into(),
     ];
     let settings = load(&sources).unwrap();
-    let read = settings.tool("fs.read");
+    let restarts = settings.tool("fs.read").intensity.over(settings.supervision.policy());
+    assert_eq!((restarts.max_restarts, restarts.backoff_max), (1, Duration::from_secs(60)));
+    assert_eq!(restarts.within, settings.supervision.within);
+    let read = settings.tool("fs.read").tasks;
     assert_eq!((read.max_attempts, read.retry_max), (Some(2), Some(Duration::from_secs(9))));
-    assert_eq!(settings.tool("fs.list").retry_min, Some(Duration::from_secs(1)));
-    assert_eq!(settings.tool("bank").max_attempts, Some(3));
+    assert_eq!(settings.tool("fs.list").tasks.retry_min, Some(Duration::from_secs(1)));
+    assert_eq!(settings.tool("bank").tasks.max_attempts, Some(3));
     assert_eq!(settings.tools.fs.roots, [std::path::PathBuf::from("docs")]);
     let clerk = settings.agent("clerk").terms;
     assert_eq!((clerk.max_attempts, clerk.min, clerk.priority), (4, Duration::from_millis(200), -2));
     sources.sets = vec!["tools.fs.read.max_attempt=9".into(), "tools.bank.retry_min=1h".into()];
     let errors = errors(&sources);
     assert!(errors.iter().any(|e| e.contains("did you mean tools.fs.read.max_attempts")), "{errors:?}");
+    sources.sets = vec!["tools.bank.backoff_min=1h".into(), "tools.fs.read.within=0s".into()];
+    let errors = self::errors(&sources);
+    for told in ["backoff_min", "fs.read\".within"] {
+        assert!(errors.iter().any(|e| e.contains(told)), "{told}: {errors:?}");
+    }
     assert!(errors.len() == 1 || errors.iter().any(|e| e.contains("longer than retry_max")), "{errors:?}");
 }
 

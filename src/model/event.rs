@@ -237,6 +237,8 @@ names! {
     TASK_WAITING = "task.waiting";
     /// A task's target may not run.
     TASK_PARKED = "task.parked";
+    /// It had not ended when its node went down, and begins again.
+    TASK_BROKEN_OFF = "task.broken_off";
     /// A `once` effect was interrupted.
     TASK_OUTCOME_UNKNOWN = "task.outcome_unknown";
     /// A schedule's nominal time got its task.

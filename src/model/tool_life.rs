@@ -15,7 +15,10 @@ use super::supervision::{Budget, Decision, RestartPolicy, decide};
 #[derive(Debug, Clone, Default)]
 pub struct ToolLife {
     budget: Budget,
+    /// Crashes in a row.
     streak: u32,
+    /// Those of them that counted.
+    counted: u32,
     nth: u64,
     /// What followed from the end of the life before.
     last: Option<Decision>,
@@ -41,7 +44,7 @@ impl ToolLife {
     /// A call has ended well: nothing counts any more.
     pub fn works(&mut self) {
         if self.streak > 0 {
-            self.streak = 0;
+            (self.streak, self.counted) = (0, 0);
             self.budget.reset();
         }
     }
@@ -53,7 +56,8 @@ impl ToolLife {
         if let (Some(decision), true) = (self.last, of < self.nth) {
             return Judged { decision, repeat, counts: false };
         }
-        let decision = decide(policy, &mut self.budget, repeat, now, jitter);
+        self.counted = self.counted.saturating_add(1);
+        let decision = decide(policy, &mut self.budget, self.counted, now, jitter);
         self.nth += 1;
         self.last = Some(decision);
         Judged { decision, repeat, counts: true }
@@ -100,6 +104,18 @@ mod tests {
             }
             life.works();
         }
+    }
+
+    #[test]
+    fn the_back_off_grows_with_what_counts() {
+        let (mut life, policy) = (ToolLife::default(), policy(9));
+        let mut delay = |of: u64| match life.crashed(of, &policy, NOW, 1.0).decision {
+            Decision::Restart { delay, .. } => delay,
+            other => panic!("{other:?}"),
+        };
+        let first = delay(0);
+        assert_eq!((0..20).map(|_| delay(0)).max(), Some(first), "they are of the life that has ended");
+        assert_eq!((delay(1), delay(2)), (first * 2, first * 4));
     }
 
     #[test]

@@ -8,6 +8,10 @@ use super::{kind::AnyKind, node::Node};
 
 /// How long the agents have to end what runs.
 pub(crate) const DRAIN: Duration = Duration::from_secs(25);
+/// How long what its tools are at has to end before it is broken off: a part of the time of the agents.
+const TOOLS: Duration = Duration::from_millis(12_500);
+/// How long it takes then to give it back, at most.
+const RETURN: Duration = Duration::from_secs(2);
 /// What is cut short has left within such a time.
 pub(super) const MOMENT: Duration = Duration::from_millis(100);
 /// How often it is looked whether a kind has stopped.
@@ -17,7 +21,8 @@ const LOOK: Duration = Duration::from_millis(5);
 ///
 /// Kinds stop one after the other, the last one first: an agent that is stopping finds those still there whose kinds
 /// stand before its own. Agents of one kind stop beside each other. A kind that takes longer than its stop time-out, or
-/// than its share of the time, goes on beside the next one.
+/// than its share of the time, goes on beside the next one. Tools go on meanwhile, for as long as there is: a task of
+/// theirs that has not ended then is broken off, and ready again.
 pub(crate) async fn drain(node: &Node) -> bool {
     let begun = Instant::now();
     let share = DRAIN / 2 / u32::try_from(node.kinds.len()).unwrap_or(u32::MAX).max(1);
@@ -35,7 +40,11 @@ pub(crate) async fn drain(node: &Node) -> bool {
     loop {
         let running: usize = node.kinds.iter().map(|kind| kind.running()).sum();
         let tasks = node.held_tasks().await;
-        if running == 0 && (tasks == 0 || begun.elapsed() > DRAIN / 2) {
+        let late = begun.elapsed().checked_sub(TOOLS);
+        if tasks > 0 && late.is_some() {
+            node.breaks_off.cancel();
+        }
+        if running == 0 && (tasks == 0 || late.is_some_and(|late| late > RETURN)) {
             return true;
         }
         if begun.elapsed() > DRAIN {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 
 use crate::{model::supervision::CrashKind, store::PoolStatus};
@@ -12,6 +13,8 @@ use crate::{model::supervision::CrashKind, store::PoolStatus};
 pub(crate) fn describe() {
     let counters = [
         ("greenroom_agent_restarts_total", "crashes of agents by what they came to"),
+        ("greenroom_tool_calls_total", "calls of tools that have ended, by outcome"),
+        ("greenroom_tool_crashes_total", "calls of tools that crashed, which are failed as well"),
         ("greenroom_messages_total", "messages that agents have handled, by outcome"),
         ("greenroom_task_attempts_total", "attempts of tasks that have ended, by outcome"),
         ("greenroom_commits_fenced_total", "commits refused since another node owns the agent"),
@@ -29,6 +32,7 @@ pub(crate) fn describe() {
             "greenroom_agents",
             "agents by kind and status: in memory here, or held (paused, stopped, quarantined) in the store",
         ),
+        ("greenroom_tool_up", "whether a tool takes calls here; 0 while it is stopped"),
         ("greenroom_mailbox_messages", "messages that wait in mailboxes, by kind"),
         ("greenroom_tasks", "tasks in the store by state"),
         ("greenroom_store_up", "whether the store answers"),
@@ -124,6 +128,39 @@ impl Turns {
 
     pub(crate) fn handled(&self, took: Duration) {
         self.took.record(took.as_secs_f64());
+    }
+}
+
+/// What a tool counts in, found once.
+pub(crate) struct Calls {
+    ok: Counter,
+    failed: Counter,
+    crashed: Counter,
+    up: Gauge,
+}
+
+impl Calls {
+    pub(crate) fn of(tool: &'static str) -> Self {
+        let up = gauge!("greenroom_tool_up", "tool" => tool);
+        up.set(1);
+        Self {
+            ok: counter!("greenroom_tool_calls_total", "tool" => tool, "outcome" => "ok"),
+            failed: counter!("greenroom_tool_calls_total", "tool" => tool, "outcome" => "failed"),
+            crashed: counter!("greenroom_tool_crashes_total", "tool" => tool),
+            up,
+        }
+    }
+
+    pub(crate) fn ended(&self, failed: bool) {
+        if failed { &self.failed } else { &self.ok }.increment(1);
+    }
+
+    pub(crate) fn crashed(&self) {
+        self.crashed.increment(1);
+    }
+
+    pub(crate) fn is_up(&self, up: bool) {
+        self.up.set(f64::from(u8::from(up)));
     }
 }
 

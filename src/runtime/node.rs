@@ -136,6 +136,8 @@ pub(crate) struct Node {
     pub endings: Endings,
     /// An operator wants it to begin no tasks; a restart ends that.
     pub draining: Since,
+    /// Cancelled when it goes down and what its tools do for tasks is to go back.
+    pub breaks_off: tokio_util::sync::CancellationToken,
     tick: AtomicU32,
     closing: Since,
 }
@@ -215,6 +217,7 @@ impl Node {
                 draining: Since::default(),
                 tick: AtomicU32::new(0),
                 closing: Since::default(),
+                breaks_off: Default::default(),
             }
         })
     }

@@ -26,7 +26,7 @@ use crate::{
         host::Directory,
         schedule::{ScheduleOptions, Target},
     },
-    config::{self, Errors},
+    config::{self, Errors, ToolOverrides},
     model::{
         group::GroupPolicy,
         id::{NameError, check_kind, check_tool},
@@ -151,9 +151,10 @@ impl Registry {
                     None => Box::pin(f(input, call)),
                 }),
             };
-            let limits = limits.clone().bounded(settings.tool(name).bounds(limits.bounds()));
-            let terms = settings.tasks.terms().with(limits.terms()).with(settings.tool(name).terms());
-            ToolHandle::<M>::new(Spec { name, effect, limits, terms, run }, node)
+            let ToolOverrides { intensity, tasks } = settings.tool(name);
+            let limits = limits.clone().bounded(tasks.bounds(limits.bounds()));
+            let terms = settings.tasks.terms().with(limits.terms()).with(tasks.terms());
+            ToolHandle::<M>::new(Spec { name, effect, limits, intensity, terms, run }, node)
         });
         self.tools.push((name, make));
         self.inputs.push((name, takes::<M>));

@@ -164,7 +164,14 @@ async fn live(
         Step::Answer(None) => match &claim.target {
             // It may have begun.
             Target::Tool(name) if is_once(node, name) => Err(AskError::Unknown),
-            _ => return End::Left(How::Unsettled),
+            Target::Tool(_) if node.breaks_off.is_cancelled() => {
+                let event = Event::new(Level::Info, event::TASK_BROKEN_OFF, format!("task:{}", claim.id));
+                let ran = super::millis(begun.elapsed());
+                node.logger.emit(event.field("target", claim.target.to_string()).field("ran_ms", ran));
+                return End::Left(How::BrokenOff);
+            }
+            Target::Tool(_) => return End::Left(How::BrokenOff),
+            Target::Agent { .. } => return End::Left(How::Unsettled),
         },
         Step::Answer(Some(Ok(reply))) if for_agent => {
             let result = reply.body.get().as_bytes().to_vec();
@@ -269,7 +276,7 @@ async fn wait(node: &Node, claim: &Claimed, waits: Vec<Wait>) -> How {
             node.wake_dispatcher(true);
             How::Settled
         }
-        false => How::Unsettled,
+        false => How::BrokenOff,
     }
 }
 
@@ -291,12 +298,13 @@ pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome)
     How::Settled
 }
 
-/// How a task leaves whose end is not recorded, since the node goes down. It is claimed still: the next boot finds it
-/// lost, which says that it may have begun.
+/// How a task leaves whose end is not recorded, since the node goes down. One that must not begin again is claimed
+/// still: the next boot finds it lost.
 fn unrecorded(node: &Node, claim: &Claimed) -> How {
     match &claim.target {
         Target::Tool(name) if is_once(node, name) => How::Unrecorded,
-        _ => How::Unsettled,
+        Target::Tool(_) => How::BrokenOff,
+        Target::Agent { .. } => How::Unsettled,
     }
 }
 

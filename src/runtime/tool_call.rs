@@ -183,6 +183,7 @@ async fn run<M: Typed>(
         why = halted(&call) => Left::Halted(why),
         () = cancelled_for_long(&call) => Left::OutOfTime,
         () = out_of_time(&call, limit, spec.limits.heartbeat) => Left::OutOfTime,
+        () = node.breaks_off.cancelled(), if task.is_some() => Left::BrokenOff,
     };
     drop(ends);
     // What it came to stands, even where it cannot be dropped: that is reported as a crash.
@@ -207,8 +208,9 @@ async fn run<M: Typed>(
             drop(answers.take());
             return false;
         }
-        // Whoever holds the claim now ends it.
-        Left::Halted(Halt::Over) => {
+        Left::BrokenOff if spec.effect == Effect::Once => (Err(AskError::Unknown), None),
+        // Whoever holds the claim now ends it, or will have it.
+        Left::Halted(Halt::Over) | Left::BrokenOff => {
             tool.judge(dropped.map(crash_of), false, life);
             drop(answers.take());
             return false;
@@ -249,6 +251,8 @@ enum Left<T> {
     /// A task function stops before its end.
     Halted(Halt),
     OutOfTime,
+    /// Its node goes down.
+    BrokenOff,
 }
 
 /// Why a task function stops before its end.

@@ -22,6 +22,7 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::{
+    metrics::Calls,
     node::Node,
     pace::{Begin, Pace},
     tool_call::{CallEnd, Crash, DEFAULT_TIMEOUT, answer},
@@ -33,10 +34,11 @@ use crate::{
         AskError, JsonRefusal, Message as Typed, Shape, chain::Chain, drops::Guarded, letter::JsonAnswer,
         messages::decode, slot::ReplyTx,
     },
-    clock, config,
+    clock,
+    config::{self, RestartOverrides},
     model::{
         event::{self, Event, Level},
-        supervision::{CrashKind, CrashReason, CrashReport, Restart, RestartPolicy, restart_command},
+        supervision::{CrashKind, CrashReason, CrashReport, RestartPolicy, restart_command},
         task::{Bounds, TaskTerms},
     },
     tool::{Call, CallMeta, Effect, Invocation, InvocationReply, Limits, ToolPort, TypedPort},
@@ -53,6 +55,8 @@ pub(crate) struct Spec<M: Typed> {
     pub name: &'static str,
     pub effect: Effect,
     pub limits: Limits,
+    /// What the configuration says of its restarts.
+    pub intensity: RestartOverrides,
     pub terms: TaskTerms,
     pub run: Arc<Run<M>>,
 }
@@ -72,6 +76,7 @@ struct Figures {
 pub(super) struct Shared<M: Typed> {
     pub spec: Spec<M>,
     figures: Figures,
+    metrics: Calls,
     service: Service,
     pace: Mutex<Pace>,
     /// `None`: it has not started.
@@ -120,6 +125,7 @@ impl<M: Typed> ToolHandle<M> {
         let shape = Shape::of::<M>(spec.effect == Effect::Pure);
         let (pace, cell) = (Mutex::new(Pace::of(spec.limits.rate)), RwLock::default());
         let shared = Arc::new(Shared {
+            metrics: Calls::of(spec.name),
             spec,
             figures: Figures::default(),
             service: Service::default(),
@@ -159,6 +165,7 @@ impl<M: Typed> Shared<M> {
     pub(super) fn ended(&self, failed: bool) {
         let figures = &self.figures;
         figures.running.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.ended(failed);
         if failed {
             figures.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -186,9 +193,10 @@ impl<M: Typed> Shared<M> {
     /// many of them.
     fn crashed(&self, (id, message, site): Crash, life: u64) {
         self.figures.crashed.fetch_add(1, Ordering::Relaxed);
+        self.metrics.crashed();
         let Some(node) = self.node.upgrade() else { return };
         let (subject, policy) = (self.subject(), self.policy(&node.settings.load().supervision));
-        let judged = self.service.crashed(life, &subject, &policy, &node);
+        let (judged, stop) = self.service.crashed(life, &subject, &policy, &node);
         node.crashed(CrashReport {
             group: None,
             id,
@@ -205,7 +213,8 @@ impl<M: Typed> Shared<M> {
             max_restarts: policy.max_restarts,
             within: policy.within,
         });
-        if let (true, Some(stop)) = (judged.counts, self.service.stopped()) {
+        if let Some(stop) = stop {
+            self.metrics.is_up(false);
             let hint = format!("its tasks wait; when the cause is mended: {}", restart_command(&subject));
             let event = Event::new(Level::Error, event::AGENT_STOPPED, subject);
             node.logger.emit(event.field("reason", stop.why.clone()).hint(hint));
@@ -218,12 +227,14 @@ impl<M: Typed> Shared<M> {
         format!("tool:{}", self.spec.name)
     }
 
-    /// What its code says, over what is in force for all.
+    /// What its configuration says, over its code, over what is in force for all.
     fn policy(&self, all: &config::Supervision) -> RestartPolicy {
-        let limits = &self.spec.limits;
-        let (max_restarts, within) = limits.max_restarts.unwrap_or((all.max_restarts, all.within));
-        let (backoff_min, backoff_max) = limits.restart_backoff.unwrap_or((all.backoff_min, all.backoff_max));
-        RestartPolicy { max_restarts, within, backoff_min, backoff_max, restart: Restart::Permanent }
+        let (limits, mut policy) = (&self.spec.limits, all.policy());
+        (policy.max_restarts, policy.within) =
+            limits.max_restarts.unwrap_or((policy.max_restarts, policy.within));
+        (policy.backoff_min, policy.backoff_max) =
+            limits.restart_backoff.unwrap_or((policy.backoff_min, policy.backoff_max));
+        self.spec.intensity.over(policy)
     }
 }
 
@@ -336,7 +347,7 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
     }
 
     fn start(&self) {
-        let cell = ToolCell { shared: self.shared.clone(), waiting: VecDeque::new(), backs_off: false };
+        let cell = ToolCell { shared: self.shared.clone(), waiting: VecDeque::new(), back_off: None };
         self.shared.figures.cells.fetch_add(1, Ordering::Relaxed);
         *self.shared.cell.write() = Some(cell.start());
     }
@@ -351,6 +362,7 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
 
     fn resume(&self) -> bool {
         let was_stopped = self.shared.service.resume();
+        self.shared.metrics.is_up(true);
         self.shared.look();
         was_stopped
     }
@@ -365,8 +377,8 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
 pub(crate) struct ToolCell<M: Typed> {
     shared: Arc<Shared<M>>,
     waiting: VecDeque<Invocation<M>>,
-    /// It comes back when a back-off has passed.
-    backs_off: bool,
+    /// Has it look again when a back-off has passed.
+    back_off: Option<SpawnHandle>,
 }
 
 // Inputs that wait are moved, never pinned in place.
@@ -446,12 +458,14 @@ impl<M: Typed> ToolCell<M> {
                     break;
                 }
                 Entry::After(wait) => {
-                    if !std::mem::replace(&mut self.backs_off, true) {
-                        ctx.run_later(wait, |this, ctx| {
-                            this.backs_off = false;
-                            this.begin(ctx);
-                        });
+                    // an operator may have ended the one that it was set for
+                    if let Some(old) = self.back_off.take() {
+                        ctx.cancel_future(old);
                     }
+                    self.back_off = Some(ctx.run_later(wait, |this, ctx| {
+                        this.back_off = None;
+                        this.begin(ctx);
+                    }));
                     break;
                 }
             };

@@ -95,17 +95,25 @@ impl Service {
         self.0.lock().life.works();
     }
 
-    /// A call that began in the life `of` has crashed. It is decided what follows, and done.
-    pub(super) fn crashed(&self, of: u64, subject: &str, policy: &RestartPolicy, node: &Node) -> Judged {
+    /// A call that began in the life `of` has crashed. It is decided what follows, and done: where that crash has
+    /// stopped the tool, how.
+    pub(super) fn crashed(
+        &self,
+        of: u64,
+        subject: &str,
+        policy: &RestartPolicy,
+        node: &Node,
+    ) -> (Judged, Option<Arc<Stop>>) {
         let jitter = 0.5 + fastrand::f64() / 2.0;
         let mut state = self.0.lock();
         let judged = state.life.crashed(of, policy, node.uptime(), jitter);
         if !judged.counts {
-            return judged;
+            return (judged, None);
         }
         match judged.decision {
             Decision::Restart { delay, .. } => {
                 state.standing = Standing::BacksOff(Instant::now() + delay.min(LONGEST));
+                (judged, None)
             }
             Decision::Exceeded { attempts } => {
                 let within = policy.within;
@@ -114,11 +122,12 @@ impl Service {
                 );
                 let command = restart_command(subject);
                 let text = format!("{subject} is stopped: {why}; when the cause is mended: {command}");
-                state.standing = Standing::Stopped(Arc::new(Stop { text, why, since: clock::now() }));
+                let stop = Arc::new(Stop { text, why, since: clock::now() });
+                state.standing = Standing::Stopped(stop.clone());
+                (judged, Some(stop))
             }
-            Decision::Leave => {}
+            Decision::Leave => (judged, None),
         }
-        judged
     }
 
     /// An operator has it work again. `false`: it was not stopped.

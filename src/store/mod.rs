@@ -369,10 +369,14 @@ pub trait Store:
     /// The store itself ends the others, in [`Store::promote`].
     async fn doomed(&self) -> Result<Vec<(TaskId, Doom)>, StoreError>;
 
-    /// Gives back claims that did not start: the tasks are ready again, `attempt - 1`. A function that its node's
-    /// shutdown broke off comes back so as well: a tool's task could run as of now, if it has no such time yet. A later claim of the
-    /// same task, even of the same attempt, is not affected: this call may be late, or be repeated.
+    /// Gives back claims that did not start: the tasks are ready again, `attempt - 1`. A later claim of the same task,
+    /// even of the same attempt, is not affected: this call may be late, or be repeated.
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError>;
+
+    /// Gives back claims of tools' tasks that may have started, and that the node's end has broken off: as
+    /// [`Store::give_back`] does, but they do not expire any more, and could run as of their acceptance, if they have
+    /// no such time yet, which tells their function that it may have run before.
+    async fn break_off(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError>;
 
     /// The claims of this boot: more than it knows of, if the answer to a claim was lost.
     async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError>;

@@ -17,6 +17,11 @@ pub struct KeptSettings {
 }
 
 impl KeptSettings {
+    /// The keys that others hold, and these do not.
+    pub(crate) fn lacks(&self, others: &Self) -> Vec<String> {
+        others.values.keys().filter(|key| !self.values.contains_key(*key)).cloned().collect()
+    }
+
     /// Reads the document of a row.
     ///
     /// # Errors

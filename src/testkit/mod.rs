@@ -236,13 +236,19 @@ async fn play(
     let places = watch.rest();
     let node = running.node.clone();
     drop(kit);
+    let at_work = || {
+        let tools = node.tools.iter().filter(|(_, tool)| tool.info().running > 0);
+        tools.map(|(name, _)| format!("tool:{name}")).collect::<Vec<_>>()
+    };
+    let before = at_work();
     let clean = running.shutdown().await;
     let left = node.kinds.iter().flat_map(|kind| {
         let name = kind.name();
         kind.page(None, 8, &|_| true).into_iter().map(move |(key, _)| format!("{name}/{key}"))
     });
-    let at_work = node.tools.iter().filter(|(_, tool)| tool.info().running > 0);
-    let left: Vec<String> = left.chain(at_work.map(|(name, _)| format!("tool:{name}"))).collect();
+    // what was broken off had not ended
+    let broken = if node.breaks_off.is_cancelled() { before } else { Vec::new() };
+    let left: Vec<String> = left.chain(at_work()).chain(broken).collect();
     let outcome = ended.map(|outcome| {
         outcome.and_then(|()| {
             let problems = watch.problems();

@@ -42,7 +42,15 @@ pub struct Stumble {
     pub percent: u8,
 }
 
-message! { AwaitSignal -> Value; TakeTime -> (); Stumble -> u64 }
+/// Crashes, or does not.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Break {
+    /// What the crash says; with none, it ends well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+message! { AwaitSignal -> Value; TakeTime -> (); Stumble -> u64; Break -> () }
 
 /// `probe.wait`.
 pub struct ProbeWait;
@@ -97,5 +105,22 @@ impl Tool for ProbeHold {
     async fn run(&self, input: TakeTime, _: &Call) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(input.ms)).await;
         Ok(())
+    }
+}
+
+/// `probe.crash`: with it a tool can be seen to be stopped.
+pub struct ProbeCrash;
+
+impl Tool for ProbeCrash {
+    const NAME: &'static str = "probe.crash";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Break;
+
+    #[allow(clippy::panic)] // it is what the call asks for
+    async fn run(&self, input: Break, _: &Call) -> anyhow::Result<()> {
+        match input.message {
+            Some(message) => panic!("{message}"),
+            None => Ok(()),
+        }
     }
 }

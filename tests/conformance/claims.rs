@@ -191,11 +191,12 @@ rules! {
         assert_eq!(w.counts().await, [(TaskState::Running, 2)]);
     }
 
-    /// A function that a shutdown broke off comes back so: its next run must know that it may not be the first.
-    async fn what_a_tool_gave_back_could_run_since_then(w: &mut World) {
+    /// Its next run must know that it may not be the first, and what has begun does not expire.
+    async fn what_was_broken_off_could_run_since_it_was_accepted_and_does_not_expire(w: &mut World) {
         let tool = || NewTask::new(Target::Tool("fs.read".into()), "", json("{}"), 5);
         let long_ago = Some(Timestamp::from_second(1_000_000_000).unwrap());
-        let fresh = w.submit(tool()).await;
+        let soon = Some(Timestamp::from_second(Timestamp::now().as_second() + 3_600).unwrap());
+        let fresh = w.submit(NewTask { expires_at: soon, ..tool() }).await;
         let due = w.submit(NewTask { run_at: long_ago, ..tool() }).await;
         w.submit(task("a")).await;
         let request = ClaimRequest { tools: 5, agents: 5, ..ClaimRequest::default() };
@@ -203,9 +204,19 @@ rules! {
         assert!(claimed.iter().all(|claimed| claimed.due.is_some() == (claimed.id == due)));
         let back: Vec<_> = claimed.iter().map(|claimed| (claimed.id, claimed.claim)).collect();
         w.store.give_back(w.boot, &back).await.unwrap();
-        for again in w.store.claim(w.boot, &request).await.unwrap() {
+        assert_eq!(w.view(fresh).await.expires_at, soon, "it has not begun");
+        let claimed = w.store.claim(w.boot, &request).await.unwrap();
+        assert!(claimed.iter().all(|claimed| claimed.due.is_some() == (claimed.id == due)));
+        let back: Vec<_> = claimed.iter().map(|claimed| (claimed.id, claimed.claim)).collect();
+        w.store.break_off(w.boot, &back).await.unwrap();
+        let left = w.view(fresh).await;
+        assert_eq!((left.expires_at, left.attempt, left.started_at), (None, 0, None));
+        let accepted = left.created_at;
+        let again = w.store.claim(w.boot, &request).await.unwrap();
+        assert_eq!(again.len(), 3);
+        for again in again {
             match again.id {
-                id if id == fresh => assert!(again.due > long_ago),
+                id if id == fresh => assert_eq!(again.due, Some(accepted)),
                 id if id == due => assert_eq!(again.due, long_ago),
                 _ => assert_eq!(again.due, None, "an agent's"),
             }

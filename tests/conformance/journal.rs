@@ -9,7 +9,7 @@ use greenroom::{
         journal::{self, Answer, CallId, Entry, JournalWrite, LogLine, MAX_SIGNALS, Signal, TaskNotes, Wait},
         task::{BatchNotify, ClaimId, Claimed, NewBatch, NewTask, TaskState},
     },
-    store::{Past, Promoted, Refusal, SignalFound, Unit, Verdict},
+    store::{FinishOutcome, Past, Promoted, Refusal, SignalFound, Unit, Verdict},
 };
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -227,6 +227,19 @@ rules! {
         let second = Wait { occurrence: 2, ..wait("go", None) };
         w.must(waiting(&again, &[Wait { seen: 1, ..second.clone() }])).await;
         assert_eq!(w.waits(claimed.id).await, [second], "and nothing of the waits that are over");
+    }
+
+    /// A task that is cancelled while it waits, and tried again, waits for something else then.
+    async fn what_a_task_waited_for_when_it_was_cancelled_is_over(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(waiting(&claimed, &[wait("stop", None)])).await;
+        w.must(ending_idle(claimed.id, FinishOutcome::Cancelled)).await;
+        w.store.retry(claimed.id).await.unwrap().unwrap().unwrap();
+        let again = w.claim(9).await.remove(0);
+        w.must(waiting(&again, &[wait("go", None)])).await;
+        assert_eq!(w.waits(claimed.id).await, [wait("go", None)]);
+        w.sends(claimed.id, &signal("stop", "1")).await;
+        assert_eq!(w.state_of(claimed.id).await, TaskState::Waiting, "it wakes nobody");
     }
 
     async fn a_signal_that_came_before_the_wait_is_not_missed(w: &mut World) {

@@ -579,6 +579,38 @@ async fn a_dead_letter_that_is_brought_back_and_asks_for_nothing_stops() {
     .await;
 }
 
+/// Its attempt is not counted, as if it had not begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_a_shutdown_broke_off_does_not_expire_and_is_known_to_have_begun() {
+    on_both(async |world, program| {
+        let stage = Stage::default();
+        let forgets = || {
+            tool(&stage, |work, call, stage| async move {
+                stage.gate.note("run");
+                if stage.gate.count("run") == 1 {
+                    enters(&call, &work.say).await?;
+                }
+                stage.gate.wait().await;
+                Ok(Value::Null)
+            })
+        };
+        let again = || program(&stage).tool_fn("forgets", Effect::Idempotent, forgets());
+        world.start_again(again()).await;
+        let id = world.submits("forgets", |request| request.expires_in = Some("1h".into())).await;
+        stage.gate.arrival().await;
+        assert!(soon(world.handle().operator().task(id)).await.unwrap().expires_at.is_some());
+        world.end().await;
+        world.start_again(again()).await;
+        stage.gate.arrival().await;
+        assert_eq!(soon(world.handle().operator().task(id)).await.unwrap().expires_at, None);
+        stage.gate.open(1);
+        let task = world.ends(id).await;
+        let error = task.error.unwrap_or_else(|| panic!("it has forgotten what it had done"));
+        assert_eq!((&*error.code, task.attempt, task.lost, stage.gate.count("run")), ("diverged", 1, 0, 2));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rerun_may_do_without_what_came_after_a_call_that_failed_or_was_left() {
     // The first is down: it turns to the second.

@@ -349,6 +349,24 @@ impl Faulty {
         }
     }
 
+    /// Holds the answer to a return up, or loses it, as it was told to.
+    async fn return_of(&self, store: &dyn Store, claims: &[(TaskId, ClaimId)]) -> Result<()> {
+        // one that had ended by then is no return, and its answer comes
+        let mut is_back = false;
+        for (task, _) in claims {
+            is_back |= store.task(*task).await?.is_some_and(|view| !view.state.is_final());
+        }
+        if !is_back {
+            return Ok(());
+        }
+        let mut returns = self.0.returns.subscribe();
+        let late = returns.wait_for(|returns| *returns != Returns::Late).await;
+        match late.map(|returns| *returns) {
+            Ok(Returns::Lost) => Err(StoreError::Unknown("the answer was lost".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     async fn read(&self) -> Result<&dyn Store> {
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         self.pass().await
@@ -500,20 +518,13 @@ impl Store for Faulty {
         self.0.given_back.fetch_add(1, Ordering::SeqCst);
         let store = self.pass().await?;
         store.give_back(boot, claims).await?;
-        // one that had ended by then is no return, and its answer comes
-        let mut is_back = false;
-        for (task, _) in claims {
-            is_back |= store.task(*task).await?.is_some_and(|view| !view.state.is_final());
-        }
-        if !is_back {
-            return Ok(());
-        }
-        let mut returns = self.0.returns.subscribe();
-        let late = returns.wait_for(|returns| *returns != Returns::Late).await;
-        match late.map(|returns| *returns) {
-            Ok(Returns::Lost) => Err(StoreError::Unknown("the answer was lost".to_owned())),
-            _ => Ok(()),
-        }
+        self.return_of(store, claims).await
+    }
+    async fn break_off(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<()> {
+        self.0.given_back.fetch_add(1, Ordering::SeqCst);
+        let store = self.pass().await?;
+        store.break_off(boot, claims).await?;
+        self.return_of(store, claims).await
     }
     async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>> {
         self.0.looks.fetch_add(1, Ordering::SeqCst);

@@ -176,6 +176,25 @@ fn an_agent_has_as_long_to_stop_as_its_kind_and_the_configuration_say() -> Resul
     Ok(())
 }
 
+/// Else it would be stopped, and not deleted.
+#[test]
+fn who_deletes_an_agent_waits_as_long_as_its_turn_has_to_stop() -> Result<()> {
+    let lives = Lives(Arc::default(), Arc::default());
+    let house = Runtime::builder().group("house", Strategy::OneForAll, 9, Duration::from_secs(60));
+    let program = house.agent::<Brisk>().resource(lives);
+    let program = program.set("agents.brisk.stop_timeout", "60s").set("agents.brisk.turn_timeout", "5m");
+    testkit::run(program, async |kit| {
+        let brisk = kit.agent::<Brisk>("b");
+        brisk.ask(Slow { start: 0, stop: 0 }).await?;
+        brisk.tell(Sleep { seconds: 100 }).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        kit.handle().operator().delete_agent("brisk", "b", false, None).await?;
+        assert_eq!(kit.handle().operator().agent("brisk", "b").await.unwrap_err().code(), "not_found");
+        Ok(())
+    })
+    .map(drop)
+}
+
 /// Each waited for members that stood in the other's order: for ten seconds, and again.
 #[test]
 fn two_restarts_at_once_do_not_wait_for_each_other() -> Result<()> {

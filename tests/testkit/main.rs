@@ -11,3 +11,4 @@ mod kit;
 mod probes;
 mod schedules;
 mod timers;
+mod tools;

@@ -16,8 +16,10 @@ use crate::model::{
 pub(crate) enum How {
     /// Its end, or its retry, is recorded.
     Settled,
-    /// It did not start, or may start again: the claim goes back.
+    /// It did not start, or nothing of it has happened: the claim goes back.
     Unsettled,
+    /// It may have started, and is to start again: the claim goes back.
+    BrokenOff,
     /// It has begun, must not begin again, and its end could not be recorded as the node goes down: the claim stays
     /// as it is.
     Unrecorded,
@@ -79,7 +81,8 @@ impl Handler<SomeEnded> for Dispatcher {
 impl Dispatcher {
     /// Lets claims go that have ended, and claims what there is room for now.
     pub(super) fn ended(&mut self, ended: Vec<Ended>, ctx: &mut Context<Self>) {
-        let (mut settled, mut early, mut back) = (Vec::with_capacity(ended.len()), Vec::new(), Vec::new());
+        let (mut settled, mut early) = (Vec::with_capacity(ended.len()), Vec::new());
+        let (mut back, mut broken) = (Vec::new(), Vec::new());
         for Ended { claim, how } in ended {
             self.running.remove(&claim.id);
             match how {
@@ -91,10 +94,12 @@ impl Dispatcher {
                     settled.push(claim);
                 }
                 How::Unsettled => back.push(claim),
+                How::BrokenOff => broken.push(claim),
                 How::Unrecorded => {}
             }
         }
         self.give_back(back, ctx);
+        self.break_off(broken, ctx);
         for (target, n) in runs(settled.iter().map(|claim| &claim.target)) {
             self.shares.ended(target, n);
             match target {

@@ -52,7 +52,7 @@ pub(crate) struct Wake;
 #[rtype(result = "bool")]
 pub(crate) struct Cancel(pub TaskId);
 
-/// Claims nothing more, and gives back what waits for room.
+/// Claims nothing more, and gives back what has not begun.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Quiesce;
@@ -170,8 +170,10 @@ impl Dispatcher {
                     let paused = paused.chain(this.node.stopped_queues()).collect();
                     let resumed = this.pause(paused, ctx);
                     let now = this.node.uptime();
-                    let suspects =
-                        suspects.iter().any(|target| this.shares.may_begin(&queue_of(target), now));
+                    let suspects = suspects
+                        .iter()
+                        .map(queue_of)
+                        .any(|queue| !this.paused.contains(&queue) && this.shares.may_begin(&queue, now));
                     this.suspects = suspects;
                     if let Some(old) = this.due.take() {
                         ctx.cancel_future(old);
@@ -367,6 +369,7 @@ impl Handler<Quiesce> for Dispatcher {
     fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
         self.draining = true;
         self.offer();
+        self.running.values().for_each(|running| running.recall.cancel());
         let waiting = std::mem::take(&mut self.full).into_values().flatten().collect();
         self.give_back(waiting, ctx);
     }

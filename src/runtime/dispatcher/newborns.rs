@@ -68,8 +68,10 @@ impl Node {
     pub(crate) fn may_begin(&self, unit: &Unit) -> bool {
         let ([task], true) = (&*unit.accepted, self.store.begins()) else { return false };
         let Target::Tool(name) = &task.target else { return false };
-        let is_unbound =
-            |name: &str| self.tools.get(name).is_some_and(|tool| tool.bounds() == Bounds::default());
+        let is_unbound = |name: &str| {
+            let tool = self.tools.get(name);
+            tool.is_some_and(|tool| tool.bounds() == Bounds::default() && tool.stopped().is_none())
+        };
         unit.is_submission_alone()
             && task.run_at.is_none()
             && task.expires_at.is_none()

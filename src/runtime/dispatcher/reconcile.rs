@@ -70,6 +70,15 @@ impl Dispatcher {
 
     /// Gives claims back that did not start. What has expired meanwhile is ended as such, as if it had not been claimed.
     pub(super) fn give_back(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
+        self.return_claims(claims, false, ctx);
+    }
+
+    /// Gives claims back that may have started.
+    pub(super) fn break_off(&mut self, claims: Vec<Arc<Claimed>>, ctx: &mut Context<Self>) {
+        self.return_claims(claims, true, ctx);
+    }
+
+    fn return_claims(&mut self, claims: Vec<Arc<Claimed>>, begun: bool, ctx: &mut Context<Self>) {
         if claims.is_empty() {
             return;
         }
@@ -81,7 +90,10 @@ impl Dispatcher {
         let work = async move {
             let mut pause = Duration::from_millis(10);
             loop {
-                let given = node.store.give_back(node.boot, &back).await;
+                let given = match begun {
+                    true => node.store.break_off(node.boot, &back).await,
+                    false => node.store.give_back(node.boot, &back).await,
+                };
                 match given {
                     Err(_) if returns_again(node.is_closing()) && pause < GIVE_UP => {
                         tokio::time::sleep(pause).await

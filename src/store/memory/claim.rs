@@ -106,17 +106,17 @@ impl State {
         Some(task.claimed())
     }
 
-    /// Gives back what did not start.
-    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, ClaimId)]) {
-        let now = self.now;
+    /// Gives back what did not start, or may have and was broken off.
+    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, ClaimId)], begun: bool) {
         for (id, claim) in claims {
             let known = self.hot.get_mut(id).filter(|task| task.is_claimed(boot));
             if let Some(task) = known.filter(|task| task.claim == *claim) {
                 task.state = TaskState::Ready;
                 task.attempt -= 1;
                 task.started_at = task.started_at.filter(|_| task.attempt > 0);
-                if task.partition < 0 {
-                    task.new.run_at.get_or_insert(now);
+                if begun && task.partition < 0 {
+                    task.new.run_at.get_or_insert(task.created_at);
+                    task.new.expires_at = None;
                 }
                 task.let_go();
             }

@@ -39,6 +39,11 @@ impl Written {
         let taken: HashSet<Uuid> = self.entries.values().filter_map(takes).collect();
         self.signals.iter().filter(|signal| !taken.contains(&signal.id)).count()
     }
+
+    /// What it waited for is over.
+    fn close_waits(&mut self) {
+        self.waits.iter_mut().for_each(|(_, open)| *open = false);
+    }
 }
 
 impl State {
@@ -78,6 +83,7 @@ impl State {
         let Some(written) = self.written(id) else { return Ok(()) };
         let sent = |name: &str| written.signals.iter().filter(|signal| signal.name == name).count();
         let come = write.waits.iter().any(|wait| sent(&wait.name) > wait.seen as usize);
+        written.close_waits();
         for wait in &write.waits {
             let same =
                 |(known, _): &(Wait, bool)| (&known.name, known.occurrence) == (&wait.name, wait.occurrence);
@@ -109,7 +115,7 @@ impl State {
             (task.seq, task.new.run_at) = (seq, Some(now));
         }
         if let Some(written) = self.written.get_mut(&id) {
-            written.waits.iter_mut().for_each(|(_, open)| *open = false);
+            written.close_waits();
         }
         Ok(())
     }

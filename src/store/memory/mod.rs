@@ -211,7 +211,12 @@ impl Store for MemoryStore {
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
-        self.write_now(|s| s.give_back(boot, claims));
+        self.write_now(|s| s.give_back(boot, claims, false));
+        Ok(())
+    }
+
+    async fn break_off(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
+        self.write_now(|s| s.give_back(boot, claims, true));
         Ok(())
     }
 

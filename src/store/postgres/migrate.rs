@@ -58,6 +58,10 @@ const ALL: &[(&str, &str)] = &[
     ("00000000000023_tasks", include_str!("../../../migrations/postgres/00000000000023_tasks/up.sql")),
     ("00000000000024_starts", include_str!("../../../migrations/postgres/00000000000024_starts/up.sql")),
     ("00000000000025_retries", include_str!("../../../migrations/postgres/00000000000025_retries/up.sql")),
+    (
+        "00000000000026_broken_off",
+        include_str!("../../../migrations/postgres/00000000000026_broken_off/up.sql"),
+    ),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

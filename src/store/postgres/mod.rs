@@ -47,10 +47,10 @@ use uuid::Uuid;
 use self::{connect::Source, pool::Pools, url::Url};
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Engine, Entities, Families, Forgotten, Hint, Journals, KeptSettings, KeyRow, Kin, Member,
-    MessagePage, Migrations, NodeRow, Oldest, Ownership, Past, PoolStatus, Promoted, Schedules,
-    SettingsShelf, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions, StoredStatus,
-    TaskFilter, TaskPage, Unit, Verdict, VerifyReport, Watch, history, rows, told, values,
+    Durability, Engine, Entities, Families, Forgotten, Hint, Journals, KeyRow, Kin, Member, MessagePage,
+    Migrations, NodeRow, Oldest, Ownership, Past, PoolStatus, Promoted, Schedules, Shared, SignalFound,
+    StateReader, Store, StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict,
+    VerifyReport, Watch, history, rows, told, values,
 };
 use crate::clock;
 use crate::model::{
@@ -194,7 +194,11 @@ impl Store for PostgresStore {
     }
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
-        work::give_back(&mut *self.pools.get().await?, boot, claims).await
+        work::give_back(&mut *self.pools.get().await?, boot, claims, false).await
+    }
+
+    async fn break_off(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
+        work::give_back(&mut *self.pools.get().await?, boot, claims, true).await
     }
 
     async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError> {
@@ -404,17 +408,6 @@ impl Schedules for PostgresStore {
 
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
         schedules::remove(&mut *self.pools.get().await?, name, revision).await
-    }
-}
-
-#[async_trait]
-impl SettingsShelf for PostgresStore {
-    async fn settings(&self) -> Result<KeptSettings, StoreError> {
-        settings::read(&mut *self.pools.get().await?).await
-    }
-
-    async fn keep_settings(&self, next: &KeptSettings) -> Result<bool, StoreError> {
-        settings::write(&mut *self.pools.get().await?, next).await
     }
 }
 

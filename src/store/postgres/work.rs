@@ -45,7 +45,7 @@ mod functions {
     define_sql_function!(fn greenroom_join_1(boot: Uid, instance: Uid, name: Text, url: Nullable<Text>, version: Text, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
     define_sql_function!(fn greenroom_renew_1(boot: Uid, lease_ms: BigInt, max_lost: Integer) -> Nullable<BigInt>);
     define_sql_function!(fn greenroom_leave_1(boot: Uid) -> Bool);
-    define_sql_function!(fn greenroom_give_back_2(boot: Uid, tasks: Array<Uid>, claims: Array<BigInt>) -> Bool);
+    define_sql_function!(fn greenroom_give_back_3(boot: Uid, tasks: Array<Uid>, claims: Array<BigInt>, begun: Bool) -> Bool);
     define_sql_function!(fn greenroom_promote_1(now: Moment, limit: Integer) -> BigInt);
     define_sql_function!(fn greenroom_pause_1(queue: Text, paused: Bool) -> Bool);
     define_sql_function!(fn greenroom_park_1(target: Text, park: Bool) -> BigInt);
@@ -177,15 +177,16 @@ pub(super) async fn claim(
     Ok(claimed)
 }
 
-/// Gives back what did not start.
+/// Gives back what did not start, or may have and was broken off.
 pub(super) async fn give_back(
     conn: &mut AsyncPgConnection,
     boot: Uuid,
     claims: &[(TaskId, ClaimId)],
+    begun: bool,
 ) -> Result<(), StoreError> {
     let (tasks, claims): (Vec<Id>, Vec<i64>) =
         claims.iter().map(|(id, claim)| (Id::from(*id), claim.0)).unzip();
-    let call = diesel::select(greenroom_give_back_2(Id(boot), tasks, claims));
+    let call = diesel::select(greenroom_give_back_3(Id(boot), tasks, claims, begun));
     call.get_result::<bool>(conn).await.map(drop).map_err(sql)
 }
 

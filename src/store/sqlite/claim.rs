@@ -83,8 +83,13 @@ impl Writer {
         Ok(claimed)
     }
 
-    /// Gives back what did not start.
-    pub(super) fn give_back(&mut self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
+    /// Gives back what did not start, or may have and was broken off.
+    pub(super) fn give_back(
+        &mut self,
+        boot: Uuid,
+        claims: &[(TaskId, ClaimId)],
+        begun: bool,
+    ) -> Result<(), StoreError> {
         use greenroom_tasks::dsl;
         self.transaction(Sync::Lazy, Timestamp::now(), |tx| {
             for (id, ClaimId(claim)) in claims {
@@ -106,10 +111,12 @@ impl Writer {
                     .optional()
                     .map_err(|e| error::of_statement(&e))?;
                 let Some((rowid, cancel, partition)) = given else { continue };
-                if partition < 0 {
-                    let row = dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)).filter(dsl::run_at.is_null());
-                    let ready = diesel::update(row).set(dsl::run_at.eq(tx.now));
-                    ready.execute(tx.conn).map_err(|e| error::of_statement(&e))?;
+                if begun && partition < 0 {
+                    let since = sql::<Nullable<Moment>>("coalesce(run_at, created_at)");
+                    diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+                        .set((dsl::run_at.eq(since), dsl::expires_at.eq(None::<Micros>)))
+                        .execute(tx.conn)
+                        .map_err(|e| error::of_statement(&e))?;
                 }
                 tx.deltas.task(TaskState::Running, -1);
                 tx.deltas.task(TaskState::Ready, 1);

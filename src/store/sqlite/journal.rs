@@ -114,6 +114,9 @@ impl Tx<'_> {
             let sent = s::greenroom_signals.filter(s::task.eq(id)).filter(s::name.eq(&wait.name));
             come |= sent.count().get_result::<i64>(self.conn)? > i64::from(wait.seen);
         }
+        // what it waited for before is over
+        let earlier = w::greenroom_waits.filter(w::task.eq(id)).filter(w::open.eq(true));
+        diesel::update(earlier).set(w::open.eq(false)).execute(self.conn)?;
         for wait in &write.waits {
             diesel::insert_into(w::greenroom_waits)
                 .values((

@@ -46,10 +46,9 @@ use self::{
 };
 use super::{
     AgentFilter, AgentRow, CancelFound, ClaimRequest, ConversationFilter, Counts, CrashFilter, Doom,
-    Durability, Entities, Forgotten, Journals, KeptSettings, KeyRow, Member, MessagePage, Migrations,
-    NodeRow, Oldest, Ownership, Past, Promoted, Schedules, SettingsShelf, Shared, SignalFound, StateReader,
-    Store, StoreError, StoreOptions, StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport,
-    history, rows, told, values,
+    Durability, Entities, Forgotten, Journals, KeyRow, Member, MessagePage, Migrations, NodeRow, Oldest,
+    Ownership, Past, Promoted, Schedules, Shared, SignalFound, StateReader, Store, StoreError, StoreOptions,
+    StoredStatus, TaskFilter, TaskPage, Unit, Verdict, VerifyReport, history, rows, told, values,
 };
 use crate::model::{
     conversation::{Conversation, ConversationId, MessageId, StoredMessage},
@@ -268,7 +267,12 @@ impl Store for SqliteStore {
 
     async fn give_back(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
         let claims = claims.to_owned();
-        self.write(move |w| w.give_back(boot, &claims)).await
+        self.write(move |w| w.give_back(boot, &claims, false)).await
+    }
+
+    async fn break_off(&self, boot: Uuid, claims: &[(TaskId, ClaimId)]) -> Result<(), StoreError> {
+        let claims = claims.to_owned();
+        self.write(move |w| w.give_back(boot, &claims, true)).await
     }
 
     async fn running(&self, boot: Uuid) -> Result<Vec<HeldClaim>, StoreError> {
@@ -480,19 +484,6 @@ impl Schedules for SqliteStore {
     async fn remove_schedule(&self, name: &str, revision: Uuid) -> Result<bool, StoreError> {
         let name = name.to_owned();
         self.change(move |conn| schedules::remove(conn, &name, revision)).await
-    }
-}
-
-#[async_trait]
-impl SettingsShelf for SqliteStore {
-    async fn settings(&self) -> Result<KeptSettings, StoreError> {
-        self.read(settings::read).await
-    }
-
-    async fn keep_settings(&self, next: &KeptSettings) -> Result<bool, StoreError> {
-        let next = next.clone();
-        let keep = move |tx: &mut tx::Tx<'_>| settings::write(tx.conn, &next);
-        self.write(move |w| w.transaction(tx::Sync::Full, Timestamp::now(), keep)).await
     }
 }
 
