@@ -147,7 +147,7 @@ impl<A: Agent> Lane<A> {
         let (wake, start) = {
             let mut q = self.queue.lock();
             if (!matches!(q.entrance, Entrance::Open) || q.depth(manner.urgent) >= self.capacity)
-                && let Some(why) = self.refuses(&q, manner)
+                && let Some(why) = self.refuses(&q, manner, 1)
             {
                 return Err((why, parts));
             }
@@ -181,7 +181,7 @@ impl<A: Agent> Lane<A> {
         }
         let (wake, start) = {
             let mut q = self.queue.lock();
-            if let Some(why) = self.refuses(&q, Manner { is_task: false, urgent }) {
+            if let Some(why) = self.refuses(&q, Manner { is_task: false, urgent }, parts.len()) {
                 return Err(why);
             }
             let room = self.capacity.saturating_sub(q.depth(urgent)).min(parts.len());
@@ -210,7 +210,7 @@ impl<A: Agent> Lane<A> {
     }
 
     #[cold]
-    fn refuses(&self, q: &Queue<EnvelopeOf<A>>, manner: Manner) -> Option<NotTaken> {
+    fn refuses(&self, q: &Queue<EnvelopeOf<A>>, manner: Manner, n: usize) -> Option<NotTaken> {
         match &q.entrance {
             // A task waits in the store.
             Entrance::Paused if manner.is_task => {
@@ -223,7 +223,7 @@ impl<A: Agent> Lane<A> {
             Entrance::Shut(shut) => {
                 // a task waits in the store
                 if !manner.is_task {
-                    shut.refuse(clock::now());
+                    shut.refuse(n, clock::now());
                 }
                 Some(NotTaken::Shut(shut.why.clone()))
             }
@@ -436,6 +436,9 @@ impl<A: Agent> Lane<A> {
                 Entrance::Open | Entrance::Closing => {}
             }
             if q.entrance != Entrance::Closing {
+                if let (Entrance::Shut(before), Entrance::Shut(now)) = (&q.entrance, &entrance) {
+                    now.goes_on(before);
+                }
                 q.entrance = entrance;
             }
             let start = q.entrance == Entrance::Open && !q.attached && !q.is_empty();
@@ -602,12 +605,14 @@ mod tests {
         lane.set_entrance(Entrance::shut("it is stopped"));
         assert!(lane.place_many(false, &mut many, letter).is_ok(), "nothing is always taken");
         many.push_back(7);
+        many.push_back(8);
         assert!(matches!(lane.place_many(false, &mut many, letter), Err(NotTaken::Shut(_))));
-        assert_eq!(many, [7]);
+        assert_eq!(lane.refused().map(|(n, _)| n), Some(2));
+        assert_eq!(many, [7, 8]);
         lane.set_entrance(Entrance::Open);
         assert!(lane.push(letter(6)).is_ok() && lane.place_many(true, &mut many, letter).is_ok());
         assert!(lane.has_urgent());
-        assert_eq!(numbers(lane.set_entrance(Entrance::shut("it is stopped"))), [7, 6]);
+        assert_eq!(numbers(lane.set_entrance(Entrance::shut("it is stopped"))), [7, 8, 6]);
     }
 
     /// Counts how often it is woken.

@@ -121,7 +121,7 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
 
     /// Runs after every decode of the state. May open resources into `#[serde(skip)]` fields; may
     /// neither send nor change stored fields. In a hook, an ask, a call of a tool and a read of the store are
-    /// refused. It may take as long as a turn; if its agent is to leave memory, 5 s from then.
+    /// refused. It may take as long as a turn; if its agent is to leave memory, its kind's `stop_timeout` from then.
     ///
     /// # Errors
     /// An error counts as a crash.

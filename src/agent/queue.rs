@@ -35,17 +35,22 @@ pub(crate) struct Shut {
 }
 
 impl Shut {
-    /// One more was refused.
-    pub(super) fn refuse(&self, now: Timestamp) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// So many more were refused.
+    pub(super) fn refuse(&self, n: usize, now: Timestamp) {
+        self.refused.fetch_add(n as u64, Ordering::Relaxed);
         self.last.store(now.as_millisecond(), Ordering::Relaxed);
+    }
+
+    /// It was shut before, for another reason: what was refused then counts on.
+    pub(super) fn goes_on(&self, before: &Self) {
+        self.refused.store(before.refused.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.last.store(before.last.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// How many were, and when the last one was.
     pub(crate) fn refused(&self) -> Option<(u64, Timestamp)> {
-        let n = self.refused.load(Ordering::Relaxed);
-        (n > 0)
-            .then(|| Timestamp::from_millisecond(self.last.load(Ordering::Relaxed)).ok().map(|at| (n, at)))?
+        let (n, last) = (self.refused.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
+        Timestamp::from_millisecond(last).ok().filter(|_| n > 0).map(|at| (n, at))
     }
 }
 

@@ -111,10 +111,14 @@ impl Clearing {
         if self.clear {
             self.care.confirm(&format!("{action} {subject}, and reject the messages that wait?"))?;
         }
-        let found: Option<AgentInfo> =
-            session.client()?.get(&agent_path(name)).ok().and_then(|reply| reply.read().ok());
+        // what is told of it afterwards; nobody is to wait for that who only pauses, or reads JSON
+        let is_told = !session.json() && (self.clear || action != "pause");
+        let found: Option<AgentInfo> = match is_told {
+            true => session.client()?.get(&agent_path(name)).ok().and_then(|reply| reply.read().ok()),
+            false => None,
+        };
         act(session, &self.one.agent, action, self.clear.then(|| json!({"clear": true})))?;
-        if let Some(agent) = found.filter(|_| !session.json()) {
+        if let Some(agent) = found {
             agent.message.into_iter().filter(|_| action != "pause").for_each(|message| {
                 out::note(&format!(
                     "its turn ({message}, for {}) is asked to end, and cut short and undone if it does not",

@@ -221,7 +221,7 @@ fn unset(session: &Session<'_>, key: &str, care: &Care) -> Result<(), Failure> {
     let mut asked = Asked { patch: json!({key: null}), dry_run: care.dry_run || ask, seen: None };
     let (mut document, tag) = asked.change(session)?;
     if ask {
-        let keys = changed(&document);
+        let keys = keys(document.get("removed"));
         if keys.iter().any(|changed| changed != key) {
             care.confirm(&format!("unset {}?", out::plain(&keys.join(", "))))?;
         }
@@ -265,12 +265,6 @@ fn told(session: &Session<'_>, document: &Value, dry_run: bool) -> Result<(), Fa
         return Ok(out::json(document.to_string().as_bytes())?);
     }
     tell(document, dry_run)
-}
-
-/// The keys that a change changes.
-fn changed(document: &Value) -> Vec<String> {
-    let all = document.get("changed").and_then(Value::as_array).into_iter().flatten();
-    all.filter_map(|change| Some(change.get("key")?.as_str()?.to_owned())).collect()
 }
 
 /// Says what a change came to.
@@ -363,7 +357,7 @@ fn in_store(session: &Session<'_>, asked: &Asked) -> Result<(Value, Option<Strin
         let keys: Vec<&String> = changed.iter().map(|change| &change.key).collect();
         let document = json!({
             "generation": 0, "changed": changed, "applied": [], "needs_restart": keys,
-            "overruled": overruled.collect::<Vec<_>>(),
+            "overruled": overruled.collect::<Vec<_>>(), "removed": next.lacks(&kept),
         });
         Ok((document, Some(tag)))
     })

@@ -248,7 +248,10 @@ fn show_release(session: &Session<'_>, name: &AgentName, version: Option<i64>) -
     }
     let would = match &*agent.status {
         "quarantined" => {
-            format!("would be released with the state of version {}", version.unwrap_or(agent.version))
+            let version = version.unwrap_or(agent.version);
+            // its present state is tried by the release itself
+            let provided = if version == agent.version { ", if that can be read now" } else { "" };
+            format!("would be released with the state of version {version}{provided}")
         }
         _ => "would be refused: it is not quarantined".to_owned(),
     };

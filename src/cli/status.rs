@@ -10,10 +10,7 @@ use super::{
     out::{self, Paint},
     when,
 };
-use crate::{
-    model::supervision::CrashReport,
-    runtime::views::{Status, TreeNode, Verdict},
-};
+use crate::runtime::views::{RecentCrash, Status, TreeNode, Verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -73,7 +70,7 @@ fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
     );
     if node.rescued > 0 {
         let rescued = format!("tasks rescued at the start: {}", node.rescued);
-        lines.push(format!("           {rescued}; the process before ended without a word"));
+        lines.push(format!("           {rescued}; their processes had ended before them"));
     }
     let mut fact = |name: &str, text: String| lines.push(format!("{name:>9}: {text}"));
     fact("agents", counts(&status.agents));
@@ -87,8 +84,8 @@ fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
     fact("cache", facts(&status.cache));
     let crashes = &status.crashes;
     fact("crashes", format!("{} in the last hour", crashes.last_hour));
-    for (crash, n) in alike(&crashes.recent).into_iter().take(5) {
-        let times = if n > 1 { format!(" ({n} of these)") } else { String::new() };
+    for RecentCrash { report: crash, times } in &crashes.recent {
+        let times = if *times > 1 { format!(" ({times} of these)") } else { String::new() };
         lines.push(format!(
             "           {}  {}  {}: {}{times}  {}",
             when::relative(status.at, crash.at),
@@ -99,21 +96,6 @@ fn render(status: &Status, url: &str, program: &str, paint: Paint) -> String {
         ));
     }
     lines.join("\n")
-}
-
-/// The last crash of each sort, and how many of these there are: of one agent, with the same reason.
-fn alike(crashes: &[CrashReport]) -> Vec<(&CrashReport, usize)> {
-    let mut sorts: Vec<(&CrashReport, usize)> = Vec::new();
-    for crash in crashes {
-        let same = |(other, _): &&mut (&CrashReport, usize)| {
-            other.subject == crash.subject && other.reason.message == crash.reason.message
-        };
-        match sorts.iter_mut().find(same) {
-            Some((_, n)) => *n += 1,
-            None => sorts.push((crash, 1)),
-        }
-    }
-    sorts
 }
 
 fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
@@ -211,7 +193,7 @@ mod tests {
     → greenroom agents ls --status stopped
      node: b1 · pid 7 · http://127.0.0.1:7710
        up: 2 h · version 0.1.0 · 1.0 MiB in memory
-           tasks rescued at the start: 2; the process before ended without a word
+           tasks rescued at the start: 2; their processes had ended before them
    agents: 2 active · 1 stopped
     tasks: 3 failed
            → greenroom tasks dead
@@ -219,21 +201,6 @@ mod tests {
     cache: kind memory
   crashes: 0 in the last hour";
         assert_eq!(render(&status, "http://127.0.0.1:7710", "greenroom", Paint::NONE), expected);
-    }
-
-    #[test]
-    fn crashes_that_are_alike_are_told_once() {
-        let crash = |id: &str, subject: &str, message: &str| -> CrashReport {
-            serde_json::from_value(json!({
-                "id": id, "at": "2026-01-01T12:00:00Z", "subject": subject,
-                "reason": {"kind": "panic", "message": message}, "repeat": 1,
-                "decision": {"action": "leave"}, "max_restarts": 10, "within_ms": 60_000
-            }))
-            .unwrap()
-        };
-        let all = [crash("3", "c/a", "boom"), crash("2", "c/b", "boom"), crash("1", "c/a", "boom")];
-        let told: Vec<_> = alike(&all).into_iter().map(|(crash, n)| (&*crash.id, n)).collect();
-        assert_eq!(told, [("3", 2), ("2", 1)]);
     }
 
     #[test]

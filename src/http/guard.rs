@@ -29,6 +29,8 @@ use crate::model::{
     event::{self, Event, Level},
 };
 
+/// Below it stand ids of sessions.
+const SESSIONS: &str = "/api/v1/sessions/";
 /// So many characters of a path are told in the log.
 const MAX_PATH: usize = 256;
 
@@ -92,9 +94,12 @@ pub(super) async fn front(
     Ok(until_sent(paced(answered, patience), answering))
 }
 
-/// The path that was asked for, cut where it is long: whom it was about.
+/// The path that was asked for, cut where it is long: whom it was about. Who knows a session's id may be taken for its
+/// owner: that is not told.
 fn path_of(request: &HttpRequest) -> String {
-    request.path().chars().take(MAX_PATH).collect()
+    let path = request.path();
+    let path = if path.starts_with(SESSIONS) { SESSIONS } else { path };
+    path.chars().take(MAX_PATH).collect()
 }
 
 fn who_of(request: &HttpRequest) -> Option<String> {

@@ -22,7 +22,7 @@ pub struct Act {
     pub action: String,
     /// To whom: `kind/key`, `task:ID`, `token:NAME`, …
     pub subject: String,
-    /// `ok`, or the problem's code; absent while it is under way, and where the node ended before it knew.
+    /// `ok`, `dry_run` where nothing was to be done, or the problem's code; absent while it is under way, and where the node ended before it knew.
     pub outcome: Option<String>,
     /// What was there before, where there is something to tell; no secrets.
     pub before: Option<Value>,

@@ -17,9 +17,9 @@ use super::supervision::{Budget, Decision, Restart, RestartPolicy, decide};
 /// back gives nobody another place.
 ///
 /// Members that are restarted stop one after the other, in the reverse of that order, and start one after the other, in
-/// it, the one that crashed in its place. A turn that runs when its agent is to stop has 5 s to end, and is cut short
-/// then; `on_stop` has 5 s as well. Whoever takes longer than 10 s to stop or to start, of more than six a share of 60 s, is
-/// not waited for. Where members crash while others are restarted, the later restart goes on with all that it takes along.
+/// it, the one that crashed in its place. A turn that runs when its agent is to stop has its kind's `stop_timeout` (5 s)
+/// to end, and is cut short then; `on_stop` has it again. Whoever takes longer than both to stop, or than 10 s to start,
+/// of many a share of 60 s, is not waited for. Where members crash while others are restarted, the later restart goes on with all that it takes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {

@@ -58,6 +58,8 @@ pub struct Applied {
     pub needs_restart: Vec<String>,
     /// Keys that were set here and have no effect, with the source that overrides each.
     pub overruled: Vec<Overruled>,
+    /// Keys that the store keeps no more, whatever is in force here.
+    pub removed: Vec<String>,
     /// Names what the store keeps of it then, or of a dry run what it was made upon: for `If-Match`.
     #[serde(skip)]
     pub tag: String,
@@ -212,12 +214,13 @@ impl Node {
             let plan = self.plan(if unchanged { kept.clone() } else { next.clone() })?;
             let set = next.values.iter().filter(|(key, value)| kept.values.get(*key) != Some(*value));
             let overruled = set.filter_map(|(key, _)| overruled(&plan.wanted, key)).collect();
+            let removed = next.lacks(&kept);
             if dry_run {
                 let tag = kept.generation.to_string();
-                return Ok(Applied { overruled, tag, ..self.outlook(&plan) });
+                return Ok(Applied { overruled, removed, tag, ..self.outlook(&plan) });
             }
             if unchanged || self.store.keep_settings(&next).await? {
-                return Ok(Applied { overruled, ..self.apply(plan, why) });
+                return Ok(Applied { overruled, removed, ..self.apply(plan, why) });
             }
         }
         Err(overtaken)
@@ -250,6 +253,7 @@ impl Node {
             applied,
             needs_restart: keys(&plan.in_force.changes(&plan.wanted)),
             overruled: Vec::new(),
+            removed: Vec::new(),
             tag: plan.layers.kept.to_string(),
         }
     }

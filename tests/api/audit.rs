@@ -116,6 +116,10 @@ fn what_was_there_before_is_written_down() {
     assert_eq!(acts(&node, "?action=tasks.retry")[0]["outcome"], "dry_run", "nothing was done");
     node.post("/api/v1/tasks/retry", r#"{"filter":{}}"#);
     assert_eq!(acts(&node, "?action=tasks.retry")[0]["outcome"], "ok");
+    node.post("/api/v1/tasks/dismiss", r#"{"filter":{},"dry_run":true}"#);
+    assert_eq!(acts(&node, "?action=tasks.dismiss")[0]["outcome"], "dry_run");
+    node.send("PATCH", "/api/v1/config?dry_run=true", &[], Some(r#"{"tasks.slots":3}"#));
+    assert_eq!(acts(&node, "?action=config.change")[0]["outcome"], "dry_run");
     assert_eq!(before(&node, "tasks.retry"), json!({"state": "failed", "tasks": 0}));
 }
 

@@ -68,6 +68,12 @@ fn what_a_stopped_agent_refuses_is_counted_until_it_is_started_again() {
     node.post("/api/v1/tasks", r#"{"target":"counter/a","message":"Get"}"#);
     until("the task is parked", || node.get("/api/v1/tasks?state=parked").text.contains("counter/a"));
     assert_eq!(mailbox()["refused"], 3);
+    assert_eq!(node.post("/api/v1/agents/counter/a/quarantine", "").status, 202);
+    assert_eq!(mailbox()["refused"], 3, "it has not been started since");
+    assert_eq!(node.post("/api/v1/agents/counter/a/release", "").status, 202);
+    assert_eq!(node.post("/api/v1/agents/counter/a/stop", "").status, 202);
+    assert_eq!(mailbox()["refused"], 0);
+    node.ask("a", "Add", r#"{"n":1}"#).is_problem(409, "wrong_state");
     assert!(mailbox()["refused_at"].is_string(), "{}", mailbox());
     assert_eq!(node.post("/api/v1/agents/counter/a/restart", "").status, 202);
     assert_eq!(mailbox()["refused"], 0);

@@ -215,6 +215,17 @@ fn a_section_is_unset_as_it_was_shown_or_not_at_all() {
     assert!(said.code == 0 && said.out.contains("tasks.retention = "), "{said:?}");
 }
 
+/// What this node does not see of it goes for all others.
+#[test]
+fn what_is_kept_and_overruled_here_is_asked_about_too() {
+    let node = Node::start(&["tasks.slots=64"]);
+    assert_eq!(node.cli(&["config", "set", "tasks.slots", "3"]).code, 0);
+    let said = at_a_terminal(&node, &["config", "unset", "tasks"], "n\n");
+    assert!(said.code == 1 && said.out.contains("unset tasks.slots?"), "{said:?}");
+    let dry = node.cli(&["config", "unset", "tasks", "--dry-run", "--json"]).json();
+    assert_eq!((&dry["changed"], &dry["removed"]), (&json!([]), &json!(["tasks.slots"])));
+}
+
 #[test]
 fn quiet_is_names_alone_and_no_notes() {
     let node = Node::start(&["node.name=eu-1"]);

@@ -251,6 +251,17 @@ fn a_setting_that_somebody_else_has_changed_is_not_written_over_unseen() {
     page.click("Change");
     page.until("!document.querySelector('dialog')");
     assert_eq!(slots(), 8, "and now it was seen");
+
+    // what waits for a restart is shown as it was
+    page.go("#/system/config?find=http.timeout");
+    page.click("Change");
+    page.eval("document.querySelector('dialog input').value = ''");
+    page.fill("dialog input", "40s");
+    set("http.timeout", json!("20s"));
+    page.click("Change");
+    page.until("document.querySelector('dialog .form-error')?.textContent.includes('may be this one')");
+    let kept = node.cli(&["config", "set", "http.timeout", "20s"]);
+    assert!(kept.err.contains("nothing has changed"), "it is not written over unseen: {kept:?}");
 }
 
 #[test]

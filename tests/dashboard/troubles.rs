@@ -1,4 +1,5 @@
-//! The troubles of `docs/operations.md`, each found from the overview and mended with the mouse alone.
+//! The troubles of agents, tasks and stores in `docs/operations.md`, each found from the overview and mended with the
+//! mouse alone.
 
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,32 @@ fn an_agent_that_crashes_again_and_again_is_found_and_started() {
 }
 
 #[test]
+fn a_tool_that_crashes_again_and_again_is_found_and_resumed() {
+    let node = Node::start(&["tools.probe.crash.max_restarts=1", "tools.probe.crash.backoff_min=1ms"]);
+    let call = |input: &str| node.post("/api/v1/tools/probe.crash/call", input).status;
+    while call(r#"{"message":"boom"}"#) != 409 {}
+    let waits = task(&node, json!({"target": "tool:probe.crash", "input": {}}));
+    let mut page = signed_in(&node);
+    page.sees("Somebody should look");
+    page.sees("tool:probe.crash is stopped: it crashed more than 1 times");
+    // why
+    page.click("boom");
+    page.sees("src/tool/probe.rs");
+    // and what to do
+    page.click("Overview");
+    page.click("tool:probe.crash");
+    page.sees("it crashed more than 1 times");
+    page.click("Resume");
+    page.sees("probe.crash takes calls again");
+    page.click("Overview");
+    page.sees("All is well");
+    assert_eq!(call("{}"), 200);
+    let waited = node.get(&format!("/api/v1/tasks/{waits}?wait=20s")).json;
+    assert_eq!(waited["state"], "succeeded", "its tasks go on too");
+    is_clean(&page, &node);
+}
+
+#[test]
 fn a_message_that_takes_the_process_down_is_found_and_put_away() {
     let mut node = Node::start(&[]);
     ask(&node, "a", "Add", json!({"n": 1}));
@@ -73,6 +100,9 @@ fn a_message_that_takes_the_process_down_is_found_and_put_away() {
     let mut page = signed_in(&node);
     page.click("Tasks");
     page.click("Dead letters1");
+    page.click("Retry");
+    page.sees("will again until the program is mended");
+    page.click("Cancel");
     page.click("poison its node died each time it ran alone");
     for told in ["poison", "counter/poison", "Abort", "its node ended without a word"] {
         page.sees(told);

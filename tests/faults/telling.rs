@@ -64,6 +64,7 @@ fn what_happens_is_in_the_log_and_in_the_metrics() {
         "log.format=json",
         "log.level=debug",
         "agents.counter.idle_timeout=300ms",
+        "tools.probe.crash.max_restarts=1",
     ];
     let mut node = Node::start(&[&sets[..], &["node.name=eu-1"]].concat());
 
@@ -101,6 +102,15 @@ fn what_happens_is_in_the_log_and_in_the_metrics() {
         let restored = node.told(&["state.restored"]);
         restored.iter().any(|record| record["subject"] == "counter/a" && record["version"] == 50)
     });
+
+    // Calls that go well and crash, until their tool is stopped.
+    let call = |input: &str| node.post("/api/v1/tools/probe.crash/call", input);
+    assert_eq!(call("{}").status, 200);
+    for _ in 0..2 {
+        call(r#"{"message":"boom"}"#).is_problem(500, "handler_crashed");
+    }
+    told(&node, "agent.stopped", "tool:probe.crash");
+    call("{}").is_problem(409, "wrong_state");
 
     // What tasks can come to.
     let done = submit(&node, json!({"target": "counter/a", "message": "Add", "input": {"n": 1}}));
@@ -152,6 +162,12 @@ fn what_happens_is_in_the_log_and_in_the_metrics() {
     at_least(1.0, "greenroom_agent_restarts_total", &[counter, ("reason", "quarantined")]);
     at_least(51.0, "greenroom_messages_total", &[counter, ("outcome", "ok")]);
     at_least(1.0, "greenroom_messages_total", &[counter, ("outcome", "failed")]);
+    let tool = ("tool", "probe.crash");
+    at_least(1.0, "greenroom_tool_calls_total", &[tool, ("outcome", "ok")]);
+    at_least(2.0, "greenroom_tool_calls_total", &[tool, ("outcome", "failed")]);
+    at_least(2.0, "greenroom_tool_crashes_total", &[tool]);
+    at_least(1.0, "greenroom_tool_up", &[("tool", "probe.wait")]);
+    assert_eq!(sample(&metrics, "greenroom_tool_up", &[tool]), Some(0.0), "it is stopped");
     at_least(1.0, "greenroom_message_handle_duration_seconds_count", &[counter]);
     at_least(1.0, "greenroom_agents", &[counter, ("status", "stopped")]);
     at_least(1.0, "greenroom_agents", &[counter, ("status", "quarantined")]);

@@ -52,6 +52,7 @@ fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
         assert!(began.elapsed() < Duration::from_secs(90), "after {deaths} deaths:\n{}", node.log());
     };
     assert_eq!(dead["error"]["code"], "poison", "{dead}");
+    assert!(node.get("/api/v1/status").json["node"]["rescued"].as_u64() >= Some(1), "people are told");
     // Twice among others, three times alone.
     assert_eq!((deaths, dead["lost"].as_u64()), (5, Some(5)), "{dead}");
     for (n, id) in ids.iter().enumerate().filter(|(n, _)| *n != NEIGHBOURS / 2) {

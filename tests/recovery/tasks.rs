@@ -74,18 +74,24 @@ fn schedule(node: &Node) {
     assert_eq!(added.status, 201, "{added:?}");
 }
 
+/// All tasks that a list shows, page by page.
+fn listed(node: &Node, filter: &str) -> Vec<Value> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("/api/v1/tasks?{filter}&limit=1000{cursor}")).json;
+        all.extend(page["items"].as_array().unwrap().iter().cloned());
+        let Some(next) = page["next_cursor"].as_str() else { return all };
+        cursor = format!("&cursor={next}");
+    }
+}
+
 /// Each of its nominal times, from the first to the last, has fired one task.
 fn fired_once_each_second(node: &Node) {
     assert_eq!(node.send("DELETE", "/api/v1/schedules/ticks", &[], None).status, 204);
-    let (mut times, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = node.get(&format!("/api/v1/tasks?target=counter/ticks&limit=1000{cursor}")).json;
-        let keys =
-            page["items"].as_array().unwrap().iter().map(|task| task["idempotency_key"].as_str().unwrap());
-        times.extend(keys.map(|key| key.trim_start_matches("schedule:ticks:").parse::<Timestamp>().unwrap()));
-        let Some(next) = page["next_cursor"].as_str() else { break };
-        cursor = format!("&cursor={next}");
-    }
+    let nominal = |task: Value| -> Timestamp {
+        task["idempotency_key"].as_str().unwrap().trim_start_matches("schedule:ticks:").parse().unwrap()
+    };
+    let mut times: Vec<Timestamp> = listed(node, "target=counter/ticks").into_iter().map(nominal).collect();
     times.sort_unstable();
     println!("{} nominal times", times.len());
     assert!(times.len() > 3, "{times:?}");
@@ -120,10 +126,13 @@ pub fn end_whatever_happens(node: &mut Node, n: usize, mut trouble: impl FnMut(&
         std::thread::sleep(Duration::from_millis(20));
     }
     fired_once_each_second(node);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let states: HashMap<String, String> =
+        listed(node, "").iter().map(|task| (text(&task["id"]), text(&task["state"]))).collect();
     let mut lists: HashMap<String, HashMap<String, usize>> = HashMap::new();
     let (mut succeeded, mut failed) = (0, 0);
     for Accepted { task, agent, id } in all {
-        let state = node.get(&format!("/api/v1/tasks/{task}")).json["state"].as_str().unwrap().to_owned();
+        let state = states.get(&task).unwrap_or_else(|| panic!("{task} is not listed"));
         let list = lists.entry(agent.clone()).or_insert_with(|| appended(node, &agent));
         let times = list.get(&id).copied().unwrap_or(0);
         match state.as_str() {
@@ -131,7 +140,7 @@ pub fn end_whatever_happens(node: &mut Node, n: usize, mut trouble: impl FnMut(&
             "failed" => assert!(times <= 1, "{task} failed: {id} stands in {agent} {times} times"),
             other => panic!("{task} is {other}"),
         }
-        *(if state == "succeeded" { &mut succeeded } else { &mut failed }) += 1;
+        *(if *state == "succeeded" { &mut succeeded } else { &mut failed }) += 1;
     }
     println!("{succeeded} succeeded, {failed} failed for good");
     assert!(succeeded > n * 9 / 10, "of {n}, {failed} failed");

@@ -140,6 +140,22 @@ async fn a_tool_that_crashes_at_every_call_is_stopped_until_an_operator_resumes_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_repeats_a_call_under_its_key_is_answered_although_its_tool_is_stopped() {
+    let (world, _) = world().await;
+    let operator = world.handle().operator().clone();
+    let call_under = async |key: &str| {
+        let input = serde_json::to_vec(&Use { how: How::Well }).unwrap();
+        let options = SendOptions { idempotency_key: Some(key.to_owned()), ..SendOptions::default() };
+        soon(operator.call("twig", &input, options)).await
+    };
+    assert!(!call_under("a").await.unwrap().1);
+    crash::<Twig>(&world).await;
+    assert_eq!(status(&world, "twig").await, "stopped");
+    assert!(call_under("a").await.unwrap().1, "it had been done");
+    assert!(call_under("b").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_wait_while_their_tool_is_stopped_and_none_is_lost() {
     let (mut world, gate) = world().await;
     // one runs, one waits for it, and one comes when the tool is stopped

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom::{
-    Call, Effect, Tool,
+    Call, Effect, Limits, Tool,
     model::{
         id::Target,
         task::{Claimed, NewTask, Notify},
@@ -194,6 +194,58 @@ async fn nothing_begins_while_a_suspect_runs() {
     for id in others {
         task_in(&handle, id, "succeeded").await;
     }
+}
+
+struct Kiln;
+impl Tool for Kiln {
+    const NAME: &'static str = "kiln";
+    const EFFECT: Effect = Effect::Idempotent;
+    type Input = Fire;
+    fn limits(&self) -> Limits {
+        Limits { max_restarts: Some((0, Duration::from_secs(600))), ..Limits::default() }
+    }
+    async fn run(&self, _: Fire, _: &Call) -> Result<()> {
+        panic!("too hot")
+    }
+}
+
+/// It waits until its tool is resumed, as one whose tool is paused; the store knows nothing of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_of_a_stopped_tool_holds_up_nobody() {
+    let (gate, faults) = (Gate::default(), Faults::default());
+    let program = || Runtime::builder().tool(Kiln).tool(Digger(gate.clone())).tool(Cannon(gate.clone()));
+    let mut world = World::start(program()).await;
+    world.end().await;
+    let store = store_of(&world).await;
+    let suspect = submits(&*store, Target::Tool("kiln".into()), "").await;
+    for _ in 0..2 {
+        assert_eq!(claims_and_dies(&*store).await.len(), 1);
+    }
+    store.pause("tool:kiln", true).await.unwrap();
+    drop(store);
+    world.start_again(faults.under(program())).await;
+    let handle = world.handle();
+    assert_eq!(soon(handle.tool::<Kiln>().call(Fire {})).await.unwrap_err().code(), "handler_crashed");
+    assert_eq!(handle.operator().tool("kiln").await.unwrap().status, "stopped");
+    let submits = async |tool: &str, run_in: Option<&str>| {
+        let request = TaskRequest {
+            target: format!("tool:{tool}"),
+            input: Some(json!({})),
+            run_in: run_in.map(str::to_owned),
+            ..TaskRequest::default()
+        };
+        soon(handle.operator().submit(request)).await.unwrap().0.id
+    };
+    submits("dig", None).await;
+    gate.arrival().await;
+    faults.store().pause("tool:kiln", false).await.unwrap();
+    // each is found by a promotion, which finds the suspect too
+    for _ in 0..3 {
+        let other = submits("cannon", Some("1ms")).await;
+        task_in(&handle, other, "succeeded").await;
+    }
+    task_in(&handle, suspect, "ready").await;
+    gate.open(1);
 }
 
 /// The next claim is under way while what the last one brought is handed over: that runs too.

@@ -33,7 +33,7 @@ pub(super) fn operations(s: &mut Schemas) -> Vec<Operation> {
             .text("who", "Only whose token has this name.")
             .text("subject", "Only what was done to this.")
             .text("action", "Only this action, such as `agent.stop`.")
-            .within("Only from this moment on, to the millisecond.", "Only from before this moment.")
+            .within("Only from this moment on.", "Only from before this moment.")
             .paged(ID)
             .answers(200, "A page.", s.list::<Act>()),
     ]

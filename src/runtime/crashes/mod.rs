@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use self::keep::keep;
-use super::views::CrashSummary;
+use super::views::{CrashSummary, RecentCrash};
 pub(crate) use crate::agent::{
     drops::{drop_panicked, note as dropped_badly},
     guard::{error_text, guard, install_hook},
@@ -34,6 +34,8 @@ use crate::{
 
 /// How many crashes are kept in memory.
 const KEPT: usize = 1_024;
+/// So many sorts of them are told at once.
+const SORTS_TOLD: usize = 5;
 /// How many groups wait for the store at most; crashes of further sites are in the log and the list alone.
 const MAX_PENDING: usize = 1_000;
 
@@ -156,7 +158,20 @@ impl Crashes {
         let recent = self.recent.lock();
         let since = now.checked_sub(1.hour()).unwrap_or(Timestamp::MIN);
         let last_hour = recent.iter().filter(|c| c.at >= since).count() as u64;
-        CrashSummary { last_hour, recent: recent.iter().rev().take(5).map(|c| (**c).clone()).collect() }
+        let mut sorts: Vec<(&Arc<CrashReport>, u64)> = Vec::new();
+        for crash in recent.iter().rev() {
+            let alike = |(other, _): &(&Arc<CrashReport>, u64)| {
+                other.subject == crash.subject && other.reason.message == crash.reason.message
+            };
+            let is_room = sorts.len() < SORTS_TOLD;
+            match sorts.iter_mut().find(|sort| alike(sort)) {
+                Some((_, times)) => *times += 1,
+                None if is_room => sorts.push((crash, 1)),
+                None => {}
+            }
+        }
+        let told = sorts.into_iter().map(|(last, times)| RecentCrash { report: (**last).clone(), times });
+        CrashSummary { last_hour, recent: told.collect() }
     }
 }
 
@@ -169,6 +184,18 @@ mod tests {
         model::supervision::{CrashKind, CrashReason, Decision},
         store::{CrashFilter, MemoryStore, Store},
     };
+
+    #[test]
+    fn crashes_that_are_alike_are_told_once_and_hide_no_others() {
+        let crashes = Crashes::default();
+        crashes.add(report("other", "a"));
+        for n in 0..7 {
+            crashes.add(CrashReport { id: format!("{n}"), ..report("tally", "a") });
+        }
+        let told = crashes.summary(Timestamp::UNIX_EPOCH).recent;
+        let told: Vec<_> = told.iter().map(|sort| (&*sort.report.id, sort.times)).collect();
+        assert_eq!(told, [("6", 7), ("other", 1)]);
+    }
 
     fn report(kind: &str, site: &str) -> CrashReport {
         CrashReport {

@@ -28,7 +28,7 @@ pub struct ActQuery {
     pub subject: Option<String>,
     /// Only this action.
     pub action: Option<String>,
-    /// Only those of this period, to the millisecond.
+    /// Only those of this period.
     pub period: Period,
     /// The cursor of the previous page.
     pub cursor: Option<String>,

@@ -22,7 +22,7 @@ use crate::{
         id::AgentId,
         snapshot::{self, HEADER_BYTES},
     },
-    runtime::{inbox::Control, kind::AnyKind, orchestrator::Command},
+    runtime::{drain::MOMENT, inbox::Control, kind::AnyKind, orchestrator::Command},
     store::{AgentRow, StoredStatus},
 };
 
@@ -145,7 +145,8 @@ impl Operator {
         self.gone(kind, key).await
     }
 
-    /// Waits until an agent's cell has left memory that was told to; not for ever.
+    /// Waits until an agent's cell has left memory that was told to; not for ever: a turn that is cut short has the stop
+    /// time-out of its kind, and `on_stop` has it again.
     pub(super) async fn gone(&self, kind: &str, key: &str) -> Result<()> {
         let (_, found, _) = self.key_of(kind, key)?;
         let gone = async {
@@ -153,7 +154,8 @@ impl Operator {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        let in_time = tokio::time::timeout(TURN_TIMEOUT, gone).await;
+        let cut = found.policy().stop_timeout.saturating_mul(2).saturating_add(MOMENT);
+        let in_time = tokio::time::timeout(TURN_TIMEOUT.max(cut), gone).await;
         in_time.map_err(|_| {
             let what = format!("{kind}/{key} is still at a turn");
             AskError::Overloaded { what, retry_after: Duration::from_secs(5) }.into()

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Operator, OperatorError, Result, not_found, wrong_state};
+use super::{Operator, OperatorError, Result, not_found, tasks::unseen, wrong_state};
 use crate::{
     Invalid,
     agent::{
@@ -128,7 +128,7 @@ impl Operator {
         };
         let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
-        Ok((self.task(submitted.first).await?, submitted.replayed))
+        Ok((self.task(submitted.first).await.map_err(unseen)?, submitted.replayed))
     }
 
     async fn stored(&self, name: &str) -> Result<Schedule> {

@@ -54,7 +54,7 @@ impl Operator {
             let what = format!("the signal is over limits.message_bytes ({limit})");
             return Err(AskError::TooLarge(what).into());
         }
-        if let Target::Agent { kind, key } = self.task(id).await?.target {
+        if let Target::Agent { kind, key } = self.bare_task(id).await?.target {
             return Err(wrong_state(format!(
                 "task {id} is a message for {kind}/{key}, and waits for no signal"
             )));
@@ -91,7 +91,7 @@ impl Operator {
     /// # Errors
     /// [`AskError::WrongState`] where it is not `outcome_unknown`.
     pub async fn resolve(&self, id: TaskId, resolution: Resolution) -> Result<TaskView> {
-        let task = self.task(id).await?;
+        let task = self.bare_task(id).await?;
         if task.state != TaskState::OutcomeUnknown {
             let what =
                 format!("task {id} is {}: only one whose outcome is unknown is resolved", task.state.name());
@@ -121,7 +121,7 @@ impl Operator {
                 self.task(id).await
             }
             Outcome::Refused(_) => {
-                let now = self.task(id).await?.state.name();
+                let now = self.bare_task(id).await?.state.name();
                 Err(wrong_state(format!("task {id} has moved on meanwhile: it is {now}")))
             }
             Outcome::Full(why) => Err(AskError::NoRoom(why).into()),
@@ -143,7 +143,7 @@ impl Operator {
         let limit = page_limit(limit)?;
         let wrong = |_| OperatorError::Malformed("`cursor` is not one of ours".to_owned());
         let after = cursor.map(|cursor| cursor.parse::<i64>().map_err(wrong)).transpose()?.unwrap_or(0);
-        self.task(id).await?;
+        self.bare_task(id).await?;
         self.node.notes.settle(id).await;
         let lines = self.node.store.task_logs(id, after, limit).await?;
         let next_cursor = lines.last().filter(|_| lines.len() == limit).map(|(n, _)| n.to_string());

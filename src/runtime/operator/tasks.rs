@@ -52,11 +52,16 @@ fn within(at: &str, error: OperatorError) -> OperatorError {
     }
 }
 
+/// What was accepted cannot be shown. Nobody may take that for a refusal: to submit it again would be to do it twice.
+pub(super) fn unseen(_: OperatorError) -> OperatorError {
+    OperatorError::Ask(AskError::Unknown)
+}
+
 impl Operator {
     /// Submits a task. `true`: the idempotency key had been used, and this is the first one.
     ///
     /// # Errors
-    /// See [`OperatorError`]; nothing was accepted.
+    /// See [`OperatorError`]; nothing was accepted, unless it is [`AskError::Unknown`].
     pub async fn submit(&self, request: TaskRequest) -> Result<(TaskView, bool)> {
         if request.name.is_some() {
             return Err(invalid("/name", "only the tasks of a batch have names"));
@@ -65,14 +70,14 @@ impl Operator {
         let key = key_of(&task, &options);
         let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
-        Ok((self.task(submitted.first).await?, submitted.replayed))
+        Ok((self.task(submitted.first).await.map_err(unseen)?, submitted.replayed))
     }
 
     /// Submits several tasks, all or none; they may name each other as prerequisites by
     /// their names in the batch. Idempotency keys are not accepted here. They are returned as lists show them.
     ///
     /// # Errors
-    /// See [`OperatorError`]; nothing was accepted. A cycle is invalid.
+    /// See [`OperatorError`]; nothing was accepted, unless it is [`AskError::Unknown`]. A cycle is invalid.
     pub async fn submit_batch(&self, requests: Vec<TaskRequest>) -> Result<Vec<TaskView>> {
         let named = by_name(requests.iter().map(|request| request.name.as_deref()))
             .map_err(|n| invalid(&format!("/tasks/{n}/name"), "another one in the batch has this name"))?;
@@ -103,9 +108,10 @@ impl Operator {
         self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         let mut views = HashMap::with_capacity(ids.len());
         for some in ids.chunks(VIEWS_AT_ONCE) {
-            views.extend(self.node.store.relatives(some).await?.into_iter().map(|view| (view.id, view)));
+            let some = self.node.store.relatives(some).await.map_err(|e| unseen(e.into()))?;
+            views.extend(some.into_iter().map(|view| (view.id, view)));
         }
-        ids.iter().map(|id| views.remove(id).ok_or_else(|| not_found(format!("no task {id}")))).collect()
+        ids.iter().map(|id| views.remove(id).ok_or(OperatorError::Ask(AskError::Unknown))).collect()
     }
 
     /// One page of tasks, newest first. A call scans about ten thousand tasks: if few of them match, a page
@@ -131,12 +137,17 @@ impl Operator {
         Ok(Page { items, next_cursor })
     }
 
+    /// One task as its row has it: what it is about, and its state.
+    pub(super) async fn bare_task(&self, id: TaskId) -> Result<TaskView> {
+        self.node.store.task(id).await?.ok_or_else(|| not_found(format!("no task {id}")))
+    }
+
     /// One task.
     ///
     /// # Errors
     /// [`AskError::NotFound`].
     pub async fn task(&self, id: TaskId) -> Result<TaskView> {
-        let mut view = self.node.store.task(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
+        let mut view = self.bare_task(id).await?;
         let here = self.node.calls.pin().get(&id).and_then(|call| call.notes().latest());
         let progress = match here.or_else(|| self.node.notes.latest(id)) {
             Some(progress) => Some(progress),
@@ -166,12 +177,12 @@ impl Operator {
         let mut moved = self.node.moved.subscribe();
         let mut pause = SOON;
         loop {
-            let view = self.task(id).await?;
+            let view = self.bare_task(id).await?;
             if view.state.is_final()
                 || view.state == TaskState::OutcomeUnknown
                 || tokio::time::Instant::now() >= until
             {
-                return Ok(view);
+                return self.task(id).await;
             }
             // The store is asked again now and then, in case a hint was missed; what runs on another node
             // gives none.
@@ -203,7 +214,7 @@ impl Operator {
     /// # Errors
     /// [`AskError::NotFound`].
     pub async fn history(&self, id: TaskId) -> Result<Vec<TaskEvent>> {
-        self.task(id).await?;
+        self.bare_task(id).await?;
         Ok(self.node.store.history(id).await?)
     }
 
@@ -228,7 +239,7 @@ impl Operator {
             Some(CancelFound::Idle) => {
                 let data =
                     self.node.store.task_data(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
-                let state = self.task(id).await?.state;
+                let state = self.bare_task(id).await?.state;
                 let has_run = matches!(state, TaskState::Ready | TaskState::Scheduled | TaskState::Waiting);
                 let outcome = match has_run && is_interrupted(&self.node, &data).await? {
                     true => FinishOutcome::OutcomeUnknown { error: unknown() },
@@ -286,13 +297,13 @@ impl Operator {
     /// # Errors
     /// [`AskError::WrongState`] where it has not failed.
     pub async fn dismiss(&self, id: TaskId) -> Result<TaskView> {
-        let task = self.task(id).await?;
+        let task = self.bare_task(id).await?;
         let seen = DeadTask { id, state: task.state, target: task.target, tags: task.tags, code: None };
         if task.state == TaskState::Failed && self.node.store.dismiss_many(&[seen]).await? == 1 {
             self.node.task_moved(id);
             return self.task(id).await;
         }
-        let is = self.task(id).await?.state.name();
+        let is = self.bare_task(id).await?.state.name();
         Err(wrong_state(format!("task {id} is {is}: only what failed can be dismissed")))
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     agent::{AskError, JsonRefusal, slot::slot},
-    model::task::TaskState,
+    model::{id::Target, task::TaskState},
     runtime::views::{TaskRequest, ToolInfo},
     tool::{CallMeta, Effect, answer_of, by},
 };
@@ -54,7 +54,9 @@ impl Operator {
         let (value, raw) = body(bytes)?;
         check(tool.shape(), &value)?;
         if tool.effect() == Effect::Once || options.idempotency_key.is_some() {
-            if let Some(stop) = tool.stopped() {
+            if let Some(stop) = tool.stopped()
+                && !self.is_known_call(name, options.idempotency_key.as_deref()).await?
+            {
                 return Err(stop.error(false).widen::<JsonRefusal>().into());
             }
             return self.call_as_task(name, tool.effect() == Effect::Once, value, options).await;
@@ -64,6 +66,12 @@ impl Operator {
         tool.invoke(&raw, CallMeta { key, deadline, ..CallMeta::default() }, tx)?;
         let reply = answer_of(rx, deadline).await.unwrap_or_else(|error| Err(error.widen()))?;
         Ok((reply.body, false))
+    }
+
+    /// Whether a call has been accepted under this key: whoever repeats it is answered with what came of that.
+    async fn is_known_call(&self, name: &str, key: Option<&str>) -> Result<bool> {
+        let Some(key) = key else { return Ok(false) };
+        Ok(self.node.store.key(Target::Tool(name.to_owned()).scope(), key).await?.is_some())
     }
 
     async fn call_as_task(

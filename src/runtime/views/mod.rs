@@ -117,7 +117,7 @@ pub struct NodeInfo {
     pub uptime_ms: u64,
     /// Resident memory.
     pub rss_bytes: u64,
-    /// Tasks that it has rescued at its start from processes that had ended without a word: killed, or by a fault.
+    /// Tasks that it has rescued at its start: their processes, its own before or others', had ended before them.
     #[serde(default)]
     pub rescued: u64,
 }
@@ -127,8 +127,19 @@ pub struct NodeInfo {
 pub struct CrashSummary {
     /// Number of crashes in the last hour.
     pub last_hour: u64,
-    /// The last ones, newest first.
-    pub recent: Vec<CrashReport>,
+    /// Of each sort (an agent and what it said) the last one, newest first; the five newest sorts.
+    pub recent: Vec<RecentCrash>,
+}
+
+/// The last crash of a sort.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RecentCrash {
+    /// The crash.
+    #[serde(flatten)]
+    pub report: CrashReport,
+    /// How many of the node's last 1,024 are of this sort.
+    #[serde(default)]
+    pub times: u64,
 }
 
 /// One crash, with what is known of its site: `GET /api/v1/crashes/{id}`.

@@ -22,7 +22,7 @@ export function configView({ items, needs_restart, tag }, { find }, page) {
     { name: "Key", class: "grow mono", cell: (c) => c.key },
     { name: "Value", class: "grow mono", cell: (c) => [text(c.value), waits.has(c.key) && badge("waiting", "in force after a restart")] },
     { name: "From", class: "w-origin", cell: (c) => (c.origin === "default" ? h("span", { class: "faint" }, "default") : h("span", { class: "pill" }, c.origin)) },
-    { name: "", class: "w-act hide-s", cell: (c) => button("Change", () => change(c, tag, page), { kind: "small", barred: no }) },
+    { name: "", class: "w-act hide-s", cell: (c) => button("Change", () => change({ ...c, waits: waits.has(c.key) }, tag, page), { kind: "small", barred: no }) },
   ];
   return [
     waits.size > 0 && h("p", { class: "warn-text" }, `In force after a restart: ${needs_restart.join(", ")}`),
@@ -36,9 +36,9 @@ const TRIES = 3;
 
 /** How a key is now. */
 async function look(key) {
-  const { items, tag } = await loadConfig();
+  const { items, needs_restart, tag } = await loadConfig();
   const found = items.find((one) => one.key === key);
-  return { value: found?.value ?? null, origin: found?.origin ?? "nowhere", tag };
+  return { value: found?.value ?? null, origin: found?.origin ?? "nowhere", waits: needs_restart.includes(key), tag };
 }
 
 function text(value) {
@@ -62,11 +62,11 @@ function read(written) {
 
 // What is changed is the value that was seen: where somebody else has changed it meanwhile, it is told and not
 // written over, until that value has been seen too.
-function change({ key, value, origin }, tag, page) {
+function change({ key, value, origin, waits }, tag, page) {
   const secret = value === "***";
   const field = h("input", { class: "input mono", value: secret ? "" : text(value), spellcheck: "false", autocomplete: "off" });
   const told = h("p", { class: "faint" });
-  let seen = { value, origin, tag };
+  let seen = { value, origin, waits, tag };
   const put = async (to, dry_run) => {
     const request = () => ({ body: patch(key, to), headers: { "If-Match": seen.tag } });
     for (let n = 0; ; n += 1) {
@@ -80,6 +80,11 @@ function change({ key, value, origin }, tag, page) {
         if (jsonLine(seen.value) !== jsonLine(before.value) || seen.origin !== before.origin) {
           page.refresh();
           throw new Error(`Somebody has changed it meanwhile: it is ${text(seen.value)} now, from ${seen.origin}. Nothing was written; to write over that, do it again.`);
+        }
+        // what waits for a restart and what is secret is not shown, and so may have been changed unseen
+        if (seen.waits || before.waits || secret) {
+          page.refresh();
+          throw new Error("Somebody has changed settings meanwhile, and may be this one: what is to be in force after a restart, and what is secret, is not shown. Nothing was written; to write over that, do it again.");
         }
       }
     }

@@ -6,6 +6,7 @@ import { h } from "../dom.js";
 import { count, plural } from "../format.js";
 import { barred } from "../session.js";
 import { ago, button, empty, searchField, select, table, target, task } from "../ui.js";
+import { retry } from "./task.js";
 import { taskTabs } from "./tasks.js";
 
 const PAGE = 50;
@@ -33,7 +34,9 @@ export default {
 
   view({ items, next_cursor, counts }, params, page) {
     const no = barred("operate");
-    const again = (t) => attempt(() => post(`/tasks/${t.id}/retry`), `${t.target} is tried again`).then(() => page.refresh());
+    const atOnce = (t) => attempt(() => post(`/tasks/${t.id}/retry`), `${t.target} is tried again`).then(() => page.refresh());
+    // what takes its node down when it runs is not tried by one click
+    const again = (t) => (t.error?.code === "poison" ? retry(page, t) : atOnce(t));
     const rest = (t) => attempt(() => post(`/tasks/${t.id}/dismiss`), `${t.target} is dismissed`).then(() => page.refresh());
     const columns = [
       { name: "Task", class: "w-id hide-s", cell: (t) => task(t.id) },

@@ -160,7 +160,7 @@ function crashesCard({ crashes }) {
       "li",
       { key: crash.id, "data-href": `#/crashes/${crash.id}`, tabindex: "-1" },
       h("a", { href: `#/crashes/${crash.id}`, class: "line-main" }, crash.reason.message || words(crash.reason.kind)),
-      h("span", { class: "line-side" }, subject(crash.subject), " ", ago(crash.at)),
+      h("span", { class: "line-side" }, crash.times > 1 && `${count(crash.times)} × `, subject(crash.subject), " ", ago(crash.at)),
     ),
   );
   const none = h("p", { class: "faint" }, icon("leaf"), "Nothing has crashed since the node started.");

@@ -139,14 +139,19 @@ function cancel(page, task) {
   }, { danger: true });
 }
 
-function retry(page, task) {
+export function retry(page, task) {
   const unsure = task.state === "outcome_unknown";
-  const what = unsure ? "Its effect may have happened already: another attempt may make it happen twice. Retry only where you know that it has not." : "It begins anew, with all its attempts, behind what waits already.";
+  const poison = task.error?.code === "poison";
+  const what = unsure
+    ? "Its effect may have happened already: another attempt may make it happen twice. Retry only where you know that it has not."
+    : poison
+      ? "It took its node down each time it ran, and will again until the program is mended."
+      : "It begins anew, with all its attempts, behind what waits already.";
   confirm(`Retry this task for ${task.target}?`, what, "Retry", async () => {
     await post(path("tasks", task.id, "retry"));
     toast("It is tried again");
     page.refresh();
-  }, { danger: unsure });
+  }, { danger: unsure || poison });
 }
 
 function dismiss(page, task) {
