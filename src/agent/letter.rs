@@ -82,6 +82,8 @@ pub(crate) struct Meta {
     pub claim: Option<Arc<Claimed>>,
     /// Asks the turn to end with that task.
     pub cancel: Option<CancellationToken>,
+    /// Its turn is not to begin any more: the task goes back.
+    pub recall: Option<CancellationToken>,
     /// Who waits for this turn.
     pub chain: Chain,
     /// The size of the body where it came as JSON.

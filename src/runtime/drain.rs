@@ -41,7 +41,7 @@ pub(crate) async fn drain(node: &Node) -> bool {
         let running: usize = node.kinds.iter().map(|kind| kind.running()).sum();
         let tasks = node.held_tasks().await;
         let late = begun.elapsed().checked_sub(TOOLS);
-        if tasks > 0 && late.is_some() {
+        if late.is_some() && node.tools.values().any(|tool| tool.info().running > 0) {
             node.breaks_off.cancel();
         }
         if running == 0 && (tasks == 0 || late.is_some_and(|late| late > RETURN)) {

@@ -178,9 +178,10 @@ async fn live(
             tell(node, claim, &FinishOutcome::Succeeded { result }, begun);
             return End::Left(How::Settled);
         }
-        // The node goes down before the turn began: the next boot has it at once. Or its time to begin has passed.
+        // The node goes down before the turn began: the next boot has it at once. Or it is wanted back, or its time to
+        // begin has passed.
         Step::Answer(Some(Err(AskError::Unavailable(_))))
-            if node.is_closing() || claim.has_expired(clock::now()) =>
+            if node.is_closing() || recall.is_cancelled() || claim.has_expired(clock::now()) =>
         {
             return End::Left(How::Unsettled);
         }

@@ -120,7 +120,7 @@ mod kit;
 mod points;
 mod probe;
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, collections::BTreeSet, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt as _;
@@ -248,7 +248,8 @@ async fn play(
     });
     // what was broken off had not ended
     let broken = if node.breaks_off.is_cancelled() { before } else { Vec::new() };
-    let left: Vec<String> = left.chain(at_work()).chain(broken).collect();
+    let left: BTreeSet<String> = left.chain(at_work()).chain(broken).collect();
+    let left: Vec<String> = left.into_iter().collect();
     let outcome = ended.map(|outcome| {
         outcome.and_then(|()| {
             let problems = watch.problems();

@@ -1,6 +1,7 @@
 //! Turns: which letter may begin, how it runs, and what is kept of it until it is durable.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     drive::{End, LONG, Terms, drive},
@@ -39,6 +40,10 @@ impl<A: Agent> Runner<A> {
         }
         if meta.claim.as_ref().is_some_and(|claim| claim.has_expired(clock::now())) {
             fail(&self.lane, [letter], &AskError::Unavailable("the task has expired".to_owned()));
+            return None;
+        }
+        if meta.recall.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            fail(&self.lane, [letter], &AskError::Unavailable("the task goes back".to_owned()));
             return None;
         }
         let key = meta.key.clone();

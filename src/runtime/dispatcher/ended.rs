@@ -82,7 +82,7 @@ impl Dispatcher {
     /// Lets claims go that have ended, and claims what there is room for now.
     pub(super) fn ended(&mut self, ended: Vec<Ended>, ctx: &mut Context<Self>) {
         let (mut settled, mut early) = (Vec::with_capacity(ended.len()), Vec::new());
-        let (mut back, mut broken) = (Vec::new(), Vec::new());
+        let (mut back, mut broken, mut unrecorded) = (Vec::new(), Vec::new(), Vec::new());
         for Ended { claim, how } in ended {
             self.running.remove(&claim.id);
             match how {
@@ -95,12 +95,13 @@ impl Dispatcher {
                 }
                 How::Unsettled => back.push(claim),
                 How::BrokenOff => broken.push(claim),
-                How::Unrecorded => {}
+                // nobody waits for it any more
+                How::Unrecorded => unrecorded.push(claim),
             }
         }
         self.give_back(back, ctx);
         self.break_off(broken, ctx);
-        for (target, n) in runs(settled.iter().map(|claim| &claim.target)) {
+        for (target, n) in runs(settled.iter().chain(&unrecorded).map(|claim| &claim.target)) {
             self.shares.ended(target, n);
             match target {
                 Target::Agent { .. } => self.agent_claims = self.agent_claims.saturating_sub(n),

@@ -58,6 +58,7 @@ impl Dispatcher {
                     let meta = Meta {
                         claim: Some(claim.clone()),
                         cancel: Some(cancel.clone()),
+                        recall: Some(recall.clone()),
                         bytes: claim.input.get().len(),
                         ..Meta::default()
                     };
@@ -124,7 +125,10 @@ impl Dispatcher {
         let there = claim.clone();
         let work = async move {
             tell(&node, &there, &outcome, Instant::now());
-            record(&node, &there, outcome).await
+            match record(&node, &there, outcome).await {
+                How::BrokenOff => How::Unsettled, // it has not begun
+                how => how,
+            }
         };
         ctx.spawn(
             wrap_future::<_, Self>(work)

@@ -369,7 +369,10 @@ impl Handler<Quiesce> for Dispatcher {
     fn handle(&mut self, _: Quiesce, ctx: &mut Self::Context) {
         self.draining = true;
         self.offer();
-        self.running.values().for_each(|running| running.recall.cancel());
+        // agents' lanes give theirs back themselves, in their order
+        let of_tools =
+            self.running.values().filter(|running| matches!(running.claim.target, Target::Tool(_)));
+        of_tools.for_each(|running| running.recall.cancel());
         let waiting = std::mem::take(&mut self.full).into_values().flatten().collect();
         self.give_back(waiting, ctx);
     }

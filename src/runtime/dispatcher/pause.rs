@@ -15,9 +15,11 @@ impl Dispatcher {
         if self.paused.is_empty() {
             return resumed;
         }
-        for running in self.running.values().filter(|running| self.is_paused(&running.claim)) {
-            running.recall.cancel();
-        }
+        let paused = self.running.values().filter(|running| self.is_paused(&running.claim));
+        let mut recalled: Vec<_> = paused.map(|running| (running.claim.seq, &running.recall)).collect();
+        // The newest first: of an agent's tasks that begin meanwhile none is before one that goes back.
+        recalled.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        recalled.iter().for_each(|(_, recall)| recall.cancel());
         let mut back = Vec::new();
         for (target, waiting) in std::mem::take(&mut self.full) {
             match waiting.front().is_some_and(|claim| self.is_paused(claim)) {
