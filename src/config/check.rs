@@ -11,7 +11,7 @@ use super::{
     secret::{HIDDEN, Url, without_password},
     settings::{AGENT_KEYS, AgentSettings, Hidden, Settings},
     show::{Origin, Shown},
-    supervision::{GROUP_KEYS, RESTART_KEYS},
+    supervision::{GROUP_KEYS, RESTART_KEYS, RestartOverrides},
     tasks::{TASK_KEYS, TASK_NUMBERS},
 };
 use crate::model::{
@@ -429,12 +429,15 @@ fn together(settings: &Settings) -> Vec<Found> {
         if own != all {
             terms(&section, &own, &mut found);
         }
-        let policy = settings.supervision.policy();
-        let own = over.intensity.over(policy);
-        // What is wrong for all is said once.
-        if own != policy {
-            restarts(&section, &own, &mut found);
-        }
+        // what it is laid over is the tool's own, and gives way
+        let RestartOverrides { within, backoff_min, backoff_max, .. } = over.intensity;
+        let own = RestartPolicy {
+            within: within.unwrap_or(Duration::MAX),
+            backoff_min: backoff_min.unwrap_or(Duration::ZERO),
+            backoff_max: backoff_max.unwrap_or(Duration::MAX),
+            ..RestartPolicy::default()
+        };
+        restarts(&section, &own, &mut found);
     }
     let base = settings.agent_base();
     agent("supervision", "default", &base, &mut found);

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
 use crate::{model::supervision::CrashKind, store::PoolStatus};
@@ -13,7 +12,7 @@ use crate::{model::supervision::CrashKind, store::PoolStatus};
 pub(crate) fn describe() {
     let counters = [
         ("greenroom_agent_restarts_total", "crashes of agents by what they came to"),
-        ("greenroom_tool_calls_total", "calls of tools that have ended, by outcome"),
+        ("greenroom_tool_calls_total", "calls of tools that were answered, by outcome"),
         ("greenroom_tool_crashes_total", "calls of tools that crashed, which are failed as well"),
         ("greenroom_messages_total", "messages that agents have handled, by outcome"),
         ("greenroom_task_attempts_total", "attempts of tasks that have ended, by outcome"),
@@ -136,31 +135,24 @@ pub(crate) struct Calls {
     ok: Counter,
     failed: Counter,
     crashed: Counter,
-    up: Gauge,
 }
 
 impl Calls {
     pub(crate) fn of(tool: &'static str) -> Self {
-        let up = gauge!("greenroom_tool_up", "tool" => tool);
-        up.set(1);
         Self {
             ok: counter!("greenroom_tool_calls_total", "tool" => tool, "outcome" => "ok"),
             failed: counter!("greenroom_tool_calls_total", "tool" => tool, "outcome" => "failed"),
             crashed: counter!("greenroom_tool_crashes_total", "tool" => tool),
-            up,
         }
     }
 
-    pub(crate) fn ended(&self, failed: bool) {
+    /// A call is answered.
+    pub(crate) fn answered(&self, failed: bool) {
         if failed { &self.failed } else { &self.ok }.increment(1);
     }
 
     pub(crate) fn crashed(&self) {
         self.crashed.increment(1);
-    }
-
-    pub(crate) fn is_up(&self, up: bool) {
-        self.up.set(f64::from(u8::from(up)));
     }
 }
 
@@ -208,6 +200,11 @@ impl Metrics {
         }
         gauge!("greenroom_store_up").set(f64::from(u8::from(store_up)));
         gauge!("greenroom_cache_up").set(f64::from(u8::from(cache_up)));
+    }
+
+    /// Whether a tool takes calls, set when it is looked at.
+    pub(crate) fn tool(&self, tool: &'static str, is_up: bool) {
+        gauge!("greenroom_tool_up", "tool" => tool).set(f64::from(u8::from(is_up)));
     }
 
     /// Connections to the store, set when they are looked at.

@@ -96,6 +96,7 @@ impl<M: Typed> Drop for CallEnd<M> {
             let once = self.tool.spec.effect == Effect::Once;
             let (error, crash) = broke_off("a value of its own could not be dropped".to_owned(), None, once);
             self.tool.judge(Some(crash), false, self.life);
+            self.tool.metrics.answered(true);
             if let Some(reply) = self.reply.take() {
                 answer(reply, Err(error.widen()), once);
             }
@@ -224,6 +225,7 @@ async fn run<M: Typed>(
         Left::OutOfTime => (Err(if once { AskError::Unknown } else { AskError::TimedOut }), None),
     };
     let failed = outcome.is_err();
+    tool.metrics.answered(failed);
     // Before it is answered: its caller may call again at once.
     tool.judge(crash.or_else(|| dropped.map(crash_of)), !failed, life);
     if let Some(reply) = answers.take() {

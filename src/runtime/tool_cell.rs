@@ -76,7 +76,7 @@ struct Figures {
 pub(super) struct Shared<M: Typed> {
     pub spec: Spec<M>,
     figures: Figures,
-    metrics: Calls,
+    pub metrics: Calls,
     service: Service,
     pace: Mutex<Pace>,
     /// `None`: it has not started.
@@ -165,7 +165,6 @@ impl<M: Typed> Shared<M> {
     pub(super) fn ended(&self, failed: bool) {
         let figures = &self.figures;
         figures.running.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.ended(failed);
         if failed {
             figures.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -214,7 +213,6 @@ impl<M: Typed> Shared<M> {
             within: policy.within,
         });
         if let Some(stop) = stop {
-            self.metrics.is_up(false);
             let hint = format!("its tasks wait; when the cause is mended: {}", restart_command(&subject));
             let event = Event::new(Level::Error, event::AGENT_STOPPED, subject);
             node.logger.emit(event.field("reason", stop.why.clone()).hint(hint));
@@ -234,7 +232,13 @@ impl<M: Typed> Shared<M> {
             limits.max_restarts.unwrap_or((policy.max_restarts, policy.within));
         (policy.backoff_min, policy.backoff_max) =
             limits.restart_backoff.unwrap_or((policy.backoff_min, policy.backoff_max));
-        self.spec.intensity.over(policy)
+        let own = self.spec.intensity;
+        let policy = own.over(policy);
+        // of the two the one gives way that the configuration does not set
+        match own.backoff_max {
+            Some(max) => RestartPolicy { backoff_min: policy.backoff_min.min(max), ..policy },
+            None => RestartPolicy { backoff_max: policy.backoff_max.max(policy.backoff_min), ..policy },
+        }
     }
 }
 
@@ -362,7 +366,6 @@ impl<M: Typed> AnyTool for ToolHandle<M> {
 
     fn resume(&self) -> bool {
         let was_stopped = self.shared.service.resume();
-        self.shared.metrics.is_up(true);
         self.shared.look();
         was_stopped
     }

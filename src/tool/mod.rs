@@ -93,7 +93,7 @@ pub struct Limits {
     pub heartbeat: Option<Duration>,
     /// Restart intensity: more than so many crashes in a row within this time stop the tool on this node, until an
     /// operator resumes it; `supervision.max_restarts` and `.within` when not set (10 in 60 s). The configuration may
-    /// override each of them: `[tools.NAME]`.
+    /// override each of them: `[tools.NAME] max_restarts` and `within`.
     ///
     /// A crash is a panic, and ends one call; an error or a time-out is none. A call that ends well clears the
     /// count, so that callers who send what it cannot take do not stop it for those whom it serves. Calls that ran

@@ -134,6 +134,9 @@ impl Operator {
         };
         let tasks: Vec<_> = counts.tasks.iter().map(|(s, n)| (s.name(), *n)).collect();
         node.metrics.gauges(&agents, &backlog, &tasks, node.persistence.is_up(), node.cache.health().up);
+        for (name, tool) in &node.tools {
+            node.metrics.tool(name, tool.stopped().is_none());
+        }
         if let Some(shared) = node.store.shared() {
             node.metrics.pool(&shared.pool());
         }
