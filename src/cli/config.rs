@@ -221,7 +221,9 @@ fn unset(session: &Session<'_>, key: &str, care: &Care) -> Result<(), Failure> {
     let mut asked = Asked { patch: json!({key: null}), dry_run: care.dry_run || ask, seen: None };
     let (mut document, tag) = asked.change(session)?;
     if ask {
-        let keys = keys(document.get("removed"));
+        // a node of an earlier version tells no more than what changes there
+        let known = document.get("removed").or_else(|| document.get("changed"));
+        let keys = keys(known);
         if keys.iter().any(|changed| changed != key) {
             care.confirm(&format!("unset {}?", out::plain(&keys.join(", "))))?;
         }
@@ -293,7 +295,14 @@ fn tell(document: &Value, dry_run: bool) -> Result<(), Failure> {
             text(&over, "by")
         ));
     }
-    if items("changed").is_empty() {
+    let changed: Vec<String> = items("changed").iter().map(|change| text(change, "key")).collect();
+    let removed: Vec<String> = keys(document.get("removed"));
+    let gone: Vec<&String> = removed.iter().filter(|key| !changed.contains(key)).collect();
+    for key in &gone {
+        let how = if dry_run { "would be kept no more" } else { "is kept no more" };
+        out::line(&format!("{key} {how}  # another setting is in force here"))?;
+    }
+    if changed.is_empty() && gone.is_empty() {
         out::note("nothing has changed: `config show --origin` says where each value comes from");
     }
     Ok(())
@@ -301,7 +310,8 @@ fn tell(document: &Value, dry_run: bool) -> Result<(), Failure> {
 
 fn keys(list: Option<&Value>) -> Vec<String> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
-    items.filter_map(|key| Some(key.as_str()?.to_owned())).collect()
+    let key = |item: &Value| item.as_str().or_else(|| item.get("key")?.as_str()).map(str::to_owned);
+    items.filter_map(key).collect()
 }
 
 /// Changes what the store keeps, where no node runs here. Nodes elsewhere that share it take it over.

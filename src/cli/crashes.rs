@@ -103,6 +103,8 @@ fn list(session: &Session<'_>, period: &Period, limit: &Limit) -> Result<(), Fai
 
 /// The columns before the calls.
 const INDENT: usize = 19;
+/// What is left of a call, however narrow the terminal.
+const LEAST: usize = 20;
 
 /// The report, how often it came to this, and the calls that led there: on a terminal so `wide`, each in a line, since
 /// the types in a name can make it very long.
@@ -119,7 +121,7 @@ fn told(crash: &CrashDetail, paint: Paint, wide: Option<usize>) -> String {
     for (n, line) in crash.backtrace.as_deref().unwrap_or_default().lines().enumerate() {
         let label = if n == 0 { "by  " } else { "    " };
         let line = out::plain(line);
-        let room = wide.map_or(usize::MAX, |wide| wide.saturating_sub(INDENT).max(INDENT));
+        let room = wide.map_or(usize::MAX, |wide| wide.saturating_sub(INDENT).max(LEAST));
         let line = truncate_str(&line, room, "…");
         text.push_str(&format!("\n             {}  {line}", paint.dim(label)));
     }

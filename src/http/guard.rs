@@ -29,8 +29,8 @@ use crate::model::{
     event::{self, Event, Level},
 };
 
-/// Below it stand ids of sessions.
-const SESSIONS: &str = "/api/v1/sessions/";
+/// The route of which the path ends with the id of a session.
+const SESSION: &str = "/api/v1/sessions/{id}";
 /// So many characters of a path are told in the log.
 const MAX_PATH: usize = 256;
 
@@ -55,7 +55,7 @@ pub(super) async fn front(
             .field("request", id.to_str().unwrap_or_default())
             .field("method", method)
             .field("route", route.clone())
-            .field("path", path_of(answered.request()))
+            .field("path", path_of(answered.request(), &route))
             .field_opt("who", who_of(answered.request()))
             .field_opt("by", address_of(answered.request(), ctx.settings.http.behind_proxy))
             .field("status", code)
@@ -71,7 +71,7 @@ pub(super) async fn front(
             .field("method", method)
             .field("route", route.clone())
             .field("status", code)
-            .field("path", path_of(answered.request()))
+            .field("path", path_of(answered.request(), &route))
             .field_opt("who", who_of(answered.request()))
             .field_opt("by", address_of(answered.request(), ctx.settings.http.behind_proxy));
         ctx.logger.emit(event);
@@ -96,9 +96,8 @@ pub(super) async fn front(
 
 /// The path that was asked for, cut where it is long: whom it was about. Who knows a session's id may be taken for its
 /// owner: that is not told.
-fn path_of(request: &HttpRequest) -> String {
-    let path = request.path();
-    let path = if path.starts_with(SESSIONS) { SESSIONS } else { path };
+fn path_of(request: &HttpRequest, route: &str) -> String {
+    let path = if route == SESSION { SESSION } else { request.path() };
     path.chars().take(MAX_PATH).collect()
 }
 

@@ -143,6 +143,11 @@ fn each_scope_may_what_it_says() {
     }
     refused(&read, "PUT", "/api/v1/sessions/a", "operate");
     refused(&read, "DELETE", "/api/v1/sessions/a", "operate");
+    // who knows a session's id may be taken for its owner
+    refused(&read, "PUT", "/api/v1/sessions/of-somebody", "operate");
+    refused(&read, "PUT", "/api/v1/%73essions/of-somebody", "operate");
+    let log = node.log();
+    assert!(log.contains("http.refused") && !log.contains("of-somebody"), "{log}");
     assert_eq!(operate.post("/api/v1/agents/counter/a/messages/Get").status, 200);
     assert_eq!(operate.post("/api/v1/agents/counter/a/restart").status, 202);
     for (method, path) in [

@@ -222,8 +222,12 @@ fn what_is_kept_and_overruled_here_is_asked_about_too() {
     assert_eq!(node.cli(&["config", "set", "tasks.slots", "3"]).code, 0);
     let said = at_a_terminal(&node, &["config", "unset", "tasks"], "n\n");
     assert!(said.code == 1 && said.out.contains("unset tasks.slots?"), "{said:?}");
+    let dry = node.cli(&["config", "unset", "tasks", "--dry-run"]);
+    assert!(dry.out.contains("tasks.slots would be kept no more") && !dry.err.contains("nothing"), "{dry:?}");
     let dry = node.cli(&["config", "unset", "tasks", "--dry-run", "--json"]).json();
     assert_eq!((&dry["changed"], &dry["removed"]), (&json!([]), &json!(["tasks.slots"])));
+    let said = at_a_terminal(&node, &["config", "unset", "tasks"], "y\n");
+    assert!(said.code == 0 && said.out.contains("tasks.slots is kept no more"), "{said:?}");
 }
 
 #[test]

@@ -68,5 +68,7 @@ fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
     assert_eq!((&all["count"], &all["left_out"]), (&json!(0), &json!(1)), "{all}");
     let named = count(json!({"code": "poison"}));
     assert_eq!((&named["count"], &named["left_out"]), (&json!(1), &json!(0)), "{named}");
+    let said = node.cli(&["tasks", "dead"]);
+    assert!(said.err.contains("poison: what takes its node down"), "{said:?}");
     assert!(!node.is_over());
 }

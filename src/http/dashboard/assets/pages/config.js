@@ -60,6 +60,9 @@ function read(written) {
   }
 }
 
+// Whether what is kept may be another value than the one that is shown.
+const isHidden = ({ waits, origin }) => waits || !["default", "config set", "nowhere"].includes(origin);
+
 // What is changed is the value that was seen: where somebody else has changed it meanwhile, it is told and not
 // written over, until that value has been seen too.
 function change({ key, value, origin, waits }, tag, page) {
@@ -81,10 +84,10 @@ function change({ key, value, origin, waits }, tag, page) {
           page.refresh();
           throw new Error(`Somebody has changed it meanwhile: it is ${text(seen.value)} now, from ${seen.origin}. Nothing was written; to write over that, do it again.`);
         }
-        // what waits for a restart and what is secret is not shown, and so may have been changed unseen
-        if (seen.waits || before.waits || secret) {
+        // what waits for a restart, or is overruled here, is not shown, and so may have been changed unseen
+        if (isHidden(seen) || isHidden(before)) {
           page.refresh();
-          throw new Error("Somebody has changed settings meanwhile, and may be this one: what is to be in force after a restart, and what is secret, is not shown. Nothing was written; to write over that, do it again.");
+          throw new Error("Somebody has changed settings meanwhile, and may be this one: what is to be in force after a restart, or is overruled here, is not shown. Nothing was written; to write over that, do it again.");
         }
       }
     }
