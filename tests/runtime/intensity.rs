@@ -103,11 +103,12 @@ async fn a_crash_of_a_turn_that_runs_again_stops_whom_it_must() {
     assert_eq!(soon(glass.ask(Add {})).await, Ok(1));
     // While a commit is under way, what runs behind it is not durable.
     faults.hang(true);
-    let (mut under_way, mut before) = (glass.ask(Add {}), glass.ask(Add {}));
-    assert!(
-        futures_util::poll!(&mut under_way).is_pending() && futures_util::poll!(&mut before).is_pending()
-    );
-    let (mut relapse, mut fails) = (glass.ask(Relapse {}), glass.ask(Fail {}));
+    let tried = faults.tried();
+    let mut under_way = glass.ask(Add {});
+    assert!(futures_util::poll!(&mut under_way).is_pending());
+    until("it is under way", || async { faults.tried() > tried }).await;
+    let (mut before, mut relapse, mut fails) = (glass.ask(Add {}), glass.ask(Relapse {}), glass.ask(Fail {}));
+    assert!(futures_util::poll!(&mut before).is_pending());
     assert!(futures_util::poll!(&mut relapse).is_pending() && futures_util::poll!(&mut fails).is_pending());
     until("it has run again", || async { runs.0.load(SeqCst) == 2 }).await;
     faults.hang(false);

@@ -63,6 +63,8 @@ struct Inner {
     stays: watch::Sender<bool>,
     leaving: watch::Sender<bool>,
     hangs: watch::Sender<bool>,
+    /// Commits that were tried, whatever became of them.
+    tried: AtomicUsize,
     /// Partitions that another node owns, by its URL.
     revoked: Mutex<BTreeMap<i16, String>>,
     /// Calls of [`Store::commit`] that reached the real store.
@@ -123,6 +125,7 @@ impl Default for Inner {
             stays: watch::Sender::new(false),
             leaving: watch::Sender::new(false),
             hangs: watch::Sender::new(false),
+            tried: AtomicUsize::new(0),
             revoked: Mutex::default(),
             commits: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
@@ -190,6 +193,11 @@ impl Faults {
     /// Every call waits until this is taken back.
     pub fn hang(&self, hangs: bool) {
         self.0.hangs.send_replace(hangs);
+    }
+
+    /// How many commits were tried.
+    pub fn tried(&self) -> usize {
+        self.0.tried.load(Ordering::SeqCst)
     }
 
     /// The lease is not renewed.
@@ -427,6 +435,7 @@ impl Store for Faulty {
         Ok(rows)
     }
     async fn commit(&self, boot: Uuid, units: &[Unit]) -> Result<Vec<Verdict>> {
+        self.0.tried.fetch_add(1, Ordering::SeqCst);
         if self.0.full.load(Ordering::SeqCst) {
             return Err(StoreError::Full("no room".to_owned()));
         }
