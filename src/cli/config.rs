@@ -300,7 +300,7 @@ fn tell(document: &Value, dry_run: bool) -> Result<(), Failure> {
     let gone: Vec<&String> = removed.iter().filter(|key| !changed.contains(key)).collect();
     for key in &gone {
         let how = if dry_run { "would be kept no more" } else { "is kept no more" };
-        out::line(&format!("{key} {how}  # another setting is in force here"))?;
+        out::line(&format!("{key} {how}  # what is in force here stays"))?;
     }
     if changed.is_empty() && gone.is_empty() {
         out::note("nothing has changed: `config show --origin` says where each value comes from");
