@@ -10,13 +10,7 @@ use crate::support::{Gate, World, outcome, soon, task_in, until};
 struct Work {}
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct Ping {}
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
-struct Put {
-    n: u64,
-}
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
-struct All {}
-message! { Work -> (); Ping -> (); Put -> (); All -> Vec<u64> }
+message! { Work -> (); Ping -> () }
 
 /// Works where the gate lets it.
 #[derive(Default, Serialize, Deserialize)]
@@ -49,36 +43,11 @@ impl Handler<Ping> for Quick {
     }
 }
 
-/// Keeps numbers in the order in which they came; the first of each hundred waits at the gate.
-#[derive(Default, Serialize, Deserialize)]
-struct Row {
-    numbers: Vec<u64>,
-}
-impl Agent for Row {
-    const KIND: &'static str = "row";
-    type Messages = (Put, All);
-}
-impl Handler<Put> for Row {
-    async fn handle(&mut self, put: Put, turn: &Turn<Self>) -> Result<()> {
-        if put.n.is_multiple_of(100) {
-            turn.resource::<Gate>().wait().await;
-        }
-        self.numbers.push(put.n);
-        Ok(())
-    }
-}
-impl Query<All> for Row {
-    async fn query(&self, _: All, _: &Turn<Self>) -> Result<Vec<u64>> {
-        Ok(self.numbers.clone())
-    }
-}
-
 fn program(gate: &Gate) -> greenroom::Builder {
     let (flood, single) = (gate.clone(), gate.clone());
     Runtime::builder()
         .agent::<Slow>()
         .agent::<Quick>()
-        .agent::<Row>()
         .resource(gate.clone())
         .tool_fn("flood", Effect::Pure, move |_: Work, _| {
             let gate = flood.clone();
@@ -239,25 +208,4 @@ async fn a_paused_kind_starts_nothing_and_what_runs_goes_on() {
     }
     assert!(operator.pause_kind("nobody", true).await.is_err());
     assert!(operator.pause_kind("tool:nobody", true).await.is_err());
-}
-
-/// What had not begun goes back while the agent works on: none of it may be overtaken by what was accepted later.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pause_does_not_mix_up_the_tasks_of_an_agent() {
-    let (world, gate) = start(&[]).await;
-    let (handle, row) = (world.handle(), world.handle().agent::<Row>("r"));
-    for round in 0..5 {
-        let mut last = None;
-        for n in 0..100 {
-            last = Some(soon(row.submit(Put { n: round * 100 + n })).await.unwrap());
-        }
-        gate.arrival().await;
-        gate.open(1);
-        for paused in [true, false] {
-            soon(handle.operator().pause_kind("row", paused)).await.unwrap();
-        }
-        task_in(&handle, last.unwrap(), "succeeded").await;
-    }
-    let numbers = soon(row.ask(All {})).await.unwrap();
-    assert!(numbers.iter().copied().eq(0..500), "{numbers:?}");
 }
