@@ -21,6 +21,11 @@ use uuid::Uuid;
 
 use super::{event::Level, id::TaskId, task::ClaimId};
 
+/// At most so many calls a task function makes over its life: asks, submissions and waits for signals among them. Each
+/// run of it reads them all.
+pub const MAX_CALLS: usize = 20_000;
+/// No more is recorded of it when its answers and signals have so many bytes.
+pub const MAX_JOURNAL_BYTES: usize = 64 << 20;
 /// At most so many signals of one task are kept that have answered no wait of it yet.
 pub const MAX_SIGNALS: usize = 1_000;
 /// The longest name of a signal, in bytes.
@@ -48,6 +53,16 @@ pub struct Entry {
     pub optional: bool,
     /// `None`: it was begun, and must not be made twice.
     pub answer: Option<Answer>,
+}
+
+impl Entry {
+    /// How long its answer is, where that was not a signal's.
+    fn bytes(&self) -> usize {
+        match &self.answer {
+            Some(Answer::Reply(body) | Answer::Refused(body)) => body.get().len(),
+            Some(Answer::Signal { .. } | Answer::TimedOut) | None => 0,
+        }
+    }
 }
 
 /// What a call came to, as it is recorded.
@@ -141,6 +156,11 @@ pub enum Known {
         /// What was recorded.
         recorded: String,
     },
+    /// It would be one too many.
+    TooLong {
+        /// What there is too much of.
+        what: String,
+    },
 }
 
 /// A call's identity, and what is known of it.
@@ -185,6 +205,9 @@ pub struct Replay {
     signals: Vec<Signal>,
     /// Signals that have answered a wait.
     taken: HashSet<Uuid>,
+    /// How many calls were made in this run, and how many bytes are recorded or were sent.
+    calls: usize,
+    bytes: usize,
 }
 
 impl Replay {
@@ -195,7 +218,9 @@ impl Replay {
             Some(Answer::Signal { id, .. }) => Some(id),
             _ => None,
         });
+        let sent = signals.iter().map(|signal| signal.body.get().len());
         Self {
+            bytes: entries.iter().map(Entry::bytes).chain(sent).sum(),
             taken: taken.collect(),
             places: entries.iter().map(|e| ((e.target.clone(), e.ordinal), e.call)).collect(),
             entries: entries.into_iter().map(|e| (e.call, e)).collect(),
@@ -209,6 +234,7 @@ impl Replay {
     pub fn call(&mut self, target: &str, hash: [u8; 16]) -> Made {
         let again = self.free.get_mut(&hash).and_then(Vec::pop);
         let (occurrence, ordinal) = again.unwrap_or_else(|| {
+            self.calls += 1;
             let occurrence = next(self.equal.entry(hash).or_default());
             (occurrence, next(self.made.entry(target.to_owned()).or_default()))
         });
@@ -224,16 +250,34 @@ impl Replay {
                 Some(_) => {
                     Known::Diverged { recorded: format!("call {ordinal} to {target} had another input") }
                 }
-                None => Known::New,
+                None => self.room_for_one(),
             },
         };
         Made { call, ordinal, known, optional: self.is_astray() }
     }
 
+    fn room_for_one(&self) -> Known {
+        let what = match () {
+            () if self.calls > MAX_CALLS => format!("it has made {MAX_CALLS} calls"),
+            () if self.bytes > MAX_JOURNAL_BYTES => {
+                format!("more than {} MiB are recorded of it", MAX_JOURNAL_BYTES >> 20)
+            }
+            () => return Known::New,
+        };
+        Known::TooLong {
+            what: format!(
+                "{what}, which is as much as a task function may: let child tasks do a part of it each"
+            ),
+        }
+    }
+
     /// A call as it is to be recorded.
-    pub fn entry(&self, made: &Made, target: &str, answer: Option<Answer>) -> Entry {
+    pub fn entry(&mut self, made: &Made, target: &str, answer: Option<Answer>) -> Entry {
         let optional = made.optional || self.is_astray();
-        Entry { call: made.call, target: target.to_owned(), ordinal: made.ordinal, optional, answer }
+        let entry =
+            Entry { call: made.call, target: target.to_owned(), ordinal: made.ordinal, optional, answer };
+        self.bytes += entry.bytes();
+        entry
     }
 
     /// Whether a rerun may go another way from here: something came to nothing, and was not made good.
@@ -381,6 +425,7 @@ mod tests {
             Known::Answered(Answer::Reply(body)) => body.get().to_owned(),
             Known::New => "new".to_owned(),
             Known::Diverged { .. } => "diverged".to_owned(),
+            Known::TooLong { .. } => "too long".to_owned(),
             other => format!("{other:?}"),
         };
         calls.iter().map(answer).collect()
@@ -455,6 +500,42 @@ mod tests {
         assert_eq!(entries[0].call, failed.call);
         let mut again = Replay::of(Journal { entries, ..Journal::default() });
         assert_eq!(answers(&mut again, &[("tool:a", 1), ("tool:a", 1), ("tool:a", 1)]), ["1", "1", "new"]);
+    }
+
+    #[test]
+    fn a_function_makes_so_many_calls_and_no_more_in_all_its_runs() {
+        let calls: Vec<_> = (0..MAX_CALLS).map(|n| ("tool:a", u8::try_from(n % 251).unwrap())).collect();
+        let mut first = Replay::default();
+        let (half, rest) = calls.split_at(MAX_CALLS / 2);
+        let mut entries = run(&mut first, half);
+        let failed = first.call("tool:a", hash(251));
+        first.failed(failed.call, failed.ordinal);
+        entries.extend(run(&mut first, &[("tool:a", 251)]));
+        entries.extend(run(&mut first, &rest[1..]));
+        assert_eq!(answers(&mut first, &[("tool:b", 1)]), ["too long"]);
+        let mut again = Replay::of(Journal { entries, ..Journal::default() });
+        let all = [half, &[("tool:a", 251)], &rest[1..], &[("tool:b", 1)]].concat();
+        assert_eq!(answers(&mut again, &all).last().unwrap(), "too long");
+    }
+
+    #[test]
+    fn no_more_is_recorded_than_a_rerun_can_read() {
+        let long = || raw(&format!("\"{}\"", "x".repeat(MAX_JOURNAL_BYTES / 2)));
+        let signals = vec![Signal { id: Uuid::now_v7(), name: "go".into(), body: long() }];
+        let mut first = Replay::of(Journal { signals: signals.clone(), ..Journal::default() });
+        let made = first.call("wait go", hash(1));
+        let signal = Some(Answer::Signal { id: signals[0].id, body: long() });
+        let mut entries = vec![first.entry(&made, "wait go", signal)];
+        let made = first.call("tool:a", hash(1));
+        assert!(matches!(made.known, Known::New), "a signal counts once");
+        entries.push(first.entry(&made, "tool:a", Some(Answer::Reply(long()))));
+        assert_eq!(answers(&mut first, &[("tool:a", 2)]), ["too long"]);
+        let mut again = Replay::of(Journal { entries, signals, waits: Vec::new() });
+        assert!(
+            matches!(again.call("tool:a", hash(1)).known, Known::Answered(_)),
+            "what is recorded is answered"
+        );
+        assert_eq!(answers(&mut again, &[("tool:a", 2)]), ["too long"]);
     }
 
     #[test]

@@ -218,6 +218,7 @@ async fn run<M: Typed>(
         }
         Left::Halted(Halt::Unknown) => (Err(AskError::Unknown), None),
         Left::Halted(Halt::Diverged(how)) => (Err(AskError::Diverged(how)), None),
+        Left::Halted(Halt::TooLong(what)) => (Err(AskError::TooLarge(what)), None),
         Left::Ended(Err((message, site))) => {
             let (error, crash) = broke_off(message, site, once);
             (Err(error.widen()), Some(crash))

@@ -40,6 +40,8 @@ pub(crate) enum Halt {
     Unknown,
     /// It asks for something else than it did before.
     Diverged(String),
+    /// It asks for more than can be recorded.
+    TooLong(String),
     /// Its claim is not its node's any more, or the node ends.
     Over,
 }
@@ -186,19 +188,15 @@ impl Course {
         asked: Asked<'_>,
         make: impl FnOnce(String) -> F,
     ) -> Reply<M> {
-        let flight = self.begin();
         let Asked { target, input, once } = asked;
-        let made = self.made(target, input).await;
+        let (flight, made) = self.made(target, input).await;
         match &made.known {
-            Known::New => {}
             Known::Answered(answer) => {
                 flight.end();
                 return recorded::<M>(target, answer);
             }
             Known::Begun => return self.leave(flight, Halt::Unknown).await,
-            Known::Diverged { recorded } => {
-                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
-            }
+            _ => {}
         }
         if once {
             if !self.open_once() {
@@ -244,8 +242,7 @@ impl Course {
         mut task: NewTask,
         key: Option<Key>,
     ) -> Result<TaskId, AskError> {
-        let mut flight = self.begin();
-        let made = self.made(asked.target, asked.input).await;
+        let (mut flight, made) = self.made(asked.target, asked.input).await;
         task.id = self.task.of_call(made.call.hash, made.call.occurrence);
         match &made.known {
             Known::Answered(Answer::Reply(id)) => {
@@ -256,10 +253,7 @@ impl Course {
                 flight.end();
                 return Ok(task.id);
             }
-            Known::Diverged { recorded } => {
-                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
-            }
-            Known::New => {}
+            _ => {}
         }
         let submission = Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key };
         flight.place = Some((made.call, made.ordinal));
@@ -285,8 +279,7 @@ impl Course {
         asked: Asked<'_>,
         mut tasks: Vec<NewTask>,
     ) -> Result<(TaskId, Vec<TaskId>), AskError> {
-        let mut flight = self.begin();
-        let made = self.made(asked.target, asked.input).await;
+        let (mut flight, made) = self.made(asked.target, asked.input).await;
         let batch = self.task.of_call(made.call.hash, made.call.occurrence);
         for (n, task) in (1..).zip(&mut tasks) {
             task.id = batch.of_call(made.call.hash, n);
@@ -298,10 +291,7 @@ impl Course {
                 flight.end();
                 return Ok((batch, ids));
             }
-            Known::Diverged { recorded } => {
-                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
-            }
-            Known::New => {}
+            _ => {}
         }
         flight.place = Some((made.call, made.ordinal));
         if !tasks.is_empty() {
@@ -324,20 +314,13 @@ impl Course {
         &self,
         task: TaskId,
     ) -> Result<Outcome<M::Reply, M::Error>, AskError> {
-        let flight = self.begin();
         let target = format!("outcome {task}");
-        let made = self.made(&target, "").await;
+        let (flight, made) = self.made(&target, "").await;
         let unreadable =
             |e| AskError::Failed(Fault::new(format!("the outcome of task {task} cannot be read: {e}")));
-        match &made.known {
-            Known::Answered(Answer::Reply(body)) => {
-                flight.end();
-                return read(body).map_err(unreadable);
-            }
-            Known::Diverged { recorded } => {
-                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
-            }
-            Known::New | Known::Answered(_) | Known::Begun => {}
+        if let Known::Answered(Answer::Reply(body)) = &made.known {
+            flight.end();
+            return read(body).map_err(unreadable);
         }
         let found = match self.host.task(task).await.map(Outcome::of).transpose().map_err(unreadable) {
             Ok(Some(Some(outcome))) => to_raw_value(&outcome).map(|body| (outcome, body)).map_err(unreadable),
@@ -362,20 +345,13 @@ impl Course {
     /// Waits for the next signal of this name that has answered no wait before; `None`: not in time.
     pub(super) async fn wait(&self, name: &str, until: Option<Timestamp>) -> Option<Box<RawValue>> {
         let target = format!("wait {name}");
-        let flight = self.begin();
-        let made = self.made(&target, "").await;
-        match &made.known {
-            Known::Answered(answer) => {
-                flight.end();
-                return match answer {
-                    Answer::Signal { body, .. } => Some(body.clone()),
-                    _ => None,
-                };
-            }
-            Known::Diverged { recorded } => {
-                return self.leave(flight, Halt::Diverged(recorded.clone())).await;
-            }
-            Known::New | Known::Begun => {}
+        let (flight, made) = self.made(&target, "").await;
+        if let Known::Answered(answer) = &made.known {
+            flight.end();
+            return match answer {
+                Answer::Signal { body, .. } => Some(body.clone()),
+                _ => None,
+            };
         }
         let now = crate::clock::now();
         let awaited = self.replay().await.lock().await_signal(name, made.call.occurrence, until, now);
@@ -413,9 +389,17 @@ impl Course {
         self.stop(why).await
     }
 
-    async fn made(&self, target: &str, input: &str) -> Made {
+    /// Another call, and what is known of it. A function that must not make it stops here.
+    async fn made(&self, target: &str, input: &str) -> (Flight<'_>, Made) {
+        let flight = self.begin();
         let hash = request_hash(target, input);
-        self.replay().await.lock().call(target, hash)
+        let made = self.replay().await.lock().call(target, hash);
+        let why = match &made.known {
+            Known::Diverged { recorded } => Halt::Diverged(recorded.clone()),
+            Known::TooLong { what } => Halt::TooLong(what.clone()),
+            _ => return (flight, made),
+        };
+        self.leave(flight, why).await
     }
 
     async fn replay(&self) -> &Mutex<Replay> {

@@ -534,6 +534,44 @@ async fn enters(call: &Call, text: &str) -> Result<u64> {
     Ok(call.agent::<Ledger>("l").ask(Enter { text: text.into() }).await?)
 }
 
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct Fill {
+    n: usize,
+}
+message! { Fill -> String }
+
+/// Answers with 8 MiB.
+struct Bulk;
+impl Tool for Bulk {
+    const NAME: &'static str = "bulk";
+    const EFFECT: Effect = Effect::Pure;
+    type Input = Fill;
+    async fn run(&self, _: Fill, _: &Call) -> Result<String> {
+        Ok("x".repeat(8 << 20))
+    }
+}
+
+/// Each of its runs would have to read it all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_of_which_too_much_would_be_recorded_fails_for_good() {
+    let stage = Stage::default();
+    let endless = tool(&stage, |_, call, stage| async move {
+        for n in 0.. {
+            call.call::<Bulk>(Fill { n }).await?;
+            stage.gate.note("filled");
+        }
+        Ok(Value::Null)
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool(Bulk).tool_fn("endless", Effect::Idempotent, endless)).await;
+    let id = world.submits("endless", |_| {}).await;
+    let task = world.ends(id).await;
+    let error = task.error.unwrap();
+    assert_eq!((&*error.code, task.attempt), ("too_large", 1));
+    assert!(error.message.contains("more than 64 MiB are recorded of it"), "{}", error.message);
+    assert_eq!(stage.gate.count("filled"), 8);
+}
+
 /// Whichever target it turns to in its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rerun_that_ends_without_what_was_recorded_stops() {

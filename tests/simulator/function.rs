@@ -123,9 +123,9 @@ impl Process {
                     let error = error("outcome_unknown");
                     return self.function_ended(world, id, FinishOutcome::OutcomeUnknown { error });
                 }
-                Known::Diverged { recorded } => {
-                    let recorded = recorded.clone();
-                    world.ledger.must(false, || format!("a function goes another way: {recorded}"));
+                Known::Diverged { recorded: why } | Known::TooLong { what: why } => {
+                    let why = why.clone();
+                    world.ledger.must(false, || format!("a function goes another way: {why}"));
                     return;
                 }
                 Known::New | Known::Begun => {}
