@@ -139,6 +139,7 @@ pub(super) struct ArchivedRow {
     pub(super) idempotency_key: Option<String>,
     pub(super) node: Option<Id>,
     pub(super) created_at: Micros,
+    pub(super) started_at: Option<Micros>,
     pub(super) finished_at: Micros,
     pub(super) error: Option<Vec<u8>>,
     pub(super) input: Vec<u8>,

@@ -1,5 +1,7 @@
 //! What rows tell beside themselves: counters, dooms, histories.
 
+use jiff::Timestamp;
+
 use super::{
     Counts, Doom, StoredStatus,
     rows::status_of,
@@ -49,6 +51,12 @@ pub(super) fn untold_end(doom: Doom) -> Option<&'static str> {
 /// What is written in the history of a dead letter that a person dismisses.
 pub(super) const DISMISSED: &str = "an operator dismissed the dead letter";
 
+/// What is written in the history of a task that was broken off.
+pub(super) const BROKEN_OFF: &str = "its node went down";
+
+/// How the history of a task tells that an attempt began.
+pub(super) const STARTED: &str = "started";
+
 /// A line of a task's history as it is stored: when, what, attempt, node, detail.
 pub(super) type WrittenEvent = (Micros, String, i64, Option<Id>, Option<String>);
 
@@ -70,7 +78,10 @@ pub(super) fn told(view: &TaskView, written: Vec<WrittenEvent>) -> Vec<TaskEvent
         node: node.map(|n| n.0.to_string()),
         detail,
     }));
-    events.extend(view.started_at.map(|at| told(at, "started", view.attempt)));
+    // Written down where the attempt has ended, and was not the last one.
+    let is_written = |at: &Timestamp| events.iter().any(|e| e.at == *at && e.event == STARTED);
+    let started = view.started_at.filter(|at| !is_written(at));
+    events.extend(started.map(|at| told(at, STARTED, view.attempt)));
     if !ended_by_note {
         let why = view.error.as_ref().map(|e| e.message.clone());
         events.extend(

@@ -212,6 +212,9 @@ rules! {
         let left = w.view(fresh).await;
         assert_eq!((left.expires_at, left.attempt, left.started_at), (None, 0, None));
         let accepted = left.created_at;
+        let told = w.store.history(fresh).await.unwrap();
+        let told: Vec<_> = told.iter().map(|line| (line.event.as_str(), line.attempt)).collect();
+        assert_eq!(told, [("accepted", 0), ("started", 1), ("broken_off", 1)]);
         let again = w.store.claim(w.boot, &request).await.unwrap();
         assert_eq!(again.len(), 3);
         for again in again {

@@ -208,7 +208,7 @@ rules! {
         let journal = w.store.journal(claimed.id).await.unwrap();
         let sent: Vec<_> = journal.signals.iter().map(|s| (&*s.name, s.body.get())).collect();
         assert_eq!(sent, [("other", "1"), ("go", r#"{"by":"me"}"#)]);
-        assert_eq!(w.events(claimed.id).await, ["accepted", "waiting", "signalled", "signalled", "started"]);
+        assert_eq!(w.events(claimed.id).await, ["accepted", "started", "waiting", "signalled", "signalled", "started"]);
         w.must(ending(&again[1], ok())).await;
         assert_eq!(w.sends(claimed.id, &go).await, Some(SignalFound::Final(TaskState::Succeeded)));
         assert_eq!(w.sends(TaskId::fresh(), &go).await, None);

@@ -6,7 +6,7 @@ use greenroom::{
     model::{
         id::{AgentId, Target},
         snapshot,
-        task::{NewTask, Notify, OnParentFailed, TaskError, TaskState},
+        task::{NewTask, Notify, OnParentFailed, TaskError, TaskEvent, TaskState},
     },
     store::{
         self, AgentFilter, FinishOutcome, KeyWrite, Past, SeenState, StoreError, StoreOptions, StoredStatus,
@@ -173,12 +173,32 @@ rules! {
         let again = w.claim(1).await.pop().unwrap();
         w.store.cancel(again.id).await.unwrap();
         w.must(ending(&again, failed())).await;
+        let seen = w.store.history(claimed.id).await.unwrap();
+        let events = |told: &[TaskEvent]| told.iter().map(|e| (e.event.clone(), e.attempt)).collect::<Vec<_>>();
+        let expected = [
+            ("accepted", 0),
+            ("started", 1),
+            ("retry", 1),
+            ("started", 2),
+            ("rescued", 2),
+            ("started", 3),
+            ("cancel_requested", 3),
+            ("failed", 3),
+        ];
+        let expected = expected.map(|(event, attempt)| (event.to_owned(), attempt));
+        assert_eq!(events(&seen), expected);
+        assert_eq!(seen[2].detail.as_deref(), Some("busy"));
+        assert_eq!(seen[7].detail.as_deref(), Some("it does not work"));
+        // What a person undoes is still told.
+        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+        let once_more = w.claim(1).await.pop().unwrap();
+        w.must(ending(&once_more, ok())).await;
         let told = w.store.history(claimed.id).await.unwrap();
-        let events: Vec<&str> = told.iter().map(|e| e.event.as_str()).collect();
-        assert_eq!(events, ["accepted", "retry", "rescued", "started", "cancel_requested", "failed"]);
-        assert_eq!(told[1].detail.as_deref(), Some("busy"));
-        assert_eq!(told[5].detail.as_deref(), Some("it does not work"));
-        assert_eq!(told[3].attempt, 3);
+        let more = [("retried", 3), ("started", 1), ("succeeded", 1)].map(|(event, attempt)| (event.to_owned(), attempt));
+        assert_eq!(events(&told), [&expected[..], &more[..]].concat());
+        for (before, now) in seen.iter().zip(&told) {
+            assert_eq!((before.at, &before.detail, &before.node), (now.at, &now.detail, &now.node));
+        }
         assert_eq!(w.store.history(task("x").id).await.unwrap().len(), 0);
     }
 

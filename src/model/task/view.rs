@@ -137,7 +137,8 @@ pub struct TaskEvent {
     /// When.
     #[serde(serialize_with = "crate::model::units::moment")]
     pub at: Timestamp,
-    /// `accepted`, `started`, `retry`, `rescued`, `cancelled`, `succeeded`, …
+    /// `accepted`, `started` (each attempt), `retry`, `waiting`, `signalled`, `broken_off`, `rescued`, `retried`,
+    /// `cancelled`, `failed`, `succeeded`, …
     pub event: String,
     /// The attempt.
     pub attempt: u32,

@@ -111,14 +111,20 @@ impl State {
         for (id, claim) in claims {
             let known = self.hot.get_mut(id).filter(|task| task.is_claimed(boot));
             if let Some(task) = known.filter(|task| task.claim == *claim) {
+                let (attempt, started_at) = (task.attempt, task.started_at);
+                let is_broken_off = begun && task.partition < 0;
                 task.state = TaskState::Ready;
                 task.attempt -= 1;
                 task.started_at = task.started_at.filter(|_| task.attempt > 0);
-                if begun && task.partition < 0 {
+                if is_broken_off {
                     task.new.run_at.get_or_insert(task.created_at);
                     task.new.expires_at = None;
                 }
                 task.let_go();
+                if is_broken_off {
+                    self.began(*id, started_at, attempt, Some(boot));
+                    self.event(*id, "broken_off", attempt, Some(boot), Some(told::BROKEN_OFF));
+                }
             }
         }
     }

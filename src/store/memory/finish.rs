@@ -36,6 +36,7 @@ impl State {
             return Err(Refusal::ClaimLost(id));
         };
         let (from, attempt, note) = (task.state, task.attempt, finish.note.as_deref());
+        let (started_at, node) = (task.started_at, task.node);
         let to = next(from, input_of(&finish.outcome, finish.guard, from)).map_err(bad)?;
         task.state = to;
         let told = match &finish.outcome {
@@ -76,6 +77,9 @@ impl State {
             return self.archive(id);
         }
         let event = if to == TaskState::Scheduled { "retry" } else { to.name() };
+        if from == TaskState::Running && to != TaskState::Parked {
+            self.began(id, started_at, attempt, node);
+        }
         self.event(id, event, attempt, Some(boot), told);
         Ok(())
     }

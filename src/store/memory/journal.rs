@@ -92,7 +92,7 @@ impl State {
             written.waits.push((Wait { until, seen: 0, ..wait.clone() }, true));
         }
         let Some(task) = self.hot.get_mut(&id) else { return Ok(()) };
-        let attempt = task.attempt;
+        let (attempt, started_at, node) = (task.attempt, task.started_at, task.node);
         task.state = step(task.state, TaskInput::WaitFor)?;
         task.attempt -= 1;
         task.new.expires_at = None;
@@ -103,6 +103,7 @@ impl State {
         let mut names: Vec<&str> = write.waits.iter().map(|wait| &*wait.name).collect();
         names.sort_unstable();
         names.dedup();
+        self.began(id, started_at, attempt, node);
         self.event(id, "waiting", attempt, None, Some(&format!("for {}", names.join(", "))));
         Ok(())
     }

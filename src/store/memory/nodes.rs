@@ -147,8 +147,9 @@ impl State {
             task.state = next(task.state, TaskInput::Lost).map_err(|e| StoreError::Corrupt(e.to_string()))?;
             task.lost += 1;
             task.lost_alone += u32::from(task.alone);
-            let (attempt, node) = (task.attempt, task.node);
+            let (attempt, started_at, node) = (task.attempt, task.started_at, task.node);
             task.let_go();
+            self.began(*id, started_at, attempt, node);
             self.event(*id, "rescued", attempt, node, Some("its node ended without a word"));
         }
         Ok(lost.len() as u64)

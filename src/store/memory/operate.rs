@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::state::{Agent, State};
+use super::{
+    state::{Agent, State},
+    task::Task,
+};
 use crate::{
     model::{
         id::{AgentId, Target, TaskId},
@@ -10,7 +13,7 @@ use crate::{
     },
     store::{
         AgentRow, CancelFound, StoreError, StoredStatus,
-        told::DISMISSED,
+        told::{self, DISMISSED},
         values::{Micros, micros},
     },
 };
@@ -130,6 +133,9 @@ impl State {
         let known = self.task(id)?.clone();
         let Ok(to) = next(known.state, TaskInput::RetryByPerson) else { return Some(Err(known.state)) };
         let (attempt, ended) = (known.attempt, known.state.is_final());
+        if ended {
+            self.ended_at(&known);
+        }
         let mut task = known;
         task.seq = self.next_seq();
         task.state = to;
@@ -191,14 +197,22 @@ impl State {
             return false;
         };
         let Ok(to) = next(task.state, TaskInput::Dismissed) else { return false };
-        let (failed, attempt, node) = (task.finished_at.replace(now), task.attempt, task.node);
-        let why = task.error.as_ref().map(|error| error.message.clone());
-        task.state = to;
-        if let Some(at) = failed.map(micros).filter(|at| !self.has_event(seen.id, "failed", *at)) {
-            self.event_at(seen.id, at, "failed", attempt, node, why.as_deref());
-        }
-        self.event(seen.id, to.name(), attempt, None, Some(DISMISSED));
+        let was = task.clone();
+        (task.state, task.finished_at) = (to, Some(now));
+        self.ended_at(&was);
+        self.event(seen.id, to.name(), was.attempt, None, Some(DISMISSED));
         true
+    }
+
+    /// Writes down when its last attempt began, and when and why it had ended, unless that is written.
+    fn ended_at(&mut self, task: &Task) {
+        let why = task.error.as_ref().map(|error| error.message.as_str());
+        let lines = [(task.started_at, told::STARTED, None), (task.finished_at, task.state.name(), why)];
+        for (at, event, detail) in lines {
+            if let Some(at) = at.map(micros).filter(|at| !self.has_event(task.new.id, event, *at)) {
+                self.event_at(task.new.id, at, event, task.attempt, task.node, detail);
+            }
+        }
     }
 
     fn has_event(&self, task: TaskId, event: &str, at: Micros) -> bool {

@@ -26,7 +26,7 @@ use crate::{
     store::{
         AgentRow, KeptSettings, KeyRow, StoreOptions,
         history::History,
-        told::WrittenEvent,
+        told::{self, WrittenEvent},
         values::{Id, Micros, micros, moment},
     },
 };
@@ -210,7 +210,14 @@ impl State {
         self.event_at(task, micros(self.now), event, attempt, node, detail);
     }
 
-    /// The same, of what happened at another moment.
+    /// When an attempt began that ends now and is not the last one.
+    pub(super) fn began(&mut self, task: TaskId, at: Option<Timestamp>, attempt: u32, node: Option<Uuid>) {
+        if let Some(at) = at {
+            self.event_at(task, micros(at), told::STARTED, attempt, node, None);
+        }
+    }
+
+    /// A line in a task's history, of what happened at another moment.
     pub(super) fn event_at(
         &mut self,
         task: TaskId,

@@ -62,6 +62,7 @@ const ALL: &[(&str, &str)] = &[
         "00000000000026_broken_off",
         include_str!("../../../migrations/postgres/00000000000026_broken_off/up.sql"),
     ),
+    ("00000000000027_attempts", include_str!("../../../migrations/postgres/00000000000027_attempts/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.

@@ -98,24 +98,24 @@ impl Writer {
                     .filter(dsl::state.eq(RUNNING))
                     .filter(dsl::claim.eq(*claim))
                     .filter(dsl::node.eq(Id(boot)));
-                let given = diesel::update(mine)
+                let found = mine
+                    .select((dsl::rowid, dsl::attempt, dsl::started_at, dsl::cancel, dsl::partition))
+                    .first::<(i64, i64, Option<Micros>, bool, i16)>(tx.conn)
+                    .optional()
+                    .map_err(|e| error::of_statement(&e))?;
+                let Some((rowid, attempt, started_at, cancel, partition)) = found else { continue };
+                diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
                     .set((
                         dsl::state.eq(READY),
-                        dsl::attempt.eq(dsl::attempt - 1),
+                        dsl::attempt.eq(attempt - 1),
                         dsl::started_at.eq(started_before()),
                         dsl::node.eq(None::<Id>),
                         dsl::alone.eq(false),
                     ))
-                    .returning((dsl::rowid, dsl::cancel, dsl::partition))
-                    .get_result::<(i64, bool, i16)>(tx.conn)
-                    .optional()
+                    .execute(tx.conn)
                     .map_err(|e| error::of_statement(&e))?;
-                let Some((rowid, cancel, partition)) = given else { continue };
                 if begun && partition < 0 {
-                    let since = sql::<Nullable<Moment>>("coalesce(run_at, created_at)");
-                    diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
-                        .set((dsl::run_at.eq(since), dsl::expires_at.eq(None::<Micros>)))
-                        .execute(tx.conn)
+                    tx.broken_off(boot, rowid, *id, (attempt, started_at))
                         .map_err(|e| error::of_statement(&e))?;
                 }
                 tx.deltas.task(TaskState::Running, -1);
@@ -239,6 +239,23 @@ impl<'r> Choice<'r> {
 }
 
 impl Tx<'_> {
+    /// What has begun and goes back does not expire, and could run as of its acceptance.
+    fn broken_off(
+        &mut self,
+        boot: Uuid,
+        rowid: i64,
+        task: TaskId,
+        (attempt, started_at): (i64, Option<Micros>),
+    ) -> QueryResult<()> {
+        use greenroom_tasks::dsl;
+        let since = sql::<Nullable<Moment>>("coalesce(run_at, created_at)");
+        diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+            .set((dsl::run_at.eq(since), dsl::expires_at.eq(None::<Micros>)))
+            .execute(self.conn)?;
+        self.began(Id::from(task), started_at, attempt, Some(boot))?;
+        self.event(Id::from(task), "broken_off", attempt, Some(boot), Some(told::BROKEN_OFF))
+    }
+
     pub(super) fn doom(&mut self, rowid: i64, lane: i16) -> QueryResult<()> {
         use greenroom_tasks::dsl;
         diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))

@@ -91,10 +91,10 @@ impl Tx<'_> {
         use greenroom_tasks::dsl;
         let id = Id::from(finish.task);
         let lost = || Refusal::ClaimLost(finish.task);
-        let (from, attempt, cancel, partition) = dsl::greenroom_tasks
+        let (from, attempt, started_at, cancel, partition) = dsl::greenroom_tasks
             .filter(dsl::id.eq(id))
-            .select((dsl::state, dsl::attempt, dsl::cancel, dsl::partition))
-            .first::<(i16, i64, bool, i16)>(self.conn)
+            .select((dsl::state, dsl::attempt, dsl::started_at, dsl::cancel, dsl::partition))
+            .first::<(i16, i64, Option<Micros>, bool, i16)>(self.conn)
             .optional()?
             .ok_or_else(lost)?;
         let from = rows::state_of(from)?;
@@ -153,6 +153,9 @@ impl Tx<'_> {
             FinishOutcome::OutcomeUnknown { error } => ("outcome_unknown", Some(error.message.as_str())),
             _ => ("parked", None),
         };
+        if from == TaskState::Running && event != "parked" {
+            self.began(id, started_at, attempt, Some(boot))?;
+        }
         self.event(id, event, attempt, Some(boot), finish.note.as_deref().or(message))?;
         Ok(())
     }

@@ -134,25 +134,28 @@ impl Tx<'_> {
         let to = step(TaskState::Running, TaskInput::WaitFor)?;
         let to = if come { step(to, TaskInput::Signalled)? } else { to };
         let seq = if come { Some(self.next_seq()?) } else { None };
-        let attempt = diesel::update(dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid)))
+        let row = dsl::greenroom_tasks.filter(dsl::rowid.eq(rowid));
+        let running = row.select((dsl::attempt, dsl::started_at, dsl::node));
+        let (attempt, started_at, node) = running.first::<(i64, Option<Micros>, Option<Id>)>(self.conn)?;
+        diesel::update(row)
             .set((
                 dsl::state.eq(to as i16),
                 seq.map(|seq| (dsl::seq.eq(seq), dsl::run_at.eq(self.now))),
                 // It has started in time.
                 dsl::expires_at.eq(None::<Micros>),
-                dsl::attempt.eq(dsl::attempt - 1),
+                dsl::attempt.eq(attempt - 1),
                 dsl::node.eq(None::<Id>),
                 dsl::alone.eq(false),
                 cancel.then_some(dsl::lane.eq(lane::CANCELLED)),
             ))
-            .returning(dsl::attempt)
-            .get_result::<i64>(self.conn)?;
+            .execute(self.conn)?;
         self.deltas.task(TaskState::Running, -1);
         self.deltas.task(to, 1);
         let mut names: Vec<&str> = write.waits.iter().map(|wait| &*wait.name).collect();
         names.sort_unstable();
         names.dedup();
-        self.event(id, "waiting", attempt + 1, None, Some(&format!("for {}", names.join(", "))))?;
+        self.began(id, started_at, attempt, node.map(|n| n.0))?;
+        self.event(id, "waiting", attempt, None, Some(&format!("for {}", names.join(", "))))?;
         Ok(())
     }
 

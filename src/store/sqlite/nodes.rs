@@ -129,10 +129,11 @@ impl Tx<'_> {
                 dsl::alone,
                 dsl::cancel,
                 dsl::node,
+                dsl::started_at,
             ))
-            .load::<(Id, i64, i16, i64, i64, bool, bool, Option<Id>)>(self.conn)?;
+            .load::<(Id, i64, i16, i64, i64, bool, bool, Option<Id>, Option<Micros>)>(self.conn)?;
         let rescued = running.len() as u64;
-        for (id, rowid, mut lane, attempt, lost, alone, cancel, node) in running {
+        for (id, rowid, mut lane, attempt, lost, alone, cancel, node, started_at) in running {
             if cancel {
                 lane = lane::CANCELLED;
             } else if lost + 1 >= SUSPECT_FROM {
@@ -148,7 +149,9 @@ impl Tx<'_> {
                     dsl::node.eq(None::<Id>),
                 ))
                 .execute(self.conn)?;
-            self.event(id, "rescued", attempt, node.map(|n| n.0), Some("its node ended without a word"))?;
+            let node = node.map(|n| n.0);
+            self.began(id, started_at, attempt, node)?;
+            self.event(id, "rescued", attempt, node, Some("its node ended without a word"))?;
             self.deltas.task(TaskState::Running, -1);
             self.deltas.task(TaskState::Ready, 1);
         }

@@ -22,7 +22,7 @@ use crate::{
             greenroom_agents, greenroom_batches, greenroom_paused, greenroom_task_archive,
             greenroom_task_edges, greenroom_task_events, greenroom_task_parents, greenroom_tasks,
         },
-        told::DISMISSED,
+        told::{self, DISMISSED},
     },
 };
 
@@ -280,32 +280,35 @@ impl Tx<'_> {
                 dsl::finished_at.eq(self.now),
             ))
             .execute(self.conn)?;
-        self.failed_at(&row)?;
+        self.ended_at(&row)?;
         self.event(row.id, to.name(), row.attempt, None, Some(DISMISSED))?;
         self.deltas.task(seen.state, -1);
         self.deltas.task(to, 1);
         Ok(true)
     }
 
-    /// Writes down when and why it had failed, unless that is written.
-    fn failed_at(&mut self, row: &ArchivedRow) -> QueryResult<()> {
+    /// Writes down when its last attempt began, and when and why it had ended, unless that is written.
+    fn ended_at(&mut self, row: &ArchivedRow) -> QueryResult<()> {
+        let end = TaskState::from_code(row.state).map_or("ended", TaskState::name);
+        let why = row.failure();
+        self.event_once(row, row.started_at, told::STARTED, None)?;
+        self.event_once(row, Some(row.finished_at), end, why.as_deref())
+    }
+
+    fn event_once(
+        &mut self,
+        row: &ArchivedRow,
+        at: Option<Micros>,
+        event: &str,
+        detail: Option<&str>,
+    ) -> QueryResult<()> {
         use greenroom_task_events::dsl;
-        let same = dsl::greenroom_task_events.filter(dsl::task.eq(row.id)).filter(dsl::event.eq("failed"));
-        let same: i64 = same.filter(dsl::at.eq(row.finished_at)).count().get_result(self.conn)?;
-        if same > 0 {
-            return Ok(());
+        let Some(at) = at else { return Ok(()) };
+        let same = dsl::greenroom_task_events.filter(dsl::task.eq(row.id)).filter(dsl::event.eq(event));
+        match same.filter(dsl::at.eq(at)).count().get_result::<i64>(self.conn)? {
+            0 => self.event_at(row.id, at, event, row.attempt, row.node.map(|n| n.0), detail),
+            _ => Ok(()),
         }
-        diesel::insert_into(dsl::greenroom_task_events)
-            .values((
-                dsl::task.eq(row.id),
-                dsl::at.eq(row.finished_at),
-                dsl::event.eq("failed"),
-                dsl::attempt.eq(row.attempt),
-                dsl::node.eq(row.node),
-                dsl::detail.eq(row.failure()),
-            ))
-            .execute(self.conn)
-            .map(drop)
     }
 
     fn ended(&mut self, id: Id) -> QueryResult<Option<ArchivedRow>> {
@@ -316,6 +319,7 @@ impl Tx<'_> {
 
     fn revive(&mut self, row: &ArchivedRow, from: TaskState, to: TaskState) -> Result<(), Stop> {
         use greenroom_task_archive::dsl as archive;
+        self.ended_at(row)?;
         diesel::delete(archive::greenroom_task_archive.filter(archive::id.eq(row.id))).execute(self.conn)?;
         let batch = self.count_out_of_batch(row.batch)?;
         let seq = self.next_seq()?;

@@ -18,6 +18,7 @@ use crate::{
     store::{
         StoreError, StoredStatus,
         schema::{greenroom_counts, greenroom_meta, greenroom_partitions, greenroom_task_events},
+        told,
     },
 };
 
@@ -210,11 +211,35 @@ impl Tx<'_> {
         node: Option<Uuid>,
         detail: Option<&str>,
     ) -> QueryResult<()> {
+        self.event_at(task, self.now, event, attempt, node, detail)
+    }
+
+    /// When an attempt began that ends now and is not the last one: what the columns of its row told until now.
+    pub(super) fn began(
+        &mut self,
+        task: Id,
+        at: Option<Micros>,
+        attempt: i64,
+        node: Option<Uuid>,
+    ) -> QueryResult<()> {
+        at.map_or(Ok(()), |at| self.event_at(task, at, told::STARTED, attempt, node, None))
+    }
+
+    /// A line in a task's history, of what happened at another moment.
+    pub(super) fn event_at(
+        &mut self,
+        task: Id,
+        at: Micros,
+        event: &str,
+        attempt: i64,
+        node: Option<Uuid>,
+        detail: Option<&str>,
+    ) -> QueryResult<()> {
         use greenroom_task_events::dsl;
         diesel::insert_into(dsl::greenroom_task_events)
             .values((
                 dsl::task.eq(task),
-                dsl::at.eq(self.now),
+                dsl::at.eq(at),
                 dsl::event.eq(event),
                 dsl::attempt.eq(attempt),
                 dsl::node.eq(node.map(Id).into_sql::<diesel::sql_types::Nullable<Uid>>()),
