@@ -22,6 +22,11 @@ use support::{
     strain, talk, tasks, volatile,
 };
 
+// As in the program; the peers in this process have it too, and `benches/queues` has its own.
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+#[global_allocator]
+static ALLOCATOR: greenroom::Jemalloc = greenroom::Jemalloc;
+
 fn main() -> ExitCode {
     if let Err(error) = gather() {
         return finish(Err(error));

@@ -179,6 +179,16 @@ pub use model::{
     task::OnParentFailed,
 };
 pub use runtime::Handle;
+/// The allocator that the `greenroom` program runs with, and yours may: what a message or a task allocates is let go by
+/// another thread than its own, for which the system's allocator takes half as much time again. (Feature `jemalloc`,
+/// on by default.)
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: greenroom::Jemalloc = greenroom::Jemalloc;
+/// ```
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+pub use tikv_jemallocator::Jemalloc;
 pub use tool::{AgentCall, Call, Effect, Fanout, Limits, NoSignal, Tool, ToolRef};
 
 /// What a user's program needs: `use greenroom::prelude::*;`.

@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use greenroom::Runtime;
 
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+#[global_allocator]
+static ALLOCATOR: greenroom::Jemalloc = greenroom::Jemalloc;
+
 fn main() -> ExitCode {
     Runtime::builder().library().main()
 }
