@@ -8,9 +8,10 @@ import { ago, tone } from "./ui.js";
 const AFTER = {
   accepted: "wait", ready: "wait", released: "wait", retried: "wait", unparked: "wait", resumed: "wait", signalled: "wait",
   started: "busy",
-  retry: "back", rescued: "back", waiting: "hold", parked: "hold", outcome_unknown: "hold",
+  retry: "back", rescued: "back", broken_off: "back", waiting: "hold", parked: "hold", outcome_unknown: "hold",
   succeeded: "end", failed: "end", cancelled: "end",
 };
+const GOES_ON = new Set(["cancel_requested", "signalled"]);
 const NAMES = { wait: "waits for its turn", busy: "runs", back: "waits for another attempt", hold: "is held", end: "" };
 
 /** The bar and the list. `history` is oldest first. */
@@ -34,7 +35,7 @@ function line(event, before) {
 
 function mark(name) {
   if (name === "started") return "busy";
-  if (name === "retry" || name === "rescued") return "warn";
+  if (name === "retry" || name === "rescued" || name === "broken_off") return "warn";
   return tone(name);
 }
 
@@ -42,10 +43,13 @@ function bar(task, history) {
   const start = new Date(history[0].at).getTime();
   const ended = task.finished_at ? new Date(task.finished_at).getTime() : Date.now();
   const whole = Math.max(1, ended - start);
+  let how = "wait";
   const parts = history.map((event, n) => {
+    // what runs goes on when it is asked to end, or sent a signal
+    how = how === "busy" && GOES_ON.has(event.event) ? how : (AFTER[event.event] ?? "wait");
     const from = new Date(event.at).getTime();
     const to = n + 1 < history.length ? new Date(history[n + 1].at).getTime() : ended;
-    return { how: AFTER[event.event] ?? "wait", from, to: Math.max(from, to) };
+    return { how, from, to: Math.max(from, to) };
   });
   const x = (at) => (((at - start) / whole) * 1_000).toFixed(1);
   const shown = parts.filter((part) => part.how !== "end" && part.to > part.from);
