@@ -181,7 +181,8 @@ pub use model::{
 pub use runtime::Handle;
 /// The allocator that the `greenroom` program runs with, and yours may: what a message or a task allocates is let go by
 /// another thread than its own, for which the system's allocator takes half as much time again. (Feature `jemalloc`,
-/// on by default.)
+/// on by default; it builds C with `make`. `default-features = false` leaves it out, as a program must that has
+/// another version of it.)
 ///
 /// ```
 /// #[global_allocator]

@@ -21,10 +21,10 @@ use uuid::Uuid;
 
 use super::{event::Level, id::TaskId, task::ClaimId};
 
-/// At most so many calls a task function makes over its life: asks, submissions and waits for signals among them. Each
-/// run of it reads them all.
-pub const MAX_CALLS: usize = 20_000;
-/// No more is recorded of it when its answers and signals have so many bytes.
+/// No new call begins when so many are recorded of a task function, or under way in its run: asks, submissions and waits
+/// for signals among them. Each run of it reads them all. (The outcomes of a fan-out's 100,000 tasks have room.)
+pub const MAX_CALLS: usize = 150_000;
+/// Nor does one when the answers that are recorded of it have so many bytes.
 pub const MAX_JOURNAL_BYTES: usize = 64 << 20;
 /// At most so many signals of one task are kept that have answered no wait of it yet.
 pub const MAX_SIGNALS: usize = 1_000;
@@ -56,11 +56,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// How long its answer is, where that was not a signal's.
+    /// How long its answer is.
     fn bytes(&self) -> usize {
         match &self.answer {
-            Some(Answer::Reply(body) | Answer::Refused(body)) => body.get().len(),
-            Some(Answer::Signal { .. } | Answer::TimedOut) | None => 0,
+            Some(Answer::Reply(body) | Answer::Refused(body) | Answer::Signal { body, .. }) => {
+                body.get().len()
+            }
+            Some(Answer::TimedOut) | None => 0,
         }
     }
 }
@@ -205,8 +207,9 @@ pub struct Replay {
     signals: Vec<Signal>,
     /// Signals that have answered a wait.
     taken: HashSet<Uuid>,
-    /// How many calls were made in this run, and how many bytes are recorded or were sent.
-    calls: usize,
+    /// How many calls of this run were in no run before.
+    fresh: usize,
+    /// How many bytes are recorded.
     bytes: usize,
 }
 
@@ -218,9 +221,8 @@ impl Replay {
             Some(Answer::Signal { id, .. }) => Some(id),
             _ => None,
         });
-        let sent = signals.iter().map(|signal| signal.body.get().len());
         Self {
-            bytes: entries.iter().map(Entry::bytes).chain(sent).sum(),
+            bytes: entries.iter().map(Entry::bytes).sum(),
             taken: taken.collect(),
             places: entries.iter().map(|e| ((e.target.clone(), e.ordinal), e.call)).collect(),
             entries: entries.into_iter().map(|e| (e.call, e)).collect(),
@@ -233,8 +235,8 @@ impl Replay {
     /// Another call, whose target and input have this hash.
     pub fn call(&mut self, target: &str, hash: [u8; 16]) -> Made {
         let again = self.free.get_mut(&hash).and_then(Vec::pop);
+        let is_another = again.is_none();
         let (occurrence, ordinal) = again.unwrap_or_else(|| {
-            self.calls += 1;
             let occurrence = next(self.equal.entry(hash).or_default());
             (occurrence, next(self.made.entry(target.to_owned()).or_default()))
         });
@@ -250,25 +252,24 @@ impl Replay {
                 Some(_) => {
                     Known::Diverged { recorded: format!("call {ordinal} to {target} had another input") }
                 }
-                None => self.room_for_one(),
+                None => self.begin(is_another),
             },
         };
         Made { call, ordinal, known, optional: self.is_astray() }
     }
 
-    fn room_for_one(&self) -> Known {
-        let what = match () {
-            () if self.calls > MAX_CALLS => format!("it has made {MAX_CALLS} calls"),
-            () if self.bytes > MAX_JOURNAL_BYTES => {
-                format!("more than {} MiB are recorded of it", MAX_JOURNAL_BYTES >> 20)
-            }
-            () => return Known::New,
+    /// Lets a call begin that is not recorded, where there is room for it.
+    fn begin(&mut self, is_another: bool) -> Known {
+        let what = if self.entries.len() + self.fresh >= MAX_CALLS && is_another {
+            format!("it has made {MAX_CALLS} calls")
+        } else if self.bytes > MAX_JOURNAL_BYTES {
+            format!("more than {} MiB are recorded of it", MAX_JOURNAL_BYTES >> 20)
+        } else {
+            self.fresh += usize::from(is_another);
+            return Known::New;
         };
-        Known::TooLong {
-            what: format!(
-                "{what}, which is as much as a task function may: let child tasks do a part of it each"
-            ),
-        }
+        let hint = "which is as much as a task function may: let child tasks do a part of it each";
+        Known::TooLong { what: format!("{what}, {hint}") }
     }
 
     /// A call as it is to be recorded.
@@ -521,13 +522,15 @@ mod tests {
     #[test]
     fn no_more_is_recorded_than_a_rerun_can_read() {
         let long = || raw(&format!("\"{}\"", "x".repeat(MAX_JOURNAL_BYTES / 2)));
-        let signals = vec![Signal { id: Uuid::now_v7(), name: "go".into(), body: long() }];
+        // What others send to it does not count until it is taken.
+        let send = || Signal { id: Uuid::now_v7(), name: "go".into(), body: long() };
+        let signals = vec![send(), send(), send()];
         let mut first = Replay::of(Journal { signals: signals.clone(), ..Journal::default() });
         let made = first.call("wait go", hash(1));
         let signal = Some(Answer::Signal { id: signals[0].id, body: long() });
         let mut entries = vec![first.entry(&made, "wait go", signal)];
         let made = first.call("tool:a", hash(1));
-        assert!(matches!(made.known, Known::New), "a signal counts once");
+        assert!(matches!(made.known, Known::New));
         entries.push(first.entry(&made, "tool:a", Some(Answer::Reply(long()))));
         assert_eq!(answers(&mut first, &[("tool:a", 2)]), ["too long"]);
         let mut again = Replay::of(Journal { entries, signals, waits: Vec::new() });

@@ -217,6 +217,7 @@ async fn run<M: Typed>(
             return false;
         }
         Left::Halted(Halt::Unknown) => (Err(AskError::Unknown), None),
+        Left::Halted(Halt::Diverged(_) | Halt::TooLong(_)) if interrupted => (Err(AskError::Unknown), None),
         Left::Halted(Halt::Diverged(how)) => (Err(AskError::Diverged(how)), None),
         Left::Halted(Halt::TooLong(what)) => (Err(AskError::TooLarge(what)), None),
         Left::Ended(Err((message, site))) => {

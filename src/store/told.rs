@@ -60,6 +60,13 @@ pub(super) const STARTED: &str = "started";
 /// A line of a task's history as it is stored: when, what, attempt, node, detail.
 pub(super) type WrittenEvent = (Micros, String, i64, Option<Id>, Option<String>);
 
+/// The last attempt that has come to an end which was not the task's.
+fn ran_to_its_end(written: &[WrittenEvent]) -> Option<u32> {
+    let since = written.iter().rev().take_while(|(_, event, ..)| event != "retried");
+    let mut ends = since.filter(|(_, event, ..)| matches!(&**event, "retry" | "rescued" | "outcome_unknown"));
+    ends.next().map(|(_, _, attempt, ..)| count(*attempt))
+}
+
 /// The history of a task: what its columns tell, and what was written down beside them.
 pub(super) fn told(view: &TaskView, written: Vec<WrittenEvent>) -> Vec<TaskEvent> {
     let told = |at, event: &str, attempt| TaskEvent {
@@ -70,7 +77,10 @@ pub(super) fn told(view: &TaskView, written: Vec<WrittenEvent>) -> Vec<TaskEvent
         detail: None,
     };
     let mut events = vec![told(view.created_at, "accepted", 0)];
-    let ended_by_note = written.iter().any(|(_, event, ..)| event == view.state.name());
+    // Of an end that a person undid the name may be the same.
+    let is_end = |at: Micros, event: &str| event == view.state.name() && view.finished_at == Some(moment(at));
+    let ended_by_note = written.iter().any(|(at, event, ..)| is_end(*at, event));
+    let is_over = ran_to_its_end(&written).is_some_and(|attempt| attempt >= view.attempt);
     events.extend(written.into_iter().map(|(at, event, attempt, node, detail)| TaskEvent {
         at: moment(at),
         event,
@@ -78,9 +88,9 @@ pub(super) fn told(view: &TaskView, written: Vec<WrittenEvent>) -> Vec<TaskEvent
         node: node.map(|n| n.0.to_string()),
         detail,
     }));
-    // Written down where the attempt has ended, and was not the last one.
+    // It is written down where the attempt has ended, and was not the last one; and a claim that went back began none.
     let is_written = |at: &Timestamp| events.iter().any(|e| e.at == *at && e.event == STARTED);
-    let started = view.started_at.filter(|at| !is_written(at));
+    let started = view.started_at.filter(|at| view.attempt > 0 && !is_over && !is_written(at));
     events.extend(started.map(|at| told(at, STARTED, view.attempt)));
     if !ended_by_note {
         let why = view.error.as_ref().map(|e| e.message.clone());

@@ -189,17 +189,38 @@ rules! {
         assert_eq!(events(&seen), expected);
         assert_eq!(seen[2].detail.as_deref(), Some("busy"));
         assert_eq!(seen[7].detail.as_deref(), Some("it does not work"));
-        // What a person undoes is still told.
-        assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
-        let once_more = w.claim(1).await.pop().unwrap();
-        w.must(ending(&once_more, ok())).await;
+        // What a person undoes is still told, also where the next end is the same.
+        for _ in 0..2 {
+            assert_eq!(w.store.retry(claimed.id).await.unwrap(), Some(Ok(())));
+            let once_more = w.claim(1).await.pop().unwrap();
+            w.must(ending(&once_more, failed())).await;
+        }
         let told = w.store.history(claimed.id).await.unwrap();
-        let more = [("retried", 3), ("started", 1), ("succeeded", 1)].map(|(event, attempt)| (event.to_owned(), attempt));
+        let more = [("retried", 3), ("started", 1), ("failed", 1), ("retried", 1), ("started", 1), ("failed", 1)];
+        let more = more.map(|(event, attempt)| (event.to_owned(), attempt));
         assert_eq!(events(&told), [&expected[..], &more[..]].concat());
+        assert_eq!(told.last().unwrap().detail.as_deref(), Some("it does not work"));
         for (before, now) in seen.iter().zip(&told) {
             assert_eq!((before.at, &before.detail, &before.node), (now.at, &now.detail, &now.node));
         }
         assert_eq!(w.store.history(task("x").id).await.unwrap().len(), 0);
+    }
+
+    async fn a_claim_that_goes_back_is_no_start(w: &mut World) {
+        let claimed = w.running(task("a")).await;
+        w.must(ending(&claimed, FinishOutcome::Retry { run_at: Timestamp::now(), error: error("busy") })).await;
+        w.promote().await;
+        let again = w.claim(1).await.pop().unwrap();
+        w.store.give_back(w.boot, &[(again.id, again.claim)]).await.unwrap();
+        let events = async |w: &World| {
+            let told = w.store.history(claimed.id).await.unwrap();
+            told.into_iter().map(|line| (line.event, line.attempt)).collect::<Vec<_>>()
+        };
+        let expected = [("accepted", 0), ("started", 1), ("retry", 1), ("started", 2)];
+        let expected = expected.map(|(event, attempt)| (event.to_owned(), attempt));
+        assert_eq!(events(w).await, expected[..3]);
+        assert_eq!(w.claim(1).await.len(), 1);
+        assert_eq!(events(w).await, expected);
     }
 
     async fn cleaning_forgets_what_is_old_and_nothing_else(w: &mut World) {

@@ -38,9 +38,11 @@ BEGIN
             SELECT DISTINCT w.task FROM unnest(w_unit, w_task) AS w (unit, task) WHERE w.unit <> ALL (bad)));
         WITH waiting AS (',
          'WITH waiting AS ('),
-        ('greenroom_commit_1', 'PERFORM greenroom_tell_starts_1(ARRAY(
-            SELECT f.id FROM unnest(f_unit, f_task, f_event, f_to) AS f (unit, id, event, state)
-             WHERE f.event IN (''retry'', ''outcome_unknown'') AND f.unit <> ALL (bad)));
+        ('greenroom_commit_1', 'IF f_event && ARRAY[''retry'', ''outcome_unknown''] THEN
+            PERFORM greenroom_tell_starts_1(ARRAY(
+                SELECT f.id FROM unnest(f_unit, f_task, f_event) AS f (unit, id, event)
+                 WHERE f.event IN (''retry'', ''outcome_unknown'') AND f.unit <> ALL (bad)));
+        END IF;
         INSERT INTO greenroom_task_events (task, event, attempt, node, detail)
         SELECT f.id, f.event,',
          'INSERT INTO greenroom_task_events (task, event, attempt, node, detail)

@@ -6,7 +6,8 @@ CREATE FUNCTION greenroom_tell_starts_1(p_ids uuid[]) RETURNS void LANGUAGE sql 
     INSERT INTO greenroom_task_events (task, at, event, attempt, node)
     SELECT t.id, t.started_at, 'started', t.attempt, t.node
       FROM greenroom_tasks t
-     WHERE t.id = ANY (p_ids) AND t.state = 3 AND t.started_at IS NOT NULL
+     -- by its id: the index of what runs may be long
+     WHERE t.id = ANY (p_ids) AND (1 << t.state) & 8 <> 0 AND t.started_at IS NOT NULL
      ORDER BY t.id
 $$;
 
@@ -36,9 +37,11 @@ BEGIN
     FOR patch IN SELECT * FROM (VALUES
         ('greenroom_commit_1', 'INSERT INTO greenroom_task_events (task, event, attempt, node, detail)
         SELECT f.id, f.event,',
-         'PERFORM greenroom_tell_starts_1(ARRAY(
-            SELECT f.id FROM unnest(f_unit, f_task, f_event, f_to) AS f (unit, id, event, state)
-             WHERE f.event IN (''retry'', ''outcome_unknown'') AND f.unit <> ALL (bad)));
+         'IF f_event && ARRAY[''retry'', ''outcome_unknown''] THEN
+            PERFORM greenroom_tell_starts_1(ARRAY(
+                SELECT f.id FROM unnest(f_unit, f_task, f_event) AS f (unit, id, event)
+                 WHERE f.event IN (''retry'', ''outcome_unknown'') AND f.unit <> ALL (bad)));
+        END IF;
         INSERT INTO greenroom_task_events (task, event, attempt, node, detail)
         SELECT f.id, f.event,'),
         ('greenroom_record_1', 'WITH waiting AS (',

@@ -121,6 +121,10 @@ mod tests {
         }
     }
 
+    async fn soon<T>(work: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(60), work).await.unwrap()
+    }
+
     /// The agent works on while its tasks go back, one after the other: none may be overtaken by a later one.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_task_that_goes_back_is_not_overtaken_by_a_later_one() {
@@ -136,9 +140,12 @@ mod tests {
             row.submit(Append { id: name(n) }).await.unwrap();
         }
         let dispatcher = node.actors().unwrap().dispatcher.clone();
-        while dispatcher.send(RunningTasks).await.unwrap().len() < ALL {
-            tokio::task::yield_now().await;
-        }
+        let all_begin = async {
+            while dispatcher.send(RunningTasks).await.unwrap().len() < ALL {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(all_begin).await;
 
         let ((is_recalled, recalled), (go_on, go)) = (mpsc::channel(), mpsc::channel());
         dispatcher.do_send(RecallOne { is_recalled, go_on: go });
@@ -153,12 +160,12 @@ mod tests {
         );
 
         go_on.send(()).unwrap();
-        loop {
-            node.wake_dispatcher(true);
-            if row.ask(List {}).await.unwrap().ids.len() == ALL {
-                break;
+        let all_end = async {
+            while row.ask(List {}).await.unwrap().ids.len() < ALL {
+                node.wake_dispatcher(true);
             }
-        }
+        };
+        soon(all_end).await;
         assert_eq!(row.ask(List {}).await.unwrap().ids, (0..ALL).map(name).collect::<Vec<_>>());
         runtime.shutdown().await.unwrap();
     }
