@@ -11,8 +11,8 @@ use crate::{
 /// How long something may take on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Within it everybody is answered; a machine with other things to do is given half as much again.
-const SOON: Duration = Duration::from_millis(1_500);
+/// Within it everybody is answered, which is a second where the machine has nothing else to do.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Asks an agent that nobody else asks.
 fn ask(node: &Node, n: usize, timeout: &str) -> (Answer, Duration) {
