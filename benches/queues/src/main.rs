@@ -10,10 +10,10 @@
 //! queues graphile|apalis pick-up N               microseconds from the call to the handler's start, a line each
 //! ```
 //!
-//! `DATABASE_URL` names the database. Each queue has the settings that its documentation recommends for
-//! throughput, and that were the fastest of those tried, and Greenroom's allocator: graphile_worker claims 5,000 jobs into its local
-//! queue, runs 500 at once and completes in batches of 5 ms; apalis fetches 1,000 at a time, runs 1,000 at
-//! once and does not lock each.
+//! `DATABASE_URL` names the database. Each queue has Greenroom's allocator, and the settings that its
+//! documentation recommends for throughput, and that were the fastest of those tried: graphile_worker claims
+//! 5,000 jobs into its local queue, runs 500 at once and completes in batches of 5 ms; apalis fetches 1,000 at a
+//! time, runs 1,000 at once and does not lock each.
 
 use std::{
     sync::{
