@@ -572,6 +572,29 @@ async fn a_function_of_which_too_much_would_be_recorded_fails_for_good() {
     assert_eq!(stage.gate.count("filled"), 8);
 }
 
+/// What it had begun may have happened, whatever it is stopped for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_stopped_beside_an_effect_that_happens_once_waits_for_a_person() {
+    let stage = Stage::default();
+    let strays = tool(&stage, |_, call, stage| async move {
+        stage.gate.note("run");
+        if stage.gate.count("run") == 1 {
+            stamps(&call, "a").await?;
+            bail!("not yet");
+        }
+        tokio::select! {
+            paid = call.call::<Payer>(Pay { cents: 0 }) => { paid?; }
+            () = stage.gate.arrival() => {}
+        }
+        Ok(json!(stamps(&call, "b").await?))
+    });
+    let mut world = World::idle();
+    world.start_again(program(&stage).tool_fn("strays", Effect::Idempotent, strays)).await;
+    let id = world.submits("strays", |_| {}).await;
+    task_in(&world.handle(), id, "outcome_unknown").await;
+    assert_eq!((stage.gate.count("pay 0"), stage.gate.count("stamp b")), (1, 0));
+}
+
 /// Whichever target it turns to in its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rerun_that_ends_without_what_was_recorded_stops() {
