@@ -22,7 +22,7 @@ pub(crate) struct Held {
     /// The epoch of each partition under which the list was read; 0: it was not.
     read_under: Vec<AtomicI64>,
     /// These, and some that were held once.
-    ids: papaya::HashSet<AgentId>,
+    ids: dashmap::DashSet<AgentId>,
     overfull: AtomicBool,
     /// How many reads have begun.
     begun: AtomicU64,
@@ -40,7 +40,7 @@ impl Held {
     pub(crate) fn new() -> Self {
         Self {
             read_under: (0..PARTITIONS).map(|_| AtomicI64::new(0)).collect(),
-            ids: papaya::HashSet::new(),
+            ids: dashmap::DashSet::new(),
             overfull: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             last: tokio::sync::Mutex::new(Last { read: 0, outcome: Ok(()) }),
@@ -51,12 +51,12 @@ impl Held {
     pub(crate) fn excludes(&self, id: AgentId, epoch: i64) -> bool {
         let read = usize::try_from(id.partition()).ok().and_then(|p| self.read_under.get(p));
         let is_read = epoch != 0 && read.is_some_and(|under| under.load(Ordering::Acquire) == epoch);
-        is_read && !self.ids.pin().contains(&id)
+        is_read && !self.ids.contains(&id)
     }
 
     /// The status of an agent is about to be written.
     pub(crate) fn note(&self, id: AgentId) {
-        self.ids.pin().insert(id);
+        self.ids.insert(id);
     }
 
     /// Reads the list, unless it was read under the epochs that are in force, or is read meanwhile: of those

@@ -115,7 +115,7 @@ pub(crate) struct Node {
     /// Why the node must end with an error.
     pub fatal: Arc<OnceLock<String>>,
     /// Tool calls of running tasks, for their progress.
-    pub calls: papaya::HashMap<TaskId, Call>,
+    pub calls: dashmap::DashMap<TaskId, Call>,
     /// All the calls of tools that run, for the watchdog.
     pub pulses: Pulses,
     /// What they have said that is not written down.
@@ -204,7 +204,7 @@ impl Node {
                 root: parts.root,
                 stop: parts.stop,
                 fatal: parts.fatal,
-                calls: papaya::HashMap::new(),
+                calls: dashmap::DashMap::new(),
                 pulses: Pulses::default(),
                 notes: NoteBook::default(),
                 moved: broadcast::channel(1_024).0,

@@ -25,7 +25,7 @@ const MAX_LEFT: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct NoteBook {
     /// Of running turns that have said something.
-    turns: papaya::HashMap<TaskId, Arc<Notes>>,
+    turns: dashmap::DashMap<TaskId, Arc<Notes>>,
     pages: Mutex<Pages>,
     work: Notify,
     /// Somebody waits for what is there.
@@ -51,13 +51,13 @@ impl NoteBook {
 
     /// A turn speaks of its task.
     pub(crate) fn listen(&self, task: TaskId, notes: &Arc<Notes>) {
-        self.turns.pin().insert(task, notes.clone());
+        self.turns.insert(task, notes.clone());
     }
 
     /// It has ended.
     pub(crate) fn close(&self, task: TaskId, notes: &Arc<Notes>) {
         // A later attempt may have begun.
-        let _ = self.turns.pin().remove_if(&task, |_, listed| Arc::ptr_eq(listed, notes));
+        let _ = self.turns.remove_if(&task, |_, listed| Arc::ptr_eq(listed, notes));
         self.leave(notes.take(task, clock::now()));
     }
 
@@ -68,7 +68,7 @@ impl NoteBook {
 
     /// How far a task said it is, in its turn or in its last word, where that is not written down yet.
     pub(crate) fn latest(&self, task: TaskId) -> Option<Box<RawValue>> {
-        if let Some(said) = self.turns.pin().get(&task).and_then(|notes| notes.latest()) {
+        if let Some(said) = self.turns.get(&task).and_then(|notes| notes.latest()) {
             return Some(said);
         }
         let pages = self.pages.lock();
@@ -145,10 +145,9 @@ pub(crate) async fn keep(node: Arc<Node>, end: CancellationToken) {
 async fn write(node: &Arc<Node>) {
     let now = clock::now();
     let notes = {
-        let (calls, turns) = (node.calls.pin(), node.notes.turns.pin());
-        let of_calls = calls.iter().map(|(task, call)| (task, call.notes()));
-        let all = of_calls.chain(turns.iter().map(|(task, notes)| (task, &**notes)));
-        node.notes.begin(all.filter_map(|(task, notes)| notes.take(*task, now)))
+        let of_calls = node.calls.iter().filter_map(|call| call.notes().take(*call.key(), now));
+        let of_turns = node.notes.turns.iter().filter_map(|notes| notes.take(*notes.key(), now));
+        node.notes.begin(of_calls.chain(of_turns))
     };
     if notes.is_empty() {
         return;

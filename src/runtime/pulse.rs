@@ -59,7 +59,7 @@ impl Drop for Step<'_> {
 /// The calls that run.
 #[derive(Default)]
 pub(crate) struct Pulses {
-    all: papaya::HashMap<u64, Arc<Pulse>>,
+    all: dashmap::DashMap<u64, Arc<Pulse>>,
     last: AtomicU64,
 }
 
@@ -68,7 +68,7 @@ struct Entry<'a>(&'a Pulses, u64);
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.0.all.pin().remove(&self.1);
+        self.0.all.remove(&self.1);
     }
 }
 
@@ -84,7 +84,7 @@ impl Pulses {
         let n = self.last.fetch_add(1, Ordering::Relaxed);
         let (steps, stuck) = (AtomicU64::new(0), Since::default());
         let pulse = Arc::new(Pulse { tool, message, task, steps, stuck });
-        self.all.pin().insert(n, pulse.clone());
+        self.all.insert(n, pulse.clone());
         let _entry = Entry(self, n);
         std::future::poll_fn(|cx| {
             let _step = Step::of(&pulse);
@@ -95,8 +95,8 @@ impl Pulses {
 
     /// Those that are at a step, each with what tells it from all others.
     pub(crate) fn at_work(&self) -> Vec<(u64, Arc<Pulse>)> {
-        let all = self.all.pin();
-        all.iter().filter(|(_, pulse)| pulse.step().is_some()).map(|(n, pulse)| (*n, pulse.clone())).collect()
+        let at_work = self.all.iter().filter(|entry| entry.step().is_some());
+        at_work.map(|entry| (*entry.key(), entry.value().clone())).collect()
     }
 }
 

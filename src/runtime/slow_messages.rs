@@ -8,7 +8,7 @@ const FORGET_ONE_IN: u32 = 16;
 /// Messages whose handlers reach outside, or wait for something else for long.
 #[derive(Default)]
 pub(crate) struct SlowMessages {
-    names: papaya::HashSet<&'static str>,
+    names: dashmap::DashSet<&'static str>,
     /// Whether there have been any: asked before each turn.
     any: AtomicBool,
 }
@@ -22,12 +22,12 @@ impl SlowMessages {
 
     #[inline]
     pub(super) fn contains(&self, message: &str) -> bool {
-        self.are_known() && self.names.pin().contains(message)
+        self.are_known() && self.names.contains(message)
     }
 
     /// The handler was seen to reach outside, or to take long.
     pub(super) fn learn(&self, message: &'static str) {
-        self.names.pin().insert(message);
+        self.names.insert(message);
         self.any.store(true, Ordering::Relaxed);
     }
 
@@ -35,7 +35,7 @@ impl SlowMessages {
     /// a turn that is undone.
     pub(super) fn doubt(&self, message: &'static str) {
         if self.contains(message) && fastrand::u32(..FORGET_ONE_IN) == 0 {
-            self.names.pin().remove(message);
+            self.names.remove(message);
         }
     }
 }

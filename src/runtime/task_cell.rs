@@ -66,8 +66,8 @@ impl Actor for TaskCell {
         let (cancel, recall) = (self.cancel.clone(), self.recall.clone());
         let work = async move {
             match live(&node, &claim, rx, waits, (cancel, recall)).await {
-                End::Came(outcome) if is_followed_up(&claim, &outcome) => {
-                    End::Left(record(&node, &claim, outcome).await)
+                End::Came(outcome, times) if is_followed_up(&claim, &outcome) => {
+                    End::Left(Box::pin(record(&node, &claim, outcome, times)).await)
                 }
                 end => end,
             }
@@ -78,7 +78,7 @@ impl Actor for TaskCell {
                     let claim = this.claim.clone();
                     this.node.endings.tell(&this.dispatcher, Ended { claim, how });
                 }
-                End::Came(outcome) => this.leave(outcome),
+                End::Came(outcome, times) => this.leave(outcome, times),
             }
             ctx.stop();
         }));
@@ -88,19 +88,25 @@ impl Actor for TaskCell {
 impl TaskCell {
     /// Leaves the record of an end to the writer, which tells the dispatcher of all the ends of a commit at once: a
     /// cell that waited for it would be woken for nothing else.
-    fn leave(&self, outcome: FinishOutcome) {
+    fn leave(&self, outcome: FinishOutcome, times: Times) {
         let (node, dispatcher, claim) = (self.node.clone(), self.dispatcher.clone(), self.claim.clone());
         let unit = unit_of(&claim, outcome);
         let hear = move |outcome: Outcome, unit: &Unit| {
+            // Somebody else has the claim where it is refused: this is not how it ended.
+            if let (Outcome::Durable, Some(finish)) = (&outcome, unit.finished.first()) {
+                tell(&node, &claim, &finish.outcome, times);
+            }
             if is_over(&outcome) {
                 return node.endings.put(Ended { claim, how: How::Settled });
             }
             let unit = unit.clone();
             node.runtime.clone().spawn(async move {
-                let how = match again(&node, &outcome).await && commit(&node, unit).await {
-                    true => How::Settled,
-                    false => unrecorded(&node, &claim),
-                };
+                let recorded = again(&node, &outcome).await && commit(&node, unit.clone()).await;
+                // Refused now, it may be since the try before has happened: it is told rather than not.
+                if let (true, Some(finish)) = (recorded, unit.finished.first()) {
+                    tell(&node, &claim, &finish.outcome, times);
+                }
+                let how = if recorded { How::Settled } else { unrecorded(&node, &claim) };
                 node.endings.tell(&dispatcher, Ended { claim, how });
             });
         };
@@ -112,8 +118,24 @@ impl TaskCell {
 enum End {
     /// Nothing is to be recorded any more.
     Left(How),
-    /// This is to be recorded.
-    Came(FinishOutcome),
+    /// This is to be recorded, and then told.
+    Came(FinishOutcome, Times),
+}
+
+/// How long an attempt took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// Before its handler began; of a first attempt only.
+    waited: Option<Duration>,
+    ran: Duration,
+}
+
+impl Times {
+    /// Of one that has ended just now.
+    pub(super) fn of(claim: &Claimed, begun: Instant) -> Self {
+        let ran = begun.elapsed();
+        Self { waited: claim.waited(clock::now()).map(|waited| waited.saturating_sub(ran)), ran }
+    }
 }
 
 /// Whether something is to be done once it is recorded, or was recorded by somebody else.
@@ -159,7 +181,7 @@ async fn live(
     let attempt: Attempt = match step {
         Step::Answer(None) if !waits.lock().is_empty() => {
             let waits = std::mem::take(&mut *waits.lock());
-            return End::Left(wait(node, claim, waits).await);
+            return End::Left(Box::pin(wait(node, claim, waits)).await);
         }
         Step::Answer(None) => match &claim.target {
             // It may have begun.
@@ -175,13 +197,13 @@ async fn live(
         },
         Step::Answer(Some(Ok(reply))) if for_agent => {
             let result = reply.body.get().as_bytes().to_vec();
-            tell(node, claim, &FinishOutcome::Succeeded { result }, begun);
+            tell(node, claim, &FinishOutcome::Succeeded { result }, Times::of(claim, begun));
             return End::Left(How::Settled);
         }
         // The node goes down before the turn began: the next boot has it at once. Or it is wanted back, or its time to
         // begin has passed.
         Step::Answer(Some(Err(AskError::Unavailable(_))))
-            if node.is_closing() || recall.is_cancelled() || claim.has_expired(clock::now()) =>
+            if node.is_closing() || recall.is_cancelled() || claim.has_expired(clock::now) =>
         {
             return End::Left(How::Unsettled);
         }
@@ -199,10 +221,7 @@ async fn live(
                 return match rx.await {
                     Some(Ok(_)) => End::Left(How::Settled),
                     // Most likely the agent's commit has said so already, and this changes nothing.
-                    Some(Err(_)) => {
-                        tell(node, claim, &FinishOutcome::Cancelled, begun);
-                        End::Came(FinishOutcome::Cancelled)
-                    }
+                    Some(Err(_)) => End::Came(FinishOutcome::Cancelled, Times::of(claim, begun)),
                     None => End::Left(How::Unsettled),
                 };
             }
@@ -210,30 +229,29 @@ async fn live(
                 // It has begun, and is asked to end. An effect that happens once is waited for, its own or that of
                 // a tool that it has called: only its end tells whether it happened.
                 (Target::Tool(name), false) => {
-                    let call = node.calls.pin().get(&claim.id).cloned();
+                    let call = node.calls.get(&claim.id).map(|call| call.clone());
                     let interrupts = || call.as_ref().and_then(Call::course).is_some_and(Course::close);
                     call.iter().for_each(Call::cancel);
                     let once = is_once(node, name);
                     if !once && !interrupts() {
-                        return undone(node, claim, begun).await;
+                        return Box::pin(undone(node, claim, begun)).await;
                     }
                     match rx.await {
-                        None if !once && !interrupts() => return undone(node, claim, begun).await,
+                        None if !once && !interrupts() => return Box::pin(undone(node, claim, begun)).await,
                         None | Some(Err(AskError::Unknown)) => Err(AskError::Unknown),
                         // Its call that takes effect once has come to its end, and is recorded.
-                        Some(Err(_)) if !once => return undone(node, claim, begun).await,
+                        Some(Err(_)) if !once => return Box::pin(undone(node, claim, begun)).await,
                         Some(answer) => answer.map(|reply| reply.body.get().as_bytes().to_vec()),
                     }
                 }
-                _ => return undone(node, claim, begun).await,
+                _ => return Box::pin(undone(node, claim, begun)).await,
             }
         }
     };
     // An agent's commit may have recorded its error already: then the claim is not there any more,
     // and this changes nothing.
-    let outcome = node.settle(claim, attempt);
-    tell(node, claim, &outcome, begun);
-    End::Came(outcome)
+    let times = Times::of(claim, begun);
+    End::Came(node.settle(claim, attempt), times)
 }
 
 /// The end of a task that was cancelled and has not come to another: unless an attempt before, that was lost, has begun
@@ -247,8 +265,7 @@ async fn undone(node: &Node, claim: &Claimed, begun: Instant) -> End {
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
-    tell(node, claim, &outcome, begun);
-    End::Came(outcome)
+    End::Came(outcome, Times::of(claim, begun))
 }
 
 /// Whether a tool's effect happens once.
@@ -288,12 +305,12 @@ fn unit_of(claim: &Claimed, outcome: FinishOutcome) -> Unit {
 }
 
 /// Commits the end of an attempt that no agent's turn commits.
-pub(crate) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome) -> How {
-    let parked = matches!(outcome, FinishOutcome::Parked);
-    if !commit(node, unit_of(claim, outcome)).await {
+pub(super) async fn record(node: &Node, claim: &Claimed, outcome: FinishOutcome, times: Times) -> How {
+    if !commit(node, unit_of(claim, outcome.clone())).await {
         return unrecorded(node, claim);
     }
-    if parked {
+    tell(node, claim, &outcome, times);
+    if matches!(outcome, FinishOutcome::Parked) {
         unpark_if_open(node, claim).await;
     }
     How::Settled
@@ -348,7 +365,7 @@ async fn unpark_if_open(node: &Node, claim: &Claimed) {
 }
 
 /// Writes down how an attempt ended, and counts it.
-pub(super) fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun: Instant) {
+fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, times: Times) {
     let (name, word, level, error) = match outcome {
         FinishOutcome::Succeeded { .. } => (event::TASK_SUCCEEDED, "ok", Level::Debug, None),
         FinishOutcome::Failed { error } if error.code == "refused" => {
@@ -362,9 +379,7 @@ pub(super) fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun:
         FinishOutcome::Parked => (event::TASK_PARKED, "parked", Level::Debug, None),
         FinishOutcome::Cancelled => (event::TASK_CANCELLED, "cancelled", Level::Debug, None),
     };
-    let ran = begun.elapsed();
-    let waited = claim.waited(clock::now()).map(|w| w.saturating_sub(ran));
-    node.metrics.attempt(word, waited, ran);
+    node.metrics.attempt(word, times.waited, times.ran);
     if node.logger.wants(level, name) {
         let mut event = Event::new(level, name, format!("task:{}", claim.id))
             .field("target", claim.target.to_string())
@@ -378,5 +393,22 @@ pub(super) fn tell(node: &Node, claim: &Claimed, outcome: &FinishOutcome, begun:
             event = event.hint(format!("greenroom tasks show {}", claim.id));
         }
         node.logger.emit(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a function's future takes.
+    fn size_of_its_future<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Thousands wait at once, and each is moved into its place: what seldom happens to one has a box of its own.
+    #[test]
+    fn a_task_that_waits_for_its_attempt_is_small() {
+        let size = size_of_its_future(live);
+        assert!(size <= 768, "{size} bytes");
     }
 }

@@ -128,7 +128,7 @@ struct Listed {
 
 impl Listed {
     fn new(node: &Arc<Node>, task: TaskId, call: &Call) -> Self {
-        node.calls.pin().insert(task, call.clone());
+        node.calls.insert(task, call.clone());
         Self { node: node.clone(), task, call: call.clone() }
     }
 }
@@ -136,7 +136,7 @@ impl Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         // A later attempt may have begun while this one was coming to its end.
-        let _ = self.node.calls.pin().remove_if(&self.task, |_, listed| listed.is(&self.call));
+        let _ = self.node.calls.remove_if(&self.task, |_, listed| listed.is(&self.call));
         self.node.notes.leave(self.call.notes().take(self.task, clock::now()));
     }
 }

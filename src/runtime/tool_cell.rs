@@ -283,7 +283,7 @@ fn comes_to_nothing<M: Typed>(invocation: &Invocation<M>, now: Instant) -> Optio
     if late || !awaited {
         return Some(AskError::TimedOut);
     }
-    invocation.meta.task.as_ref().filter(|task| task.has_expired(clock::now())).map(|_| expired())
+    invocation.meta.task.as_ref().filter(|task| task.has_expired(clock::now)).map(|_| expired())
 }
 
 impl<M: Typed> ToolPort for ToolHandle<M> {

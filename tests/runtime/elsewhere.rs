@@ -6,6 +6,7 @@ use greenroom::{
     runtime::views::{Reason, TaskRequest},
 };
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::{
     postgres::Database,
@@ -45,6 +46,50 @@ async fn a_cancellation_reaches_the_node_that_runs_the_task() {
     task_in(&asks.handle(), dug, "cancelled").await;
     asks.end().await;
     digs.end().await;
+}
+
+/// A node that has lost a claim does not say how the task ended: another one knows better.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_not_recorded_is_not_told() {
+    let (database, gate, logs) = (Database::new(), Gate::default(), TempDir::new().unwrap());
+    let file = logs.path().join("log");
+    let door = gate.clone();
+    let fails = move |_: Dig, _: Call| {
+        let door = door.clone();
+        async move {
+            door.wait().await;
+            anyhow::bail!("the ground is too hard")
+        }
+    };
+    let program = Runtime::builder()
+        .set("store.url", &database.url())
+        .set("log.file.path", &file.to_string_lossy())
+        .tool_fn("dig_alone", Effect::Pure, fails);
+    let mut world = World::start_logged(program).await;
+    let submit = || TaskRequest {
+        target: "tool:dig_alone".into(),
+        input: Some(json!({})),
+        max_attempts: Some(1),
+        ..Default::default()
+    };
+    let lost = soon(world.handle().operator().submit(submit())).await.unwrap().0.id;
+    gate.arrival().await;
+    database.psql("UPDATE greenroom_tasks SET attempt = attempt + 1");
+    let kept = soon(world.handle().operator().submit(submit())).await.unwrap().0.id;
+    gate.arrival().await;
+    gate.open(2);
+    task_in(&world.handle(), kept, "failed").await;
+    let runs = |id: TaskId| {
+        let handle = world.handle();
+        async move { format!("{:?}", handle.operator().tree().await).contains(&id.to_string()) }
+    };
+    until("it has left", || async { !runs(lost).await }).await;
+    world.end().await;
+    let log = std::fs::read_to_string(&file).unwrap();
+    let told = |id: TaskId| {
+        log.lines().filter(|line| line.contains("task.failed") && line.contains(&id.to_string())).count()
+    };
+    assert_eq!((told(lost), told(kept)), (0, 1), "{log}");
 }
 
 /// One of two tasks runs; the other waits.

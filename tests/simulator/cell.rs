@@ -250,7 +250,7 @@ impl Process {
         }
         let Some(work) = cell.lane.pop_front() else { return };
         let wall = world.wall(self.wall_off);
-        if let Some(claim) = work.claim().filter(|claim| claim.has_expired(wall)).cloned() {
+        if let Some(claim) = work.claim().filter(|claim| claim.has_expired(|| wall)).cloned() {
             self.give_back(world, claim);
             return self.pump(world, key);
         }

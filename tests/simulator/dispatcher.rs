@@ -220,7 +220,7 @@ impl Process {
         let (queue, now) = (queue_of(&claim.target), self.now(world));
         self.dispatcher.shares.claimed(&claim.target, 1, now);
         *self.dispatcher.count(&claim.target) += 1;
-        if claim.has_expired(world.wall(self.wall_off)) {
+        if claim.has_expired(|| world.wall(self.wall_off)) {
             return self.give_back(world, claim);
         }
         let effect = effect_of(&claim.message, &claim.input);
@@ -326,7 +326,7 @@ impl Process {
         if !heard {
             self.wake(world, AGAIN, Timer::Reconcile { again: false });
         }
-        if claim.has_expired(world.wall(self.wall_off)) {
+        if claim.has_expired(|| world.wall(self.wall_off)) {
             world.ledger.note("expired in a node's hands");
             self.promote(world);
         }

@@ -40,10 +40,12 @@ pub fn has_begun(is_tool: bool, attempt: u32, lost: u32) -> bool {
 
 impl Claimed {
     /// Whether this attempt is not to begin any more: the task has expired, and nothing of it has begun.
-    pub fn has_expired(&self, now: Timestamp) -> bool {
+    ///
+    /// The clock is read for those alone that can expire.
+    pub fn has_expired(&self, now: impl FnOnce() -> Timestamp) -> bool {
         let is_tool = matches!(self.target, Target::Tool(_));
-        let begun = has_begun(is_tool, self.attempt.saturating_sub(1), self.lost);
-        !begun && self.expires_at.is_some_and(|at| at <= now)
+        let begun = || has_begun(is_tool, self.attempt.saturating_sub(1), self.lost);
+        self.expires_at.is_some_and(|at| !begun() && at <= now())
     }
 
     /// Decides what an error, by its code in the contract and by its own advice, makes of this task.
@@ -132,13 +134,13 @@ mod tests {
             ..Claimed::first(target)
         };
         let (agent, tool) = (|| Target::agent("porter", "a"), || Target::Tool("t".to_owned()));
-        let past = |claim: Claimed| claim.has_expired(Timestamp::UNIX_EPOCH);
+        let past = |claim: Claimed| claim.has_expired(|| Timestamp::UNIX_EPOCH);
         assert!(past(of(agent(), 1, 0)) && past(of(tool(), 1, 0)), "its first");
         assert!(past(of(agent(), 3, 2)), "nothing of the lost turns has happened");
         assert!(!past(of(tool(), 2, 1)), "of a lost call something may have");
         assert!(!past(of(agent(), 2, 0)) && !past(of(agent(), 3, 1)), "an attempt of it has failed");
         let early = of(agent(), 1, 0);
-        assert!(!early.has_expired(Timestamp::UNIX_EPOCH - Duration::from_nanos(1)));
+        assert!(!early.has_expired(|| Timestamp::UNIX_EPOCH - Duration::from_nanos(1)));
         assert!(!past(Claimed { expires_at: None, ..early }));
     }
 

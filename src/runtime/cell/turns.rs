@@ -38,7 +38,7 @@ impl<A: Agent> Runner<A> {
             fail(&self.lane, [letter], &AskError::TimedOut);
             return None;
         }
-        if meta.claim.as_ref().is_some_and(|claim| claim.has_expired(clock::now())) {
+        if meta.claim.as_ref().is_some_and(|claim| claim.has_expired(clock::now)) {
             fail(&self.lane, [letter], &AskError::Unavailable("the task has expired".to_owned()));
             return None;
         }

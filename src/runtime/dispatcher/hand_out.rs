@@ -15,11 +15,14 @@ use crate::{
     },
     runtime::{
         kind::PostError,
-        task_cell::{TURNED_AWAY, TaskCell, record, tell},
+        task_cell::{TURNED_AWAY, TaskCell, Times, record},
     },
     store::FinishOutcome,
     tool::{CallMeta, Effect, Waits},
 };
+
+/// So many tasks for tools are handed over before others on the thread have their turn.
+const AT_A_TIME: usize = 64;
 
 impl Dispatcher {
     /// Hands claimed tasks over, in their order.
@@ -28,10 +31,31 @@ impl Dispatcher {
             return self.give_back(claims, ctx);
         }
         for claim in self.unless_paused(claims, ctx) {
+            if matches!(claim.target, Target::Tool(_)) {
+                self.coming.push_back(claim);
+                continue;
+            }
             match self.lane_that_is_full(&claim.target) {
                 Some(waiting) => waiting.push_back(claim),
                 None => self.hand_over(claim, ctx),
             }
+        }
+        if !self.handing {
+            self.hand_on(ctx);
+        }
+    }
+
+    /// Hands some of those over that are for tools, and in a moment the next: what has begun comes to its end
+    /// meanwhile, on the same thread, so that the store has the first ends before the last of a claim have begun.
+    fn hand_on(&mut self, ctx: &mut Context<Self>) {
+        let some = self.coming.drain(..self.coming.len().min(AT_A_TIME)).collect();
+        for claim in self.unless_paused(some, ctx) {
+            self.hand_over(claim, ctx);
+        }
+        self.handing = !self.coming.is_empty();
+        if self.handing {
+            let others_turn = wrap_future::<_, Self>(tokio::task::yield_now());
+            ctx.spawn(others_turn.map(|(), this, ctx| this.hand_on(ctx)));
         }
     }
 
@@ -45,7 +69,7 @@ impl Dispatcher {
 
     /// Hands a task to its lane or tool.
     fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
-        if claim.has_expired(clock::now()) {
+        if claim.has_expired(clock::now) {
             return self.give_back(vec![claim], ctx);
         }
         let (tx, rx) = slot();
@@ -124,8 +148,7 @@ impl Dispatcher {
         let node = self.node.clone();
         let there = claim.clone();
         let work = async move {
-            tell(&node, &there, &outcome, Instant::now());
-            match record(&node, &there, outcome).await {
+            match record(&node, &there, outcome, Times::of(&there, Instant::now())).await {
                 How::BrokenOff => How::Unsettled, // it has not begun
                 how => how,
             }
@@ -146,8 +169,7 @@ impl Dispatcher {
                 return How::Unsettled;
             }
             let outcome = gone("unknown_message", format!("`{kind}` takes no message `{}`", there.message));
-            tell(&node, &there, &outcome, Instant::now());
-            record(&node, &there, outcome).await
+            record(&node, &there, outcome, Times::of(&there, Instant::now())).await
         };
         ctx.spawn(
             wrap_future::<_, Self>(work)

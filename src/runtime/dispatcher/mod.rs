@@ -88,6 +88,10 @@ pub(crate) struct Dispatcher {
     tool_claims: usize,
     /// Kinds and tools of which nothing begins: paused, as the store was last seen, or stopped here.
     paused: HashSet<String>,
+    /// Claimed for tools, and about to be handed over.
+    coming: VecDeque<Arc<Claimed>>,
+    /// The next of them are, in a moment.
+    handing: bool,
     /// Claimed, and their lane is full: in the order of their acceptance.
     full: HashMap<String, VecDeque<Arc<Claimed>>>,
     /// They are tried again in a moment.
@@ -125,6 +129,8 @@ impl Dispatcher {
             agent_claims: 0,
             tool_claims: 0,
             paused: HashSet::new(),
+            coming: VecDeque::new(),
+            handing: false,
             full: HashMap::new(),
             retrying: false,
             claiming: false,
@@ -342,7 +348,7 @@ impl Dispatcher {
             running.cancel.cancel();
             return true;
         }
-        let waiting = self.full.values_mut().find_map(|queue| {
+        let waiting = self.full.values_mut().chain([&mut self.coming]).find_map(|queue| {
             let at = queue.iter().position(|claim| claim.id == id)?;
             queue.remove(at)
         });
@@ -373,8 +379,8 @@ impl Handler<Quiesce> for Dispatcher {
         let of_tools =
             self.running.values().filter(|running| matches!(running.claim.target, Target::Tool(_)));
         of_tools.for_each(|running| running.recall.cancel());
-        let waiting = std::mem::take(&mut self.full).into_values().flatten().collect();
-        self.give_back(waiting, ctx);
+        let waiting = std::mem::take(&mut self.full).into_values().chain([std::mem::take(&mut self.coming)]);
+        self.give_back(waiting.flatten().collect(), ctx);
     }
 }
 

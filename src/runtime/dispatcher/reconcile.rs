@@ -109,7 +109,7 @@ impl Dispatcher {
                 ctx.run_later(LATER, Self::reconcile);
             }
             let now = clock::now();
-            if claims.iter().any(|claim| claim.has_expired(now)) {
+            if claims.iter().any(|claim| claim.has_expired(|| now)) {
                 this.promote(ctx);
             }
             this.ended(claims.into_iter().map(|claim| Ended { claim, how: How::Settled }).collect(), ctx);

@@ -148,7 +148,7 @@ impl Operator {
     /// [`AskError::NotFound`].
     pub async fn task(&self, id: TaskId) -> Result<TaskView> {
         let mut view = self.bare_task(id).await?;
-        let here = self.node.calls.pin().get(&id).and_then(|call| call.notes().latest());
+        let here = self.node.calls.get(&id).and_then(|call| call.notes().latest());
         let progress = match here.or_else(|| self.node.notes.latest(id)) {
             Some(progress) => Some(progress),
             None if view.state == TaskState::Ready && view.attempt == 0 => None,

@@ -109,6 +109,7 @@ impl Store for PostgresStore {
     }
 
     async fn join(&self, member: &Member) -> Result<Ownership, StoreError> {
+        self.pools.expect_commits();
         work::join(&mut *self.pools.control().await?, member).await
     }
 

@@ -93,6 +93,17 @@ impl Pools {
         self.writers.get().await
     }
 
+    /// Makes the connections for group commits, so that the first ones need not wait for them. Does not wait;
+    /// where they cannot be made, the first commit says so.
+    pub(super) fn expect_commits(&self) {
+        let writers = self.writers.clone();
+        let all = futures_util::future::join_all((0..WRITERS).map(move |_| {
+            let writers = writers.clone();
+            async move { writers.get().await.ok() }
+        }));
+        self.source.home().spawn(all);
+    }
+
     /// Where connections come from, for those who need one of their own.
     pub(super) fn source(&self) -> &Arc<Source> {
         &self.source
@@ -345,6 +356,19 @@ mod tests {
             assert_eq!((status.max, status.size, status.idle), (3 + CONTROL + WRITERS, 1, 1), "{status:?}");
             assert_eq!((status.taken, status.failed, status.dropped), (50, 0, 0), "{status:?}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_first_commits_find_their_connections_made() {
+        let database = server::Database::new();
+        let pools = pools(&database.url(), 1).await;
+        pools.expect_commits();
+        until(|| pools.writers.pool.status().available == WRITERS).await;
+        let mut held = vec![pools.writer().await.unwrap(), pools.writer().await.unwrap()];
+        for conn in &mut held {
+            assert_eq!(one(conn).await.unwrap(), 1);
+        }
+        assert_eq!(pools.status().made, WRITERS as u64);
     }
 
     /// However its user was cancelled, a connection comes back clean or not at all.

@@ -1,7 +1,6 @@
 //! Units that do not touch each other may go in one statement: the others go one after the other.
 
-use std::collections::{HashMap, hash_map::Entry};
-
+use hashbrown::{HashMap, hash_map::Entry};
 use uuid::Uuid;
 
 use crate::store::Unit;
@@ -35,7 +34,7 @@ fn touched(unit: &Unit) -> impl Iterator<Item = Touched<'_>> {
 /// The waves, each a list of indices: a unit comes in the first wave after all that it shares
 /// anything with.
 pub(super) fn waves(units: &[Unit]) -> Vec<Vec<usize>> {
-    let mut last: HashMap<Touched<'_>, usize> = HashMap::new();
+    let mut last: HashMap<Touched<'_>, usize> = HashMap::with_capacity(units.len());
     let mut waves: Vec<Vec<usize>> = Vec::new();
     for (n, unit) in units.iter().enumerate() {
         let wave = touched(unit).filter_map(|t| last.get(&t)).map(|wave| wave + 1).max().unwrap_or(0);
