@@ -203,6 +203,10 @@ pub(crate) async fn launch(
     let suspects = !suspects.is_empty();
     let declared = std::mem::take(&mut registry.schedules);
     patiently(&logger, || schedules::write(&*store, &logger, &declared)).await?;
+    let declared: Vec<_> = declared.iter().map(|schedule| schedule.name).collect();
+    if store.shared().is_none() {
+        patiently(&logger, || schedules::retire(&*store, &logger, &declared)).await?;
+    } // else when this node has told the others what it declares
 
     let keeper = Arc::new(Keeper::new(store.clone(), cache.clone()));
     let (stop, fatal) = (CancellationToken::new(), Arc::new(OnceLock::new()));
@@ -285,6 +289,7 @@ pub(crate) async fn launch(
         arbiters,
         root: root.clone(),
         registry,
+        declared,
         stop,
         fatal,
     });

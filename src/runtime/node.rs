@@ -158,6 +158,8 @@ pub(crate) struct Parts {
     pub arbiters: Vec<ArbiterHandle>,
     pub root: ArbiterHandle,
     pub registry: super::registry::Registry,
+    /// The names of the schedules that the program declares.
+    pub declared: Vec<&'static str>,
     pub stop: CancellationToken,
     pub fatal: Arc<OnceLock<String>>,
 }
@@ -194,7 +196,7 @@ impl Node {
                 tools: built.tools,
                 resources: built.resources,
                 topics,
-                schedules: Signal::default(),
+                schedules: Signal::of(parts.declared),
                 bonds: Bonds::new(),
                 metrics: Metrics::default(),
                 crashes: Crashes::default(),

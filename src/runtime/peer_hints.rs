@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{kind::AnyKind, node::Node};
+use super::{
+    kind::AnyKind,
+    node::Node,
+    schedules::{retire, subject},
+};
 use crate::{
     model::event::{Event, Level},
     store::Hint,
@@ -47,8 +51,10 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
     }));
     let mut announced = false;
     loop {
-        // Until that is known, nobody says of a kind or a tool that no node has it.
-        announced = announced || shared.announce(node.boot, &node.announcement()).await.is_ok();
+        // Until that is known, nobody says of a kind or a tool that no node has it, or of a schedule.
+        announced = announced
+            || shared.announce(node.boot, &node.announcement()).await.is_ok()
+                && retire(&*node.store, &node.logger, &node.schedules.declared).await.is_ok();
         tokio::select! {
             () = end.cancelled() => return,
             () = tokio::time::sleep(RETRY_DELAY), if !announced => {}
@@ -65,14 +71,15 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
 }
 
 impl Node {
-    /// What it tells the nodes that share the store that it has: its kinds and tools, and the messages that each kind
-    /// takes.
+    /// What it tells the nodes that share the store that it has: its kinds and tools, the messages that each kind
+    /// takes, and the schedules that its program declares.
     fn announcement(&self) -> Vec<String> {
         let takes = |kind: &Arc<dyn AnyKind>| {
             let names = kind.message_names().into_iter();
             names.map(|name| message_of(kind.name(), &name)).collect::<Vec<_>>()
         };
-        self.queues().into_iter().chain(self.kinds.iter().flat_map(takes)).collect()
+        let schedules = self.schedules.declared.iter().map(|name| subject(name));
+        self.queues().into_iter().chain(self.kinds.iter().flat_map(takes)).chain(schedules).collect()
     }
 
     /// Whether another living node takes this message, or does not say what it takes.

@@ -115,6 +115,29 @@ fn request(name: &str, cron: &str) -> ScheduleRequest {
     }
 }
 
+/// In the middle of an upgrade, some nodes run a program that declares more, or less, than others'.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_stays_while_a_living_nodes_program_declares_it() {
+    let database = Database::new();
+    let node = || program().set("store.url", &database.url()).set("node.lease", "3s");
+    let with = || node().schedule("weekly", "@weekly", Target::tool("sweep"), Sweep {});
+    let mut new = World::start(with()).await;
+    let made = seen(&new.handle(), "weekly").await.unwrap().created_at;
+    let mut old = World::start(node()).await;
+    let announced =
+        || async { database.psql("SELECT count(*) FROM greenroom_nodes WHERE queues IS NULL") == "0" };
+    until("both have told what they have", announced).await;
+    old.end().await;
+    old.start_again(node()).await;
+    until("it has told it again", announced).await;
+    old.end().await;
+    assert_eq!(seen(&new.handle(), "weekly").await.map(|kept| kept.created_at), Some(made));
+    new.end().await;
+    old.start_again(node()).await;
+    until("nobody declares it any more", || async { seen(&old.handle(), "weekly").await.is_none() }).await;
+    old.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_programs_schedules_are_written_when_it_starts() {
     let first = || program().schedule("nightly", "0  3 * * *  Europe/Berlin", bell(), Ring { times: 1 });

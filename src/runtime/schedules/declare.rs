@@ -36,7 +36,7 @@ pub(crate) fn takes<M: Message>(input: &RawValue) -> Result<(), Invalid> {
 
 /// A schedule as the program declares it.
 pub(crate) struct Declared {
-    name: &'static str,
+    pub(crate) name: &'static str,
     definition: Definition,
     /// Known when it has been checked.
     spec: Option<Spec>,
@@ -149,8 +149,8 @@ pub(crate) fn check(
     wrong
 }
 
-/// Writes what the program declares, and removes what it does not declare any more. What a person holds up
-/// stays so; what a person made is left alone, unless the program takes its name.
+/// Writes what the program declares. What a person holds up stays so; what a person made is left alone, unless the
+/// program takes its name.
 ///
 /// # Errors
 /// Those of the store; it may be called again.
@@ -176,7 +176,31 @@ pub(crate) async fn write(store: &dyn Store, logger: &Logger, all: &[Declared]) 
             old = store.schedule(declared.name).await?;
         }
     }
-    let is_declared = |schedule: &&Schedule| all.iter().any(|declared| declared.name == schedule.name);
+    Ok(())
+}
+
+/// Removes what a program has declared once, and this one does not any more: unless another living node's does, as in
+/// the middle of an upgrade.
+///
+/// # Errors
+/// Those of the store; it may be called again.
+pub(crate) async fn retire(
+    store: &dyn Store,
+    logger: &Logger,
+    declared: &[&'static str],
+) -> Result<(), StoreError> {
+    let elsewhere = match store.shared() {
+        None => Vec::new(),
+        Some(shared) => match shared.announced().await? {
+            Some(names) => names,
+            // one of another version does not say what it declares
+            None => return Ok(()),
+        },
+    };
+    let there = store.schedules().await?;
+    let is_declared = |schedule: &&Schedule| {
+        declared.iter().any(|name| *name == schedule.name) || elsewhere.contains(&subject(&schedule.name))
+    };
     for gone in there.iter().filter(|s| s.origin == Origin::Program && !is_declared(s)) {
         if store.remove_schedule(&gone.name, gone.revision).await? {
             let event = Event::new(Level::Warn, event::SCHEDULE_REMOVED, subject(&gone.name));

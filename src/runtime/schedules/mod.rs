@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use declare::{Declared, MAX_INPUT_BYTES, Takes, check, takes, write};
+pub(crate) use declare::{Declared, MAX_INPUT_BYTES, Takes, check, retire, takes, write};
 
 use super::{millis, node::Node, persistence::Outcome};
 use crate::{
@@ -38,11 +38,18 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// That schedules were written, to whoever fires them.
 #[derive(Default)]
 pub(crate) struct Signal {
+    /// The names of those that the program declares.
+    pub declared: Vec<&'static str>,
     here: Notify,
     elsewhere: Notify,
 }
 
 impl Signal {
+    /// Of a program that declares these.
+    pub(crate) fn of(declared: Vec<&'static str>) -> Self {
+        Self { declared, ..Self::default() }
+    }
+
     /// This node has written one.
     pub(crate) fn changed(&self) {
         self.here.notify_one();
