@@ -1,6 +1,6 @@
 //! Deletes expired rows: once when the node starts, then once a minute.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -9,35 +9,38 @@ use crate::{clock, config, store::Past};
 
 /// How often.
 pub(super) const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
-/// How often in a row it goes on while it finds something.
-const IN_A_ROW: usize = 100;
+/// For how long it goes on while it finds something: the next time comes after that.
+const AT_MOST: Duration = Duration::from_secs(50);
 
-/// Forgets keys, ended tasks, acts, sessions and conversations. What cannot be forgotten now is the next time.
+/// Forgets keys, ended tasks, acts, sessions and conversations, in small steps. What is left in the end is the next
+/// time's.
 pub(super) async fn clean(node: &Node) {
     let now = clock::now();
     let ago = |d: Duration| now.checked_sub(d).unwrap_or(Timestamp::MIN);
     let settings = node.settings.load_full();
     let past = past(&settings.tasks, ago);
-    for _ in 0..IN_A_ROW {
-        match node.store.clean(now, past).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => break,
+    let (acts, talks) = (settings.audit.retention, settings.conversations.retention);
+    let idle_since = (!talks.is_zero()).then(|| ago(talks));
+    let begun = Instant::now();
+    let mut tasks = true;
+    let mut audit = !acts.is_zero();
+    let mut talked = true;
+    // In turn, so that none waits for the other to have nothing left.
+    while (tasks || audit || talked) && begun.elapsed() < AT_MOST {
+        let step = Instant::now();
+        tasks = tasks && matches!(node.store.clean(now, past).await, Ok(1..));
+        audit = audit && matches!(node.store.forget_acts(ago(acts)).await, Ok(1..));
+        if talked {
+            talked = match node.store.forget(now, idle_since).await {
+                Ok(forgotten) => {
+                    node.keeper.deleted(&forgotten.conversations).await;
+                    forgotten.rows > 0
+                }
+                Err(_) => false,
+            };
         }
-    }
-    let kept = settings.audit.retention;
-    for _ in 0..IN_A_ROW {
-        if kept.is_zero() || !matches!(node.store.forget_acts(ago(kept)).await, Ok(1..)) {
-            break;
-        }
-    }
-    let retention = settings.conversations.retention;
-    let idle_since = (!retention.is_zero()).then(|| ago(retention));
-    for _ in 0..IN_A_ROW {
-        let Ok(forgotten) = node.store.forget(now, idle_since).await else { return };
-        node.keeper.deleted(&forgotten.conversations).await;
-        if forgotten.rows == 0 {
-            return;
-        }
+        // half of the time is for others
+        tokio::time::sleep(step.elapsed()).await;
     }
 }
 
