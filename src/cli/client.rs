@@ -294,8 +294,9 @@ impl Client {
     fn unanswered(&self, error: &Error, writes: bool) -> Failure {
         let lost = |why: &str| {
             if writes {
-                Failure::new(Exit::TimedOut, format!("{why}: whether it was done is not known"))
-                    .hint("to repeat it safely, give both attempts the same --idempotency-key")
+                Failure::new(Exit::TimedOut, format!("{why}: whether it was done is not known")).hint(
+                    "look whether it was; what takes an --idempotency-key is repeated safely with the same",
+                )
             } else {
                 Failure::new(Exit::TimedOut, why.to_owned()).hint(format!("{} status", self.program))
             }

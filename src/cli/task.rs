@@ -83,7 +83,7 @@ fn facts(task: &TaskView) -> Vec<(&'static str, String)> {
         ("notifies", task.notify.as_ref().map(|notify| format!("{} {}", notify.target, notify.message))),
         ("runs", runs.map(|_| "even if a prerequisite fails".to_owned())),
         ("accepted", Some(at(task.created_at))),
-        ("due", task.run_at.map(at)),
+        ("due", task.run_at.filter(|due| *due != task.created_at).map(at)),
         ("expires", task.expires_at.map(at)),
         ("started", task.started_at.map(at)),
         ("ended", task.finished_at.map(at)),

@@ -217,7 +217,10 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
         (false, false) => Ok(out::line(&accepted.id.to_string())?),
         (true, _) => {
             let id = accepted.id.to_string();
-            let (task, body) = watch::ended(&client, &id, None)?;
+            let ended = watch::ended(&client, &id, None, true);
+            // It goes on whoever waits for it.
+            let (task, body) =
+                ended.map_err(|failure| failure.hint(format!("{} tasks wait {id}", session.program)))?;
             if json {
                 out::json(&body)?;
             } else if let Some(result) = task.result.as_ref().filter(|_| task.state == TaskState::Succeeded) {

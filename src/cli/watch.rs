@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Session,
-    client::{Client, query},
+    client::{Client, Reply, query},
     exit::{Exit, Failure},
     out,
     tasks::path,
@@ -32,13 +32,52 @@ const PAGE: usize = 1_000;
 /// How long its answer may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a node that has answered once is waited for when it is gone: it may be starting again.
+const GONE: Duration = Duration::from_secs(300);
+/// Between two looks for it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Looks at what a node has, also across a restart of it.
+struct Looks<'c> {
+    client: &'c Client,
+    has_answered: bool,
+    gone: Option<Instant>,
+}
+
+impl<'c> Looks<'c> {
+    fn of(client: &'c Client) -> Self {
+        Self { client, has_answered: false, gone: None }
+    }
+
+    /// `None`: it is gone, and may be asked again.
+    fn at(&mut self, path: &str, within: Duration) -> Result<Option<Reply>, Failure> {
+        let failure = match self.client.get_within(path, within) {
+            Ok(reply) => {
+                (self.has_answered, self.gone) = (true, None);
+                return Ok(Some(reply));
+            }
+            Err(failure) => failure,
+        };
+        let is_away = matches!(failure.exit, Exit::Unreachable | Exit::TimedOut | Exit::Busy);
+        if !self.has_answered || !is_away || self.gone.is_some_and(|since| since.elapsed() > GONE) {
+            return Err(failure);
+        }
+        if self.gone.is_none() {
+            out::note("the node does not answer; waiting until it is back");
+        }
+        self.gone.get_or_insert_with(Instant::now);
+        std::thread::sleep(PAUSE);
+        Ok(None)
+    }
+}
+
 /// `tasks wait`.
 pub(super) fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
     let client = session.client()?;
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut failed = None;
     for id in ids {
-        let (task, body) = ended(&client, id, until)?;
+        let (task, body) = ended(&client, id, until, false)?;
         if session.json() {
             out::json(&body)?;
         } else {
@@ -52,30 +91,39 @@ pub(super) fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Durati
 }
 
 /// Waits for a task's end, or until a person must decide. At a terminal its progress is shown meanwhile.
+///
+/// `is_there`: the node has answered already, so that it is waited for when it goes.
 pub(super) fn ended(
     client: &Client,
     id: &str,
     until: Option<Instant>,
+    is_there: bool,
 ) -> Result<(TaskView, Vec<u8>), Failure> {
     let bar = Bar::of_stderr();
     let most = if bar.is_some() { POLL_WAIT } else { LONG_WAIT };
+    let (mut looks, mut state) = (Looks { has_answered: is_there, ..Looks::of(client) }, None);
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // The first answer comes at once: who has it waits for a node that goes.
+        let most = if looks.has_answered { most } else { Duration::ZERO };
         let wait = left.map_or(most, |left| left.min(most));
         let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(wait)))]));
-        let reply = client.get_within(&asked, wait + REQUEST_TIMEOUT)?;
-        let task: TaskView = reply.read()?;
-        if let Some(bar) = &bar {
-            bar.show(&task);
-        }
-        if task.state.is_final() || task.state == TaskState::OutcomeUnknown {
+        if let Some(reply) = looks.at(&asked, wait + REQUEST_TIMEOUT)? {
+            let task: TaskView = reply.read()?;
             if let Some(bar) = &bar {
-                bar.end();
+                bar.show(&task);
             }
-            return Ok((task, reply.body));
+            if task.state.is_final() || task.state == TaskState::OutcomeUnknown {
+                if let Some(bar) = &bar {
+                    bar.end();
+                }
+                return Ok((task, reply.body));
+            }
+            state = Some(task.state);
         }
         if left.is_some_and(|left| left.is_zero()) {
-            return Err(Failure::new(Exit::TimedOut, format!("task {id} is still {}", task.state.name())));
+            let state = state.map_or("not ended", TaskState::name);
+            return Err(Failure::new(Exit::TimedOut, format!("task {id} is still {state}")));
         }
     }
 }
@@ -97,11 +145,12 @@ pub(super) fn unsuccessful(task: &TaskView, program: &str) -> Failure {
 pub(super) fn run(session: &Session<'_>, id: &str, json: bool) -> Result<(), Failure> {
     let client = session.client()?;
     let (mut lines, mut shown) = (Lines::default(), Shown::new(json));
+    let mut looks = Looks::of(&client);
     loop {
         let asked = format!("{}{}", path(id), query(&[("wait", Some(print_duration(POLL_WAIT)))]));
-        let reply = client.get_within(&asked, REQUEST_TIMEOUT)?;
+        let Some(reply) = looks.at(&asked, REQUEST_TIMEOUT)? else { continue };
         let task: TaskView = reply.read()?;
-        for line in lines.fresh(&client, id)? {
+        for line in lines.fresh(&mut looks, id)? {
             shown.line(&line)?;
         }
         shown.task(&task, &reply.body)?;
@@ -125,12 +174,14 @@ struct Lines {
 }
 
 impl Lines {
-    fn fresh(&mut self, client: &Client, id: &str) -> Result<Vec<TaskLine>, Failure> {
+    fn fresh(&mut self, looks: &mut Looks<'_>, id: &str) -> Result<Vec<TaskLine>, Failure> {
         let mut fresh = Vec::new();
         loop {
             let after = self.after.map(|n| n.to_string());
             let asked = query(&[("cursor", after), ("limit", Some(PAGE.to_string()))]);
-            let page: Page<TaskLine> = client.get(&format!("{}/logs{asked}", path(id)))?.read()?;
+            let asked = format!("{}/logs{asked}", path(id));
+            let Some(reply) = looks.at(&asked, REQUEST_TIMEOUT)? else { continue };
+            let page: Page<TaskLine> = reply.read()?;
             self.after = page.items.last().map(|line| line.n).or(self.after);
             fresh.extend(page.items);
             if page.next_cursor.is_none() {

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::Node;
+use crate::support::{Node, Said, until};
 
 #[test]
 fn what_happened_is_printed() {
@@ -90,5 +90,34 @@ fn what_is_watched_is_shown_again_also_when_the_node_was_away() {
         child.wait().unwrap();
     }
     let never = node.cli(&["agents", "ls", "-w", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(never.code, 6, "one that was never there is not waited for");
+}
+
+#[test]
+fn who_waits_for_a_task_goes_on_when_the_node_was_away() {
+    let port = crate::postgres::port::free();
+    let mut node = Node::start(&[&format!("http.bind=127.0.0.1:{port}")]);
+    let begin = |args: &[&str]| {
+        let mut command = node.command(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let submits = begin(&["tasks", "submit", "counter/a", "Add", r#"{"n":1}"#, "--in", "1h", "--wait"]);
+    until("it is accepted", || !node.cli(&["tasks", "ls", "-q"]).out.is_empty());
+    let id = node.cli(&["tasks", "ls", "-q"]).out.trim().to_owned();
+    let mut watches = begin(&["tasks", "watch", &id]);
+    let mut notes = BufReader::new(watches.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut wait_for = |part: &str| assert!(notes.by_ref().any(|line| line.contains(part)), "no {part}");
+    wait_for("scheduled");
+    node.terminate();
+    wait_for("the node does not answer; waiting until it is back");
+    node.start_again();
+    assert_eq!(node.cli(&["tasks", "cancel", &id]).code, 0);
+    let ended = format!("task {id} ended as cancelled");
+    wait_for(&ended);
+    assert_eq!(watches.wait().unwrap().code(), Some(1));
+    let said: Said = submits.wait_with_output().unwrap().into();
+    assert!(said.code == 1 && said.err.contains(&ended), "{said:?}");
+    assert!(said.err.contains("the node does not answer"), "{said:?}");
+    let never = node.cli(&["tasks", "wait", &id, "--url", "http://127.0.0.1:1"]);
     assert_eq!(never.code, 6, "one that was never there is not waited for");
 }
