@@ -57,7 +57,7 @@ macro_rules! listed {
                     lost: count(self.lost),
                     max_attempts: count(self.max_attempts),
                     priority: self.priority,
-                    run_at: self.run_at.map(moment),
+                    run_at: Some(moment(self.run_at.unwrap_or(self.created_at))),
                     created_at: moment(self.created_at),
                     started_at: self.started_at.map(moment),
                     finished_at: None,

@@ -30,7 +30,7 @@ pub struct TaskView {
     pub max_attempts: u32,
     /// Higher runs first.
     pub priority: i16,
-    /// When it may run, or ran first.
+    /// When it may run, or ran first: of one that may at once, when it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(serialize_with = "crate::model::units::moment")]
     pub run_at: Option<Timestamp>,

@@ -155,7 +155,7 @@ impl Task {
             lost: self.lost,
             max_attempts: new.max_attempts,
             priority: new.priority,
-            run_at: new.run_at,
+            run_at: Some(new.run_at.unwrap_or(self.created_at)),
             created_at: self.created_at,
             started_at: self.started_at,
             finished_at: self.finished_at,

@@ -69,7 +69,7 @@ function overview(task) {
       ["Lost", task.lost > 0 ? h("span", { class: "warn-text" }, count(task.lost)) : null],
       ["Priority", task.priority === 0 ? null : String(task.priority)],
       ["Accepted", ago(task.created_at)],
-      ["Runs", !FINAL.has(task.state) && task.run_at ? ago(task.run_at) : null],
+      ["Runs", !FINAL.has(task.state) && task.run_at !== task.created_at ? ago(task.run_at) : null],
       ["Began", task.started_at ? ago(task.started_at) : null],
       ["Ended", task.finished_at ? ago(task.finished_at) : null],
       ["Waits for", task.waits?.length ? task.waits.map(wait) : null, true],
