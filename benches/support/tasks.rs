@@ -37,6 +37,8 @@ const PEER: &str = "an insert a transaction, pool of 16";
 const FULL: [usize; 2] = [20_000, 200_000];
 /// So many are picked up from an idle queue in a round.
 const PICKED: usize = 100;
+/// Between two of them, as the peers have it.
+const PAUSE: Duration = Duration::from_millis(10);
 /// So many are worked off before it is seen what became of the store.
 const PAST: usize = 1_000_000;
 /// How many tasks a node may have in hand while it works many off: graphile_worker keeps 5,000.
@@ -157,7 +159,7 @@ fn pick_up_name(store: &str) -> String {
 }
 
 fn past_name(store: &str) -> String {
-    format!("{store}drain {} no-op tasks after {PAST}", FULL[0])
+    format!("{store}after {PAST} tasks: drain of {}", FULL[0])
 }
 
 fn at_once_name(store: &str, n: usize) -> String {
@@ -354,6 +356,18 @@ async fn fill(store: &dyn Store, tasks: Vec<NewTask>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How a store is left that has been filled.
+enum Fill {
+    AsItIs,
+    /// As the peers' tables are before they are drained.
+    Tidy,
+}
+
+async fn tidy(url: &str) -> anyhow::Result<()> {
+    let mut conn = AsyncPgConnection::establish(url).await?;
+    Ok(conn.batch_execute("VACUUM ANALYZE greenroom_tasks").await?)
+}
+
 async fn open(url: &str) -> anyhow::Result<Arc<dyn Store>> {
     store::migrate(url).await?;
     Ok(store::open(url, &StoreOptions::default()).await?)
@@ -376,7 +390,7 @@ async fn drained(store: &dyn Store, seen: &Seen, n: usize) -> anyhow::Result<()>
 
 fn work_off(place: &Place<'_>, tasks: Vec<NewTask>) -> anyhow::Result<Spent> {
     let data = directory()?;
-    work_off_at(data.path(), &place.fresh(data.path()), tasks, place.server)
+    work_off_at(data.path(), &place.fresh(data.path()), (tasks, Fill::Tidy), place.server)
 }
 
 /// What it took to work tasks off.
@@ -390,13 +404,18 @@ struct Spent {
 fn work_off_at(
     data: &std::path::Path,
     url: &str,
-    tasks: Vec<NewTask>,
+    (tasks, filled): (Vec<NewTask>, Fill),
     server: Option<&Server>,
 ) -> anyhow::Result<Spent> {
     let (seen, n) = (Seen::default(), tasks.len());
     let own = runtime()?;
     let store = own.block_on(open(url))?;
     own.block_on(fill(&*store, tasks))?;
+    if let Fill::Tidy = filled
+        && server.is_some()
+    {
+        own.block_on(tidy(url))?;
+    }
     let spent = || Ok::<_, anyhow::Error>((processor_us()?, server.map_or(0.0, Server::processor_us)));
     let before = spent()?;
     let ground = ground(data, url, &SLOTS.to_string(), &seen)?;
@@ -446,13 +465,17 @@ fn past(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
     let (data, n) = (directory()?, FULL[0]);
     let url = place.fresh(data.path());
     let drains = || {
-        let drain =
-            || Ok(n as f64 / work_off_at(data.path(), &url, payloads(n)?, place.server)?.took.as_secs_f64());
+        let drain = || {
+            Ok(n as f64
+                / work_off_at(data.path(), &url, (payloads(n)?, Fill::AsItIs), place.server)?
+                    .took
+                    .as_secs_f64())
+        };
         (0..plan.rounds()).map(|_| drain()).collect::<anyhow::Result<Vec<f64>>>()
     };
     let new = drains()?;
     for _ in 0..PAST / CHUNK {
-        work_off_at(data.path(), &url, payloads(CHUNK)?, place.server)?;
+        work_off_at(data.path(), &url, (payloads(CHUNK)?, Fill::AsItIs), place.server)?;
     }
     let (unit, better, note) = (Figure::PerSecond, Better::More, String::new());
     let peers = vec![Peer::new("when the store was new", new, Some(0.9))];
@@ -484,6 +507,7 @@ fn pick_up(plan: &mut Plan, place: &Place<'_>) -> anyhow::Result<()> {
             let began = seen.began.lock().unwrap_or_else(PoisonError::into_inner).context("it ran")?;
             took.push(began.duration_since(asked));
             ground.runtime.block_on(ground.handle.operator().wait(id, Duration::from_secs(5)))?;
+            std::thread::sleep(PAUSE);
         }
         took.sort_unstable();
         late.extend(took.get(took.len() * 99 / 100).map(|d| d.as_secs_f64() * 1e3));
