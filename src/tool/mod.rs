@@ -46,6 +46,10 @@ pub enum Effect {
     Idempotent,
     /// Must not be repeated. Runs only as a task; if interrupted, the task ends as `outcome_unknown` and a
     /// person decides.
+    ///
+    /// An error that it returns says that nothing has happened: it is tried again, as its limits say. Where it
+    /// cannot know (a connection broke after it had asked), it returns [`Retry::never`](crate::Retry::never), or
+    /// [`Limits::max_attempts`] is 1: then it is a dead letter, which a person may try again.
     Once,
 }
 

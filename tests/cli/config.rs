@@ -134,7 +134,7 @@ fn a_file_is_written_that_says_what_there_is() {
     let said = node.cli_unaided(&["config", "init"]);
     assert_eq!((said.code, said.out.as_str()), (0, ""), "{said:?}");
     let text = fs::read_to_string(node.dir().join("greenroom.toml")).unwrap();
-    for line in ["[tasks]", "#slots = 64", "# How many tasks run at the same time."] {
+    for line in ["[tasks]", "#slots = 64", "# How many tasks for tools run at the same time."] {
         assert!(text.lines().any(|there| there.starts_with(line)), "{line}: {text}");
     }
     assert_eq!(node.cli_unaided(&["config", "check"]).code, 0);
