@@ -75,9 +75,10 @@ impl<'c> Looks<'c> {
 pub(super) fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
     let client = session.client()?;
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut failed = None;
+    let (mut failed, mut is_there) = (None, false);
     for id in ids {
-        let (task, body) = ended(&client, id, until, false)?;
+        let (task, body) = ended(&client, id, until, is_there)?;
+        is_there = true;
         if session.json() {
             out::json(&body)?;
         } else {
@@ -121,7 +122,7 @@ pub(super) fn ended(
             }
             state = Some(task.state);
         }
-        if left.is_some_and(|left| left.is_zero()) {
+        if until.is_some_and(|until| until <= Instant::now()) {
             let state = state.map_or("not ended", TaskState::name);
             return Err(Failure::new(Exit::TimedOut, format!("task {id} is still {state}")));
         }

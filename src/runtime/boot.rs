@@ -203,7 +203,6 @@ pub(crate) async fn launch(
     let suspects = !suspects.is_empty();
     let declared = std::mem::take(&mut registry.schedules);
     patiently(&logger, || schedules::write(&*store, &logger, &declared)).await?;
-    let declared: Vec<_> = declared.iter().map(|schedule| schedule.name).collect();
     if store.shared().is_none() {
         patiently(&logger, || schedules::retire(&*store, &logger, &declared)).await?;
     } // else when this node has told the others what it declares

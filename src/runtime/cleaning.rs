@@ -9,7 +9,7 @@ use crate::{clock, config, store::Past};
 
 /// How often.
 pub(super) const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
-/// For how long it goes on while it finds something: the next time comes after that.
+/// For how long it goes on while it finds something.
 const AT_MOST: Duration = Duration::from_secs(50);
 
 /// Forgets keys, ended tasks, acts, sessions and conversations, in small steps. What is left in the end is the next
@@ -21,26 +21,25 @@ pub(super) async fn clean(node: &Node) {
     let past = past(&settings.tasks, ago);
     let (acts, talks) = (settings.audit.retention, settings.conversations.retention);
     let idle_since = (!talks.is_zero()).then(|| ago(talks));
+    let tasks = go_on(async || matches!(node.store.clean(now, past).await, Ok(1..)));
+    let audit = go_on(async || !acts.is_zero() && matches!(node.store.forget_acts(ago(acts)).await, Ok(1..)));
+    let talked = go_on(async || {
+        let Ok(forgotten) = node.store.forget(now, idle_since).await else { return false };
+        node.keeper.deleted(&forgotten.conversations).await;
+        forgotten.rows > 0
+    });
+    futures_util::join!(tasks, audit, talked);
+}
+
+/// Goes on while a step finds something, and rests after each for as long as it took.
+async fn go_on(mut step: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
-    let mut tasks = true;
-    let mut audit = !acts.is_zero();
-    let mut talked = true;
-    // In turn, so that none waits for the other to have nothing left.
-    while (tasks || audit || talked) && begun.elapsed() < AT_MOST {
-        let step = Instant::now();
-        tasks = tasks && matches!(node.store.clean(now, past).await, Ok(1..));
-        audit = audit && matches!(node.store.forget_acts(ago(acts)).await, Ok(1..));
-        if talked {
-            talked = match node.store.forget(now, idle_since).await {
-                Ok(forgotten) => {
-                    node.keeper.deleted(&forgotten.conversations).await;
-                    forgotten.rows > 0
-                }
-                Err(_) => false,
-            };
+    while begun.elapsed() < AT_MOST {
+        let step_begun = Instant::now();
+        if !step().await {
+            return;
         }
-        // half of the time is for others
-        tokio::time::sleep(step.elapsed()).await;
+        tokio::time::sleep(step_begun.elapsed()).await;
     }
 }
 

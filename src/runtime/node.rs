@@ -42,7 +42,7 @@ use super::{
     probe::Probe,
     pulse::Pulses,
     root_actors::Actors,
-    schedules::Signal,
+    schedules::{Declared, Signal},
     settle::later,
     since::Since,
     state_loader::Loads,
@@ -158,8 +158,8 @@ pub(crate) struct Parts {
     pub arbiters: Vec<ArbiterHandle>,
     pub root: ArbiterHandle,
     pub registry: super::registry::Registry,
-    /// The names of the schedules that the program declares.
-    pub declared: Vec<&'static str>,
+    /// The schedules that the program declares.
+    pub declared: Vec<Declared>,
     pub stop: CancellationToken,
     pub fatal: Arc<OnceLock<String>>,
 }

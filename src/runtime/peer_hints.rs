@@ -3,22 +3,25 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     kind::AnyKind,
     node::Node,
-    schedules::{retire, subject},
+    schedules::{retire, subject, write},
 };
 use crate::{
     model::event::{Event, Level},
-    store::Hint,
+    store::{Hint, Shared, StoreError},
 };
 
 /// Tasks may be ready.
 const TASKS: &str = "tasks";
 /// A schedule was written.
 const SCHEDULES: &str = "schedules";
+/// Until it is looked again who declares the schedules that this node's program does not.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Until what could not be sent is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// How long a node that ends takes for its last ones.
@@ -49,15 +52,24 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             }
         }
     }));
-    let mut announced = false;
+    let (mut announced, mut look_at) = (false, Some(Instant::now()));
     loop {
         // Until that is known, nobody says of a kind or a tool that no node has it, or of a schedule.
-        announced = announced
-            || shared.announce(node.boot, &node.announcement()).await.is_ok()
-                && retire(&*node.store, &node.logger, &node.schedules.declared).await.is_ok();
+        announced = announced || announce(&node, shared).await.is_ok();
+        if announced && look_at.is_some_and(|at| at <= Instant::now()) {
+            let retired = retire(&*node.store, &node.logger, &node.schedules.declared).await;
+            look_at = if retired.is_ok_and(|all| all) { None } else { Some(Instant::now() + LOOK_AGAIN) };
+        }
+        let again = async {
+            match look_at {
+                _ if !announced => tokio::time::sleep(RETRY_DELAY).await,
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = end.cancelled() => return,
-            () = tokio::time::sleep(RETRY_DELAY), if !announced => {}
+            () = again => {}
             // One for all that has been committed meanwhile; a hint that is lost is only time.
             () = node.news.notified() => drop(shared.nudge(TASKS).await),
             () = node.schedules.news() => drop(shared.nudge(SCHEDULES).await),
@@ -70,6 +82,13 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
     }
 }
 
+/// Tells the other nodes what this one has.
+async fn announce(node: &Node, shared: &dyn Shared) -> Result<(), StoreError> {
+    shared.announce(node.boot, &node.announcement()).await?;
+    // What one of them has removed before it could know comes back.
+    write(&*node.store, &node.logger, &node.schedules.declared).await
+}
+
 impl Node {
     /// What it tells the nodes that share the store that it has: its kinds and tools, the messages that each kind
     /// takes, and the schedules that its program declares.
@@ -78,7 +97,7 @@ impl Node {
             let names = kind.message_names().into_iter();
             names.map(|name| message_of(kind.name(), &name)).collect::<Vec<_>>()
         };
-        let schedules = self.schedules.declared.iter().map(|name| subject(name));
+        let schedules = self.schedules.declared.iter().map(|own| subject(own.name()));
         self.queues().into_iter().chain(self.kinds.iter().flat_map(takes)).chain(schedules).collect()
     }
 

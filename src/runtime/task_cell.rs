@@ -76,7 +76,7 @@ impl Actor for TaskCell {
             match end {
                 End::Left(how) => {
                     let claim = this.claim.clone();
-                    this.node.endings.tell(&this.dispatcher, Ended { claim, how });
+                    this.node.endings.tell(&this.dispatcher, Ended { claim, how, report: None });
                 }
                 End::Came(outcome, times) => this.leave(outcome, times),
             }
@@ -90,24 +90,23 @@ impl TaskCell {
     /// cell that waited for it would be woken for nothing else.
     fn leave(&self, outcome: FinishOutcome, times: Times) {
         let (node, dispatcher, claim) = (self.node.clone(), self.dispatcher.clone(), self.claim.clone());
+        let report = Report::of(&outcome, times);
         let unit = unit_of(&claim, outcome);
         let hear = move |outcome: Outcome, unit: &Unit| {
-            // Somebody else has the claim where it is refused: this is not how it ended.
-            if let (Outcome::Durable, Some(finish)) = (&outcome, unit.finished.first()) {
-                tell(&node, &claim, &finish.outcome, times);
-            }
             if is_over(&outcome) {
-                return node.endings.put(Ended { claim, how: How::Settled });
+                // Somebody else has the claim where it is refused: this is not how it ended.
+                let report = Some(report).filter(|_| matches!(outcome, Outcome::Durable));
+                return node.endings.put(Ended { claim, how: How::Settled, report });
             }
             let unit = unit.clone();
             node.runtime.clone().spawn(async move {
-                let recorded = again(&node, &outcome).await && commit(&node, unit.clone()).await;
+                let recorded = again(&node, &outcome).await && commit(&node, unit).await;
                 // Refused now, it may be since the try before has happened: it is told rather than not.
-                if let (true, Some(finish)) = (recorded, unit.finished.first()) {
-                    tell(&node, &claim, &finish.outcome, times);
-                }
-                let how = if recorded { How::Settled } else { unrecorded(&node, &claim) };
-                node.endings.tell(&dispatcher, Ended { claim, how });
+                let (how, report) = match recorded {
+                    true => (How::Settled, Some(report)),
+                    false => (unrecorded(&node, &claim), None),
+                };
+                node.endings.tell(&dispatcher, Ended { claim, how, report });
             });
         };
         self.node.persistence.write(ENDS, unit, Ticket::Heard(Box::new(hear)));
@@ -361,6 +360,27 @@ async fn unpark_if_open(node: &Node, claim: &Claimed) {
     let Target::Agent { kind, key } = &claim.target else { return };
     if node.kind(kind).is_some_and(|(_, kind)| kind.is_open(key)) {
         let _ = node.unpark(&claim.target.to_string()).await;
+    }
+}
+
+/// How an attempt ended, for whoever tells of it once it is recorded: what it came to is not told.
+pub(crate) struct Report {
+    outcome: FinishOutcome,
+    times: Times,
+}
+
+impl Report {
+    fn of(outcome: &FinishOutcome, times: Times) -> Self {
+        let outcome = match outcome {
+            FinishOutcome::Succeeded { .. } => FinishOutcome::Succeeded { result: Vec::new() },
+            other => other.clone(),
+        };
+        Self { outcome, times }
+    }
+
+    /// Writes it down, and counts it. Where the log is slow this waits for it.
+    pub(super) fn tell(&self, node: &Node, claim: &Claimed) {
+        tell(node, claim, &self.outcome, self.times);
     }
 }
 

@@ -132,8 +132,9 @@ async fn a_schedule_stays_while_a_living_nodes_program_declares_it() {
     until("it has told it again", announced).await;
     old.end().await;
     assert_eq!(seen(&new.handle(), "weekly").await.map(|kept| kept.created_at), Some(made));
-    new.end().await;
     old.start_again(node()).await;
+    until("it has told it again", announced).await;
+    new.end().await;
     until("nobody declares it any more", || async { seen(&old.handle(), "weekly").await.is_none() }).await;
     old.end().await;
 }

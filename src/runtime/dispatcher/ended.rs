@@ -6,9 +6,12 @@ use actix::prelude::*;
 use parking_lot::Mutex;
 
 use super::Dispatcher;
-use crate::model::{
-    id::Target,
-    task::{Claimed, runs},
+use crate::{
+    model::{
+        id::Target,
+        task::{Claimed, runs},
+    },
+    runtime::task_cell::Report,
 };
 
 /// How a running task left its cell.
@@ -29,6 +32,8 @@ pub(crate) enum How {
 pub(crate) struct Ended {
     pub claim: Arc<Claimed>,
     pub how: How,
+    /// What is to be told of it; `None`: it was, or there is nothing.
+    pub report: Option<Report>,
 }
 
 /// Those of which the dispatcher has not heard. A message for each would cost more than what is done about it.
@@ -83,7 +88,8 @@ impl Dispatcher {
     pub(super) fn ended(&mut self, ended: Vec<Ended>, ctx: &mut Context<Self>) {
         let (mut settled, mut early) = (Vec::with_capacity(ended.len()), Vec::new());
         let (mut back, mut broken, mut unrecorded) = (Vec::new(), Vec::new(), Vec::new());
-        for Ended { claim, how } in ended {
+        for Ended { claim, how, report } in ended {
+            report.into_iter().for_each(|report| report.tell(&self.node, &claim));
             self.running.remove(&claim.id);
             match how {
                 How::Settled => {

@@ -68,7 +68,7 @@ impl Dispatcher {
     }
 
     /// Hands a task to its lane or tool.
-    fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+    pub(super) fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
         if claim.has_expired(clock::now) {
             return self.give_back(vec![claim], ctx);
         }
@@ -155,7 +155,7 @@ impl Dispatcher {
         };
         ctx.spawn(
             wrap_future::<_, Self>(work)
-                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
+                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how, report: None }], ctx)),
         );
     }
 
@@ -173,7 +173,7 @@ impl Dispatcher {
         };
         ctx.spawn(
             wrap_future::<_, Self>(work)
-                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how }], ctx)),
+                .map(move |how, this, ctx| this.ended(vec![Ended { claim, how, report: None }], ctx)),
         );
     }
 

@@ -115,6 +115,7 @@ pub(crate) struct Dispatcher {
     /// The one that does, and how long its turn has been waited for.
     alone: Alone,
     draining: bool,
+    cleaning: bool,
     due: Option<SpawnHandle>,
 }
 
@@ -145,6 +146,7 @@ impl Dispatcher {
             suspects,
             alone: Alone::default(),
             draining: false,
+            cleaning: false,
             due: None,
         }
     }
@@ -314,8 +316,12 @@ impl Actor for Dispatcher {
         });
         ctx.run_interval(self.node.settings.load().node.lease / 3, |this, ctx| this.reconcile(ctx));
         let clean = |this: &mut Self, ctx: &mut Self::Context| {
+            if std::mem::replace(&mut this.cleaning, true) {
+                return;
+            }
             let node = this.node.clone();
-            ctx.spawn(wrap_future::<_, Self>(async move { cleaning::clean(&node).await }));
+            let work = wrap_future::<_, Self>(async move { cleaning::clean(&node).await });
+            ctx.spawn(work.map(|(), this, _| this.cleaning = false));
         };
         clean(self, ctx);
         ctx.run_interval(cleaning::CLEANING_INTERVAL, clean);
@@ -348,7 +354,14 @@ impl Dispatcher {
             running.cancel.cancel();
             return true;
         }
-        let waiting = self.full.values_mut().chain([&mut self.coming]).find_map(|queue| {
+        let coming = self.coming.iter().position(|claim| claim.id == id);
+        if let Some(claim) = coming.and_then(|at| self.coming.remove(at)) {
+            // What an attempt before may have left undone is looked at by whoever runs it.
+            self.hand_over(claim, ctx);
+            self.running.get(&id).into_iter().for_each(|running| running.cancel.cancel());
+            return true;
+        }
+        let waiting = self.full.values_mut().find_map(|queue| {
             let at = queue.iter().position(|claim| claim.id == id)?;
             queue.remove(at)
         });

@@ -112,7 +112,10 @@ impl Dispatcher {
             if claims.iter().any(|claim| claim.has_expired(|| now)) {
                 this.promote(ctx);
             }
-            this.ended(claims.into_iter().map(|claim| Ended { claim, how: How::Settled }).collect(), ctx);
+            this.ended(
+                claims.into_iter().map(|claim| Ended { claim, how: How::Settled, report: None }).collect(),
+                ctx,
+            );
         }));
     }
 }

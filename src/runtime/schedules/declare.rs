@@ -36,7 +36,7 @@ pub(crate) fn takes<M: Message>(input: &RawValue) -> Result<(), Invalid> {
 
 /// A schedule as the program declares it.
 pub(crate) struct Declared {
-    pub(crate) name: &'static str,
+    name: &'static str,
     definition: Definition,
     /// Known when it has been checked.
     spec: Option<Spec>,
@@ -46,6 +46,11 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// Its name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(crate) fn of<M: Message>(
         name: &'static str,
         spec: &str,
@@ -180,32 +185,37 @@ pub(crate) async fn write(store: &dyn Store, logger: &Logger, all: &[Declared]) 
 }
 
 /// Removes what a program has declared once, and this one does not any more: unless another living node's does, as in
-/// the middle of an upgrade.
+/// the middle of an upgrade. `false`: something stays for others, and is to be looked at again when they may have gone.
 ///
 /// # Errors
 /// Those of the store; it may be called again.
 pub(crate) async fn retire(
     store: &dyn Store,
     logger: &Logger,
-    declared: &[&'static str],
-) -> Result<(), StoreError> {
+    declared: &[Declared],
+) -> Result<bool, StoreError> {
+    // Before it is asked who declares what: who has written one is there, though he may not have said so.
+    let there = store.schedules().await?;
+    let is_own = |schedule: &Schedule| declared.iter().any(|own| own.name == schedule.name);
+    let gone: Vec<_> = there.iter().filter(|s| s.origin == Origin::Program && !is_own(s)).collect();
+    if gone.is_empty() {
+        return Ok(true);
+    }
     let elsewhere = match store.shared() {
         None => Vec::new(),
         Some(shared) => match shared.announced().await? {
             Some(names) => names,
-            // one of another version does not say what it declares
-            None => return Ok(()),
+            // one does not say what it declares, or has not yet
+            None => return Ok(false),
         },
     };
-    let there = store.schedules().await?;
-    let is_declared = |schedule: &&Schedule| {
-        declared.iter().any(|name| *name == schedule.name) || elsewhere.contains(&subject(&schedule.name))
-    };
-    for gone in there.iter().filter(|s| s.origin == Origin::Program && !is_declared(s)) {
+    let (kept, gone): (Vec<_>, Vec<_>) =
+        gone.into_iter().partition(|s| elsewhere.contains(&subject(&s.name)));
+    for gone in gone {
         if store.remove_schedule(&gone.name, gone.revision).await? {
             let event = Event::new(Level::Warn, event::SCHEDULE_REMOVED, subject(&gone.name));
             logger.emit(event.field("reason", "the program does not declare it any more"));
         }
     }
-    Ok(())
+    Ok(kept.is_empty())
 }

@@ -38,15 +38,15 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// That schedules were written, to whoever fires them.
 #[derive(Default)]
 pub(crate) struct Signal {
-    /// The names of those that the program declares.
-    pub declared: Vec<&'static str>,
+    /// Those that the program declares.
+    pub declared: Vec<Declared>,
     here: Notify,
     elsewhere: Notify,
 }
 
 impl Signal {
     /// Of a program that declares these.
-    pub(crate) fn of(declared: Vec<&'static str>) -> Self {
+    pub(crate) fn of(declared: Vec<Declared>) -> Self {
         Self { declared, ..Self::default() }
     }
 

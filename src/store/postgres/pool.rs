@@ -93,9 +93,12 @@ impl Pools {
         self.writers.get().await
     }
 
-    /// Makes the connections for group commits, so that the first ones need not wait for them. Does not wait;
-    /// where they cannot be made, the first commit says so.
+    /// Makes the connections for group commits where there are none, so that the first commits need not wait for them.
+    /// Does not wait; where they cannot be made, the first commit says so.
     pub(super) fn expect_commits(&self) {
+        if self.writers.pool.status().size > 0 {
+            return;
+        }
         let writers = self.writers.clone();
         let all = futures_util::future::join_all((0..WRITERS).map(move |_| {
             let writers = writers.clone();
