@@ -288,7 +288,7 @@ pub(crate) async fn launch(
         arbiters,
         root: root.clone(),
         registry,
-        declared,
+        schedules: schedules::Signal::of(declared),
         stop,
         fatal,
     });

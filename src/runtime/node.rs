@@ -42,7 +42,7 @@ use super::{
     probe::Probe,
     pulse::Pulses,
     root_actors::Actors,
-    schedules::{Declared, Signal},
+    schedules::Signal,
     settle::later,
     since::Since,
     state_loader::Loads,
@@ -108,7 +108,6 @@ pub(crate) struct Node {
     pub runtime: tokio::runtime::Handle,
     /// Known once they have started.
     actors: RwLock<Option<Arc<Actors>>>,
-    /// Where they live.
     pub root: ArbiterHandle,
     /// Shuts the node down.
     pub stop: CancellationToken,
@@ -158,8 +157,7 @@ pub(crate) struct Parts {
     pub arbiters: Vec<ArbiterHandle>,
     pub root: ArbiterHandle,
     pub registry: super::registry::Registry,
-    /// The schedules that the program declares.
-    pub declared: Vec<Declared>,
+    pub schedules: Signal,
     pub stop: CancellationToken,
     pub fatal: Arc<OnceLock<String>>,
 }
@@ -196,7 +194,7 @@ impl Node {
                 tools: built.tools,
                 resources: built.resources,
                 topics,
-                schedules: Signal::of(parts.declared),
+                schedules: parts.schedules,
                 bonds: Bonds::new(),
                 metrics: Metrics::default(),
                 crashes: Crashes::default(),
