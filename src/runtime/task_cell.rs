@@ -267,6 +267,14 @@ async fn undone(node: &Node, claim: &Claimed, begun: Instant) -> End {
     End::Came(outcome, Times::of(claim, begun))
 }
 
+/// Ends a claimed task that was cancelled before this attempt at it has begun.
+pub(super) async fn cancel_unbegun(node: &Node, claim: &Claimed) -> How {
+    match undone(node, claim, Instant::now()).await {
+        End::Came(outcome, times) => record(node, claim, outcome, times).await,
+        End::Left(how) => how,
+    }
+}
+
 /// Whether a tool's effect happens once.
 pub(super) fn is_once(node: &Node, tool: &str) -> bool {
     node.tools.get(tool).is_some_and(|tool| tool.effect() == Effect::Once)

@@ -15,7 +15,7 @@ use crate::{
     },
     runtime::{
         kind::PostError,
-        task_cell::{TURNED_AWAY, TaskCell, Times, record},
+        task_cell::{TURNED_AWAY, TaskCell, Times, cancel_unbegun, record},
     },
     store::FinishOutcome,
     tool::{CallMeta, Effect, Waits},
@@ -68,7 +68,7 @@ impl Dispatcher {
     }
 
     /// Hands a task to its lane or tool.
-    pub(super) fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+    fn hand_over(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
         if claim.has_expired(clock::now) {
             return self.give_back(vec![claim], ctx);
         }
@@ -139,16 +139,27 @@ impl Dispatcher {
     }
 
     /// Ends a task that cannot begin.
-    pub(super) fn end_at_once(
+    fn end_at_once(&mut self, claim: Arc<Claimed>, outcome: FinishOutcome, ctx: &mut Context<Self>) {
+        let (node, there) = (self.node.clone(), claim.clone());
+        self.end_unbegun(claim, ctx, async move {
+            record(&node, &there, outcome, Times::of(&there, Instant::now())).await
+        });
+    }
+
+    /// Ends a task that was cancelled before it has begun.
+    pub(super) fn end_cancelled(&mut self, claim: Arc<Claimed>, ctx: &mut Context<Self>) {
+        let (node, there) = (self.node.clone(), claim.clone());
+        self.end_unbegun(claim, ctx, async move { cancel_unbegun(&node, &there).await });
+    }
+
+    fn end_unbegun(
         &mut self,
         claim: Arc<Claimed>,
-        outcome: FinishOutcome,
         ctx: &mut Context<Self>,
+        end: impl Future<Output = How> + 'static,
     ) {
-        let node = self.node.clone();
-        let there = claim.clone();
         let work = async move {
-            match record(&node, &there, outcome, Times::of(&there, Instant::now())).await {
+            match end.await {
                 How::BrokenOff => How::Unsettled, // it has not begun
                 how => how,
             }

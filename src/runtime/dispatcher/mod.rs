@@ -24,7 +24,7 @@ use crate::{
         id::{Target, TaskId},
         task::{Claimed, Claims, Shares, queue_of, runs},
     },
-    store::{FinishOutcome, Promoted, StoreError},
+    store::{Promoted, StoreError},
 };
 pub(crate) use ended::{Ended, Endings, How};
 pub(crate) use newborns::Newborns;
@@ -354,20 +354,13 @@ impl Dispatcher {
             running.cancel.cancel();
             return true;
         }
-        let coming = self.coming.iter().position(|claim| claim.id == id);
-        if let Some(claim) = coming.and_then(|at| self.coming.remove(at)) {
-            // What an attempt before may have left undone is looked at by whoever runs it.
-            self.hand_over(claim, ctx);
-            self.running.get(&id).into_iter().for_each(|running| running.cancel.cancel());
-            return true;
-        }
-        let waiting = self.full.values_mut().find_map(|queue| {
+        let waiting = self.full.values_mut().chain([&mut self.coming]).find_map(|queue| {
             let at = queue.iter().position(|claim| claim.id == id)?;
             queue.remove(at)
         });
         match waiting {
             Some(claim) => {
-                self.end_at_once(claim, FinishOutcome::Cancelled, ctx);
+                self.end_cancelled(claim, ctx);
                 true
             }
             None => false,
