@@ -211,11 +211,15 @@ pub(crate) async fn retire(
     };
     let (kept, gone): (Vec<_>, Vec<_>) =
         gone.into_iter().partition(|s| elsewhere.contains(&subject(&s.name)));
+    let mut all = kept.is_empty();
     for gone in gone {
-        if store.remove_schedule(&gone.name, gone.revision).await? {
+        let is_removed = store.remove_schedule(&gone.name, gone.revision).await?;
+        // else it has changed meanwhile
+        all &= is_removed;
+        if is_removed {
             let event = Event::new(Level::Warn, event::SCHEDULE_REMOVED, subject(&gone.name));
             logger.emit(event.field("reason", "the program does not declare it any more"));
         }
     }
-    Ok(kept.is_empty())
+    Ok(all)
 }
