@@ -86,21 +86,20 @@ async fn end_doomed(node: &Node, id: TaskId, doom: Doom) -> Result<bool, StoreEr
     let ended = Finish { note: Some(note.to_owned()), ..ended };
     let cancelled = matches!(ended.outcome, FinishOutcome::Cancelled);
     let is_unknown = matches!(ended.outcome, FinishOutcome::OutcomeUnknown { .. });
-    if is_unknown {
-        let event = Event::new(Level::Error, event::TASK_OUTCOME_UNKNOWN, format!("task:{id}"));
-        let event = event.field("target", data.target.to_string()).field("error", note);
-        node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
-    }
     let unit = Unit { finished: vec![ended], accepted: done.into_iter().collect(), ..Unit::default() };
-    if cancelled {
-        tell_cancelled(node, id, &data.target, note);
-    }
-    if doom == Doom::Poison && !is_unknown {
-        let event = Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);
-        node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
-    }
     match node.persistence.commit(id.0, unit).await {
         Outcome::Durable | Outcome::Unknown => {
+            if is_unknown {
+                let event = Event::new(Level::Error, event::TASK_OUTCOME_UNKNOWN, format!("task:{id}"));
+                let event = event.field("target", data.target.to_string()).field("error", note);
+                node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
+            } else if cancelled {
+                tell_cancelled(node, id, &data.target, note);
+            } else if doom == Doom::Poison {
+                let event =
+                    Event::new(Level::Error, event::TASK_FAILED, format!("task:{id}")).field("error", note);
+                node.logger.emit(event.hint(format!("greenroom tasks show {id}")));
+            }
             node.task_moved(id);
             Ok(true)
         }
