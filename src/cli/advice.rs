@@ -6,6 +6,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::model::task::{POISON, TaskState, TaskView};
 
+/// Where nobody knows whether a write was done.
+pub(super) const UNKNOWN: &str =
+    "look whether it was done; what takes an --idempotency-key is repeated safely with the same";
+
 /// The command to try next, or what else to do; `path`: of the request.
 pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
     let thing = Thing::of(path);
@@ -60,7 +64,7 @@ pub(super) fn advice(code: &str, path: &str, program: &str) -> Option<String> {
             "try again shortly; {program} tree shows where messages wait, and {program} status says whether too many tasks do"
         ),
         "full" => "make room on the node's disk".to_owned(),
-        "outcome_unknown" => "to repeat it safely, give both attempts the same --idempotency-key".to_owned(),
+        "outcome_unknown" => UNKNOWN.to_owned(),
         _ => return None,
     })
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use ureq::{Agent, Error, Timeout, http, tls::TlsConfig};
 
 use super::{
-    Session,
+    Session, advice,
     exit::{Exit, Failure},
     input::AgentName,
     limit::Rest,
@@ -294,9 +294,8 @@ impl Client {
     fn unanswered(&self, error: &Error, writes: bool) -> Failure {
         let lost = |why: &str| {
             if writes {
-                Failure::new(Exit::TimedOut, format!("{why}: whether it was done is not known")).hint(
-                    "look whether it was; what takes an --idempotency-key is repeated safely with the same",
-                )
+                Failure::new(Exit::TimedOut, format!("{why}: whether it was done is not known"))
+                    .hint(advice::UNKNOWN)
             } else {
                 Failure::new(Exit::TimedOut, why.to_owned()).hint(format!("{} status", self.program))
             }

@@ -217,7 +217,7 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
         (false, false) => Ok(out::line(&accepted.id.to_string())?),
         (true, _) => {
             let id = accepted.id.to_string();
-            let ended = watch::ended(&client, &id, None, true);
+            let ended = watch::ended(&mut watch::Looks::there(&client), &id, None);
             // It goes on whoever waits for it.
             let (task, body) =
                 ended.map_err(|failure| failure.hint(format!("{} tasks wait {id}", session.program)))?;

@@ -38,7 +38,7 @@ const GONE: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Looks at what a node has, also across a restart of it.
-struct Looks<'c> {
+pub(super) struct Looks<'c> {
     client: &'c Client,
     has_answered: bool,
     gone: Option<Instant>,
@@ -47,6 +47,11 @@ struct Looks<'c> {
 impl<'c> Looks<'c> {
     fn of(client: &'c Client) -> Self {
         Self { client, has_answered: false, gone: None }
+    }
+
+    /// Of a node that has answered already.
+    pub fn there(client: &'c Client) -> Self {
+        Self { has_answered: true, ..Self::of(client) }
     }
 
     /// `None`: it is gone, and may be asked again.
@@ -75,10 +80,9 @@ impl<'c> Looks<'c> {
 pub(super) fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
     let client = session.client()?;
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let (mut failed, mut is_there) = (None, false);
+    let (mut failed, mut looks) = (None, Looks::of(&client));
     for id in ids {
-        let (task, body) = ended(&client, id, until, is_there)?;
-        is_there = true;
+        let (task, body) = ended(&mut looks, id, until)?;
         if session.json() {
             out::json(&body)?;
         } else {
@@ -92,17 +96,14 @@ pub(super) fn wait(session: &Session<'_>, ids: &[String], timeout: Option<Durati
 }
 
 /// Waits for a task's end, or until a person must decide. At a terminal its progress is shown meanwhile.
-///
-/// `is_there`: the node has answered already, so that it is waited for when it goes.
 pub(super) fn ended(
-    client: &Client,
+    looks: &mut Looks<'_>,
     id: &str,
     until: Option<Instant>,
-    is_there: bool,
 ) -> Result<(TaskView, Vec<u8>), Failure> {
     let bar = Bar::of_stderr();
     let most = if bar.is_some() { POLL_WAIT } else { LONG_WAIT };
-    let (mut looks, mut state) = (Looks { has_answered: is_there, ..Looks::of(client) }, None);
+    let mut state = None;
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         // The first answer comes at once: who has it waits for a node that goes.
