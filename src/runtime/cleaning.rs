@@ -1,8 +1,9 @@
 //! Deletes expired rows: once when the node starts, then once a minute.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::node::Node;
 use crate::{clock, config, store::Past};
@@ -53,6 +54,25 @@ fn past(tasks: &config::Tasks, ago: impl Fn(Duration) -> Timestamp) -> Past {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clean_up_takes_half_of_the_time_and_not_all_of_the_minute() {
+        let (mut steps, begun) = (0, Instant::now());
+        go_on(async || {
+            steps += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            true
+        })
+        .await;
+        assert_eq!((steps, begun.elapsed().as_secs()), (25, 50));
+        let mut left = 3;
+        go_on(async || {
+            left -= 1;
+            left > 0
+        })
+        .await;
+        assert_eq!(left, 0, "it ends when nothing is found");
+    }
 
     #[test]
     fn no_dead_letter_goes_before_that_which_succeeded() {
