@@ -63,6 +63,7 @@ const ALL: &[(&str, &str)] = &[
         include_str!("../../../migrations/postgres/00000000000026_broken_off/up.sql"),
     ),
     ("00000000000027_attempts", include_str!("../../../migrations/postgres/00000000000027_attempts/up.sql")),
+    ("00000000000028_counts", include_str!("../../../migrations/postgres/00000000000028_counts/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.
