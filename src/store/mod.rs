@@ -400,7 +400,8 @@ pub trait Store:
     /// A task, hot or archived.
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>, StoreError>;
 
-    /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`).
+    /// A task's data as a claim would give it, hot or archived (for `cancel` and `Done`). The input of what succeeded
+    /// goes with its end: it is `null`.
     async fn task_data(&self, id: TaskId) -> Result<Option<Claimed>, StoreError>;
 
     /// One page of tasks, newest first, hot and archived: without their results, and with bounded errors. With a

@@ -302,7 +302,7 @@ impl TaskRow {
             finished_at: now,
             result,
             error: error.or(self.error.as_deref()).filter(|_| state != TaskState::Succeeded),
-            input: &self.input,
+            input: if state == TaskState::Succeeded { RawValue::NULL.get().as_bytes() } else { &self.input },
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom::{
-    model::task::{Illegal, TaskInput, TaskState, next},
+    model::task::{Illegal, NewTask, TaskInput, TaskState, next},
     store::{Finish, FinishOutcome, Guard, Refusal, Unit, Verdict},
 };
 use jiff::Timestamp;
@@ -62,6 +62,21 @@ rules! {
         // its input is still there
         let data = w.store.task_data(claimed.id).await.unwrap().unwrap();
         assert_eq!(data.input.get(), claimed.input.get());
+    }
+
+    /// Nobody is shown it, and nobody can have it tried again.
+    async fn the_input_of_a_success_is_not_kept(w: &mut World) {
+        let large = format!("\"{}\"", "x".repeat(1_000));
+        let given = || NewTask { input: json(&large), ..task("a") };
+        let (alone, with_another) = (w.running(given()).await, w.running(given()).await);
+        w.must(ending(&alone, ok())).await;
+        w.must(Unit { accepted: vec![task("b")], ..ending(&with_another, ok()) }).await;
+        for id in [alone.id, with_another.id] {
+            assert_eq!(w.store.task_data(id).await.unwrap().unwrap().input.get(), "null");
+        }
+        let cancelled = w.running(given()).await;
+        w.must(ending(&cancelled, FinishOutcome::Cancelled)).await;
+        assert_eq!(w.store.task_data(cancelled.id).await.unwrap().unwrap().input.get(), large);
     }
 
     async fn a_success_after_failures_shows_no_error(w: &mut World) {

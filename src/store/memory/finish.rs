@@ -88,6 +88,9 @@ impl State {
     fn archive(&mut self, id: TaskId) -> Result<(), Refusal> {
         let Some(mut task) = self.hot.remove(&id) else { return Ok(()) };
         task.finished_at = Some(self.now);
+        if task.state == TaskState::Succeeded {
+            task.new.input = RawValue::NULL.to_owned();
+        }
         let children = std::mem::take(&mut task.children);
         let (batch, state, max_attempts) = (task.new.batch, task.state, task.new.max_attempts);
         self.archive.insert(id, task);

@@ -65,6 +65,7 @@ const ALL: &[(&str, &str)] = &[
     ("00000000000027_attempts", include_str!("../../../migrations/postgres/00000000000027_attempts/up.sql")),
     ("00000000000028_counts", include_str!("../../../migrations/postgres/00000000000028_counts/up.sql")),
     ("00000000000029_plans", include_str!("../../../migrations/postgres/00000000000029_plans/up.sql")),
+    ("00000000000030_inputs", include_str!("../../../migrations/postgres/00000000000030_inputs/up.sql")),
 ];
 
 /// Of those who migrate, the lock: any number, as long as it is always this one.
