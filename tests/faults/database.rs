@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     clients::{Clients, Place, check, sized, survives},
+    poison,
     postgres::{Database, Server},
     support::{self, Node},
     talk, tasks,
@@ -21,6 +22,12 @@ fn nothing_acknowledged_is_lost_when_a_node_on_postgres_is_killed() {
         node.kill();
         node.start_again();
     });
+}
+
+#[test]
+fn a_message_that_aborts_the_process_is_found_on_postgres_and_its_neighbours_succeed() {
+    let database = Database::new();
+    poison::is_found(Node::start(&["tasks.slots=256", &format!("store.url={}", database.url())]));
 }
 
 #[test]
@@ -181,12 +188,12 @@ fn until(what: &str, node: &Node, status: u16) -> crate::support::Answer {
 }
 
 /// A node is frozen under load for three leases, of which another one takes over in the first, and thawed: it
-/// commits nothing any more, and says who does.
+/// commits nothing any more, of agents and of a tool's task that it had in hand, and says who does.
 #[test]
 fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
     let database = Database::new();
     let url = format!("store.url={}", database.url());
-    let first = Node::start(&[&url, "node.lease=3s"]);
+    let first = Node::start(&[&url, "node.lease=3s", "log.format=json", "log.level=debug"]);
     let place = Place::default();
     place.is(&first);
     let clients = Clients::start(&place, 8, 50, "f");
@@ -197,6 +204,10 @@ fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
     while until("elsewhere", &second, 503).json["owner"] != first.url.as_str() {
         assert!(began.elapsed() < Duration::from_secs(20), "{}", second.log());
     }
+    let held = first.post("/api/v1/tasks", r#"{"target":"tool:probe.hold","input":{"ms":2000}}"#);
+    let held = held.json["id"].as_str().unwrap();
+    let state_of_held = || second.get(&format!("/api/v1/tasks/{held}")).json["state"].clone();
+    support::until("it has the task in hand", || state_of_held() == "running");
     signal(&first, "-STOP");
     let frozen = Instant::now();
     until("second", &second, 200);
@@ -206,6 +217,7 @@ fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
             break;
         }
     }
+    support::until("nobody knows whether the call was made", || state_of_held() == "outcome_unknown");
     signal(&first, "-CONT");
     let back = until("back", &first, 503);
     back.is_problem(503, "unavailable");
@@ -215,6 +227,12 @@ fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
     check(&second, &all);
     let list = second.ask("moved", "List", "{}");
     assert_eq!(list.json["ids"], serde_json::json!(["second"]), "the first one wrote after the takeover");
+    support::until("the first one has done with the call", || {
+        !first.get("/api/v1/tree").json.to_string().contains(held)
+    });
+    assert_eq!(state_of_held(), "outcome_unknown", "the first one ended it after the takeover");
+    let told = first.told(&["task.succeeded"]);
+    assert!(told.iter().all(|event| event["subject"] != format!("task:{held}")), "{told:?}");
     // its owner is known by now
     let deadline = Instant::now() + Duration::from_secs(20);
     while until("owner", &first, 503).json["owner"] != second.url.as_str() {

@@ -10,6 +10,8 @@
 
 #[path = "../recovery/clients.rs"]
 mod clients;
+#[path = "../recovery/poison.rs"]
+mod poison;
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/redis.rs"]

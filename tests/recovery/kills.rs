@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     clients::{Clients, Place, check, sized, survives},
+    poison,
     support::Node,
     talk, tasks,
 };
@@ -24,6 +25,11 @@ fn every_task_ends_and_takes_effect_once_when_the_process_is_killed_again_and_ag
         node.kill();
         node.start_again();
     });
+}
+
+#[test]
+fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
+    poison::is_found(Node::start(&["tasks.slots=256"]));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::Node;
@@ -10,10 +11,11 @@ const NEIGHBOURS: usize = 200;
 
 /// It is found by being alone when the process dies, and is a dead letter by its third such loss; whoever was
 /// claimed beside it is not blamed.
-#[test]
-fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
-    let mut node = Node::start(&["tasks.slots=256"]);
+///
+/// The node has slots for all of them.
+pub fn is_found(mut node: Node) {
     // All due at once, so that they are claimed together.
+    let due = (Timestamp::now() + Duration::from_secs(3)).to_string();
     let task = |n: usize| {
         let id = format!("i{n}");
         let mut task = match n {
@@ -26,7 +28,7 @@ fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
                 json!({"target": "tool:probe.stumble", "input": input})
             }
         };
-        task["run_in"] = json!("3s");
+        task["run_at"] = json!(due);
         task
     };
     let tasks: Vec<Value> = (0..=NEIGHBOURS).map(task).collect();
@@ -55,10 +57,18 @@ fn a_message_that_aborts_the_process_is_found_and_its_neighbours_succeed() {
     assert!(node.get("/api/v1/status").json["node"]["rescued"].as_u64() >= Some(1), "people are told");
     // Twice among others, three times alone.
     assert_eq!((deaths, dead["lost"].as_u64()), (5, Some(5)), "{dead}");
+    let starts = |task: &str| -> Vec<Timestamp> {
+        let history = node.get(&format!("{task}/history")).json;
+        let lines = history["items"].as_array().unwrap().iter().filter(|line| line["event"] == "started");
+        lines.map(|line| line["at"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    let started_again = starts(&poison)[1];
     for (n, id) in ids.iter().enumerate().filter(|(n, _)| *n != NEIGHBOURS / 2) {
         let task = node.get(&format!("/api/v1/tasks/{id}?wait=30s")).json;
         assert_eq!(task["state"], "succeeded", "{task}");
         assert_eq!(node.ask(&format!("c{n}"), "List", "").json["ids"], json!([format!("i{n}")]));
+        let first = starts(&format!("/api/v1/tasks/{id}"))[0];
+        assert!(first < started_again, "claimed before the process died first: {task}");
     }
     // It does not come back with the others, only by its name.
     let count = |filter: Value| {
