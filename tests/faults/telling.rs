@@ -188,6 +188,11 @@ fn what_happens_is_in_the_log_and_in_the_metrics() {
         at_least(0.0, "greenroom_store_pool_connections", &[("state", state)]);
     }
 
+    // What a person says of the one of which nobody knows.
+    let resolution = node.post(&format!("/api/v1/tasks/{unknown}/resolve"), r#"{"failed":"it was not"}"#);
+    assert_eq!(resolution.status, 202, "{resolution:?}");
+    assert_eq!(told(&node, "task.failed", &format!("task:{unknown}"))["by"], "operator");
+
     // A node that was away for longer than its lease.
     other.start_again();
     signal(&node, "-STOP");

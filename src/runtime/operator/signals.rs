@@ -10,6 +10,7 @@ use crate::{
         reference::{check_key_text, request_hash},
     },
     model::{
+        event,
         id::{Target, TaskId},
         journal::{LogLine, MAX_SIGNALS, Signal, check_signal_name},
         task::{TaskError, TaskState, TaskView},
@@ -98,16 +99,21 @@ impl Operator {
             return Err(wrong_state(what));
         }
         let data = self.node.store.task_data(id).await?.ok_or_else(|| not_found(format!("no task {id}")))?;
-        let (outcome, note) = match resolution {
+        let (outcome, how, note) = match resolution {
             Resolution::Succeeded(result) => {
                 let result =
                     serde_json::to_vec(&result).map_err(|e| OperatorError::Malformed(e.to_string()))?;
-                (FinishOutcome::Succeeded { result }, "an operator said that it had succeeded")
+                (
+                    FinishOutcome::Succeeded { result },
+                    event::TASK_SUCCEEDED,
+                    "an operator said that it had succeeded",
+                )
             }
             Resolution::Failed(message) => {
                 let error = AskError::<crate::JsonRefusal>::Failed(Fault::new(message)).to_task_error();
                 (
                     FinishOutcome::Failed { error: TaskError { code: "resolved".to_owned(), ..error } },
+                    event::TASK_FAILED,
                     "an operator said that it had failed",
                 )
             }
@@ -118,6 +124,7 @@ impl Operator {
         match self.node.persistence.commit(id.0, unit).await {
             Outcome::Durable => {
                 self.node.task_moved(id);
+                self.tell_ended(how, id, &data.target);
                 self.task(id).await
             }
             Outcome::Refused(_) => {

@@ -254,7 +254,7 @@ impl Operator {
                     Outcome::Durable => {
                         self.node.task_moved(id);
                         if cancelled {
-                            self.tell_cancelled(id, &data.target);
+                            self.tell_ended(event::TASK_CANCELLED, id, &data.target);
                         }
                     }
                     // It began, or ended, meanwhile: what it is now is the answer.
@@ -268,9 +268,10 @@ impl Operator {
         self.task(id).await
     }
 
-    fn tell_cancelled(&self, id: TaskId, target: &Target) {
-        if self.node.logger.wants(Level::Debug, event::TASK_CANCELLED) {
-            let event = Event::new(Level::Debug, event::TASK_CANCELLED, format!("task:{id}"));
+    /// Writes down an end that a person decided.
+    pub(super) fn tell_ended(&self, how: &'static str, id: TaskId, target: &Target) {
+        if self.node.logger.wants(Level::Debug, how) {
+            let event = Event::new(Level::Debug, how, format!("task:{id}"));
             self.node.logger.emit(event.field("target", target.to_string()).field("by", "operator"));
         }
     }
