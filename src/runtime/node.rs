@@ -398,13 +398,6 @@ impl Node {
         }
     }
 
-    /// Tells the nodes that share the store, where units that were committed have work for them.
-    pub(crate) fn tell_others(&self, units: &[Unit]) {
-        if units.iter().flat_map(|unit| &unit.accepted).any(|task| self.is_anothers(&task.target)) {
-            self.news.notify_one();
-        }
-    }
-
     /// Whether a target's tasks run on another node.
     pub(crate) fn is_anothers(&self, target: &Target) -> bool {
         let partition = target.partition();

@@ -12,8 +12,11 @@ use super::{
     schedules::{retire, subject, write},
 };
 use crate::{
-    model::event::{Event, Level},
-    store::{Hint, Shared, StoreError},
+    model::{
+        event::{Event, Level},
+        id::Target,
+    },
+    store::{Hint, Shared, StoreError, Unit},
 };
 
 /// Tasks may be ready.
@@ -99,6 +102,19 @@ impl Node {
         };
         let schedules = self.schedules.declared.iter().map(|own| subject(own.name()));
         self.queues().into_iter().chain(self.kinds.iter().flat_map(takes)).chain(schedules).collect()
+    }
+
+    /// Tells the nodes that share the store, where units that were committed have work that another one can begin
+    /// sooner.
+    pub(crate) fn tell_others(&self, units: &[Unit]) {
+        let has_others = self.owned.nodes().len() > 1;
+        let is_for_others = |target: &Target| match target {
+            Target::Agent { .. } => self.is_anothers(target),
+            Target::Tool(name) => has_others && !self.has_room_for(name),
+        };
+        if units.iter().flat_map(|unit| &unit.accepted).any(|task| is_for_others(&task.target)) {
+            self.news.notify_one();
+        }
     }
 
     /// Whether another living node takes this message, or does not say what it takes.

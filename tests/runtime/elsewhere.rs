@@ -48,6 +48,36 @@ async fn a_cancellation_reaches_the_node_that_runs_the_task() {
     digs.end().await;
 }
 
+/// A node that polls comes for each of them five seconds after the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_has_no_room_for_begins_on_another_one_without_a_poll() {
+    let (database, gate) = (Database::new(), Gate::default());
+    let node = || Runtime::builder().set("store.url", &database.url()).set("tasks.slots", "1");
+    let quick = |program: greenroom::Builder| {
+        program.tool_fn("quick", Effect::Pure, |_: Dig, _: Call| async { Ok(()) })
+    };
+    let mut full = World::start(quick(node().tool(Digger(gate.clone())))).await;
+    let dug = soon(full.handle().tool::<Digger>().submit(Dig {})).await.unwrap();
+    gate.arrival().await;
+    let mut idle = World::start(quick(node())).await;
+    until("they know each other", || async {
+        full.handle().operator().nodes().await.is_ok_and(|nodes| nodes.len() == 2)
+    })
+    .await;
+    let begun = tokio::time::Instant::now();
+    for _ in 0..8 {
+        let request =
+            TaskRequest { target: "tool:quick".into(), input: Some(json!({})), ..Default::default() };
+        let id = soon(full.handle().operator().submit(request)).await.unwrap().0.id;
+        task_in(&full.handle(), id, "succeeded").await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    gate.open(1);
+    task_in(&full.handle(), dug, "succeeded").await;
+    idle.end().await;
+    full.end().await;
+}
+
 /// A node that has lost a claim does not say how the task ended: another one knows better.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_is_not_recorded_is_not_told() {

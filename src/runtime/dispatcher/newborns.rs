@@ -1,7 +1,10 @@
 //! Tasks that start with their submission: claimed in the commit that accepts them, where tools have free slots
 //! and nothing waits. That saves a separate claim, and its round trip to the store.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use actix::prelude::*;
 use parking_lot::Mutex;
@@ -23,7 +26,11 @@ const ONE_IN: usize = 4;
 
 /// The room for newborns, and those on their way.
 #[derive(Default)]
-pub(crate) struct Newborns(Mutex<Room>);
+pub(crate) struct Newborns {
+    room: Mutex<Room>,
+    /// No slot is free, for nobody.
+    full: AtomicBool,
+}
 
 #[derive(Default)]
 struct Room {
@@ -35,7 +42,7 @@ struct Room {
 impl Newborns {
     /// Whether one more may come; it is expected from now on.
     fn admit(&self, id: TaskId) -> bool {
-        let mut room = self.0.lock();
+        let mut room = self.room.lock();
         let Some(open) = room.open.checked_sub(1) else { return false };
         room.open = open;
         room.coming.insert(id)
@@ -43,23 +50,28 @@ impl Newborns {
 
     /// There is room for so many; tells how many slots are to be kept free for them.
     fn offer(&self, places: usize) -> usize {
-        let mut room = self.0.lock();
+        let mut room = self.room.lock();
         room.open = places.saturating_sub(room.coming.len());
         room.open + room.coming.len()
     }
 
     fn came(&self, id: TaskId) {
-        self.0.lock().coming.remove(&id);
+        self.room.lock().coming.remove(&id);
+    }
+
+    /// Whether no slot was free when that was last looked at.
+    fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// How many are on their way.
     pub(super) fn coming(&self) -> usize {
-        self.0.lock().coming.len()
+        self.room.lock().coming.len()
     }
 
     /// Whether it is on its way.
     pub(super) fn expects(&self, id: TaskId) -> bool {
-        self.0.lock().coming.contains(&id)
+        self.room.lock().coming.contains(&id)
     }
 }
 
@@ -68,17 +80,24 @@ impl Node {
     pub(crate) fn may_begin(&self, unit: &Unit) -> bool {
         let ([task], true) = (&*unit.accepted, self.store.begins()) else { return false };
         let Target::Tool(name) = &task.target else { return false };
-        let is_unbound = |name: &str| {
-            let tool = self.tools.get(name);
-            tool.is_some_and(|tool| tool.bounds() == Bounds::default() && tool.stopped().is_none())
-        };
         unit.is_submission_alone()
             && task.run_at.is_none()
             && task.expires_at.is_none()
-            && is_unbound(name)
+            && self.is_unbound(name)
             && !self.draining.is_on()
             && !self.is_troubled(false)
             && self.newborns.admit(task.id)
+    }
+
+    /// Whether nothing but slots bounds a tool here.
+    fn is_unbound(&self, tool: &str) -> bool {
+        let tool = self.tools.get(tool);
+        tool.is_some_and(|tool| tool.bounds() == Bounds::default() && tool.stopped().is_none())
+    }
+
+    /// Whether a tool's next task begins here as soon as anywhere.
+    pub(crate) fn has_room_for(&self, tool: &str) -> bool {
+        self.is_unbound(tool) && !self.newborns.is_full()
     }
 
     /// Tells the dispatcher what became of a task that was to begin with its submission.
@@ -98,6 +117,7 @@ impl Dispatcher {
     /// Keeps some slots for newborns while nothing waits; tells how many.
     pub(super) fn offer(&self) -> usize {
         let free = self.free_slots();
+        self.node.newborns.full.store(free == 0, Ordering::Relaxed);
         let is_alone = self.suspects || self.alone.runs.is_some();
         let is_quiet = self.drained && !is_alone && !self.draining;
         let places =
