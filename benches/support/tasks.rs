@@ -576,7 +576,7 @@ fn at_once(plan: &mut Plan, place: &Place<'_>, n: usize) -> anyhow::Result<()> {
         let family = (0..n).map(request).collect::<anyhow::Result<_>>()?;
         let operator = ground.handle.operator();
         let begun = Instant::now();
-        ground.runtime.block_on(operator.submit_batch(family))?;
+        ground.runtime.block_on(operator.submit_batch(family, None))?;
         let took = begun.elapsed();
         ground.runtime.block_on(operator.cancel(held))?;
         ground.end()?;

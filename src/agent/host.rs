@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use uuid::Uuid;
 
 use super::{
     Agent,
@@ -47,8 +48,8 @@ pub(crate) struct Submission {
     pub by: Submitter,
     pub tasks: Vec<NewTask>,
     pub batches: Vec<NewBatch>,
-    /// Only with exactly one task.
-    pub key: Option<Key>,
+    /// Under this key, in this scope, it counts once.
+    pub key: Option<(Uuid, Key)>,
 }
 
 /// What was accepted.
@@ -57,6 +58,8 @@ pub(crate) struct Submitted {
     pub first: TaskId,
     /// The key had been used for the same request: this is the first task.
     pub replayed: bool,
+    /// And these are all that were submitted with it, where those were several.
+    pub all: Vec<TaskId>,
 }
 
 /// Conversations and sessions as the store has them, not as an older copy shows them.

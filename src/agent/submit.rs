@@ -198,7 +198,7 @@ pub(crate) async fn submit<M: Message>(
     options: TaskOptions,
 ) -> Result<TaskId, AskError> {
     let task = task_of(&*host, target, &message, &options)?;
-    let key = key_of(&task, &options);
+    let key = key_of(&task, &options).map(|key| (task.target.scope(), key));
     let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
     Ok(host.submit(submission).await?.first)
 }

@@ -225,6 +225,7 @@ mod tests {
             "tasks ls --state failed --target counter/a -n 3",
             "tasks show x",
             "tasks history x",
+            "tasks batch [] --idempotency-key k",
             "tasks wait x y --timeout 10s",
             "task cancel x y",
             "tasks retry x",

@@ -10,7 +10,7 @@ use super::{
     Session,
     again::Again,
     care::Care,
-    client::{Reply, encode, typed},
+    client::{REQUEST_TIMEOUT, Reply, encode, typed},
     dead,
     exit::Failure,
     input,
@@ -42,6 +42,9 @@ pub(super) enum Tasks {
         /// `{"tasks":[…]}` or the list alone: JSON, `-` or @FILE; `after` may name others by their `name`
         #[arg(value_name = "JSON")]
         tasks: String,
+        /// Submit them once, however often this is repeated
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
     /// List tasks, newest first
     #[command(alias = "list")]
@@ -184,7 +187,7 @@ pub(super) struct ListArgs {
 pub(super) fn run(session: &Session<'_>, command: Tasks) -> Result<(), Failure> {
     match command {
         Tasks::Submit(args) => submit(session, args),
-        Tasks::Batch { tasks } => batch(session, &tasks),
+        Tasks::Batch { tasks, idempotency_key } => batch(session, &tasks, idempotency_key.as_deref()),
         Tasks::Ls(args) => args.again.show(|| list(session, &args)),
         Tasks::Show { id, input } => task::show(session, &id, input),
         Tasks::History { id } => history(session, &id),
@@ -235,12 +238,13 @@ fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
     }
 }
 
-fn batch(session: &Session<'_>, tasks: &str) -> Result<(), Failure> {
+fn batch(session: &Session<'_>, tasks: &str, key: Option<&str>) -> Result<(), Failure> {
     let tasks = match input::value(Some(tasks))? {
         Some(list @ Value::Array(_)) => json!({ "tasks": list }),
         other => other.unwrap_or_default(),
     };
-    let reply = session.client()?.post("/api/v1/tasks/batch", tasks.to_string().into())?;
+    let client = session.client()?;
+    let reply = client.post_with("/api/v1/tasks/batch", tasks.to_string().into(), key, REQUEST_TIMEOUT)?;
     if session.json() {
         return Ok(out::json(&reply.body)?);
     }

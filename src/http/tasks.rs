@@ -83,16 +83,14 @@ pub(super) fn submitted((task, again): (TaskView, bool)) -> Answer {
 
 /// `POST /tasks/batch`: all or none.
 pub(super) async fn submit_batch(ctx: Data<Ctx>, request: HttpRequest, body: Body) -> Answer {
-    if idempotency_key(&request)?.is_some() {
-        let why = "a batch takes no idempotency key: submit each task that has one alone";
-        return Err(Problem::malformed(why));
-    }
+    let key = idempotency_key(&request)?;
     let batch: Batch = body.read()?;
     if let Some(key) = batch.tasks.iter().find_map(|task| task.idempotency_key.as_deref()) {
         check_idempotency_key(key)?;
     }
-    let tasks = ctx.operator.submit_batch(batch.tasks).await?;
-    super::body::answer(StatusCode::ACCEPTED, &json!({"items": tasks, "next_cursor": null}))
+    let (tasks, again) = ctx.operator.submit_batch(batch.tasks, key).await?;
+    let answer = super::body::answer(StatusCode::ACCEPTED, &json!({"items": tasks, "next_cursor": null}))?;
+    Ok(replayed(answer, again))
 }
 
 /// `GET /tasks/{id}[?wait=30s][&input=true]`: at once, or when it has ended; at the latest after the wait, or a minute.

@@ -1,11 +1,12 @@
-//! The encoding of an outcome that is kept under an idempotency key.
+//! The encoding of what is kept under an idempotency key: an outcome, or the tasks of a batch.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::{
     agent::{AskError, Fault, JsonRefusal},
-    model::id::TaskId,
+    model::{id::TaskId, task::NewTask},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -49,6 +50,17 @@ pub(crate) fn read(
         Ok(Kept::TooLarge(why)) => Err(AskError::TooLarge(why)),
         Err(e) => Err(AskError::Failed(Fault::new(format!("the first outcome cannot be read: {e}")))),
     }
+}
+
+/// Tasks that were submitted together, as they are kept: their ids, 16 bytes each.
+pub(crate) fn write_ids(tasks: &[NewTask]) -> Vec<u8> {
+    tasks.iter().flat_map(|task| *task.id.0.as_bytes()).collect()
+}
+
+/// Which tasks those are.
+pub(crate) fn read_ids(kept: &[u8]) -> Vec<TaskId> {
+    let (ids, _) = kept.as_chunks::<16>();
+    ids.iter().map(|id| TaskId(Uuid::from_bytes(*id))).collect()
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use super::{
     dispatcher::{CLAIM, Endings, Held, Newborns, PROMOTE, Wake},
     groups::{Group, MemberCrashed},
     keeper::Keeper,
+    keys,
     kind::AnyKind,
     lease::Owned,
     metrics::Metrics,
@@ -435,11 +436,11 @@ impl Node {
         let Some(task) = submission.tasks.first() else {
             return Err(AskError::Invalid(crate::Invalid::at("/tasks", "there are none")));
         };
-        let (id, scope) = (task.id, task.target.scope());
+        let id = task.id;
         let mut unit = Unit { batches: submission.batches, ..Unit::default() };
-        if let Some(key) = &submission.key {
+        if let Some((scope, key)) = &submission.key {
             let found = tokio::select! {
-                found = self.store.key(scope, &key.text) => found,
+                found = self.store.key(*scope, &key.text) => found,
                 () = self.outage.lasts() => return Err(self.trouble()),
             };
             match found {
@@ -448,11 +449,11 @@ impl Node {
                 Err(e) => return Err(AskError::Unavailable(e.to_string())),
             }
             unit.keys.push(KeyWrite {
-                scope,
+                scope: *scope,
                 key: key.text.clone(),
                 request: key.request,
                 task: Some(id),
-                reply: None,
+                reply: (submission.tasks.len() > 1).then(|| keys::write_ids(&submission.tasks)),
                 expires_at: later(clock::now(), self.settings.load().limits.idempotency_ttl),
             });
         }
@@ -462,9 +463,9 @@ impl Node {
         unit.accepted = submission.tasks;
         unit.begin = self.may_begin(&unit);
         match self.persistence.commit(SUBMISSIONS, unit).await {
-            Outcome::Durable => Ok(Submitted { first: id, replayed: false }),
+            Outcome::Durable => Ok(Submitted { first: id, replayed: false, all: Vec::new() }),
             Outcome::Refused(Refusal::KeyTaken(row)) => {
-                replayed(&row, submission.key.map(|k| k.request).unwrap_or_default())
+                replayed(&row, submission.key.map(|(_, key)| key.request).unwrap_or_default())
             }
             Outcome::Refused(Refusal::ParentUnknown(parent)) => {
                 Err(AskError::NotFound(format!("there is no task {parent}, which is to come before")))
@@ -487,7 +488,11 @@ impl Node {
 
 fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
     match row.task {
-        Some(first) if row.request == request => Ok(Submitted { first, replayed: true }),
+        Some(first) if row.request == request => Ok(Submitted {
+            first,
+            replayed: true,
+            all: keys::read_ids(row.reply.as_deref().unwrap_or_default()),
+        }),
         _ => Err(AskError::Conflict),
     }
 }

@@ -209,7 +209,7 @@ impl Call {
         Submit::new(move |options| async move {
             let Inner { host, course, .. } = &*this.0;
             let mut task = task_of(&**host, target, &input, &options)?;
-            let key = key_of(&task, &options);
+            let key = key_of(&task, &options).map(|key| (task.target.scope(), key));
             let Some(course) = course else {
                 let submission =
                     Submission { by: Submitter::Work, tasks: vec![task], batches: Vec::new(), key };

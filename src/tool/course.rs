@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{Notify, OnceCell};
+use uuid::Uuid;
 
 use crate::{
     agent::{
@@ -240,7 +241,7 @@ impl Course {
         &self,
         asked: Asked<'_>,
         mut task: NewTask,
-        key: Option<Key>,
+        key: Option<(Uuid, Key)>,
     ) -> Result<TaskId, AskError> {
         let (mut flight, made) = self.made(asked.target, asked.input).await;
         task.id = self.task.of_call(made.call.hash, made.call.occurrence);

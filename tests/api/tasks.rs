@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Node;
+use crate::support::{Answer, Node};
 
 fn failing(node: &Node, key: &str, tag: &str) -> String {
     let task = json!({
@@ -76,12 +76,44 @@ fn a_task_is_shown_with_what_it_waits_for_and_what_was_chosen() {
 }
 
 #[test]
-fn a_batch_takes_no_key() {
+fn a_batch_under_a_key_is_submitted_once() {
     let node = Node::start(&[]);
-    let batch = r#"{"tasks":[{"target":"counter/a","message":"Get"}]}"#;
-    let refused = node.send("POST", "/api/v1/tasks/batch", &[("Idempotency-Key", "k")], Some(batch));
-    refused.is_problem(400, "malformed");
-    assert_eq!(node.get("/api/v1/tasks").json["items"], json!([]), "nothing was accepted");
+    let send = |key: &str, body: &Value| {
+        node.send("POST", "/api/v1/tasks/batch", &[("Idempotency-Key", key)], Some(&body.to_string()))
+    };
+    let add = |n: i64, name: &str, after: &[&str]| json!({"target": "counter/a", "message": "Add", "input": {"n": n}, "name": name, "after": after});
+    let ids = |answer: &Answer| {
+        let items = answer.json["items"].as_array().unwrap();
+        items.iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let three = json!({"tasks": [add(1, "a", &[]), add(10, "b", &["a"]), add(100, "c", &["a"])]});
+    let first = send("k", &three);
+    assert_eq!((first.status, first.header("idempotency-replayed")), (202, None), "{first:?}");
+    for id in ids(&first) {
+        assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=60s")).json["state"], "succeeded");
+    }
+    let again = send("k", &three);
+    assert_eq!((again.status, again.header("idempotency-replayed")), (202, Some("true")), "{again:?}");
+    assert_eq!(ids(&again), ids(&first), "in the order in which they stand");
+    assert_eq!(ids(&first).len(), 3);
+
+    // one task is a batch too, and none of a single submission's
+    let one = json!({"tasks": [add(1_000, "a", &[])]});
+    send("k", &one).is_problem(409, "idempotency_conflict");
+    let alone = send("l", &one);
+    assert_eq!(ids(&send("l", &one)), ids(&alone));
+    send("l", &three).is_problem(409, "idempotency_conflict");
+    let single = json!({"target": "counter/a", "message": "Add", "input": {"n": 10_000}}).to_string();
+    let single = node.send("POST", "/api/v1/tasks", &[("Idempotency-Key", "l")], Some(&single));
+    assert_eq!((single.status, single.header("idempotency-replayed")), (202, None), "{single:?}");
+    for id in [&ids(&alone)[0], single.json["id"].as_str().unwrap()] {
+        assert_eq!(node.get(&format!("/api/v1/tasks/{id}?wait=60s")).json["state"], "succeeded");
+    }
+    assert_eq!(node.ask("a", "Get", "").json["total"], 11_111);
+    assert_eq!(node.get("/api/v1/tasks").json["items"].as_array().unwrap().len(), 5);
+
+    let keyed = json!({"tasks": [{"target": "counter/a", "message": "Get", "idempotency_key": "k"}]});
+    send("m", &keyed).is_problem(422, "invalid");
 }
 
 #[test]

@@ -48,7 +48,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
             "--tag",
         ],
     ),
-    ("tasks batch", &[]),
+    ("tasks batch", &["--idempotency-key"]),
     ("tasks ls", &["--state", "--target", "--tag", "-n, --limit", "--all", "-w, --watch"]),
     ("tasks show", &["<ID>", "--input"]),
     ("tasks history", &["<ID>"]),

@@ -88,7 +88,10 @@ async fn whoever_submits_from_outside_is_refused_while_too_much_waits() {
     for refused in [
         soon(handle.agent::<Slow>("b").submit(Work {})).await.unwrap_err().code(),
         soon(operator.submit(request("slow/a", Some("Work"), None))).await.unwrap_err().code(),
-        soon(operator.submit_batch(vec![request("slow/a", Some("Work"), None)])).await.unwrap_err().code(),
+        soon(operator.submit_batch(vec![request("slow/a", Some("Work"), None)], None))
+            .await
+            .unwrap_err()
+            .code(),
     ] {
         assert_eq!(refused, "overloaded");
     }

@@ -160,7 +160,7 @@ async fn a_kind_whose_agents_take_long_leaves_room_for_the_others() {
     let task = |n: usize| json!({"target": format!("slow/{n}"), "message": "Work", "input": {}});
     for from in [0, 800, 1_600] {
         let tasks = (from..from + 800).map(|n| serde_json::from_value(task(n)).unwrap()).collect();
-        soon(world.handle().operator().submit_batch(tasks)).await.unwrap();
+        soon(world.handle().operator().submit_batch(tasks, None)).await.unwrap();
     }
     let are = async |n: u64, state: &str| {
         world.handle().operator().status().await.tasks.get(state).copied().unwrap_or(0) >= n

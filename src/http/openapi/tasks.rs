@@ -39,9 +39,11 @@ pub(super) fn operations(s: &mut Schemas, to: &Value) -> Vec<Operation> {
                     s.request::<TaskRequest>(), {"properties": {"idempotency_key": {"type": "null"}}}, to.clone(),
                 ]}}},
             }))
-            .says("An entry of the answer is as in a list.")
+            .says("An entry of the answer is as in a list. An idempotency key is one for all of them.")
             .answers(202, "Accepted.", list(view.clone()))
-            .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found"), (409, "idempotency_conflict")])
+            .tells("Idempotency-Replayed", "Where these are the first ones under the key.")
+            .idempotent()
+            .refuses(&[(404, "unknown_kind"), (404, "unknown_message"), (404, "not_found")])
             .refuses(&[(409, "wrong_state"), (429, "overloaded"), (504, "outcome_unknown")])
             .writes(),
         post("/tasks/retry", "retryTasks", "Retries the dead letters that match a filter, or counts them.")

@@ -123,7 +123,8 @@ impl Operator {
             None => None,
             Some(text) => {
                 check_key_text(&text).map_err(AskError::widen)?;
-                Some(Key { request: request_hash(&task.message, task.input.get()), text })
+                let request = request_hash(&task.message, task.input.get());
+                Some((task.target.scope(), Key { request, text }))
             }
         };
         let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };

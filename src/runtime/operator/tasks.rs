@@ -15,13 +15,15 @@ use super::{
 use crate::{
     agent::{
         AskError, Shape,
-        host::{Submission, Submitter},
+        host::{Submission, Submitted, Submitter},
+        letter::Key,
+        reference::{check_key_text, request_hash},
         submit::key_of,
     },
     clock,
     model::{
         event::{self, Event, Level},
-        id::{NameError, Target, TaskId},
+        id::{NameError, Target, TaskId, scope_of},
         task::{DeadTask, NewTask, TaskEvent, TaskOptions, TaskState, TaskView, TaskWait, by_name, circle},
         units::parse_duration,
     },
@@ -67,18 +69,35 @@ impl Operator {
             return Err(invalid("/name", "only the tasks of a batch have names"));
         }
         let (task, options) = self.new_task(&request)?;
-        let key = key_of(&task, &options);
+        let key = key_of(&task, &options).map(|key| (task.target.scope(), key));
         let submission = Submission { by: Submitter::Outside, tasks: vec![task], batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         Ok((self.task(submitted.first).await.map_err(unseen)?, submitted.replayed))
     }
 
     /// Submits several tasks, all or none; they may name each other as prerequisites by
-    /// their names in the batch. Idempotency keys are not accepted here. They are returned as lists show them.
+    /// their names in the batch. They are returned as lists show them.
+    ///
+    /// A key is one for all of them: the same batch under it again is not submitted, and answered with the first
+    /// one's tasks (`true`). It is kept for `limits.idempotency_ttl`. The tasks have none of their own.
     ///
     /// # Errors
-    /// See [`OperatorError`]; nothing was accepted, unless it is [`AskError::Unknown`]. A cycle is invalid.
-    pub async fn submit_batch(&self, requests: Vec<TaskRequest>) -> Result<Vec<TaskView>> {
+    /// See [`OperatorError`]; nothing was accepted, unless it is [`AskError::Unknown`]. A cycle is invalid; another
+    /// batch under the same key is a [`AskError::Conflict`].
+    pub async fn submit_batch(
+        &self,
+        requests: Vec<TaskRequest>,
+        key: Option<String>,
+    ) -> Result<(Vec<TaskView>, bool)> {
+        let key = match key {
+            None => None,
+            Some(text) => {
+                check_key_text(&text).map_err(AskError::widen)?;
+                let asked =
+                    serde_json::to_string(&requests).map_err(|e| OperatorError::Malformed(e.to_string()))?;
+                Some((scope_of("batches"), Key { request: request_hash("", &asked), text }))
+            }
+        };
         let named = by_name(requests.iter().map(|request| request.name.as_deref()))
             .map_err(|n| invalid(&format!("/tasks/{n}/name"), "another one in the batch has this name"))?;
         let mut tasks = Vec::with_capacity(requests.len());
@@ -86,7 +105,8 @@ impl Operator {
         for (n, (request, parents)) in requests.iter().zip(&mut parents).enumerate() {
             let at = format!("/tasks/{n}");
             if request.idempotency_key.is_some() {
-                let why = "a batch takes no keys: submit it alone";
+                let why =
+                    "the tasks of a batch have no keys of their own: give the batch one, or submit it alone";
                 return Err(invalid(&format!("{at}/idempotency_key"), why));
             }
             let (others, ids) = request.after.iter().cloned().partition(|name| named.contains_key(&**name));
@@ -104,14 +124,21 @@ impl Operator {
         for (task, parents) in tasks.iter_mut().zip(&parents) {
             task.after.extend(parents.iter().filter_map(|n| ids.get(*n)));
         }
-        let submission = Submission { by: Submitter::Outside, tasks, batches: Vec::new(), key: None };
-        self.node.clone().accept(submission).await.map_err(AskError::widen)?;
+        let submission = Submission { by: Submitter::Outside, tasks, batches: Vec::new(), key };
+        let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
+        let again = submitted.replayed;
+        let ids = match submitted {
+            Submitted { replayed: false, .. } => ids,
+            Submitted { all, first, .. } if all.is_empty() => vec![first],
+            Submitted { all, .. } => all,
+        };
         let mut views = HashMap::with_capacity(ids.len());
         for some in ids.chunks(VIEWS_AT_ONCE) {
             let some = self.node.store.relatives(some).await.map_err(|e| unseen(e.into()))?;
             views.extend(some.into_iter().map(|view| (view.id, view)));
         }
-        ids.iter().map(|id| views.remove(id).ok_or(OperatorError::Ask(AskError::Unknown))).collect()
+        let views = ids.iter().map(|id| views.remove(id).ok_or(OperatorError::Ask(AskError::Unknown)));
+        Ok((views.collect::<Result<_>>()?, again))
     }
 
     /// One page of tasks, newest first. A call scans about ten thousand tasks: if few of them match, a page
