@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use greenroom::{
     model::task::{Illegal, NewTask, TaskInput, TaskState, next},
-    store::{Finish, FinishOutcome, Guard, Refusal, Unit, Verdict},
+    store::{Finish, FinishOutcome, Guard, Past, Refusal, Unit, Verdict},
 };
 use jiff::Timestamp;
 
@@ -28,6 +28,27 @@ async fn the_table_of_open_tasks_stays_small_however_many_go_through_it() {
     }
     let bytes: u64 = w.psql("SELECT pg_relation_size('greenroom_tasks')").trim().parse().unwrap();
     assert!(bytes < 20 << 20, "{bytes} bytes, and no open task");
+}
+
+/// Calls that were under way when the tables changed counted by triggers that were no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_counted_while_the_tables_changed_is_counted_soon_after() {
+    let w = World::postgres().await;
+    w.must(accepting([task("a"), task("b")])).await;
+    let ended = w.running(task("c")).await;
+    w.must(ending(&ended, ok())).await;
+    w.psql("INSERT INTO greenroom_count_changes (id, n) VALUES (2, 7), (3, -4), (10, -1)");
+    assert_eq!(w.verify().await.problems.len(), 3);
+    let clean = async || {
+        let now = Timestamp::now();
+        w.store.clean(now, Past::before(now - Duration::from_secs(3_600))).await.unwrap()
+    };
+    clean().await;
+    assert_eq!(w.verify().await.problems.len(), 3, "it is not due yet");
+    w.psql("UPDATE greenroom_recounts SET due_at = now()");
+    clean().await;
+    assert_eq!(w.verify().await.problems, [""; 0]);
+    assert_eq!(w.psql("SELECT count(*) FROM greenroom_recounts").trim(), "0", "once");
 }
 
 rules! {

@@ -1,10 +1,21 @@
--- The changes of up.sql, undone; what nobody called stays away.
+-- The changes of up.sql, undone.
 DO $$
 DECLARE
     patch record;
     was text;
 BEGIN
     FOR patch IN SELECT * FROM (VALUES
+        ('greenroom_fold_counts_1', 'BEGIN
+    IF EXISTS (SELECT 1 FROM greenroom_recounts r WHERE r.due_at <= now()) THEN
+        DELETE FROM greenroom_recounts r
+         WHERE r.ctid = ANY (ARRAY(SELECT x.ctid FROM greenroom_recounts x FOR UPDATE SKIP LOCKED));
+        IF FOUND THEN
+            PERFORM greenroom_recount_1();
+        END IF;
+    END IF;
+',
+         'BEGIN
+'),
         ('greenroom_dismiss_many_1', 'INSERT INTO greenroom_task_archive SELECT (a).*;
         PERFORM greenroom_count_ends_1(''{}'', ARRAY[a.state]);
 ',
@@ -68,7 +79,8 @@ BEGIN
 END $$;
 
 DROP TRIGGER greenroom_tasks_moved ON greenroom_tasks;
-DROP FUNCTION greenroom_count_moved, greenroom_count_ends_1;
+DROP FUNCTION greenroom_count_moved, greenroom_count_ends_1, greenroom_recount_1;
+DROP TABLE greenroom_recounts;
 CREATE FUNCTION greenroom_count_updated() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO greenroom_count_changes (id, n)

@@ -35,7 +35,7 @@ use crate::{
 const PROMOTED_AT_ONCE: i32 = 1_000;
 /// How much one call of `clean` forgets, of each kind.
 const FORGOTTEN_AT_ONCE: i32 = 500;
-/// How many appended counts one call of `clean` folds.
+/// How many appended counts `clean` folds at once.
 const FOLDED_AT_ONCE: i32 = 200_000;
 
 mod functions {
@@ -308,8 +308,12 @@ pub(super) async fn clean(
     now: Timestamp,
     past: Past,
 ) -> Result<u64, StoreError> {
-    let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
-    fold.get_result::<i64>(conn).await.map_err(sql)?;
+    loop {
+        let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
+        if fold.get_result::<i64>(conn).await.map_err(sql)? < i64::from(FOLDED_AT_ONCE) {
+            break;
+        }
+    }
     let (ended, failed) = (micros(past.ended), micros(past.failed));
     let call = diesel::select(greenroom_clean_3(micros(now), ended, failed, FORGOTTEN_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
