@@ -15,6 +15,7 @@ use crate::{
     model::{
         event::{Event, Level},
         id::Target,
+        task::NewTask,
     },
     store::{Hint, Shared, StoreError, Unit},
 };
@@ -27,6 +28,9 @@ const SCHEDULES: &str = "schedules";
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Until what could not be sent is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Between two hints that this node has no room for tools' tasks: where all nodes are full there is always one to send,
+/// and each has all of them look.
+const OVERFLOW_PAUSE: Duration = Duration::from_millis(500);
 /// How long a node that ends takes for its last ones.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -56,6 +60,7 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
         }
     }));
     let (mut announced, mut look_at) = (false, Some(Instant::now()));
+    let (mut overflows, mut tell_at) = (false, Instant::now());
     loop {
         // Until that is known, nobody says of a kind or a tool that no node has it, or of a schedule.
         announced = announced || announce(&node, shared).await.is_ok();
@@ -75,6 +80,12 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             () = again => {}
             // One for all that has been committed meanwhile; a hint that is lost is only time.
             () = node.news.notified() => drop(shared.nudge(TASKS).await),
+            () = node.newborns.overflow.notified(), if !overflows => overflows = true,
+            () = tokio::time::sleep_until(tell_at), if overflows => {
+                overflows = false;
+                drop(shared.nudge(TASKS).await);
+                tell_at = Instant::now() + OVERFLOW_PAUSE;
+            }
             () = node.schedules.news() => drop(shared.nudge(SCHEDULES).await),
             () = node.topics.some_news() => {
                 if node.topics.tell_news(shared, node.boot).await.is_err() {
@@ -107,14 +118,29 @@ impl Node {
     /// Tells the nodes that share the store, where units that were committed have work that another one can begin
     /// sooner.
     pub(crate) fn tell_others(&self, units: &[Unit]) {
-        let has_others = self.owned.nodes().len() > 1;
-        let is_for_others = |target: &Target| match target {
-            Target::Agent { .. } => self.is_anothers(target),
-            Target::Tool(name) => has_others && !self.has_room_for(name),
-        };
-        if units.iter().flat_map(|unit| &unit.accepted).any(|task| is_for_others(&task.target)) {
+        let accepted = || units.iter().flat_map(|unit| &unit.accepted);
+        if accepted().any(|task| self.is_anothers(&task.target)) {
             self.news.notify_one();
         }
+        let waits_here = |task: &NewTask| {
+            let Target::Tool(name) = &task.target else { return false };
+            task.run_at.is_none() && task.after.is_empty() && !self.has_room_for(name)
+        };
+        if self.has_others() && accepted().any(waits_here) {
+            self.newborns.overflow.notify_one();
+        }
+    }
+
+    /// Tells them that tools' tasks are ready for which this node has no room left.
+    pub(crate) fn tell_of_overflow(&self) {
+        if self.has_others() {
+            self.newborns.overflow.notify_one();
+        }
+    }
+
+    /// Whether other nodes share the store, as far as this one knows.
+    fn has_others(&self) -> bool {
+        self.owned.nodes().len() > 1
     }
 
     /// Whether another living node takes this message, or does not say what it takes.

@@ -8,6 +8,7 @@ use std::{
 
 use actix::prelude::*;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{Dispatcher, reconcile::LATER};
 use crate::{
@@ -28,8 +29,10 @@ const ONE_IN: usize = 4;
 #[derive(Default)]
 pub(crate) struct Newborns {
     room: Mutex<Room>,
-    /// No slot is free, for nobody.
+    /// No tool's task begins here now.
     full: AtomicBool,
+    /// There are tasks for which this node has no room.
+    pub(crate) overflow: Notify,
 }
 
 #[derive(Default)]
@@ -59,7 +62,7 @@ impl Newborns {
         self.room.lock().coming.remove(&id);
     }
 
-    /// Whether no slot was free when that was last looked at.
+    /// Whether no task could begin when that was last looked at.
     fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
@@ -80,24 +83,23 @@ impl Node {
     pub(crate) fn may_begin(&self, unit: &Unit) -> bool {
         let ([task], true) = (&*unit.accepted, self.store.begins()) else { return false };
         let Target::Tool(name) = &task.target else { return false };
+        let is_unbound = |name: &str| {
+            let tool = self.tools.get(name);
+            tool.is_some_and(|tool| tool.bounds() == Bounds::default() && tool.stopped().is_none())
+        };
         unit.is_submission_alone()
             && task.run_at.is_none()
             && task.expires_at.is_none()
-            && self.is_unbound(name)
+            && is_unbound(name)
             && !self.draining.is_on()
             && !self.is_troubled(false)
             && self.newborns.admit(task.id)
     }
 
-    /// Whether nothing but slots bounds a tool here.
-    fn is_unbound(&self, tool: &str) -> bool {
-        let tool = self.tools.get(tool);
-        tool.is_some_and(|tool| tool.bounds() == Bounds::default() && tool.stopped().is_none())
-    }
-
-    /// Whether a tool's next task begins here as soon as anywhere.
+    /// Whether a tool's next task has a slot here, as far as its own bounds let it begin.
     pub(crate) fn has_room_for(&self, tool: &str) -> bool {
-        self.is_unbound(tool) && !self.newborns.is_full()
+        let serves = self.tools.get(tool).is_some_and(|tool| tool.stopped().is_none());
+        serves && !self.newborns.is_full() && !self.draining.is_on()
     }
 
     /// Tells the dispatcher what became of a task that was to begin with its submission.
@@ -117,8 +119,8 @@ impl Dispatcher {
     /// Keeps some slots for newborns while nothing waits; tells how many.
     pub(super) fn offer(&self) -> usize {
         let free = self.free_slots();
-        self.node.newborns.full.store(free == 0, Ordering::Relaxed);
         let is_alone = self.suspects || self.alone.runs.is_some();
+        self.node.newborns.full.store(free == 0 || is_alone || self.draining, Ordering::Relaxed);
         let is_quiet = self.drained && !is_alone && !self.draining;
         let places =
             if is_quiet { (free / ONE_IN).min(MAX_BATCH).min(free.saturating_sub(self.asked)) } else { 0 };
