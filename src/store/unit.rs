@@ -102,15 +102,15 @@ pub enum FinishOutcome {
 /// An idempotency key, settled in the same commit as what it stands for.
 #[derive(Debug, Clone)]
 pub struct KeyWrite {
-    /// The target's scope ([`crate::model::id::Target::scope`]).
+    /// The target's scope ([`crate::model::id::Target::scope`]), or that of all batches.
     pub scope: Uuid,
     /// The caller's key.
     pub key: String,
     /// A hash of the request; another request under the same key is a conflict.
     pub request: [u8; 16],
-    /// The task it stands for, when it was submitted.
+    /// The task it stands for, when it was submitted; the first one of a batch.
     pub task: Option<TaskId>,
-    /// The encoded outcome, when it was asked.
+    /// The encoded outcome, when it was asked; all tasks of a batch of several.
     pub reply: Option<Vec<u8>>,
     /// When it may be forgotten.
     pub expires_at: Timestamp,

@@ -112,6 +112,19 @@ fn a_batch_under_a_key_is_submitted_once() {
     assert_eq!(node.ask("a", "Get", "").json["total"], 11_111);
     assert_eq!(node.get("/api/v1/tasks").json["items"].as_array().unwrap().len(), 5);
 
+    // all at the same time
+    let two = json!({"tasks": [add(0, "a", &[]), add(0, "b", &["a"])]});
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let sent: Vec<_> = (0..8).map(|_| scope.spawn(|| send("n", &two))).collect();
+        sent.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    assert!(
+        answers.iter().all(|answer| answer.status == 202 && ids(answer) == ids(&answers[0])),
+        "{answers:?}"
+    );
+    let first = answers.iter().filter(|answer| answer.header("idempotency-replayed").is_none());
+    assert_eq!(first.count(), 1, "{answers:?}");
+
     let keyed = json!({"tasks": [{"target": "counter/a", "message": "Get", "idempotency_key": "k"}]});
     send("m", &keyed).is_problem(422, "invalid");
 }
