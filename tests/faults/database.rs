@@ -204,10 +204,20 @@ fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
     while until("elsewhere", &second, 503).json["owner"] != first.url.as_str() {
         assert!(began.elapsed() < Duration::from_secs(20), "{}", second.log());
     }
-    let held = first.post("/api/v1/tasks", r#"{"target":"tool:probe.hold","input":{"ms":2000}}"#);
-    let held = held.json["id"].as_str().unwrap();
+    let hold = |ms: u32| {
+        let task = format!(r#"{{"target":"tool:probe.hold","input":{{"ms":{ms}}}}}"#);
+        first.post("/api/v1/tasks", &task).json["id"].as_str().unwrap().to_owned()
+    };
+    let told = |id: &str| {
+        let ended = first.told(&["task.succeeded"]);
+        ended.iter().any(|event| event["subject"] == format!("task:{id}"))
+    };
+    let soon_over = hold(1);
+    support::until("it tells of what it has ended", || told(&soon_over));
+    let held = hold(6_000);
     let state_of_held = || second.get(&format!("/api/v1/tasks/{held}")).json["state"].clone();
-    support::until("it has the task in hand", || state_of_held() == "running");
+    let in_hand = || first.get("/api/v1/tree").json.to_string().contains(&held);
+    support::until("it has the task in hand", || in_hand() && state_of_held() == "running");
     signal(&first, "-STOP");
     let frozen = Instant::now();
     until("second", &second, 200);
@@ -227,12 +237,9 @@ fn a_frozen_node_that_comes_back_after_a_takeover_commits_nothing() {
     check(&second, &all);
     let list = second.ask("moved", "List", "{}");
     assert_eq!(list.json["ids"], serde_json::json!(["second"]), "the first one wrote after the takeover");
-    support::until("the first one has done with the call", || {
-        !first.get("/api/v1/tree").json.to_string().contains(held)
-    });
+    support::until("the first one has done with the call", || !in_hand());
     assert_eq!(state_of_held(), "outcome_unknown", "the first one ended it after the takeover");
-    let told = first.told(&["task.succeeded"]);
-    assert!(told.iter().all(|event| event["subject"] != format!("task:{held}")), "{told:?}");
+    assert!(!told(&held), "it tells of an end that was not recorded");
     // its owner is known by now
     let deadline = Instant::now() + Duration::from_secs(20);
     while until("owner", &first, 503).json["owner"] != second.url.as_str() {

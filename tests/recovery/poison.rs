@@ -15,7 +15,7 @@ const NEIGHBOURS: usize = 200;
 /// The node has slots for all of them.
 pub fn is_found(mut node: Node) {
     // All due at once, so that they are claimed together.
-    let due = (Timestamp::now() + Duration::from_secs(3)).to_string();
+    let due = (Timestamp::now() + Duration::from_secs(5)).to_string();
     let task = |n: usize| {
         let id = format!("i{n}");
         let mut task = match n {
