@@ -58,7 +58,7 @@ pub(crate) struct Submitted {
     pub first: TaskId,
     /// The key had been used for the same request: this is the first task.
     pub replayed: bool,
-    /// And these are all that were submitted with it, where those were several.
+    /// Then these are all that were submitted with it.
     pub all: Vec<TaskId>,
 }
 

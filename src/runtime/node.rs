@@ -124,6 +124,7 @@ pub(crate) struct Node {
     pub moved: broadcast::Sender<TaskId>,
     /// Something was committed that other nodes may wait for.
     pub news: tokio::sync::Notify,
+    pub overflow: tokio::sync::Notify,
     /// There may be parked tasks that nobody brings back.
     pub parked: tokio::sync::Notify,
     /// What operators do to one agent they do one after the other.
@@ -210,6 +211,7 @@ impl Node {
                 notes: NoteBook::default(),
                 moved: broadcast::channel(1_024).0,
                 news: tokio::sync::Notify::new(),
+                overflow: tokio::sync::Notify::new(),
                 parked: tokio::sync::Notify::new(),
                 agent_locks: AgentLocks::default(),
                 waking: AtomicU8::new(0),
@@ -488,11 +490,10 @@ impl Node {
 
 fn replayed(row: &KeyRow, request: [u8; 16]) -> Result<Submitted, AskError> {
     match row.task {
-        Some(first) if row.request == request => Ok(Submitted {
-            first,
-            replayed: true,
-            all: keys::read_ids(row.reply.as_deref().unwrap_or_default()),
-        }),
+        Some(first) if row.request == request => {
+            let all = row.reply.as_deref().map_or_else(|| vec![first], keys::read_ids);
+            Ok(Submitted { first, replayed: true, all })
+        }
         _ => Err(AskError::Conflict),
     }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn exchange(node: Arc<Node>, end: CancellationToken) {
             () = again => {}
             // One for all that has been committed meanwhile; a hint that is lost is only time.
             () = node.news.notified() => drop(shared.nudge(TASKS).await),
-            () = node.newborns.overflow.notified(), if !overflows => overflows = true,
+            () = node.overflow.notified(), if !overflows => overflows = true,
             () = tokio::time::sleep_until(tell_at), if overflows => {
                 overflows = false;
                 drop(shared.nudge(TASKS).await);
@@ -127,14 +127,14 @@ impl Node {
             task.run_at.is_none() && task.after.is_empty() && !self.has_room_for(name)
         };
         if self.has_others() && accepted().any(waits_here) {
-            self.newborns.overflow.notify_one();
+            self.overflow.notify_one();
         }
     }
 
     /// Tells them that tools' tasks are ready for which this node has no room left.
     pub(crate) fn tell_of_overflow(&self) {
         if self.has_others() {
-            self.newborns.overflow.notify_one();
+            self.overflow.notify_one();
         }
     }
 

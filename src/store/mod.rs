@@ -455,7 +455,7 @@ pub trait Store:
 
     /// Deletes expired keys, tasks that ended long enough ago (with their history, journal, signals and logs)
     /// and crash groups (those without recent crashes, and the oldest of more than [`MAX_CRASH_GROUPS`]), a
-    /// bounded number per call; returns how many.
+    /// bounded number per call; returns how many: 0 where there is nothing more to do.
     ///
     /// An idempotency key outlives its task: it is deleted when it expires, since until then it keeps the work
     /// from being done twice.

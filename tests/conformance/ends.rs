@@ -51,6 +51,22 @@ async fn what_was_not_counted_while_the_tables_changed_is_counted_soon_after() {
     assert_eq!(w.psql("SELECT count(*) FROM greenroom_recounts").trim(), "0", "once");
 }
 
+/// However many there are, a clean-up comes to the end of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appended_counts_are_folded_until_none_are_left() {
+    let w = World::postgres().await;
+    w.psql(
+        "INSERT INTO greenroom_count_changes (id, n) SELECT 2, (-1) ^ i FROM generate_series(1, 450000) AS i",
+    );
+    let now = Timestamp::now();
+    let mut calls = 0;
+    while w.store.clean(now, Past::before(now - Duration::from_secs(3_600))).await.unwrap() > 0 {
+        calls += 1;
+    }
+    assert_eq!(calls, 2, "and one that found less than it may");
+    assert_eq!(w.psql("SELECT count(*) FROM greenroom_count_changes").trim(), "0");
+}
+
 rules! {
     async fn of_many_ends_each_is_judged_by_its_own_claim(w: &mut World) {
         let ids = [w.submit(task("a")).await, w.submit(task("b")).await, w.submit(task("c")).await];

@@ -254,7 +254,7 @@ impl Dispatcher {
                     let now = this.node.uptime();
                     this.again |= used_up.iter().any(|kind| this.shares.has_places(kind, now));
                     this.offer();
-                    if left != Left::Nothing && this.free_slots() == 0 {
+                    if room::overflows(&request, left, this.free_slots()) {
                         this.node.tell_of_overflow();
                     }
                     if std::mem::take(&mut this.overdue) {

@@ -8,7 +8,6 @@ use std::{
 
 use actix::prelude::*;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::{Dispatcher, reconcile::LATER};
 use crate::{
@@ -31,8 +30,6 @@ pub(crate) struct Newborns {
     room: Mutex<Room>,
     /// No tool's task begins here now.
     full: AtomicBool,
-    /// There are tasks for which this node has no room.
-    pub(crate) overflow: Notify,
 }
 
 #[derive(Default)]

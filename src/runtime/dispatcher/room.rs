@@ -64,6 +64,12 @@ impl Left {
     }
 }
 
+/// Whether a claim has taken the last slots, and perhaps left tools' tasks for which there is none: a node that had none
+/// before it knows of nothing new.
+pub(super) fn overflows(request: &ClaimRequest, left: Left, free_slots: usize) -> bool {
+    request.tools > 0 && left == Left::More && free_slots == 0
+}
+
 /// How many of them are for the agent that has the most.
 fn most_for_one(claims: &[Claimed]) -> usize {
     let mut taken: HashMap<&Target, usize> = HashMap::new();
@@ -209,6 +215,15 @@ mod tests {
         let again = begun + PATIENCE + IMPATIENCE;
         assert!(alone.waits(again) && alone.waits(again + PATIENCE / 2), "it is tried again");
         assert!(!alone.waits(again + PATIENCE));
+    }
+
+    /// Else nodes that are all full would wake one another for ever.
+    #[test]
+    fn only_a_claim_that_fills_a_node_overflows_it() {
+        let asked = |tools| ClaimRequest { tools, ..ClaimRequest::default() };
+        assert!(overflows(&asked(5), Left::More, 0));
+        assert!(!overflows(&asked(0), Left::Some, 0) && !overflows(&asked(0), Left::More, 0));
+        assert!(!overflows(&asked(5), Left::More, 1) && !overflows(&asked(5), Left::Nothing, 0));
     }
 
     #[test]

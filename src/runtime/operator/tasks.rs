@@ -15,7 +15,7 @@ use super::{
 use crate::{
     agent::{
         AskError, Shape,
-        host::{Submission, Submitted, Submitter},
+        host::{Submission, Submitter},
         letter::Key,
         reference::{check_key_text, request_hash},
         submit::key_of,
@@ -127,11 +127,7 @@ impl Operator {
         let submission = Submission { by: Submitter::Outside, tasks, batches: Vec::new(), key };
         let submitted = self.node.clone().accept(submission).await.map_err(AskError::widen)?;
         let again = submitted.replayed;
-        let ids = match submitted {
-            Submitted { replayed: false, .. } => ids,
-            Submitted { all, first, .. } if all.is_empty() => vec![first],
-            Submitted { all, .. } => all,
-        };
+        let ids = if again { submitted.all } else { ids };
         let mut views = HashMap::with_capacity(ids.len());
         for some in ids.chunks(VIEWS_AT_ONCE) {
             let some = self.node.store.relatives(some).await.map_err(|e| unseen(e.into()))?;

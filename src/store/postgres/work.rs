@@ -35,7 +35,7 @@ use crate::{
 const PROMOTED_AT_ONCE: i32 = 1_000;
 /// How much one call of `clean` forgets, of each kind.
 const FORGOTTEN_AT_ONCE: i32 = 500;
-/// How many appended counts `clean` folds at once.
+/// How many appended counts one call of `clean` folds; where there are more, it is called again.
 const FOLDED_AT_ONCE: i32 = 200_000;
 
 mod functions {
@@ -308,15 +308,12 @@ pub(super) async fn clean(
     now: Timestamp,
     past: Past,
 ) -> Result<u64, StoreError> {
-    loop {
-        let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
-        if fold.get_result::<i64>(conn).await.map_err(sql)? < i64::from(FOLDED_AT_ONCE) {
-            break;
-        }
-    }
+    let fold = diesel::select(greenroom_fold_counts_1(FOLDED_AT_ONCE));
+    let folded: i64 = fold.get_result(conn).await.map_err(sql)?;
+    let unfolded = i64::from(folded >= i64::from(FOLDED_AT_ONCE));
     let (ended, failed) = (micros(past.ended), micros(past.failed));
     let call = diesel::select(greenroom_clean_3(micros(now), ended, failed, FORGOTTEN_AT_ONCE));
     let forgotten: i64 = call.get_result(conn).await.map_err(sql)?;
     let crashes = crashes::clean(conn, past.ended).await?;
-    Ok(u64::try_from(forgotten.saturating_add(crashes)).unwrap_or(0))
+    Ok(u64::try_from(forgotten.saturating_add(crashes).saturating_add(unfolded)).unwrap_or(0))
 }
